@@ -1,0 +1,341 @@
+//! What a node runs with: checked, complete, every default filled in.
+//!
+//! Plain values without serde; `written` holds what an operator may write and turns it into these.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A whole node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This node's name and size.
+    pub node: Node,
+    /// What bounds the whole node.
+    pub limits: Limits,
+    /// Logging.
+    pub log: Log,
+    /// The admin listener; `None` switches it off.
+    pub admin: Option<Bind>,
+    /// Where clients connect, in the order written.
+    pub listeners: Vec<Listener>,
+    /// The named handlers.
+    pub apps: Vec<Arc<App>>,
+    /// The sets of FastCGI addresses.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// The process itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// `LONGWIRE_NODE`.
+    pub name: String,
+    /// Goes into every session id; below [`crate::proto::id::SessionId::NODES`].
+    pub number: u16,
+    /// Worker threads; as many as cores when the operator wrote 0.
+    pub threads: usize,
+}
+
+/// Bounds of the whole node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Sessions at once, counted until their close event is delivered.
+    pub max_sessions: usize,
+    /// Sessions at once from one client address; 0 means no bound of its own.
+    pub max_sessions_per_address: usize,
+    /// HTTP connections that have not become a session yet.
+    pub max_handshakes: usize,
+    /// From accept to a whole handshake.
+    pub handshake_timeout: Duration,
+    /// Bytes of one HTTP request head.
+    pub max_header_bytes: usize,
+    /// From the first signal to the end.
+    pub drain_timeout: Duration,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, or `info,longwire::upstream=debug`.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where to listen, or where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// `host:port`; names are resolved when the config is checked.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// One place where clients connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// `LONGWIRE_LISTENER`.
+    pub name: String,
+    /// Address.
+    pub bind: Bind,
+    /// `listen(2)` backlog.
+    pub backlog: u32,
+    /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
+    pub tcp: TcpOptions,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// How a vanished peer is noticed below the framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// SO_KEEPALIVE: first probe after this much silence.
+    pub keepalive: Duration,
+    /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged.
+    pub user_timeout: Duration,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Protocol {
+    /// Frames straight on the stream, all for one app.
+    Stream {
+        /// How bytes become frames.
+        framing: StreamFraming,
+        /// Who handles them.
+        app: Arc<App>,
+    },
+    /// HTTP/1.1 with WebSocket upgrades, routed by path.
+    Http(Http),
+}
+
+/// How bytes become frames on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamFraming {
+    /// A header says how long the frame is.
+    Length(LengthFraming),
+    /// A byte string ends the frame.
+    Delimiter(DelimiterFraming),
+    /// Whatever arrives is a frame.
+    Raw,
+}
+
+/// Swoole's `package_length_*` in our words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LengthFraming {
+    /// Bytes of the length field: 1, 2, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`).
+    pub width: u8,
+    /// Where the field begins in the header (`package_length_offset`).
+    pub offset: usize,
+    /// Byte order of the field.
+    pub endian: Endian,
+    /// Where the body begins (`package_body_offset`): at least `offset + width`.
+    pub header: usize,
+    /// What the field counts.
+    pub counts: LengthCounts,
+    /// Whether PHP sees the header too; replies then bring their own header.
+    pub keep_header: bool,
+}
+
+/// Byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endian {
+    /// Network order.
+    Big,
+    /// Little end first.
+    Little,
+}
+
+/// What a length field counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LengthCounts {
+    /// The bytes after the header.
+    Body,
+    /// Header and body together.
+    Frame,
+}
+
+/// Swoole's `package_eof` in our words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelimiterFraming {
+    /// Ends each frame, in both directions; never empty.
+    pub delimiter: Vec<u8>,
+    /// Take one CR off the end of a received frame.
+    pub strip_cr: bool,
+}
+
+/// An HTTP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Exact paths (no trailing `*`) or prefixes (`/live/*`), longest match first.
+    pub routes: Vec<Route>,
+    /// WebSocket settings of this listener.
+    pub websocket: WebSocket,
+}
+
+/// A path and who handles it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Begins with `/`; ends with `/*` for a prefix.
+    pub path: String,
+    /// The handler.
+    pub app: Arc<App>,
+}
+
+/// WebSocket settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebSocket {
+    /// Whose pages may connect.
+    pub origins: Origins,
+    /// Negotiate permessage-deflate (RFC 7692) without context takeover.
+    pub deflate: bool,
+    /// Frames (replies, pushes) below this many bytes are sent uncompressed.
+    pub deflate_min_bytes: usize,
+    /// Silence after which we ping; zero never pings.
+    pub ping_interval: Duration,
+    /// How long a pong may take.
+    pub pong_timeout: Duration,
+    /// How long the peer may take to answer our close frame.
+    pub close_timeout: Duration,
+}
+
+/// Whose pages may open a WebSocket (RFC 6455 section 10.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// The Origin's host is the Host that was asked for, or there is no Origin (not a browser).
+    SameHost,
+    /// One of these origins (`https://shop.example`), or the same host, or none.
+    List(Vec<String>),
+    /// Anybody's.
+    Any,
+}
+
+/// A named handler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// Its name.
+    pub name: String,
+    /// Name of the upstream.
+    pub upstream: String,
+    /// `SCRIPT_FILENAME`, absolute, as php-fpm sees the file.
+    pub script: PathBuf,
+    /// `DOCUMENT_ROOT`.
+    pub document_root: PathBuf,
+    /// `SCRIPT_NAME`: the script below the document root.
+    pub script_name: String,
+    /// `REQUEST_URI` on stream listeners; HTTP listeners use the URI of the upgrade request.
+    pub uri: String,
+    /// Which events beside `message` PHP is told.
+    pub events: Events,
+    /// Events of one session that may run at once; above 1 order is given up.
+    pub concurrency: usize,
+    /// Put before `SESSIONID` and `EVENT` (`HTTP_`, which Go's net/http/fcgi needs).
+    pub param_prefix: String,
+    /// Further params, constant.
+    pub params: Vec<(String, String)>,
+    /// The handler may safely see a message twice: an ambiguous failure is retried once.
+    pub idempotent: bool,
+    /// What a failed message does.
+    pub on_error: OnError,
+    /// Largest frame from a client.
+    pub max_frame_bytes: usize,
+    /// Largest reply that must be held back whole (no `Content-Length`, negative `Content-Offset`, lines).
+    pub max_reply_bytes: usize,
+    /// Frames that wait in one session behind the one in flight; the socket is not read beyond.
+    pub max_queued_frames: usize,
+    /// Bytes of them.
+    pub max_queued_bytes: usize,
+    /// Bytes that wait for one client to read.
+    pub outbox_bytes: usize,
+    /// How long a client with a full outbox may take none of it.
+    pub send_timeout: Duration,
+    /// Silence from the client after which the session ends; zero never.
+    pub idle_timeout: Duration,
+}
+
+/// Which events an app wants beside `message`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// `EVENT=1`
+    pub connect: bool,
+    /// `EVENT=2`
+    pub close: bool,
+}
+
+/// What a failed message (5xx, timeout, backend away) does to its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// Nothing is sent, the session stays.
+    Ignore,
+    /// These bytes are sent as one frame.
+    Send(String),
+    /// The session is closed.
+    Close,
+}
+
+/// A set of FastCGI addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// Its addresses; empty when `spawn` makes them.
+    pub backends: Vec<Backend>,
+    /// An embedded php-fpm.
+    pub spawn: Option<Spawn>,
+    /// Connections to each backend at once: at or below its `pm.max_children`, less what others need.
+    pub max_connections: usize,
+    /// How long a connection is kept while no work waits.
+    pub linger: Duration,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// Silence from the script, before its first byte and between bytes.
+    pub response_timeout: Duration,
+    /// From the start of a request to its END_REQUEST.
+    pub request_timeout: Duration,
+    /// Messages that may wait for a connection.
+    pub queue_length: usize,
+    /// How long a message or connect event may wait.
+    pub queue_timeout: Duration,
+    /// Connect events that may wait.
+    pub connect_queue_length: usize,
+    /// Connections out of a hundred that connect events may hold while messages wait; at least one.
+    pub connect_share_percent: u8,
+    /// After an abort, how long the script may take to notice before its connection is closed.
+    pub abort_grace: Duration,
+    /// Failures in a row that eject a backend.
+    pub eject_after: u32,
+    /// How long an ejected backend is left alone before it is tried again.
+    pub eject_time: Duration,
+}
+
+/// One FastCGI address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it is.
+    pub address: Bind,
+    /// Its share among the backends.
+    pub weight: u32,
+}
+
+/// An embedded php-fpm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spawn {
+    /// The binary; `None` looks for `php-fpm8.x` and `php-fpm`.
+    pub binary: Option<PathBuf>,
+    /// `pm.max_children`.
+    pub workers: usize,
+    /// Look for changed files at each request.
+    pub recheck_files: bool,
+    /// Further `php_admin_value` lines of the pool.
+    pub ini: Vec<(String, String)>,
+}

@@ -1,0 +1,92 @@
+//! The one table of reasons for which a session ends or a connection is turned away.
+//!
+//! The same row is the WebSocket close code on the wire, the `reason` in the log line, the label of the metric and
+//! `LONGWIRE_CLOSE_REASON` for PHP, so that the four always agree.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! close_reasons {
+    ($( $(#[$doc:meta])* $variant:ident = $label:literal, $code:literal, $text:literal; )+) => {
+        /// Why a session ended. Each variant's doc line is what an operator should know about it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum CloseReason { $( $(#[$doc])* $variant, )+ }
+
+        impl CloseReason {
+            /// Every row of the table, in its order.
+            pub const ALL: &'static [CloseReason] = &[ $( CloseReason::$variant, )+ ];
+
+            /// The word in logs, metrics and `LONGWIRE_CLOSE_REASON`.
+            pub const fn label(self) -> &'static str {
+                match self { $( CloseReason::$variant => $label, )+ }
+            }
+
+            /// The WebSocket close code (RFC 6455 section 7.4); 1006 is never sent, it means "no close frame".
+            pub const fn code(self) -> u16 {
+                match self { $( CloseReason::$variant => $code, )+ }
+            }
+
+            /// The text that goes into a close frame beside the code.
+            pub const fn text(self) -> &'static str {
+                match self { $( CloseReason::$variant => $text, )+ }
+            }
+        }
+    };
+}
+
+close_reasons! {
+    /// The client ended the session: FIN after its last whole frame, or a WebSocket close frame.
+    ClientClosed = "client_closed", 1000, "";
+    /// The connection was reset, or a write found it dead.
+    ClientGone = "client_gone", 1006, "";
+    /// The client ended in the middle of a frame.
+    FrameTruncated = "frame_truncated", 1006, "";
+    /// The client did not answer a ping, or TCP gave up on unacknowledged bytes.
+    PeerTimeout = "peer_timeout", 1006, "";
+    /// Nothing was received for `idle_timeout`.
+    IdleTimeout = "idle_timeout", 3008, "idle for too long";
+    /// The bytes do not follow the framing.
+    BadFrame = "bad_frame", 1002, "protocol error";
+    /// A text frame that is not UTF-8.
+    BadText = "bad_text", 1007, "text is not UTF-8";
+    /// A frame above `max_frame_bytes` (for compressed frames: once inflated).
+    FrameTooLarge = "frame_too_large", 1009, "frame too large";
+    /// The handler answered the connect event with 4xx or 5xx.
+    Refused = "refused", 1008, "refused";
+    /// The connect event could not be answered: queue full, backend away, timeout.
+    ConnectFailed = "connect_failed", 1013, "try again later";
+    /// The handler asked for it with `Longwire-Close`; its code and text are sent.
+    HandlerClosed = "handler_closed", 1000, "";
+    /// The handler failed on a message and the app says `on_error = "close"`.
+    HandlerFailed = "handler_failed", 1011, "handler failed";
+    /// A reply that had begun to leave could not be finished.
+    ReplyBroken = "reply_broken", 1011, "reply could not be finished";
+    /// The client reads more slowly than its outbox can bear.
+    SlowReader = "slow_reader", 1008, "reading too slowly";
+    /// The node, or this client's address, has as many sessions as it may.
+    TooManySessions = "too_many_sessions", 1013, "too many sessions";
+    /// The handshake was not finished within `handshake_timeout`.
+    HandshakeTimeout = "handshake_timeout", 1006, "";
+    /// The handshake was not one: bad HTTP, unknown path, forbidden Origin, missing upgrade.
+    HandshakeRefused = "handshake_refused", 1006, "";
+    /// The node is stopping.
+    Draining = "draining", 1001, "going away";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CloseReason;
+
+    #[test]
+    fn labels_are_unique_and_texts_fit_a_close_frame() {
+        let mut labels: Vec<_> = CloseReason::ALL.iter().map(|r| r.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), CloseReason::ALL.len());
+        for reason in CloseReason::ALL {
+            // RFC 6455 section 5.5: a control frame carries at most 125 bytes, two of them are the code.
+            assert!(reason.text().len() <= 123, "{}", reason.label());
+            assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{}\"", reason.label()));
+        }
+    }
+}

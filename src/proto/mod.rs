@@ -1,0 +1,10 @@
+//! Bytes only: everything here is sans IO.
+//!
+//! No tokio, no sockets, no clock, no locks, no logging. Decoders take slices and their limits as arguments and
+//! answer *here it is*, *not yet* or *broken*; encoders give bytes. What a session is in the middle of is plain data
+//! (`Clone`, `PartialEq`, serde), so that it can be written down and taken up by another process.
+
+pub mod close;
+pub mod fastcgi;
+pub mod framing;
+pub mod id;
