@@ -1,5 +1,6 @@
 //! Longwire: long TCP and WebSocket connections for plain PHP.
 
 pub mod config;
+pub mod logging;
 pub mod metrics;
 pub mod proto;

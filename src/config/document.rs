@@ -1,0 +1,1 @@
+//! Prints the description of every key.
