@@ -157,8 +157,9 @@ impl<'a> Report<'a> {
         self.error(&Place { line, key: String::new(), value: shown(text) }, message);
     }
 
-    pub(super) fn has_errors(&self) -> bool {
-        !self.errors.is_empty()
+    /// Whether something is wrong with `key` already, so that its absence from what was read is no second error.
+    pub(super) fn has_error_at(&self, key: &str) -> bool {
+        self.errors.iter().any(|problem| problem.place.key == key)
     }
 
     /// The verdict: every error in the order of lines, or every warning.

@@ -31,8 +31,12 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
             return None;
         }
         (None, None) => {
+            let missing = upstream.place.missing("backends");
+            if report.has_error_at(&missing.key) {
+                return None;
+            }
             let example = "for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a table spawn";
-            report.error(&upstream.place.missing("backends"), format!("missing, {example}"));
+            report.error(&missing, format!("missing, {example}"));
             return None;
         }
         (Some(entry), None) => resolve_backends(&entry.value.0, base, report),
