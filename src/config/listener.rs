@@ -118,11 +118,12 @@ fn check_announceable(name: &str, framing: &LengthFraming, app: &written::App, r
         LengthCounts::Body => field_max,
         LengthCounts::Frame => field_max.saturating_sub(header),
     };
-    if app.max_frame_bytes.value.0 > body_max {
+    let frame_max = if framing.keep_header { body_max.saturating_add(header) } else { body_max };
+    if app.max_frame_bytes.value.0 > frame_max {
         let rule = format!(
             "the length field of listener {name:?} has {} bytes and can announce at most {}",
             framing.width,
-            size_text(body_max)
+            size_text(frame_max)
         );
         report.error(place, rule);
     }

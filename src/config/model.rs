@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 use super::Secret;
 
 /// A whole node.
@@ -130,50 +131,6 @@ pub enum StreamFraming {
     Delimiter(DelimiterFraming),
     /// Whatever arrives is a frame.
     Raw,
-}
-
-/// Swoole's `package_length_*` in our words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthFraming {
-    /// Bytes of the length field: 1, 2, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`).
-    pub width: u8,
-    /// Where the field begins in the header (`package_length_offset`).
-    pub offset: usize,
-    /// Byte order of the field.
-    pub endian: Endian,
-    /// Where the body begins (`package_body_offset`): at least `offset + width`.
-    pub header: usize,
-    /// What the field counts.
-    pub counts: LengthCounts,
-    /// Whether PHP sees the header too; replies then bring their own header.
-    pub keep_header: bool,
-}
-
-/// Byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endian {
-    /// Network order.
-    Big,
-    /// Little end first.
-    Little,
-}
-
-/// What a length field counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LengthCounts {
-    /// The bytes after the header.
-    Body,
-    /// Header and body together.
-    Frame,
-}
-
-/// Swoole's `package_eof` in our words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DelimiterFraming {
-    /// Ends each frame, in both directions; never empty.
-    pub delimiter: Vec<u8>,
-    /// Take one CR off the end of a received frame.
-    pub strip_cr: bool,
 }
 
 /// An HTTP listener.

@@ -1,0 +1,184 @@
+//! Length framing: a header of fixed size in which a field says how long the frame is.
+//!
+//! ```text
+//! |<-------- header -------->|<------ body ------>|
+//! | offset | width |  other  |
+//!          `- the length: of the body, or of header and body
+//! ```
+
+use bytes::{Buf, Bytes};
+use serde::{Deserialize, Serialize};
+
+use super::affix::Affix;
+use super::error::{BodyTooLong, FrameError};
+use super::{Frame, FrameKind, Item, grow};
+
+/// Swoole's `package_length_*` in our words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LengthFraming {
+    /// Bytes of the length field: 1, 2, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`).
+    pub width: u8,
+    /// Where the field begins in the header (`package_length_offset`).
+    pub offset: usize,
+    /// Byte order of the field.
+    pub endian: Endian,
+    /// Where the body begins (`package_body_offset`): at least `offset + width`.
+    pub header: usize,
+    /// What the field counts.
+    pub counts: LengthCounts,
+    /// Whether PHP sees the header too; replies then bring their own header.
+    pub keep_header: bool,
+}
+
+/// Byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endian {
+    /// Network order.
+    Big,
+    /// Little end first.
+    Little,
+}
+
+/// What a length field counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthCounts {
+    /// The bytes after the header.
+    Body,
+    /// Header and body together.
+    Frame,
+}
+
+impl Default for LengthFraming {
+    /// An unsigned 32-bit big-endian body length, then the body: what the ancestor spoke.
+    fn default() -> Self {
+        LengthFraming {
+            width: 4,
+            offset: 0,
+            endian: Endian::Big,
+            header: 4,
+            counts: LengthCounts::Body,
+            keep_header: false,
+        }
+    }
+}
+
+impl LengthFraming {
+    /// Whether the numbers fit each other. Decoding and encoding rely on it, so config refuses what is not.
+    pub const fn is_valid(&self) -> bool {
+        matches!(self.width, 1 | 2 | 4 | 8)
+            && match self.offset.checked_add(self.width as usize) {
+                Some(end) => self.header >= end,
+                None => false,
+            }
+    }
+
+    /// The header for a body of `len` bytes. Everything but the length field is zero.
+    pub(super) fn head(&self, len: u64) -> Result<Affix, BodyTooLong> {
+        if self.keep_header {
+            return Ok(Affix::EMPTY);
+        }
+        let too_long = BodyTooLong { len, width: self.width };
+        let value = match self.counts {
+            LengthCounts::Body => len,
+            LengthCounts::Frame => len.checked_add(self.header as u64).ok_or(too_long)?,
+        };
+        let width = usize::from(self.width);
+        let big = value.to_be_bytes();
+        let (above, field) = big.split_at(big.len() - width);
+        if above.iter().any(|b| *b != 0) {
+            return Err(too_long);
+        }
+        let mut head = Affix::zeroed(self.header);
+        let place = &mut head.as_mut()[self.offset..self.offset + width];
+        place.copy_from_slice(field);
+        if self.endian == Endian::Little {
+            place.reverse();
+        }
+        Ok(head)
+    }
+
+    /// Bytes of the whole frame, header included, once `input` holds the header and the limit allows it.
+    fn total(&self, max_frame: usize, input: &[u8]) -> Result<Option<usize>, FrameError> {
+        let Some(header) = input.get(..self.header) else { return Ok(None) };
+        let field = &header[self.offset..self.offset + usize::from(self.width)];
+        let value = match self.endian {
+            Endian::Big => field.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+            Endian::Little => field.iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+        };
+        let header = self.header as u64;
+        let body = match self.counts {
+            LengthCounts::Body => value,
+            LengthCounts::Frame => {
+                value.checked_sub(header).ok_or(FrameError::LengthBelowHeader { length: value, header })?
+            }
+        };
+        let total = body.saturating_add(header);
+        // The limit is on what PHP sees.
+        let size = if self.keep_header { total } else { body };
+        let too_large = FrameError::TooLarge { size, max: max_frame as u64 };
+        if size > max_frame as u64 || total == u64::MAX {
+            return Err(too_large);
+        }
+        usize::try_from(total).map(Some).map_err(|_| too_large)
+    }
+
+    fn item(&self, mut whole: Bytes) -> Item {
+        if !self.keep_header {
+            whole.advance(self.header);
+        }
+        Item::Frame(Frame { kind: FrameKind::Binary, body: whole })
+    }
+}
+
+/// What has arrived of a frame, its header included; empty between frames.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Decoder {
+    partial: Vec<u8>,
+}
+
+impl Decoder {
+    pub(super) fn decode(
+        &mut self,
+        framing: &LengthFraming,
+        max_frame: usize,
+        input: &[u8],
+    ) -> Result<(usize, Option<Item>), FrameError> {
+        if self.partial.is_empty()
+            && let Some(total) = framing.total(max_frame, input)?
+            && let Some(whole) = input.get(..total)
+        {
+            let seen = if framing.keep_header { whole } else { &whole[framing.header..] };
+            let frame = Frame { kind: FrameKind::Binary, body: Bytes::copy_from_slice(seen) };
+            return Ok((total, Some(Item::Frame(frame))));
+        }
+        let mut taken = 0;
+        if self.partial.len() < framing.header {
+            taken = self.keep(input, framing.header);
+        }
+        let Some(total) = framing.total(max_frame, &self.partial)? else { return Ok((taken, None)) };
+        taken += self.keep(&input[taken..], total);
+        if self.partial.len() < total {
+            return Ok((taken, None));
+        }
+        let whole = Bytes::from(std::mem::take(&mut self.partial));
+        Ok((taken, Some(framing.item(whole))))
+    }
+
+    pub(super) fn is_mid_frame(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
+    pub(super) fn buffered(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// Keeps bytes until there are `size`; says how many it took.
+    fn keep(&mut self, input: &[u8], size: usize) -> usize {
+        let taken = input.len().min(size.saturating_sub(self.partial.len()));
+        grow(&mut self.partial, taken, size);
+        self.partial.extend_from_slice(&input[..taken]);
+        taken
+    }
+}
