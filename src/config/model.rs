@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 use super::Secret;
+pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 
 /// A whole node.
 #[derive(Clone, Debug, PartialEq)]
