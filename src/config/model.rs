@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Secret;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 
 /// A whole node.
@@ -199,8 +200,8 @@ pub struct App {
     pub concurrency: usize,
     /// Put before `SESSIONID` and `EVENT` (`HTTP_`, which Go's net/http/fcgi needs).
     pub param_prefix: String,
-    /// Further params, constant.
-    pub params: Vec<(String, String)>,
+    /// Further params, constant; the values may be secrets, so they are not shown.
+    pub params: Vec<(String, Secret)>,
     /// The handler may safely see a message twice: an ambiguous failure is retried once.
     pub idempotent: bool,
     /// What a failed message does.
