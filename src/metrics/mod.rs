@@ -1,1 +1,3 @@
 //! Counters and gauges of a node, as Prometheus text.
+
+pub mod upstream;
