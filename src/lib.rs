@@ -1,7 +1,14 @@
 //! Longwire: long TCP and WebSocket connections for plain PHP.
 
 pub mod config;
+pub mod http;
+pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod node;
+pub mod outbox;
 pub mod proto;
+pub mod router;
+pub mod session;
 pub mod transport;
+pub mod upstream;

@@ -89,7 +89,10 @@ impl Listening {
             Peer::Ip(address) => Bind::Tcp(address),
             Peer::Unix => bind.clone(),
         };
-        Ok(Self { fd: AsyncFd::register_with_interest(socket, Interest::READABLE)?, local, _file: file })
+        // SAFETY: the socket owns its descriptor, gives the same one at every call, and closes it only when it is
+        // dropped, which AsyncFd does after it has deregistered it.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { fd, local, _file: file })
     }
 
     /// Where it listens, with the port that the kernel chose for port 0.

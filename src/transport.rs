@@ -56,7 +56,9 @@ pub struct Transport {
 impl Transport {
     /// Takes a connected socket into the current runtime.
     pub fn new(socket: Socket) -> io::Result<Self> {
-        let fd = AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)?;
+        // SAFETY: the socket owns its descriptor, gives the same one at every call, and closes it only when it is
+        // dropped, which AsyncFd does after it has deregistered it.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE) }?;
         Ok(Self { fd })
     }
 

@@ -84,6 +84,15 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
+impl std::fmt::Display for Bind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bind::Tcp(address) => address.fmt(f),
+            Bind::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// One place where clients connect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {

@@ -101,7 +101,7 @@ impl Default for Metrics {
                 "Frames received that no handler will see, by the close reason of their session",
                 Family::default(),
             ),
-            upstream: upstream::UpstreamMetrics::new(r),
+            upstream: upstream::UpstreamMetrics::register(r),
             registry: Mutex::default(),
         };
         Self { registry: Mutex::new(registry), ..metrics }

@@ -461,10 +461,9 @@ impl Body {
     }
 
     fn check_text(&mut self, is_last: bool) -> Result<(), Fault> {
-        match &mut self.text {
-            Some(check) if !check.push(&self.pending) || is_last && !check.is_whole() => Err(Fault::NotUtf8),
-            _ => Ok(()),
-        }
+        let Some(check) = &mut self.text else { return Ok(()) };
+        let is_good = check.push(&self.pending) && (!is_last || check.is_whole());
+        if is_good { Ok(()) } else { Err(Fault::NotUtf8) }
     }
 
     /// Sends what is pending as a piece of a streamed frame.

@@ -20,7 +20,7 @@ use crate::upstream::Class;
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
 /// The params of everybody who comes in through one listener to one app.
-pub fn endpoint_params(node: &str, listener: &str, app: &App, is_http: bool) -> Result<EncodedParams, PairTooLong> {
+pub(super) fn endpoint_params(node: &str, listener: &str, app: &App, is_http: bool) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
     let mut put = |name: &str, value: &[u8]| params.push(name.as_bytes(), value);
     use std::os::unix::ffi::OsStrExt;
@@ -40,7 +40,7 @@ pub fn endpoint_params(node: &str, listener: &str, app: &App, is_http: bool) -> 
         put("QUERY_STRING", app.uri.split_once('?').map_or("", |(_, query)| query).as_bytes())?;
     }
     for (name, value) in &app.params {
-        put(name, value.as_bytes())?;
+        put(name, value.reveal().as_bytes())?;
     }
     Ok(params.finish())
 }
@@ -81,7 +81,7 @@ fn is_plain(name: &HeaderName) -> bool {
 }
 
 /// What one event's params are made of.
-pub struct EventParams<'a> {
+pub(super) struct EventParams<'a> {
     /// Whose event.
     pub id: SessionId,
     /// What happened.
@@ -102,7 +102,7 @@ pub struct EventParams<'a> {
 
 impl EventParams<'_> {
     /// The event's own block. `app` gives the prefix, and whether `CONTENT_TYPE` is its own choice.
-    pub fn encode(&self, app: &App) -> EncodedParams {
+    pub(super) fn encode(&self, app: &App) -> EncodedParams {
         let mut block = Block { params: Params::with_capacity(384), text: String::with_capacity(48) };
         block.put_prefixed(app, "SESSIONID", self.id.as_str());
         match self.class {

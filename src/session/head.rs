@@ -5,7 +5,7 @@ use std::fmt;
 use crate::proto::framing::FrameKind;
 
 /// Bytes of an answer's head; php-fpm itself sends 20 KB heads without complaint, frameworks stay far below.
-pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What a handler's answer says before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Default for Head {
 
 /// A head that cannot be used at all: the reply is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeadError {
+pub(super) enum HeadError {
     /// No empty line within [`MAX_HEAD_BYTES`].
     TooLarge,
     /// A number that is none.
@@ -70,7 +70,7 @@ impl std::error::Error for HeadError {}
 
 /// Collects a head that may come in any pieces. Holds nothing when it comes in one.
 #[derive(Debug, Default)]
-pub struct HeadReader {
+pub(super) struct HeadReader {
     part: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl HeadReader {
     /// Takes the next bytes of stdout. `Some` when the head is whole: it, and how many of *these* bytes belonged to it.
     ///
     /// `keep_others` asks for the headers that are not Longwire's.
-    pub fn push(&mut self, data: &[u8], keep_others: bool) -> Result<Option<(Head, usize)>, HeadError> {
+    pub(super) fn push(&mut self, data: &[u8], keep_others: bool) -> Result<Option<(Head, usize)>, HeadError> {
         if self.part.is_empty()
             && let Some(end) = end_of_head(data)
         {

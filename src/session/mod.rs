@@ -39,6 +39,7 @@ use tracing::info;
 pub use answer::Answer;
 pub use cgi::http_params;
 pub use endpoint::{Admission, Endpoint, Hub, Permit};
+pub use head::Head;
 pub use handshake::{Upgrade, Verdict, shake_hands};
 
 use self::answer::{EventInfo, Reply};

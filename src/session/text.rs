@@ -2,14 +2,14 @@
 
 /// Remembers the beginning of a character that the last piece cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TextCheck {
+pub(super) struct TextCheck {
     cut: [u8; 4],
     cut_len: usize,
 }
 
 impl TextCheck {
     /// Looks at the next piece; false when the text can be UTF-8 no more.
-    pub fn push(&mut self, mut piece: &[u8]) -> bool {
+    pub(super) fn push(&mut self, mut piece: &[u8]) -> bool {
         while self.cut_len > 0 && !piece.is_empty() {
             self.cut[self.cut_len] = piece[0];
             self.cut_len += 1;
@@ -34,7 +34,7 @@ impl TextCheck {
     }
 
     /// No character is cut: the text may end here.
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.cut_len == 0
     }
 }
