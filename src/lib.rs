@@ -1,5 +1,7 @@
 //! Longwire: long TCP and WebSocket connections for plain PHP.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod listener;

@@ -1,2 +1,49 @@
-//! The longwire command.
-fn main() {}
+//! The longwire command: parse, call, and one line for the operator when it fails.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser as _;
+use longwire::cli::{Cli, Command, ConfigArgs};
+use longwire::config::model::Config;
+use longwire::{check, config, logging};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("longwire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve(&args),
+        Command::Check(args) => Ok(check::run(&args.config)),
+        Command::Dev(_) => bail!("dev is not wired yet"),
+        Command::Connect(_) => bail!("connect is not wired yet"),
+        Command::Defaults => {
+            // `longwire defaults | head` closes the pipe early, which is no failure.
+            let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = match Config::load(&args.config) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    logging::init(&config.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    bail!("serve is not wired yet")
+}

@@ -67,6 +67,8 @@ pub enum StartError {
     },
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
+    /// The operating system gave no threads, or no signals.
+    Runtime(std::io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -76,6 +78,7 @@ impl fmt::Display for StartError {
             StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
+            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
         }
     }
 }

@@ -115,11 +115,14 @@ fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Op
 
 /// A missing script is an error where php-fpm surely sees our files, a warning where it probably does.
 fn check_script(script: &Path, upstream: &model::Upstream, place: &Place, report: &mut Report<'_>) {
-    let problem = match std::fs::metadata(script) {
+    let fact = match std::fs::metadata(script) {
         Ok(metadata) if metadata.is_file() => return,
-        Ok(_) => format!("{} is not a file", script.display()),
-        Err(error) => format!("{}: {error}", script.display()),
+        Ok(_) => "is not a file".to_owned(),
+        Err(error) => format!("is not there: {error}"),
     };
+    // The file that was looked for, where that is not what was written.
+    let is_relative = !place.value.contains(&*script.to_string_lossy());
+    let problem = if is_relative { format!("{} {fact}", script.display()) } else { fact };
     let is_unix = |backend: &model::Backend| matches!(backend.address, Bind::Unix(_));
     let is_loopback = |backend: &model::Backend| matches!(backend.address, Bind::Tcp(to) if to.ip().is_loopback());
     if upstream.spawn.is_some() || upstream.backends.iter().all(is_unix) {

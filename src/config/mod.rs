@@ -9,6 +9,7 @@
 //! - `resolve` (with `listener`, `app`, `upstream`) turns it into [`model`]: references, paths, names, secrets, and
 //!   the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
+//! - [`php_fpm`] finds the binary for an embedded pool.
 //! - [`document`] prints the description, for `longwire defaults` and README.md.
 //!
 //! Promises: either a [`model::Config`] that is complete and consistent, or every error at once; nothing is opened for
@@ -20,6 +21,7 @@ mod compound;
 pub mod document;
 mod listener;
 pub mod model;
+pub mod php_fpm;
 mod problem;
 mod resolve;
 mod schema;

@@ -13,7 +13,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Report, did_you_mean, join};
+use super::problem::{Place, Report, did_you_mean, join, nearest};
 use super::value::Value;
 
 /// One key of one table.
@@ -185,6 +185,13 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether something is written here that was probably meant to be `key`: one error is enough for it.
+    fn is_mistyped(&self, key: &Key, keys: &'static [Key]) -> bool {
+        let known = || keys.iter().map(|key| key.name);
+        let unknown = self.entries.iter().filter(|(name, _)| known().all(|known| known != *name));
+        unknown.into_iter().any(|(name, _)| nearest(name, known()) == Some(key.name))
+    }
+
     /// Whether `key` makes sense beside what else is written here.
     fn applies(&self, key: &Key, keys: &'static [Key]) -> bool {
         let Some(when) = key.only_when else { return true };
@@ -239,6 +246,7 @@ impl<T: Value> Field for Option<Entry<T>> {
         let Some(item) = section.get(key.name) else {
             if let Default::Required(example) = key.default
                 && section.applies(key, keys)
+                && !section.is_mistyped(key, keys)
             {
                 report
                     .error(&section.place.missing(key.name), format!("missing, for example {} = {example}", key.name));

@@ -8,7 +8,7 @@ use super::compound::{Backends, Delimiter, Ini, Params, Routes, Width};
 use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins};
 use super::problem::{Place, Report};
 use super::schema::{
-    Entry, Field, IfWritten, Key, Kind, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
+    Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
 };
 use super::value::{Choice, Set, Size, Time, TimeOrOff, Whole};
 
