@@ -233,6 +233,7 @@ pub(super) fn inflate(message: &[u8], max_frame: usize, is_text: bool) -> Result
                     // Section 7.2.3.4: a block may be marked as the final one, and more may follow it.
                     decompress.reset(false);
                 } else if input.is_empty() && out.len() < out.capacity() {
+                    // There was room for more and nothing came: all of this input is out.
                     break;
                 } else if taken == 0 && out.len() == had && had < out.capacity() {
                     return Err(FrameError::NotDeflate);

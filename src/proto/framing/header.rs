@@ -142,19 +142,20 @@ impl Header {
 pub(super) fn head(opcode: Opcode, fin: bool, compressed: bool, len: usize, mask: Option<[u8; 4]>) -> Affix {
     let first = opcode as u8 | if fin { FIN } else { 0 } | if compressed { RSV1 } else { 0 };
     let masked = if mask.is_some() { MASK } else { 0 };
-    let mut head = Affix::zeroed(0);
-    if len < usize::from(LEN_16) {
-        head.push(&[first, masked | len as u8]);
-    } else if let Ok(len) = u16::try_from(len) {
-        head.push(&[first, masked | LEN_16]);
-        head.push(&len.to_be_bytes());
-    } else {
-        head.push(&[first, masked | LEN_64]);
-        head.push(&(len as u64).to_be_bytes());
-    }
-    if let Some(mask) = mask {
-        head.push(&mask);
-    }
+    let len_bytes = (len as u64).to_be_bytes();
+    let (short, extended) = match len {
+        0..=MAX_CONTROL => (len as u8, &[][..]),
+        126..=0xffff => (LEN_16, &len_bytes[6..]),
+        _ => (LEN_64, &len_bytes[..]),
+    };
+    let mask = mask.as_ref().map_or(&[][..], |mask| mask);
+    let mut head = Affix::zeroed(2 + extended.len() + mask.len());
+    let bytes = head.as_mut();
+    bytes[0] = first;
+    bytes[1] = masked | short;
+    let (place, rest) = bytes[2..].split_at_mut(extended.len());
+    place.copy_from_slice(extended);
+    rest.copy_from_slice(mask);
     head
 }
 

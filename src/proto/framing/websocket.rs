@@ -1,15 +1,12 @@
 //! WebSocket frames into messages (RFC 6455 section 5): fragments joined, control frames between them, text checked.
 //!
 //! ```text
-//!          whole frame in the input: straight to an item
-//!          ,--.
-//!          v  |
-//!        at rest ----part of a head----> head ---whole---> payload ---more of it---,
-//!          ^  \_______whole head______________________________^  ^__________________|
-//!          |                               ^                     | last byte
-//!          |                               `---next fragment-----+
-//!          `-----------------------message or control frame------'
+//! at rest --some bytes--> head --all of it--> payload --last byte of a message--> at rest
+//!                          ^                     |      (or of a control frame outside one)
+//!                          `--last byte of a fragment, or of a control frame inside a message
 //! ```
+//!
+//! A message that is one frame and lies whole in the input, the usual case, goes from rest to rest at once.
 //!
 //! Text is checked as it arrives, so that a byte that cannot be UTF-8 ends the session at once and not after another
 //! megabyte. Compressed messages are kept compressed until their last fragment: an inflater in the middle of a message
@@ -62,6 +59,7 @@ impl Decoder {
         input: &[u8],
     ) -> Result<(usize, Option<Item>), FrameError> {
         if self.partial.is_none() {
+            // Nothing may be kept for nothing.
             if input.is_empty() {
                 return Ok((0, None));
             }
@@ -136,9 +134,10 @@ impl Partial {
     /// Takes a head, or what there is of one.
     fn take_head(&mut self, role: Role, deflate: bool, max: usize, input: &[u8]) -> Result<usize, FrameError> {
         let had = self.head.len();
-        let more = input.len().min(Header::MAX - had);
+        let more = input.len().min(Header::MAX.saturating_sub(had));
         self.head.extend_from_slice(&input[..more]);
         let Some((header, size)) = Header::read(&self.head, role, deflate)? else { return Ok(more) };
+        // What was kept beyond the head is payload and still in the input.
         self.head.clear();
         match header.opcode {
             Opcode::Text => self.start_message(FrameKind::Text, header.compressed)?,
