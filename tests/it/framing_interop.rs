@@ -56,7 +56,7 @@ impl Ours {
 fn messages() -> Vec<(FrameKind, Bytes)> {
     let mut all = Vec::new();
     for len in [0, 1, 125, 126, 127, 4_000, 65_535, 65_536, 200_001] {
-        all.push((FrameKind::Binary, (0..len).map(|n| (n * 31 >> 3) as u8).collect()));
+        all.push((FrameKind::Binary, (0..len).map(|n| ((n * 31) >> 3) as u8).collect()));
         let text: String = "aé€😀".chars().cycle().take(len / 2).collect();
         all.push((FrameKind::Text, text.into()));
     }

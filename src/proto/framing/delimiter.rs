@@ -123,10 +123,10 @@ mod tests {
 
     const MAX: usize = 4;
 
-    /// All frames in `input`, given a byte at a time and at once, and what is left over or wrong.
+    /// All frames in `input`, given in pieces of each size, and what is left over or wrong.
     fn check(delimiter: &str, strip_cr: bool, input: &str, bodies: &[&str], end: Result<bool, FrameError>) {
         let framing = DelimiterFraming { delimiter: delimiter.into(), strip_cr };
-        for size in [1, input.len()] {
+        for size in 1..=input.len() {
             let mut decoder = Decoder::default();
             let mut found = Vec::new();
             let mut result = Ok(false);
@@ -163,6 +163,8 @@ mod tests {
         check("aab", false, "aaab", &["a"], Ok(false));
         check("abab", false, "ababababab", &["", ""], Ok(true));
         check("aa", false, "aaaaa", &["", ""], Ok(true));
+        // In pieces of three, the second piece could end two different delimiters.
+        check("aaa", false, "baaaaa", &["b"], Ok(true));
     }
 
     #[test]
