@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod dev;
 pub mod http;
 pub mod listener;
 pub mod logging;
@@ -11,6 +12,7 @@ pub mod node;
 pub mod outbox;
 pub mod proto;
 pub mod router;
+pub mod serve;
 pub mod session;
 pub mod transport;
 pub mod upstream;

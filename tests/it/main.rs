@@ -1,3 +1,4 @@
-//! Tests of the whole: the binary, real sockets, real peers. One binary, so that they link once.
+//! Tests of the whole: the real binary, the real php-fpm, real peers.
 
 mod check;
+mod framing_interop;
