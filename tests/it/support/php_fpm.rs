@@ -14,17 +14,24 @@ use longwire::config::model::Bind;
 pub struct Pool {
     pub workers: usize,
     pub tcp: bool,
+    /// Further lines of the global section.
+    pub globals: Vec<String>,
     /// Further lines of the pool section.
     pub lines: Vec<String>,
 }
 
 impl Pool {
     pub fn of(workers: usize) -> Self {
-        Self { workers, tcp: false, lines: Vec::new() }
+        Self { workers, tcp: false, globals: Vec::new(), lines: Vec::new() }
     }
 
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
+        self
+    }
+
+    pub fn global(mut self, line: &str) -> Self {
+        self.globals.push(line.to_owned());
         self
     }
 
@@ -53,10 +60,11 @@ impl PhpFpm {
             Bind::Unix(path) => path.display().to_string(),
         };
         let config = format!(
-            "[global]\nerror_log = {log}\ndaemonize = no\n[test]\nuser = root\ngroup = root\nlisten = {listen}\n\
+            "[global]\nerror_log = {log}\ndaemonize = no\n{globals}\n[test]\nuser = root\ngroup = root\nlisten = {listen}\n\
              pm = static\npm.max_children = {workers}\ncatch_workers_output = yes\n{lines}\n",
             log = dir.path().join("fpm.log").display(),
             workers = pool.workers,
+            globals = pool.globals.join("\n"),
             lines = pool.lines.join("\n"),
         );
         fs::write(dir.path().join("fpm.conf"), config).expect("the directory is ours");
@@ -108,15 +116,6 @@ impl PhpFpm {
         self.master.as_ref().expect("it runs").id()
     }
 
-    pub fn workers(&self) -> Vec<u32> {
-        let master = self.master();
-        fs::read_to_string(format!("/proc/{master}/task/{master}/children"))
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(|pid| pid.parse().expect("the kernel lists numbers"))
-            .collect()
-    }
-
     /// A signal to the master.
     pub fn signal(&self, signal: i32) {
         kill(self.master(), signal);
@@ -132,10 +131,6 @@ impl PhpFpm {
                 let _ = fs::remove_file(path);
             }
         }
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("fpm.log")).unwrap_or_default()
     }
 }
 
