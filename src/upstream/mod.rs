@@ -18,6 +18,7 @@ mod queue;
 mod request;
 mod scheduler;
 mod stream;
+pub mod supervisor;
 
 use std::io;
 use std::sync::Arc;

@@ -6,3 +6,4 @@
 mod support;
 mod upstream_faults;
 mod upstream_pool;
+mod upstream_supervisor;
