@@ -120,11 +120,11 @@ impl Running {
         let bound = bind_all(config)?;
         for upstream in &mut upstream_configs {
             if let Some(spawn) = &upstream.spawn {
-                let (supervisor, backend) = Supervisor::start(spawn, &upstream.name)
+                let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
                     .await
                     .map_err(|error| StartError::Spawn { upstream: upstream.name.clone(), error })?;
                 supervisors.push(supervisor);
-                upstream.backends = vec![backend];
+                upstream.backends = vec![model::Backend { address, weight: 1 }];
             }
         }
         let upstreams: HashMap<_, _> = upstream_configs
