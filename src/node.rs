@@ -151,6 +151,7 @@ impl Running {
             services.push((listener, listening, service));
         }
         if let Some(listening) = bound.admin {
+            info!(listener = "admin", bind = %listening.local(), "listening");
             running.admin = Some(listening.local().clone());
             running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
         }
@@ -160,6 +161,7 @@ impl Running {
             running.accepting.spawn(accept_loop(hub.clone(), listener.name.clone(), listening, listener.tcp, service));
         }
         running.warn_of_silent_backends();
+        info!(node = %hub.node_name, "started");
         Ok(running)
     }
 

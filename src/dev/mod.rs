@@ -91,6 +91,8 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         r#"
         [admin]
         bind = "off"
+        [limits]
+        max_sessions = 1000
         [listeners.tcp]
         bind = {tcp}
         app = "dev"

@@ -407,6 +407,12 @@ impl Session {
         else {
             return;
         };
+        if self.ending.is_some() || !self.has_room() {
+            // Nothing is read now, so no pong could be seen either: the silence is ours.
+            self.clock.last_bytes = now;
+            self.clock.pinged = None;
+            return;
+        }
         match self.clock.pinged {
             Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
                 self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
