@@ -1,3 +1,4 @@
-//! Tests of the whole: the binary, real sockets, real peers. One binary, so that they link once.
+//! The integration tests: one binary, one module a subject.
 
 mod check;
+mod framing_interop;
