@@ -51,11 +51,12 @@ Examples:
   longwire connect ws://127.0.0.1:8080/ws --send hello --send-hex 00ff
   longwire connect tcp://127.0.0.1:9005 --exec talk.txt
 
-A script for --exec has one order a line; the exit status is 1 when an expectation fails:
+A script for --exec has one order a line (\\xNN and the like are read); the exit status is 1 when an expectation fails:
   send hello          send a text frame
   hex 00 ff           send a binary frame
   expect hello        the next frame is exactly this text
   expect-hex 00 ff    the next frame is exactly these bytes
+  expect-close 4001   the server closes, with this code if one is given
   wait 500ms          do nothing for a while
   close               close, and wait until the server has closed too";
 
@@ -112,10 +113,10 @@ pub struct ConnectArgs {
     /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
     #[arg(long)]
     pub escape: bool,
-    /// Send this text as a frame, wait for a reply; may be repeated, in order with --send-hex.
+    /// Send this text as a frame and wait for a reply; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub send: Vec<String>,
-    /// Send these bytes as a binary frame, wait for a reply; may be repeated.
+    /// Send these bytes as a binary frame and wait for a reply; may be repeated, comes after every --send.
     #[arg(long, value_name = "HEX")]
     pub send_hex: Vec<String>,
     /// Follow a script, "-" for standard input.

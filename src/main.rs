@@ -3,11 +3,11 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use longwire::cli::{Cli, Command, ConfigArgs};
 use longwire::config::model::Config;
-use longwire::{check, config, logging};
+use longwire::{check, config, connect, logging};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -24,7 +24,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve(&args),
         Command::Check(args) => Ok(check::run(&args.config)),
         Command::Dev(_) => bail!("dev is not wired yet"),
-        Command::Connect(_) => bail!("connect is not wired yet"),
+        Command::Connect(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+            Ok(runtime.block_on(connect::run(&args))?)
+        }
         Command::Defaults => {
             // `longwire defaults | head` closes the pipe early, which is no failure.
             let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());
