@@ -330,8 +330,8 @@ impl Talk {
             return Ok(());
         }
         let until = tokio::time::Instant::now() + self.timeout;
+        self.wire.close();
         let closing = async {
-            self.wire.close().await?;
             loop {
                 match self.wire.next().await? {
                     Arrival::Frame(frame) => {

@@ -55,8 +55,10 @@ pub(super) struct Wire {
     received: BytesMut,
     /// Queued but not written; as long as what the user made us send.
     outgoing: BytesMut,
-    /// Our close frame or our FIN is out.
+    /// Our close frame or our FIN is queued, or could not get out.
     closing: bool,
+    /// A FIN is to follow what is queued.
+    end_wanted: bool,
 }
 
 impl Wire {
@@ -65,7 +67,17 @@ impl Wire {
         let (reader, writer) = tokio::io::split(stream);
         let decoder = Decoder::new_client(&framing);
         let received = BytesMut::from(&received[..]);
-        Self { reader, writer, framing, decoder, max_frame_bytes, received, outgoing: BytesMut::new(), closing: false }
+        Self {
+            reader,
+            writer,
+            framing,
+            decoder,
+            max_frame_bytes,
+            received,
+            outgoing: BytesMut::new(),
+            closing: false,
+            end_wanted: false,
+        }
     }
 
     /// Puts a frame behind those that wait to be written.
@@ -75,20 +87,14 @@ impl Wire {
         Ok(())
     }
 
-    /// Says that nothing more will be sent. Go on with [`Wire::next`] until the server has closed.
-    pub(super) async fn close(&mut self) -> Result<(), ConnectError> {
+    /// Says that nothing more will be sent, once all that is queued is written. Go on with [`Wire::next`] until the
+    /// server has closed.
+    pub(super) fn close(&mut self) {
         match self.framing {
-            Framing::WebSocket { .. } => {
-                self.outgoing.extend_from_slice(&client::close(Some(1000), "", mask()));
-                self.closing = true;
-            }
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => {
-                self.writer.write_all_buf(&mut self.outgoing).await?;
-                self.writer.shutdown().await?;
-                self.closing = true;
-            }
+            Framing::WebSocket { .. } => self.outgoing.extend_from_slice(&client::close(Some(1000), "", mask())),
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => self.end_wanted = true,
         }
-        Ok(())
+        self.closing = true;
     }
 
     /// The next frame or the end. Safe to drop and call again.
@@ -101,6 +107,11 @@ impl Wire {
                 }
                 return Ok(arrival);
             }
+            if self.end_wanted && self.outgoing.is_empty() {
+                // It fails only where the server has gone, which reading will tell.
+                let _gone = self.writer.shutdown().await;
+                self.end_wanted = false;
+            }
             self.received.reserve(READ_BYTES);
             tokio::select! {
                 read = self.reader.read_buf(&mut self.received) => match read {
@@ -111,10 +122,18 @@ impl Wire {
                     Err(error) => return Err(error.into()),
                 },
                 written = self.writer.write_buf(&mut self.outgoing), if !self.outgoing.is_empty() => {
-                    written?;
+                    // The server takes no more, but what it said before it went can still be read.
+                    if written.is_err() {
+                        self.give_up_sending();
+                    }
                 }
             }
         }
+    }
+
+    fn give_up_sending(&mut self) {
+        self.outgoing.clear();
+        self.closing = true;
     }
 
     fn end(&self) -> Result<Arrival, ConnectError> {
