@@ -9,7 +9,7 @@ use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming
 
 /// Long TCP and WebSocket connections for plain PHP.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100, propagate_version = true, arg_required_else_help = true)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -107,9 +107,6 @@ pub enum DevEvent {
 pub struct ConnectArgs {
     /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH.
     pub url: String,
-    /// Framing of a tcp:// or unix: connection.
-    #[command(flatten)]
-    pub framing: FramingArgs,
     /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
     #[arg(long)]
     pub escape: bool,
@@ -143,6 +140,10 @@ pub struct ConnectArgs {
     /// A WebSocket sub-protocol to offer; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
+    // Last, because its help heading holds for everything after it.
+    /// Framing of a tcp:// or unix: connection.
+    #[command(flatten)]
+    pub framing: FramingArgs,
 }
 
 /// How bytes become frames, in the words of the configuration.
