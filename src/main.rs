@@ -3,11 +3,12 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser as _;
 use longwire::cli::{Cli, Command, ConfigArgs};
 use longwire::config::model::Config;
-use longwire::{check, config, connect, logging};
+use longwire::node::Extras;
+use longwire::{check, config, connect, dev, logging, serve};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -21,9 +22,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(args) => serve(&args),
+        Command::Serve(args) => run_node(&args),
         Command::Check(args) => Ok(check::run(&args.config)),
-        Command::Dev(_) => bail!("dev is not wired yet"),
+        Command::Dev(args) => Ok(dev::run(&args)?),
         Command::Connect(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
             Ok(runtime.block_on(connect::run(&args))?)
@@ -36,7 +37,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let (config, warnings) = match Config::load(&args.config) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -48,5 +49,5 @@ fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    bail!("serve is not wired yet")
+    Ok(serve::run(&config, &Extras::default(), |_| {})?)
 }

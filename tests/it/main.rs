@@ -1,5 +1,12 @@
-//! The integration tests: one binary, one module a subject.
+//! Tests of the whole: the real binary, the real php-fpm, real peers. One test binary, so that the crate is linked once.
+
+// A test binary has no outside: `pub` means "for the other files here".
+#![allow(unreachable_pub)]
 
 mod check;
 mod connect;
 mod framing_interop;
+mod support;
+mod upstream_faults;
+mod upstream_pool;
+mod upstream_supervisor;

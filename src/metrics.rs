@@ -1,1 +1,0 @@
-//! Counters and gauges of a node, as Prometheus text.

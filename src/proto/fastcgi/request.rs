@@ -1,0 +1,181 @@
+//! A whole request as a list of slices for vectored writes (specification section 3.3, 5.1 to 5.3).
+//!
+//! ```text
+//! BEGIN | PARAMS header | app, session and event params | empty PARAMS | STDIN header | body ... | empty STDIN
+//! ```
+//!
+//! What is small is copied into one head buffer, what is large is referenced: a copy of a few hundred bytes costs less
+//! than one more entry in the kernel's list of slices, a copy of a body does not. A typical event is therefore one
+//! contiguous slice, and a body of 16 MB is 257 headers in the head buffer and 257 slices of the caller's bytes.
+
+use std::io::IoSlice;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::params::EncodedParams;
+use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT, ROLE_RESPONDER};
+
+/// Pieces up to this many bytes are copied: about where a memcpy costs as much as another entry in the iovec.
+const COPY_BYTES: usize = 1024;
+/// Body bytes in one record; a multiple of eight, as php-fpm itself cuts its output.
+const BODY_RECORD: usize = MAX_CONTENT & !7;
+/// What the head buffer keeps between requests.
+const KEEP_HEAD_BYTES: usize = 16 * 1024;
+
+/// Encodes one request after another.
+///
+/// [`start`](Self::start), then until [`is_done`](Self::is_done): write the [`slices`](Self::slices) and
+/// [`advance`](Self::advance) by what was written. [`clear`](Self::clear) lets go of params and body early.
+#[derive(Debug, Default)]
+pub struct RequestEncoder {
+    /// Headers and copied pieces.
+    head: Vec<u8>,
+    params: [EncodedParams; 3],
+    body: Bytes,
+    /// What is written, in order; never empty pieces.
+    pieces: Vec<(Source, Range<usize>)>,
+    /// The piece that is next, whose range begins at what is not yet written.
+    next: usize,
+    written: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Head,
+    Params(u8),
+    Body,
+}
+
+impl RequestEncoder {
+    /// Nothing to write yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Encodes a request that leaves the connection open.
+    pub fn start(&mut self, id: u16, params: [EncodedParams; 3], body: Bytes) {
+        self.clear();
+        (self.params, self.body) = (params, body);
+
+        self.copy(&Header::encode(Kind::Begin, id, 8));
+        self.copy(&[(ROLE_RESPONDER >> 8) as u8, ROLE_RESPONDER as u8, KEEP_CONN, 0, 0, 0, 0, 0]);
+        self.push_params(id);
+        self.copy(&Header::encode(Kind::Params, id, 0));
+        for from in (0..self.body.len()).step_by(BODY_RECORD) {
+            let to = self.body.len().min(from + BODY_RECORD);
+            self.copy(&Header::encode(Kind::Stdin, id, (to - from) as u16));
+            self.push(Source::Body, from..to);
+        }
+        self.copy(&Header::encode(Kind::Stdin, id, 0));
+    }
+
+    /// Fills `out` with what is to be written next and says how many slices that are; 0 when all is written.
+    pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let pieces = &self.pieces[self.next..];
+        for (slice, (source, range)) in out.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(&self.bytes(*source)[range.clone()]);
+        }
+        pieces.len().min(out.len())
+    }
+
+    /// Takes note that this many bytes were written.
+    pub fn advance(&mut self, mut bytes: usize) {
+        self.written += bytes;
+        while bytes > 0 {
+            let (_, range) = &mut self.pieces[self.next];
+            let taken = bytes.min(range.len());
+            range.start += taken;
+            bytes -= taken;
+            if range.start == range.end {
+                self.next += 1;
+            }
+        }
+    }
+
+    /// Whether everything is written.
+    pub fn is_done(&self) -> bool {
+        self.next == self.pieces.len()
+    }
+
+    /// Bytes written since `start`.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Forgets the request, and lets go of its params and body. Nothing is left to write.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.head.shrink_to(KEEP_HEAD_BYTES);
+        self.pieces.clear();
+        self.pieces.shrink_to(KEEP_HEAD_BYTES / size_of::<(Source, Range<usize>)>());
+        self.params = Default::default();
+        self.body = Bytes::new();
+        (self.next, self.written) = (0, 0);
+    }
+
+    /// PARAMS records: blocks that fit one record together share it; a longer block is cut between pairs.
+    fn push_params(&mut self, id: u16) {
+        let total: usize = self.params.iter().map(|block| block.len()).sum();
+        if total == 0 {
+            return;
+        }
+        if total <= MAX_CONTENT {
+            self.copy(&Header::encode(Kind::Params, id, total as u16));
+            for block in 0..self.params.len() {
+                self.push(Source::Params(block as u8), 0..self.params[block].len());
+            }
+            return;
+        }
+        for block in 0..self.params.len() {
+            let mut from = 0;
+            while from < self.params[block].len() {
+                let len = self.params[block].record_len(from);
+                assert!(len > 0, "Params::push lets no pair in that does not fit a record");
+                self.copy(&Header::encode(Kind::Params, id, len as u16));
+                self.push(Source::Params(block as u8), from..from + len);
+                from += len;
+            }
+        }
+    }
+
+    fn push(&mut self, source: Source, range: Range<usize>) {
+        if range.len() > COPY_BYTES {
+            self.pieces.push((source, range));
+            return;
+        }
+        let start = self.head.len();
+        match source {
+            Source::Params(block) => self.head.extend_from_slice(&self.params[usize::from(block)][range]),
+            Source::Body => self.head.extend_from_slice(&self.body[range]),
+            Source::Head => unreachable!("the head is written with copy"),
+        }
+        self.note_copied(start);
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        let start = self.head.len();
+        self.head.extend_from_slice(bytes);
+        self.note_copied(start);
+    }
+
+    /// The head grew from `start`: a piece of its own, or more of the last one.
+    fn note_copied(&mut self, start: usize) {
+        let end = self.head.len();
+        match self.pieces.last_mut() {
+            Some((Source::Head, range)) => range.end = end,
+            _ if end > start => self.pieces.push((Source::Head, start..end)),
+            _ => {}
+        }
+    }
+
+    fn bytes(&self, source: Source) -> &[u8] {
+        match source {
+            Source::Head => &self.head,
+            Source::Params(block) => &self.params[usize::from(block)],
+            Source::Body => &self.body,
+        }
+    }
+}
+
+const _: () = assert!(HEADER_LEN + BODY_RECORD <= 65_536 && BODY_RECORD <= MAX_CONTENT);

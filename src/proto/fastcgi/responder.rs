@@ -1,0 +1,220 @@
+//! The other side: requests taken apart, answers encoded.
+//!
+//! For null responders in tests and benchmarks, and as the mirror in which the codec is tested. It takes whole
+//! requests only, within limits that are checked before anything is buffered.
+
+use super::params::Pairs;
+use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT};
+use super::response::End;
+use std::fmt;
+
+/// A request that arrived whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Incoming {
+    /// Its id, to be echoed.
+    pub id: u16,
+    /// Whether the connection stays open after the answer.
+    pub keep_conn: bool,
+    /// Encoded pairs; see [`Incoming::param`].
+    pub params: Vec<u8>,
+    /// Stdin.
+    pub body: Vec<u8>,
+}
+
+impl Incoming {
+    /// The value of a param; of equal names the last.
+    pub fn param(&self, name: &[u8]) -> Option<&[u8]> {
+        Pairs::new(&self.params).filter(|(n, _)| *n == name).map(|(_, value)| value).last()
+    }
+}
+
+/// Why bytes are not a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// A record began with another version than 1.
+    Version(u8),
+    /// A record of a type that is not expected at this point.
+    UnexpectedRecord(u8),
+    /// A record of another request than the one that began.
+    RequestId(u16),
+    /// A pair spans two records or is not whole.
+    SplitPair,
+    /// BEGIN_REQUEST of other than 8 bytes.
+    BeginLength(u16),
+    /// Content and padding exceed what php-fpm takes.
+    RecordTooLong,
+    /// More params or more stdin than the limit.
+    TooLarge,
+    /// FCGI_ABORT_REQUEST.
+    Aborted,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            RequestError::Version(version) => write!(f, "record of FastCGI version {version}"),
+            RequestError::UnexpectedRecord(kind) => write!(f, "record of type {kind} at the wrong place"),
+            RequestError::RequestId(id) => write!(f, "record of request {id} inside another request"),
+            RequestError::SplitPair => f.write_str("a param is not whole within its record"),
+            RequestError::BeginLength(length) => write!(f, "BEGIN_REQUEST of {length} bytes instead of 8"),
+            RequestError::RecordTooLong => write!(f, "content and padding above {MAX_CONTENT} bytes"),
+            RequestError::TooLarge => f.write_str("request above the limit"),
+            RequestError::Aborted => f.write_str("request was aborted"),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Params,
+    Stdin,
+}
+
+/// Takes requests apart as strictly as php-fpm does: pairs whole within a record, no record above 65 535 bytes.
+#[derive(Clone, Debug)]
+pub struct RequestDecoder {
+    max_bytes: usize,
+    stage: Stage,
+    header: [u8; HEADER_LEN],
+    header_have: usize,
+    /// The record whose content is being collected.
+    record: Option<Header>,
+    content: Vec<u8>,
+    padding: usize,
+    request: Incoming,
+}
+
+impl RequestDecoder {
+    /// `max_bytes` bounds params and stdin of one request, each.
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            stage: Stage::Begin,
+            header: [0; HEADER_LEN],
+            header_have: 0,
+            record: None,
+            content: Vec::new(),
+            padding: 0,
+            request: Incoming::default(),
+        }
+    }
+
+    /// The next whole request in `input`, which is cut by what was taken. `None`: all was taken, more is needed.
+    pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, RequestError> {
+        loop {
+            if self.padding > 0 {
+                self.padding -= take(input, self.padding).len();
+                if self.padding > 0 {
+                    return Ok(None);
+                }
+            }
+            let Some(record) = self.record else {
+                let piece = take(input, HEADER_LEN - self.header_have);
+                self.header[self.header_have..self.header_have + piece.len()].copy_from_slice(piece);
+                self.header_have += piece.len();
+                if self.header_have < HEADER_LEN {
+                    return Ok(None);
+                }
+                self.header_have = 0;
+                self.record = Some(self.check(self.header)?);
+                continue;
+            };
+            let missing = usize::from(record.content) - self.content.len();
+            self.content.extend_from_slice(take(input, missing));
+            if self.content.len() < usize::from(record.content) {
+                return Ok(None);
+            }
+            self.record = None;
+            self.padding = usize::from(record.padding);
+            let done = self.whole_record(record)?;
+            self.content.clear();
+            if done {
+                self.stage = Stage::Begin;
+                return Ok(Some(std::mem::take(&mut self.request)));
+            }
+        }
+    }
+
+    /// Everything that can be refused before its content is buffered.
+    fn check(&self, header: [u8; HEADER_LEN]) -> Result<Header, RequestError> {
+        let record = Header::decode(header).map_err(|version| RequestError::Version(version.0))?;
+        if usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT {
+            return Err(RequestError::RecordTooLong);
+        }
+        let (expected, held) = match self.stage {
+            Stage::Begin => (Kind::Begin, 0),
+            Stage::Params => (Kind::Params, self.request.params.len()),
+            Stage::Stdin => (Kind::Stdin, self.request.body.len()),
+        };
+        match Kind::from_number(record.kind) {
+            Some(kind) if kind == expected => {}
+            Some(Kind::Abort) => return Err(RequestError::Aborted),
+            _ => return Err(RequestError::UnexpectedRecord(record.kind)),
+        }
+        if expected == Kind::Begin {
+            return if record.content == 8 { Ok(record) } else { Err(RequestError::BeginLength(record.content)) };
+        }
+        if record.id != self.request.id {
+            return Err(RequestError::RequestId(record.id));
+        }
+        if held + usize::from(record.content) > self.max_bytes {
+            return Err(RequestError::TooLarge);
+        }
+        Ok(record)
+    }
+
+    fn whole_record(&mut self, record: Header) -> Result<bool, RequestError> {
+        match self.stage {
+            Stage::Begin => {
+                self.request.id = record.id;
+                self.request.keep_conn = self.content[2] & KEEP_CONN != 0;
+                self.stage = Stage::Params;
+            }
+            Stage::Params if record.content == 0 => self.stage = Stage::Stdin,
+            Stage::Params => {
+                let mut pairs = Pairs::new(&self.content);
+                pairs.by_ref().for_each(drop);
+                if !pairs.rest().is_empty() {
+                    return Err(RequestError::SplitPair);
+                }
+                self.request.params.extend_from_slice(&self.content);
+            }
+            Stage::Stdin if record.content == 0 => return Ok(true),
+            Stage::Stdin => self.request.body.extend_from_slice(&self.content),
+        }
+        Ok(false)
+    }
+}
+
+/// Adds STDOUT records with `data` to `into`; nothing for empty data.
+pub fn push_stdout(into: &mut Vec<u8>, id: u16, data: &[u8]) {
+    push_stream(into, Kind::Stdout, id, data);
+}
+
+/// Adds STDERR records with `data` to `into`; nothing for empty data.
+pub fn push_stderr(into: &mut Vec<u8>, id: u16, data: &[u8]) {
+    push_stream(into, Kind::Stderr, id, data);
+}
+
+/// Adds END_REQUEST to `into`.
+pub fn push_end(into: &mut Vec<u8>, id: u16, end: End) {
+    into.extend_from_slice(&Header::encode(Kind::End, id, 8));
+    into.extend_from_slice(&end.app_status.to_be_bytes());
+    into.extend_from_slice(&[end.status.number(), 0, 0, 0]);
+}
+
+fn push_stream(into: &mut Vec<u8>, kind: Kind, id: u16, data: &[u8]) {
+    for piece in data.chunks(MAX_CONTENT) {
+        into.extend_from_slice(&Header::encode(kind, id, piece.len() as u16));
+        into.extend_from_slice(piece);
+    }
+}
+
+fn take<'a>(input: &mut &'a [u8], at_most: usize) -> &'a [u8] {
+    let (taken, rest) = input.split_at(at_most.min(input.len()));
+    *input = rest;
+    taken
+}

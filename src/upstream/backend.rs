@@ -1,0 +1,237 @@
+//! Which backend takes the next request. Plain data: no clock, no locks, no sockets.
+//!
+//! The least busy backend wins, by `(busy + 1) / weight`; between equals one that has an idle connection. A backend
+//! holds at most `max_connections`, because php-fpm answers neither yes nor no to a connection beyond its workers.
+//!
+//! ```text
+//!            eject_after failures in a row
+//!   Up ────────────────────────────────────> Ejected ── retry time ──> Trial (one connection)
+//!    ^                                          ^  connect failed         │
+//!    │                                          └─────────────────────────┤
+//!    └──────────────── connected (one more failure ejects again) ─────────┘
+//! ```
+//!
+//! The retry time is `eject_time` while others are up. When none is, each is tried much sooner, with backoff: there is
+//! nobody else to spare the requests for, and a php-fpm that was restarted should be found at once.
+
+use std::time::{Duration, Instant};
+
+/// First pause between trials when no backend is up; doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where the next request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place<H> {
+    /// An idle connection.
+    Reuse(H),
+    /// A connection to be opened.
+    Open,
+}
+
+/// The rules for all backends of an upstream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) max_connections: usize,
+    pub(super) eject_after: u32,
+    pub(super) eject_time: Duration,
+}
+
+/// The backends; `H` is how an idle connection is reached.
+#[derive(Debug)]
+pub(super) struct Backends<H> {
+    rules: Rules,
+    list: Vec<Backend<H>>,
+}
+
+#[derive(Debug)]
+struct Backend<H> {
+    weight: u32,
+    /// Connections that count against `max_connections`: being opened, running a request, idle, or closed by us while
+    /// the worker behind them may still be busy.
+    open: usize,
+    /// Those that neither are idle nor stand for a worker we gave up on.
+    busy: usize,
+    idle: Vec<H>,
+    health: Health,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Up { failures: u32 },
+    Ejected { since: Instant, trials: u32 },
+    Trial { trials: u32 },
+}
+
+/// What a failure did to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stays, or stays away.
+    Unchanged,
+    /// It is left alone from now on.
+    Ejected,
+}
+
+impl<H> Backends<H> {
+    /// All up, nothing open.
+    pub(super) fn new(rules: Rules, weights: impl IntoIterator<Item = u32>) -> Self {
+        let list = weights
+            .into_iter()
+            .map(|weight| Backend {
+                weight: weight.max(1),
+                open: 0,
+                busy: 0,
+                idle: Vec::new(),
+                health: Health::Up { failures: 0 },
+            })
+            .collect();
+        Self { rules, list }
+    }
+
+    /// Gives one more request a place, and counts it. `None`: everything is busy or away.
+    pub(super) fn place(&mut self, now: Instant) -> Option<(usize, Place<H>)> {
+        let none_up = self.up() == 0;
+        let at = (0..self.list.len())
+            .filter(|at| self.has_room(*at, none_up, now))
+            .min_by(|a, b| self.list[*a].load_against(&self.list[*b]))?;
+        let backend = &mut self.list[at];
+        backend.busy += 1;
+        if let Some(handle) = backend.idle.pop() {
+            return Some((at, Place::Reuse(handle)));
+        }
+        backend.open += 1;
+        if let Health::Ejected { trials, .. } = backend.health {
+            backend.health = Health::Trial { trials };
+        }
+        Some((at, Place::Open))
+    }
+
+    fn has_room(&self, at: usize, none_up: bool, now: Instant) -> bool {
+        let backend = &self.list[at];
+        match backend.health {
+            Health::Up { .. } => !backend.idle.is_empty() || backend.open < self.rules.max_connections,
+            Health::Ejected { since, trials } => {
+                backend.open < self.rules.max_connections && since + self.pause(none_up, trials) <= now
+            }
+            Health::Trial { .. } => false,
+        }
+    }
+
+    fn pause(&self, none_up: bool, trials: u32) -> Duration {
+        if none_up {
+            (FIRST_PAUSE * (1 << trials.min(8))).min(LAST_PAUSE).min(self.rules.eject_time)
+        } else {
+            self.rules.eject_time
+        }
+    }
+
+    /// When an ejected backend may be tried again; `None` when there is none to try.
+    pub(super) fn next_trial(&self) -> Option<Instant> {
+        let none_up = self.up() == 0;
+        let times = self.list.iter().filter_map(|backend| match backend.health {
+            Health::Ejected { since, trials } if backend.open < self.rules.max_connections => {
+                Some(since + self.pause(none_up, trials))
+            }
+            _ => None,
+        });
+        times.min()
+    }
+
+    /// A request ended and its connection waits for another.
+    pub(super) fn idle(&mut self, at: usize, handle: H) {
+        self.list[at].busy -= 1;
+        self.list[at].idle.push(handle);
+    }
+
+    /// Takes one idle connection out, to be closed. False: it was given a request a moment ago.
+    pub(super) fn take_idle(&mut self, at: usize, is_it: impl Fn(&H) -> bool) -> bool {
+        let backend = &mut self.list[at];
+        let found = backend.idle.iter().position(is_it);
+        if let Some(found) = found {
+            backend.idle.remove(found);
+            backend.open -= 1;
+        }
+        found.is_some()
+    }
+
+    /// A connection that ran a request is closed.
+    pub(super) fn closed(&mut self, at: usize, now: Instant) {
+        self.list[at].busy -= 1;
+        self.list[at].open -= 1;
+        // A trial whose request was given up before it was known to connect is no verdict.
+        if let Health::Trial { trials } = self.list[at].health {
+            self.list[at].health = Health::Ejected { since: now, trials };
+        }
+    }
+
+    /// The backend accepted a connection: an ejected one is back, on probation. True when it was away.
+    pub(super) fn connected(&mut self, at: usize) -> bool {
+        let health = &mut self.list[at].health;
+        let was_away = !matches!(health, Health::Up { .. });
+        if was_away {
+            *health = Health::Up { failures: self.rules.eject_after.saturating_sub(1) };
+        }
+        was_away
+    }
+
+    /// The backend gave a complete answer.
+    pub(super) fn succeeded(&mut self, at: usize) {
+        if let Health::Up { failures } = &mut self.list[at].health {
+            *failures = 0;
+        }
+    }
+
+    /// The backend could not be connected to, or broke a connection.
+    pub(super) fn failed(&mut self, at: usize, now: Instant) -> Verdict {
+        let health = &mut self.list[at].health;
+        match *health {
+            Health::Up { failures } if failures + 1 < self.rules.eject_after => {
+                *health = Health::Up { failures: failures + 1 };
+                Verdict::Unchanged
+            }
+            Health::Up { .. } => {
+                *health = Health::Ejected { since: now, trials: 0 };
+                Verdict::Ejected
+            }
+            Health::Trial { trials } => {
+                *health = Health::Ejected { since: now, trials: trials.saturating_add(1) };
+                Verdict::Unchanged
+            }
+            Health::Ejected { .. } => Verdict::Unchanged,
+        }
+    }
+
+    /// Every idle connection, to be told to close; they stay counted until they do.
+    pub(super) fn all_idle(&self) -> impl Iterator<Item = &H> {
+        self.list.iter().flat_map(|backend| &backend.idle)
+    }
+
+    /// Whether this one takes requests.
+    pub(super) fn is_up(&self, at: usize) -> bool {
+        matches!(self.list[at].health, Health::Up { .. })
+    }
+
+    /// How many take requests.
+    pub(super) fn up(&self) -> usize {
+        (0..self.list.len()).filter(|at| self.is_up(*at)).count()
+    }
+
+    /// Connections of all backends: open, and of these busy.
+    pub(super) fn totals(&self) -> (usize, usize) {
+        self.list.iter().fold((0, 0), |(open, busy), backend| (open + backend.open, busy + backend.busy))
+    }
+
+    /// Connections of one backend: open, and of these busy.
+    pub(super) fn counts(&self, at: usize) -> (usize, usize) {
+        (self.list[at].open, self.list[at].busy)
+    }
+}
+
+impl<H> Backend<H> {
+    fn load_against(&self, other: &Self) -> std::cmp::Ordering {
+        // (busy + 1) / weight, compared crosswise to stay in whole numbers.
+        let ours = (self.busy as u64 + 1) * u64::from(other.weight);
+        let theirs = (other.busy as u64 + 1) * u64::from(self.weight);
+        ours.cmp(&theirs).then_with(|| other.idle.len().min(1).cmp(&self.idle.len().min(1)))
+    }
+}

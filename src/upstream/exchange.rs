@@ -1,0 +1,306 @@
+//! One request and its answer on a connected socket.
+//!
+//! Reads while it writes: a script may answer before it has taken its input, and a php-fpm that blocks in `write` while
+//! we block in `write` would stay so for good. Everything is polled in one place, so each event of an exchange can be
+//! seen together: the responder goes away, the socket takes bytes, the responder has room and the socket gives bytes,
+//! time is up.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::READ_BYTES;
+use super::alarm::Alarm;
+use super::request::{Request, Responder};
+use super::stream::Stream;
+use crate::metrics::upstream::UpstreamHandles;
+use crate::proto::fastcgi::request::RequestEncoder;
+use crate::proto::fastcgi::response::{End, Event, ResponseDecoder, ResponseError};
+
+/// Slices in one vectored write: enough for a megabyte of body (sixteen records of header and content).
+const SLICES: usize = 34;
+
+thread_local! {
+    /// What was read is decoded and given away at once, so one buffer per thread serves all connections.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// How long a script may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Of silence.
+    pub(super) response: Duration,
+    /// In all.
+    pub(super) request: Duration,
+}
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// END_REQUEST came. `clean`: the connection can take another request.
+    Complete { end: End, clean: bool, first_byte: Instant, at: Instant },
+    /// No byte of the request left us: it may be sent elsewhere.
+    NotSent(io::Error),
+    /// The connection ended first.
+    Closed {
+        answered: bool,
+        /// The peer ended it on purpose and without having taken the request; see [`Exchange::eof`].
+        not_taken: bool,
+        error: io::Error,
+    },
+    /// What came is not FastCGI.
+    Broken { error: ResponseError, answered: bool },
+    /// Silence for too long.
+    ResponseTimeout { answered: bool },
+    /// Too long in all.
+    RequestTimeout { answered: bool },
+    /// Nobody wants the answer. `written` bytes had left, `whole` when that is all of the request.
+    Cancelled { written: usize, whole: bool },
+}
+
+/// The parts of a connection that an exchange works with.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) stream: Stream,
+    pub(super) alarm: Alarm,
+    encoder: RequestEncoder,
+    decoder: ResponseDecoder,
+    last_id: u16,
+}
+
+/// How far the running request is.
+struct Progress {
+    started: Instant,
+    /// The last byte of either direction, or the moment at which the responder had room again.
+    active: Instant,
+    first_byte: Option<Instant>,
+    /// The responder has no room; php-fpm is not read from and not blamed for silence.
+    blocked: bool,
+    /// The responder was given something since it was last told to let go of what it holds.
+    holding: bool,
+    /// Writing failed. An answer may still be there to be read.
+    write_error: Option<io::Error>,
+}
+
+impl Exchange {
+    pub(super) fn new(stream: Stream, alarm: Alarm) -> Self {
+        Self { stream, alarm, encoder: RequestEncoder::new(), decoder: ResponseDecoder::new(0), last_id: 0 }
+    }
+
+    /// The id of the running request.
+    pub(super) fn id(&self) -> u16 {
+        self.last_id
+    }
+
+    /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said something
+    /// that belongs to no request.
+    ///
+    /// Costs nothing: the readiness left over from the last read has to be cleared by one such read in any case.
+    pub(super) fn check_quiet(&self) -> io::Result<()> {
+        let mut byte = [0];
+        match self.stream.try_read(&mut byte) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, ResponseError::AfterEnd)),
+            Err(error) if is_retry(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a request and gives its answer to the responder, all but the end.
+    pub(super) async fn run<R: Responder>(
+        &mut self,
+        request: &mut Request<R>,
+        started: Instant,
+        limits: Limits,
+        metrics: &UpstreamHandles,
+    ) -> Ended {
+        // 1 to 65 535 in turn: a late answer to an earlier request can never pass for this one's.
+        self.last_id = self.last_id % u16::MAX + 1;
+        self.encoder.start(self.last_id, request.params.clone(), request.body.clone());
+        self.decoder.start(self.last_id);
+        let mut progress =
+            Progress { started, active: started, first_byte: None, blocked: false, holding: false, write_error: None };
+        let ended = poll_fn(|cx| self.poll(cx, request, &mut progress, limits, metrics)).await;
+        self.encoder.clear();
+        ended
+    }
+
+    fn poll<R: Responder>(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Request<R>,
+        progress: &mut Progress,
+        limits: Limits,
+        metrics: &UpstreamHandles,
+    ) -> Poll<Ended> {
+        let responder = &mut request.responder;
+        if responder.poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Ended::Cancelled { written: self.encoder.written(), whole: self.encoder.is_done() });
+        }
+        if progress.write_error.is_none()
+            && !self.encoder.is_done()
+            && let Err(error) = self.poll_write(cx, progress)
+        {
+            if self.encoder.written() == 0 {
+                return Poll::Ready(Ended::NotSent(error));
+            }
+            progress.write_error = Some(error);
+        }
+        loop {
+            if responder.poll_room(cx).is_pending() {
+                progress.blocked = true;
+                break;
+            }
+            if std::mem::take(&mut progress.blocked) {
+                progress.active = Instant::now();
+            }
+            match self.stream.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(self.closed(progress, error)),
+                Poll::Pending => break,
+            }
+            if let Some(ended) = self.read(responder, progress, metrics) {
+                return Poll::Ready(ended);
+            }
+        }
+        if std::mem::take(&mut progress.holding) {
+            responder.pause();
+        }
+        self.poll_time(cx, progress, limits)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress) -> io::Result<()> {
+        while !self.encoder.is_done() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.encoder.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..filled]) {
+                Ok(written) => {
+                    self.encoder.advance(written);
+                    self.stream.acknowledge_at_once();
+                    progress.active = Instant::now();
+                }
+                Err(error) if is_retry(&error) => match self.stream.poll_write_ready(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => return Ok(()),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One read, given to the responder piece by piece. `None`: go on.
+    fn read<R: Responder>(
+        &mut self,
+        responder: &mut R,
+        progress: &mut Progress,
+        metrics: &UpstreamHandles,
+    ) -> Option<Ended> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut input = match self.stream.try_read(scratch) {
+                Ok(0) => return Some(self.eof(progress)),
+                Ok(read) => &scratch[..read],
+                Err(error) if is_retry(&error) => return None,
+                Err(error) => return Some(self.closed(progress, error)),
+            };
+            let now = Instant::now();
+            progress.active = now;
+            let first_byte = *progress.first_byte.get_or_insert(now);
+            loop {
+                match self.decoder.decode(&mut input) {
+                    Ok(None) => break,
+                    Ok(Some(Event::Stdout(piece))) => {
+                        responder.stdout(piece);
+                        progress.holding = true;
+                    }
+                    Ok(Some(Event::Stderr(piece))) => {
+                        metrics.stderr_bytes.inc_by(piece.len() as u64);
+                        responder.stderr(piece);
+                    }
+                    Ok(Some(Event::End(end))) => {
+                        // An answer that ended before it had taken the whole request leaves the rest on the wire.
+                        let clean = input.is_empty() && self.encoder.is_done();
+                        return Some(Ended::Complete { end, clean, first_byte, at: now });
+                    }
+                    Err(error) => return Some(Ended::Broken { error, answered: progress.holding }),
+                }
+            }
+            self.stream.acknowledge_at_once();
+            None
+        })
+    }
+
+    /// End-of-file before END_REQUEST.
+    ///
+    /// A worker that reaches pm.max_requests ends its last answer with END_REQUEST, and some microseconds later calls
+    /// `shutdown(SHUT_WR)` and reads until we close. A request that we write in between is read and thrown away, never
+    /// run. This is the only place where php-fpm half-closes (`fcgi_close` without force, which comes after
+    /// END_REQUEST was written). A worker that dies, however it dies, closes both directions. So end-of-file on a
+    /// socket whose other end is still open, before any byte of this answer, proves that the request was not taken.
+    /// A Unix socket shows the difference (POLLRDHUP without POLLHUP); TCP does not, and there the case stays
+    /// ambiguous.
+    fn eof(&self, progress: &mut Progress) -> Ended {
+        let not_taken = progress.first_byte.is_none() && self.stream.is_half_closed();
+        let error = progress.write_error.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+        Ended::Closed { answered: progress.first_byte.is_some(), not_taken, error }
+    }
+
+    fn closed(&self, progress: &mut Progress, error: io::Error) -> Ended {
+        let error = progress.write_error.take().unwrap_or(error);
+        Ended::Closed { answered: progress.first_byte.is_some(), not_taken: false, error }
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>, progress: &Progress, limits: Limits) -> Poll<Ended> {
+        let request_deadline = progress.started + limits.request;
+        let response_deadline = progress.active + limits.response;
+        let answered = progress.first_byte.is_some();
+        if progress.blocked || request_deadline <= response_deadline {
+            self.alarm.poll_at(cx, request_deadline).map(|()| Ended::RequestTimeout { answered })
+        } else {
+            self.alarm.poll_at(cx, response_deadline).map(|()| Ended::ResponseTimeout { answered })
+        }
+    }
+
+    /// Tells the responder that its running request is not wanted, and reads on until it ends. Ready when it did; the
+    /// caller bounds the wait.
+    pub(super) async fn abort(&mut self) {
+        let record = crate::proto::fastcgi::record::abort(self.last_id);
+        // Eight bytes that do not fit the socket are not worth waiting for: closing it says the same.
+        let _ = self.stream.try_write_vectored(&[IoSlice::new(&record)]);
+        poll_fn(|cx| {
+            loop {
+                if self.stream.poll_read_ready(cx)?.is_pending() {
+                    return Poll::Pending;
+                }
+                let over = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+                    Ok(0) => true,
+                    Ok(read) => self.skim(&scratch[..read]),
+                    Err(error) => !is_retry(&error),
+                });
+                if over {
+                    return Poll::Ready(io::Result::Ok(()));
+                }
+            }
+        })
+        .await
+        .unwrap_or_default();
+    }
+
+    /// Reads an unwanted answer; whether it is over.
+    fn skim(&mut self, mut input: &[u8]) -> bool {
+        loop {
+            match self.decoder.decode(&mut input) {
+                Ok(None) => return false,
+                Ok(Some(Event::End(_))) | Err(_) => return true,
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+}
+
+/// Nothing is wrong, there is only nothing to do at the moment.
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

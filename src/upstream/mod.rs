@@ -1,0 +1,91 @@
+//! Requests in, answers out: [`Upstream`] hides choice, reuse, retry and health of php-fpm connections.
+//!
+//! php-fpm serves one request at a time per connection and a kept connection pins a worker, also while idle, so the
+//! scheduler opens at most `max_connections` to a backend, only with a request in hand, and closes them after a short
+//! `linger`. Requests wait here rather than in php-fpm's backlog, where nobody can see or reorder them.
+//!
+//! * [`request`]: what goes in and what comes out.
+//! * [`queue`]: who is next. [`backend`]: where to. Both plain data.
+//! * [`scheduler`]: both under one lock, and the leases of the connections.
+//! * [`connection`]: the task of one connection; [`exchange`]: one request on it; [`stream`]: its socket.
+//! * [`supervisor`]: a php-fpm of our own.
+
+mod alarm;
+mod backend;
+mod connection;
+mod exchange;
+mod queue;
+mod request;
+mod scheduler;
+mod stream;
+pub mod supervisor;
+
+use std::io;
+use std::sync::Arc;
+
+pub use request::{Class, Failure, Outcome, Request, Responder, Timing};
+pub use scheduler::{BackendSnapshot, Snapshot};
+
+use crate::config::model;
+use crate::metrics::upstream::UpstreamHandles;
+use scheduler::Scheduler;
+use stream::Stream;
+
+/// Most bytes that one read of a connection gives to its responder.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// A set of FastCGI backends that serve requests.
+///
+/// Dropping it, like [`shutdown`](Self::shutdown), refuses what waits and lets what runs run to its end.
+#[derive(Debug)]
+pub struct Upstream<R: Responder> {
+    scheduler: Arc<Scheduler<R>>,
+}
+
+impl<R: Responder> Upstream<R> {
+    /// Takes requests from now on; connects when the first comes. `config.backends` must not be empty: for a spawned
+    /// php-fpm put the address there that the supervisor gives.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(config: model::Upstream, metrics: UpstreamHandles) -> Self {
+        Self { scheduler: Scheduler::new(config, metrics) }
+    }
+
+    /// Hands over a request. Never blocks and never fails: whatever happens comes through [`Responder::end`], which may
+    /// be called before this returns (queue full, stopping).
+    pub fn submit(&self, request: Request<R>) {
+        self.scheduler.submit(request);
+    }
+
+    /// Connects to every backend once and closes again; gives those that failed, with their errors.
+    ///
+    /// php-fpm takes no worker's time for a connection that is closed without a word.
+    pub async fn probe(&self) -> Vec<(model::Bind, io::Error)> {
+        let mut failed = Vec::new();
+        for backend in &self.scheduler.config.backends {
+            if let Err(error) = Stream::connect(&backend.address, self.scheduler.config.connect_timeout).await {
+                failed.push((backend.address.clone(), error));
+            }
+        }
+        failed
+    }
+
+    /// How things stand.
+    pub fn snapshot(&self) -> Snapshot {
+        self.scheduler.snapshot()
+    }
+
+    /// Refuses what comes and what waits ([`Failure::Stopping`]), close events included, and returns when the requests
+    /// that run have ended. Bounded only by `request_timeout`: put a timeout around it.
+    pub async fn shutdown(&self) {
+        self.scheduler.stop();
+        self.scheduler.stopped().await;
+    }
+}
+
+impl<R: Responder> Drop for Upstream<R> {
+    fn drop(&mut self) {
+        self.scheduler.stop();
+    }
+}

@@ -1,0 +1,141 @@
+//! A socket to a backend, Unix or TCP, with the few things that differ between them and that php-fpm makes necessary.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::config::model::Bind;
+
+/// Pauses between attempts while a Unix socket's backlog is full.
+const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+const LAST_BACKLOG_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Connects, trying again by hand while the backlog of a Unix socket is full: the kernel says EAGAIN at once and
+    /// does not tell when there is room. (For TCP the kernel tries again by itself.)
+    pub(super) async fn connect(address: &Bind, within: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + within;
+        let mut pause = FIRST_BACKLOG_PAUSE;
+        loop {
+            match timeout_at(deadline, Self::connect_once(address)).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() + pause < deadline => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_BACKLOG_PAUSE);
+                }
+                Ok(result) => return result,
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    async fn connect_once(address: &Bind) -> io::Result<Self> {
+        match address {
+            Bind::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            Bind::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+        }
+    }
+
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.try_read(into),
+            Stream::Tcp(stream) => stream.try_read(into),
+        }
+    }
+
+    pub(super) fn try_write_vectored(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.try_write_vectored(from),
+            Stream::Tcp(stream) => stream.try_write_vectored(from),
+        }
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Unix(stream) => stream.poll_write_ready(cx),
+            Stream::Tcp(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Acknowledge what comes next at once.
+    ///
+    /// php-fpm never sets TCP_NODELAY on its side of a kept connection, so its second small segment waits for our
+    /// acknowledgement, which the kernel delays by 40 ms unless told otherwise. It forgets after each exchange, so this
+    /// is said after each send and each read that did not end the answer.
+    pub(super) fn acknowledge_at_once(&self) {
+        if let Stream::Tcp(stream) = self {
+            let on: libc::c_int = 1;
+            // SAFETY: the fd is open for as long as `stream`, and the option value is a live c_int of the given size.
+            // A failure costs 40 ms and nothing else, so the result is not looked at.
+            unsafe {
+                libc::setsockopt(
+                    stream.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_QUICKACK,
+                    (&raw const on).cast(),
+                    size_of::<libc::c_int>() as libc::socklen_t,
+                );
+            }
+        }
+    }
+
+    /// After a read gave end-of-file: whether the peer only stopped sending and still holds its socket open.
+    ///
+    /// Known for Unix sockets only: TCP tells a FIN, which is the same for both.
+    pub(super) fn is_half_closed(&self) -> bool {
+        let Stream::Unix(stream) = self else { return false };
+        let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one valid pollfd, and a timeout of zero.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+        ready == 1 && poll.revents & libc::POLLRDHUP != 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) == 0
+    }
+
+    /// Makes the peer's writes fail while keeping the socket; `false` where that is impossible (TCP).
+    pub(super) fn refuse_more(&self) -> bool {
+        let Stream::Unix(stream) = self else { return false };
+        // SAFETY: the fd is open for as long as `stream`.
+        unsafe { libc::shutdown(stream.as_raw_fd(), libc::SHUT_RD) == 0 }
+    }
+
+    /// Ends both directions now rather than when the value is dropped.
+    pub(super) fn close(&self) {
+        // SAFETY: the fd is open for as long as `self`.
+        unsafe { libc::shutdown(self.raw_fd(), libc::SHUT_RDWR) };
+    }
+
+    /// Bytes that were sent and that the peer has not read; 0 also once the peer is gone. Unix sockets only.
+    pub(super) fn unread_by_peer(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ (SIOCOUTQ) stores one c_int at the given address.
+        let result = unsafe { libc::ioctl(self.raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if result == 0 { bytes as usize } else { 0 }
+    }
+
+    fn raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+        }
+    }
+}
