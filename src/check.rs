@@ -264,3 +264,35 @@ fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Resul
         format_args!("{} messages, {} connects, {wait}", upstream.queue_length, upstream.connect_queue_length),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_with_a_full_backlog_is_there_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("php.sock");
+        let address = SockAddr::unix(&path).unwrap();
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&address).unwrap();
+        listener.listen(1).unwrap();
+        // Nobody accepts; connections pile up until the kernel takes no more.
+        let mut waiting = Vec::new();
+        loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            if let Err(error) = socket.connect(&address) {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                break;
+            }
+            waiting.push(socket);
+            assert!(waiting.len() < 100, "a backlog of 1 is full at some time");
+        }
+        let backend = Bind::Unix(path);
+        assert!(try_connect(&backend, Duration::from_secs(1)).is_ok());
+        drop((listener, waiting));
+        let gone = try_connect(&backend, Duration::from_secs(1)).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

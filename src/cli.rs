@@ -9,7 +9,7 @@ use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming
 
 /// Long TCP and WebSocket connections for plain PHP.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100, propagate_version = true, arg_required_else_help = true)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -51,11 +51,12 @@ Examples:
   longwire connect ws://127.0.0.1:8080/ws --send hello --send-hex 00ff
   longwire connect tcp://127.0.0.1:9005 --exec talk.txt
 
-A script for --exec has one order a line; the exit status is 1 when an expectation fails:
+A script for --exec has one order a line (\\xNN and the like are read); the exit status is 1 when an expectation fails:
   send hello          send a text frame
   hex 00 ff           send a binary frame
   expect hello        the next frame is exactly this text
   expect-hex 00 ff    the next frame is exactly these bytes
+  expect-close 4001   the server closes, with this code if one is given
   wait 500ms          do nothing for a while
   close               close, and wait until the server has closed too";
 
@@ -106,16 +107,13 @@ pub enum DevEvent {
 pub struct ConnectArgs {
     /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH.
     pub url: String,
-    /// Framing of a tcp:// or unix: connection.
-    #[command(flatten)]
-    pub framing: FramingArgs,
     /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
     #[arg(long)]
     pub escape: bool,
-    /// Send this text as a frame, wait for a reply; may be repeated, in order with --send-hex.
+    /// Send this text as a frame and wait for a reply; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub send: Vec<String>,
-    /// Send these bytes as a binary frame, wait for a reply; may be repeated.
+    /// Send these bytes as a binary frame and wait for a reply; may be repeated, comes after every --send.
     #[arg(long, value_name = "HEX")]
     pub send_hex: Vec<String>,
     /// Follow a script, "-" for standard input.
@@ -142,6 +140,10 @@ pub struct ConnectArgs {
     /// A WebSocket sub-protocol to offer; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
+    // Last, because its help heading holds for everything after it.
+    /// Framing of a tcp:// or unix: connection.
+    #[command(flatten)]
+    pub framing: FramingArgs,
 }
 
 /// How bytes become frames, in the words of the configuration.

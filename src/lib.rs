@@ -3,6 +3,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod dev;
 pub mod http;
 pub mod listener;

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use clap::Parser as _;
 use longwire::cli::{Cli, Command, ConfigArgs};
 use longwire::config::model::Config;
 use longwire::node::Extras;
-use longwire::{check, config, dev, logging, serve};
+use longwire::{check, config, connect, dev, logging, serve};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -25,7 +25,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => run_node(&args),
         Command::Check(args) => Ok(check::run(&args.config)),
         Command::Dev(args) => Ok(dev::run(&args)?),
-        Command::Connect(_) => bail!("connect is not wired yet"),
+        Command::Connect(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+            Ok(runtime.block_on(connect::run(&args))?)
+        }
         Command::Defaults => {
             // `longwire defaults | head` closes the pipe early, which is no failure.
             let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());

@@ -30,6 +30,8 @@ mod upstream;
 pub(crate) mod value;
 mod written;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -69,20 +71,23 @@ impl Config {
             syntax_errors.iter().for_each(|error| report.syntax(error));
             return Err(report.finish().expect_err("syntax errors were reported"));
         }
-        let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        let base = std::path::absolute(&base).unwrap_or(base);
-        let written = Written::read(&Section::root(tree.get_ref()), &mut report);
-        let config = resolve::resolve(&written, &base, &mut report);
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = file.parent().unwrap_or(&file);
+        let written = Written::read(&Section::root(tree.get_ref(), Written::KEYS), &mut report);
+        let config = resolve::resolve(&written, base, &mut report);
         let warnings = report.finish()?;
         Ok((config.expect("a part that is missing was reported"), warnings))
     }
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
+fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => Err(format!("is larger than {MAX_FILE_BYTES} bytes")),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

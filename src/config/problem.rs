@@ -22,7 +22,7 @@ impl Errors {
     }
 
     /// A file that could not even be read.
-    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
+    pub(super) fn unreadable(file: &Path, error: &str) -> Self {
         Self(vec![Problem {
             file: file.display().to_string().into(),
             place: Place { line: 0, key: String::new(), value: String::new() },
@@ -118,13 +118,17 @@ impl Place {
 pub(super) struct Report<'a> {
     file: Arc<str>,
     text: &'a str,
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &Path, text: &'a str) -> Self {
-        Self { file: file.display().to_string().into(), text, errors: Vec::new(), warnings: Vec::new() }
+        let line_starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1).collect();
+        let file = file.display().to_string().into();
+        Self { file, text, line_starts, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The place of a value.
@@ -174,7 +178,7 @@ impl<'a> Report<'a> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+        self.line_starts.partition_point(|start| *start <= offset) + 1
     }
 }
 

@@ -167,7 +167,9 @@ fn scheme(address: &str) -> String {
 fn framing_words(args: &DevArgs) -> String {
     match args.framing.stream_framing() {
         Ok(StreamFraming::Length(length)) => format!("frames: {}-byte length, then the body", length.width),
-        Ok(StreamFraming::Delimiter(lines)) => format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter)),
+        Ok(StreamFraming::Delimiter(lines)) => {
+            format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter))
+        }
         Ok(StreamFraming::Raw) | Err(_) => "whatever arrives is a frame".to_owned(),
     }
 }

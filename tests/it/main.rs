@@ -5,6 +5,7 @@
 
 mod bridge;
 mod check;
+mod connect;
 mod framing_interop;
 mod support;
 mod upstream_faults;
