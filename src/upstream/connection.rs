@@ -117,8 +117,9 @@ impl Connection {
                 lease.restore(work);
                 return None;
             }
-            Ended::Closed { answered, not_taken, error } => {
-                if let Some(reason) = self.may_resend(&work, answered, not_taken) {
+            Ended::Closed { answered, eof, error } => {
+                let may_repeat = work.item.request.idempotent && !work.item.resent;
+                if let Some(reason) = self.may_resend(answered, eof, may_repeat).await {
                     work.item.resent |= reason == RetryReason::Idempotent;
                     lease.retried(reason);
                     lease.restore(work);
@@ -207,10 +208,13 @@ impl Connection {
         .await
     }
 
-    fn may_resend<R>(&self, work: &Work<R>, answered: bool, not_taken: bool) -> Option<RetryReason> {
-        if not_taken && self.is_reused {
+    /// Whether a request whose connection ended may be sent again, and why.
+    async fn may_resend(&self, answered: bool, eof: bool, may_repeat: bool) -> Option<RetryReason> {
+        if answered {
+            None
+        } else if eof && self.is_reused && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
-        } else if work.item.request.idempotent && !work.item.resent && !answered {
+        } else if may_repeat {
             Some(RetryReason::Idempotent)
         } else {
             None
