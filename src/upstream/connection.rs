@@ -40,11 +40,7 @@ const ABANDONED_GUESS: Duration = Duration::from_secs(10);
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
     let config = &lease.scheduler.config;
-    let within = match work.deadline {
-        Some(deadline) => config.connect_timeout.min(deadline.saturating_duration_since(Instant::now())),
-        None => config.connect_timeout,
-    };
-    let stream = match Stream::connect(lease.address(), within).await {
+    let stream = match Stream::connect(lease.address(), config.connect_timeout).await {
         Ok(stream) => stream,
         Err(error) => return lease.connect_failed(work, &error),
     };

@@ -79,7 +79,9 @@ struct Progress {
     first_byte: Option<Instant>,
     /// The responder has no room; php-fpm is not read from and not blamed for silence.
     blocked: bool,
-    /// The responder was given something since it was last told to let go of what it holds.
+    /// The responder was given something.
+    given: bool,
+    /// The responder was given stdout since it was last told to let go of what it holds.
     holding: bool,
     /// Writing failed. An answer may still be there to be read.
     write_error: Option<io::Error>,
@@ -121,8 +123,15 @@ impl Exchange {
         self.last_id = self.last_id % u16::MAX + 1;
         self.encoder.start(self.last_id, request.params.clone(), request.body.clone());
         self.decoder.start(self.last_id);
-        let mut progress =
-            Progress { started, active: started, first_byte: None, blocked: false, holding: false, write_error: None };
+        let mut progress = Progress {
+            started,
+            active: started,
+            first_byte: None,
+            blocked: false,
+            given: false,
+            holding: false,
+            write_error: None,
+        };
         let ended = poll_fn(|cx| self.poll(cx, request, &mut progress, limits, metrics)).await;
         self.encoder.clear();
         ended
@@ -214,18 +223,19 @@ impl Exchange {
                     Ok(None) => break,
                     Ok(Some(Event::Stdout(piece))) => {
                         responder.stdout(piece);
-                        progress.holding = true;
+                        (progress.given, progress.holding) = (true, true);
                     }
                     Ok(Some(Event::Stderr(piece))) => {
                         metrics.stderr_bytes.inc_by(piece.len() as u64);
                         responder.stderr(piece);
+                        progress.given = true;
                     }
                     Ok(Some(Event::End(end))) => {
                         // An answer that ended before it had taken the whole request leaves the rest on the wire.
                         let clean = input.is_empty() && self.encoder.is_done();
                         return Some(Ended::Complete { end, clean, first_byte, at: now });
                     }
-                    Err(error) => return Some(Ended::Broken { error, answered: progress.holding }),
+                    Err(error) => return Some(Ended::Broken { error, answered: progress.given }),
                 }
             }
             self.stream.acknowledge_at_once();

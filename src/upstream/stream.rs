@@ -14,7 +14,7 @@ use crate::config::model::Bind;
 const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const LAST_BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long TCP waits between asking and looking whether a peer still holds its socket, and how long for its answer.
+/// Between sending and looking whether a peer still reads, and how long it may take to have read.
 const HALF_CLOSED_PAUSE: Duration = Duration::from_millis(5);
 const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -104,14 +104,15 @@ impl Stream {
         }
     }
 
-    /// After a read gave end-of-file: whether the peer only stopped sending, and still holds its socket open.
+    /// After a read gave end-of-file: whether the peer only stopped sending, and still reads what we send.
     ///
-    /// A Unix socket knows at once. TCP shows the same FIN for both, but only an open socket acknowledges further bytes;
-    /// a closed one resets. `harmless` is what is sent to find out, twice with a pause: a relay in between takes the
-    /// first bytes in good faith, fails to pass them on, and resets the second.
+    /// A Unix socket knows at once when both directions are closed. TCP shows the same FIN for both, but only an open
+    /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent to find out, and once more after
+    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to pass
+    /// them on, and closes before the second.
     pub(super) async fn is_half_closed(&self, harmless: &[u8]) -> bool {
-        if let Stream::Unix(_) = self {
-            return self.poll_now() & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) == libc::POLLRDHUP;
+        if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
+            return false;
         }
         for _ in 0..2 {
             if self.try_write_vectored(&[IoSlice::new(harmless)]).ok() != Some(harmless.len()) {
@@ -135,7 +136,7 @@ impl Stream {
     }
 
     fn poll_now(&self) -> i16 {
-        let mut poll = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
+        let mut poll = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd, and a timeout of zero.
         unsafe { libc::poll(&raw mut poll, 1, 0) };
         poll.revents

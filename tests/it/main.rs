@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)]
 
 mod support;
+mod upstream_cost;
 mod upstream_faults;
+mod upstream_peers;
 mod upstream_pool;
 mod upstream_supervisor;
