@@ -8,6 +8,8 @@ mod check;
 mod connect;
 mod framing_interop;
 mod support;
+mod upstream_cost;
 mod upstream_faults;
+mod upstream_peers;
 mod upstream_pool;
 mod upstream_supervisor;

@@ -16,8 +16,7 @@ fn spawn(workers: usize) -> Spawn {
     Spawn { binary: None, workers, recheck_files: true, ini: Vec::new() }
 }
 
-/// Processes whose command line names this directory: a php-fpm master shows its configuration file. Its workers show
-/// their pool, so they are found by their group.
+/// The living processes of a group: a master and its workers.
 fn processes_of_group(group: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("proc is mounted").flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -41,7 +40,7 @@ fn directory_of(address: &Bind) -> &Path {
 async fn it_serves_sees_changed_files_at_once_and_leaves_nothing_behind() {
     let (supervisor, address) = Supervisor::start(&spawn(2), "test").await.expect("php-fpm is installed");
     let group = supervisor.master().expect("it runs");
-    assert_eq!(processes_of_group(group).len(), 3);
+    eventually("the master has its workers", || processes_of_group(group).len() == 3).await;
     let scripts = tempfile::tempdir().expect("a temporary directory");
     let script = scripts.path().join("x.php");
     let (upstream, _) = start(config(std::slice::from_ref(&address), 2));
@@ -83,10 +82,10 @@ async fn a_script_that_will_not_end_does_not_hold_up_the_stop() {
     let group = supervisor.master().expect("it runs");
     let scripts = tempfile::tempdir().expect("a temporary directory");
     let script = scripts.path().join("x.php");
-    fs::write(&script, "<?php while (true) usleep(1000);").expect("the directory is ours");
+    fs::write(&script, "<?php touch(__DIR__ . '/runs'); while (true) usleep(1000);").expect("the directory is ours");
     let (upstream, _) = start(config(&[address], 1));
     let running = call(&script).submit(&upstream);
-    eventually("it runs", || upstream.snapshot().backends[0].busy == 1).await;
+    eventually("it runs", || scripts.path().join("runs").exists()).await;
     tokio::time::timeout(Duration::from_secs(8), supervisor.stop()).await.expect("stop is bounded");
     assert_eq!(processes_of_group(group), [0; 0]);
     running.answer().await.failure();
@@ -128,7 +127,7 @@ fn killed_with_minus_nine_it_leaves_no_php_fpm() {
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("master ")?.parse().ok())
         .expect("the parent tells its master");
-    assert_eq!(processes_of_group(master).len(), 4);
+    wait_until("the master has its workers", || processes_of_group(master).len() == 4);
     parent.kill().expect("it runs");
     parent.wait().expect("it is our child");
     wait_until("every php-fpm process has ended", || processes_of_group(master).is_empty());
