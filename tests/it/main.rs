@@ -3,10 +3,13 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+mod bounds;
 mod bridge;
 mod check;
 mod connect;
+mod faults;
 mod framing_interop;
+mod lifecycle;
 mod support;
 mod upstream_cost;
 mod upstream_faults;
