@@ -13,6 +13,8 @@
 //! | the master | its process group is killed, as workers would not notice; then it is started again, with backoff |
 //! | both in the same instant, by SIGKILL | workers stay: nobody is left to tell them |
 //!
+//! Killed by SIGKILL we also leave the private directory behind, in the system's directory for temporary files.
+//!
 //! PR_SET_PDEATHSIG fires when the *thread* that forked ends, so one thread does nothing but fork the master and wait
 //! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
 
@@ -238,7 +240,8 @@ impl Shared {
                 return;
             }
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            warn!(target: "longwire::php", upstream = pool.name, pause_ms = pause.as_millis() as u64, how, "php-fpm ended: starting it again");
+            let pause_ms = pause.as_millis() as u64;
+            warn!(target: "longwire::php", upstream = pool.name, pause_ms, how, "php-fpm ended: starting it again");
             let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
             if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
                 return;
