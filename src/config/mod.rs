@@ -1,3 +1,94 @@
-//! Configuration.
+//! Configuration: what an operator wrote, then what we run with.
+//!
+//! ```text
+//! file --toml--> tree --schema, value--> written --resolve--> model
+//! ```
+//!
+//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address` and
+//!   `compound` are the types of single values.
+//! - `resolve` (with `listener`, `app`, `upstream`) turns it into [`model`]: references, paths, names, secrets, and
+//!   the rules that span keys.
+//! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
+//! - [`php_fpm`] finds the binary for an embedded pool.
+//! - [`document`] prints the description, for `longwire defaults` and README.md.
+//!
+//! Promises: either a [`model::Config`] that is complete and consistent, or every error at once; nothing is opened for
+//! good, nothing started. Leaves to `check` and the node whether ports are free and backends answer.
 
+mod address;
+mod app;
+mod compound;
+pub mod document;
+mod listener;
 pub mod model;
+pub mod php_fpm;
+mod problem;
+mod resolve;
+mod schema;
+mod secret;
+mod upstream;
+pub(crate) mod value;
+mod written;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use self::model::Config;
+use self::problem::Report;
+pub use self::problem::{Errors, Problem, Warning};
+
+use self::schema::{Section, Table};
+pub use self::secret::Secret;
+use self::written::Written;
+
+/// Longest configuration that is read; a larger file is not one of ours.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+impl Config {
+    /// Reads a file. Relative paths in it begin at its folder.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
+        let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text as if it were the content of `path`, which need not exist.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
+        let mut report = Report::new(path, text);
+        let (tree, syntax_errors) = DeTable::parse_recoverable(text);
+        if !syntax_errors.is_empty() {
+            // What was recovered would give errors that are only echoes of these.
+            syntax_errors.iter().for_each(|error| report.syntax(error));
+            return Err(report.finish().expect_err("syntax errors were reported"));
+        }
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = file.parent().unwrap_or(&file);
+        let written = Written::read(&Section::root(tree.get_ref(), Written::KEYS), &mut report);
+        let config = resolve::resolve(&written, base, &mut report);
+        let warnings = report.finish()?;
+        Ok((config.expect("a part that is missing was reported"), warnings))
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => Err(format!("is larger than {MAX_FILE_BYTES} bytes")),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

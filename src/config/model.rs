@@ -2,10 +2,14 @@
 //!
 //! Plain values without serde; `written` holds what an operator may write and turns it into these.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use super::Secret;
+pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 
 /// A whole node.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,8 +85,8 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Bind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Bind::Tcp(address) => address.fmt(f),
             Bind::Unix(path) => write!(f, "unix:{}", path.display()),
@@ -137,50 +141,6 @@ pub enum StreamFraming {
     Delimiter(DelimiterFraming),
     /// Whatever arrives is a frame.
     Raw,
-}
-
-/// Swoole's `package_length_*` in our words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthFraming {
-    /// Bytes of the length field: 1, 2, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`).
-    pub width: u8,
-    /// Where the field begins in the header (`package_length_offset`).
-    pub offset: usize,
-    /// Byte order of the field.
-    pub endian: Endian,
-    /// Where the body begins (`package_body_offset`): at least `offset + width`.
-    pub header: usize,
-    /// What the field counts.
-    pub counts: LengthCounts,
-    /// Whether PHP sees the header too; replies then bring their own header.
-    pub keep_header: bool,
-}
-
-/// Byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Endian {
-    /// Network order.
-    Big,
-    /// Little end first.
-    Little,
-}
-
-/// What a length field counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LengthCounts {
-    /// The bytes after the header.
-    Body,
-    /// Header and body together.
-    Frame,
-}
-
-/// Swoole's `package_eof` in our words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DelimiterFraming {
-    /// Ends each frame, in both directions; never empty.
-    pub delimiter: Vec<u8>,
-    /// Take one CR off the end of a received frame.
-    pub strip_cr: bool,
 }
 
 /// An HTTP listener.
@@ -250,8 +210,8 @@ pub struct App {
     pub concurrency: usize,
     /// Put before `SESSIONID` and `EVENT` (`HTTP_`, which Go's net/http/fcgi needs).
     pub param_prefix: String,
-    /// Further params, constant.
-    pub params: Vec<(String, String)>,
+    /// Further params, constant; the values may be secrets, so they are not shown.
+    pub params: Vec<(String, Secret)>,
     /// The handler may safely see a message twice: an ambiguous failure is retried once.
     pub idempotent: bool,
     /// What a failed message does.

@@ -1,3 +1,133 @@
 //! Counters and gauges of a node, as Prometheus text.
+//!
+//! Every reason for which something was closed, refused or dropped has its counter. Labels are names from the
+//! configuration or words of a closed table, so the number of series is known when the node starts.
 
 pub mod upstream;
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+/// By listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenerLabels {
+    /// Its name.
+    pub listener: String,
+}
+
+/// By listener and a row of the table of close reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// Its name.
+    pub listener: String,
+    /// The row's label.
+    pub reason: &'static str,
+}
+
+/// By app, kind of event and cause.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailureLabels {
+    /// Its name.
+    pub app: String,
+    /// `connect`, `message` or `close`.
+    pub event: &'static str,
+    /// A word of [`crate::upstream::Failure`] or of the answer's own causes.
+    pub cause: &'static str,
+}
+
+/// What a node counts.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Sessions that were given an id.
+    pub sessions_opened: Family<ListenerLabels, Counter>,
+    /// Sessions that ended.
+    pub sessions_closed: Family<ReasonLabels, Counter>,
+    /// Connections that never became a session.
+    pub connections_refused: Family<ReasonLabels, Counter>,
+    /// Sessions now.
+    pub sessions: Gauge,
+    /// HTTP connections now that have not become sessions.
+    pub handshakes: Gauge,
+    /// Whole frames from clients.
+    pub frames_in: Counter,
+    /// Bytes of sessions read from clients.
+    pub bytes_in: Counter,
+    /// Whole frames and replies given to outboxes.
+    pub frames_out: Counter,
+    /// Bytes written to sessions that have ended.
+    pub bytes_out: Counter,
+    /// Events whose handler gave no usable answer.
+    pub events_failed: Family<FailureLabels, Counter>,
+    /// Frames that were received and will not be handled, by why.
+    pub frames_dropped: Family<ReasonLabels, Counter>,
+    /// What upstreams count.
+    pub upstream: upstream::UpstreamMetrics,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("longwire");
+        let r = &mut registry;
+        let metrics = Self {
+            sessions_opened: register(r, "sessions_opened", "Sessions that were given an id", Family::default()),
+            sessions_closed: register(r, "sessions_closed", "Sessions that ended, by reason", Family::default()),
+            connections_refused: register(
+                r,
+                "connections_refused",
+                "Connections that never became a session, by reason",
+                Family::default(),
+            ),
+            sessions: register(r, "sessions", "Sessions now", Gauge::default()),
+            handshakes: register(r, "handshakes", "HTTP connections now that are not sessions", Gauge::default()),
+            frames_in: register(r, "frames_in", "Whole frames from clients", Counter::default()),
+            bytes_in: register_bytes(r, "received", "Bytes read from sessions"),
+            frames_out: register(r, "frames_out", "Replies given to sessions", Counter::default()),
+            bytes_out: register_bytes(r, "sent", "Bytes written to sessions that have ended"),
+            events_failed: register(
+                r,
+                "events_failed",
+                "Events whose handler gave no usable answer, by cause",
+                Family::default(),
+            ),
+            frames_dropped: register(
+                r,
+                "frames_dropped",
+                "Frames received that no handler will see, by the close reason of their session",
+                Family::default(),
+            ),
+            upstream: upstream::UpstreamMetrics::register(r),
+            registry: Mutex::default(),
+        };
+        Self { registry: Mutex::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Everything, in the OpenMetrics text format that Prometheus reads.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().expect("nothing panics while the registry is locked");
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes everything");
+        text
+    }
+}
+
+fn register<M>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M
+where
+    M: prometheus_client::registry::Metric + Clone,
+{
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Counter<u64, AtomicU64> {
+    let metric = Counter::default();
+    registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
+    metric
+}

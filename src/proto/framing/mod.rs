@@ -1,1 +1,337 @@
-//! How bytes become frames.
+//! How bytes become frames, and replies become bytes.
+//!
+//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate. Promises
+//! that a limit is checked before anything is kept, that a buffer grows with what truly arrived and never with what
+//! was announced, that a decoder between frames holds no heap memory, and that any split of the same bytes gives the
+//! same frames. Leaves to the session what frames mean: it answers pings, does the close handshake, decides what may
+//! be compressed, and picks text or binary for a reply.
+//!
+//! Receiving, a [`Decoder`] is called until it wants more:
+//!
+//! ```text
+//! decode(input) -> (taken, Some(item))   handle it, call again with input[taken..]
+//!               -> (taken, None)         all of input was taken; read more
+//!               -> Err                   close with error.reason(); the decoder is of no further use
+//! ```
+//!
+//! Sending, the body stays where it is and the framing gives what stands around it, so that one vectored write does:
+//!
+//! ```text
+//! whole frame      whole(len)  body  tail()
+//! streamed frame   begin(total)  { piece(len)  body }+  tail()      at least one piece, the last marked as such
+//! ```
+//!
+//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins.
+
+mod affix;
+pub mod client;
+pub mod deflate;
+mod delimiter;
+mod error;
+mod extension;
+mod header;
+mod length;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use affix::Affix;
+pub use deflate::Deflate;
+pub use delimiter::DelimiterFraming;
+pub use error::{BodyTooLong, FrameError};
+pub use header::is_valid_close_code;
+pub use length::{Endian, LengthCounts, LengthFraming};
+
+use header::{Opcode, Role};
+
+/// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames
+/// count as text (unchecked), length-prefixed and raw ones as binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameKind {
+    /// `text`
+    Text,
+    /// `binary`
+    Binary,
+}
+
+impl FrameKind {
+    /// The word that PHP sees.
+    pub const fn label(self) -> &'static str {
+        match self {
+            FrameKind::Text => "text",
+            FrameKind::Binary => "binary",
+        }
+    }
+}
+
+/// One complete unit from a peer. The body is what PHP reads from `php://input`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Text or binary.
+    pub kind: FrameKind,
+    /// Without delimiter, and without header unless the framing keeps it; at most `max_frame` bytes.
+    pub body: Bytes,
+}
+
+/// What a decoder found. All but frames come from WebSocket alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Item {
+    /// A frame.
+    Frame(Frame),
+    /// Asks for a pong with the same payload, at most 125 bytes.
+    Ping(Bytes),
+    /// Answers a ping, or comes unasked.
+    Pong(Bytes),
+    /// The peer closes. Whatever follows on the connection means nothing and should not be decoded.
+    Close {
+        /// Why, if the peer said; a code that may be sent.
+        code: Option<u16>,
+        /// UTF-8, at most 123 bytes.
+        reason: Bytes,
+    },
+}
+
+/// How bytes become frames on one session. Two equal framings give equal bytes, so an encoded frame may be shared by
+/// all sessions whose framing is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// A header says how long the frame is.
+    Length(LengthFraming),
+    /// A byte string ends the frame.
+    Delimiter(Arc<DelimiterFraming>),
+    /// Whatever arrives is a frame.
+    Raw,
+    /// RFC 6455, after the handshake.
+    WebSocket {
+        /// permessage-deflate, as [`deflate::negotiate`] settled it.
+        deflate: Option<Deflate>,
+    },
+}
+
+impl Framing {
+    /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it.
+    pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyTooLong> {
+        match self {
+            Framing::Length(framing) => framing.head(len as u64),
+            Framing::Delimiter(_) | Framing::Raw => Ok(Affix::EMPTY),
+            Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
+        }
+    }
+
+    /// What stands after the body of a frame, whole or streamed.
+    pub fn tail(&self) -> &[u8] {
+        match self {
+            Framing::Delimiter(framing) => &framing.delimiter,
+            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } => &[],
+        }
+    }
+
+    /// What stands before a streamed frame with `total` body bytes in all. `None` when this framing cannot begin
+    /// before it knows the total: hold the body back and send it whole.
+    pub fn begin(&self, total: Option<u64>) -> Result<Option<Affix>, BodyTooLong> {
+        match (self, total) {
+            (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
+            (Framing::Length(framing), None) => Ok(framing.keep_header.then_some(Affix::EMPTY)),
+            (Framing::Delimiter(_) | Framing::Raw | Framing::WebSocket { .. }, _) => Ok(Some(Affix::EMPTY)),
+        }
+    }
+
+    /// What stands before one piece of `len` bytes of a streamed frame. A `last` piece may be empty.
+    pub fn piece(&self, kind: FrameKind, first: bool, last: bool, len: usize) -> Affix {
+        self.fragment(kind, first, last, false, len)
+    }
+
+    /// Like [`Framing::whole`], for a body that [`deflate::deflate_whole`] compressed to `len` bytes. Only for
+    /// framings with [`Framing::deflate`].
+    pub fn whole_deflated(&self, kind: FrameKind, len: usize) -> Affix {
+        self.fragment(kind, true, true, true, len)
+    }
+
+    /// Like [`Framing::piece`], for a piece that [`deflate::Deflater`] compressed to `len` bytes. Only for framings
+    /// with [`Framing::deflate`].
+    pub fn piece_deflated(&self, kind: FrameKind, first: bool, last: bool, len: usize) -> Affix {
+        self.fragment(kind, first, last, true, len)
+    }
+
+    /// How to compress for this peer, if it understands that.
+    pub fn deflate(&self) -> Option<Deflate> {
+        match self {
+            Framing::WebSocket { deflate } => *deflate,
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => None,
+        }
+    }
+
+    /// A whole frame in one piece of memory, to be shared among receivers.
+    pub fn encode(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+        Ok(join(&self.whole(kind, body.len())?, body, self.tail()))
+    }
+
+    /// The same, compressed if the peer understands that.
+    pub fn encode_deflated(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+        let Some(deflate) = self.deflate() else { return self.encode(kind, body) };
+        let body = deflate::deflate_whole(deflate, body);
+        Ok(join(&self.whole_deflated(kind, body.len()), &body, &[]))
+    }
+
+    /// A frame as a client sends it: WebSocket clients mask (RFC 6455 section 5.3), with a key that nobody who chose
+    /// the body can foresee. See [`client`] for the rest of that side.
+    pub fn encode_client(&self, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+        client::encode(self, kind, body, mask)
+    }
+
+    /// A ping; at most 125 bytes of payload are sent. `None` where the framing knows no pings.
+    pub fn ping(&self, payload: &[u8]) -> Option<Bytes> {
+        self.control(Opcode::Ping, payload)
+    }
+
+    /// A pong; at most 125 bytes of payload are sent.
+    pub fn pong(&self, payload: &[u8]) -> Option<Bytes> {
+        self.control(Opcode::Pong, payload)
+    }
+
+    /// A close frame; the text is cut to the 123 bytes that fit. A code that must not be sent (1006) is left out, and
+    /// so is a text without a code.
+    pub fn close(&self, code: Option<u16>, text: &str) -> Option<Bytes> {
+        let (payload, len) = header::close_payload(code, text);
+        self.control(Opcode::Close, &payload[..len])
+    }
+
+    fn control(&self, opcode: Opcode, payload: &[u8]) -> Option<Bytes> {
+        let Framing::WebSocket { .. } = self else { return None };
+        let payload = &payload[..payload.len().min(header::MAX_CONTROL)];
+        Some(join(&header::head(opcode, true, false, payload.len(), None), payload, &[]))
+    }
+
+    fn fragment(&self, kind: FrameKind, first: bool, last: bool, deflated: bool, len: usize) -> Affix {
+        debug_assert!(!deflated || self.deflate().is_some(), "the peer cannot inflate: {self:?}");
+        let Framing::WebSocket { .. } = self else { return Affix::EMPTY };
+        let opcode = if first { Opcode::of(kind) } else { Opcode::Continuation };
+        header::head(opcode, last, deflated && first, len, None)
+    }
+}
+
+/// Cuts frames out of what one peer sends; one for each session. Holds no heap memory between frames. Plain data: a
+/// frame half received can be written down and taken up in another process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decoder(State);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Length(length::Decoder),
+    Delimiter(delimiter::Decoder),
+    Raw,
+    WebSocket(websocket::Decoder),
+    Broken(FrameError),
+}
+
+// Every session has one, most of them at rest.
+const _: () = assert!(size_of::<Decoder>() <= 32);
+
+impl Decoder {
+    /// For what a client sends.
+    pub fn new(framing: &Framing) -> Self {
+        Self::with_role(framing, Role::Server)
+    }
+
+    /// For what a server sends.
+    pub fn new_client(framing: &Framing) -> Self {
+        Self::with_role(framing, Role::Client)
+    }
+
+    fn with_role(framing: &Framing, role: Role) -> Self {
+        Decoder(match framing {
+            Framing::Length(options) => {
+                debug_assert!(options.is_valid(), "config refuses such numbers: {options:?}");
+                State::Length(length::Decoder::default())
+            }
+            Framing::Delimiter(options) => {
+                debug_assert!(!options.delimiter.is_empty(), "config refuses an empty delimiter");
+                State::Delimiter(delimiter::Decoder::default())
+            }
+            Framing::Raw => State::Raw,
+            Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
+        })
+    }
+
+    /// Takes bytes from the front of `input`; says how many, and what was found. `None` means that all of `input` was
+    /// taken, kept inside as far as it is part of a frame, and that more is needed.
+    ///
+    /// `framing` is the one it was made for. `max_frame` bounds the body of a frame: what PHP sees, over all fragments,
+    /// inflated. (Compressed messages may be an eighth longer on the wire, as those are that cannot be compressed, and
+    /// while one is inflated both forms are in memory.) After an error each call gives the same error.
+    pub fn decode(
+        &mut self,
+        framing: &Framing,
+        max_frame: usize,
+        input: &[u8],
+    ) -> Result<(usize, Option<Item>), FrameError> {
+        let found = match (&mut self.0, framing) {
+            (State::Length(decoder), Framing::Length(options)) => decoder.decode(options, max_frame, input),
+            (State::Delimiter(decoder), Framing::Delimiter(options)) => decoder.decode(options, max_frame, input),
+            (State::Raw, Framing::Raw) => Ok(raw::decode(max_frame, input)),
+            (State::WebSocket(decoder), Framing::WebSocket { deflate }) => {
+                decoder.decode(deflate.is_some(), max_frame, input)
+            }
+            (State::Broken(error), _) => Err(*error),
+            (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
+        };
+        if let Err(error) = found {
+            // What was kept is of no use to anybody.
+            self.0 = State::Broken(error);
+        }
+        found
+    }
+
+    /// In the middle of a frame, or between the fragments of a message: the end of input now truncates it. At the end
+    /// of input there is nothing else to fetch, in no framing.
+    pub fn is_mid_frame(&self) -> bool {
+        match &self.0 {
+            State::Length(decoder) => decoder.is_mid_frame(),
+            State::Delimiter(decoder) => decoder.is_mid_frame(),
+            State::WebSocket(decoder) => decoder.is_mid_frame(),
+            State::Raw | State::Broken(_) => false,
+        }
+    }
+
+    /// Bytes of heap memory held now: never more than `max_frame` (an eighth more of a compressed message), the header and a
+    /// small constant.
+    pub fn buffered(&self) -> usize {
+        match &self.0 {
+            State::Length(decoder) => decoder.buffered(),
+            State::Delimiter(decoder) => decoder.buffered(),
+            State::WebSocket(decoder) => decoder.buffered(),
+            State::Raw | State::Broken(_) => 0,
+        }
+    }
+}
+
+/// The smallest buffer worth an allocation.
+const MIN_BUFFER: usize = 64;
+
+/// Makes room for `more` bytes in a buffer that will never hold more than `bound`: doubling, so that slow bytes cost
+/// few copies, but never past the bound, and never ahead of what truly arrived by more than that.
+fn grow(buffer: &mut Vec<u8>, more: usize, bound: usize) {
+    let needed = buffer.len() + more;
+    if needed > buffer.capacity() {
+        let doubled = buffer.capacity().saturating_mul(2).max(MIN_BUFFER).min(bound);
+        buffer.reserve_exact(doubled.max(needed) - buffer.len());
+    }
+}
+
+fn join(head: &[u8], body: &[u8], tail: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(head.len() + body.len() + tail.len());
+    frame.extend_from_slice(head);
+    frame.extend_from_slice(body);
+    frame.extend_from_slice(tail);
+    frame.into()
+}

@@ -1,4 +1,6 @@
-//! What the tests stand on.
+//! What the tests share.
 
 pub mod calls;
+pub mod client;
+pub mod longwire;
 pub mod php_fpm;

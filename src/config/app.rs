@@ -1,0 +1,193 @@
+//! Apps, from what was written to what runs.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use super::compound::is_param_name;
+use super::model::{self, Bind, Events};
+use super::problem::{Place, Report};
+use super::resolve::{Resolved, refer};
+use super::schema::{Entry, Named};
+use super::secret::Secret;
+use super::value::size_text;
+use super::written::{self, EventWord};
+
+/// What may wait in a session that has never heard of `max_queued_bytes`: as much as one frame of the default size.
+const DEFAULT_QUEUED_BYTES: usize = 1 << 20;
+
+/// The apps in the order written; `None` for each that has errors in `report`.
+pub(super) fn resolve_all(
+    written: &Named<written::App>,
+    upstreams: &Resolved<model::Upstream>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Resolved<Arc<model::App>> {
+    written
+        .0
+        .iter()
+        .map(|(name, app)| (name.clone(), resolve(name, app, upstreams, base, report).map(Arc::new)))
+        .collect()
+}
+
+fn resolve(
+    name: &str,
+    app: &written::App,
+    upstreams: &Resolved<model::Upstream>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<model::App> {
+    let params = resolve_params(app, base, report);
+    check_prefix(&app.param_prefix, report);
+    let max_frame_bytes = app.max_frame_bytes.value.0 as usize;
+    let max_queued_bytes = resolve_queued_bytes(app, max_frame_bytes, report);
+    let upstream = app.upstream.as_ref().and_then(|entry| refer(entry, upstreams, "upstreams", report));
+    let paths = resolve_paths(app, base, report);
+    if let (Some(paths), Some(upstream), Some(entry)) = (&paths, upstream, &app.script)
+        && app.check_script.value
+        && let Some(place) = &entry.place
+    {
+        check_script(&paths.script, upstream, place, report);
+    }
+    let (upstream, paths) = (upstream?, paths?);
+    let has = |event| app.events.value.0.contains(&event);
+    Some(model::App {
+        name: name.to_owned(),
+        upstream: upstream.name.clone(),
+        script: paths.script,
+        document_root: paths.document_root,
+        uri: paths.uri,
+        script_name: paths.script_name,
+        events: Events { connect: has(EventWord::Connect), close: has(EventWord::Close) },
+        concurrency: app.concurrency.value.0 as usize,
+        param_prefix: app.param_prefix.value.clone(),
+        params,
+        idempotent: app.idempotent.value,
+        on_error: app.on_error.value.clone(),
+        max_frame_bytes,
+        max_reply_bytes: app.max_reply_bytes.value.0 as usize,
+        max_queued_frames: app.max_queued_frames.value.0 as usize,
+        max_queued_bytes,
+        outbox_bytes: app.outbox_bytes.value.0 as usize,
+        send_timeout: app.send_timeout.value.0,
+        idle_timeout: app.idle_timeout.value.0,
+    })
+}
+
+struct Paths {
+    script: PathBuf,
+    document_root: PathBuf,
+    script_name: String,
+    uri: String,
+}
+
+/// The four ways in which PHP is told where the script is.
+fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Option<Paths> {
+    let entry = app.script.as_ref()?;
+    let place = entry.place.as_ref()?;
+    let script = tidy(&base.join(&entry.value));
+    let Some(folder) = script.parent().filter(|_| script.file_name().is_some() && !entry.value.ends_with('/')) else {
+        report.error(place, "must be the path of a file");
+        return None;
+    };
+    let document_root = match &app.document_root {
+        Some(root) => tidy(&base.join(&root.value)),
+        None => folder.to_owned(),
+    };
+    let Ok(below) = script.strip_prefix(&document_root) else {
+        let root_place = app.document_root.as_ref().and_then(|root| root.place.as_ref()).unwrap_or(place);
+        report.error(root_place, format!("the script {} is not below it", script.display()));
+        return None;
+    };
+    let script_name = format!("/{}", below.display());
+    let uri = match &app.uri {
+        Some(uri) => {
+            let well_formed = uri.value.starts_with('/') && uri.value.bytes().all(|c| c.is_ascii_graphic());
+            if let Some(place) = uri.place.as_ref().filter(|_| !well_formed) {
+                report.error(place, "must begin with \"/\" and have neither spaces nor characters beyond ASCII");
+            }
+            uri.value.clone()
+        }
+        None => percent_encoded(&script_name),
+    };
+    Some(Paths { script, document_root, script_name, uri })
+}
+
+/// Without `.` and `..`, so that the script is seen to be below the document root. Symlinks stay: deployments switch
+/// them, and opcache knows files by these names. (A `..` behind a symlink would lead elsewhere; the check for the script
+/// finds that.)
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidy.pop();
+            }
+            other => tidy.push(other),
+        }
+    }
+    tidy
+}
+
+/// A path as it may stand in a REQUEST_URI (RFC 3986 section 3.3).
+fn percent_encoded(path: &str) -> String {
+    path.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ if b"/-._~!$&'()*+,;=:@".contains(&byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// A missing script is an error where php-fpm surely sees our files, a warning where it probably does.
+fn check_script(script: &Path, upstream: &model::Upstream, place: &Place, report: &mut Report<'_>) {
+    let fact = match std::fs::metadata(script) {
+        Ok(metadata) if metadata.is_file() => return,
+        Ok(_) => "is not a file".to_owned(),
+        Err(error) => format!("is not there: {error}"),
+    };
+    // The file that was looked for, where that is not what was written.
+    let is_relative = !place.value.contains(&*script.to_string_lossy());
+    let problem = if is_relative { format!("{} {fact}", script.display()) } else { fact };
+    let is_unix = |backend: &model::Backend| matches!(backend.address, Bind::Unix(_));
+    let is_loopback = |backend: &model::Backend| matches!(backend.address, Bind::Tcp(to) if to.ip().is_loopback());
+    if upstream.spawn.is_some() || upstream.backends.iter().all(is_unix) {
+        let advice = "check_script = false if php-fpm sees other folders";
+        report.error(place, format!("{problem} ({advice})"));
+    } else if upstream.backends.iter().any(|backend| is_unix(backend) || is_loopback(backend)) {
+        report.warn(place, problem);
+    }
+}
+
+fn resolve_params(app: &written::App, base: &Path, report: &mut Report<'_>) -> Vec<(String, Secret)> {
+    let mut params = Vec::new();
+    for (name, written, place) in &app.params.value.0 {
+        match Secret::read(written, base) {
+            Ok((secret, warning)) => {
+                if let Some(warning) = warning {
+                    report.warn(place, warning);
+                }
+                params.push((name.clone(), secret));
+            }
+            Err(rule) => report.error(place, rule),
+        }
+    }
+    params
+}
+
+fn check_prefix(prefix: &Entry<String>, report: &mut Report<'_>) {
+    if let Some(place) = prefix.place.as_ref().filter(|_| !prefix.value.is_empty() && !is_param_name(&prefix.value)) {
+        report.error(place, "is made of A-Z a-z 0-9 _ and does not begin with a digit");
+    }
+}
+
+/// A queue that cannot take the largest frame would stop its session for good.
+fn resolve_queued_bytes(app: &written::App, max_frame_bytes: usize, report: &mut Report<'_>) -> usize {
+    let Some(entry) = &app.max_queued_bytes else { return DEFAULT_QUEUED_BYTES.max(max_frame_bytes) };
+    let bytes = entry.value.0 as usize;
+    if let Some(place) = entry.place.as_ref().filter(|_| bytes < max_frame_bytes) {
+        report.error(place, format!("must be at least max_frame_bytes, {}", size_text(max_frame_bytes as u64)));
+    }
+    bytes
+}

@@ -1,0 +1,326 @@
+//! Values made of several: lists of backends, routes, params, and the few keys that take a word or something longer.
+
+use toml::de::DeValue;
+
+use super::address::Address;
+use super::model::{OnError, Origins};
+use super::problem::{Place, Report, did_you_mean, nearest};
+use super::schema::{Entry, Item};
+use super::value::{Value, elements, integer, read_str};
+
+/// The width of a length field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Width(pub u8);
+
+impl Value for Width {
+    fn kind() -> String {
+        "1, 2, 4 or 8".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        match integer(item.value) {
+            Some(width @ (1 | 2 | 4 | 8)) => Some(Self(width as u8)),
+            Some(_) => {
+                report.refuse(item, format!("must be {}", Self::kind()));
+                None
+            }
+            None => {
+                report.wrong_type(item, &Self::kind());
+                None
+            }
+        }
+    }
+}
+
+/// What ends a frame. TOML strings are UTF-8, so bytes that are not can be written as a list of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delimiter(pub Vec<u8>);
+
+/// The decoder looks for the delimiter's beginning at the end of what it has; no protocol needs a long one.
+const LONGEST_DELIMITER: usize = 64;
+
+impl Value for Delimiter {
+    fn kind() -> String {
+        format!("a string or a list of bytes, 1 to {LONGEST_DELIMITER} bytes long")
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let bytes = match item.value {
+            DeValue::String(text) => Some(text.as_bytes().to_vec()),
+            DeValue::Array(array) => array
+                .iter()
+                .map(|byte| integer(byte.get_ref()).and_then(|byte| u8::try_from(byte).ok()))
+                .collect::<Option<Vec<u8>>>(),
+            _ => {
+                report.wrong_type(item, &Self::kind());
+                return None;
+            }
+        };
+        let bytes = bytes.filter(|bytes| (1..=LONGEST_DELIMITER).contains(&bytes.len()));
+        if bytes.is_none() {
+            report.refuse(item, format!("must be {}", Self::kind()));
+        }
+        bytes.map(Self)
+    }
+}
+
+/// Paths and the names of the apps behind them.
+#[derive(Clone, Debug)]
+pub(super) struct Routes(pub Vec<(String, Entry<String>)>);
+
+impl Value for Routes {
+    fn kind() -> String {
+        "a table of paths and app names: { \"/ws\" = \"chat\" }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut routes = Vec::new();
+        for (path, item) in table_entries(item, &Self::kind(), report)? {
+            let stem = path.strip_suffix("/*").unwrap_or(path);
+            let absolute = path.starts_with('/') && !stem.contains(['*', '?', '#', ' ']);
+            if !absolute {
+                report.refuse(&item, "a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
+            }
+            let place = Some(report.place(&item.key, item.span.clone()));
+            if let Some(value) = read_str(&item, "the name of an app", report) {
+                routes.push((path.to_owned(), Entry { value: value.to_owned(), place }));
+            }
+        }
+        if routes.is_empty() {
+            report.refuse(item, "at least one path is needed");
+            return None;
+        }
+        Some(Self(routes))
+    }
+}
+
+impl Value for Origins {
+    fn kind() -> String {
+        "\"same-host\", \"any\" or a list such as [\"https://shop.example\"]".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        if let DeValue::Array(_) = item.value {
+            let mut origins = Vec::new();
+            for element in elements(item, &Self::kind(), report)? {
+                let text = read_str(&element, "an origin such as \"https://shop.example\"", report)?;
+                if !is_origin(text) {
+                    report.refuse(&element, "an origin is scheme://host or scheme://host:port, without a path");
+                    return None;
+                }
+                // Browsers send scheme and host in lower case and leave the scheme's own port out.
+                origins.push(text.to_ascii_lowercase());
+            }
+            return Some(Self::List(origins));
+        }
+        match read_str(item, &Self::kind(), report)? {
+            "same-host" => Some(Self::SameHost),
+            "any" => Some(Self::Any),
+            other => {
+                let hint = did_you_mean(other, ["same-host", "any"]);
+                report.refuse(item, format!("must be {}{hint}", Self::kind()));
+                None
+            }
+        }
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty()
+            && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
+            && !host.is_empty()
+            && !host.contains(['/', '?', '#', '@', '*', ' '])
+    })
+}
+
+impl Value for OnError {
+    fn kind() -> String {
+        "\"ignore\", \"close\" or { send = \"text\" }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let rule = || format!("must be {}", Self::kind());
+        match item.value {
+            DeValue::String(word) if word == "ignore" => Some(Self::Ignore),
+            DeValue::String(word) if word == "close" => Some(Self::Close),
+            DeValue::String(_) => {
+                report.refuse(item, rule());
+                None
+            }
+            DeValue::Table(_) => {
+                let entries = table_entries(item, &Self::kind(), report)?;
+                let [("send", text)] = entries.as_slice() else {
+                    report.refuse(item, rule());
+                    return None;
+                };
+                String::read(text, report).map(Self::Send)
+            }
+            _ => {
+                report.wrong_type(item, &Self::kind());
+                None
+            }
+        }
+    }
+}
+
+/// Constant params; the values may refer to secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Params(pub Vec<(String, String, Place)>);
+
+/// What [`crate::config::model::App::params`] must not replace: the contract's own params, without which PHP would be
+/// told something that is not so.
+const RESERVED_PARAMS: [&str; 18] = [
+    "SESSIONID",
+    "EVENT",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "SERVER_ADDR",
+    "SERVER_PORT",
+    "HTTPS",
+    "REQUEST_METHOD",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "SCRIPT_FILENAME",
+    "SCRIPT_NAME",
+    "DOCUMENT_ROOT",
+    "REQUEST_URI",
+    "QUERY_STRING",
+    "SERVER_PROTOCOL",
+    "GATEWAY_INTERFACE",
+    "SERVER_SOFTWARE",
+];
+
+impl Value for Params {
+    fn kind() -> String {
+        "a table of names and strings: { SHOP = \"7\", API_KEY = \"env:API_KEY\" }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut params = Vec::new();
+        for (name, item) in table_entries(item, &Self::kind(), report)? {
+            if !is_param_name(name) {
+                report.refuse(&item, "a param's name is made of A-Z a-z 0-9 _ and does not begin with a digit");
+            } else if RESERVED_PARAMS.contains(&name) || name.starts_with("LONGWIRE_") {
+                report.refuse(&item, "this param is set by longwire itself");
+            }
+            if let Some(value) = String::read(&item, report) {
+                params.push((name.to_owned(), value, report.place(&item.key, item.span.clone())));
+            }
+        }
+        Some(Self(params))
+    }
+}
+
+/// Whether `name` can be the name of a param, or the beginning of one.
+pub(super) fn is_param_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 127
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
+/// Addresses with weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Backends(pub Vec<WrittenBackend>);
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WrittenBackend {
+    pub address: Address,
+    pub weight: u32,
+    pub place: Place,
+}
+
+/// Weights say how backends compare; a ratio above this is a backend that should not be there.
+const HEAVIEST: i128 = 1000;
+
+impl Value for Backends {
+    fn kind() -> String {
+        "a list of addresses: [\"unix:/run/php/php8.2-fpm.sock\"] or [{ address = \"10.0.0.7:9000\", weight = 2 }]"
+            .into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let elements = elements(item, &Self::kind(), report)?;
+        if elements.is_empty() {
+            report.refuse(item, "at least one address is needed");
+            return None;
+        }
+        let backends: Vec<_> = elements.iter().map(|element| WrittenBackend::read(element, report)).collect();
+        backends.into_iter().collect::<Option<_>>().map(Self)
+    }
+}
+
+impl WrittenBackend {
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let place = report.place(&item.key, item.span.clone());
+        let Some(entries) = item.entries() else {
+            return Address::read(item, report).map(|address| Self { address, weight: 1, place });
+        };
+        let (mut address, mut weight) = (None, Some(1));
+        for (name, item) in &entries {
+            match *name {
+                "address" => address = Address::read(item, report),
+                "weight" => match integer(item.value) {
+                    Some(number @ 1..=HEAVIEST) => weight = Some(number as u32),
+                    _ => {
+                        report.refuse(item, format!("must be an integer from 1 to {HEAVIEST}"));
+                        weight = None;
+                    }
+                },
+                other => {
+                    let hint = did_you_mean(other, ["address", "weight"]);
+                    report.refuse(item, format!("unknown key{hint}"));
+                }
+            }
+        }
+        if !entries.iter().any(|(name, _)| nearest(name, ["address"]).is_some()) {
+            report.error(&place, "missing address");
+        }
+        Some(Self { address: address?, weight: weight?, place })
+    }
+}
+
+/// `php_admin_value` lines of an embedded pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ini(pub Vec<(String, String)>);
+
+impl Value for Ini {
+    fn kind() -> String {
+        "a table of php.ini keys: { memory_limit = \"256M\" }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut lines = Vec::new();
+        for (name, item) in table_entries(item, &Self::kind(), report)? {
+            if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c)) {
+                report.refuse(&item, "a php.ini key is made of A-Z a-z 0-9 . _ -");
+            }
+            let value = match item.value {
+                DeValue::Boolean(on) => Some(if *on { "on".to_owned() } else { "off".to_owned() }),
+                DeValue::Integer(_) => integer(item.value).map(|number| number.to_string()),
+                // A line break would begin another line of php-fpm's configuration.
+                DeValue::String(text) if text.contains(['\n', '\r', '\0']) => {
+                    report.refuse(&item, "must be one line");
+                    None
+                }
+                DeValue::String(text) => Some(text.clone().into_owned()),
+                _ => {
+                    report.wrong_type(&item, "a string, an integer or a boolean");
+                    None
+                }
+            };
+            lines.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        Some(Self(lines))
+    }
+}
+
+fn table_entries<'a>(item: &Item<'a>, kind: &str, report: &mut Report<'_>) -> Option<Vec<(&'a str, Item<'a>)>> {
+    let entries = item.entries();
+    if entries.is_none() {
+        report.wrong_type(item, kind);
+    }
+    entries
+}

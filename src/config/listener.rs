@@ -1,0 +1,187 @@
+//! Listeners, from what was written to what runs.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, StreamFraming};
+use super::problem::{Place, Report};
+use super::resolve::{Resolved, refer, resolve_address};
+use super::value::size_text;
+use super::written::{self, FramingWord, ProtocolWord, Written};
+
+/// TCP_KEEPIDLE takes whole seconds up to this.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+type Apps = Resolved<Arc<model::App>>;
+
+/// The listeners in the order written; `None` for each that has errors in `report`.
+pub(super) fn resolve_all(
+    written: &Written,
+    apps: &Apps,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Vec<Option<model::Listener>> {
+    if written.listeners.0.is_empty() && !report.has_error_at("listeners") {
+        let top = Place { line: 1, key: "listeners".into(), value: String::new() };
+        report.error(&top, "at least one [listeners.NAME] is needed, or nobody could connect");
+    }
+    written.listeners.0.iter().map(|(name, listener)| resolve(name, listener, written, apps, base, report)).collect()
+}
+
+fn resolve(
+    name: &str,
+    listener: &written::Listener,
+    written: &Written,
+    apps: &Apps,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<model::Listener> {
+    let bind = listener.bind.as_ref();
+    let bind = bind.and_then(|entry| resolve_address(&entry.value, entry.place.as_ref(), base, report));
+    let protocol = match listener.protocol.value {
+        ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, report),
+        ProtocolWord::Http => resolve_http(listener, apps, report),
+    };
+    Some(model::Listener {
+        name: name.to_owned(),
+        backlog: listener.backlog.value.0 as u32,
+        tcp: resolve_tcp(listener, report),
+        bind: bind?,
+        protocol: protocol?,
+    })
+}
+
+fn resolve_tcp(listener: &written::Listener, report: &mut Report<'_>) -> model::TcpOptions {
+    let keepalive = listener.tcp_keepalive.value.0;
+    let fits = keepalive.is_zero() || (Duration::from_secs(1)..=LONGEST_KEEPALIVE).contains(&keepalive);
+    if let Some(place) = listener.tcp_keepalive.place.as_ref().filter(|_| !fits) {
+        report.error(place, "must be 0 or from 1s to 9h");
+    }
+    model::TcpOptions { keepalive, user_timeout: listener.tcp_user_timeout.value.0 }
+}
+
+fn resolve_stream(
+    name: &str,
+    listener: &written::Listener,
+    written: &Written,
+    apps: &Apps,
+    report: &mut Report<'_>,
+) -> Option<model::Protocol> {
+    let framing = resolve_framing(&listener.framing, report);
+    let entry = listener.app.as_ref()?;
+    if let Some(StreamFraming::Length(framing)) = &framing
+        && let Some((_, app)) = written.apps.0.iter().find(|(app, _)| *app == entry.value)
+    {
+        check_announceable(name, framing, app, report);
+    }
+    let app = refer(entry, apps, "apps", report)?.clone();
+    Some(model::Protocol::Stream { framing: framing?, app })
+}
+
+fn resolve_framing(framing: &written::Framing, report: &mut Report<'_>) -> Option<StreamFraming> {
+    match framing.r#type.value {
+        FramingWord::Raw => Some(StreamFraming::Raw),
+        FramingWord::Delimiter => Some(StreamFraming::Delimiter(DelimiterFraming {
+            delimiter: framing.delimiter.value.0.clone(),
+            strip_cr: framing.strip_cr.value,
+        })),
+        FramingWord::Length => {
+            let (width, offset) = (framing.length_bytes.value.0, framing.length_offset.value.0 as usize);
+            let least = offset + usize::from(width);
+            let header = framing.header_bytes.as_ref().map_or(least, |entry| entry.value.0 as usize);
+            if let Some(place) = framing.header_bytes.as_ref().and_then(|entry| entry.place.as_ref())
+                && header < least
+            {
+                report.error(place, format!("must be at least {least}, where the length field ends"));
+                return None;
+            }
+            Some(StreamFraming::Length(LengthFraming {
+                width,
+                offset,
+                endian: framing.length_endian.value,
+                header,
+                counts: framing.length_counts.value,
+                keep_header: framing.keep_header.value,
+            }))
+        }
+    }
+}
+
+/// A limit above what the length field can say is a mistake in one of the two. A limit that nobody wrote is not.
+fn check_announceable(name: &str, framing: &LengthFraming, app: &written::App, report: &mut Report<'_>) {
+    let Some(place) = &app.max_frame_bytes.place else { return };
+    let field_max = if framing.width == 8 { u64::MAX } else { (1 << (8 * framing.width)) - 1 };
+    let header = framing.header as u64;
+    let body_max = match framing.counts {
+        LengthCounts::Body => field_max,
+        LengthCounts::Frame => field_max.saturating_sub(header),
+    };
+    let frame_max = if framing.keep_header { body_max.saturating_add(header) } else { body_max };
+    if app.max_frame_bytes.value.0 > frame_max {
+        let rule = format!(
+            "the length field of listener {name:?} has {} bytes and can announce at most {}",
+            framing.width,
+            size_text(frame_max)
+        );
+        report.error(place, rule);
+    }
+}
+
+fn resolve_http(listener: &written::Listener, apps: &Apps, report: &mut Report<'_>) -> Option<model::Protocol> {
+    let mut routes = Vec::new();
+    let mut complete = true;
+    for (path, entry) in &listener.routes.as_ref()?.value.0 {
+        match refer(entry, apps, "apps", report) {
+            Some(app) => routes.push(model::Route { path: path.clone(), app: app.clone() }),
+            None => complete = false,
+        }
+    }
+    // Longest match first, an exact path before the prefix of the same length, so that the first match is the one.
+    routes.sort_by_key(|route| {
+        let stem = route.path.strip_suffix('*').unwrap_or(&route.path);
+        (std::cmp::Reverse(stem.len()), route.path.ends_with('*'))
+    });
+    let written = &listener.websocket;
+    let websocket = model::WebSocket {
+        origins: written.origins.value.clone(),
+        deflate: written.deflate.value,
+        deflate_min_bytes: written.deflate_min_bytes.value.0 as usize,
+        ping_interval: written.ping_interval.value.0,
+        pong_timeout: written.pong_timeout.value.0,
+        close_timeout: written.close_timeout.value.0,
+    };
+    complete.then_some(model::Protocol::Http(model::Http { routes, websocket }))
+}
+
+/// Two listeners on one address: the second would fail to start. The admin listener's default counts as well.
+pub(super) fn check_addresses(written: &Written, base: &Path, report: &mut Report<'_>) {
+    let admin =
+        written.admin.bind.value.0.as_ref().map(|address| ("admin", address, written.admin.bind.place.as_ref()));
+    let listeners = written.listeners.0.iter().filter_map(|(name, listener)| {
+        let entry = listener.bind.as_ref()?;
+        Some((name.as_str(), &entry.value, entry.place.as_ref()))
+    });
+    let mut taken: Vec<(&str, Bind)> = Vec::new();
+    for (name, address, place) in admin.into_iter().chain(listeners) {
+        // What cannot be resolved has its own error.
+        let Ok(bind) = address.resolve(base) else { continue };
+        if let (Some((other, _)), Some(place)) = (taken.iter().find(|(_, other)| collide(&bind, other)), place) {
+            report.error(place, format!("{other} listens there too"));
+        }
+        taken.push((name, bind));
+    }
+}
+
+fn collide(a: &Bind, b: &Bind) -> bool {
+    let any = |ip: IpAddr| ip.is_unspecified();
+    match (a, b) {
+        (Bind::Unix(a), Bind::Unix(b)) => a == b,
+        (Bind::Tcp(a), Bind::Tcp(b)) => {
+            let same_family = a.is_ipv4() == b.is_ipv4();
+            a.port() != 0 && a.port() == b.port() && same_family && (a.ip() == b.ip() || any(a.ip()) || any(b.ip()))
+        }
+        _ => false,
+    }
+}

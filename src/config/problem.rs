@@ -1,0 +1,249 @@
+//! What is wrong with a configuration, and where.
+//!
+//! Owns the collection of problems while a file is read ([`Report`]) and the form in which they reach the operator:
+//! `file:line: key = value: rule`. A problem never ends the reading, so that all of them come out at once.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Longest part of a value that is repeated in a message, in characters.
+const SHOWN_CHARS: usize = 60;
+
+/// Everything that is wrong with a configuration, in the order of its lines; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(Vec<Problem>);
+
+impl Errors {
+    /// The problems, one by one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+
+    /// A file that could not even be read.
+    pub(super) fn unreadable(file: &Path, error: &str) -> Self {
+        Self(vec![Problem {
+            file: file.display().to_string().into(),
+            place: Place { line: 0, key: String::new(), value: String::new() },
+            rule: format!("cannot be read: {error}"),
+        }])
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Something that will run, but probably not as the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(Problem);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One broken rule: where, what was written there, and what the rule is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    file: Arc<str>,
+    place: Place,
+    rule: String,
+}
+
+impl Problem {
+    /// The line in the file, from 1; 0 when the file could not be read at all.
+    pub fn line(&self) -> usize {
+        self.place.line
+    }
+
+    /// The key with its tables: `apps.chat.script`. Empty for syntax errors.
+    pub fn key(&self) -> &str {
+        &self.place.key
+    }
+
+    /// The rule that was broken.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.place.line > 0 {
+            write!(f, ":{}", self.place.line)?;
+        }
+        f.write_str(": ")?;
+        match (self.place.key.as_str(), self.place.value.as_str()) {
+            ("", "") => {}
+            (key, "") => write!(f, "{key}: ")?,
+            ("", text) => write!(f, "{text}: ")?,
+            (key, value) => write!(f, "{key} = {value}: ")?,
+        }
+        f.write_str(&self.rule)
+    }
+}
+
+/// A spot in the file, with what is needed to talk about it once the parsed tree is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub line: usize,
+    /// With its tables, `apps.chat.script`.
+    pub key: String,
+    /// What was written, shortened; empty where a table or a missing key is meant.
+    pub value: String,
+}
+
+impl Place {
+    /// The place of a key that should stand in the table that begins here.
+    pub(super) fn missing(&self, key: &str) -> Place {
+        Place { line: self.line, key: join(&self.key, key), value: String::new() }
+    }
+}
+
+/// Collects problems and warnings while one file is read.
+pub(super) struct Report<'a> {
+    file: Arc<str>,
+    text: &'a str,
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(file: &Path, text: &'a str) -> Self {
+        let line_starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1).collect();
+        let file = file.display().to_string().into();
+        Self { file, text, line_starts, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// The place of a value.
+    pub(super) fn place(&self, key: &str, span: Range<usize>) -> Place {
+        Place { line: self.line(span.start), key: key.to_owned(), value: shown(self.text.get(span).unwrap_or("")) }
+    }
+
+    /// The place of a table, whose value is not worth showing.
+    pub(super) fn table_place(&self, key: &str, span: Range<usize>) -> Place {
+        Place { line: self.line(span.start), key: key.to_owned(), value: String::new() }
+    }
+
+    pub(super) fn error(&mut self, place: &Place, rule: impl Into<String>) {
+        self.errors.push(Problem { file: self.file.clone(), place: place.clone(), rule: rule.into() });
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, text: impl Into<String>) {
+        self.warnings.push(Problem { file: self.file.clone(), place: place.clone(), rule: text.into() });
+    }
+
+    /// A syntax error: it has a line but no key. Only the first of a line counts, the rest are its echoes.
+    pub(super) fn syntax(&mut self, error: &toml::de::Error) {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = self.line(start);
+        if self.errors.iter().any(|known| known.place.line == line) {
+            return;
+        }
+        let text = self.text.lines().nth(line - 1).unwrap_or("").trim();
+        let message = error.message().trim().replace('\n', ", ");
+        self.error(&Place { line, key: String::new(), value: shown(text) }, message);
+    }
+
+    /// Whether something is wrong with `key`, or below it, already: its absence is no second error then.
+    pub(super) fn has_error_at(&self, key: &str) -> bool {
+        let within = |found: &str| found.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.errors.iter().any(|problem| within(&problem.place.key))
+    }
+
+    /// The verdict: every error in the order of lines, or every warning.
+    pub(super) fn finish(mut self) -> Result<Vec<Warning>, Errors> {
+        if self.errors.is_empty() {
+            self.warnings.sort_by_key(Problem::line);
+            return Ok(self.warnings.into_iter().map(Warning).collect());
+        }
+        self.errors.sort_by_key(Problem::line);
+        Err(Errors(self.errors))
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset) + 1
+    }
+}
+
+/// `tables` and `key` as one dotted key; a key that TOML would want quoted is quoted.
+pub(super) fn join(tables: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-');
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    if tables.is_empty() { key } else { format!("{tables}.{key}") }
+}
+
+/// The name among `known` that the operator probably meant.
+pub(super) fn nearest<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        // One edit in three characters: more is another word.
+        .filter(|(edits, name)| *edits <= (name.len().max(written.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// The same as the end of a message; empty when no name is near.
+pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    nearest(written, known).map_or_else(String::new, |name| format!(", did you mean \"{name}\"?"))
+}
+
+fn shown(text: &str) -> String {
+    let first = text.lines().next().unwrap_or("").trim_end();
+    if first.chars().count() > SHOWN_CHARS {
+        first.chars().take(SHOWN_CHARS).chain("...".chars()).collect()
+    } else if first.len() < text.trim_end().len() {
+        format!("{first}...")
+    } else {
+        first.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_offered_and_a_distant_one_is_not() {
+        let known = ["max_frame_bytes", "max_reply_bytes", "script"];
+        for (written, expected) in [
+            ("max_frame_byte", ", did you mean \"max_frame_bytes\"?"),
+            ("scirpt", ", did you mean \"script\"?"),
+            ("max_framebytes", ", did you mean \"max_frame_bytes\"?"),
+            ("colour", ""),
+            ("", ""),
+        ] {
+            assert_eq!(did_you_mean(written, known), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn long_and_many_lined_values_are_cut() {
+        assert_eq!(shown("\"short\""), "\"short\"");
+        assert_eq!(shown("[\n 1,\n]"), "[...");
+        assert_eq!(shown(&"é".repeat(100)), format!("{}...", "é".repeat(60)));
+    }
+
+    #[test]
+    fn keys_that_need_quotes_get_them() {
+        assert_eq!(join("listeners.web.routes", "/ws"), "listeners.web.routes.\"/ws\"");
+        assert_eq!(join("", "apps"), "apps");
+    }
+}

@@ -1,0 +1,151 @@
+//! From what was written to what runs: references, paths, addresses, secrets, and every rule that spans two keys.
+//!
+//! Complains and goes on, like the reader before it; what it returns counts only when the report has no errors. Looks
+//! at the machine where a rule needs it: names are resolved, scripts looked for, secrets read. Nothing is opened for
+//! good and nothing started.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use super::address::Address;
+use super::model::{self, Bind, Config};
+use super::problem::{Place, Report, did_you_mean};
+use super::schema::{Entry, is_name};
+use super::written::{self, Written};
+use super::{app, listener, upstream};
+
+/// The whole node. `None` only beside errors in `report`.
+pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
+    let upstreams = upstream::resolve_all(&written.upstreams, base, report);
+    let apps = app::resolve_all(&written.apps, &upstreams, base, report);
+    let listeners = listener::resolve_all(written, &apps, base, report);
+    let admin = match &written.admin.bind.value.0 {
+        Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
+        None => Some(None),
+    };
+    listener::check_addresses(written, base, report);
+    warn_of_unused(written, report);
+    Some(Config {
+        node: resolve_node(&written.node, report),
+        limits: resolve_limits(&written.limits),
+        log: resolve_log(&written.log, report),
+        admin: admin?,
+        listeners: listeners.into_iter().collect::<Option<_>>()?,
+        apps: apps.into_iter().map(|(_, app)| app).collect::<Option<_>>()?,
+        upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
+    })
+}
+
+/// What was resolved under a name; `None` when it has errors of its own, so that a reference to it is not one more.
+pub(super) type Resolved<T> = Vec<(String, Option<T>)>;
+
+/// Finds what a key refers to. `what` is the table of the names: `apps`.
+pub(super) fn refer<'t, T>(
+    entry: &Entry<String>,
+    known: &'t Resolved<T>,
+    what: &str,
+    report: &mut Report<'_>,
+) -> Option<&'t T> {
+    match known.iter().find(|(name, _)| *name == entry.value) {
+        Some((_, target)) => target.as_ref(),
+        None => {
+            if let Some(place) = &entry.place {
+                let hint = did_you_mean(&entry.value, known.iter().map(|(name, _)| name.as_str()));
+                report.error(place, format!("there is no [{what}.{}]{hint}", entry.value));
+            }
+            None
+        }
+    }
+}
+
+/// The address to use.
+pub(super) fn resolve_address(
+    address: &Address,
+    place: Option<&Place>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<Bind> {
+    match (address.resolve(base), place) {
+        (Ok(bind), _) => Some(bind),
+        (Err(rule), Some(place)) => {
+            report.error(place, rule);
+            None
+        }
+        (Err(rule), None) => unreachable!("a default address is a number: {rule}"),
+    }
+}
+
+fn resolve_node(node: &written::Node, report: &mut Report<'_>) -> model::Node {
+    let name = match &node.name {
+        Some(entry) => {
+            if let Some(place) = entry.place.as_ref().filter(|_| !is_name(&entry.value)) {
+                report.error(place, "a name is 1 to 64 characters of A-Z a-z 0-9 . _ -");
+            }
+            entry.value.clone()
+        }
+        None => host_name(),
+    };
+    let threads = match node.threads.value.0 as usize {
+        0 => cores(),
+        threads => threads,
+    };
+    model::Node { name, number: node.number.value.0 as u16, threads }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| is_name(name))
+        .unwrap_or_else(|| "longwire".to_owned())
+}
+
+/// Processors this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+fn resolve_limits(limits: &written::Limits) -> model::Limits {
+    model::Limits {
+        max_sessions: limits.max_sessions.value.0 as usize,
+        max_sessions_per_address: limits.max_sessions_per_address.value.0 as usize,
+        max_handshakes: limits.max_handshakes.value.0 as usize,
+        handshake_timeout: limits.handshake_timeout.value.0,
+        max_header_bytes: limits.max_header_bytes.value.0 as usize,
+        drain_timeout: limits.drain_timeout.value.0,
+    }
+}
+
+fn resolve_log(log: &written::Log, report: &mut Report<'_>) -> model::Log {
+    let level = log.level.value.clone();
+    if EnvFilter::builder().parse(&level).is_err()
+        && let Some(place) = &log.level.place
+    {
+        report.error(place, "must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug");
+    }
+    model::Log { format: log.format.value, level }
+}
+
+/// Apps and upstreams that nothing leads to are left over, or a reference names the wrong one.
+fn warn_of_unused(written: &Written, report: &mut Report<'_>) {
+    let used_apps: HashSet<&str> = written
+        .listeners
+        .0
+        .iter()
+        .flat_map(|(_, listener)| {
+            let routes =
+                listener.routes.iter().flat_map(|entry| entry.value.0.iter().map(|(_, app)| app.value.as_str()));
+            listener.app.iter().map(|entry| entry.value.as_str()).chain(routes)
+        })
+        .collect();
+    for (name, app) in written.apps.0.iter().filter(|(name, _)| !used_apps.contains(name.as_str())) {
+        report.warn(&app.place, format!("no listener leads to {name:?}"));
+    }
+    let used_upstreams: HashSet<&str> =
+        written.apps.0.iter().filter_map(|(_, app)| Some(app.upstream.as_ref()?.value.as_str())).collect();
+    for (name, upstream) in written.upstreams.0.iter().filter(|(name, _)| !used_upstreams.contains(name.as_str())) {
+        report.warn(&upstream.place, format!("no app uses {name:?}"));
+    }
+}

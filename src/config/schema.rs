@@ -1,0 +1,420 @@
+//! The one description of every key, and the reader that it drives.
+//!
+//! A table of the configuration is declared once, with [`config_table!`]: each key with its type, its default as TOML text
+//! and, as its doc comment, its meaning. From that declaration come the struct that holds what was written, the
+//! reader that fills it, the refusal of unknown keys, `longwire defaults` and the tables in README.md, so none of
+//! them can say something else than the others. A default is parsed by the same code as what an operator writes.
+//!
+//! Leaves to `value` what a single value may look like, and to `resolve` every rule that spans two keys (except
+//! `only when`, which is part of a key's description).
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Place, Report, did_you_mean, join, nearest};
+use super::value::Value;
+
+/// One key of one table.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    pub name: &'static str,
+    pub default: Default,
+    /// The doc comment, from which `longwire defaults` and README.md are made.
+    pub doc: &'static str,
+    pub only_when: Option<OnlyWhen>,
+    pub kind: fn() -> Kind,
+}
+
+impl Key {
+    /// One sentence for operators.
+    pub(super) fn meaning(&self) -> String {
+        self.doc.trim().replace("  ", " ")
+    }
+}
+
+/// The key behind a field's name: `type` is written `r#type` in Rust.
+pub(super) const fn bare(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', rest @ ..] => match str::from_utf8(rest) {
+            Ok(name) => name,
+            Err(_) => field,
+        },
+        _ => field,
+    }
+}
+
+/// What holds when the operator does not write a key.
+#[derive(Clone, Copy)]
+pub(super) enum Default {
+    /// This TOML value.
+    Is(&'static str),
+    /// The key must be written; with an example.
+    Required(&'static str),
+    /// What then happens, in words; with an example of what could be written.
+    Absent { then: &'static str, example: &'static str },
+    /// A table: its keys have defaults of their own.
+    Table,
+}
+
+pub(super) const fn is(toml: &'static str) -> Default {
+    Default::Is(toml)
+}
+
+pub(super) const fn required(example: &'static str) -> Default {
+    Default::Required(example)
+}
+
+pub(super) const fn absent(then: &'static str, example: &'static str) -> Default {
+    Default::Absent { then, example }
+}
+
+pub(super) const fn table() -> Default {
+    Default::Table
+}
+
+/// A key that makes sense only beside a certain value of its neighbour.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct OnlyWhen {
+    pub key: &'static str,
+    pub is: &'static str,
+}
+
+/// What stands behind a key.
+pub(super) enum Kind {
+    /// A value; the text completes "must be".
+    Value(String),
+    /// A table with these keys; it may be left out.
+    Table(&'static [Key]),
+    /// A table that says something by being there at all.
+    OptionalTable(&'static [Key]),
+    /// Tables with these keys under names of the operator's choice.
+    Named(&'static [Key]),
+}
+
+/// A value with its place; the place is `None` for a default.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<T> {
+    pub value: T,
+    pub place: Option<Place>,
+}
+
+/// Something to be read: a value of the tree and the dotted key that leads to it.
+#[derive(Clone)]
+pub(super) struct Item<'a> {
+    pub key: String,
+    pub value: &'a DeValue<'a>,
+    pub span: Range<usize>,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn new(key: String, value: &'a Spanned<DeValue<'a>>) -> Self {
+        Self { key, span: value.span(), value: value.get_ref() }
+    }
+
+    /// The entries of a table in the order written; `None` when this is no table.
+    pub(super) fn entries(&self) -> Option<Vec<(&'a str, Item<'a>)>> {
+        self.value.as_table().map(|table| entries(&self.key, table))
+    }
+}
+
+fn entries<'a>(path: &str, table: &'a DeTable<'a>) -> Vec<(&'a str, Item<'a>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+        .into_iter()
+        .map(|(key, value)| {
+            let name: &str = key.get_ref();
+            let mut item = Item::new(join(path, name), value);
+            if item.value.is_table() {
+                // The span of a table is its header, or nothing for one that only dotted keys made.
+                item.span = key.span();
+            }
+            (name, item)
+        })
+        .collect()
+}
+
+/// One table while its keys are read.
+pub(super) struct Section<'a> {
+    pub place: Place,
+    /// The keys of the whole file, to say where a key belongs.
+    root: &'static [Key],
+    entries: Vec<(&'a str, Item<'a>)>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file, in which these keys may stand.
+    pub(super) fn root(tree: &'a DeTable<'a>, root: &'static [Key]) -> Self {
+        let place = Place { line: 1, key: String::new(), value: String::new() };
+        Self { place, root, entries: entries("", tree) }
+    }
+
+    /// What is written under `key`.
+    pub(super) fn get(&self, key: &str) -> Option<&Item<'a>> {
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, item)| item)
+    }
+
+    fn absent(&self, key: &str) -> Self {
+        Self { place: self.place.missing(key), root: self.root, entries: Vec::new() }
+    }
+
+    fn below(&self, item: &Item<'a>, report: &mut Report<'_>) -> Option<Self> {
+        match item.entries() {
+            Some(entries) => {
+                let place = report.table_place(&item.key, item.span.clone());
+                Some(Self { place, root: self.root, entries })
+            }
+            None => {
+                report.wrong_type(item, "a table");
+                None
+            }
+        }
+    }
+
+    /// Complains about what is written here and is not among `keys`, or does not fit its neighbours.
+    pub(super) fn check_keys(&self, keys: &'static [Key], report: &mut Report<'_>) {
+        for (name, item) in &self.entries {
+            match keys.iter().find(|key| key.name == *name) {
+                None => {
+                    let near = did_you_mean(name, keys.iter().map(|key| key.name));
+                    let hint = match home_of(name, "", self.root) {
+                        Some(table) if near.is_empty() => format!(", it belongs in [{table}]"),
+                        _ => near,
+                    };
+                    report.refuse(item, format!("unknown key{hint}"));
+                }
+                Some(key) if !self.applies(key, keys) => {
+                    let when = key.only_when.expect("a key without a condition always applies");
+                    report.refuse(item, format!("only for {} = \"{}\"", when.key, when.is));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Whether something is written here that was probably meant to be `key`: one error is enough for it.
+    fn is_mistyped(&self, key: &Key, keys: &'static [Key]) -> bool {
+        let known = || keys.iter().map(|key| key.name);
+        let unknown = self.entries.iter().filter(|(name, _)| known().all(|known| known != *name));
+        unknown.into_iter().any(|(name, _)| nearest(name, known()) == Some(key.name))
+    }
+
+    /// Whether `key` makes sense beside what else is written here.
+    fn applies(&self, key: &Key, keys: &'static [Key]) -> bool {
+        let Some(when) = key.only_when else { return true };
+        match self.get(when.key).map(|item| item.value) {
+            Some(DeValue::String(text)) => *text == when.is,
+            // Not a string: that is an error of its own.
+            Some(_) => true,
+            None => keys.iter().any(|other| {
+                other.name == when.key
+                    && matches!(other.default, Default::Is(text) if text.trim_matches('"') == when.is)
+            }),
+        }
+    }
+}
+
+/// The table in which a key stands.
+fn home_of(name: &str, path: &str, keys: &'static [Key]) -> Option<String> {
+    if keys.iter().any(|key| key.name == name) && !path.is_empty() {
+        return Some(path.to_owned());
+    }
+    keys.iter().find_map(|key| match (key.kind)() {
+        Kind::Value(_) => None,
+        Kind::Table(inner) | Kind::OptionalTable(inner) => home_of(name, &join(path, key.name), inner),
+        Kind::Named(inner) => home_of(name, &format!("{}.NAME", join(path, key.name)), inner),
+    })
+}
+
+/// What [`config_table!`] makes.
+pub(super) trait Table: Sized {
+    const KEYS: &'static [Key];
+
+    /// Reads what is written and fills in defaults; complains into `report` and goes on.
+    fn read(section: &Section<'_>, report: &mut Report<'_>) -> Self;
+}
+
+/// What may stand behind a key: a value with a default, one without, a table, named tables.
+pub(super) trait Field: Sized {
+    fn kind() -> Kind;
+    fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self;
+}
+
+impl<T: Value> Field for Entry<T> {
+    fn kind() -> Kind {
+        Kind::Value(T::kind())
+    }
+
+    fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
+        if let Some(item) = section.get(key.name)
+            && let Some(value) = T::read(item, report)
+        {
+            return Self { value, place: Some(report.place(&item.key, item.span.clone())) };
+        }
+        let Default::Is(text) = key.default else { unreachable!("an entry without a default is an Option") };
+        Self { value: default_value(key.name, text), place: None }
+    }
+}
+
+impl<T: Value> Field for Option<Entry<T>> {
+    fn kind() -> Kind {
+        Kind::Value(T::kind())
+    }
+
+    fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self {
+        let Some(item) = section.get(key.name) else {
+            if let Default::Required(example) = key.default
+                && section.applies(key, keys)
+                && !section.is_mistyped(key, keys)
+            {
+                report
+                    .error(&section.place.missing(key.name), format!("missing, for example {} = {example}", key.name));
+            }
+            return None;
+        };
+        let place = Some(report.place(&item.key, item.span.clone()));
+        T::read(item, report).map(|value| Entry { value, place })
+    }
+}
+
+impl<T: Table> Field for T {
+    fn kind() -> Kind {
+        Kind::Table(T::KEYS)
+    }
+
+    fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
+        let written = section.get(key.name).and_then(|item| section.below(item, report));
+        T::read(&written.unwrap_or_else(|| section.absent(key.name)), report)
+    }
+}
+
+/// A table that says something by being there at all.
+#[derive(Clone, Debug)]
+pub(super) struct IfWritten<T>(pub Option<T>);
+
+impl<T: Table> Field for IfWritten<T> {
+    fn kind() -> Kind {
+        Kind::OptionalTable(T::KEYS)
+    }
+
+    fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
+        let written = section.get(key.name).and_then(|item| section.below(item, report));
+        Self(written.map(|section| T::read(&section, report)))
+    }
+}
+
+/// Tables under names of the operator's choice, in the order written.
+#[derive(Clone, Debug)]
+pub(super) struct Named<T>(pub Vec<(String, T)>);
+
+impl<T: Table> Field for Named<T> {
+    fn kind() -> Kind {
+        Kind::Named(T::KEYS)
+    }
+
+    fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
+        let Some(item) = section.get(key.name) else { return Self(Vec::new()) };
+        let Some(entries) = item.entries() else {
+            report.wrong_type(item, &format!("a table of tables: [{}.NAME]", key.name));
+            return Self(Vec::new());
+        };
+        let mut named = Vec::new();
+        for (name, item) in entries {
+            if !is_name(name) {
+                report.error(
+                    &report.table_place(&item.key, item.span.clone()),
+                    "a name is 1 to 64 characters of A-Z a-z 0-9 . _ -",
+                );
+            }
+            if let Some(section) = section.below(&item, report) {
+                named.push((name.to_owned(), T::read(&section, report)));
+            }
+        }
+        Self(named)
+    }
+}
+
+/// Names go into params, log lines and metric labels.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+}
+
+fn default_value<T: Value>(key: &str, text: &str) -> T {
+    let parsed = DeValue::parse(text).unwrap_or_else(|error| panic!("default of {key} is not TOML: {error}"));
+    let mut report = Report::new(std::path::Path::new("default"), text);
+    T::read(&Item::new(key.to_owned(), &parsed), &mut report)
+        .unwrap_or_else(|| panic!("default of {key} breaks its own rule"))
+}
+
+impl Report<'_> {
+    /// A value that breaks `rule`.
+    pub(super) fn refuse(&mut self, item: &Item<'_>, rule: impl Into<String>) {
+        let place = match item.value {
+            DeValue::Table(_) => self.table_place(&item.key, item.span.clone()),
+            _ => self.place(&item.key, item.span.clone()),
+        };
+        self.error(&place, rule);
+    }
+
+    /// A value of another type than `wanted`.
+    pub(super) fn wrong_type(&mut self, item: &Item<'_>, wanted: &str) {
+        let came = match item.value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        };
+        self.refuse(item, format!("must be {wanted}, this is {came}"));
+    }
+}
+
+/// Declares a table of the configuration; see the module's text.
+macro_rules! config_table {
+    (
+        $(#[doc = $about:literal])+
+        $Table:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $key:ident : $Field:ty = $default:expr $(, only when $other:ident = $value:literal)? ;
+            )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug)]
+        pub(super) struct $Table {
+            /// Where the table begins.
+            #[allow(dead_code, reason = "not every table has rules of its own")]
+            pub place: Place,
+            $( $(#[doc = $doc])+ pub $key: $Field, )+
+        }
+
+        impl Table for $Table {
+            const KEYS: &'static [Key] = &[ $( Key {
+                name: crate::config::schema::bare(stringify!($key)),
+                default: $default,
+                doc: concat!($($doc),+),
+                only_when: config_table!(@when $($other $value)?),
+                kind: <$Field as Field>::kind,
+            } ),+ ];
+
+            fn read(section: &Section<'_>, report: &mut Report<'_>) -> Self {
+                section.check_keys(Self::KEYS, report);
+                let mut keys = Self::KEYS.iter();
+                Self {
+                    place: section.place.clone(),
+                    // Fields are initialised in the order written, which is the order of KEYS.
+                    $( $key: <$Field as Field>::read(
+                        section, keys.next().expect("one key per field"), Self::KEYS, report) ),+
+                }
+            }
+        }
+    };
+    (@when) => { None };
+    (@when $other:ident $value:literal) => { Some(OnlyWhen { key: crate::config::schema::bare(stringify!($other)), is: $value }) };
+}
+pub(super) use config_table;

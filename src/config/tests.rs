@@ -1,0 +1,345 @@
+//! From a text to a model, or to its errors.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::model::*;
+use super::*;
+
+/// A configuration that runs, to which a case adds what it is about.
+const BASE: &str = r#"
+[upstreams.php]
+backends = ["127.0.0.1:9000"]
+[apps.chat]
+upstream = "php"
+script = "/srv/chat.php"
+check_script = false
+[listeners.raw]
+bind = "127.0.0.1:9005"
+app = "chat"
+"#;
+
+fn parse(text: &str) -> Result<(Config, Vec<Warning>), Errors> {
+    Config::parse(text, Path::new("/etc/longwire/longwire.toml"))
+}
+
+/// `text` is refused with these lines, without the file's name.
+fn check(text: &str, expected: &[&str]) {
+    let errors = parse(text).expect_err(text).to_string();
+    let errors: Vec<_> = errors.lines().map(|line| line.trim_start_matches("/etc/longwire/longwire.toml:")).collect();
+    assert_eq!(errors, expected, "{text}");
+}
+
+#[test]
+fn a_small_file_gets_every_default() {
+    let (config, warnings) = parse(BASE).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.limits.max_sessions, 100_000);
+    assert_eq!(config.admin, Some(Bind::Tcp("127.0.0.1:9011".parse().unwrap())));
+    let [listener] = config.listeners.as_slice() else { panic!("{config:?}") };
+    let Protocol::Stream { framing: StreamFraming::Length(framing), app } = &listener.protocol else {
+        panic!("{listener:?}")
+    };
+    assert_eq!((framing.width, framing.offset, framing.header, framing.keep_header), (4, 0, 4, false));
+    assert_eq!((framing.endian, framing.counts), (Endian::Big, LengthCounts::Body));
+    assert_eq!(listener.tcp.keepalive, Duration::from_secs(60));
+    assert_eq!((app.document_root.as_path(), app.script_name.as_str()), (Path::new("/srv"), "/chat.php"));
+    assert_eq!((app.uri.as_str(), app.max_queued_bytes, app.idle_timeout), ("/chat.php", 1 << 20, Duration::ZERO));
+    assert_eq!(config.upstreams[0].max_connections, 4);
+}
+
+#[test]
+fn everything_that_is_written_arrives() {
+    let text = r#"
+[node]
+name = "edge-1"
+number = 7
+threads = 3
+[admin]
+bind = "off"
+[log]
+format = "json"
+level = "info,longwire::upstream=debug"
+[upstreams.own]
+max_connections = 2
+linger = 0
+[upstreams.own.spawn]
+workers = 3
+ini = { memory_limit = "256M", display_errors = false, precision = 17 }
+[upstreams.php]
+backends = ["unix:run/a.sock", { address = "[::1]:9000", weight = 2 }]
+[apps.chat]
+upstream = "php"
+script = "app/index.php"
+check_script = false
+document_root = "."
+events = ["close", "message"]
+on_error = { send = "sorry" }
+params = { SHOP = "7" }
+max_frame_bytes = "2 MiB"
+[apps.site]
+upstream = "own"
+script = "app/index.php"
+check_script = false
+on_error = "close"
+idle_timeout = "0"
+[listeners.lines]
+bind = "unix:run/lines.sock"
+app = "chat"
+framing = { type = "delimiter", delimiter = [0x0D, 0xFF], strip_cr = true }
+[listeners.web]
+bind = "[::]:8080"
+protocol = "http"
+[listeners.web.routes]
+"/a/*" = "chat"
+"/a/b" = "site"
+"/a/b/*" = "chat"
+"/" = "site"
+[listeners.web.websocket]
+origins = ["https://Shop.example"]
+deflate = true
+"#;
+    let (config, warnings) = parse(text).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.node, Node { name: "edge-1".into(), number: 7, threads: 3 });
+    assert_eq!((config.admin, config.log.format), (None, LogFormat::Json));
+    assert_eq!(config.listeners[0].bind, Bind::Unix("/etc/longwire/run/lines.sock".into()));
+    let Protocol::Stream { framing, app } = &config.listeners[0].protocol else { panic!() };
+    assert_eq!(*framing, StreamFraming::Delimiter(DelimiterFraming { delimiter: vec![0x0D, 0xFF], strip_cr: true }));
+    assert_eq!(app.script, Path::new("/etc/longwire/app/index.php"));
+    assert_eq!((app.script_name.as_str(), app.on_error.clone()), ("/app/index.php", OnError::Send("sorry".into())));
+    assert_eq!(app.events, Events { connect: false, close: true });
+    assert_eq!((app.max_queued_bytes, app.params[0].1.reveal()), (2 << 20, "7"));
+    let Protocol::Http(http) = &config.listeners[1].protocol else { panic!() };
+    let paths: Vec<_> = http.routes.iter().map(|route| (route.path.as_str(), route.app.name.as_str())).collect();
+    assert_eq!(paths, [("/a/b/*", "chat"), ("/a/b", "site"), ("/a/*", "chat"), ("/", "site")]);
+    assert_eq!(http.websocket.origins, Origins::List(vec!["https://shop.example".into()]));
+    let spawn = config.upstreams[0].spawn.as_ref().unwrap();
+    assert_eq!(spawn.ini.len(), 3);
+    assert_eq!(spawn.ini[1], ("display_errors".into(), "off".into()));
+    assert_eq!(config.upstreams[1].backends[1].weight, 2);
+}
+
+#[test]
+fn every_error_comes_at_once_and_in_the_order_of_lines() {
+    check(
+        "[limits]\nmax_session = 1\nhandshake_timeout = 10\n[log]\nformat = \"xml\"\n[listeners.a]\nbind = 9005\napp = \"x\"\n",
+        &[
+            "2: limits.max_session = 1: unknown key, did you mean \"max_sessions\"?",
+            "3: limits.handshake_timeout = 10: must be a duration: \"500ms\", \"30s\", \"5m\" or \"1h\", this is an integer",
+            "5: log.format = \"xml\": must be \"text\" or \"json\"",
+            "7: listeners.a.bind = 9005: must be \"host:port\", \"[::1]:port\" or \"unix:/path\", this is an integer",
+            "8: listeners.a.app = \"x\": there is no [apps.x]",
+        ],
+    );
+}
+
+#[test]
+fn several_syntax_errors_come_without_echoes() {
+    let errors = parse("[node\nname = \"x\"\n[limits]\nmax_sessions = = 3\n").unwrap_err();
+    let lines: Vec<_> = errors.problems().iter().map(Problem::line).collect();
+    assert_eq!(lines, [1, 4], "{errors}");
+}
+
+#[test]
+fn each_rule_has_its_message() {
+    for (addition, expected) in [
+        (
+            "framing = { type = \"raw\", length_bytes = 4 }",
+            "11: listeners.raw.framing.length_bytes = 4: only for type = \"length\"",
+        ),
+        (
+            "framing = { header_bytes = 3 }",
+            "11: listeners.raw.framing.header_bytes = 3: must be at least 4, where the length field ends",
+        ),
+        (
+            "framing = { type = \"delimiter\", delimiter = \"\" }",
+            "11: listeners.raw.framing.delimiter = \"\": must be a string or a list of bytes, 1 to 64 bytes long",
+        ),
+        ("framing = { length_bytes = 3 }", "11: listeners.raw.framing.length_bytes = 3: must be 1, 2, 4 or 8"),
+        ("routes = { \"/\" = \"chat\" }", "11: listeners.raw.routes: only for protocol = \"http\""),
+        ("tcp_keepalive = \"1ms\"", "11: listeners.raw.tcp_keepalive = \"1ms\": must be 0 or from 1s to 9h"),
+        (
+            "[listeners.two]\nbind = \"0.0.0.0:9005\"\napp = \"chat\"",
+            "12: listeners.two.bind = \"0.0.0.0:9005\": raw listens there too",
+        ),
+        (
+            "[listeners.two]\nbind = \"127.0.0.1:9011\"\napp = \"chat\"",
+            "12: listeners.two.bind = \"127.0.0.1:9011\": admin listens there too",
+        ),
+        ("[listeners.two]\nbind = \"127.0.0.1:1\"", "11: listeners.two.app: missing, for example app = \"chat\""),
+        (
+            "[listeners.two]\nbind = \"127.0.0.1:1\"\nprotocol = \"http\"\nroutes = { ws = \"chat\" }",
+            "14: listeners.two.routes.ws = \"chat\": a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"",
+        ),
+        (
+            "[listeners.two]\nbind = \"127.0.0.1:1\"\nprotocol = \"http\"\nroutes = { \"/\" = \"chta\" }",
+            "14: listeners.two.routes.\"/\" = \"chta\": there is no [apps.chta], did you mean \"chat\"?",
+        ),
+        (
+            "[listeners.\"a b\"]\nbind = \"127.0.0.1:1\"\napp = \"chat\"",
+            "11: listeners.\"a b\": a name is 1 to 64 characters of A-Z a-z 0-9 . _ -",
+        ),
+        ("[node]\nnumber = 4096", "12: node.number = 4096: must be an integer from 0 to 4095"),
+        (
+            "[log]\nlevel = \"info,x=loud\"",
+            "12: log.level = \"info,x=loud\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug",
+        ),
+        (
+            "[upstreams.b]\nmax_connections = 1",
+            "11: upstreams.b.backends: missing, for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a table spawn",
+        ),
+        (
+            "[upstreams.b]\nbackends = [\"127.0.0.1:1\"]\nspawn = {}",
+            "11: upstreams.b: backends and spawn exclude each other",
+        ),
+        (
+            "[upstreams.b]\nmax_connections = 9\nspawn = { workers = 8 }",
+            "12: upstreams.b.max_connections = 9: must be at most the 8 workers of spawn",
+        ),
+        (
+            "[upstreams.b]\nbackends = [\"127.0.0.1:1\", { weight = 2 }]",
+            "12: upstreams.b.backends = { weight = 2 }: missing address",
+        ),
+        ("[upstreams.b]\nbackends = []", "12: upstreams.b.backends = []: at least one address is needed"),
+        (
+            "[upstreams.b.spawn]\nini = { a = \"b\\nuser = root\" }",
+            "12: upstreams.b.spawn.ini.a = \"b\\nuser = root\": must be one line",
+        ),
+    ] {
+        check(&format!("{}{addition}\n", BASE), &[expected]);
+    }
+}
+
+#[test]
+fn each_rule_of_an_app_has_its_message() {
+    for (addition, expected) in [
+        (
+            "events = [\"conect\"]",
+            "12: apps.b.events = \"conect\": must be \"connect\", \"message\" or \"close\", did you mean \"connect\"?",
+        ),
+        ("max_queued_bytes = 1024", "12: apps.b.max_queued_bytes = 1024: must be at least max_frame_bytes, 1 MiB"),
+        (
+            "max_frame_bytes = 0",
+            "12: apps.b.max_frame_bytes = 0: must be a size from 1 B to 4 GiB: 65536 or \"64 KiB\"",
+        ),
+        (
+            "document_root = \"/var\"",
+            "12: apps.b.document_root = \"/var\": the script /etc/longwire/b.php is not below it",
+        ),
+        (
+            "uri = \"b\"",
+            "12: apps.b.uri = \"b\": must begin with \"/\" and have neither spaces nor characters beyond ASCII",
+        ),
+        ("params = { SESSIONID = \"1\" }", "12: apps.b.params.SESSIONID = \"1\": this param is set by longwire itself"),
+        ("params = { A = 1 }", "12: apps.b.params.A = 1: must be a string, this is an integer"),
+        (
+            "params = { A = \"env:LONGWIRE_NO_SUCH\" }",
+            "12: apps.b.params.A = \"env:LONGWIRE_NO_SUCH\": environment variable LONGWIRE_NO_SUCH: environment variable not found",
+        ),
+        (
+            "on_error = \"retry\"",
+            "12: apps.b.on_error = \"retry\": must be \"ignore\", \"close\" or { send = \"text\" }",
+        ),
+        (
+            "param_prefix = \"1\"",
+            "12: apps.b.param_prefix = \"1\": is made of A-Z a-z 0-9 _ and does not begin with a digit",
+        ),
+        (
+            "send_timeout = 0",
+            "12: apps.b.send_timeout = 0: must be a duration: \"500ms\", \"30s\", \"5m\" or \"1h\", this is an integer",
+        ),
+        ("send_timeout = \"0s\"", "12: apps.b.send_timeout = \"0s\": must be above zero"),
+        ("send_timeout = \"9000h\"", "12: apps.b.send_timeout = \"9000h\": must be at most a year, \"8760h\""),
+    ] {
+        let app = "[apps.b]\nupstream = \"php\"\nscript = \"b.php\"\ncheck_script = false\n";
+        let listener = "[listeners.b]\nbind = \"127.0.0.1:1\"\napp = \"b\"\n";
+        let text = format!("{}{app}{addition}\n{listener}", &BASE[1..]);
+        let expected = expected.replacen("12", "14", 1);
+        check(&text, &[&expected]);
+    }
+}
+
+#[test]
+fn a_limit_that_the_length_field_cannot_announce_is_refused_only_when_written() {
+    let narrow = format!("{BASE}framing = {{ length_bytes = 2, length_counts = \"frame\" }}\n");
+    assert!(parse(&narrow).is_ok());
+    let written = narrow.replace("[listeners", "max_frame_bytes = \"64 KiB\"\n[listeners");
+    let rule = "the length field of listener \"raw\" has 2 bytes and can announce at most 65533 B";
+    check(&written, &[&format!("8: apps.chat.max_frame_bytes = \"64 KiB\": {rule}")]);
+}
+
+#[test]
+fn paths_begin_at_the_folder_of_the_file_and_are_tidy() {
+    for (script, root, expected) in [
+        ("./a.php", "", ("/etc/longwire/a.php", "/etc/longwire", "/a.php", "/a.php")),
+        ("../app/./a.php", "", ("/etc/app/a.php", "/etc/app", "/a.php", "/a.php")),
+        ("../app/sub/a b.php", "../app", ("/etc/app/sub/a b.php", "/etc/app", "/sub/a b.php", "/sub/a%20b.php")),
+        ("/srv/a.php", "/", ("/srv/a.php", "/", "/srv/a.php", "/srv/a.php")),
+    ] {
+        let root = if root.is_empty() { String::new() } else { format!("document_root = \"{root}\"\n") };
+        let text = BASE.replace("/srv/chat.php", script).replace("[listeners", &format!("{root}[listeners"));
+        let app = parse(&text).unwrap().0.apps[0].clone();
+        let found = (app.script.to_str().unwrap(), app.document_root.to_str().unwrap(), &*app.script_name, &*app.uri);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_text_or_far_too_large_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (prepare, part) in [
+        ((&|file: &File| file.set_len(MAX_FILE_BYTES + 1)) as &dyn Fn(&File) -> std::io::Result<()>, "is larger than"),
+        (&|mut file: &File| file.set_len(0).and_then(|()| std::io::Write::write_all(&mut file, b"\xff")), "UTF-8"),
+    ] {
+        prepare(file.as_file()).unwrap();
+        let error = Config::load(file.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_script_is_an_error_only_where_php_surely_sees_our_files() {
+    for (backend, refused, warnings) in
+        [("unix:/run/php.sock", true, 0), ("127.0.0.1:9000", false, 1), ("192.0.2.1:9000", false, 0)]
+    {
+        let text = BASE.replace("check_script = false\n", "").replace("127.0.0.1:9000", backend);
+        match parse(&text) {
+            Ok((_, found)) => assert_eq!((false, warnings), (refused, found.len()), "{backend}"),
+            Err(errors) => assert!(refused && errors.to_string().contains("No such file"), "{backend}: {errors}"),
+        }
+    }
+}
+
+#[test]
+fn what_nothing_leads_to_is_a_warning() {
+    let text = format!(
+        "{BASE}[apps.old]\nupstream = \"old\"\nscript = \"/old.php\"\ncheck_script = false\n[upstreams.old]\nspawn = {{}}\n"
+    );
+    let (_, warnings) = parse(&text).unwrap();
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["/etc/longwire/longwire.toml:11: apps.old: no listener leads to \"old\""]);
+}
+
+#[test]
+fn secrets_are_in_no_message_and_no_debug_text() {
+    let secret = std::env::var("PATH").unwrap();
+    let text = BASE.replace("[listeners", "params = { KEY = \"env:PATH\", key-2 = \"env:PATH\" }\n[listeners");
+    let errors = parse(&text).unwrap_err().to_string();
+    assert!(errors.contains("key-2") && !errors.contains(&secret), "{errors}");
+    let (config, _) = parse(&text.replace("key-2", "KEY_2")).unwrap();
+    assert_eq!(config.apps[0].params[1].1.reveal(), secret);
+    assert!(!format!("{config:?}").contains(&secret));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_damaged_file_is_never_a_panic(at in 0_usize..BASE.len(), with in "\\PC{0,3}", cut in 0_usize..20) {
+        let end = (at + cut).min(BASE.len());
+        let text = format!("{}{with}{}", &BASE[..at], &BASE[end..]);
+        let _ = parse(&text);
+    }
+}

@@ -1,0 +1,113 @@
+//! Upstreams, from what was written to what runs.
+
+use std::path::Path;
+
+use super::compound::WrittenBackend;
+use super::model::{self, Backend};
+use super::problem::Report;
+use super::resolve::{Resolved, cores, resolve_address};
+use super::schema::Named;
+use super::written;
+
+/// php-fpm's stock pool has `pm.max_children = 5`; one is left for others.
+const DEFAULT_CONNECTIONS: usize = 4;
+/// Fewer workers than this and one slow script is felt by everybody.
+const LEAST_WORKERS: usize = 4;
+
+/// The upstreams in the order written; `None` for each that has errors in `report`.
+pub(super) fn resolve_all(
+    written: &Named<written::Upstream>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Resolved<model::Upstream> {
+    written.0.iter().map(|(name, upstream)| (name.clone(), resolve(name, upstream, base, report))).collect()
+}
+
+fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut Report<'_>) -> Option<model::Upstream> {
+    let spawn = upstream.spawn.0.as_ref().map(|spawn| resolve_spawn(spawn, base));
+    let backends = match (&upstream.backends, &spawn) {
+        (Some(_), Some(_)) => {
+            report.error(&upstream.place, "backends and spawn exclude each other");
+            return None;
+        }
+        (None, None) => {
+            let missing = upstream.place.missing("backends");
+            if report.has_error_at(&missing.key) {
+                return None;
+            }
+            let example = "for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a table spawn";
+            report.error(&missing, format!("missing, {example}"));
+            return None;
+        }
+        (Some(entry), None) => resolve_backends(&entry.value.0, base, report),
+        (None, Some(_)) => Some(Vec::new()),
+    };
+    let max_connections = resolve_connections(upstream, spawn.as_ref(), report);
+    check_timeouts(upstream, report);
+    Some(model::Upstream {
+        name: name.to_owned(),
+        backends: backends?,
+        spawn,
+        max_connections,
+        linger: upstream.linger.value.0,
+        connect_timeout: upstream.connect_timeout.value.0,
+        response_timeout: upstream.response_timeout.value.0,
+        request_timeout: upstream.request_timeout.value.0,
+        queue_length: upstream.queue_length.value.0 as usize,
+        queue_timeout: upstream.queue_timeout.value.0,
+        connect_queue_length: upstream.connect_queue_length.value.0 as usize,
+        connect_share_percent: upstream.connect_share_percent.value.0 as u8,
+        abort_grace: upstream.abort_grace.value.0,
+        eject_after: upstream.eject_after.value.0 as u32,
+        eject_time: upstream.eject_time.value.0,
+    })
+}
+
+fn resolve_spawn(spawn: &written::Spawn, base: &Path) -> model::Spawn {
+    // A bare name is looked for in PATH; anything with a slash is a path.
+    let binary = spawn.binary.as_ref().map(|entry| {
+        let is_path = entry.value.contains('/');
+        if is_path { base.join(&entry.value) } else { entry.value.clone().into() }
+    });
+    let workers = spawn.workers.as_ref().map_or((cores() * 2).max(LEAST_WORKERS), |entry| entry.value.0 as usize);
+    model::Spawn { binary, workers, recheck_files: spawn.recheck_files.value, ini: spawn.ini.value.0.clone() }
+}
+
+fn resolve_backends(written: &[WrittenBackend], base: &Path, report: &mut Report<'_>) -> Option<Vec<Backend>> {
+    let mut backends: Vec<Backend> = Vec::new();
+    let mut complete = true;
+    for WrittenBackend { address, weight, place } in written {
+        match resolve_address(address, Some(place), base, report) {
+            Some(address) if backends.iter().any(|backend| backend.address == address) => {
+                report.error(place, "is in the list twice, give it a weight instead");
+            }
+            Some(model::Bind::Tcp(address)) if address.port() == 0 => {
+                report.error(place, "a backend cannot have port 0");
+            }
+            Some(address) => backends.push(Backend { address, weight: *weight }),
+            None => complete = false,
+        }
+    }
+    complete.then_some(backends)
+}
+
+fn resolve_connections(upstream: &written::Upstream, spawn: Option<&model::Spawn>, report: &mut Report<'_>) -> usize {
+    let Some(entry) = &upstream.max_connections else {
+        return spawn.map_or(DEFAULT_CONNECTIONS, |spawn| spawn.workers);
+    };
+    let connections = entry.value.0 as usize;
+    if let (Some(place), Some(spawn)) = (&entry.place, spawn)
+        && connections > spawn.workers
+    {
+        // Each kept connection pins a worker, and the request on the one too many waits without an error.
+        report.error(place, format!("must be at most the {} workers of spawn", spawn.workers));
+    }
+    connections
+}
+
+fn check_timeouts(upstream: &written::Upstream, report: &mut Report<'_>) {
+    let (response, request) = (&upstream.response_timeout, &upstream.request_timeout);
+    if let Some(place) = response.place.as_ref().filter(|_| response.value.0 > request.value.0) {
+        report.warn(place, "has no effect above request_timeout");
+    }
+}

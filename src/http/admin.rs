@@ -1,0 +1,68 @@
+//! The admin listener: `/metrics`, `/live`, `/ready`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::{Body, is_read, plain};
+use crate::listener::Listening;
+use crate::metrics::Metrics;
+
+/// For a scraper's whole request; nobody types here.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What OpenMetrics text is announced as.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a node lacks to be ready; empty when it is.
+pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Serves until the future is dropped. `/live` answers as long as the process does; `/ready` says what is missing.
+pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness: Readiness) {
+    let tasks = TaskTracker::new();
+    loop {
+        let (transport, peer) = listening.next().await;
+        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = answer(&request, &metrics, &readiness);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(transport), service);
+        tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%peer, %error, "admin connection ended");
+            }
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Body> {
+    if !is_read(request.method()) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here");
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut response = Response::new(Full::new(Bytes::from(metrics.encode())));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
+            response
+        }
+        "/live" => plain(StatusCode::OK, "live"),
+        "/ready" => match readiness() {
+            missing if missing.is_empty() => plain(StatusCode::OK, "ready"),
+            missing => plain(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n")),
+        },
+        _ => plain(StatusCode::NOT_FOUND, "here are /metrics, /live and /ready"),
+    }
+}

@@ -1,0 +1,226 @@
+//! HTTP listeners: hyper reads requests, paths lead to apps, WebSocket handshakes lead to sessions.
+//!
+//! The direction rule counts this module and `listener` as one step: the accept loop hands connections over here, and
+//! refusals are counted there.
+
+mod admin;
+mod websocket;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::debug;
+
+use crate::config::model::Limits;
+use crate::listener::refuse;
+use crate::proto::close::CloseReason;
+use crate::session::{Endpoint, Hub};
+use crate::transport::{Peer, Transport};
+
+pub use admin::{Readiness, serve_admin};
+
+/// Headers of one request; browsers send about fifteen.
+const MAX_HEADERS: usize = 100;
+
+type Body = Full<Bytes>;
+
+/// What an HTTP listener serves.
+pub struct Site {
+    hub: Arc<Hub>,
+    listener: String,
+    routes: Vec<(Pattern, Arc<Endpoint>)>,
+    pages: Vec<Page>,
+    handshake_timeout: Duration,
+    max_header_bytes: usize,
+    places: Arc<Semaphore>,
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The path, exactly.
+    pub path: &'static str,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// What is sent.
+    pub body: Bytes,
+}
+
+/// A path of a route: exact, or everything below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    path: String,
+    is_prefix: bool,
+}
+
+impl Pattern {
+    fn new(written: &str) -> Self {
+        match written.strip_suffix("/*") {
+            Some(path) => Self { path: path.to_owned(), is_prefix: true },
+            None => Self { path: written.to_owned(), is_prefix: false },
+        }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match path.strip_prefix(&self.path) {
+            Some("") => true,
+            Some(rest) => self.is_prefix && rest.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+impl Site {
+    /// Routes are tried in their order.
+    pub fn new(
+        hub: Arc<Hub>,
+        listener: &str,
+        routes: Vec<(String, Arc<Endpoint>)>,
+        pages: Vec<Page>,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            hub,
+            listener: listener.to_owned(),
+            routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
+            pages,
+            handshake_timeout: limits.handshake_timeout,
+            max_header_bytes: limits.max_header_bytes,
+            places: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// A place among the connections that are not sessions yet.
+    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+        self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn endpoint(&self, path: &str) -> Option<&Arc<Endpoint>> {
+        self.routes.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, endpoint)| endpoint)
+    }
+}
+
+/// Serves one HTTP connection until it ends or becomes a session.
+pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer, place: OwnedSemaphorePermit) {
+    let gauge = site.hub.metrics.handshakes.clone();
+    gauge.inc();
+    let local = transport.local();
+    let service = {
+        let site = site.clone();
+        service_fn(move |request| {
+            let site = site.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(&site, request, peer, local).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(site.handshake_timeout)
+        // hyper wants room for 8 KB at least; a head above this is answered with 431.
+        .max_buf_size(site.max_header_bytes.max(8192))
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(transport), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = site.hub.draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    gauge.dec();
+    drop(place);
+    if let Err(error) = result {
+        let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
+        // A connection that never said anything, or ended between two requests, did nothing wrong.
+        if error.is_timeout() || error.is_parse() {
+            refuse(&site.hub, &site.listener, peer, reason);
+        }
+        debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local: Peer) -> Response<Body> {
+    let path = request.uri().path();
+    if let Some(endpoint) = site.endpoint(path) {
+        return websocket::upgrade(site, endpoint.clone(), request, peer, local).await;
+    }
+    match site.pages.iter().find(|page| page.path == path) {
+        Some(page) if is_read(request.method()) => page_response(page),
+        Some(_) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+        None => plain(StatusCode::NOT_FOUND, "nothing here"),
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+fn page_response(page: &Page) -> Response<Body> {
+    let mut response = Response::new(Full::new(page.body.clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    response
+}
+
+/// A short answer in plain text.
+fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(text.into() + "\n")));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// The host in `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn host_only(authority: &str) -> &str {
+    if authority.parse::<IpAddr>().is_ok() {
+        return authority;
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        let cases = [
+            ("/ws", "/ws", true),
+            ("/ws", "/ws/", false),
+            ("/ws", "/wsx", false),
+            ("/live/*", "/live", true),
+            ("/live/*", "/live/room/7", true),
+            ("/live/*", "/lively", false),
+            ("/*", "/anything", true),
+        ];
+        for (pattern, path, expected) in cases {
+            assert_eq!(Pattern::new(pattern).matches(path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_what_stands_before_the_port() {
+        let cases = [
+            ("shop.example", "shop.example"),
+            ("shop.example:8080", "shop.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ];
+        for (authority, host) in cases {
+            assert_eq!(host_only(authority), host);
+        }
+    }
+}

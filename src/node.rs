@@ -1,0 +1,336 @@
+//! A node: everything that runs in one process, from its configuration to its last close event.
+//!
+//! ```text
+//!   start ----> Running --first signal: drain--> Draining --all sessions ended, or drain_timeout--> stopped
+//!     |                                              |
+//!     | a port is taken, no php-fpm                  | second signal
+//!     v                                              v
+//!   nothing was started                            stopped at once
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
+use crate::http::{Page, Site, serve_admin};
+use crate::listener::{BindError, Listening, Service, accept_loop};
+use crate::metrics::Metrics;
+use crate::outbox::Close;
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::PairTooLong;
+use crate::proto::framing::Framing;
+use crate::proto::id::SessionIds;
+use crate::router::Registry;
+use crate::session::wheel::Wheel;
+use crate::session::{Admission, Answer, Endpoint, Hub};
+use crate::upstream::Upstream;
+use crate::upstream::supervisor::{SpawnError, Supervisor};
+
+/// Descriptors that are not sessions: listeners, connections to php-fpm, logs, epoll.
+const SPARE_DESCRIPTORS: usize = 256;
+/// How long requests that still run are waited for when the sessions have ended.
+const UPSTREAM_GRACE: Duration = Duration::from_secs(2);
+
+/// What a node is given beside its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Fixed pages on every HTTP listener.
+    pub pages: Vec<Page>,
+}
+
+/// Why a node did not start. Nothing of it runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address is not to be had.
+    Bind(BindError),
+    /// The embedded php-fpm does not run.
+    Spawn {
+        /// Of which upstream.
+        upstream: String,
+        /// What is wrong.
+        error: SpawnError,
+    },
+    /// An app's params are too long for FastCGI.
+    Params {
+        /// Which app.
+        app: String,
+        /// What is wrong.
+        error: PairTooLong,
+    },
+    /// The operating system gave no random bytes.
+    Random(getrandom::Error),
+    /// The operating system gave no threads, or no signals.
+    Runtime(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(error) => error.fmt(f),
+            StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
+            StartError::Params { app, error } => write!(f, "app {app}: {error}"),
+            StartError::Random(error) => write!(f, "no key for session ids: {error}"),
+            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        StartError::Bind(error)
+    }
+}
+
+/// A node that runs. Dropping it stops everything at once; [`Running::drain`] stops it well.
+pub struct Running {
+    hub: Arc<Hub>,
+    upstreams: HashMap<String, Arc<Upstream<Answer>>>,
+    supervisors: Vec<Supervisor>,
+    accepting: JoinSet<()>,
+    housekeeping: JoinSet<()>,
+    listeners: Vec<(String, Bind)>,
+    admin: Option<Bind>,
+    drain_timeout: Duration,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Sessions and close events that were given up at `drain_timeout`.
+    pub given_up: usize,
+}
+
+impl Running {
+    /// Starts everything that `config` names, or nothing.
+    pub async fn start(config: &Config, extras: &Extras) -> Result<Self, StartError> {
+        // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
+        let hub = Arc::new(hub(config)?);
+        let mut upstream_configs = config.upstreams.clone();
+        let mut supervisors = Vec::new();
+        let bound = bind_all(config)?;
+        for upstream in &mut upstream_configs {
+            if let Some(spawn) = &upstream.spawn {
+                let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
+                    .await
+                    .map_err(|error| StartError::Spawn { upstream: upstream.name.clone(), error })?;
+                supervisors.push(supervisor);
+                upstream.backends = vec![model::Backend { address, weight: 1 }];
+            }
+        }
+        let upstreams: HashMap<_, _> = upstream_configs
+            .into_iter()
+            .map(|upstream| {
+                let handles = hub.metrics.upstream.of(&upstream.name);
+                (upstream.name.clone(), Arc::new(Upstream::start(upstream, handles)))
+            })
+            .collect();
+        let mut running = Self {
+            hub: hub.clone(),
+            upstreams,
+            supervisors,
+            accepting: JoinSet::new(),
+            housekeeping: JoinSet::new(),
+            listeners: Vec::new(),
+            admin: None,
+            drain_timeout: config.limits.drain_timeout,
+        };
+        running.housekeeping.spawn(hub.wheel.clone().turn());
+        let mut services = Vec::new();
+        for (listener, listening) in config.listeners.iter().zip(bound.listeners) {
+            let service = running.service(config, listener, extras)?;
+            services.push((listener, listening, service));
+        }
+        if let Some(listening) = bound.admin {
+            info!(listener = "admin", bind = %listening.local(), "listening");
+            running.admin = Some(listening.local().clone());
+            running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
+        }
+        for (listener, listening, service) in services {
+            running.listeners.push((listener.name.clone(), listening.local().clone()));
+            info!(listener = %listener.name, bind = %listening.local(), "listening");
+            running.accepting.spawn(accept_loop(hub.clone(), listener.name.clone(), listening, listener.tcp, service));
+        }
+        running.warn_of_silent_backends();
+        info!(node = %hub.node_name, "started");
+        Ok(running)
+    }
+
+    /// Where a listener listens, with the port that the kernel chose for port 0.
+    pub fn address(&self, listener: &str) -> Option<&Bind> {
+        self.listeners.iter().find(|(name, _)| name == listener).map(|(_, bind)| bind)
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin_address(&self) -> Option<&Bind> {
+        self.admin.as_ref()
+    }
+
+    /// What the sessions of this node share.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// How an upstream stands.
+    pub fn upstream(&self, name: &str) -> Option<crate::upstream::Snapshot> {
+        self.upstreams.get(name).map(|upstream| upstream.snapshot())
+    }
+
+    /// Stops accepting, lets every session finish what it has in flight, says goodbye to its client and delivers its close
+    /// event; gives up at `drain_timeout`, or as soon as `hurry` is ready.
+    pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Drained {
+        info!(sessions = self.hub.registry.len(), "draining");
+        self.hub.draining.cancel();
+        while self.accepting.join_next().await.is_some() {}
+        self.hub.registry.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
+        self.hub.tasks.close();
+        tokio::select! {
+            () = self.hub.tasks.wait() => {}
+            () = tokio::time::sleep(self.drain_timeout) => warn!("drain_timeout is over"),
+            () = hurry => warn!("drain was cut short"),
+        }
+        let given_up = self.hub.tasks.len();
+        if given_up > 0 {
+            error!(sessions = given_up, "sessions were given up: their close events are lost");
+        }
+        for upstream in self.upstreams.values() {
+            let _ = tokio::time::timeout(UPSTREAM_GRACE, upstream.shutdown()).await;
+        }
+        for supervisor in self.supervisors {
+            supervisor.stop().await;
+        }
+        info!(given_up, "stopped");
+        Drained { given_up }
+    }
+
+    fn service(&self, config: &Config, listener: &model::Listener, extras: &Extras) -> Result<Service, StartError> {
+        let endpoint = |app: &Arc<model::App>, framing: Framing, websocket: Option<model::WebSocket>| {
+            let upstream = self.upstreams[&app.upstream].clone();
+            Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, websocket)
+                .map(Arc::new)
+                .map_err(|error| StartError::Params { app: app.name.clone(), error })
+        };
+        match &listener.protocol {
+            Protocol::Stream { framing, app } => {
+                let framing = match framing {
+                    StreamFraming::Length(length) => Framing::Length(*length),
+                    StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
+                    StreamFraming::Raw => Framing::Raw,
+                };
+                Ok(Service::Stream(endpoint(app, framing, None)?))
+            }
+            Protocol::Http(Http { routes, websocket }) => {
+                let routes = routes
+                    .iter()
+                    .map(|route| {
+                        // What is negotiated replaces the deflate of each session's own framing.
+                        let framing = Framing::WebSocket { deflate: None };
+                        Ok((route.path.clone(), endpoint(&route.app, framing, Some(websocket.clone()))?))
+                    })
+                    .collect::<Result<_, StartError>>()?;
+                let site = Site::new(self.hub.clone(), &listener.name, routes, extras.pages.clone(), &config.limits);
+                Ok(Service::Http(Arc::new(site)))
+            }
+        }
+    }
+
+    /// Not ready: a node that drains, and an upstream none of whose backends answers.
+    fn readiness(&self) -> crate::http::Readiness {
+        let hub = self.hub.clone();
+        let upstreams = self.upstreams.clone();
+        Arc::new(move || {
+            let mut missing = Vec::new();
+            if hub.is_draining() {
+                missing.push("the node is draining".to_owned());
+            }
+            for (name, upstream) in &upstreams {
+                if upstream.snapshot().backends.iter().all(|backend| !backend.up) {
+                    missing.push(format!("upstream {name}: no backend answers"));
+                }
+            }
+            missing.sort();
+            missing
+        })
+    }
+
+    /// php-fpm may come later, so this is a warning; it must not delay the start either.
+    fn warn_of_silent_backends(&mut self) {
+        for (name, upstream) in self.upstreams.clone() {
+            self.housekeeping.spawn(async move {
+                for (backend, error) in upstream.probe().await {
+                    warn!(upstream = %name, %backend, %error, "backend does not answer");
+                }
+            });
+        }
+    }
+}
+
+struct Bound {
+    listeners: Vec<Listening>,
+    admin: Option<Listening>,
+}
+
+fn bind_all(config: &Config) -> Result<Bound, BindError> {
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|listener| Listening::bind(&listener.bind, listener.backlog))
+        .collect::<Result<_, _>>()?;
+    let admin = config.admin.as_ref().map(|bind| Listening::bind(bind, 16)).transpose()?;
+    Ok(Bound { listeners, admin })
+}
+
+fn hub(config: &Config) -> Result<Hub, StartError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(StartError::Random)?;
+    // Seconds make an epoch: no two runs of a node share one, except after three days on the same second.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = (since_1970.as_secs() % u64::from(crate::proto::id::SessionId::EPOCHS)) as u32;
+    let limits = &config.limits;
+    Ok(Hub {
+        node_name: config.node.name.clone(),
+        ids: SessionIds::new(config.node.number, epoch, key),
+        registry: Registry::default(),
+        wheel: Arc::new(Wheel::default()),
+        metrics: Arc::new(Metrics::default()),
+        tasks: TaskTracker::new(),
+        admission: Arc::new(Admission::new(max_sessions(limits), limits.max_sessions_per_address)),
+        draining: CancellationToken::new(),
+    })
+}
+
+/// As many sessions as were asked for, if the process may have that many descriptors; raises its limit as far as it may.
+fn max_sessions(limits: &model::Limits) -> usize {
+    let wanted = limits.max_sessions + SPARE_DESCRIPTORS;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a struct of the right type that lives through them.
+    let descriptors = unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return limits.max_sessions;
+        }
+        if (limit.rlim_cur as usize) < wanted {
+            limit.rlim_cur = limit.rlim_max.min(wanted as libc::rlim_t);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        }
+        limit.rlim_cur as usize
+    };
+    if descriptors >= wanted {
+        return limits.max_sessions;
+    }
+    let possible = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1);
+    warn!(
+        max_sessions = limits.max_sessions,
+        descriptors, possible, "the limit on open files (ulimit -n, LimitNOFILE) allows fewer sessions"
+    );
+    possible
+}

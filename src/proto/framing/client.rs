@@ -1,0 +1,60 @@
+//! The other side: what a client sends, for `longwire connect` and for tests.
+//!
+//! A client receives with [`super::Decoder::new_client`].
+
+use bytes::Bytes;
+
+use super::header::{self, Opcode};
+use super::{BodyTooLong, FrameKind, Framing, deflate, join};
+
+/// A whole frame, masked if it is a WebSocket's. On a framing that keeps its header the body brings it along.
+pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+    match framing {
+        Framing::WebSocket { .. } => Ok(masked(Opcode::of(kind), true, false, body, mask)),
+        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => framing.encode(kind, body),
+    }
+}
+
+/// The same, compressed if that was negotiated.
+pub fn encode_deflated(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+    match framing.deflate() {
+        Some(settled) => {
+            let body = deflate::deflate_whole(settled, body);
+            Ok(masked(Opcode::of(kind), true, true, &body, mask))
+        }
+        None => encode(framing, kind, body, mask),
+    }
+}
+
+/// One fragment of a WebSocket message.
+pub fn fragment(kind: FrameKind, first: bool, last: bool, body: &[u8], mask: [u8; 4]) -> Bytes {
+    let opcode = if first { Opcode::of(kind) } else { Opcode::Continuation };
+    masked(opcode, last, false, body, mask)
+}
+
+/// A WebSocket ping; at most 125 bytes of payload are sent.
+pub fn ping(payload: &[u8], mask: [u8; 4]) -> Bytes {
+    control(Opcode::Ping, payload, mask)
+}
+
+/// A WebSocket pong; at most 125 bytes of payload are sent.
+pub fn pong(payload: &[u8], mask: [u8; 4]) -> Bytes {
+    control(Opcode::Pong, payload, mask)
+}
+
+/// A WebSocket close frame, under the same rules as [`Framing::close`].
+pub fn close(code: Option<u16>, text: &str, mask: [u8; 4]) -> Bytes {
+    let (payload, len) = header::close_payload(code, text);
+    control(Opcode::Close, &payload[..len], mask)
+}
+
+fn control(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Bytes {
+    masked(opcode, true, false, &payload[..payload.len().min(header::MAX_CONTROL)], mask)
+}
+
+fn masked(opcode: Opcode, fin: bool, compressed: bool, body: &[u8], mask: [u8; 4]) -> Bytes {
+    let head = header::head(opcode, fin, compressed, body.len(), Some(mask));
+    let mut frame = Vec::from(join(&head, body, &[]));
+    header::apply_mask(&mut frame[head.len()..], mask, 0);
+    frame.into()
+}

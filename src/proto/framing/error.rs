@@ -1,0 +1,153 @@
+//! What can be wrong with received frames, and with a reply that a framing cannot carry.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::proto::close::CloseReason;
+
+/// Why a decoder gave up. The text is for the log line; [`FrameError::reason`] is for everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameError {
+    /// The frame, or the fragments of a message so far, are announced above the limit.
+    TooLarge {
+        /// Bytes announced.
+        size: u64,
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// No delimiter within the limit.
+    Unended {
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// A compressed message holds more than the limit.
+    InflatedTooLarge {
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// A length field that counts the whole frame is smaller than the header.
+    LengthBelowHeader {
+        /// What the field says.
+        length: u64,
+        /// Bytes of the header.
+        header: u64,
+    },
+    /// A reserved bit is set that no negotiated extension gives a meaning (RFC 6455 section 5.2).
+    ReservedBits {
+        /// The first byte of the frame.
+        first: u8,
+    },
+    /// An opcode without a meaning (RFC 6455 section 5.2).
+    ReservedOpcode {
+        /// The opcode.
+        opcode: u8,
+    },
+    /// A client must mask (RFC 6455 section 5.1).
+    Unmasked,
+    /// A server must not mask (RFC 6455 section 5.1).
+    Masked,
+    /// A payload length written in more bytes than it needs, or with its top bit set (RFC 6455 section 5.2).
+    LengthEncoding {
+        /// What the length field says.
+        length: u64,
+    },
+    /// A control frame above 125 bytes (RFC 6455 section 5.5).
+    ControlTooLong,
+    /// A control frame in fragments (RFC 6455 section 5.5).
+    ControlFragmented,
+    /// A continuation frame with nothing to continue (RFC 6455 section 5.4).
+    NothingToContinue,
+    /// A new message before the last fragment of the one before (RFC 6455 section 5.4).
+    MessageInterrupted,
+    /// A close frame with half a code (RFC 6455 section 5.5.1).
+    CloseTooShort,
+    /// A close code that must not be sent (RFC 6455 section 7.4).
+    CloseCode {
+        /// The code.
+        code: u16,
+    },
+    /// Text, or the reason in a close frame, that is not UTF-8 (RFC 6455 section 8.1).
+    NotUtf8,
+    /// A compressed message that is not DEFLATE (RFC 7692 section 7.2.2).
+    NotDeflate,
+}
+
+impl FrameError {
+    /// The row of the table of close reasons.
+    pub const fn reason(&self) -> CloseReason {
+        match self {
+            Self::TooLarge { .. } | Self::Unended { .. } | Self::InflatedTooLarge { .. } => CloseReason::FrameTooLarge,
+            Self::NotUtf8 => CloseReason::BadText,
+            Self::LengthBelowHeader { .. }
+            | Self::ReservedBits { .. }
+            | Self::ReservedOpcode { .. }
+            | Self::Unmasked
+            | Self::Masked
+            | Self::LengthEncoding { .. }
+            | Self::ControlTooLong
+            | Self::ControlFragmented
+            | Self::NothingToContinue
+            | Self::MessageInterrupted
+            | Self::CloseTooShort
+            | Self::CloseCode { .. }
+            | Self::NotDeflate => CloseReason::BadFrame,
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { size, max } => write!(f, "a frame of {size} bytes is above the limit of {max}"),
+            Self::Unended { max } => write!(f, "no delimiter within the limit of {max} bytes"),
+            Self::InflatedTooLarge { max } => write!(f, "a compressed message inflates above the limit of {max} bytes"),
+            Self::LengthBelowHeader { length, header } => {
+                write!(
+                    f,
+                    "the length field counts the whole frame but says {length}, below its header of {header} bytes"
+                )
+            }
+            Self::ReservedBits { first } => write!(f, "reserved bits are set in the first byte {first:#04x}"),
+            Self::ReservedOpcode { opcode } => write!(f, "opcode {opcode:#x} is reserved"),
+            Self::Unmasked => f.write_str("a client frame is not masked"),
+            Self::Masked => f.write_str("a server frame is masked"),
+            Self::LengthEncoding { length } => write!(f, "payload length {length:#x} is not in its shortest form"),
+            Self::ControlTooLong => f.write_str("a control frame has more than 125 bytes"),
+            Self::ControlFragmented => f.write_str("a control frame is fragmented"),
+            Self::NothingToContinue => f.write_str("a continuation frame continues nothing"),
+            Self::MessageInterrupted => f.write_str("a new message began inside a fragmented one"),
+            Self::CloseTooShort => f.write_str("a close frame has half a code"),
+            Self::CloseCode { code } => write!(f, "close code {code} must not be sent"),
+            Self::NotUtf8 => f.write_str("text is not UTF-8"),
+            Self::NotDeflate => f.write_str("a compressed message is not DEFLATE"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+impl From<FrameError> for CloseReason {
+    fn from(error: FrameError) -> Self {
+        error.reason()
+    }
+}
+
+/// A body that the length field cannot express. The peer has done nothing wrong: the handler's reply is too long for
+/// the framing of its listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyTooLong {
+    /// Bytes of the body.
+    pub len: u64,
+    /// Bytes of the length field.
+    pub width: u8,
+}
+
+impl fmt::Display for BodyTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a body of {} bytes does not fit a length field of {} bytes", self.len, self.width)
+    }
+}
+
+impl std::error::Error for BodyTooLong {}

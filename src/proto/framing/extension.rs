@@ -1,0 +1,73 @@
+//! The grammar of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1).
+
+/// One offer, or one accepted extension: a name and its parameters in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Extension<'a> {
+    pub(super) name: &'a str,
+    pub(super) params: Vec<(&'a str, Option<&'a str>)>,
+}
+
+/// Reads a header value; several headers of that name are to be joined with commas first. `None` if it breaks the
+/// grammar.
+pub(super) fn parse(value: &str) -> Option<Vec<Extension<'_>>> {
+    split(value, ',').filter(|one| !one.trim().is_empty()).map(parse_one).collect()
+}
+
+fn parse_one(value: &str) -> Option<Extension<'_>> {
+    let mut parts = split(value, ';');
+    let name = token(parts.next()?)?;
+    let params = parts.map(parse_param).collect::<Option<_>>()?;
+    Some(Extension { name, params })
+}
+
+fn parse_param(value: &str) -> Option<(&str, Option<&str>)> {
+    let Some((name, value)) = value.split_once('=') else { return Some((token(value)?, None)) };
+    let value = value.trim();
+    // A quoted value must be a token once the quotes are off (section 9.1), so there is nothing to unescape.
+    let value = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;
+    Some((token(name)?, Some(token(value)?)))
+}
+
+/// RFC 7230 section 3.2.6.
+fn token(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    (!text.is_empty() && text.bytes().all(is_token)).then_some(text)
+}
+
+/// Splits where no quotes stand around.
+fn split(value: &str, at: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    value.split(move |c| {
+        quoted ^= c == '"';
+        c == at && !quoted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Extensions as `name param param=value` words, parted by commas.
+    fn check(value: &str, expected: Option<&str>) {
+        let words = |one: &Extension<'_>| {
+            let params =
+                one.params.iter().map(|(name, value)| value.map_or(format!(" {name}"), |v| format!(" {name}={v}")));
+            format!("{}{}", one.name, params.collect::<String>())
+        };
+        let found = parse(value).map(|all| all.iter().map(words).collect::<Vec<_>>().join(", "));
+        assert_eq!(found.as_deref(), expected, "{value:?}");
+    }
+
+    #[test]
+    fn extensions_follow_the_grammar_or_nothing_is_read() {
+        check("", Some(""));
+        check(" , ,", Some(""));
+        check("a", Some("a"));
+        check("a, b;x ;\ty=1", Some("a, b x y=1"));
+        check("a; x=\"10\", b", Some("a x=10, b"));
+        for broken in ["a; x=\"1,0\"", "a; x=\"10", "a; x=10\"", "a; x=", "a; =1", "a;", "a b", "a; é", ";"] {
+            check(broken, None);
+        }
+    }
+}

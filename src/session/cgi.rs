@@ -1,0 +1,231 @@
+//! An event as params: what PHP finds in `$_SERVER`.
+//!
+//! In three blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's
+//! (for HTTP the upgrade request: URI and headers) and the event's. Of equal names php-fpm keeps the last, and the blocks
+//! come in that order; a name that a client chooses always begins with `HTTP_`, so it can replace nothing of ours.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, Uri, header};
+
+use crate::config::model::App;
+use crate::outbox::Close;
+use crate::proto::fastcgi::params::{EncodedParams, PairTooLong, Params};
+use crate::proto::framing::FrameKind;
+use crate::proto::id::SessionId;
+use crate::transport::Peer;
+use crate::upstream::Class;
+
+/// What `SERVER_SOFTWARE` says.
+const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
+
+/// The params of everybody who comes in through one listener to one app.
+pub(super) fn endpoint_params(
+    node: &str,
+    listener: &str,
+    app: &App,
+    is_http: bool,
+) -> Result<EncodedParams, PairTooLong> {
+    let mut params = Params::new();
+    let mut put = |name: &str, value: &[u8]| params.push(name.as_bytes(), value);
+    use std::os::unix::ffi::OsStrExt;
+    put("SCRIPT_FILENAME", app.script.as_os_str().as_bytes())?;
+    put("DOCUMENT_ROOT", app.document_root.as_os_str().as_bytes())?;
+    put("SCRIPT_NAME", app.script_name.as_bytes())?;
+    put("REQUEST_METHOD", b"POST")?;
+    put("GATEWAY_INTERFACE", b"CGI/1.1")?;
+    put("SERVER_PROTOCOL", b"HTTP/1.1")?;
+    put("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
+    // php-cgi refuses requests that no web server has redirected (cgi.force_redirect); php-fpm does not mind.
+    put("REDIRECT_STATUS", b"200")?;
+    put("LONGWIRE_NODE", node.as_bytes())?;
+    put("LONGWIRE_LISTENER", listener.as_bytes())?;
+    if !is_http {
+        put("REQUEST_URI", app.uri.as_bytes())?;
+        put("QUERY_STRING", app.uri.split_once('?').map_or("", |(_, query)| query).as_bytes())?;
+    }
+    for (name, value) in &app.params {
+        put(name, value.reveal().as_bytes())?;
+    }
+    Ok(params.finish())
+}
+
+/// The params of an upgrade request: its URI, and its headers as `HTTP_*`.
+///
+/// Names outside `[A-Za-z0-9-]` are dropped (`X_Forwarded_For` would pass for `X-Forwarded-For`), and so is `Proxy`, which
+/// libraries take for a setting (CVE-2016-5385). Headers that came several times are joined as HTTP joins them.
+pub fn http_params(uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, PairTooLong> {
+    let mut params = Params::new();
+    let request_uri = uri.path_and_query().map_or("/", |path| path.as_str());
+    params.push(b"REQUEST_URI", request_uri.as_bytes())?;
+    params.push(b"QUERY_STRING", uri.query().unwrap_or("").as_bytes())?;
+    let mut name = Vec::new();
+    for key in headers.keys() {
+        if !is_plain(key) || key == "proxy" {
+            continue;
+        }
+        name.clear();
+        name.extend_from_slice(b"HTTP_");
+        name.extend(key.as_str().bytes().map(|b| if b == b'-' { b'_' } else { b.to_ascii_uppercase() }));
+        let mut values = headers.get_all(key).iter();
+        let first = values.next().map(|value| value.as_bytes()).unwrap_or_default();
+        let mut joined = std::borrow::Cow::Borrowed(first);
+        for value in values {
+            // RFC 9110 section 5.3, and RFC 6265 section 5.4 for cookies.
+            let joint: &[u8] = if key == header::COOKIE { b"; " } else { b", " };
+            joined.to_mut().extend_from_slice(joint);
+            joined.to_mut().extend_from_slice(value.as_bytes());
+        }
+        params.push(&name, &joined)?;
+    }
+    Ok(params.finish())
+}
+
+fn is_plain(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// What one event's params are made of.
+pub(super) struct EventParams<'a> {
+    /// Whose event.
+    pub id: SessionId,
+    /// What happened.
+    pub class: Class,
+    /// Its number in the session.
+    pub seq: u64,
+    /// Text or binary, for a message.
+    pub kind: FrameKind,
+    /// Bytes of the body: exact, or php-fpm loses its footing on the connection.
+    pub content_length: usize,
+    /// The other end.
+    pub peer: Peer,
+    /// This end.
+    pub local: Peer,
+    /// Why the session ended, for a close event.
+    pub close: Option<&'a Close>,
+}
+
+impl EventParams<'_> {
+    /// The event's own block. `app` gives the prefix, and whether `CONTENT_TYPE` is its own choice.
+    pub(super) fn encode(&self, app: &App) -> EncodedParams {
+        let mut block = Block { params: Params::with_capacity(384), text: String::with_capacity(48) };
+        block.put_prefixed(app, "SESSIONID", self.id.as_str());
+        match self.class {
+            // The ancestor's convention: a message has no EVENT.
+            Class::Connect => block.put_prefixed(app, "EVENT", "1"),
+            Class::Close => block.put_prefixed(app, "EVENT", "2"),
+            Class::Message => {}
+        }
+        block.put("LONGWIRE_EVENT", self.class.label());
+        block.put_number("LONGWIRE_SEQ", self.seq);
+        if self.class == Class::Message {
+            block.put("LONGWIRE_FRAME_TYPE", self.kind.label());
+        }
+        if let Some(close) = self.close {
+            block.put_number("LONGWIRE_CLOSE_CODE", u64::from(close.code()));
+            block.put("LONGWIRE_CLOSE_REASON", close.reason.label());
+        }
+        block.put_number("CONTENT_LENGTH", self.content_length as u64);
+        if !app.params.iter().any(|(name, _)| name == "CONTENT_TYPE") {
+            block.put(
+                "CONTENT_TYPE",
+                match self.kind {
+                    FrameKind::Text => "text/plain; charset=utf-8",
+                    FrameKind::Binary => "application/octet-stream",
+                },
+            );
+        }
+        block.put_address("REMOTE_ADDR", "REMOTE_PORT", self.peer);
+        block.put_address("SERVER_ADDR", "SERVER_PORT", self.local);
+        // Not from the Host header: that is the client's word, and PHP has it as HTTP_HOST.
+        block.put_address("SERVER_NAME", "", self.local);
+        block.params.finish()
+    }
+}
+
+struct Block {
+    params: Params,
+    text: String,
+}
+
+impl Block {
+    fn put(&mut self, name: &str, value: &str) {
+        self.params.push(name.as_bytes(), value.as_bytes()).expect("names and values of ours are far below a record");
+    }
+
+    fn put_prefixed(&mut self, app: &App, name: &str, value: &str) {
+        if app.param_prefix.is_empty() {
+            self.put(name, value);
+        } else {
+            self.put(&format!("{}{name}", app.param_prefix), value);
+        }
+    }
+
+    fn put_number(&mut self, name: &str, value: u64) {
+        self.put_display(name, &value);
+    }
+
+    fn put_display(&mut self, name: &str, value: &dyn std::fmt::Display) {
+        self.text.clear();
+        write!(self.text, "{value}").expect("a String takes everything");
+        self.params
+            .push(name.as_bytes(), self.text.as_bytes())
+            .expect("names and values of ours are far below a record");
+    }
+
+    fn put_address(&mut self, address_name: &str, port_name: &str, peer: Peer) {
+        match peer {
+            Peer::Ip(address) => {
+                self.put_display(address_name, &address.ip().to_canonical());
+                if !port_name.is_empty() {
+                    self.put_number(port_name, u64::from(address.port()));
+                }
+            }
+            Peer::Unix => self.put_display(address_name, &peer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(params: &EncodedParams) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        params.pairs().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn headers_of_a_client_stay_below_http_and_hostile_ones_are_dropped() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("Host", "shop.example"),
+            ("Cookie", "a=1"),
+            ("Cookie", "b=2"),
+            ("Accept-Language", "de"),
+            ("Accept-Language", "en"),
+            ("Proxy", "http://evil.example"),
+            ("X_Forwarded_For", "10.0.0.1"),
+            ("Script.Filename", "/etc/passwd"),
+            ("SESSIONID", "forged"),
+            ("Content-Length", "7"),
+        ] {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let uri = "/ws/room?id=7&x=%20".parse().unwrap();
+        let found = pairs(&http_params(&uri, &headers).unwrap());
+        let expected = [
+            ("REQUEST_URI", "/ws/room?id=7&x=%20"),
+            ("QUERY_STRING", "id=7&x=%20"),
+            ("HTTP_HOST", "shop.example"),
+            ("HTTP_COOKIE", "a=1; b=2"),
+            ("HTTP_ACCEPT_LANGUAGE", "de, en"),
+            ("HTTP_SESSIONID", "forged"),
+            ("HTTP_CONTENT_LENGTH", "7"),
+        ];
+        for (name, value) in expected {
+            assert!(found.contains(&(name.into(), value.into())), "{name}={value} is not in {found:?}");
+        }
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+    }
+}

@@ -1,0 +1,263 @@
+//! What all sessions of a node share, and what all sessions that come in through one door share.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::State;
+use super::answer::{Answer, CloseAnswer, EventInfo};
+use super::cgi::{self, EventParams};
+use super::wheel::Wheel;
+use crate::config::model::{App, WebSocket};
+use crate::metrics::Metrics;
+use crate::outbox::Close;
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::{EncodedParams, PairTooLong};
+use crate::proto::framing::{FrameKind, Framing};
+use crate::proto::id::SessionIds;
+use crate::router::Registry;
+use crate::transport::Peer;
+use crate::upstream::{Class, Request, Upstream};
+
+/// What all sessions of a node share.
+pub struct Hub {
+    /// `LONGWIRE_NODE`.
+    pub node_name: String,
+    /// Where session ids come from.
+    pub ids: SessionIds,
+    /// Which sessions are here.
+    pub registry: Registry,
+    /// The clock of sessions.
+    pub wheel: Arc<Wheel>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Every session's task: it ends when the session's close event is delivered.
+    pub tasks: TaskTracker,
+    /// How many sessions there may be.
+    pub admission: Arc<Admission>,
+    /// Cancelled when the node begins to stop.
+    pub draining: CancellationToken,
+}
+
+impl Hub {
+    /// The node has begun to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+}
+
+/// One listener's entrance to one app.
+pub struct Endpoint {
+    /// The node's.
+    pub hub: Arc<Hub>,
+    /// `LONGWIRE_LISTENER`.
+    pub listener: String,
+    /// Who handles the events.
+    pub app: Arc<App>,
+    /// Where.
+    pub upstream: Arc<Upstream<Answer>>,
+    /// How bytes become frames.
+    pub framing: Framing,
+    /// Pings, deflate and the close handshake; none on streams.
+    pub websocket: Option<WebSocket>,
+    /// The constant params.
+    pub params: EncodedParams,
+}
+
+impl Endpoint {
+    /// An entrance; the error says that an operator's param is too long.
+    pub fn new(
+        hub: Arc<Hub>,
+        listener: &str,
+        app: Arc<App>,
+        upstream: Arc<Upstream<Answer>>,
+        framing: Framing,
+        websocket: Option<WebSocket>,
+    ) -> Result<Self, PairTooLong> {
+        let params = cgi::endpoint_params(&hub.node_name, listener, &app, websocket.is_some())?;
+        Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params })
+    }
+
+    /// The kind of replies to events that are not frames.
+    pub(super) fn default_kind(&self) -> FrameKind {
+        match self.framing {
+            Framing::WebSocket { .. } | Framing::Delimiter(_) => FrameKind::Text,
+            Framing::Length(_) | Framing::Raw => FrameKind::Binary,
+        }
+    }
+
+    /// Hands an event of a session to PHP.
+    pub(super) fn submit(&self, state: &State, event: Event<'_>, responder: Answer) {
+        let own = EventParams {
+            id: state.id,
+            class: event.class,
+            seq: event.seq,
+            kind: event.kind,
+            content_length: event.body.len(),
+            peer: state.peer,
+            local: state.local,
+            close: event.close,
+        };
+        self.upstream.submit(Request {
+            class: event.class,
+            params: [self.params.clone(), state.http_params.clone(), own.encode(&self.app)],
+            body: event.body,
+            // The idempotency key lets PHP tell a close event that it has seen already.
+            idempotent: self.app.idempotent || event.class == Class::Close,
+            responder,
+        });
+    }
+
+    /// The close event, on its way to PHP, if the app wants it and PHP knows of the session. The future ends when it is
+    /// delivered.
+    pub(super) fn close_event(
+        self: &Arc<Self>,
+        state: &mut State,
+        close: &Close,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if !self.app.events.close || !std::mem::take(&mut state.close_owed) {
+            return None;
+        }
+        let event = Event {
+            class: Class::Close,
+            seq: state.next_seq,
+            kind: FrameKind::Binary,
+            body: Bytes::new(),
+            close: Some(close),
+        };
+        state.next_seq += 1;
+        let info = EventInfo::new(self.clone(), state.id, &event);
+        let (answer, delivered) = CloseAnswer::new(info);
+        self.submit(state, event, Answer::Close(Box::new(answer)));
+        // An error means that the upstream ended without telling; it has logged why.
+        Some(async move { delivered.await.unwrap_or_default() })
+    }
+}
+
+/// One event of a session.
+pub(super) struct Event<'a> {
+    pub(super) class: Class,
+    pub(super) seq: u64,
+    pub(super) kind: FrameKind,
+    pub(super) body: Bytes,
+    /// For a close event: why.
+    pub(super) close: Option<&'a Close>,
+}
+
+/// Counts sessions against the bounds of the node.
+///
+/// A session counts until its close event is delivered, so the queue of close events, which is never shed, is bounded by
+/// `max_sessions` too. It counts for its address until its connection ends.
+pub struct Admission {
+    max_sessions: usize,
+    max_per_address: usize,
+    sessions: AtomicUsize,
+    /// Only kept when there is a bound for an address.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Admission {
+    /// Bounds on sessions; `max_per_address` of 0 is none.
+    pub fn new(max_sessions: usize, max_per_address: usize) -> Self {
+        Self { max_sessions, max_per_address, sessions: AtomicUsize::new(0), addresses: Mutex::default() }
+    }
+
+    /// One session more, or the reason why not.
+    pub fn admit(self: &Arc<Self>, peer: Peer) -> Result<Permit, CloseReason> {
+        let address = peer.address().filter(|_| self.max_per_address > 0);
+        let counted = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
+            (sessions < self.max_sessions).then_some(sessions + 1)
+        });
+        if counted.is_err() {
+            return Err(CloseReason::TooManySessions);
+        }
+        let mut permit = Permit { admission: self.clone(), address: None };
+        if let Some(address) = address {
+            let mut addresses = self.addresses();
+            let count = addresses.entry(address).or_default();
+            if *count >= self.max_per_address {
+                return Err(CloseReason::TooManySessions);
+            }
+            *count += 1;
+            permit.address = Some(address);
+        }
+        Ok(permit)
+    }
+
+    /// Sessions that count now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Acquire)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses.lock().expect("nothing panics while addresses are locked")
+    }
+}
+
+/// A session's place; given back when dropped.
+pub struct Permit {
+    admission: Arc<Admission>,
+    address: Option<IpAddr>,
+}
+
+impl Permit {
+    /// The connection has ended: the address may come again, though the close event is still owed.
+    pub fn release_address(&mut self) {
+        if let Some(address) = self.address.take() {
+            let mut addresses = self.admission.addresses();
+            if let Some(count) = addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.release_address();
+        self.admission.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(host: u8, port: u16) -> Peer {
+        Peer::Ip(([127, 0, 0, host], port).into())
+    }
+
+    #[test]
+    fn a_node_and_an_address_have_their_bounds() {
+        let admission = Arc::new(Admission::new(3, 2));
+        let mut first = admission.admit(peer(1, 1)).unwrap();
+        let second = admission.admit(peer(1, 2)).unwrap();
+        assert_eq!(admission.admit(peer(1, 3)).err(), Some(CloseReason::TooManySessions));
+        assert_eq!(admission.sessions(), 2);
+        let third = admission.admit(peer(2, 1)).unwrap();
+        assert_eq!(admission.admit(peer(3, 1)).err(), Some(CloseReason::TooManySessions));
+        first.release_address();
+        drop(third);
+        let fourth = admission.admit(peer(1, 4)).unwrap();
+        drop((first, second, fourth));
+        assert_eq!(admission.sessions(), 0);
+        assert!(admission.addresses().is_empty());
+    }
+
+    #[test]
+    fn mapped_addresses_count_as_what_they_map() {
+        let admission = Arc::new(Admission::new(9, 1));
+        let _held = admission.admit(peer(1, 1)).unwrap();
+        let mapped = Peer::Ip("[::ffff:127.0.0.1]:9".parse().unwrap());
+        assert!(admission.admit(mapped).is_err());
+        assert!(admission.admit(Peer::Unix).is_ok());
+    }
+}

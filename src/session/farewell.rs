@@ -1,0 +1,44 @@
+//! The end of a session on the wire, for a client that is still there.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use super::SCRATCH;
+use crate::config::model::WebSocket;
+use crate::outbox::{Close, Outbox};
+use crate::proto::close::CloseReason;
+
+/// How long a stream client may take to end its side after we have ended ours. WebSocket has `close_timeout`.
+const STREAM_FAREWELL: Duration = Duration::from_secs(2);
+
+/// Sends what waits and the close frame, then FIN, and takes what the client still sends until it ends too.
+///
+/// A socket closed with unread bytes in it is reset by the kernel, and a reset destroys what the client has not read yet: the
+/// last reply, or the close frame that says why. Hence the patience, which `close_timeout` bounds.
+pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSocket>) {
+    let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
+    let client_began = close.reason == CloseReason::ClientClosed;
+    if let Some(frame) = outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }) {
+        outbox.queue_control(frame);
+    }
+    let wire = async {
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
+        outbox.transport().shutdown_write();
+        if !(client_began && websocket.is_none()) {
+            poll_fn(|cx| poll_discard(outbox, cx)).await;
+        }
+    };
+    // When time is up the socket is simply closed.
+    let _ = tokio::time::timeout(patience, wire).await;
+}
+
+fn poll_discard(outbox: &Outbox, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        loop {
+            match std::task::ready!(outbox.transport().poll_read(cx, scratch)) {
+                Ok(0) | Err(_) => return std::task::Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    })
+}

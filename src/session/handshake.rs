@@ -1,0 +1,176 @@
+//! From an HTTP request that asks for a WebSocket to a session: PHP's leave, the 101, and the socket out of hyper's hands.
+//!
+//! Runs in a task of its own, not in hyper's: a client that vanishes in the middle takes hyper's future with it, and PHP
+//! would wait for ever for the end of a session that it has admitted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
+use super::endpoint::{Endpoint, Event, Permit};
+use super::head::Head;
+use super::{Session, State};
+use crate::outbox::Close;
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::EncodedParams;
+use crate::proto::framing::{Decoder, FrameKind, Framing};
+use crate::transport::{Peer, Transport};
+use crate::upstream::Class;
+
+/// An HTTP request that asks for a WebSocket, looked at and found good.
+pub struct Upgrade {
+    /// Where it came in.
+    pub endpoint: Arc<Endpoint>,
+    /// The framing, with what was negotiated.
+    pub framing: Framing,
+    /// The other end.
+    pub peer: Peer,
+    /// This end.
+    pub local: Peer,
+    /// URI and headers.
+    pub http_params: EncodedParams,
+    /// The place among the sessions.
+    pub permit: Permit,
+    /// The connection, once the 101 is sent.
+    pub on_upgrade: OnUpgrade,
+}
+
+/// What the client is to be told.
+#[derive(Debug)]
+pub enum Verdict {
+    /// 101, with these of the handler's headers.
+    Accepted(Box<Head>),
+    /// The handler's own refusal, status and body.
+    Refused(Box<Head>, Vec<u8>),
+    /// The handler failed or could not be asked; nothing of it is shown.
+    Failed,
+}
+
+/// Asks PHP if the app wants that, tells `verdict`, and serves the session until its close event is delivered.
+pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>) {
+    let endpoint = upgrade.endpoint.clone();
+    let events = endpoint.app.events;
+    let mut state = State {
+        id: endpoint.hub.ids.next_id(),
+        peer: upgrade.peer,
+        local: upgrade.local,
+        http_params: upgrade.http_params,
+        next_seq: 0,
+        decoder: Decoder::new(&upgrade.framing),
+        waiting: VecDeque::new(),
+        unread: Bytes::new(),
+        connect_due: false,
+        close_owed: false,
+    };
+    let mut first_reply = None;
+    if events.connect {
+        match ask(&endpoint, &mut state, &mut verdict).await {
+            Some(answer) if answer.head.status < 400 => {
+                state.close_owed = true;
+                let _ = verdict.send(Verdict::Accepted(Box::new(answer.head.clone())));
+                first_reply = Some(answer);
+            }
+            Some(answer) => {
+                let refusal = match answer.head.status {
+                    500.. => Verdict::Failed,
+                    _ => Verdict::Refused(Box::new(answer.head), answer.body),
+                };
+                let _ = verdict.send(refusal);
+                return;
+            }
+            None => {
+                let _ = verdict.send(Verdict::Failed);
+                return never_live(&endpoint, state, CloseReason::ConnectFailed).await;
+            }
+        }
+    } else {
+        let _ = verdict.send(Verdict::Accepted(Box::default()));
+    }
+    let Some((transport, early)) = take_over(&endpoint, upgrade.on_upgrade).await else {
+        return never_live(&endpoint, state, CloseReason::ClientGone).await;
+    };
+    state.unread = early;
+    // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
+    state.close_owed = true;
+    let session = Session::new(endpoint, state, upgrade.framing, transport, upgrade.permit);
+    if let Some(answer) = first_reply {
+        session.greet(answer);
+    }
+    session.serve().await;
+}
+
+/// The connect event and its answer; `None` when it has none, and then `state.close_owed` says whether PHP may have seen
+/// it.
+async fn ask(
+    endpoint: &Arc<Endpoint>,
+    state: &mut State,
+    verdict: &mut oneshot::Sender<Verdict>,
+) -> Option<ConnectAnswer> {
+    let event = Event { class: Class::Connect, seq: 0, kind: FrameKind::Text, body: Bytes::new(), close: None };
+    state.next_seq = 1;
+    let client_gone = CancellationToken::new();
+    let info = EventInfo::new(endpoint.clone(), state.id, &event);
+    let (answer, mut receiver) = HandshakeAnswer::new(info, client_gone.clone());
+    endpoint.submit(state, event, Answer::Handshake(Box::new(answer)));
+    let result = tokio::select! {
+        result = &mut receiver => result,
+        () = verdict.closed() => {
+            client_gone.cancel();
+            receiver.await
+        }
+    };
+    match result {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(failed)) => {
+            state.close_owed = failed.may_have_run;
+            None
+        }
+        // The upstream is gone without a word: it has said why in the log.
+        Err(_) => None,
+    }
+}
+
+/// PHP may have admitted a session that never came to live: its close event follows.
+async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, reason: CloseReason) {
+    if let Some(delivered) = endpoint.close_event(&mut state, &Close::new(reason)) {
+        delivered.await;
+    }
+}
+
+/// Takes the socket, and what the client has sent behind its request, out of hyper.
+async fn take_over(endpoint: &Endpoint, on_upgrade: OnUpgrade) -> Option<(Transport, Bytes)> {
+    // The 101 is a few bytes; a client that does not take them within the time of a handshake is none.
+    let limit = endpoint.websocket.as_ref().map(|websocket| websocket.close_timeout).unwrap_or_default();
+    let upgraded = match tokio::time::timeout(limit, on_upgrade).await {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(error)) => {
+            debug!(%error, "upgrade failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let parts =
+        upgraded.downcast::<TokioIo<Transport>>().expect("every connection that http serves is a TokioIo<Transport>");
+    // An empty slice would keep hyper's whole read buffer alive.
+    let early = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
+    Some((parts.io.into_inner(), early))
+}
+
+impl Session {
+    /// The body of the answer to the connect event is the session's first frame.
+    fn greet(&self, answer: ConnectAnswer) {
+        let kind = answer.head.kind.unwrap_or(FrameKind::Text);
+        super::answer::send_connect_reply(&self.outbox, &self.endpoint, kind, &answer);
+        if let Some((code, text)) = answer.head.close {
+            let close = Close { code: Some(code), text: Some(text), ..Close::new(CloseReason::HandlerClosed) };
+            self.outbox.ask_close(close);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The head of a CGI answer (RFC 3875 section 6.2) and the headers in it that are meant for Longwire.
+
+use std::fmt;
+
+use crate::proto::framing::FrameKind;
+
+/// Bytes of an answer's head; php-fpm itself sends 20 KB heads without complaint, frameworks stay far below.
+pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// What a handler's answer says before its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// `Status:`, or 200.
+    pub status: u16,
+    /// `Content-Length:`: how many bytes of the body are the reply.
+    pub content_length: Option<u64>,
+    /// `Content-Offset:`: where the reply begins in the body; negative counts from the end.
+    pub content_offset: i64,
+    /// `Longwire-Type:`
+    pub kind: Option<FrameKind>,
+    /// `Longwire-Close:` code and reason.
+    pub close: Option<(u16, Box<str>)>,
+    /// `Longwire-Stream: lines`
+    pub lines: bool,
+    /// Every other header, for the HTTP response of a handshake.
+    pub others: Vec<(Box<str>, Box<[u8]>)>,
+    /// Headers that the handler got wrong, as sentences for the log. None of them keeps the reply from leaving.
+    pub complaints: Vec<String>,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            status: 200,
+            content_length: None,
+            content_offset: 0,
+            kind: None,
+            close: None,
+            lines: false,
+            others: Vec::new(),
+            complaints: Vec::new(),
+        }
+    }
+}
+
+/// A head that cannot be used at all: the reply is not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HeadError {
+    /// No empty line within [`MAX_HEAD_BYTES`].
+    TooLarge,
+    /// A number that is none.
+    BadNumber {
+        /// Of which header.
+        name: &'static str,
+        /// What stood there.
+        value: String,
+    },
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeadError::TooLarge => write!(f, "no end of the headers within {MAX_HEAD_BYTES} bytes"),
+            HeadError::BadNumber { name, value } => write!(f, "{name}: {value:?} is not a number"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// Collects a head that may come in any pieces. Holds nothing when it comes in one.
+#[derive(Debug, Default)]
+pub(super) struct HeadReader {
+    part: Vec<u8>,
+}
+
+impl HeadReader {
+    /// Takes the next bytes of stdout. `Some` when the head is whole: it, and how many of *these* bytes belonged to it.
+    ///
+    /// `keep_others` asks for the headers that are not Longwire's.
+    pub(super) fn push(&mut self, data: &[u8], keep_others: bool) -> Result<Option<(Head, usize)>, HeadError> {
+        if self.part.is_empty()
+            && let Some(end) = end_of_head(data)
+        {
+            return Head::parse(&data[..end], keep_others).map(|head| Some((head, end)));
+        }
+        let before = self.part.len();
+        let room = MAX_HEAD_BYTES.saturating_sub(before);
+        self.part.extend_from_slice(&data[..data.len().min(room)]);
+        match end_of_head(&self.part) {
+            Some(end) => {
+                let head = Head::parse(&self.part[..end], keep_others)?;
+                self.part = Vec::new();
+                Ok(Some((head, end - before)))
+            }
+            None if self.part.len() >= MAX_HEAD_BYTES => Err(HeadError::TooLarge),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may leave CR out.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let mut line_start = 0;
+    loop {
+        let line = &bytes[line_start..];
+        let newline = line.iter().position(|b| *b == b'\n')?;
+        line_start += newline + 1;
+        if line[..newline].is_empty() || &line[..newline] == b"\r" {
+            return Some(line_start);
+        }
+    }
+}
+
+impl Head {
+    fn parse(bytes: &[u8], keep_others: bool) -> Result<Self, HeadError> {
+        let mut head = Head::default();
+        for line in bytes.split(|b| *b == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let Some(colon) = line.iter().position(|b| *b == b':') else {
+                if !line.is_empty() {
+                    head.complain(format_args!("{:?} is not a header", String::from_utf8_lossy(line)));
+                }
+                continue;
+            };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            head.take(name, value, keep_others)?;
+        }
+        Ok(head)
+    }
+
+    fn take(&mut self, name: &[u8], value: &[u8], keep_others: bool) -> Result<(), HeadError> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("Status") {
+            self.status = number("Status", value.split(|b| *b == b' ').next().unwrap_or_default())?;
+        } else if is("Content-Length") {
+            self.content_length = Some(number("Content-Length", value)?);
+        } else if is("Content-Offset") {
+            self.content_offset = number("Content-Offset", value)?;
+        } else if name.len() > 9 && name[..9].eq_ignore_ascii_case(b"Longwire-") {
+            self.take_control(&name[9..], &String::from_utf8_lossy(value));
+        } else if keep_others && let Ok(name) = str::from_utf8(name) {
+            self.others.push((name.into(), value.into()));
+        }
+        Ok(())
+    }
+
+    fn take_control(&mut self, name: &[u8], value: &str) {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        if is("Type") {
+            match value {
+                "text" => self.kind = Some(FrameKind::Text),
+                "binary" => self.kind = Some(FrameKind::Binary),
+                _ => self.complain(format_args!("Longwire-Type: {value:?} is neither text nor binary")),
+            }
+        } else if is("Stream") {
+            match value {
+                "lines" => self.lines = true,
+                _ => self.complain(format_args!("Longwire-Stream: {value:?} is not lines")),
+            }
+        } else if is("Close") {
+            self.close = Some(self.close_of(value));
+        } else {
+            let name = String::from_utf8_lossy(name);
+            self.complain(format_args!("Longwire-{name} is not a header that this version knows"));
+        }
+    }
+
+    /// `4001 reason`, `4001`, `reason` or nothing.
+    fn close_of(&mut self, value: &str) -> (u16, Box<str>) {
+        let (first, rest) = value.split_once(' ').unwrap_or((value, ""));
+        let (code, text) = match first.parse::<u16>() {
+            Ok(code) => (code, rest.trim_start()),
+            Err(_) => (1000, value),
+        };
+        // RFC 6455 section 7.4: what an endpoint may send.
+        let code = if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+            code
+        } else {
+            self.complain(format_args!("Longwire-Close: {code} is not a code that may be sent, 1000 is sent instead"));
+            1000
+        };
+        let mut text = text;
+        while text.len() > 123 {
+            // Section 5.5: 125 bytes with the code; cut at a character.
+            text = &text[..text.len() - text.chars().next_back().map_or(0, char::len_utf8)];
+        }
+        (code, text.into())
+    }
+
+    fn complain(&mut self, complaint: fmt::Arguments<'_>) {
+        self.complaints.push(complaint.to_string());
+    }
+}
+
+fn number<N: std::str::FromStr>(name: &'static str, value: &[u8]) -> Result<N, HeadError> {
+    str::from_utf8(value)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| HeadError::BadNumber { name, value: String::from_utf8_lossy(value).into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
+        HeadReader::default().push(bytes, true)
+    }
+
+    #[test]
+    fn a_head_is_read_however_it_is_split() {
+        let head = b"Status: 404 Not Found\r\nX-Powered-By: PHP/8.2\r\nContent-Length: 5\r\nLongwire-Type: binary\r\n\r\nhello";
+        let (whole, end) = read(head).unwrap().unwrap();
+        assert_eq!((whole.status, whole.content_length, whole.kind), (404, Some(5), Some(FrameKind::Binary)));
+        assert_eq!(&head[end..], b"hello");
+        assert_eq!(whole.others, [("X-Powered-By".into(), b"PHP/8.2"[..].into())]);
+        for split in 0..end {
+            let mut reader = HeadReader::default();
+            assert_eq!(reader.push(&head[..split], true).unwrap(), None);
+            let (pieces, used) = reader.push(&head[split..], true).unwrap().unwrap();
+            assert_eq!((&pieces, used), (&whole, end - split));
+        }
+    }
+
+    #[test]
+    fn heads_that_are_almost_nothing() {
+        for (bytes, end) in [(&b"\r\nbody"[..], 2), (b"\nbody", 1), (b"A: b\n\nbody", 6)] {
+            assert_eq!(read(bytes).unwrap().map(|(head, end)| (head.status, end)), Some((200, end)));
+        }
+        assert_eq!(read(b""), Ok(None));
+        assert_eq!(read(b"Content-Type: text/html\r\n"), Ok(None));
+    }
+
+    #[test]
+    fn closes_are_read_and_mended() {
+        let cases = [
+            ("4001 too slow", (4001, "too slow"), 0),
+            ("4001", (4001, ""), 0),
+            ("see you", (1000, "see you"), 0),
+            ("", (1000, ""), 0),
+            ("1006 no", (1000, "no"), 1),
+            ("99999 no", (1000, "99999 no"), 0),
+        ];
+        for (value, (code, text), complaints) in cases {
+            let (head, _) = read(format!("Longwire-Close: {value}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.close, Some((code, text.into())), "{value:?}");
+            assert_eq!(head.complaints.len(), complaints, "{value:?}");
+        }
+        let (head, _) = read(format!("Longwire-Close: 4000 {}\r\n\r\n", "ä".repeat(100)).as_bytes()).unwrap().unwrap();
+        assert_eq!(head.close.unwrap().1.len(), 122);
+    }
+
+    #[test]
+    fn what_a_handler_got_wrong_is_said() {
+        let bad = ["Longwire-Typ: text", "Longwire-Type: html", "Longwire-Stream: words", "no colon here"];
+        for line in bad {
+            let (head, _) = read(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.complaints.len(), 1, "{line}");
+        }
+        for line in ["Content-Length: many", "Content-Length: -1", "Content-Offset: 1.5", "Status: OK"] {
+            assert!(matches!(read(format!("{line}\r\n\r\n").as_bytes()), Err(HeadError::BadNumber { .. })), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused_at_the_bound() {
+        let mut reader = HeadReader::default();
+        let line = [b'a'; 1000];
+        let mut pushed = 0;
+        let error = loop {
+            match reader.push(&line, false) {
+                Ok(None) => pushed += line.len(),
+                other => break other,
+            }
+        };
+        assert_eq!(error, Err(HeadError::TooLarge));
+        assert!(pushed < MAX_HEAD_BYTES);
+        assert!(reader.part.len() <= MAX_HEAD_BYTES);
+    }
+}

@@ -1,0 +1,499 @@
+//! Sessions: a client with an id, what it has sent, and what PHP is told of it.
+//!
+//! ```text
+//!   stream accepted ----------------------.
+//!                                         v
+//!   HTTP upgrade --> handshake --101--> live --ending known, events drained, outbox empty--> farewell --> close event
+//!                       |                 |                                                     ^
+//!                       | 4xx, 5xx        `--client gone, slow reader: at once, events aborted--'
+//!                       v
+//!                     never a session (its close event follows if PHP may have noted it)
+//! ```
+//!
+//! The task here owns the session's state; replies are written by whoever has them, through the [`Outbox`]. Events
+//! run strictly in order: the next is submitted when the one before has ended (unless the app allows several at once). While
+//! as many frames wait as may, the socket is not read, and TCP holds the client back.
+//!
+//! What was received whole before the client ended its side (FIN, close frame, bad bytes) is still handled, and
+//! answered if the client listens; after a reset what runs is aborted and what waits is dropped and counted.
+
+mod answer;
+mod cgi;
+mod endpoint;
+mod farewell;
+mod handshake;
+mod head;
+mod text;
+pub mod wheel;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+pub use answer::Answer;
+pub use cgi::http_params;
+pub use endpoint::{Admission, Endpoint, Hub, Permit};
+pub use handshake::{Upgrade, Verdict, shake_hands};
+pub use head::Head;
+
+use self::answer::{EventInfo, Reply};
+use self::endpoint::Event;
+use self::wheel::{Tick, ticks};
+use crate::metrics::{ListenerLabels, ReasonLabels};
+use crate::outbox::{Close, Outbox};
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::EncodedParams;
+use crate::proto::framing::{Decoder, Frame, FrameKind, Framing, Item};
+use crate::proto::id::SessionId;
+use crate::transport::{Peer, Transport};
+use crate::upstream::{Class, READ_BYTES};
+
+thread_local! {
+    /// What a socket had to say, for as long as it takes to cut frames out of it: no session at rest holds a buffer.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// What a session is, apart from its socket: plain data that can be written down and taken up elsewhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Its name.
+    pub id: SessionId,
+    /// The other end.
+    pub peer: Peer,
+    /// This end.
+    pub local: Peer,
+    /// The params of the upgrade request; empty for streams.
+    #[serde(with = "encoded")]
+    pub http_params: EncodedParams,
+    /// The number of the next event.
+    pub next_seq: u64,
+    /// What the framing is in the middle of.
+    pub decoder: Decoder,
+    /// Frames that wait for the event in flight.
+    pub waiting: VecDeque<Frame>,
+    /// Bytes that were read and wait for room among the frames.
+    pub unread: Bytes,
+    /// PHP is still to be told of the session.
+    pub connect_due: bool,
+    /// PHP knows of the session and is owed a close event.
+    pub close_owed: bool,
+}
+
+mod encoded {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::proto::fastcgi::params::EncodedParams;
+
+    pub(super) fn serialize<S: Serializer>(params: &EncodedParams, serializer: S) -> Result<S::Ok, S::Error> {
+        let pairs: Vec<(&[u8], &[u8])> = params.pairs().collect();
+        pairs.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EncodedParams, D::Error> {
+        let mut params = crate::proto::fastcgi::params::Params::new();
+        for (name, value) in Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)? {
+            params.push(&name, &value).map_err(serde::de::Error::custom)?;
+        }
+        Ok(params.finish())
+    }
+}
+
+/// Serves a stream connection until its close event is delivered.
+pub async fn serve_stream(endpoint: Arc<Endpoint>, transport: Transport, peer: Peer, permit: Permit) {
+    let events = endpoint.app.events;
+    let state = State {
+        id: endpoint.hub.ids.next_id(),
+        peer,
+        local: transport.local(),
+        http_params: EncodedParams::default(),
+        next_seq: 0,
+        decoder: Decoder::new(&endpoint.framing),
+        waiting: VecDeque::new(),
+        unread: Bytes::new(),
+        connect_due: events.connect,
+        // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
+        close_owed: !events.connect,
+    };
+    let framing = endpoint.framing.clone();
+    Session::new(endpoint, state, framing, transport, permit).serve().await;
+}
+
+/// A live session: what its task owns.
+struct Session {
+    endpoint: Arc<Endpoint>,
+    outbox: Arc<Outbox>,
+    permit: Permit,
+    state: State,
+    waiting_bytes: usize,
+    in_flight: u32,
+    /// Nothing more is read, for this reason.
+    ending: Option<Box<Close>>,
+    clock: Clock,
+    bytes_in: u64,
+}
+
+/// When what happened, in ticks of the wheel.
+struct Clock {
+    opened: Tick,
+    last_frame: Tick,
+    last_bytes: Tick,
+    /// A ping that was not answered by anything yet.
+    pinged: Option<Tick>,
+    /// Bytes that had left for the client when its outbox was last seen not to move, and since when.
+    stalled: Option<(u64, Tick)>,
+    /// The next time the wheel will call.
+    armed: Option<Tick>,
+}
+
+impl Session {
+    fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, transport: Transport, permit: Permit) -> Self {
+        let now = endpoint.hub.wheel.now();
+        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.app.outbox_bytes, transport));
+        endpoint.hub.registry.insert(outbox.clone());
+        let labels = ListenerLabels { listener: endpoint.listener.clone() };
+        endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
+        endpoint.hub.metrics.sessions.inc();
+        let clock = Clock { opened: now, last_frame: now, last_bytes: now, pinged: None, stalled: None, armed: None };
+        Self { endpoint, outbox, permit, state, waiting_bytes: 0, in_flight: 0, ending: None, clock, bytes_in: 0 }
+    }
+
+    async fn serve(mut self) {
+        if self.endpoint.hub.is_draining() {
+            // Accepted while the node began to stop: nobody else will tell it, and PHP need not hear of it.
+            self.outbox.ask_close(CloseReason::Draining.into());
+            self.state.connect_due = false;
+        }
+        self.arm();
+        let close = poll_fn(|cx| self.poll_live(cx)).await;
+        // Boxed, so that a session at rest does not keep room for its own end.
+        Box::pin(self.finish(*close)).await;
+    }
+
+    /// Serves until the reason to end is known and everything before it is done.
+    fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Box<Close>> {
+        self.outbox.register(cx.waker());
+        loop {
+            self.take_signals();
+            let is_flushed = self.outbox.poll_flush(cx).is_ready();
+            if let Some(close) = self.outbox.take_asked_close() {
+                self.end_input(close);
+            }
+            if let Some(close) = self.ending.take_if(|close| close.is_abrupt()) {
+                return Poll::Ready(close);
+            }
+            if !is_flushed {
+                self.watch_stall();
+            }
+            self.start_events();
+            if self.poll_input(cx) {
+                continue;
+            }
+            if is_flushed && self.outbox.queued_bytes() > 0 {
+                // Pongs for what was read just now: all of them leave in one write.
+                continue;
+            }
+            let is_done = self.in_flight == 0 && self.state.waiting.is_empty() && is_flushed;
+            return match self.ending.take_if(|_| is_done) {
+                Some(close) => Poll::Ready(close),
+                None => Poll::Pending,
+            };
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let signals = self.outbox.take_signals();
+        self.in_flight -= signals.ended_events;
+        self.state.close_owed |= signals.connect_counts;
+        if signals.tick {
+            self.clock.armed = None;
+            self.look_at_clock();
+            self.arm();
+        }
+    }
+
+    /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
+    fn end_input(&mut self, close: Box<Close>) {
+        match &self.ending {
+            // The client ended its side, and now does not even listen: what it sent before is handled all the same.
+            Some(first) if first.reason == CloseReason::ClientClosed => return,
+            Some(_) if !close.is_abrupt() => return,
+            _ => {}
+        }
+        let keeps_waiting = matches!(
+            close.reason,
+            CloseReason::ClientClosed
+                | CloseReason::FrameTruncated
+                | CloseReason::BadFrame
+                | CloseReason::BadText
+                | CloseReason::FrameTooLarge
+                | CloseReason::Draining
+                | CloseReason::IdleTimeout
+        );
+        if !keeps_waiting && !self.state.waiting.is_empty() {
+            let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: close.reason.label() };
+            let dropped = std::mem::take(&mut self.state.waiting).len() as u64;
+            self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
+            self.waiting_bytes = 0;
+        }
+        self.state.unread = Bytes::new();
+        self.ending = Some(close);
+    }
+
+    /// Submits what may run now.
+    fn start_events(&mut self) {
+        if self.state.connect_due {
+            self.state.connect_due = false;
+            self.submit(Class::Connect, self.endpoint.default_kind(), Bytes::new());
+            return;
+        }
+        while self.may_start()
+            && let Some(frame) = self.state.waiting.pop_front()
+        {
+            self.waiting_bytes -= frame.body.len();
+            self.submit(Class::Message, frame.kind, frame.body);
+        }
+        if self.state.waiting.is_empty() && self.state.waiting.capacity() > 0 {
+            self.state.waiting = VecDeque::new();
+        }
+    }
+
+    fn may_start(&self) -> bool {
+        // Nothing overtakes the connect event, which is the first.
+        let allowed = if self.endpoint.app.events.connect && !self.state.close_owed {
+            1
+        } else {
+            self.endpoint.app.concurrency as u32
+        };
+        self.in_flight < allowed
+    }
+
+    fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes) {
+        let event = Event { class, seq: self.state.next_seq, kind, body, close: None };
+        self.state.next_seq += 1;
+        self.in_flight += 1;
+        let info = EventInfo::new(self.endpoint.clone(), self.state.id, &event);
+        let answer = Answer::Reply(Box::new(Reply::new(info, self.outbox.clone())));
+        self.endpoint.submit(&self.state, event, answer);
+    }
+
+    /// Reads and cuts frames while there is room for them. True when something happened.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.ending.is_some() || !self.has_room() {
+            return false;
+        }
+        if !self.state.unread.is_empty() {
+            let unread = std::mem::take(&mut self.state.unread);
+            let used = self.take_bytes(&unread);
+            if self.ending.is_none() && used < unread.len() {
+                self.state.unread = unread.slice(used..);
+            }
+            return true;
+        }
+        SCRATCH.with_borrow_mut(|scratch| match self.outbox.transport().poll_read(cx, scratch) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0)) => {
+                let is_whole = !self.state.decoder.is_mid_frame();
+                let reason = if is_whole { CloseReason::ClientClosed } else { CloseReason::FrameTruncated };
+                self.end_input(Box::new(reason.into()));
+                true
+            }
+            Poll::Ready(Ok(n)) => {
+                self.bytes_in += n as u64;
+                self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
+                self.clock.last_bytes = self.endpoint.hub.wheel.now();
+                self.clock.pinged = None;
+                let used = self.take_bytes(&scratch[..n]);
+                if self.ending.is_none() && used < n {
+                    self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
+                }
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.end_input(Box::new(error.into()));
+                true
+            }
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        self.state.waiting.len() < self.endpoint.app.max_queued_frames
+            && self.waiting_bytes < self.endpoint.app.max_queued_bytes
+            && !self.outbox.is_full()
+    }
+
+    /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
+    fn take_bytes(&mut self, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() && self.ending.is_none() && self.has_room() {
+            let max_frame = self.endpoint.app.max_frame_bytes;
+            match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
+                Ok((n, item)) => {
+                    used += n;
+                    match item {
+                        Some(item) => self.take_item(item),
+                        None => break,
+                    }
+                }
+                Err(error) => self.end_input(Box::new(Close::new(error.reason()).because(error.to_string()))),
+            }
+        }
+        used
+    }
+
+    fn take_item(&mut self, item: Item) {
+        match item {
+            Item::Frame(frame) => {
+                self.clock.last_frame = self.clock.last_bytes;
+                self.endpoint.hub.metrics.frames_in.inc();
+                if self.state.waiting.is_empty() && !self.state.connect_due && self.may_start() {
+                    self.submit(Class::Message, frame.kind, frame.body);
+                } else {
+                    self.waiting_bytes += frame.body.len();
+                    self.state.waiting.push_back(frame);
+                }
+            }
+            Item::Ping(payload) => {
+                if let Some(pong) = self.outbox.framing().pong(&payload) {
+                    self.outbox.queue_control(pong);
+                }
+            }
+            // Whatever came shows that the peer lives; see `Clock::pinged`.
+            Item::Pong(_) => {}
+            Item::Close { code, reason } => {
+                let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
+                // 1005 says that no code came (RFC 6455 section 7.1.5); it is for PHP and is never sent.
+                let close = Close {
+                    code: Some(code.unwrap_or(1005)),
+                    text: Some(text),
+                    ..Close::new(CloseReason::ClientClosed)
+                };
+                self.end_input(Box::new(close));
+            }
+        }
+    }
+
+    /// What is due by now.
+    fn look_at_clock(&mut self) {
+        let now = self.endpoint.hub.wheel.now();
+        let app = &self.endpoint.app;
+        let is_idle = self.in_flight == 0 && self.ending.is_none();
+        if is_idle && !app.idle_timeout.is_zero() && now - self.clock.last_frame >= ticks(app.idle_timeout) {
+            self.outbox.ask_close(CloseReason::IdleTimeout.into());
+        }
+        if let Some((bytes_out, since)) = self.clock.stalled {
+            let queued = self.outbox.queued_bytes();
+            if queued == 0 {
+                self.clock.stalled = None;
+            } else if self.outbox.bytes_out() != bytes_out {
+                self.clock.stalled = Some((self.outbox.bytes_out(), now));
+            } else if now - since >= ticks(app.send_timeout) {
+                let detail = format!("took nothing for {:?}, {queued} bytes wait", app.send_timeout);
+                self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
+            }
+        }
+        let Some(websocket) = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())
+        else {
+            return;
+        };
+        if self.ending.is_some() || !self.has_room() {
+            // Nothing is read now, so no pong could be seen either: the silence is ours.
+            self.clock.last_bytes = now;
+            self.clock.pinged = None;
+            return;
+        }
+        match self.clock.pinged {
+            Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
+                self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
+            }
+            None if now - self.clock.last_bytes >= ticks(websocket.ping_interval) => {
+                self.clock.pinged = Some(now);
+                if let Some(ping) = self.outbox.framing().ping(b"") {
+                    self.outbox.queue_control(ping);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The outbox does not empty: from now on the clock watches whether it moves.
+    fn watch_stall(&mut self) {
+        if self.clock.stalled.is_none() {
+            self.clock.stalled = Some((self.outbox.bytes_out(), self.endpoint.hub.wheel.now()));
+            self.arm();
+        }
+    }
+
+    /// Asks the wheel to call when the next thing is due, unless it calls before that anyway.
+    fn arm(&mut self) {
+        let app = &self.endpoint.app;
+        let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
+        let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
+        let ping =
+            self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero()).map(|websocket| {
+                match self.clock.pinged {
+                    Some(pinged) => pinged + ticks(websocket.pong_timeout),
+                    None => self.clock.last_bytes + ticks(websocket.ping_interval),
+                }
+            });
+        if let Some(due) = [idle, stall, ping].into_iter().flatten().min()
+            && self.clock.armed.is_none_or(|armed| due < armed)
+        {
+            self.clock.armed = Some(self.endpoint.hub.wheel.arm(&self.outbox, due));
+        }
+    }
+
+    /// The session is over but for its end on the wire and its close event.
+    async fn finish(mut self, close: Close) {
+        let hub = self.endpoint.hub.clone();
+        hub.registry.remove(self.state.id);
+        if close.is_abrupt() {
+            // Replies in flight learn that nobody wants them.
+            self.outbox.end();
+        }
+        self.events_ended().await;
+        let close_event = self.endpoint.close_event(&mut self.state, &close);
+        if !close.is_abrupt() {
+            farewell::say(&self.outbox, &close, self.endpoint.websocket.as_ref()).await;
+            self.outbox.end();
+        }
+        self.permit.release_address();
+        self.report(&close);
+        // The socket goes with the outbox; a close event that waits for PHP to come back must not keep it.
+        drop(self.outbox);
+        if let Some(delivered) = close_event {
+            delivered.await;
+        }
+    }
+
+    async fn events_ended(&mut self) {
+        poll_fn(|cx| {
+            self.outbox.register(cx.waker());
+            let signals = self.outbox.take_signals();
+            self.in_flight -= signals.ended_events;
+            self.state.close_owed |= signals.connect_counts;
+            if self.in_flight == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn report(&self, close: &Close) {
+        let hub = &self.endpoint.hub;
+        let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: close.reason.label() };
+        hub.metrics.sessions_closed.get_or_create(&labels).inc();
+        hub.metrics.sessions.dec();
+        hub.metrics.bytes_out.inc_by(self.outbox.bytes_out());
+        let seconds = f64::from(hub.wheel.now() - self.clock.opened) * wheel::TICK.as_secs_f64();
+        info!(
+            session = %self.state.id, listener = %self.endpoint.listener, app = %self.endpoint.app.name,
+            peer = %self.state.peer, reason = close.reason.label(), code = close.code(),
+            detail = close.detail.as_deref(), events = self.state.next_seq, bytes_in = self.bytes_in,
+            bytes_out = self.outbox.bytes_out(), seconds, "session closed"
+        );
+    }
+}

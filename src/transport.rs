@@ -1,0 +1,189 @@
+//! A connection's socket: TCP or Unix, non-blocking, written to from any thread.
+//!
+//! One type for both families, so that what stands above never asks which it has. Reads and writes carry
+//! `MSG_DONTWAIT` and `MSG_NOSIGNAL` instead of switching the descriptor's flags, which saves two system calls an accept.
+//! Readiness is tokio's; after a short read it is cleared at once, because an edge-triggered epoll reports the next bytes
+//! by itself and the read that would only say `EAGAIN` is never made.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+/// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
+pub const MAX_SLICES: usize = 64;
+
+/// Who is at the other end, as `REMOTE_ADDR` and `REMOTE_PORT` tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Peer {
+    /// An internet address.
+    Ip(SocketAddr),
+    /// A process on this machine, through a Unix socket.
+    Unix,
+}
+
+impl Peer {
+    /// The address to count sessions by; none for Unix sockets.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(address) => Some(address.ip().to_canonical()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Ip(address) => write!(f, "{address}"),
+            // nginx shows clients of a Unix listener like this too.
+            Peer::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
+/// A connected socket, registered with the runtime it was made in.
+pub struct Transport {
+    fd: AsyncFd<Socket>,
+}
+
+impl Transport {
+    /// Takes a connected socket into the current runtime.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        // SAFETY: the socket owns its descriptor, gives the same one at every call, and closes it only when it is
+        // dropped, which AsyncFd does after it has deregistered it.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE) }?;
+        Ok(Self { fd })
+    }
+
+    /// How a peer that vanished without FIN is noticed: probes after `keepalive` of silence, and an end to waiting for
+    /// acknowledgements after `user_timeout` (tcp(7)). Also switches Nagle off. Does nothing on Unix sockets.
+    pub fn watch_tcp_peer(&self, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
+        let socket = self.fd.get_ref();
+        let probe_every = (keepalive / 6).max(Duration::from_secs(1));
+        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(probe_every).with_retries(3);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&probes)?;
+        socket.set_tcp_user_timeout(Some(user_timeout))
+    }
+
+    /// Ready when a read may give something; the waker replaces the one of the last call.
+    ///
+    /// Reads until nothing is left or `buffer` is full. `Ok(0)` is the end of the stream.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match read_now(guard.get_inner(), buffer) {
+                Ok(n) => {
+                    if n > 0 && n < buffer.len() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Ready when a write may take something; the waker replaces the one of the last call.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.fd.poll_write_ready(cx).map_ok(|_| ())
+    }
+
+    /// Writes what the socket takes now; `WouldBlock` when that is nothing, and then [`Self::poll_write_ready`] waits.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // The system call stands inside try_io: readiness that arrives between an EAGAIN and its clearing must survive.
+        self.fd.try_io(Interest::WRITABLE, |socket| {
+            loop {
+                match socket.send_vectored_with_flags(slices, flags) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other,
+                }
+            }
+        })
+    }
+
+    /// Sends FIN; the other direction stays open.
+    pub fn shutdown_write(&self) {
+        // The only error is that the peer was faster.
+        let _ = self.fd.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// Makes the coming close a reset, for peers that deserve no state in our kernel (tcp(7), SO_LINGER of zero).
+    pub fn reset_on_close(&self) {
+        let _ = SockRef::from(self.fd.get_ref()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// The address at this end, for `SERVER_ADDR` and `SERVER_PORT`.
+    pub fn local(&self) -> Peer {
+        peer_of(self.fd.get_ref().local_addr())
+    }
+}
+
+/// `getpeername`, `getsockname` or `accept` in our words.
+pub fn peer_of(address: io::Result<socket2::SockAddr>) -> Peer {
+    match address.ok().and_then(|address| address.as_socket()) {
+        Some(ip) => Peer::Ip(ip),
+        None => Peer::Unix,
+    }
+}
+
+/// recv(2) that never waits.
+fn read_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: a `[u8]` may be seen as `[MaybeUninit<u8>]` as long as nothing uninitialised is stored in it, and recv stores
+    // only bytes that it received.
+    let uninit = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [std::mem::MaybeUninit<u8>]) };
+    socket.recv_with_flags(uninit, libc::MSG_DONTWAIT)
+}
+
+// hyper reads and writes the handshake through these; sessions use the calls above.
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let n = ready!(Transport::poll_read(&self, cx, buf.initialize_unfilled()))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(Transport::poll_write_ready(&self, cx))?;
+            match self.try_write(&bufs[..bufs.len().min(MAX_SLICES)]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}
