@@ -22,8 +22,9 @@ use tracing::{debug, warn};
 
 use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
+use super::lease::{Handoff, Lease, Next};
 use super::request::{Failure, Outcome, Responder, Timing};
-use super::scheduler::{Handoff, Lease, Next, Work};
+use super::scheduler::Work;
 use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
 use crate::proto::fastcgi::response::ProtocolStatus;

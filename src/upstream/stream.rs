@@ -111,8 +111,8 @@ impl Stream {
     ///
     /// A Unix socket knows at once when both directions are closed. TCP shows the same FIN for both, but only an open
     /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent to find out, and once more after
-    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to pass
-    /// them on, and closes before the second.
+    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to
+    /// pass them on, and closes before the second.
     pub(super) async fn is_half_closed(&self, harmless: &[u8]) -> bool {
         if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
             return false;

@@ -245,7 +245,8 @@ async fn cancelled_requests_never_leak_their_answer_to_another_caller() {
     let fpm = Pool::of(4).start();
     let script = fpm.script(
         "own.php",
-        "echo $_SERVER['QUERY_STRING']; if (random_int(0, 1)) { ob_flush(); flush(); } usleep(random_int(0, 5000)); echo '.';",
+        "echo $_SERVER['QUERY_STRING']; if (random_int(0, 1)) { ob_flush(); flush(); }
+         usleep(random_int(0, 5000)); echo '.';",
     );
     let (upstream, metrics) = start(config(&[fpm.address()], 4));
     let calls: Vec<_> = (0..1000).map(|i| (i, call(&script).query(i.to_string()).submit(&upstream))).collect();
@@ -282,7 +283,9 @@ async fn a_cancelled_script_stops_at_its_next_flush() {
     let script = fpm.script(
         "steps.php",
         &format!(
-            "for ($i = 0; $i < 100; $i++) {{ file_put_contents('{}', 'x', FILE_APPEND); echo 'x'; ob_flush(); flush(); usleep(20000); }}",
+            "for ($i = 0; $i < 100; $i++) {{
+                file_put_contents('{}', 'x', FILE_APPEND); echo 'x'; ob_flush(); flush(); usleep(20000);
+             }}",
             steps.display()
         ),
     );
