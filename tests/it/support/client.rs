@@ -164,7 +164,8 @@ impl Receiver {
         loop {
             let input = &self.buffer[self.from..];
             if !input.is_empty() {
-                let (used, item) = self.decoder.decode(&self.framing, usize::MAX / 4, input).expect("the server is right");
+                let (used, item) =
+                    self.decoder.decode(&self.framing, usize::MAX / 4, input).expect("the server is right");
                 self.from += used;
                 if let Some(item) = item {
                     return Some(item);
