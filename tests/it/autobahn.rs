@@ -22,7 +22,8 @@ const INFORMATIONAL: [&str; 3] = ["7.1.6", "7.13.1", "7.13.2"];
 /// Cases at once. Those that wait a second for nothing to happen then cost no time of their own; with many more, the
 /// slowest would come near the time that a case allows.
 const AT_ONCE: &str = "4";
-/// A suite that hangs is stopped. It takes three minutes on two idle cores, most of it in zlib at both ends.
+/// A suite that hangs is stopped. It takes three minutes on two cores that do nothing else, most of that in zlib at both
+/// ends.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 #[tokio::test]
@@ -76,7 +77,8 @@ async fn run_suite(url: &str) -> BTreeMap<String, Outcome> {
         .kill_on_drop(true)
         .output();
     let run = tokio::time::timeout(TIMEOUT, run).await.expect("the suite ends in time").expect("the suite starts");
-    // Its exit status says whether all cases passed, which it takes less strictly than we do.
+    // Its exit status says whether all cases passed, which it takes less strictly than we do (and at times Python aborts on
+    // its way out). The index is written after the reports of all cases.
     let index = fs::read(report.join("index.json"))
         .unwrap_or_else(|error| panic!("no report ({error}): {}", String::from_utf8_lossy(&run.stderr)));
     outcomes(&index)
