@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod bounds;
+mod autobahn;
 mod bridge;
 mod check;
 mod connect;
