@@ -1,0 +1,169 @@
+//! A private php-fpm: its own directory, pool and socket; gone when dropped.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use longwire::config::model::Bind;
+
+/// How the pool is set up.
+pub struct Pool {
+    pub workers: usize,
+    pub tcp: bool,
+    /// Further lines of the global section.
+    pub globals: Vec<String>,
+    /// Further lines of the pool section.
+    pub lines: Vec<String>,
+}
+
+impl Pool {
+    pub fn of(workers: usize) -> Self {
+        Self { workers, tcp: false, globals: Vec::new(), lines: Vec::new() }
+    }
+
+    pub fn tcp(mut self) -> Self {
+        self.tcp = true;
+        self
+    }
+
+    pub fn global(mut self, line: &str) -> Self {
+        self.globals.push(line.to_owned());
+        self
+    }
+
+    pub fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    pub fn start(self) -> PhpFpm {
+        PhpFpm::start(&self)
+    }
+}
+
+pub struct PhpFpm {
+    dir: tempfile::TempDir,
+    address: Bind,
+    master: Option<Child>,
+}
+
+impl PhpFpm {
+    fn start(pool: &Pool) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let address = if pool.tcp { Bind::Tcp(free_port()) } else { Bind::Unix(dir.path().join("fpm.sock")) };
+        let listen = match &address {
+            Bind::Tcp(address) => address.to_string(),
+            Bind::Unix(path) => path.display().to_string(),
+        };
+        let config = format!(
+            "[global]\nerror_log = {log}\ndaemonize = no\n{globals}\n[test]\nuser = root\ngroup = root\nlisten = {listen}\n\
+             pm = static\npm.max_children = {workers}\ncatch_workers_output = yes\n{lines}\n",
+            log = dir.path().join("fpm.log").display(),
+            workers = pool.workers,
+            globals = pool.globals.join("\n"),
+            lines = pool.lines.join("\n"),
+        );
+        fs::write(dir.path().join("fpm.conf"), config).expect("the directory is ours");
+        let mut fpm = Self { dir, address, master: None };
+        fpm.start_again();
+        fpm
+    }
+
+    /// Starts the master and waits until it accepts.
+    pub fn start_again(&mut self) {
+        assert!(self.master.is_none(), "it runs already");
+        let child = Command::new("/usr/sbin/php-fpm8.2")
+            .arg("--fpm-config")
+            .arg(self.dir.path().join("fpm.conf"))
+            .args(["--nodaemonize", "--allow-to-run-as-root"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("php-fpm8.2 is installed");
+        self.master = Some(child);
+        wait_until("php-fpm accepts", || self.accepts());
+    }
+
+    fn accepts(&self) -> bool {
+        match &self.address {
+            Bind::Unix(path) => UnixStream::connect(path).is_ok(),
+            Bind::Tcp(address) => std::net::TcpStream::connect(address).is_ok(),
+        }
+    }
+
+    pub fn address(&self) -> Bind {
+        self.address.clone()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a script and gives its path. The opening tag is added.
+    pub fn script(&self, name: &str, code: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, format!("<?php\n{code}\n")).expect("the directory is ours");
+        path
+    }
+
+    pub fn master(&self) -> u32 {
+        self.master.as_ref().expect("it runs").id()
+    }
+
+    /// A signal to the master.
+    pub fn signal(&self, signal: i32) {
+        kill(self.master(), signal);
+    }
+
+    /// Ends master and workers at once.
+    pub fn stop(&mut self) {
+        if let Some(mut master) = self.master.take() {
+            // SAFETY: the process group is the one made for this child.
+            unsafe { libc::kill(-(master.id() as i32), libc::SIGKILL) };
+            master.wait().expect("it is our child");
+            if let Bind::Unix(path) = &self.address {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Drop for PhpFpm {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub fn kill(pid: u32, signal: i32) {
+    // SAFETY: sends a signal to a process that a test started.
+    unsafe { libc::kill(pid as i32, signal) };
+}
+
+/// Waits for a condition, and fails the test when it does not come true.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited 20 s in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The same for async tests, whose other tasks go on meanwhile.
+pub async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited 20 s in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}

@@ -1,0 +1,330 @@
+//! An upstream and a php-fpm that fails, in every way that php-fpm is known to fail.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use longwire::metrics::upstream::RetryReason;
+use longwire::upstream::{Class, Failure};
+
+use crate::support::calls::{call, config, start};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
+
+/// A script that notes each run with its query in a file, then does `then`.
+fn noting(fpm: &PhpFpm, then: &str) -> std::path::PathBuf {
+    let runs = fpm.dir().join("runs");
+    let note = format!(
+        "file_put_contents('{}', $_SERVER['QUERY_STRING'] . \"\\n\", FILE_APPEND | LOCK_EX);\n{then}",
+        runs.display()
+    );
+    fpm.script("noting.php", &note)
+}
+
+/// How often each query was run.
+fn runs(dir: &Path) -> HashMap<String, u32> {
+    let mut runs = HashMap::new();
+    for query in fs::read_to_string(dir.join("runs")).unwrap_or_default().lines() {
+        *runs.entry(query.to_owned()).or_default() += 1;
+    }
+    runs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_end_after_five_requests_lose_none_and_repeat_none() {
+    let fpm = Pool::of(4).line("pm.max_requests = 5").start();
+    let script = noting(&fpm, "echo $_SERVER['QUERY_STRING'];");
+    let (upstream, metrics) = start(config(&[fpm.address()], 4));
+    const REQUESTS: usize = 3000;
+    let calls: Vec<_> = (0..REQUESTS).map(|i| (i, call(&script).query(i.to_string()).submit(&upstream))).collect();
+    let mut lost = Vec::new();
+    for (i, pending) in calls {
+        let answer = pending.answer().await;
+        match answer.outcome {
+            longwire::upstream::Outcome::Done(_) => assert_eq!(answer.text(), i.to_string()),
+            longwire::upstream::Outcome::Failed(failure) => lost.push((i, failure)),
+        }
+    }
+    println!(
+        "not taken {}, not sent {}, connects {}",
+        metrics.retries(RetryReason::NotTaken),
+        metrics.retries(RetryReason::NotSent),
+        metrics.connects.get()
+    );
+    assert!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
+    let runs = runs(fpm.dir());
+    assert_eq!(runs.len(), REQUESTS);
+    assert!(runs.values().all(|count| *count == 1), "a request ran twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_kills_a_worker_no_request_runs_twice() {
+    let deaths = [
+        ("killed", "exec('kill -KILL ' . getmypid());"),
+        ("segmentation fault", "exec('kill -SEGV ' . getmypid());"),
+        ("terminated", "exec('kill -TERM ' . getmypid());"),
+        ("told to quit", "exec('kill -QUIT ' . getmypid()); echo 'done';"),
+        ("killed once the input is read", "file_get_contents('php://input'); exec('kill -KILL ' . getmypid());"),
+        ("killed after a flush", "echo 'x'; ob_flush(); flush(); exec('kill -KILL ' . getmypid());"),
+        ("killed as the script ends", "register_shutdown_function(fn() => exec('kill -KILL ' . getmypid()));"),
+        ("killed behind its answer", "fastcgi_finish_request(); exec('kill -KILL ' . getmypid());"),
+        (
+            "killed somewhere",
+            "exec('(sleep 0.00' . random_int(0, 9) . '; kill -9 ' . getmypid() . ') >/dev/null 2>&1 &');",
+        ),
+    ];
+    for (name, death) in deaths {
+        let fpm = Pool::of(4).line("pm.max_requests = 7").start();
+        // A third of the requests kill, so that kept connections die too, at any point of their next request.
+        let script = noting(&fpm, &format!("if ($_SERVER['QUERY_STRING'] % 3 == 0) {{ {death} }} echo 'x';"));
+        let mut config = config(&[fpm.address()], 4);
+        config.eject_after = 1000;
+        let (upstream, metrics) = start(config);
+        let calls: Vec<_> =
+            (0..tries(150)).map(|i| call(&script).query(i.to_string()).body("some input").submit(&upstream)).collect();
+        let mut failed = 0;
+        for pending in calls {
+            if let longwire::upstream::Outcome::Failed(failure) = pending.answer().await.outcome {
+                assert!(matches!(failure, Failure::BackendClosed { .. }), "{name}: {failure}");
+                failed += 1;
+            }
+        }
+        println!("{name}: {failed} failed, {} not taken", metrics.retries(RetryReason::NotTaken));
+        let twice: Vec<_> = runs(fpm.dir()).into_iter().filter(|(_, count)| *count > 1).collect();
+        assert!(twice.is_empty(), "{name}: ran more than once: {twice:?}");
+    }
+}
+
+/// A few by default; `LONGWIRE_TEST_TRIES=20` multiplies them for a long look at a race.
+fn tries(few: u32) -> u32 {
+    few * std::env::var("LONGWIRE_TEST_TRIES").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_mid_request_fails_that_request_only() {
+    let fpm = Pool::of(2).start();
+    let slow = fpm.script("slow.php", "usleep(300000); echo getmypid();");
+    let pid = fpm.script("pid.php", "echo getmypid();");
+    let (upstream, _) = start(config(&[fpm.address()], 2));
+    let victim: u32 = call(&pid).run(&upstream).await.text().parse().expect("a pid");
+    let first = call(&slow).submit(&upstream);
+    let second = call(&slow).submit(&upstream);
+    eventually("both run", || upstream.snapshot().backends[0].busy == 2).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    kill(victim, libc::SIGKILL);
+    assert_eq!(first.answer().await.failure(), Failure::BackendClosed { answered: false });
+    second.answer().await.body();
+    call(&slow).run(&upstream).await.body();
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_php_fpm_that_comes_back_and_close_events_for_ever() {
+    let mut fpm = Pool::of(2).start();
+    let script = noting(&fpm, "echo 'here';");
+    let mut config = config(&[fpm.address()], 2);
+    config.queue_timeout = Duration::from_secs(3);
+    let (upstream, metrics) = start(config.clone());
+    call(&script).query("warm").run(&upstream).await.body();
+
+    fpm.stop();
+    eventually("the kept connection is noticed to be dead", || upstream.snapshot().backends[0].open == 0).await;
+    let waits: Vec<_> = (0..20).map(|i| call(&script).query(i.to_string()).submit(&upstream)).collect();
+    eventually("the backend is ejected", || metrics.ejections.get() == 1).await;
+    fpm.start_again();
+    let back = Instant::now();
+    for pending in waits {
+        assert_eq!(pending.answer().await.text(), "here");
+    }
+    assert!(back.elapsed() < Duration::from_secs(2), "recovery took {:?}", back.elapsed());
+
+    fpm.stop();
+    eventually("the kept connections are noticed to be dead", || upstream.snapshot().backends[0].open == 0).await;
+    let close = call(&script).query("close").class(Class::Close).submit(&upstream);
+    let message = call(&script).query("late").submit(&upstream);
+    assert_eq!(message.answer().await.failure(), Failure::Unavailable);
+    fpm.start_again();
+    assert_eq!(close.answer().await.text(), "here");
+    let runs = runs(fpm.dir());
+    assert_eq!((runs.len(), runs.values().max()), (22, Some(&1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_under_load_repeats_nothing_and_soon_everything_is_answered() {
+    for graceful in [false, true] {
+        let fpm = Pool::of(4).global(if graceful { "process_control_timeout = 5s" } else { "" }).start();
+        let script = noting(&fpm, "usleep(500); echo 'x';");
+        let (upstream, _) = start(config(&[fpm.address()], 4));
+        let calls: Vec<_> = (0..2000).map(|i| call(&script).query(i.to_string()).submit(&upstream)).collect();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            fpm.signal(libc::SIGUSR2);
+        }
+        let mut failed = 0;
+        for pending in calls {
+            if let longwire::upstream::Outcome::Failed(failure) = pending.answer().await.outcome {
+                assert!(matches!(failure, Failure::BackendClosed { .. }), "{failure}");
+                failed += 1;
+            }
+        }
+        println!("graceful {graceful}: {failed} of 2000 failed");
+        // What runs at that moment is lost: four workers, three reloads, and as many that were just sent.
+        assert!(failed <= 24, "{failed} failed in three reloads of four workers");
+        assert!(runs(fpm.dir()).values().all(|count| *count == 1), "a request ran twice");
+        call(&script).query("after").run(&upstream).await.body();
+    }
+}
+
+#[tokio::test]
+async fn scripts_that_misbehave_are_told_apart() {
+    let fpm = Pool::of(2).start();
+    let (upstream, metrics) = start(config(&[fpm.address()], 2));
+    let run = async |code: &str| call(&fpm.script("bad.php", code)).run(&upstream).await;
+
+    let fatal = run("undefined_function();").await;
+    assert!(fatal.stdout.starts_with(b"Status: 500"), "{fatal:?}");
+    assert!(fatal.stderr_text().contains("undefined_function"), "{}", fatal.stderr_text());
+
+    assert_eq!(run("exit;").await.text(), "");
+    assert_eq!(run("echo 'early'; flush(); header('X-Late: 1'); echo 'on';").await.text().replace("earlyon", ""), "");
+    let missing = call(&fpm.dir().join("missing.php")).run(&upstream).await;
+    assert!(missing.stdout.starts_with(b"Status: 404"));
+
+    let loud = run("for ($i = 0; $i < 1000; $i++) error_log(str_repeat('e', 1000)); echo 'done';").await;
+    assert_eq!(loud.text(), "done");
+    assert!(loud.stderr.len() >= 1_000_000, "{} bytes of stderr", loud.stderr.len());
+    assert!(metrics.stderr_bytes.get() >= 1_000_000);
+    assert_eq!(metrics.connects.get(), 1, "none of it cost the connection");
+}
+
+#[tokio::test]
+async fn a_script_that_sleeps_past_its_timeout_fails_and_its_worker_is_not_counted_free() {
+    for pool in [Pool::of(1), Pool::of(1).tcp()] {
+        let fpm = pool.start();
+        let mut config = config(&[fpm.address()], 1);
+        config.response_timeout = Duration::from_millis(300);
+        config.request_timeout = Duration::from_millis(1500);
+        let (upstream, metrics) = start(config.clone());
+        let sleeps = fpm.script("sleeps.php", "usleep(1000000);");
+        let trickles = fpm
+            .script("trickles.php", "for ($i = 0; $i < 30; $i++) { echo 'x'; ob_flush(); flush(); usleep(100000); }");
+        let quick = fpm.script("quick.php", "usleep(100000); echo 'quick';");
+
+        let silent = call(&sleeps).submit(&upstream);
+        let next = call(&quick).submit(&upstream);
+        assert_eq!(silent.answer().await.failure(), Failure::ResponseTimeout { answered: false });
+        assert_eq!((metrics.abandoned.get(), upstream.snapshot().backends[0].open), (1, 1));
+        // Sent too early it would wait in php-fpm's backlog and fail with its own response timeout.
+        assert_eq!(next.answer().await.text(), "quick");
+
+        let endless = call(&trickles).run(&upstream).await;
+        assert_eq!(endless.failure(), Failure::RequestTimeout { answered: true });
+        assert_eq!(call(&quick).run(&upstream).await.text(), "quick");
+        assert_eq!(metrics.connects.get(), 3);
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_workers_wait_and_the_queue_has_its_bounds() {
+    let fpm = Pool::of(1).start();
+    let mut config = config(&[fpm.address()], 1);
+    (config.queue_length, config.queue_timeout) = (2, Duration::from_millis(200));
+    let (upstream, _) = start(config);
+    let slow = fpm.script("slow.php", "usleep(500000); echo 'slow';");
+    let running = call(&slow).submit(&upstream);
+    let waiting = [call(&slow).submit(&upstream), call(&slow).submit(&upstream)];
+    let close = call(&slow).class(Class::Close).submit(&upstream);
+    assert_eq!(call(&slow).run(&upstream).await.failure(), Failure::QueueFull);
+    for pending in waiting {
+        assert_eq!(pending.answer().await.failure(), Failure::QueueTimeout);
+    }
+    assert_eq!(running.answer().await.text(), "slow");
+    assert_eq!(close.answer().await.text(), "slow");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_requests_never_leak_their_answer_to_another_caller() {
+    let fpm = Pool::of(4).start();
+    let script = fpm.script("own.php", "usleep(random_int(0, 3000)); echo $_SERVER['QUERY_STRING'];");
+    let (upstream, metrics) = start(config(&[fpm.address()], 4));
+    let calls: Vec<_> = (0..1000).map(|i| (i, call(&script).query(i.to_string()).submit(&upstream))).collect();
+    let (cancelled, wanted): (Vec<_>, Vec<_>) = calls.into_iter().partition(|(i, _)| i % 3 == 0);
+    let cancelling = tokio::spawn(async move {
+        for (i, pending) in cancelled {
+            if i % 2 == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            pending.handle.cancel();
+            let answer = pending.answer().await;
+            assert!(answer.stdout.is_empty() || answer.stdout.ends_with(format!("\r\n{i}").as_bytes()));
+        }
+    });
+    for (i, pending) in wanted {
+        assert_eq!(pending.answer().await.text(), i.to_string());
+    }
+    cancelling.await.expect("no answer was another's");
+    println!("{} aborted while they ran", metrics.aborts.get());
+    assert!(metrics.aborts.get() > 0, "some were running");
+}
+
+#[tokio::test]
+async fn a_cancelled_script_stops_at_its_next_flush() {
+    let fpm = Pool::of(1).start();
+    let steps = fpm.dir().join("steps");
+    let script = fpm.script(
+        "steps.php",
+        &format!(
+            "for ($i = 0; $i < 100; $i++) {{ file_put_contents('{}', 'x', FILE_APPEND); echo 'x'; ob_flush(); flush(); usleep(20000); }}",
+            steps.display()
+        ),
+    );
+    let quick = fpm.script("quick.php", "echo 'quick';");
+    let (upstream, metrics) = start(config(&[fpm.address()], 1));
+    let pending = call(&script).submit(&upstream);
+    eventually("it runs", || pending.handle.received() > 0).await;
+    pending.handle.cancel();
+    assert_eq!(pending.answer().await.failure(), Failure::Cancelled { sent: true });
+    assert_eq!(call(&quick).run(&upstream).await.text(), "quick");
+    assert_eq!((metrics.aborts.get(), metrics.abandoned.get()), (1, 0));
+    let ran = fs::read(&steps).expect("it ran").len();
+    assert!(ran < 50, "the script went on for {ran} of 100 steps");
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_sent_once_more_and_no_more() {
+    let fpm = Pool::of(1).start();
+    let script = noting(&fpm, "exec('kill -KILL ' . getmypid());");
+    let (upstream, metrics) = start(config(&[fpm.address()], 1));
+    let failure = call(&script).query("again").idempotent().run(&upstream).await.failure();
+    assert_eq!(failure, Failure::BackendClosed { answered: false });
+    assert_eq!((runs(fpm.dir())["again"], metrics.retries(RetryReason::Idempotent)), (2, 1));
+}
+
+#[tokio::test]
+async fn shutdown_lets_what_runs_end_and_refuses_what_waits() {
+    let fpm = Pool::of(1).start();
+    let slow = fpm.script("slow.php", "usleep(200000); echo 'slow';");
+    let (upstream, _) = start(config(&[fpm.address()], 1));
+    let running = call(&slow).submit(&upstream);
+    eventually("it runs", || upstream.snapshot().backends[0].busy == 1).await;
+    let waiting = call(&slow).submit(&upstream);
+    tokio::join!(upstream.shutdown(), async {
+        assert_eq!(waiting.answer().await.failure(), Failure::Stopping);
+        assert_eq!(running.answer().await.text(), "slow");
+    });
+    assert_eq!(call(&slow).run(&upstream).await.failure(), Failure::Stopping);
+    assert_eq!(upstream.snapshot().backends[0].open, 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_leaves_its_share_to_the_others_and_probe_names_it() {
+    let fpm = Pool::of(2).start();
+    let script = fpm.script("x.php", "echo 'x';");
+    let away = longwire::config::model::Bind::Unix(fpm.dir().join("nobody.sock"));
+    let (upstream, metrics) = start(config(&[away.clone(), fpm.address()], 2));
+    for _ in 0..50 {
+        assert_eq!(call(&script).run(&upstream).await.text(), "x");
+    }
+    assert_eq!((metrics.ejections.get(), metrics.backends_up.get()), (1, 1));
+    let failed: Vec<_> = upstream.probe().await.into_iter().map(|(address, error)| (address, error.kind())).collect();
+    assert_eq!(failed, [(away, std::io::ErrorKind::NotFound)]);
+}
