@@ -1,4 +1,6 @@
 //! What the tests stand on.
 
 pub mod calls;
+pub mod http;
+pub mod node;
 pub mod php_fpm;
