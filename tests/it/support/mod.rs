@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod browser;
 pub mod calls;
 pub mod http;
 pub mod node;
