@@ -116,6 +116,8 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
     let notes = frames(&browser, "note").await;
     assert_eq!(notes[1], "closed, code 4001: that will do");
     keep_picture(&browser, "phone.png").await;
+    browser.click("#hex").await;
+    keep_picture(&browser, "phone-hex.png").await;
 
     let overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
     assert_eq!(browser.run(&format!("return {overflow}")).await, false, "the page is wider than a phone");
