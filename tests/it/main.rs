@@ -6,5 +6,6 @@
 mod dev_page;
 mod examples;
 mod support;
+mod tidy;
 mod upstream_faults;
 mod upstream_pool;

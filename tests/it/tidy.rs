@@ -26,7 +26,16 @@ const ONLY: &[(&str, &[&str])] = &[("logging", &["config"])];
 
 /// What `proto` is free of: no runtime, no sockets, no clock, no locks, no logging.
 const NOT_IN_PROTO: &[&str] = &[
-    "tokio", "std::net", "std::fs", "std::thread", "Instant", "SystemTime", "Mutex", "RwLock", "tracing", "println",
+    "tokio",
+    "std::net",
+    "std::fs",
+    "std::thread",
+    "Instant",
+    "SystemTime",
+    "Mutex",
+    "RwLock",
+    "tracing",
+    "println",
     "eprintln",
 ];
 
@@ -160,7 +169,11 @@ fn length(file: &File) -> Vec<String> {
 
 fn unfinished(file: &File) -> Vec<String> {
     let code = code(&file.text);
-    ["todo!", "unimplemented!"].iter().filter(|word| code.contains(**word)).map(|word| format!("has a {word}")).collect()
+    ["todo!", "unimplemented!"]
+        .iter()
+        .filter(|word| code.contains(**word))
+        .map(|word| format!("has a {word}"))
+        .collect()
 }
 
 fn foreign_paths(file: &File) -> Vec<String> {
@@ -319,7 +332,12 @@ mod tests {
     #[test]
     fn purity_sees_a_clock_in_proto_and_nowhere_else() {
         check(purity, "src/proto/id.rs", "use std::time::Instant;", &["proto names Instant"]);
-        check(purity, "src/proto/id.rs", "use tokio::io;\nuse std::net::IpAddr;", &["proto names tokio", "proto names std::net"]);
+        check(
+            purity,
+            "src/proto/id.rs",
+            "use tokio::io;\nuse std::net::IpAddr;",
+            &["proto names tokio", "proto names std::net"],
+        );
         check(purity, "src/proto/id.rs", "tracing::debug!()", &["proto names tracing"]);
         check(purity, "src/proto/id.rs", "// no tokio\nstruct InstantReply;", &[]);
         check(purity, "src/outbox.rs", "use tokio::io;", &[]);
