@@ -46,7 +46,9 @@ impl fmt::Display for BindError {
         write!(f, "cannot listen on {}: ", self.bind)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => f.write_str("somebody else does"),
-            io::ErrorKind::PermissionDenied => f.write_str("not permitted (ports below 1024 want CAP_NET_BIND_SERVICE)"),
+            io::ErrorKind::PermissionDenied => {
+                f.write_str("not permitted (ports below 1024 want CAP_NET_BIND_SERVICE)")
+            }
             io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address"),
             _ => self.error.fmt(f),
         }

@@ -1,2 +1,53 @@
-//! The longwire command.
-fn main() {}
+//! The longwire command: parse, call, and one line for the operator when it fails.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use longwire::cli::{Cli, Command, ConfigArgs};
+use longwire::config::model::Config;
+use longwire::node::Extras;
+use longwire::{check, config, connect, dev, logging, serve};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("longwire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => run_node(&args),
+        Command::Check(args) => Ok(check::run(&args.config)),
+        Command::Dev(args) => Ok(dev::run(&args)?),
+        Command::Connect(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+            Ok(runtime.block_on(connect::run(&args))?)
+        }
+        Command::Defaults => {
+            // `longwire defaults | head` closes the pipe early, which is no failure.
+            let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = match Config::load(&args.config) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    logging::init(&config.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(serve::run(&config, &Extras::default(), |_| {})?)
+}

@@ -67,6 +67,8 @@ pub enum StartError {
     },
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
+    /// The operating system gave no threads, or no signals.
+    Runtime(std::io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -76,6 +78,7 @@ impl fmt::Display for StartError {
             StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
+            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
         }
     }
 }
@@ -117,11 +120,11 @@ impl Running {
         let bound = bind_all(config)?;
         for upstream in &mut upstream_configs {
             if let Some(spawn) = &upstream.spawn {
-                let (supervisor, backend) = Supervisor::start(spawn, &upstream.name)
+                let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
                     .await
                     .map_err(|error| StartError::Spawn { upstream: upstream.name.clone(), error })?;
                 supervisors.push(supervisor);
-                upstream.backends = vec![backend];
+                upstream.backends = vec![model::Backend { address, weight: 1 }];
             }
         }
         let upstreams: HashMap<_, _> = upstream_configs
@@ -148,6 +151,7 @@ impl Running {
             services.push((listener, listening, service));
         }
         if let Some(listening) = bound.admin {
+            info!(listener = "admin", bind = %listening.local(), "listening");
             running.admin = Some(listening.local().clone());
             running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
         }
@@ -157,6 +161,7 @@ impl Running {
             running.accepting.spawn(accept_loop(hub.clone(), listener.name.clone(), listening, listener.tcp, service));
         }
         running.warn_of_silent_backends();
+        info!(node = %hub.node_name, "started");
         Ok(running)
     }
 

@@ -1,6 +1,6 @@
 //! Apps, from what was written to what runs.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::compound::is_param_name;
@@ -84,14 +84,13 @@ struct Paths {
 fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Option<Paths> {
     let entry = app.script.as_ref()?;
     let place = entry.place.as_ref()?;
-    // `absolute` takes "./" out but keeps symlinks: deployments switch them, and opcache knows files by these names.
-    let script = std::path::absolute(base.join(&entry.value)).ok()?;
+    let script = tidy(&base.join(&entry.value));
     let Some(folder) = script.parent().filter(|_| script.file_name().is_some() && !entry.value.ends_with('/')) else {
         report.error(place, "must be the path of a file");
         return None;
     };
     let document_root = match &app.document_root {
-        Some(root) => std::path::absolute(base.join(&root.value)).ok()?,
+        Some(root) => tidy(&base.join(&root.value)),
         None => folder.to_owned(),
     };
     let Ok(below) = script.strip_prefix(&document_root) else {
@@ -108,18 +107,49 @@ fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Op
             }
             uri.value.clone()
         }
-        None => script_name.clone(),
+        None => percent_encoded(&script_name),
     };
     Some(Paths { script, document_root, script_name, uri })
 }
 
+/// Without `.` and `..`, so that the script is seen to be below the document root. Symlinks stay: deployments switch
+/// them, and opcache knows files by these names. (A `..` behind a symlink would lead elsewhere; the check for the script
+/// finds that.)
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                tidy.pop();
+            }
+            other => tidy.push(other),
+        }
+    }
+    tidy
+}
+
+/// A path as it may stand in a REQUEST_URI (RFC 3986 section 3.3).
+fn percent_encoded(path: &str) -> String {
+    path.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ if b"/-._~!$&'()*+,;=:@".contains(&byte) => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 /// A missing script is an error where php-fpm surely sees our files, a warning where it probably does.
 fn check_script(script: &Path, upstream: &model::Upstream, place: &Place, report: &mut Report<'_>) {
-    let problem = match std::fs::metadata(script) {
+    let fact = match std::fs::metadata(script) {
         Ok(metadata) if metadata.is_file() => return,
-        Ok(_) => format!("{} is not a file", script.display()),
-        Err(error) => format!("{}: {error}", script.display()),
+        Ok(_) => "is not a file".to_owned(),
+        Err(error) => format!("is not there: {error}"),
     };
+    // The file that was looked for, where that is not what was written.
+    let is_relative = !place.value.contains(&*script.to_string_lossy());
+    let problem = if is_relative { format!("{} {fact}", script.display()) } else { fact };
     let is_unix = |backend: &model::Backend| matches!(backend.address, Bind::Unix(_));
     let is_loopback = |backend: &model::Backend| matches!(backend.address, Bind::Tcp(to) if to.ip().is_loopback());
     if upstream.spawn.is_some() || upstream.backends.iter().all(is_unix) {

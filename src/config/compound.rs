@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use super::address::Address;
 use super::model::{OnError, Origins};
-use super::problem::{Place, Report, did_you_mean};
+use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, elements, integer, read_str};
 
@@ -275,7 +275,7 @@ impl WrittenBackend {
                 }
             }
         }
-        if !entries.iter().any(|(name, _)| *name == "address") {
+        if !entries.iter().any(|(name, _)| nearest(name, ["address"]).is_some()) {
             report.error(&place, "missing address");
         }
         Some(Self { address: address?, weight: weight?, place })

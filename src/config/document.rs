@@ -62,10 +62,8 @@ pub fn defaults() -> String {
         match (key.kind)() {
             Kind::Table(keys) => page.table(key.name, keys, None),
             Kind::Named(keys) => {
-                for (index, example) in EXAMPLES.iter().filter(|example| example.table == key.name).enumerate() {
-                    if index > 0 {
-                        page.text.push('\n');
-                    }
+                for example in EXAMPLES.iter().filter(|example| example.table == key.name) {
+                    page.text.push('\n');
                     page.prose(example.about);
                     page.table(&format!("{}.{}", key.name, example.name), keys, Some(example));
                 }

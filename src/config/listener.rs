@@ -23,7 +23,7 @@ pub(super) fn resolve_all(
     base: &Path,
     report: &mut Report<'_>,
 ) -> Vec<Option<model::Listener>> {
-    if written.listeners.0.is_empty() {
+    if written.listeners.0.is_empty() && !report.has_error_at("listeners") {
         let top = Place { line: 1, key: "listeners".into(), value: String::new() };
         report.error(&top, "at least one [listeners.NAME] is needed, or nobody could connect");
     }

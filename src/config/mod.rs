@@ -9,6 +9,7 @@
 //! - `resolve` (with `listener`, `app`, `upstream`) turns it into [`model`]: references, paths, names, secrets, and
 //!   the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
+//! - [`php_fpm`] finds the binary for an embedded pool.
 //! - [`document`] prints the description, for `longwire defaults` and README.md.
 //!
 //! Promises: either a [`model::Config`] that is complete and consistent, or every error at once; nothing is opened for
@@ -20,6 +21,7 @@ mod compound;
 pub mod document;
 mod listener;
 pub mod model;
+pub mod php_fpm;
 mod problem;
 mod resolve;
 mod schema;
@@ -28,6 +30,8 @@ mod upstream;
 pub(crate) mod value;
 mod written;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -67,20 +71,23 @@ impl Config {
             syntax_errors.iter().for_each(|error| report.syntax(error));
             return Err(report.finish().expect_err("syntax errors were reported"));
         }
-        let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        let base = std::path::absolute(&base).unwrap_or(base);
-        let written = Written::read(&Section::root(tree.get_ref()), &mut report);
-        let config = resolve::resolve(&written, &base, &mut report);
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = file.parent().unwrap_or(&file);
+        let written = Written::read(&Section::root(tree.get_ref(), Written::KEYS), &mut report);
+        let config = resolve::resolve(&written, base, &mut report);
         let warnings = report.finish()?;
         Ok((config.expect("a part that is missing was reported"), warnings))
     }
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
+fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > MAX_FILE_BYTES => Err(format!("is larger than {MAX_FILE_BYTES} bytes")),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Plain values without serde; `written` holds what an operator may write and turns it into these.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,8 +85,8 @@ pub enum Bind {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Bind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Bind::Tcp(address) => address.fmt(f),
             Bind::Unix(path) => write!(f, "unix:{}", path.display()),

@@ -22,7 +22,7 @@ impl Errors {
     }
 
     /// A file that could not even be read.
-    pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> Self {
+    pub(super) fn unreadable(file: &Path, error: &str) -> Self {
         Self(vec![Problem {
             file: file.display().to_string().into(),
             place: Place { line: 0, key: String::new(), value: String::new() },
@@ -118,13 +118,17 @@ impl Place {
 pub(super) struct Report<'a> {
     file: Arc<str>,
     text: &'a str,
+    /// Where each line but the first begins.
+    line_starts: Vec<usize>,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &Path, text: &'a str) -> Self {
-        Self { file: file.display().to_string().into(), text, errors: Vec::new(), warnings: Vec::new() }
+        let line_starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1).collect();
+        let file = file.display().to_string().into();
+        Self { file, text, line_starts, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The place of a value.
@@ -157,9 +161,10 @@ impl<'a> Report<'a> {
         self.error(&Place { line, key: String::new(), value: shown(text) }, message);
     }
 
-    /// Whether something is wrong with `key` already, so that its absence from what was read is no second error.
+    /// Whether something is wrong with `key`, or below it, already: its absence is no second error then.
     pub(super) fn has_error_at(&self, key: &str) -> bool {
-        self.errors.iter().any(|problem| problem.place.key == key)
+        let within = |found: &str| found.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.errors.iter().any(|problem| within(&problem.place.key))
     }
 
     /// The verdict: every error in the order of lines, or every warning.
@@ -173,7 +178,7 @@ impl<'a> Report<'a> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+        self.line_starts.partition_point(|start| *start <= offset) + 1
     }
 }
 
@@ -184,17 +189,20 @@ pub(super) fn join(tables: &str, key: &str) -> String {
     if tables.is_empty() { key } else { format!("{tables}.{key}") }
 }
 
-/// The name among `known` that the operator probably meant, as the end of a message; empty when none is near.
-pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> String {
-    let nearest = known
+/// The name among `known` that the operator probably meant.
+pub(super) fn nearest<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(written, name), name))
-        .filter(|(distance, name)| *distance <= (name.len().max(written.len()) / 3).max(1))
-        .min();
-    match nearest {
-        Some((_, name)) => format!(", did you mean \"{name}\"?"),
-        None => String::new(),
-    }
+        // One edit in three characters: more is another word.
+        .filter(|(edits, name)| *edits <= (name.len().max(written.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// The same as the end of a message; empty when no name is near.
+pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    nearest(written, known).map_or_else(String::new, |name| format!(", did you mean \"{name}\"?"))
 }
 
 fn shown(text: &str) -> String {

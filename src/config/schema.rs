@@ -13,7 +13,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Report, did_you_mean, join};
+use super::problem::{Place, Report, did_you_mean, join, nearest};
 use super::value::Value;
 
 /// One key of one table.
@@ -139,14 +139,16 @@ fn entries<'a>(path: &str, table: &'a DeTable<'a>) -> Vec<(&'a str, Item<'a>)> {
 /// One table while its keys are read.
 pub(super) struct Section<'a> {
     pub place: Place,
+    /// The keys of the whole file, to say where a key belongs.
+    root: &'static [Key],
     entries: Vec<(&'a str, Item<'a>)>,
 }
 
 impl<'a> Section<'a> {
-    /// The whole file.
-    pub(super) fn root(tree: &'a DeTable<'a>) -> Self {
+    /// The whole file, in which these keys may stand.
+    pub(super) fn root(tree: &'a DeTable<'a>, root: &'static [Key]) -> Self {
         let place = Place { line: 1, key: String::new(), value: String::new() };
-        Self { place, entries: entries("", tree) }
+        Self { place, root, entries: entries("", tree) }
     }
 
     /// What is written under `key`.
@@ -155,12 +157,15 @@ impl<'a> Section<'a> {
     }
 
     fn absent(&self, key: &str) -> Self {
-        Self { place: self.place.missing(key), entries: Vec::new() }
+        Self { place: self.place.missing(key), root: self.root, entries: Vec::new() }
     }
 
-    fn of(item: &Item<'a>, report: &mut Report<'_>) -> Option<Self> {
+    fn below(&self, item: &Item<'a>, report: &mut Report<'_>) -> Option<Self> {
         match item.entries() {
-            Some(entries) => Some(Self { place: report.table_place(&item.key, item.span.clone()), entries }),
+            Some(entries) => {
+                let place = report.table_place(&item.key, item.span.clone());
+                Some(Self { place, root: self.root, entries })
+            }
             None => {
                 report.wrong_type(item, "a table");
                 None
@@ -173,7 +178,11 @@ impl<'a> Section<'a> {
         for (name, item) in &self.entries {
             match keys.iter().find(|key| key.name == *name) {
                 None => {
-                    let hint = did_you_mean(name, keys.iter().map(|key| key.name));
+                    let near = did_you_mean(name, keys.iter().map(|key| key.name));
+                    let hint = match home_of(name, "", self.root) {
+                        Some(table) if near.is_empty() => format!(", it belongs in [{table}]"),
+                        _ => near,
+                    };
                     report.refuse(item, format!("unknown key{hint}"));
                 }
                 Some(key) if !self.applies(key, keys) => {
@@ -183,6 +192,13 @@ impl<'a> Section<'a> {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Whether something is written here that was probably meant to be `key`: one error is enough for it.
+    fn is_mistyped(&self, key: &Key, keys: &'static [Key]) -> bool {
+        let known = || keys.iter().map(|key| key.name);
+        let unknown = self.entries.iter().filter(|(name, _)| known().all(|known| known != *name));
+        unknown.into_iter().any(|(name, _)| nearest(name, known()) == Some(key.name))
     }
 
     /// Whether `key` makes sense beside what else is written here.
@@ -198,6 +214,18 @@ impl<'a> Section<'a> {
             }),
         }
     }
+}
+
+/// The table in which a key stands.
+fn home_of(name: &str, path: &str, keys: &'static [Key]) -> Option<String> {
+    if keys.iter().any(|key| key.name == name) && !path.is_empty() {
+        return Some(path.to_owned());
+    }
+    keys.iter().find_map(|key| match (key.kind)() {
+        Kind::Value(_) => None,
+        Kind::Table(inner) | Kind::OptionalTable(inner) => home_of(name, &join(path, key.name), inner),
+        Kind::Named(inner) => home_of(name, &format!("{}.NAME", join(path, key.name)), inner),
+    })
 }
 
 /// What [`config_table!`] makes.
@@ -239,6 +267,7 @@ impl<T: Value> Field for Option<Entry<T>> {
         let Some(item) = section.get(key.name) else {
             if let Default::Required(example) = key.default
                 && section.applies(key, keys)
+                && !section.is_mistyped(key, keys)
             {
                 report
                     .error(&section.place.missing(key.name), format!("missing, for example {} = {example}", key.name));
@@ -256,7 +285,7 @@ impl<T: Table> Field for T {
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
-        let written = section.get(key.name).and_then(|item| Section::of(item, report));
+        let written = section.get(key.name).and_then(|item| section.below(item, report));
         T::read(&written.unwrap_or_else(|| section.absent(key.name)), report)
     }
 }
@@ -271,7 +300,7 @@ impl<T: Table> Field for IfWritten<T> {
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
-        let written = section.get(key.name).and_then(|item| Section::of(item, report));
+        let written = section.get(key.name).and_then(|item| section.below(item, report));
         Self(written.map(|section| T::read(&section, report)))
     }
 }
@@ -299,7 +328,7 @@ impl<T: Table> Field for Named<T> {
                     "a name is 1 to 64 characters of A-Z a-z 0-9 . _ -",
                 );
             }
-            if let Some(section) = Section::of(&item, report) {
+            if let Some(section) = section.below(&item, report) {
                 named.push((name.to_owned(), T::read(&section, report)));
             }
         }

@@ -271,6 +271,35 @@ fn a_limit_that_the_length_field_cannot_announce_is_refused_only_when_written() 
 }
 
 #[test]
+fn paths_begin_at_the_folder_of_the_file_and_are_tidy() {
+    for (script, root, expected) in [
+        ("./a.php", "", ("/etc/longwire/a.php", "/etc/longwire", "/a.php", "/a.php")),
+        ("../app/./a.php", "", ("/etc/app/a.php", "/etc/app", "/a.php", "/a.php")),
+        ("../app/sub/a b.php", "../app", ("/etc/app/sub/a b.php", "/etc/app", "/sub/a b.php", "/sub/a%20b.php")),
+        ("/srv/a.php", "/", ("/srv/a.php", "/", "/srv/a.php", "/srv/a.php")),
+    ] {
+        let root = if root.is_empty() { String::new() } else { format!("document_root = \"{root}\"\n") };
+        let text = BASE.replace("/srv/chat.php", script).replace("[listeners", &format!("{root}[listeners"));
+        let app = parse(&text).unwrap().0.apps[0].clone();
+        let found = (app.script.to_str().unwrap(), app.document_root.to_str().unwrap(), &*app.script_name, &*app.uri);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_file_that_is_not_text_or_far_too_large_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (prepare, part) in [
+        ((&|file: &File| file.set_len(MAX_FILE_BYTES + 1)) as &dyn Fn(&File) -> std::io::Result<()>, "is larger than"),
+        (&|mut file: &File| file.set_len(0).and_then(|()| std::io::Write::write_all(&mut file, b"\xff")), "UTF-8"),
+    ] {
+        prepare(file.as_file()).unwrap();
+        let error = Config::load(file.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn a_missing_script_is_an_error_only_where_php_surely_sees_our_files() {
     for (backend, refused, warnings) in
         [("unix:/run/php.sock", true, 0), ("127.0.0.1:9000", false, 1), ("192.0.2.1:9000", false, 0)]

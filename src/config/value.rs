@@ -128,7 +128,8 @@ fn read_time(item: &Item<'_>, kind: &str, report: &mut Report<'_>) -> Option<Dur
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a number and a unit; `0` needs none.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let millis: u64 = match unit {
         "ms" => 1,

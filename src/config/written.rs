@@ -8,7 +8,7 @@ use super::compound::{Backends, Delimiter, Ini, Params, Routes, Width};
 use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins};
 use super::problem::{Place, Report};
 use super::schema::{
-    Entry, Field, IfWritten, Key, Kind, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
+    Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
 };
 use super::value::{Choice, Set, Size, Time, TimeOrOff, Whole};
 
@@ -225,7 +225,7 @@ config_table! {
         /// Largest frame from a client (once inflated, for compressed ones).
         // Chat, games and forms stay far below; php-fpm's own post_max_size is 8 MB.
         max_frame_bytes: Entry<Size<1, LARGEST>> = is("\"1 MiB\"");
-        /// Largest reply that has to be held back whole: without Content-Length on a length framing, lines.
+        /// Largest reply, or line of a reply sent by lines, where it has to be held back whole: without Content-Length on a length framing, or with a negative Content-Offset.
         max_reply_bytes: Entry<Size<1, LARGEST>> = is("\"16 MiB\"");
         /// Frames that may wait in one session; then its socket is not read.
         max_queued_frames: Entry<Whole<1, 1_000_000>> = is("32");
@@ -302,7 +302,7 @@ config_table! {
         // PHP code waits for databases half of its time.
         workers: Option<Entry<Whole<1, 10_000>>> = absent("twice the cores, at least 4", "8");
         /// Look at each request whether files have changed.
-        // A deployment restarts or reloads; during development the configuration comes from `longwire dev`.
+        // A stat per file and request is little beside old code running after a deployment.
         recheck_files: Entry<bool> = is("true");
         /// Further php.ini settings for it.
         ini: Entry<Ini> = is("{}");

@@ -131,7 +131,10 @@ enum Fault {
     /// The head makes no sense.
     BadHead(String),
     /// `Content-Length` above what came.
-    Short { announced: u64, missing: u64 },
+    Short {
+        announced: u64,
+        missing: u64,
+    },
     /// A reply that had to be held back is above `max_reply_bytes`.
     TooLarge,
     /// A text reply that is not UTF-8.
@@ -728,8 +731,7 @@ impl HandshakeAnswer {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
-        let head =
-            self.head.take().ok_or_else(|| Fault::BadHead("the answer ended inside its headers".to_owned()))?;
+        let head = self.head.take().ok_or_else(|| Fault::BadHead("the answer ended inside its headers".to_owned()))?;
         let whole = std::mem::take(&mut self.body);
         let len = whole.len() as u64;
         let from = match u64::try_from(head.content_offset) {

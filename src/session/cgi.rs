@@ -20,7 +20,12 @@ use crate::upstream::Class;
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
 /// The params of everybody who comes in through one listener to one app.
-pub(super) fn endpoint_params(node: &str, listener: &str, app: &App, is_http: bool) -> Result<EncodedParams, PairTooLong> {
+pub(super) fn endpoint_params(
+    node: &str,
+    listener: &str,
+    app: &App,
+    is_http: bool,
+) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
     let mut put = |name: &str, value: &[u8]| params.push(name.as_bytes(), value);
     use std::os::unix::ffi::OsStrExt;

@@ -156,9 +156,8 @@ async fn take_over(endpoint: &Endpoint, on_upgrade: OnUpgrade) -> Option<(Transp
         }
         Err(_) => return None,
     };
-    let parts = upgraded
-        .downcast::<TokioIo<Transport>>()
-        .expect("every connection that http serves is a TokioIo<Transport>");
+    let parts =
+        upgraded.downcast::<TokioIo<Transport>>().expect("every connection that http serves is a TokioIo<Transport>");
     // An empty slice would keep hyper's whole read buffer alive.
     let early = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
     Some((parts.io.into_inner(), early))

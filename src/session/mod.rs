@@ -39,8 +39,8 @@ use tracing::info;
 pub use answer::Answer;
 pub use cgi::http_params;
 pub use endpoint::{Admission, Endpoint, Hub, Permit};
-pub use head::Head;
 pub use handshake::{Upgrade, Verdict, shake_hands};
+pub use head::Head;
 
 use self::answer::{EventInfo, Reply};
 use self::endpoint::Event;
@@ -160,17 +160,7 @@ impl Session {
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
         let clock = Clock { opened: now, last_frame: now, last_bytes: now, pinged: None, stalled: None, armed: None };
-        Self {
-            endpoint,
-            outbox,
-            permit,
-            state,
-            waiting_bytes: 0,
-            in_flight: 0,
-            ending: None,
-            clock,
-            bytes_in: 0,
-        }
+        Self { endpoint, outbox, permit, state, waiting_bytes: 0, in_flight: 0, ending: None, clock, bytes_in: 0 }
     }
 
     async fn serve(mut self) {
@@ -378,7 +368,11 @@ impl Session {
             Item::Close { code, reason } => {
                 let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
                 // 1005 says that no code came (RFC 6455 section 7.1.5); it is for PHP and is never sent.
-                let close = Close { code: Some(code.unwrap_or(1005)), text: Some(text), ..Close::new(CloseReason::ClientClosed) };
+                let close = Close {
+                    code: Some(code.unwrap_or(1005)),
+                    text: Some(text),
+                    ..Close::new(CloseReason::ClientClosed)
+                };
                 self.end_input(Box::new(close));
             }
         }
@@ -407,6 +401,12 @@ impl Session {
         else {
             return;
         };
+        if self.ending.is_some() || !self.has_room() {
+            // Nothing is read now, so no pong could be seen either: the silence is ours.
+            self.clock.last_bytes = now;
+            self.clock.pinged = None;
+            return;
+        }
         match self.clock.pinged {
             Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
                 self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
@@ -434,12 +434,13 @@ impl Session {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
         let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let ping = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero()).map(
-            |websocket| match self.clock.pinged {
-                Some(pinged) => pinged + ticks(websocket.pong_timeout),
-                None => self.clock.last_bytes + ticks(websocket.ping_interval),
-            },
-        );
+        let ping =
+            self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero()).map(|websocket| {
+                match self.clock.pinged {
+                    Some(pinged) => pinged + ticks(websocket.pong_timeout),
+                    None => self.clock.last_bytes + ticks(websocket.ping_interval),
+                }
+            });
         if let Some(due) = [idle, stall, ping].into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {

@@ -235,3 +235,132 @@ impl<H> Backend<H> {
         ours.cmp(&theirs).then_with(|| other.idle.len().min(1).cmp(&self.idle.len().min(1)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules { max_connections: 4, eject_after: 3, eject_time: Duration::from_secs(10) };
+
+    fn backends(weights: &[u32]) -> Backends<u32> {
+        Backends::new(RULES, weights.iter().copied())
+    }
+
+    fn eject(backends: &mut Backends<u32>, at: usize, now: Instant) {
+        let verdicts: Vec<_> = (0..3).map(|_| backends.failed(at, now)).collect();
+        assert_eq!(verdicts, [Verdict::Unchanged, Verdict::Unchanged, Verdict::Ejected]);
+    }
+
+    #[test]
+    fn requests_spread_by_weight_and_no_backend_exceeds_its_connections() {
+        let mut backends = backends(&[1, 2]);
+        let now = Instant::now();
+        let places: Vec<_> = std::iter::from_fn(|| backends.place(now)).map(|(at, _)| at).collect();
+        assert_eq!(places.len(), 8);
+        assert_eq!(places[..6].iter().filter(|at| **at == 1).count(), 4, "{places:?}");
+    }
+
+    #[test]
+    fn an_idle_connection_is_used_before_another_is_opened_elsewhere() {
+        let mut backends = backends(&[1, 1]);
+        let now = Instant::now();
+        assert_eq!(backends.place(now), Some((0, Place::Open)));
+        assert_eq!(backends.place(now), Some((1, Place::Open)));
+        backends.closed(0, now);
+        backends.idle(1, 7);
+        assert_eq!(backends.place(now), Some((1, Place::Reuse(7))));
+        backends.idle(1, 8);
+        assert!(!backends.take_idle(1, |handle| *handle == 7));
+        assert!(backends.take_idle(1, |handle| *handle == 8));
+        assert_eq!(backends.counts(1), (0, 0));
+    }
+
+    #[test]
+    fn an_ejected_backend_gets_one_trial_after_eject_time_while_another_is_up() {
+        let mut backends = backends(&[1, 1]);
+        let start = Instant::now();
+        eject(&mut backends, 0, start);
+        assert_eq!((backends.up(), backends.next_trial()), (1, Some(start + RULES.eject_time)));
+        let before: Vec<_> = (0..4).map(|_| backends.place(start)).map(|place| place.map(|(at, _)| at)).collect();
+        assert_eq!((before, backends.place(start)), (vec![Some(1); 4], None));
+
+        let later = start + RULES.eject_time;
+        assert_eq!(backends.place(later), Some((0, Place::Open)));
+        assert_eq!(backends.place(later), None, "one trial at a time");
+        assert!(backends.connected(0));
+        assert_eq!(backends.place(later), Some((0, Place::Open)));
+        assert_eq!(backends.failed(0, later), Verdict::Ejected, "on probation one failure is enough");
+    }
+
+    #[test]
+    fn when_none_is_up_trials_come_soon_and_back_off() {
+        let mut backends = backends(&[1]);
+        let mut now = Instant::now();
+        eject(&mut backends, 0, now);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let at = backends.next_trial().expect("it is tried again");
+            pauses.push((at - now).as_millis());
+            now = at;
+            assert_eq!(backends.place(now), Some((0, Place::Open)));
+            backends.failed(0, now);
+            backends.closed(0, now);
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 500, 500, 500]);
+    }
+
+    #[test]
+    fn a_success_forgives_what_came_before() {
+        let mut backends = backends(&[1]);
+        let now = Instant::now();
+        for _ in 0..5 {
+            assert_eq!(backends.failed(0, now), Verdict::Unchanged);
+            assert_eq!(backends.failed(0, now), Verdict::Unchanged);
+            backends.succeeded(0);
+        }
+    }
+
+    #[test]
+    fn a_trial_that_was_given_up_is_neither_success_nor_failure() {
+        let mut backends = backends(&[1]);
+        let now = Instant::now();
+        eject(&mut backends, 0, now);
+        let soon = now + FIRST_PAUSE;
+        assert!(backends.place(soon).is_some());
+        backends.closed(0, soon);
+        assert_eq!(backends.next_trial(), Some(soon + FIRST_PAUSE));
+    }
+
+    proptest! {
+        #[test]
+        fn counts_stay_within_bounds_whatever_happens(steps in prop::collection::vec((0u8..6, 0usize..3), 0..400)) {
+            let mut backends = backends(&[1, 2, 3]);
+            let mut now = Instant::now();
+            // What a scheduler would know: who runs where, who is idle where.
+            let (mut running, mut idle): (Vec<usize>, Vec<(usize, u32)>) = (Vec::new(), Vec::new());
+            for (handle, (step, at)) in (0u32..).zip(steps) {
+                match step {
+                    0 | 1 => if let Some((at, place)) = backends.place(now) {
+                        if let Place::Reuse(handle) = place {
+                            let found = idle.iter().position(|other| *other == (at, handle));
+                            idle.remove(found.expect("only idle connections are reused"));
+                        }
+                        running.push(at);
+                    },
+                    2 => if let Some(at) = running.pop() { backends.idle(at, handle); idle.push((at, handle)); },
+                    3 => if let Some(at) = running.pop() { backends.closed(at, now) },
+                    4 => { backends.failed(at, now); }
+                    _ => { backends.connected(at); now += Duration::from_millis(700); }
+                }
+                for at in 0..3 {
+                    let busy = running.iter().filter(|other| **other == at).count();
+                    let kept = idle.iter().filter(|(other, _)| *other == at).count();
+                    prop_assert_eq!(backends.counts(at), (busy + kept, busy));
+                    prop_assert!(busy + kept <= RULES.max_connections);
+                }
+            }
+        }
+    }
+}

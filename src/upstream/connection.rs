@@ -40,11 +40,7 @@ const ABANDONED_GUESS: Duration = Duration::from_secs(10);
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
     let config = &lease.scheduler.config;
-    let within = match work.deadline {
-        Some(deadline) => config.connect_timeout.min(deadline.saturating_duration_since(Instant::now())),
-        None => config.connect_timeout,
-    };
-    let stream = match Stream::connect(lease.address(), within).await {
+    let stream = match Stream::connect(lease.address(), config.connect_timeout).await {
         Ok(stream) => stream,
         Err(error) => return lease.connect_failed(work, &error),
     };
@@ -117,8 +113,9 @@ impl Connection {
                 lease.restore(work);
                 return None;
             }
-            Ended::Closed { answered, not_taken, error } => {
-                if let Some(reason) = self.may_resend(&work, answered, not_taken) {
+            Ended::Closed { answered, eof, error } => {
+                let may_repeat = work.item.request.idempotent && !work.item.resent;
+                if let Some(reason) = self.may_resend(answered, eof, may_repeat).await {
                     work.item.resent |= reason == RetryReason::Idempotent;
                     lease.retried(reason);
                     lease.restore(work);
@@ -207,10 +204,13 @@ impl Connection {
         .await
     }
 
-    fn may_resend<R>(&self, work: &Work<R>, answered: bool, not_taken: bool) -> Option<RetryReason> {
-        if not_taken && self.is_reused {
+    /// Whether a request whose connection ended may be sent again, and why.
+    async fn may_resend(&self, answered: bool, eof: bool, may_repeat: bool) -> Option<RetryReason> {
+        if answered {
+            None
+        } else if eof && self.is_reused && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
-        } else if work.item.request.idempotent && !work.item.resent && !answered {
+        } else if may_repeat {
             Some(RetryReason::Idempotent)
         } else {
             None

@@ -16,6 +16,7 @@ use super::alarm::Alarm;
 use super::request::{Request, Responder};
 use super::stream::Stream;
 use crate::metrics::upstream::UpstreamHandles;
+use crate::proto::fastcgi::record::{self, Header, Kind};
 use crate::proto::fastcgi::request::RequestEncoder;
 use crate::proto::fastcgi::response::{End, Event, ResponseDecoder, ResponseError};
 
@@ -46,8 +47,8 @@ pub(super) enum Ended {
     /// The connection ended first.
     Closed {
         answered: bool,
-        /// The peer ended it on purpose and without having taken the request; see [`Exchange::eof`].
-        not_taken: bool,
+        /// By end-of-file, and not by an error.
+        eof: bool,
         error: io::Error,
     },
     /// What came is not FastCGI.
@@ -78,7 +79,9 @@ struct Progress {
     first_byte: Option<Instant>,
     /// The responder has no room; php-fpm is not read from and not blamed for silence.
     blocked: bool,
-    /// The responder was given something since it was last told to let go of what it holds.
+    /// The responder was given something.
+    given: bool,
+    /// The responder was given stdout since it was last told to let go of what it holds.
     holding: bool,
     /// Writing failed. An answer may still be there to be read.
     write_error: Option<io::Error>,
@@ -120,8 +123,15 @@ impl Exchange {
         self.last_id = self.last_id % u16::MAX + 1;
         self.encoder.start(self.last_id, request.params.clone(), request.body.clone());
         self.decoder.start(self.last_id);
-        let mut progress =
-            Progress { started, active: started, first_byte: None, blocked: false, holding: false, write_error: None };
+        let mut progress = Progress {
+            started,
+            active: started,
+            first_byte: None,
+            blocked: false,
+            given: false,
+            holding: false,
+            write_error: None,
+        };
         let ended = poll_fn(|cx| self.poll(cx, request, &mut progress, limits, metrics)).await;
         self.encoder.clear();
         ended
@@ -200,7 +210,7 @@ impl Exchange {
     ) -> Option<Ended> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut input = match self.stream.try_read(scratch) {
-                Ok(0) => return Some(self.eof(progress)),
+                Ok(0) => return Some(self.closed(progress, io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => &scratch[..read],
                 Err(error) if is_retry(&error) => return None,
                 Err(error) => return Some(self.closed(progress, error)),
@@ -213,18 +223,19 @@ impl Exchange {
                     Ok(None) => break,
                     Ok(Some(Event::Stdout(piece))) => {
                         responder.stdout(piece);
-                        progress.holding = true;
+                        (progress.given, progress.holding) = (true, true);
                     }
                     Ok(Some(Event::Stderr(piece))) => {
                         metrics.stderr_bytes.inc_by(piece.len() as u64);
                         responder.stderr(piece);
+                        progress.given = true;
                     }
                     Ok(Some(Event::End(end))) => {
                         // An answer that ended before it had taken the whole request leaves the rest on the wire.
                         let clean = input.is_empty() && self.encoder.is_done();
                         return Some(Ended::Complete { end, clean, first_byte, at: now });
                     }
-                    Err(error) => return Some(Ended::Broken { error, answered: progress.holding }),
+                    Err(error) => return Some(Ended::Broken { error, answered: progress.given }),
                 }
             }
             self.stream.acknowledge_at_once();
@@ -232,24 +243,23 @@ impl Exchange {
         })
     }
 
-    /// End-of-file before END_REQUEST.
+    fn closed(&self, progress: &mut Progress, error: io::Error) -> Ended {
+        // A failed write says more than the end-of-file or the reset that follows it.
+        let error = progress.write_error.take().unwrap_or(error);
+        let eof = error.kind() == io::ErrorKind::UnexpectedEof;
+        Ended::Closed { answered: progress.first_byte.is_some(), eof, error }
+    }
+
+    /// After end-of-file before any byte of an answer: whether that proves that php-fpm did not take the request.
     ///
     /// A worker that reaches pm.max_requests ends its last answer with END_REQUEST, and some microseconds later calls
     /// `shutdown(SHUT_WR)` and reads until we close. A request that we write in between is read and thrown away, never
     /// run. This is the only place where php-fpm half-closes (`fcgi_close` without force, which comes after
-    /// END_REQUEST was written). A worker that dies, however it dies, closes both directions. So end-of-file on a
-    /// socket whose other end is still open, before any byte of this answer, proves that the request was not taken.
-    /// A Unix socket shows the difference (POLLRDHUP without POLLHUP); TCP does not, and there the case stays
-    /// ambiguous.
-    fn eof(&self, progress: &mut Progress) -> Ended {
-        let not_taken = progress.first_byte.is_none() && self.stream.is_half_closed();
-        let error = progress.write_error.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-        Ended::Closed { answered: progress.first_byte.is_some(), not_taken, error }
-    }
-
-    fn closed(&self, progress: &mut Progress, error: io::Error) -> Ended {
-        let error = progress.write_error.take().unwrap_or(error);
-        Ended::Closed { answered: progress.first_byte.is_some(), not_taken: false, error }
+    /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, however
+    /// it dies, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
+    /// still open, proves that the request was not taken.
+    pub(super) async fn is_not_taken(&self) -> bool {
+        self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }
 
     fn poll_time(&mut self, cx: &mut Context<'_>, progress: &Progress, limits: Limits) -> Poll<Ended> {
@@ -266,7 +276,7 @@ impl Exchange {
     /// Tells the responder that its running request is not wanted, and reads on until it ends. Ready when it did; the
     /// caller bounds the wait.
     pub(super) async fn abort(&mut self) {
-        let record = crate::proto::fastcgi::record::abort(self.last_id);
+        let record = record::abort(self.last_id);
         // Eight bytes that do not fit the socket are not worth waiting for: closing it says the same.
         let _ = self.stream.try_write_vectored(&[IoSlice::new(&record)]);
         poll_fn(|cx| {

@@ -4,11 +4,15 @@
 //! scheduler opens at most `max_connections` to a backend, only with a request in hand, and closes them after a short
 //! `linger`. Requests wait here rather than in php-fpm's backlog, where nobody can see or reorder them.
 //!
-//! * [`request`]: what goes in and what comes out.
-//! * [`queue`]: who is next. [`backend`]: where to. Both plain data.
-//! * [`scheduler`]: both under one lock, and the leases of the connections.
-//! * [`connection`]: the task of one connection; [`exchange`]: one request on it; [`stream`]: its socket.
+//! * `request`: what goes in and what comes out.
+//! * `queue`: who is next. `backend`: where to. Both plain data.
+//! * `scheduler`: both under one lock, and the leases of the connections.
+//! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
 //! * [`supervisor`]: a php-fpm of our own.
+//!
+//! What may be sent twice: a request of which no byte left us; a request that php-fpm provably did not take (it had
+//! ended the connection behind the last answer, see `exchange`); and once, after an end without a byte of answer, a
+//! request whose app is `idempotent`. Everything else fails with a [`Failure`] that says whether it may have run.
 
 mod alarm;
 mod backend;

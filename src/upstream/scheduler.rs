@@ -493,14 +493,15 @@ impl<R: Responder> Lease<R> {
 
 impl<R: Responder> Drop for Lease<R> {
     fn drop(&mut self) {
-        if let Some(work) = self.leave_idle() {
-            // The task was torn down with a job in hand that was never sent; the queue is going down with it.
-            drop(work);
-        }
+        // Only a task that was torn down (the responder panicked) is still idle here; its job was never sent.
+        let work = self.leave_idle();
         if let Hold::Running(class) = self.hold {
             let mut state = lock(&self.scheduler.state);
             state.backends.closed(self.backend, Instant::now());
             state.queue.ended(class);
+            if let Some(work) = work {
+                state.queue.restore(work);
+            }
             drop(state);
         }
         self.scheduler.dispatch();

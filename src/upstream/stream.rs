@@ -14,6 +14,10 @@ use crate::config::model::Bind;
 const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const LAST_BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
+/// Between sending and looking whether a peer still reads, and how long it may take to have read.
+const HALF_CLOSED_PAUSE: Duration = Duration::from_millis(5);
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(300);
+
 /// A connected socket.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -100,15 +104,42 @@ impl Stream {
         }
     }
 
-    /// After a read gave end-of-file: whether the peer only stopped sending and still holds its socket open.
+    /// After a read gave end-of-file: whether the peer only stopped sending, and still reads what we send.
     ///
-    /// Known for Unix sockets only: TCP tells a FIN, which is the same for both.
-    pub(super) fn is_half_closed(&self) -> bool {
-        let Stream::Unix(stream) = self else { return false };
-        let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
+    /// A Unix socket knows at once when both directions are closed. TCP shows the same FIN for both, but only an open
+    /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent to find out, and once more after
+    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to pass
+    /// them on, and closes before the second.
+    pub(super) async fn is_half_closed(&self, harmless: &[u8]) -> bool {
+        if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
+            return false;
+        }
+        for _ in 0..2 {
+            if self.try_write_vectored(&[IoSlice::new(harmless)]).ok() != Some(harmless.len()) {
+                return false;
+            }
+            let deadline = Instant::now() + HALF_CLOSED_PATIENCE;
+            loop {
+                sleep(HALF_CLOSED_PAUSE).await;
+                if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
+                    return false;
+                }
+                if self.unread_by_peer() == 0 {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn poll_now(&self) -> i16 {
+        let mut poll = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd, and a timeout of zero.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-        ready == 1 && poll.revents & libc::POLLRDHUP != 0 && poll.revents & (libc::POLLHUP | libc::POLLERR) == 0
+        unsafe { libc::poll(&raw mut poll, 1, 0) };
+        poll.revents
     }
 
     /// Makes the peer's writes fail while keeping the socket; `false` where that is impossible (TCP).
@@ -124,7 +155,7 @@ impl Stream {
         unsafe { libc::shutdown(self.raw_fd(), libc::SHUT_RDWR) };
     }
 
-    /// Bytes that were sent and that the peer has not read; 0 also once the peer is gone. Unix sockets only.
+    /// Bytes that were sent and that the peer has not read (Unix) or not acknowledged (TCP); 0 once the peer is gone.
     pub(super) fn unread_by_peer(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: TIOCOUTQ (SIOCOUTQ) stores one c_int at the given address.

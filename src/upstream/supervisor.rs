@@ -1,10 +1,524 @@
-//! stub
-use crate::config::model::{Backend, Spawn};
+//! A php-fpm of our own: found, configured, started, restarted, and gone when we are.
+//!
+//! The pool lives in a private directory (mode 0700) that holds its configuration and its Unix socket. It uses the
+//! system's php.ini and runs as whoever runs us, as `php -S` would: a script that this user can read is a script that
+//! runs. As root that means `--allow-to-run-as-root`, with a warning; run longwire as another user for anything but
+//! development.
+//!
+//! No orphans, whoever dies and however:
+//!
+//! | who is gone | what happens |
+//! |---|---|
+//! | longwire, by any signal | the kernel sends SIGTERM to the master (PR_SET_PDEATHSIG), which ends its workers |
+//! | the master | its process group is killed, as workers would not notice; then it is started again, with backoff |
+//! | both in the same instant, by SIGKILL | workers stay: nobody is left to tell them |
+//!
+//! PR_SET_PDEATHSIG fires when the *thread* that forked ends, so one thread does nothing but fork the master and wait
+//! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::config::model::{Bind, Spawn};
+
+/// How long php-fpm may take until its socket accepts; a cold disk and a large php.ini take less than a second.
+const START_TIME: Duration = Duration::from_secs(10);
+/// Pauses between restarts.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// A master that lived this long was well: the next pause is the first again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// What is sent at the end, and how long each may take: finish what runs, stop, die.
+const STOP_STAGES: [(i32, Duration); 3] = [
+    (libc::SIGQUIT, Duration::from_secs(3)),
+    (libc::SIGTERM, Duration::from_secs(1)),
+    (libc::SIGKILL, Duration::from_secs(2)),
+];
+/// Longest line of php-fpm's stderr that is logged in one piece.
+const MAX_LINE: u64 = 8 * 1024;
+
+/// Why no php-fpm runs.
 #[derive(Debug)]
-pub struct SpawnError;
-impl std::fmt::Display for SpawnError { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("x") } }
-pub struct Supervisor;
+pub enum SpawnError {
+    /// No binary was found.
+    NotFound,
+    /// The private directory or its files could not be made.
+    Directory(io::Error),
+    /// The binary could not be executed.
+    Execute {
+        /// Which one.
+        binary: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line of `ini` has a line break or an unusable key.
+    Ini(String),
+    /// It ended instead of accepting connections.
+    Exited {
+        /// Which one.
+        binary: PathBuf,
+        /// How.
+        status: ExitStatus,
+        /// The last that it wrote to stderr.
+        said: String,
+    },
+    /// It neither accepts connections nor ends.
+    Silent(PathBuf),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpawnError::NotFound => f.write_str(
+                "no php-fpm found in PATH, /usr/sbin or /usr/local/sbin; install it (Debian, Ubuntu: apt install \
+                 php-fpm; Fedora: dnf install php-fpm; Alpine: apk add php84-fpm) or name its binary",
+            ),
+            SpawnError::Directory(error) => write!(f, "private directory for php-fpm: {error}"),
+            SpawnError::Execute { binary, error } => write!(f, "{}: {error}", binary.display()),
+            SpawnError::Ini(key) => write!(f, "ini setting {key:?} cannot be written to a pool file"),
+            SpawnError::Exited { binary, status, said } => {
+                write!(f, "{} ended at once ({status}): {said}", binary.display())
+            }
+            SpawnError::Silent(binary) => {
+                write!(f, "{} does not accept connections after {} s", binary.display(), START_TIME.as_secs())
+            }
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+/// A php-fpm that is kept running. Dropped, it is told to stop; [`stop`](Self::stop) also waits.
+#[derive(Debug)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    ended: watch::Receiver<bool>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The running master, which leads the process group of this number.
+    master: Option<i32>,
+    stopping: bool,
+}
+
+/// What is needed to start the master, as often as it takes.
+#[derive(Debug)]
+struct Pool {
+    name: String,
+    binary: PathBuf,
+    /// Removed with all that is in it when the supervisor's thread ends.
+    directory: tempfile::TempDir,
+    /// Told as soon as the socket accepts for the first time, or never will.
+    last_lines: Arc<Mutex<String>>,
+}
+
 impl Supervisor {
-    pub async fn start(_: &Spawn, _: &str) -> Result<(Supervisor, Backend), SpawnError> { Err(SpawnError) }
-    pub async fn stop(self) {}
+    /// Starts php-fpm for the upstream `name`, and gives the address of its socket once it accepts.
+    pub async fn start(spawn: &Spawn, name: &str) -> Result<(Self, Bind), SpawnError> {
+        let binary = spawn.binary.clone().or_else(find_binary).ok_or(SpawnError::NotFound)?;
+        let directory = tempfile::Builder::new().prefix("longwire-php-").tempdir().map_err(SpawnError::Directory)?;
+        let config = pool_config(spawn, name, directory.path())?;
+        std::fs::write(directory.path().join(CONFIG_FILE), config).map_err(SpawnError::Directory)?;
+        let socket = directory.path().join(SOCKET_FILE);
+        if is_root() {
+            warn!(target: "longwire::php", upstream = name, "php runs as root, because longwire does");
+        }
+
+        let pool = Pool { name: name.to_owned(), binary, directory, last_lines: Arc::default() };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(State { master: None, stopping: false }), changed: Condvar::new() });
+        let (started_tx, started) = tokio::sync::oneshot::channel();
+        let (ended_tx, ended) = watch::channel(false);
+        let for_thread = shared.clone();
+        thread::Builder::new()
+            .name("php-fpm".to_owned())
+            .spawn(move || {
+                for_thread.keep_running(&pool, started_tx);
+                drop(pool);
+                let _ = ended_tx.send(true);
+            })
+            .map_err(SpawnError::Directory)?;
+        let supervisor = Self { shared, ended };
+        match started.await {
+            Ok(Ok(())) => Ok((supervisor, Bind::Unix(socket))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => unreachable!("the thread tells how the first start went before it ends"),
+        }
+    }
+
+    /// Lets running requests end for a few seconds, then ends php-fpm, and returns when no process of it is left.
+    pub async fn stop(mut self) {
+        for (signal, patience) in STOP_STAGES {
+            self.shared.stop(signal);
+            if tokio::time::timeout(patience, self.ended.wait_for(|ended| *ended)).await.is_ok() {
+                return;
+            }
+        }
+        error!(target: "longwire::php", "php-fpm does not end");
+    }
+
+    /// The process id of the master, while there is one.
+    pub fn master(&self) -> Option<u32> {
+        self.shared.lock().master.map(i32::cast_unsigned)
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // After `stop` there is nobody left to signal. Otherwise workers get no time: nobody would wait for them.
+        self.shared.stop(libc::SIGTERM);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the master to end, and its keeper not to start another. SIGKILL goes to the workers too.
+    fn stop(&self, signal: i32) {
+        let mut state = self.lock();
+        state.stopping = true;
+        if let Some(master) = state.master {
+            let target = if signal == libc::SIGKILL { -master } else { master };
+            // SAFETY: only sends a signal. The master is not reaped while `state.master` names it, so the number
+            // cannot belong to anybody else.
+            unsafe { libc::kill(target, signal) };
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The life of the supervisor's thread.
+    fn keep_running(&self, pool: &Pool, started: tokio::sync::oneshot::Sender<Result<(), SpawnError>>) {
+        let mut started = Some(started);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let since = Instant::now();
+            let ended = self.run_once(pool, &mut started);
+            if let Some(started) = started.take() {
+                // The first start failed: that is the operator's to see, not to be tried for ever.
+                let failure = match ended {
+                    Ok(status) if since.elapsed() < START_TIME => {
+                        let said = pool.last_lines();
+                        SpawnError::Exited { binary: pool.binary.clone(), status, said }
+                    }
+                    Ok(_) => SpawnError::Silent(pool.binary.clone()),
+                    Err(error) => SpawnError::Execute { binary: pool.binary.clone(), error },
+                };
+                let _ = started.send(Err(failure));
+                return;
+            }
+            if since.elapsed() >= HEALTHY_AFTER {
+                pause = FIRST_PAUSE;
+            }
+            let state = self.lock();
+            if state.stopping {
+                return;
+            }
+            let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            warn!(target: "longwire::php", upstream = pool.name, pause_ms = pause.as_millis() as u64, how, "php-fpm ended: starting it again");
+            let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
+                return;
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Starts the master and waits until it has ended, and every worker with it.
+    fn run_once(
+        &self,
+        pool: &Pool,
+        started: &mut Option<tokio::sync::oneshot::Sender<Result<(), SpawnError>>>,
+    ) -> io::Result<ExitStatus> {
+        let socket = pool.directory.path().join(SOCKET_FILE);
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut child = {
+            let mut state = self.lock();
+            if state.stopping {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let child = pool.spawn()?;
+            state.master = Some(child.id().cast_signed());
+            child
+        };
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let (upstream, last_lines) = (pool.name.clone(), pool.last_lines.clone());
+        // Ends when the last process that holds the pipe has ended.
+        let reader = thread::Builder::new()
+            .name("php-fpm-log".to_owned())
+            .spawn(move || log_lines(stderr, &upstream, &last_lines))?;
+
+        if started.is_some() {
+            if wait_until_accepting(&mut child, &socket)? {
+                let tell = started.take().expect("looked at above");
+                let _ = tell.send(Ok(()));
+            } else {
+                self.stop(libc::SIGKILL);
+            }
+        }
+        wait_unreaped(child.id());
+        let mut state = self.lock();
+        state.master = None;
+        // SAFETY: only sends a signal. The master is not reaped yet, so the group is still its own.
+        unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
+        drop(state);
+        let status = child.wait();
+        if started.is_some() {
+            // What it said on its way out is the best explanation, so the reader may finish first.
+            let _ = reader.join();
+        }
+        status
+    }
+}
+
+impl Pool {
+    fn spawn(&self) -> io::Result<Child> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--nodaemonize").arg("--fpm-config").arg(self.directory.path().join(CONFIG_FILE));
+        if is_root() {
+            command.arg("--allow-to-run-as-root");
+        }
+        // Its own group: Ctrl-C in a terminal is for longwire, which then stops php-fpm in its turn.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        let parent = std::process::id().cast_signed();
+        // SAFETY: between fork and exec only prctl, getppid and the making of an io::Error from a code are called, none
+        // of which allocates or takes a lock.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                // We may have been killed between fork and prctl; then nobody will send that signal.
+                if libc::getppid() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                Ok(())
+            });
+        }
+        command.spawn()
+    }
+
+    fn last_lines(&self) -> String {
+        self.last_lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+const CONFIG_FILE: &str = "php-fpm.conf";
+const SOCKET_FILE: &str = "php.sock";
+
+/// The configuration file of the private pool.
+fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, SpawnError> {
+    let mut ini = vec![
+        ("opcache.enable", "1"),
+        // What PHP complains about goes to the log and never into a reply.
+        ("display_errors", "0"),
+        ("log_errors", "1"),
+        ("html_errors", "0"),
+        // As php.ini-production has it, whether or not this system has a php.ini: a script that streams with
+        // `ob_flush(); flush();` here streams behind any other php-fpm too.
+        ("output_buffering", "4096"),
+        // Longwire bounds frames before they get here; PHP should not have a second opinion.
+        ("post_max_size", "0"),
+    ];
+    if spawn.recheck_files {
+        ini.extend([("opcache.validate_timestamps", "1"), ("opcache.revalidate_freq", "0")]);
+    }
+    ini.extend(spawn.ini.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+
+    let pool: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let mut config = format!(
+        "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = {MAX_LINE}\ndaemonize = no\n\
+         process_control_timeout = 3s\n\
+         [longwire-{pool}]\nlisten = {socket}\nlisten.mode = 0600\nlisten.backlog = 511\n\
+         pm = static\npm.max_children = {workers}\n\
+         catch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n",
+        socket = directory.join(SOCKET_FILE).display(),
+        workers = spawn.workers.max(1),
+    );
+    if is_root() {
+        config.push_str("user = root\ngroup = root\n");
+    }
+    for (key, value) in ini {
+        let is_key = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
+        if !is_key || value.contains(['\n', '\r', '\0', '"']) {
+            return Err(SpawnError::Ini(key.to_owned()));
+        }
+        config.push_str(&format!("php_admin_value[{key}] = \"{value}\"\n"));
+    }
+    Ok(config)
+}
+
+/// The newest of `php-fpm8.4` (Debian), `php-fpm84` (Alpine) and their like; else `php-fpm`.
+fn find_binary() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    newest_binary(directories)
+}
+
+fn newest_binary(directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    let files = directories.filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
+    files
+        .filter_map(|file| Some((version_in(&file.file_name())?, file.path())))
+        .filter(|(_, path)| path.is_file())
+        .max_by_key(|(version, _)| *version)
+        .map(|(_, path)| path)
+}
+
+/// The PHP version in the name of a php-fpm binary; (0, 0) for `php-fpm` itself.
+fn version_in(name: &OsStr) -> Option<(u32, u32)> {
+    let version = name.to_str()?.strip_prefix("php-fpm")?;
+    if version.is_empty() {
+        return Some((0, 0));
+    }
+    let (major, minor) = version.split_once('.').or_else(|| version.split_at_checked(1))?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// True when the socket accepts; false when php-fpm ended or time is up.
+fn wait_until_accepting(child: &mut Child, socket: &Path) -> io::Result<bool> {
+    let deadline = Instant::now() + START_TIME;
+    while Instant::now() < deadline {
+        if UnixStream::connect(socket).is_ok() {
+            return Ok(true);
+        }
+        if has_ended(child.id()) {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(false)
+}
+
+/// Waits for the end of a child without reaping it, so that its number stays taken.
+fn wait_unreaped(pid: u32) {
+    while !wait_for_exit(pid, libc::WEXITED | libc::WNOWAIT) {}
+}
+
+fn has_ended(pid: u32) -> bool {
+    wait_for_exit(pid, libc::WEXITED | libc::WNOWAIT | libc::WNOHANG)
+}
+
+fn wait_for_exit(pid: u32, options: i32) -> bool {
+    // SAFETY: siginfo_t is plain data for which zeroes are valid, and waitid writes only to it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result = libc::waitid(libc::P_PID, pid, &raw mut info, options);
+        // EINTR is no answer; any other error means that there is no such child to wait for.
+        if result != 0 { io::Error::last_os_error().kind() != io::ErrorKind::Interrupted } else { info.si_pid() != 0 }
+    }
+}
+
+/// Logs what php-fpm and its workers write to stderr, line by line.
+fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<String>) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let (is_complaint, text) = level_and_text(text.trim_end());
+        if text.is_empty() {
+            continue;
+        }
+        if is_complaint {
+            warn!(target: "longwire::php", upstream, "{text}");
+        } else {
+            info!(target: "longwire::php", upstream, "{text}");
+        }
+        *last_lines.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+    }
+}
+
+/// `[23-Nov-2026 21:39:42] WARNING: text` is a warning of php-fpm; anything else is what a script wrote.
+fn level_and_text(line: &str) -> (bool, &str) {
+    let said = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map(|(_, said)| said);
+    match said.and_then(|said| said.split_once(": ")) {
+        Some(("WARNING" | "ERROR" | "ALERT", text)) => (true, text),
+        Some(("NOTICE" | "DEBUG", text)) => (false, text),
+        _ => (false, line),
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no conditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spawn(ini: &[(&str, &str)]) -> Spawn {
+        let ini = ini.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Spawn { binary: None, workers: 3, recheck_files: true, ini }
+    }
+
+    #[test]
+    fn the_newest_binary_is_chosen() {
+        let cases: [(&[&str], Option<&str>); 5] = [
+            (&["php-fpm8.2", "php-fpm8.10", "php-fpm7.4", "php-fpm"], Some("php-fpm8.10")),
+            (&["php-fpm83", "php-fpm"], Some("php-fpm83")),
+            (&["php-fpm"], Some("php-fpm")),
+            (&["php-fpm-check", "php-fpm8.2.bak", "php"], None),
+            (&[], None),
+        ];
+        for (files, expected) in cases {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            for file in files {
+                std::fs::write(directory.path().join(file), "").expect("the directory is ours");
+            }
+            let found = newest_binary([directory.path().to_owned(), PathBuf::from("/nowhere")].into_iter());
+            assert_eq!(found, expected.map(|name| directory.path().join(name)), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn ini_settings_are_written_and_those_that_could_break_out_are_refused() {
+        let config = pool_config(&spawn(&[("memory_limit", "64M")]), "shop", Path::new("/run/x")).expect("fine");
+        assert!(config.contains("php_admin_value[memory_limit] = \"64M\"\n"));
+        assert!(config.contains("pm.max_children = 3\n"));
+        for (key, value) in [("a\nuser = root", "1"), ("a]", "1"), ("", "1"), ("a", "1\nuser = root"), ("a", "\"")] {
+            let refused = pool_config(&spawn(&[(key, value)]), "shop", Path::new("/run/x"));
+            assert!(matches!(refused, Err(SpawnError::Ini(_))), "{key:?} = {value:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_php_fpm_lose_their_date_and_lines_of_scripts_stay() {
+        let cases = [
+            ("[23-Nov-2026 21:39:42] WARNING: [pool x] full", (true, "[pool x] full")),
+            ("[23-Nov-2026 21:39:42] NOTICE: ready", (false, "ready")),
+            ("[debug] my own: text", (false, "[debug] my own: text")),
+            ("plain", (false, "plain")),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(level_and_text(line), expected);
+        }
+    }
 }

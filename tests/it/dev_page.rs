@@ -1,45 +1,74 @@
-//! The dev page in a real browser, in front of a real php-fpm.
+//! The page of `longwire dev` in a real browser.
 //!
 //! `LONGWIRE_SCREENSHOTS=DIR` keeps pictures of it, for a look after a change.
 
-use bytes::Bytes;
-use longwire::http::Page;
-use longwire::node::{Extras, Running};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::support::browser::Browser;
-use crate::support::node;
-use crate::support::php_fpm::{PhpFpm, Pool};
+use crate::support::php_fpm::{kill, wait_until};
 
 const ENTER: &str = "\u{E007}";
 const ARROW_UP: &str = "\u{E013}";
 
-/// A node with the page at `/`, as `longwire dev` has it.
-async fn start(code: &str, events: &str) -> (Running, PhpFpm, String) {
-    let fpm = Pool::of(2).start();
-    let script = fpm.script("handler.php", code);
-    let config = format!(
-        r#"
-        admin.bind = "off"
-        listeners.web = {{ bind = "127.0.0.1:0", protocol = "http", routes = {{ "/ws" = "app" }} }}
-        apps.app = {{ upstream = "php", script = "{}", events = [{events}] }}
-        upstreams.php = {{ backends = ["{}"] }}
-        "#,
-        script.display(),
-        fpm.address(),
-    );
-    let body = Bytes::from_static(include_bytes!("../../src/dev/page.html"));
-    let page = Page { path: "/", content_type: "text/html; charset=utf-8", body };
-    let node = node::start(&config, &Extras { pages: vec![page] }).await;
-    let url = format!("http://{}/", node::address(&node, "web"));
-    (node, fpm, url)
+/// Chooses a sub-protocol and greets; closes at the first message.
+const REFUSES_TO_STAY: &str = "<?php
+if ($_SERVER['LONGWIRE_EVENT'] === 'connect') {
+    header('Sec-WebSocket-Protocol: json');
+    echo 'welcome';
+} else {
+    header('Longwire-Close: 4001 that will do');
+    echo 'bye';
+}
+";
+
+/// `longwire dev` on free ports.
+struct Dev {
+    child: Child,
+    /// Where it says the page is.
+    url: String,
+    // Closed it would make what is printed later an error.
+    _stdout: BufReader<ChildStdout>,
 }
 
-const ECHO: &str =
-    "$frame = file_get_contents('php://input'); header('Content-Length: ' . strlen($frame)); echo $frame;";
+impl Dev {
+    fn start(script: &Path, options: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
+            .args(["dev", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--workers", "2"])
+            .args(options)
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary was built for this test");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut printed = String::new();
+        let url = loop {
+            let from = printed.len();
+            assert!(stdout.read_line(&mut printed).expect("text") > 0, "no page was named:\n{printed}");
+            if let Some(at) = printed[from..].find("http://") {
+                break printed[from + at..].trim().to_owned();
+            }
+        };
+        Self { child, url, _stdout: stdout }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        kill(self.child.id(), libc::SIGTERM);
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+        wait_until("longwire dev stops", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+    }
+}
 
 async fn keep_picture(browser: &Browser, name: &str) {
     if let Some(folder) = std::env::var_os("LONGWIRE_SCREENSHOTS") {
-        let path = std::path::Path::new(&folder).join(name);
+        let path = Path::new(&folder).join(name);
         std::fs::write(&path, browser.screenshot().await).expect("the folder can be written to");
     }
 }
@@ -53,9 +82,10 @@ async fn frames(browser: &Browser, way: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_connects_sends_text_and_bytes_and_sees_the_replies() {
-    let (_node, _fpm, url) = start(ECHO, "").await;
+    let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/echo/handler.php");
+    let dev = Dev::start(&echo, &[]);
     let browser = Browser::start((1100, 760), false).await;
-    browser.open(&url).await;
+    browser.open(&dev.url).await;
     keep_picture(&browser, "start.png").await;
     browser.click("#connect").await;
     browser.wait_for("document.querySelector('#state').textContent == 'connected'").await;
@@ -96,13 +126,13 @@ async fn a_person_connects_sends_text_and_bytes_and_sees_the_replies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
-    let code =
-        "if ($_SERVER['LONGWIRE_EVENT'] === 'connect') { header('Sec-WebSocket-Protocol: json'); echo 'welcome'; }
-         else { header('Longwire-Close: 4001 that will do'); echo 'bye'; }";
-    let (_node, _fpm, url) = start(code, r#""connect""#).await;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    std::fs::write(&script, REFUSES_TO_STAY).expect("the folder is ours");
+    let dev = Dev::start(&script, &["--events", "connect"]);
     let browser = Browser::start((1100, 760), true).await;
     browser.pretend_screen(390, 780).await;
-    browser.open(&url).await;
+    browser.open(&dev.url).await;
     browser.type_text("#protocols", "chat, json").await;
     browser.click("#connect").await;
     browser.wait_for("document.querySelectorAll('#frames li.in').length == 1").await;

@@ -4,56 +4,59 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use longwire::node::{Extras, Running};
+use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use tempfile::TempDir;
-use tokio_websockets::Message;
 
+use crate::support::client::Client;
 use crate::support::http;
-use crate::support::node::{self, Tcp, WebSocket};
-use crate::support::php_fpm::{PhpFpm, Pool};
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
 /// An example that runs: WebSocket below `/ws`, length framing, raw bytes.
 struct Example {
-    node: Running,
+    node: Longwire,
     _fpm: PhpFpm,
     /// Where PHP keeps its sessions and temporary files.
     files: TempDir,
 }
 
 impl Example {
-    async fn start(script: &str, events: &str) -> Self {
+    fn start(script: &str, events: &str) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let fpm = Pool::of(4)
             .line(&format!("env[TMPDIR] = {}", files.path().display()))
             .line(&format!("php_admin_value[session.save_path] = {}", files.path().display()))
             .start();
-        let config = format!(
-            r#"
-            admin.bind = "off"
-            listeners.web = {{ bind = "127.0.0.1:0", protocol = "http", routes = {{ "/ws/*" = "example" }} }}
-            listeners.tcp = {{ bind = "127.0.0.1:0", app = "example" }}
-            listeners.raw = {{ bind = "127.0.0.1:0", framing = {{ type = "raw" }}, app = "example" }}
-            apps.example = {{ upstream = "php", script = "{}", events = [{events}], uri = "/ws/sum" }}
-            upstreams.php = {{ backends = ["{}"] }}
-            "#,
-            php_examples().join(script).display(),
-            fpm.address(),
-        );
-        let node = node::start(&config, &Extras::default()).await;
+        let app = format!("events = [{events}]\nuri = \"/ws/sum\"");
+        let listeners = r#"
+            [listeners]
+            web = { bind = "127.0.0.1:0", protocol = "http", routes = { "/ws/*" = "app" } }
+            tcp = { bind = "127.0.0.1:0", app = "app" }
+            raw = { bind = "127.0.0.1:0", framing = { type = "raw" }, app = "app" }
+        "#;
+        let node = Longwire::with(&fpm, &php_examples().join(script), &app, "", listeners);
         Self { node, _fpm: fpm, files }
     }
 
-    async fn websocket(&self) -> WebSocket {
-        WebSocket::connect(node::address(&self.node, "web"), "/ws").await
+    async fn websocket(&self, path: &str) -> Client {
+        Client::upgrade(self.node.address("web"), path, "").await
     }
 
-    async fn tcp(&self) -> Tcp {
-        Tcp::connect(node::address(&self.node, "tcp")).await
+    async fn tcp(&self) -> Client {
+        Client::connect(self.node.address("tcp"), Framing::Length(LengthFraming::default())).await
     }
+}
 
-    async fn raw(&self) -> Tcp {
-        Tcp::connect(node::address(&self.node, "raw")).await
-    }
+/// The next frame, which must be text.
+async fn text(client: &mut Client) -> String {
+    let frame = client.frame().await;
+    assert_eq!(frame.kind, FrameKind::Text, "{frame:?}");
+    String::from_utf8(frame.body.to_vec()).expect("text is UTF-8")
+}
+
+/// The next frame of a client whose framing knows no text.
+async fn bytes(client: &mut Client) -> String {
+    String::from_utf8_lossy(&client.frame().await.body).into_owned()
 }
 
 fn php_examples() -> PathBuf {
@@ -62,77 +65,84 @@ fn php_examples() -> PathBuf {
 
 #[tokio::test]
 async fn echo_gives_back_text_binary_and_nothing() {
-    let example = Example::start("echo/handler.php", "").await;
-    let mut socket = example.websocket().await;
-    for message in [
-        Message::text("héllo"),
-        Message::binary(vec![0, 255, 10, 13]),
-        Message::text(""),
-        Message::binary(vec![]),
-        Message::text("x".repeat(100_000)),
+    let example = Example::start("echo/handler.php", "");
+    let long = "x".repeat(100_000);
+    let mut socket = example.websocket("/ws").await;
+    for (kind, body) in [
+        (FrameKind::Text, "héllo".as_bytes()),
+        (FrameKind::Binary, &[0, 255, 10, 13]),
+        (FrameKind::Text, b""),
+        (FrameKind::Binary, b""),
+        (FrameKind::Text, long.as_bytes()),
     ] {
-        socket.send(message.clone()).await;
-        let reply = socket.next().await;
-        assert_eq!(reply.is_text(), message.is_text());
-        assert_eq!(&reply.as_payload()[..], &message.as_payload()[..]);
+        socket.send(kind, body).await;
+        let reply = socket.frame().await;
+        assert_eq!((reply.kind, &reply.body[..]), (kind, body));
     }
     let mut tcp = example.tcp().await;
-    for frame in [&b"hello"[..], b"", &[0, 255]] {
-        tcp.send_frame(frame).await;
-        assert_eq!(tcp.frame().await, frame);
+    for body in [&b"hello"[..], b"", &[0, 255]] {
+        tcp.send(FrameKind::Binary, body).await;
+        assert_eq!(tcp.frame().await.body, body);
     }
 }
 
 #[tokio::test]
 async fn greeter_knows_a_visitor_by_the_cookie_of_the_handshake() {
-    let example = Example::start("greeter/handler.php", r#""connect", "close""#).await;
-    let mut first = example.websocket().await;
-    assert_eq!(first.text().await, "Hello, stranger. Who are you?");
+    let example = Example::start("greeter/handler.php", r#""connect", "close""#);
+    let web = example.node.address("web");
+    let (mut first, head) = Client::try_upgrade(web, "/ws", "").await.expect("a WebSocket");
+    assert_eq!(text(&mut first).await, "Hello, stranger. Who are you?");
     assert_eq!(first.ask("Ada").await, "Nice to meet you, Ada.");
     assert_eq!(first.ask("how are you?").await, "Ada, that was your message number 1.");
+    first.close(1000).await;
+    assert_eq!(first.end().await, Some(1000));
 
-    let cookie = first.headers["set-cookie"].to_str().expect("a cookie is ASCII").to_owned();
+    let cookie = header(&head, "set-cookie").expect("the 101 sets a cookie");
     let cookie = cookie.split(';').next().expect("a cookie begins with its value");
     assert!(cookie.starts_with("PHPSESSID="), "{cookie}");
-    first.close().await;
-
-    let web = node::address(&example.node, "web");
-    let mut again = WebSocket::connect_with(web, "/ws", &[("cookie", cookie)]).await;
-    assert_eq!(again.text().await, "Welcome back, Ada. This is visit 2.");
-    assert!(!again.headers.contains_key("set-cookie"), "the visitor has the cookie: {:?}", again.headers);
+    let request = format!("Cookie: {cookie}\r\n");
+    let (mut again, head) = Client::try_upgrade(web, "/ws", &request).await.expect("a WebSocket");
+    assert_eq!(text(&mut again).await, "Welcome back, Ada. This is visit 2.");
+    assert_eq!(header(&head, "set-cookie"), None, "the visitor has the cookie");
     assert_eq!(again.ask("still me?").await, "Ada, that was your message number 2.");
     assert_eq!(again.ask("forget me").await, "Who was that?");
 
-    let mut other = example.websocket().await;
-    assert_eq!(other.text().await, "Hello, stranger. Who are you?");
+    let mut other = example.websocket("/ws").await;
+    assert_eq!(text(&mut other).await, "Hello, stranger. Who are you?");
     let mut tcp = example.tcp().await;
-    assert_eq!(tcp.frame().await, b"Hello, stranger. Who are you?");
-    tcp.send_frame(b"Bob").await;
-    assert_eq!(tcp.frame().await, b"Nice to meet you, Bob.");
+    assert_eq!(bytes(&mut tcp).await, "Hello, stranger. Who are you?");
+    assert_eq!(tcp.ask("Bob").await, "Nice to meet you, Bob.");
 
     // The sessions stay, the notes of the connections go with them.
     drop((again, other, tcp));
     let notes = example.files.path().join("longwire-greeter");
-    crate::support::php_fpm::eventually("every note is gone", || {
-        std::fs::read_dir(&notes).expect("the greeter made it").next().is_none()
+    let count = || std::fs::read_dir(&notes).expect("the greeter made it").count();
+    eventually("every note is gone", || count() == 0).await;
+}
+
+fn header(head: &str, name: &str) -> Option<String> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then(|| value.to_owned())
     })
-    .await;
 }
 
 #[tokio::test]
 async fn events_tell_who_is_here_and_who_has_gone() {
-    let example = Example::start("events/handler.php", r#""connect", "close""#).await;
-    let mut first = example.websocket().await;
-    assert_eq!(first.text().await, "Hello. 1 client is here.");
-    let mut second = example.websocket().await;
-    assert_eq!(second.text().await, "Hello. 2 clients are here.");
+    let example = Example::start("events/handler.php", r#""connect", "close""#);
+    let mut first = example.websocket("/ws").await;
+    assert_eq!(text(&mut first).await, "Hello. 1 client is here.");
+    let mut second = example.websocket("/ws").await;
+    assert_eq!(text(&mut second).await, "Hello. 2 clients are here.");
     let mut third = example.tcp().await;
-    assert_eq!(third.frame().await, b"Hello. 3 clients are here.");
+    assert_eq!(bytes(&mut third).await, "Hello. 3 clients are here.");
     assert_eq!(second.ask("and now?").await, "Your message 1. 3 clients are here, 0 gone.");
 
-    first.close().await;
+    first.close(1000).await;
+    assert_eq!(first.end().await, Some(1000));
     // A client that just vanishes counts as well.
-    drop(third);
+    third.reset();
+    example.node.closed(2);
     let mut asked = 1;
     loop {
         asked += 1;
@@ -146,14 +156,14 @@ async fn events_tell_who_is_here_and_who_has_gone() {
 
 #[tokio::test]
 async fn events_of_a_crowd_are_counted_one_by_one() {
-    let example = Example::start("events/handler.php", r#""connect", "close""#).await;
+    let example = Example::start("events/handler.php", r#""connect", "close""#);
     let mut crowd = Vec::new();
     for _ in 0..20 {
         crowd.push(example.tcp().await);
     }
     let mut greetings = Vec::new();
     for client in &mut crowd {
-        greetings.push(String::from_utf8(client.frame().await).expect("text"));
+        greetings.push(bytes(client).await);
     }
     greetings.sort();
     let mut expected: Vec<_> = (2..=20).map(|n| format!("Hello. {n} clients are here.")).collect();
@@ -164,53 +174,48 @@ async fn events_of_a_crowd_are_counted_one_by_one() {
 
 #[tokio::test]
 async fn stream_sends_each_line_as_a_frame_of_its_own() {
-    let example = Example::start("stream/handler.php", "").await;
+    let example = Example::start("stream/handler.php", "");
     let words = ["You", "said", "2", "words:", "be", "to"];
-    let mut socket = example.websocket().await;
-    socket.send(Message::text("lines to be")).await;
+    let mut socket = example.websocket("/ws").await;
+    socket.text("lines to be").await;
     for word in words {
-        assert_eq!(socket.text().await, word);
+        assert_eq!(text(&mut socket).await, word);
     }
     assert_eq!(socket.ask("to be").await, "You said 2 words: be to");
 
     let mut tcp = example.tcp().await;
-    tcp.send_frame(b"lines to be").await;
+    tcp.text("lines to be").await;
     for word in words {
-        assert_eq!(tcp.frame().await, word.as_bytes());
+        assert_eq!(bytes(&mut tcp).await, word);
     }
 }
 
 #[tokio::test]
 async fn stream_sends_a_frame_in_pieces_while_php_works() {
-    let example = Example::start("stream/handler.php", "").await;
-    let expected = b"You said 2 words: be to";
-    let framed = [&(expected.len() as u32).to_be_bytes()[..], expected].concat();
-
-    let mut tcp = example.tcp().await;
-    tcp.send_frame(b"to be").await;
-    check_pieces(&mut tcp, &framed).await;
-
-    let mut raw = example.raw().await;
-    raw.send(b"to be").await;
-    check_pieces(&mut raw, expected).await;
+    let example = Example::start("stream/handler.php", "");
+    let answer = "You said 2 words: be to";
+    check_pieces(example.node.address("raw"), b"to be", answer.as_bytes()).await;
+    // A length of four bytes before each, in both directions.
+    let framed = [&(answer.len() as u32).to_be_bytes()[..], answer.as_bytes()].concat();
+    check_pieces(example.node.address("tcp"), b"\0\0\0\x05to be", &framed).await;
 }
 
 /// The answer comes whole, and not at once.
-async fn check_pieces(client: &mut Tcp, expected: &[u8]) {
-    let mut answer = client.piece().await;
+async fn check_pieces(address: SocketAddr, request: &[u8], expected: &[u8]) {
+    // Whatever arrives is a frame to this client.
+    let mut client = Client::connect(address, Framing::Raw).await;
+    client.bytes(request).await;
+    let mut answer = client.frame().await.body.to_vec();
     assert!(answer.len() < expected.len(), "it came in one piece");
     while answer.len() < expected.len() {
-        let piece = client.piece().await;
-        assert!(!piece.is_empty(), "it ended after {:?}", String::from_utf8_lossy(&answer));
-        answer.extend(piece);
+        answer.extend_from_slice(&client.frame().await.body);
     }
     assert_eq!(answer, expected);
 }
 
 #[tokio::test]
 async fn front_controller_answers_a_socket_as_it_answers_a_web_server() {
-    let example = Example::start("front-controller/index.php", "").await;
-    let web = node::address(&example.node, "web");
+    let example = Example::start("front-controller/index.php", "");
     let server = WebServer::start().await;
     let cases = [
         ("/ws/reverse", "Grüße", 200, r#"{"reversed":"eßürG"}"#),
@@ -221,14 +226,13 @@ async fn front_controller_answers_a_socket_as_it_answers_a_web_server() {
         ("/ws", "", 200, r#"{"try":["/ws/time","/ws/reverse","/ws/sum"]}"#),
     ];
     for (path, body, status, expected) in cases {
-        let mut socket = WebSocket::connect(web, path).await;
+        let mut socket = example.websocket(path).await;
         assert_eq!(socket.ask(body).await, expected, "{path} by WebSocket");
         let answer = http::request(server.address, "POST", path, body.as_bytes()).await.expect("the server answers");
         assert_eq!((answer.status, answer.text().as_str()), (status, expected), "{path} by web server");
     }
     let mut tcp = example.tcp().await;
-    tcp.send_frame(b"[20, 22]").await;
-    assert_eq!(tcp.frame().await, br#"{"sum":42}"#);
+    assert_eq!(tcp.ask("[20, 22]").await, r#"{"sum":42}"#);
 }
 
 /// PHP's own web server with the front controller.
@@ -249,7 +253,7 @@ impl WebServer {
             .spawn()
             .expect("php (the command line) is installed");
         let connect = || std::net::TcpStream::connect(address).is_ok();
-        crate::support::php_fpm::eventually("PHP's web server listens", connect).await;
+        eventually("PHP's web server listens", connect).await;
         Self { address, child }
     }
 }

@@ -1,11 +1,18 @@
-//! Integration tests: one binary, so that the crate is linked once.
+//! Tests of the whole: the real binary, the real php-fpm, real peers. One test binary, so that the crate is linked once.
 
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+mod bridge;
+mod check;
+mod connect;
 mod dev_page;
 mod examples;
+mod framing_interop;
 mod support;
 mod tidy;
+mod upstream_cost;
 mod upstream_faults;
+mod upstream_peers;
 mod upstream_pool;
+mod upstream_supervisor;

@@ -17,6 +17,7 @@ const STEPS: &[&[&str]] = &[
     &["session"],
     &["listener", "http"],
     &["node"],
+    &["serve"],
     &["dev", "connect", "check", "cli", "logging"],
     &["main"],
 ];

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use longwire::metrics::upstream::RetryReason;
-use longwire::upstream::{Class, Failure};
+use longwire::upstream::{Class, Failure, Outcome};
 
 use crate::support::calls::{call, config, start};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
@@ -32,29 +32,26 @@ fn runs(dir: &Path) -> HashMap<String, u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_end_after_five_requests_lose_none_and_repeat_none() {
-    let fpm = Pool::of(4).line("pm.max_requests = 5").start();
-    let script = noting(&fpm, "echo $_SERVER['QUERY_STRING'];");
-    let (upstream, metrics) = start(config(&[fpm.address()], 4));
-    const REQUESTS: usize = 3000;
-    let calls: Vec<_> = (0..REQUESTS).map(|i| (i, call(&script).query(i.to_string()).submit(&upstream))).collect();
-    let mut lost = Vec::new();
-    for (i, pending) in calls {
-        let answer = pending.answer().await;
-        match answer.outcome {
-            longwire::upstream::Outcome::Done(_) => assert_eq!(answer.text(), i.to_string()),
-            longwire::upstream::Outcome::Failed(failure) => lost.push((i, failure)),
+    for (pool, requests) in [(Pool::of(4), tries(3000)), (Pool::of(4).tcp(), tries(500))] {
+        let fpm = pool.line("pm.max_requests = 5").start();
+        let script = noting(&fpm, "echo $_SERVER['QUERY_STRING'];");
+        let (upstream, metrics) = start(config(&[fpm.address()], 4));
+        let calls: Vec<_> = (0..requests).map(|i| (i, call(&script).query(i.to_string()).submit(&upstream))).collect();
+        let mut lost = Vec::new();
+        for (i, pending) in calls {
+            let answer = pending.answer().await;
+            match answer.outcome {
+                Outcome::Done(_) => assert_eq!(answer.text(), i.to_string()),
+                Outcome::Failed(failure) => lost.push((i, failure)),
+            }
         }
+        let (not_taken, not_sent) = (metrics.retries(RetryReason::NotTaken), metrics.retries(RetryReason::NotSent));
+        println!("{}: {} lost, {not_taken} not taken, {not_sent} not sent", fpm.address(), lost.len());
+        assert!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
+        let runs = runs(fpm.dir());
+        assert_eq!(runs.len(), requests as usize);
+        assert!(runs.values().all(|count| *count == 1), "a request ran twice");
     }
-    println!(
-        "not taken {}, not sent {}, connects {}",
-        metrics.retries(RetryReason::NotTaken),
-        metrics.retries(RetryReason::NotSent),
-        metrics.connects.get()
-    );
-    assert!(lost.is_empty(), "{} lost: {lost:?}", lost.len());
-    let runs = runs(fpm.dir());
-    assert_eq!(runs.len(), REQUESTS);
-    assert!(runs.values().all(|count| *count == 1), "a request ran twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,8 +70,9 @@ async fn whatever_kills_a_worker_no_request_runs_twice() {
             "exec('(sleep 0.00' . random_int(0, 9) . '; kill -9 ' . getmypid() . ') >/dev/null 2>&1 &');",
         ),
     ];
-    for (name, death) in deaths {
-        let fpm = Pool::of(4).line("pm.max_requests = 7").start();
+    let both = deaths.iter().flat_map(|death| [(death, Pool::of(4)), (death, Pool::of(4).tcp())]);
+    for ((name, death), pool) in both {
+        let fpm = pool.line("pm.max_requests = 7").start();
         // A third of the requests kill, so that kept connections die too, at any point of their next request.
         let script = noting(&fpm, &format!("if ($_SERVER['QUERY_STRING'] % 3 == 0) {{ {death} }} echo 'x';"));
         let mut config = config(&[fpm.address()], 4);
@@ -84,12 +82,12 @@ async fn whatever_kills_a_worker_no_request_runs_twice() {
             (0..tries(150)).map(|i| call(&script).query(i.to_string()).body("some input").submit(&upstream)).collect();
         let mut failed = 0;
         for pending in calls {
-            if let longwire::upstream::Outcome::Failed(failure) = pending.answer().await.outcome {
+            if let Outcome::Failed(failure) = pending.answer().await.outcome {
                 assert!(matches!(failure, Failure::BackendClosed { .. }), "{name}: {failure}");
                 failed += 1;
             }
         }
-        println!("{name}: {failed} failed, {} not taken", metrics.retries(RetryReason::NotTaken));
+        println!("{name}, {}: {failed} failed, {} not taken", fpm.address(), metrics.retries(RetryReason::NotTaken));
         let twice: Vec<_> = runs(fpm.dir()).into_iter().filter(|(_, count)| *count > 1).collect();
         assert!(twice.is_empty(), "{name}: ran more than once: {twice:?}");
     }
@@ -103,14 +101,14 @@ fn tries(few: u32) -> u32 {
 #[tokio::test]
 async fn a_worker_killed_in_mid_request_fails_that_request_only() {
     let fpm = Pool::of(2).start();
-    let slow = fpm.script("slow.php", "usleep(300000); echo getmypid();");
+    let slow = fpm.script("slow.php", "touch(__DIR__ . '/runs-' . getmypid()); usleep(300000); echo getmypid();");
     let pid = fpm.script("pid.php", "echo getmypid();");
     let (upstream, _) = start(config(&[fpm.address()], 2));
     let victim: u32 = call(&pid).run(&upstream).await.text().parse().expect("a pid");
     let first = call(&slow).submit(&upstream);
     let second = call(&slow).submit(&upstream);
     eventually("both run", || upstream.snapshot().backends[0].busy == 2).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually("the script runs", || fpm.dir().join(format!("runs-{victim}")).exists()).await;
     kill(victim, libc::SIGKILL);
     assert_eq!(first.answer().await.failure(), Failure::BackendClosed { answered: false });
     second.answer().await.body();
@@ -161,7 +159,7 @@ async fn a_reload_under_load_repeats_nothing_and_soon_everything_is_answered() {
         }
         let mut failed = 0;
         for pending in calls {
-            if let longwire::upstream::Outcome::Failed(failure) = pending.answer().await.outcome {
+            if let Outcome::Failed(failure) = pending.answer().await.outcome {
                 assert!(matches!(failure, Failure::BackendClosed { .. }), "{failure}");
                 failed += 1;
             }

@@ -179,3 +179,95 @@ impl RequestEncoder {
 }
 
 const _: () = assert!(HEADER_LEN + BODY_RECORD <= 65_536 && BODY_RECORD <= MAX_CONTENT);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::params::Params;
+    use super::super::responder::{Incoming, RequestDecoder};
+    use super::*;
+
+    /// Writes a request as sockets do: some bytes at a time, from at most so many slices.
+    fn encode(encoder: &mut RequestEncoder, slices: usize, mut write: impl FnMut() -> usize) -> Vec<u8> {
+        let mut wire = Vec::new();
+        while !encoder.is_done() {
+            let mut out = vec![IoSlice::new(&[]); slices];
+            let filled = encoder.slices(&mut out);
+            let offered: Vec<u8> = out[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+            let written = write().clamp(1, offered.len());
+            wire.extend_from_slice(&offered[..written]);
+            encoder.advance(written);
+        }
+        assert_eq!(encoder.written(), wire.len());
+        wire
+    }
+
+    fn params(lengths: &[usize]) -> EncodedParams {
+        let mut params = Params::new();
+        for (at, length) in lengths.iter().enumerate() {
+            params.push(format!("NAME_{at}").as_bytes(), &vec![b'v'; *length]).expect("short enough");
+        }
+        params.finish()
+    }
+
+    fn decode(wire: &[u8]) -> Incoming {
+        let mut input = wire;
+        let request = RequestDecoder::new(1 << 30).decode(&mut input).expect("as strict as php-fpm").expect("whole");
+        assert!(input.is_empty());
+        request
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_request_survives_the_wire_whatever_is_written_at_a_time(
+            lengths in prop::collection::vec(prop::collection::vec(0usize..3000, 0..6), 3),
+            large in prop::option::of(30_000usize..65_000),
+            body in prop_oneof![0usize..3000, 65_000usize..140_000],
+            writes in prop::collection::vec(1usize..70_000, 1..8),
+            slices in 1usize..9,
+            id: u16,
+        ) {
+            let mut lengths = lengths;
+            lengths[1].extend(large);
+            lengths[2].extend(large);
+            let blocks = [params(&lengths[0]), params(&lengths[1]), params(&lengths[2])];
+            let body: Bytes = (0..body).map(|i| i as u8).collect::<Vec<_>>().into();
+
+            let mut encoder = RequestEncoder::new();
+            encoder.start(id, blocks.clone(), body.clone());
+            let mut writes = writes.into_iter().cycle();
+            let wire = encode(&mut encoder, slices, || writes.next().expect("it cycles"));
+
+            let request = decode(&wire);
+            prop_assert_eq!((request.id, request.keep_conn), (id, true));
+            prop_assert_eq!(request.params, blocks.iter().flat_map(|b| b.iter().copied()).collect::<Vec<_>>());
+            prop_assert!(request.body == body);
+        }
+    }
+
+    #[test]
+    fn a_small_request_is_one_slice_and_a_large_body_is_not_copied() {
+        let mut encoder = RequestEncoder::new();
+        let mut out = [IoSlice::new(&[]); 8];
+        encoder.start(1, [params(&[100]), params(&[200]), params(&[])], Bytes::from_static(&[b'x'; 1000]));
+        assert_eq!(encoder.slices(&mut out), 1);
+
+        let body = Bytes::from(vec![b'x'; 16 << 20]);
+        encoder.start(2, [params(&[100]), params(&[200]), params(&[])], body.clone());
+        assert!(encoder.head.len() < 4096, "{} bytes of head", encoder.head.len());
+        let mut out = [IoSlice::new(&[]); 8];
+        encoder.slices(&mut out);
+        assert_eq!(out[1].as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn a_cleared_encoder_holds_nothing_of_the_request() {
+        let body = Bytes::from(vec![b'x'; 100_000]);
+        let mut encoder = RequestEncoder::new();
+        encoder.start(1, [params(&[100]), params(&[]), params(&[])], body.clone());
+        encoder.clear();
+        assert!(encoder.is_done() && body.is_unique());
+    }
+}

@@ -41,7 +41,7 @@ pub enum RequestError {
     SplitPair,
     /// BEGIN_REQUEST of other than 8 bytes.
     BeginLength(u16),
-    /// Content and padding exceed what php-fpm takes.
+    /// Content and padding of a PARAMS record exceed what php-fpm takes.
     RecordTooLong,
     /// More params or more stdin than the limit.
     TooLarge,
@@ -141,7 +141,8 @@ impl RequestDecoder {
     /// Everything that can be refused before its content is buffered.
     fn check(&self, header: [u8; HEADER_LEN]) -> Result<Header, RequestError> {
         let record = Header::decode(header).map_err(|version| RequestError::Version(version.0))?;
-        if usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT {
+        // php-fpm minds for params only; fastcgi-client pads stdin records of 65 535 bytes by one.
+        if self.stage == Stage::Params && usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT {
             return Err(RequestError::RecordTooLong);
         }
         let (expected, held) = match self.stage {
@@ -151,6 +152,8 @@ impl RequestDecoder {
         };
         match Kind::from_number(record.kind) {
             Some(kind) if kind == expected => {}
+            // fastcgi-client ends an empty stdin twice; php-fpm skips it and so do we.
+            Some(Kind::Stdin) if self.stage == Stage::Begin && record.content == 0 => return Ok(record),
             Some(Kind::Abort) => return Err(RequestError::Aborted),
             _ => return Err(RequestError::UnexpectedRecord(record.kind)),
         }
@@ -168,6 +171,7 @@ impl RequestDecoder {
 
     fn whole_record(&mut self, record: Header) -> Result<bool, RequestError> {
         match self.stage {
+            Stage::Begin if record.content == 0 => {}
             Stage::Begin => {
                 self.request.id = record.id;
                 self.request.keep_conn = self.content[2] & KEEP_CONN != 0;
@@ -217,4 +221,85 @@ fn take<'a>(input: &mut &'a [u8], at_most: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(at_most.min(input.len()));
     *input = rest;
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use fastcgi_client::{Client, Params, Request};
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::response::ProtocolStatus;
+    use super::*;
+
+    /// Answers every request on `stream` with what it brought, once on stdout and, in capitals, on stderr.
+    async fn mirror(mut stream: tokio::io::DuplexStream) {
+        let mut decoder = RequestDecoder::new(1 << 24);
+        let mut buffer = vec![0; 8192];
+        loop {
+            let read = stream.read(&mut buffer).await.expect("a pipe");
+            if read == 0 {
+                return;
+            }
+            let mut input = &buffer[..read];
+            while let Some(request) = decoder.decode(&mut input).expect("fastcgi-client is a good peer") {
+                let mut answer = Vec::new();
+                let name = request.param(b"NAME").expect("it was sent").to_ascii_uppercase();
+                push_stderr(&mut answer, request.id, &name);
+                push_stdout(&mut answer, request.id, &request.body);
+                push_end(&mut answer, request.id, End { app_status: 0, status: ProtocolStatus::Complete });
+                stream.write_all(&answer).await.expect("a pipe");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn fastcgi_client_understands_us_and_we_understand_it() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let mirror = tokio::spawn(mirror(ours));
+        let mut client = Client::new_keep_alive_tokio(theirs);
+        for size in [0, 1, 7, 8, 100, 65_535, 65_536, 300_000] {
+            let body: Vec<u8> = (0..size).map(|i: usize| (i * 31) as u8).collect();
+            let params = Params::default().custom("NAME", "some name").custom("LONG", "v".repeat(300));
+            let answer = client.execute(Request::new(params, futures_util::io::Cursor::new(&body[..]))).await;
+            let answer = answer.expect("our answer is FastCGI");
+            assert!(answer.stdout.unwrap_or_default() == body, "{size} bytes");
+            assert_eq!(answer.stderr.as_deref(), Some(&b"SOME NAME"[..]));
+        }
+        drop(client);
+        mirror.await.expect("it ends with its stream");
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic_and_never_exceed_the_limit(bytes: Vec<u8>, tail: Vec<u8>) {
+            let mut decoder = RequestDecoder::new(64);
+            let begin = [1, 1, 0, 1, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0];
+            for start in [&[][..], &begin] {
+                let whole = [start, &bytes, &tail].concat();
+                let mut input = &whole[..];
+                let _ = decoder.decode(&mut input);
+                prop_assert!(decoder.request.params.len() <= 64 && decoder.request.body.len() <= 64);
+                decoder = RequestDecoder::new(64);
+            }
+        }
+    }
+
+    #[test]
+    fn what_php_fpm_refuses_is_refused() {
+        let begin: &[u8] = &[1, 1, 0, 1, 0, 8, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0];
+        let cases: [(&[u8], RequestError); 7] = [
+            (&[1, 4, 0, 1, 0, 3, 0, 0, 4, 1, b'N'], RequestError::SplitPair),
+            (&[1, 4, 0, 2, 0, 0, 0, 0], RequestError::RequestId(2)),
+            (&[1, 4, 0, 1, 0xff, 0xff, 1, 0], RequestError::RecordTooLong),
+            (&[1, 4, 0, 1, 0xff, 0xff, 0, 0], RequestError::TooLarge),
+            (&[1, 5, 0, 1, 0, 0, 0, 0], RequestError::UnexpectedRecord(5)),
+            (&[1, 2, 0, 1, 0, 0, 0, 0], RequestError::Aborted),
+            (&[3, 4, 0, 1, 0, 0, 0, 0], RequestError::Version(3)),
+        ];
+        for (bytes, error) in cases {
+            let wire = [begin, bytes].concat();
+            assert_eq!(RequestDecoder::new(1000).decode(&mut &wire[..]), Err(error));
+        }
+    }
 }

@@ -233,3 +233,124 @@ fn fill(into: &mut [u8], input: &mut &[u8]) -> usize {
     into[..taken.len()].copy_from_slice(taken);
     taken.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::responder::{push_end, push_stderr, push_stdout};
+    use super::*;
+
+    /// What one answer said, joined.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Answer {
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+        end: Option<End>,
+    }
+
+    /// Decodes `pieces` as so many reads.
+    fn decode<'a>(id: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Answer, ResponseError> {
+        let mut decoder = ResponseDecoder::new(id);
+        let mut answer = Answer::default();
+        for mut piece in pieces {
+            while let Some(event) = decoder.decode(&mut piece)? {
+                match event {
+                    Event::Stdout(data) => answer.stdout.extend_from_slice(data),
+                    Event::Stderr(data) => answer.stderr.extend_from_slice(data),
+                    Event::End(end) => answer.end = Some(end),
+                }
+            }
+            assert!(piece.is_empty(), "not yet, although bytes are left");
+        }
+        Ok(answer)
+    }
+
+    /// An answer with padding after every record.
+    fn encode(id: u16, answer: &Answer, padding: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        push_stderr(&mut bytes, id, &answer.stderr);
+        push_stdout(&mut bytes, id, &answer.stdout);
+        if let Some(end) = answer.end {
+            push_end(&mut bytes, id, end);
+        }
+        let (mut padded, mut rest) = (Vec::new(), &bytes[..]);
+        while let Some((header, after)) = rest.split_first_chunk::<HEADER_LEN>() {
+            let content = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            padded.extend_from_slice(&rest[..6]);
+            padded.extend_from_slice(&[padding, 0xee]);
+            padded.extend_from_slice(&after[..content]);
+            padded.extend(std::iter::repeat_n(0xee, usize::from(padding)));
+            rest = &after[content..];
+        }
+        padded
+    }
+
+    fn answer() -> impl Strategy<Value = Answer> {
+        let status = prop_oneof![
+            Just(ProtocolStatus::Complete),
+            Just(ProtocolStatus::Overloaded),
+            Just(ProtocolStatus::Unknown(9))
+        ];
+        let end = prop::option::of((any::<u32>(), status).prop_map(|(app_status, status)| End { app_status, status }));
+        (any::<Vec<u8>>(), any::<Vec<u8>>(), end).prop_map(|(stdout, stderr, end)| Answer { stdout, stderr, end })
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_survives_the_wire(answer in answer(), id: u16, padding: u8) {
+            let bytes = encode(id, &answer, padding);
+            prop_assert_eq!(decode(id, [&bytes[..]]), Ok(answer));
+        }
+
+        #[test]
+        fn any_split_gives_the_same(answer in answer(), padding in 0u8..9, sizes in prop::collection::vec(1usize..40, 1..40)) {
+            let bytes = encode(7, &answer, padding);
+            let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+            for size in sizes {
+                let (piece, after) = rest.split_at(size.min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            prop_assert_eq!(decode(7, pieces), Ok(answer));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>, id in 0u16..3) {
+            let _ = decode(id, [&bytes[..]]);
+            // Headers that are nearly right lead further in.
+            let mut likely = vec![1, 6 + (id % 2) as u8, 0, id as u8];
+            likely.extend_from_slice(&bytes);
+            let _ = decode(id, [&likely[..]]);
+        }
+    }
+
+    #[test]
+    fn pieces_are_given_as_they_arrive_and_nothing_is_kept() {
+        let mut decoder = ResponseDecoder::new(1);
+        let mut first: &[u8] = &[1, 6, 0, 1, 0xff, 0xff, 0, 0, b'a', b'b'];
+        assert_eq!(decoder.decode(&mut first), Ok(Some(Event::Stdout(b"ab"))));
+        assert_eq!(decoder.decode(&mut first), Ok(None));
+        let mut second: &[u8] = b"cd";
+        assert_eq!(decoder.decode(&mut second), Ok(Some(Event::Stdout(b"cd"))));
+        // The whole state of a decoder in the middle of a record of 65 535 bytes.
+        assert!(size_of::<ResponseDecoder>() <= 40);
+    }
+
+    #[test]
+    fn what_no_responder_may_send_is_refused_by_name() {
+        let cases: [(&[u8], ResponseError); 7] = [
+            (&[2, 6, 0, 1, 0, 0, 0, 0], ResponseError::Version(2)),
+            (&[1, 6, 0, 2, 0, 1, 0, 0], ResponseError::RequestId { expected: 1, got: 2 }),
+            (&[1, 10, 0, 0, 0, 0, 0, 0], ResponseError::RecordType(10)),
+            (&[1, 5, 0, 1, 0, 0, 0, 0], ResponseError::RecordType(5)),
+            (&[1, 3, 0, 1, 0, 7, 0, 0], ResponseError::EndLength(7)),
+            (&[1, 3, 0, 1, 0, 0, 0, 0], ResponseError::EndLength(0)),
+            (&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], ResponseError::AfterEnd),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(decode(1, [bytes]), Err(error));
+        }
+    }
+}

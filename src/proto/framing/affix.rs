@@ -30,15 +30,6 @@ impl Affix {
             Affix(Repr::Heap(vec![0; len].into_boxed_slice()))
         }
     }
-
-    /// Adds bytes at the end.
-    pub(super) fn push(&mut self, more: &[u8]) {
-        let old = self.len();
-        let mut longer = Affix::zeroed(old + more.len());
-        longer.as_mut()[..old].copy_from_slice(self);
-        longer.as_mut()[old..].copy_from_slice(more);
-        *self = longer;
-    }
 }
 
 impl Deref for Affix {

@@ -233,6 +233,7 @@ pub(super) fn inflate(message: &[u8], max_frame: usize, is_text: bool) -> Result
                     // Section 7.2.3.4: a block may be marked as the final one, and more may follow it.
                     decompress.reset(false);
                 } else if input.is_empty() && out.len() < out.capacity() {
+                    // There was room for more and nothing came: all of this input is out.
                     break;
                 } else if taken == 0 && out.len() == had && had < out.capacity() {
                     return Err(FrameError::NotDeflate);
@@ -248,4 +249,185 @@ pub(super) fn inflate(message: &[u8], max_frame: usize, is_text: bool) -> Result
         }
         Ok(out)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    /// Text that compresses, from a small vocabulary so that far references are worth while.
+    fn text(len: usize) -> Vec<u8> {
+        let words = ["longwire ", "php ", "frame ", "session ", "echo ", "1234567890 ", "ünïcødé "];
+        let mut state = 12_345_u32;
+        let mut out = String::new();
+        while out.len() < len {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            out.push_str(words[(state >> 16) as usize % words.len()]);
+            out.push_str(&(state >> 20).to_string());
+        }
+        out.into_bytes()
+    }
+
+    /// Nothing in it is there twice, so it does not compress.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn check(offers: &str, expected: Option<(u8, &str)>) {
+        let base = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        let expected = expected.map(|(window_bits, more)| Negotiated {
+            deflate: Deflate { window_bits },
+            response: format!("{base}{more}"),
+        });
+        assert_eq!(negotiate(offers), expected, "{offers:?}");
+    }
+
+    #[test]
+    fn the_first_offer_that_can_be_honoured_is_taken() {
+        check("permessage-deflate", Some((15, "")));
+        check("permessage-deflate; client_max_window_bits", Some((15, "")));
+        check("permessage-deflate; client_max_window_bits=8", Some((15, "")));
+        check("permessage-deflate; client_no_context_takeover; server_no_context_takeover", Some((15, "")));
+        check("permessage-deflate; server_max_window_bits=9", Some((9, "; server_max_window_bits=9")));
+        check("permessage-deflate; server_max_window_bits=\"15\"", Some((15, "; server_max_window_bits=15")));
+        check("x-webkit-deflate-frame, permessage-deflate", Some((15, "")));
+        check(
+            "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=10",
+            Some((10, "; server_max_window_bits=10")),
+        );
+        check("permessage-deflate; unknown, permessage-deflate", Some((15, "")));
+    }
+
+    #[test]
+    fn offers_that_break_the_rules_are_declined() {
+        for offer in [
+            "",
+            "permessage-bzip2",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=8",
+            "permessage-deflate; server_max_window_bits=16",
+            "permessage-deflate; server_max_window_bits=09",
+            "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+            "permessage-deflate; client_max_window_bits; client_max_window_bits=10",
+            "permessage-deflate; a=\"",
+        ] {
+            check(offer, None);
+        }
+    }
+
+    #[test]
+    fn our_client_takes_only_what_it_can_inflate() {
+        let answer = negotiate(OFFER).unwrap().response;
+        assert_eq!(accepted(&answer), Some(Deflate::default()));
+        assert_eq!(accepted("permessage-deflate; server_no_context_takeover"), Some(Deflate::default()));
+        for answer in [
+            "permessage-deflate",
+            "permessage-deflate; server_no_context_takeover; client_max_window_bits=10",
+            "permessage-deflate; server_no_context_takeover, x",
+            "x",
+            "",
+        ] {
+            assert_eq!(accepted(answer), None, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn messages_are_compressed_and_come_back_for_each_window() {
+        for window_bits in 9..=15 {
+            let deflate = Deflate { window_bits };
+            for len in [0, 1, 300, 5_000, 200_000] {
+                let body = &text(len)[..len];
+                let small = deflate_whole(deflate, body);
+                assert_eq!(inflate(&small, MAX, false).as_deref(), Ok(body), "{len} bytes in {window_bits} bits");
+                assert!(len < 5_000 || small.len() < len * 2 / 3, "{} of {len} bytes", small.len());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_refers_further_back_than_the_peer_allowed() {
+        for window_bits in 9..=15 {
+            // Noise said twice compresses only by a reference from the second to the first.
+            let compressed = |distance: usize| {
+                let body = noise(distance).repeat(2);
+                deflate_whole(Deflate { window_bits }, &body).len() < body.len() * 3 / 4
+            };
+            assert!(compressed((1 << window_bits) / 4), "{window_bits} bits");
+            assert!(!compressed((1 << window_bits) + 1), "{window_bits} bits");
+        }
+    }
+
+    #[test]
+    fn small_messages_are_as_the_rfc_shows_them() {
+        assert_eq!(deflate_whole(Deflate::default(), b""), [0]);
+        assert_eq!(deflate_whole(Deflate::default(), b"Hello"), b"\xf2\x48\xcd\xc9\xc9\x07\x00");
+    }
+
+    #[test]
+    fn a_streamed_message_can_be_read_as_it_comes_and_is_the_same_in_the_end() {
+        let body = text(50_000);
+        for (cuts, empty_end) in [(1, false), (1, true), (7, false), (7, true), (0, true)] {
+            let mut deflater = Deflater::new(Deflate::default());
+            let mut message = Vec::new();
+            let mut sent = 0;
+            let pieces: Vec<&[u8]> = body.chunks(body.len().div_ceil(cuts.max(1))).take(cuts).collect();
+            for (n, piece) in pieces.iter().enumerate() {
+                let last = !empty_end && n + 1 == pieces.len();
+                message.extend(deflater.piece(piece, last));
+                sent += piece.len();
+                // What has been sent so far can be read without what comes later.
+                assert_eq!(inflate(&message, MAX, false).unwrap(), &body[..sent]);
+            }
+            if empty_end {
+                message.extend(deflater.piece(b"", true));
+            }
+            assert_eq!(inflate(&message, MAX, true).unwrap(), &body[..sent]);
+            // The tail that the receiver adds ends a block: another one, empty and the final one, can follow.
+            message.extend([&TAIL[..], &[0x03, 0x00]].concat());
+            let mut out = Vec::with_capacity(sent + 1);
+            let status = Decompress::new(false).decompress_vec(&message, &mut out, FlushDecompress::Sync).unwrap();
+            assert_eq!((status, out.len()), (Status::StreamEnd, sent));
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit() {
+        let bomb = deflate_whole(Deflate::default(), &vec![0; 10 << 20]);
+        assert!(bomb.len() < 20_000);
+        let error = FrameError::InflatedTooLarge { max: 1000 };
+        assert_eq!(inflate(&bomb, 1000, false), Err(error));
+        assert_eq!(inflate(&bomb, 1000, true), Err(error));
+        let exact = deflate_whole(Deflate::default(), &[0; 1000]);
+        let inflated = inflate(&exact, 1000, false).unwrap();
+        assert!(inflated.len() == 1000 && inflated.capacity() <= 1001);
+        assert_eq!(inflate(&exact, 999, false), Err(FrameError::InflatedTooLarge { max: 999 }));
+        assert_eq!(inflate(&deflate_whole(Deflate::default(), b""), 0, false), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_error_leaves_nothing_behind_for_the_next_message() {
+        let good = deflate_whole(Deflate::default(), b"good");
+        for bad in [&b"\xff\xff"[..], &deflate_whole(Deflate::default(), &[0; 5_000]), b"\xf2\x48"] {
+            let _ = inflate(bad, 4, true);
+            assert_eq!(inflate(&good, 4, true).as_deref(), Ok(&b"good"[..]));
+        }
+    }
+
+    #[test]
+    fn inflated_text_must_be_utf8() {
+        for (body, expected) in [(&b"caf\xc3\xa9"[..], true), (b"caf\xc3", false), (b"caf\xe9 au lait", false)] {
+            let message = deflate_whole(Deflate::default(), body);
+            assert_eq!(inflate(&message, MAX, true).is_ok(), expected);
+            assert!(inflate(&message, MAX, false).is_ok());
+        }
+    }
 }

@@ -116,3 +116,74 @@ impl Decoder {
 fn item(body: Bytes) -> Item {
     Item::Frame(Frame { kind: FrameKind::Text, body })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 4;
+
+    /// All frames in `input`, given in pieces of each size, and what is left over or wrong.
+    fn check(delimiter: &str, strip_cr: bool, input: &str, bodies: &[&str], end: Result<bool, FrameError>) {
+        let framing = DelimiterFraming { delimiter: delimiter.into(), strip_cr };
+        for size in 1..=input.len() {
+            let mut decoder = Decoder::default();
+            let mut found = Vec::new();
+            let mut result = Ok(false);
+            'pieces: for mut piece in input.as_bytes().chunks(size) {
+                loop {
+                    match decoder.decode(&framing, MAX, piece) {
+                        Ok((taken, Some(Item::Frame(Frame { kind: FrameKind::Text, body })))) => {
+                            piece = &piece[taken..];
+                            found.push(String::from_utf8(body.into()).unwrap());
+                        }
+                        Ok((taken, None)) => {
+                            assert_eq!(taken, piece.len());
+                            result = Ok(decoder.is_mid_frame());
+                            break;
+                        }
+                        Ok(other) => panic!("{other:?}"),
+                        Err(error) => {
+                            result = Err(error);
+                            break 'pieces;
+                        }
+                    }
+                }
+            }
+            assert_eq!(found, bodies, "{input:?} by {size}");
+            assert_eq!(result, end, "{input:?} by {size}");
+        }
+    }
+
+    #[test]
+    fn frames_end_at_the_first_delimiter() {
+        check("\n", false, "a\n\nbc\nd", &["a", "", "bc"], Ok(true));
+        check("\n", false, "a\r\n", &["a\r"], Ok(false));
+        check("\r\n", false, "a\n\r\r\nb\r\n", &["a\n\r", "b"], Ok(false));
+        check("aab", false, "aaab", &["a"], Ok(false));
+        check("abab", false, "ababababab", &["", ""], Ok(true));
+        check("aa", false, "aaaaa", &["", ""], Ok(true));
+        // In pieces of three, the second piece could end two different delimiters.
+        check("aaa", false, "baaaaa", &["b"], Ok(true));
+    }
+
+    #[test]
+    fn one_cr_is_taken_off_when_asked() {
+        check("\n", true, "a\r\nb\n\r\n\r\r\n", &["a", "b", "", "\r"], Ok(false));
+        check("\r", true, "a\r\r", &["a", ""], Ok(false));
+    }
+
+    #[test]
+    fn the_limit_counts_the_body_alone() {
+        let unended = Err(FrameError::Unended { max: MAX as u64 });
+        check("\n", false, "abcd\n", &["abcd"], Ok(false));
+        check("\n", false, "abcde\n", &[], unended);
+        check("\n", false, "abcde", &[], unended);
+        check("\n", true, "abcd\r\n", &["abcd"], Ok(false));
+        check("\n", true, "abcd\r\r\n", &[], unended);
+        check("\n", true, "abcde\n", &[], unended);
+        check("--end", false, "abcd--end", &["abcd"], Ok(false));
+        check("--end", false, "abcd--enabcd", &[], unended);
+        check("--end", false, "a--end\u{20}bcde--end", &["a"], unended);
+    }
+}

@@ -142,19 +142,20 @@ impl Header {
 pub(super) fn head(opcode: Opcode, fin: bool, compressed: bool, len: usize, mask: Option<[u8; 4]>) -> Affix {
     let first = opcode as u8 | if fin { FIN } else { 0 } | if compressed { RSV1 } else { 0 };
     let masked = if mask.is_some() { MASK } else { 0 };
-    let mut head = Affix::zeroed(0);
-    if len < usize::from(LEN_16) {
-        head.push(&[first, masked | len as u8]);
-    } else if let Ok(len) = u16::try_from(len) {
-        head.push(&[first, masked | LEN_16]);
-        head.push(&len.to_be_bytes());
-    } else {
-        head.push(&[first, masked | LEN_64]);
-        head.push(&(len as u64).to_be_bytes());
-    }
-    if let Some(mask) = mask {
-        head.push(&mask);
-    }
+    let len_bytes = (len as u64).to_be_bytes();
+    let (short, extended) = match len {
+        0..=MAX_CONTROL => (len as u8, &[][..]),
+        126..=0xffff => (LEN_16, &len_bytes[6..]),
+        _ => (LEN_64, &len_bytes[..]),
+    };
+    let mask = mask.as_ref().map_or(&[][..], |mask| mask);
+    let mut head = Affix::zeroed(2 + extended.len() + mask.len());
+    let bytes = head.as_mut();
+    bytes[0] = first;
+    bytes[1] = masked | short;
+    let (place, rest) = bytes[2..].split_at_mut(extended.len());
+    place.copy_from_slice(extended);
+    rest.copy_from_slice(mask);
     head
 }
 
@@ -210,4 +211,108 @@ pub(super) fn read_close(payload: &[u8]) -> Result<(Option<u16>, &[u8]), FrameEr
         return Err(FrameError::NotUtf8);
     }
     Ok((Some(code), reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_written_in_their_shortest_form_and_read_back() {
+        for (len, size) in [(0, 2), (125, 2), (126, 4), (0xffff, 4), (0x1_0000, 10), (1 << 40, 10)] {
+            for mask in [None, Some([1, 2, 3, 4])] {
+                let written = head(Opcode::Binary, true, false, len, mask);
+                let size = size + mask.map_or(0, |mask| mask.len());
+                let role = if mask.is_some() { Role::Server } else { Role::Client };
+                let mask = mask.unwrap_or_default();
+                let header = Header { fin: true, compressed: false, opcode: Opcode::Binary, mask, len: len as u64 };
+                assert_eq!(Header::read(&written, role, false), Ok(Some((header, size))));
+                for short in 0..size {
+                    assert_eq!(Header::read(&written[..short], role, false), Ok(None), "{short} of {size} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_one_head_can_do_wrong_is_said_by_name() {
+        for (bytes, role, deflate, expected) in [
+            (&[0x82, 0x00][..], Role::Server, false, FrameError::Unmasked),
+            (&[0x82, 0x80], Role::Client, false, FrameError::Masked),
+            (&[0xc2, 0x80], Role::Server, false, FrameError::ReservedBits { first: 0xc2 }),
+            (&[0xa2, 0x80], Role::Server, true, FrameError::ReservedBits { first: 0xa2 }),
+            (&[0x92, 0x80], Role::Server, true, FrameError::ReservedBits { first: 0x92 }),
+            (&[0xc0, 0x80], Role::Server, true, FrameError::ReservedBits { first: 0xc0 }),
+            (&[0xc9, 0x80], Role::Server, true, FrameError::ReservedBits { first: 0xc9 }),
+            (&[0x83, 0x80], Role::Server, true, FrameError::ReservedOpcode { opcode: 0x3 }),
+            (&[0x87, 0x80], Role::Server, true, FrameError::ReservedOpcode { opcode: 0x7 }),
+            (&[0x8b, 0x80], Role::Server, true, FrameError::ReservedOpcode { opcode: 0xb }),
+            (&[0x8f, 0x80], Role::Server, true, FrameError::ReservedOpcode { opcode: 0xf }),
+            (&[0x89, 0xfe], Role::Server, false, FrameError::ControlTooLong),
+            (&[0x88, 0xff], Role::Server, false, FrameError::ControlTooLong),
+            (&[0x09, 0x80], Role::Server, false, FrameError::ControlFragmented),
+            (&[0x82, 0xfe, 0, 125], Role::Server, false, FrameError::LengthEncoding { length: 125 }),
+            (
+                &[0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
+                Role::Client,
+                false,
+                FrameError::LengthEncoding { length: 0xffff },
+            ),
+            (
+                &[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
+                Role::Server,
+                false,
+                FrameError::LengthEncoding { length: 1 << 63 },
+            ),
+        ] {
+            assert_eq!(Header::read(bytes, role, deflate), Err(expected), "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn masking_in_words_is_masking_byte_by_byte() {
+        let mask = [0x11, 0x82, 0xf3, 0x04];
+        for len in 0..40 {
+            for at in 0..9_u64 {
+                let plain: Vec<u8> = (0..len).collect();
+                let expected: Vec<u8> =
+                    plain.iter().zip(at..).map(|(byte, at)| byte ^ mask[(at % 4) as usize]).collect();
+                let mut masked = plain.clone();
+                apply_mask(&mut masked, mask, at);
+                assert_eq!(masked, expected, "{len} bytes from {at}");
+                apply_mask(&mut masked, mask, at);
+                assert_eq!(masked, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn close_codes_are_those_that_may_be_sent() {
+        let valid: Vec<u16> = (0..=u16::MAX).filter(|code| is_valid_close_code(*code)).collect();
+        let expected: Vec<u16> = [1000, 1001, 1002, 1003].into_iter().chain(1007..=1014).chain(3000..=4999).collect();
+        assert_eq!(valid, expected);
+    }
+
+    #[test]
+    fn a_close_text_is_cut_between_characters_and_an_unsendable_code_is_left_out() {
+        for (code, text, expected) in [
+            (Some(1000), "bye", &b"\x03\xe8bye"[..]),
+            (Some(1006), "gone", b""),
+            (None, "no code", b""),
+            (Some(4000), &"é".repeat(100), &[&b"\x0f\xa0"[..], "é".repeat(61).as_bytes()].concat()),
+        ] {
+            let (payload, len) = close_payload(code, text);
+            assert_eq!(&payload[..len], expected);
+        }
+    }
+
+    #[test]
+    fn close_payloads_are_read_or_refused() {
+        assert_eq!(read_close(b""), Ok((None, &b""[..])));
+        assert_eq!(read_close(b"\x03\xe8"), Ok((Some(1000), &b""[..])));
+        assert_eq!(read_close(b"\x0f\xa0\xc3\xa9"), Ok((Some(4000), "é".as_bytes())));
+        assert_eq!(read_close(b"\x03"), Err(FrameError::CloseTooShort));
+        assert_eq!(read_close(b"\x03\xed?"), Err(FrameError::CloseCode { code: 1005 }));
+        assert_eq!(read_close(b"\x0f\xa0\xc3"), Err(FrameError::NotUtf8));
+    }
 }

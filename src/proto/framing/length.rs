@@ -182,3 +182,79 @@ impl Decoder {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAMING: LengthFraming = LengthFraming {
+        width: 2,
+        offset: 1,
+        endian: Endian::Big,
+        header: 4,
+        counts: LengthCounts::Body,
+        keep_header: false,
+    };
+
+    fn check(framing: LengthFraming, max_frame: usize, input: &[u8], expected: Result<Option<&[u8]>, FrameError>) {
+        assert!(framing.is_valid());
+        let found = Decoder::default().decode(&framing, max_frame, input).map(|(taken, item)| {
+            assert_eq!(taken, input.len());
+            item.map(|item| match item {
+                Item::Frame(Frame { kind: FrameKind::Binary, body }) => body,
+                other => panic!("{other:?}"),
+            })
+        });
+        assert_eq!(found, expected.map(|body| body.map(Bytes::copy_from_slice)), "{input:02x?}");
+    }
+
+    #[test]
+    fn the_field_is_read_where_and_how_the_options_say() {
+        check(FRAMING, 9, b"?\0\x02!hi", Ok(Some(b"hi")));
+        check(FRAMING, 9, b"?\0\0!", Ok(Some(b"")));
+        check(FRAMING, 9, b"?\0\x02!h", Ok(None));
+        check(FRAMING, 9, b"?\0", Ok(None));
+        check(LengthFraming { endian: Endian::Little, ..FRAMING }, 9, b"?\x02\0!hi", Ok(Some(b"hi")));
+        check(LengthFraming { counts: LengthCounts::Frame, ..FRAMING }, 9, b"?\0\x06!hi", Ok(Some(b"hi")));
+        check(LengthFraming { keep_header: true, ..FRAMING }, 9, b"?\0\x02!hi", Ok(Some(b"?\0\x02!hi")));
+        check(LengthFraming::default(), 9, b"\0\0\0\x02hi", Ok(Some(b"hi")));
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_refused() {
+        let whole = LengthFraming { counts: LengthCounts::Frame, ..FRAMING };
+        check(whole, 9, b"?\0\x04!", Ok(Some(b"")));
+        check(whole, 9, b"?\0\x03!", Err(FrameError::LengthBelowHeader { length: 3, header: 4 }));
+        check(FRAMING, 9, b"?\0\x0a!", Err(FrameError::TooLarge { size: 10, max: 9 }));
+        let kept = LengthFraming { keep_header: true, ..FRAMING };
+        check(kept, 9, b"?\0\x06!", Err(FrameError::TooLarge { size: 10, max: 9 }));
+        let wide = LengthFraming { width: 8, header: 9, ..FRAMING };
+        check(wide, usize::MAX, &[0xff; 9], Err(FrameError::TooLarge { size: u64::MAX, max: u64::MAX }));
+    }
+
+    #[test]
+    fn a_reply_that_the_field_cannot_express_is_refused() {
+        let head = |counts, len| LengthFraming { width: 1, offset: 0, header: 3, counts, ..FRAMING }.head(len);
+        assert_eq!(&*head(LengthCounts::Body, 255).unwrap(), b"\xff\0\0");
+        assert_eq!(head(LengthCounts::Body, 256), Err(BodyTooLong { len: 256, width: 1 }));
+        assert_eq!(&*head(LengthCounts::Frame, 252).unwrap(), b"\xff\0\0");
+        assert_eq!(head(LengthCounts::Frame, 253), Err(BodyTooLong { len: 253, width: 1 }));
+        assert_eq!(head(LengthCounts::Frame, u64::MAX), Err(BodyTooLong { len: u64::MAX, width: 1 }));
+        assert_eq!(&*FRAMING.head(258).unwrap(), b"\0\x01\x02\0");
+        let little = LengthFraming { endian: Endian::Little, header: 40, ..FRAMING };
+        assert_eq!(&little.head(258).unwrap()[..], [&b"\0\x02\x01"[..], &[0; 37]].concat());
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_not_valid() {
+        for framing in [
+            LengthFraming { width: 3, ..FRAMING },
+            LengthFraming { width: 0, ..FRAMING },
+            LengthFraming { header: 2, ..FRAMING },
+            LengthFraming { offset: 3, ..FRAMING },
+            LengthFraming { offset: usize::MAX, ..FRAMING },
+        ] {
+            assert!(!framing.is_valid(), "{framing:?}");
+        }
+    }
+}

@@ -212,6 +212,7 @@ impl Framing {
     }
 
     fn fragment(&self, kind: FrameKind, first: bool, last: bool, deflated: bool, len: usize) -> Affix {
+        debug_assert!(!deflated || self.deflate().is_some(), "the peer cannot inflate: {self:?}");
         let Framing::WebSocket { .. } = self else { return Affix::EMPTY };
         let opcode = if first { Opcode::of(kind) } else { Opcode::Continuation };
         header::head(opcode, last, deflated && first, len, None)

@@ -16,3 +16,17 @@ pub(super) fn decode(max_frame: usize, input: &[u8]) -> (usize, Option<Item>) {
     let body = Bytes::copy_from_slice(&input[..taken]);
     (taken, Some(Item::Frame(Frame { kind: FrameKind::Binary, body })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_a_frame_cut_at_the_limit_and_nothing_is_none() {
+        let frame = |body: &'static [u8]| Some(Item::Frame(Frame { kind: FrameKind::Binary, body: body.into() }));
+        assert_eq!(decode(4, b"abc"), (3, frame(b"abc")));
+        assert_eq!(decode(4, b"abcdef"), (4, frame(b"abcd")));
+        assert_eq!(decode(0, b"ab"), (1, frame(b"a")));
+        assert_eq!(decode(4, b""), (0, None));
+    }
+}

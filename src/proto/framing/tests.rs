@@ -172,6 +172,62 @@ proptest! {
     }
 }
 
+#[test]
+fn a_compressed_stream_is_one_message() {
+    let settled = deflate::negotiate("permessage-deflate; server_max_window_bits=10").unwrap().deflate;
+    let framing = Framing::WebSocket { deflate: Some(settled) };
+    for pieces in [&["streamed ", "streamed ", "streamed"][..], &["", "x", ""], &[""]] {
+        let mut deflater = deflate::Deflater::new(framing.deflate().unwrap());
+        let mut wire = framing.begin(None).unwrap().unwrap().to_vec();
+        for (n, piece) in pieces.iter().enumerate() {
+            let last = n + 1 == pieces.len();
+            let piece = deflater.piece(piece.as_bytes(), last);
+            wire.extend_from_slice(&framing.piece_deflated(FrameKind::Text, n == 0, last, piece.len()));
+            wire.extend_from_slice(&piece);
+            // A ping may go between any two pieces.
+            wire.extend_from_slice(&framing.ping(b"!").unwrap());
+        }
+        let (mut found, error, decoder) = decode(Decoder::new_client(&framing), &framing, &wire, &[3], true);
+        assert_eq!((error, decoder.is_mid_frame()), (None, false));
+        found.retain(|item| *item != Item::Ping(Bytes::from_static(b"!")));
+        assert_eq!(found, [Item::Frame(Frame { kind: FrameKind::Text, body: pieces.concat().into() })]);
+    }
+}
+
+#[test]
+fn only_a_length_header_must_know_the_whole_before_it_begins() {
+    for framing in framings() {
+        let writes_header = matches!(&framing, Framing::Length(options) if !options.keep_header);
+        assert_eq!(framing.begin(None).unwrap().is_none(), writes_header, "{framing:?}");
+        assert_eq!(framing.begin(Some(3)).unwrap().unwrap().is_empty(), !writes_header, "{framing:?}");
+        assert_eq!(framing.begin(Some(256)).is_err(), framing.whole(FrameKind::Binary, 256).is_err());
+    }
+}
+
+#[test]
+fn control_frames_exist_on_a_websocket_alone_and_never_exceed_their_bound() {
+    for framing in framings() {
+        let frames =
+            [framing.ping(&[b'x'; 200]), framing.pong(&[b'x'; 200]), framing.close(Some(1001), &"x".repeat(200))];
+        for frame in frames {
+            assert_eq!(frame.is_some(), matches!(framing, Framing::WebSocket { .. }));
+            if let Some(frame) = frame {
+                let (found, error, _) = decode(Decoder::new_client(&framing), &framing, &frame, &[200], false);
+                assert_eq!((found.len(), error, frame.len()), (1, None, 127));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_framing_can_be_written_down() {
+    for framing in framings() {
+        let written = serde_json::to_string(&framing).unwrap();
+        assert_eq!(serde_json::from_str::<Framing>(&written).unwrap(), framing);
+    }
+    assert_eq!([FrameKind::Text.label(), FrameKind::Binary.label()], ["text", "binary"]);
+}
+
 /// xorshift64*: seeded, so that a failure comes back.
 struct Random(u64);
 

@@ -1,15 +1,12 @@
 //! WebSocket frames into messages (RFC 6455 section 5): fragments joined, control frames between them, text checked.
 //!
 //! ```text
-//!          whole frame in the input: straight to an item
-//!          ,--.
-//!          v  |
-//!        at rest ----part of a head----> head ---whole---> payload ---more of it---,
-//!          ^  \_______whole head______________________________^  ^__________________|
-//!          |                               ^                     | last byte
-//!          |                               `---next fragment-----+
-//!          `-----------------------message or control frame------'
+//! at rest --some bytes--> head --all of it--> payload --last byte of a message--> at rest
+//!                          ^                     |      (or of a control frame outside one)
+//!                          `--last byte of a fragment, or of a control frame inside a message
 //! ```
+//!
+//! A message that is one frame and lies whole in the input, the usual case, goes from rest to rest at once.
 //!
 //! Text is checked as it arrives, so that a byte that cannot be UTF-8 ends the session at once and not after another
 //! megabyte. Compressed messages are kept compressed until their last fragment: an inflater in the middle of a message
@@ -62,6 +59,7 @@ impl Decoder {
         input: &[u8],
     ) -> Result<(usize, Option<Item>), FrameError> {
         if self.partial.is_none() {
+            // Nothing may be kept for nothing.
             if input.is_empty() {
                 return Ok((0, None));
             }
@@ -136,9 +134,10 @@ impl Partial {
     /// Takes a head, or what there is of one.
     fn take_head(&mut self, role: Role, deflate: bool, max: usize, input: &[u8]) -> Result<usize, FrameError> {
         let had = self.head.len();
-        let more = input.len().min(Header::MAX - had);
+        let more = input.len().min(Header::MAX.saturating_sub(had));
         self.head.extend_from_slice(&input[..more]);
         let Some((header, size)) = Header::read(&self.head, role, deflate)? else { return Ok(more) };
+        // What was kept beyond the head is payload and still in the input.
         self.head.clear();
         match header.opcode {
             Opcode::Text => self.start_message(FrameKind::Text, header.compressed)?,
@@ -252,4 +251,172 @@ fn control_item(opcode: Opcode, payload: Vec<u8>) -> Result<Item, FrameError> {
             Item::Close { code, reason: payload.slice_ref(reason) }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 70_000;
+
+    fn text(body: &str) -> Item {
+        Item::Frame(Frame { kind: FrameKind::Text, body: Bytes::copy_from_slice(body.as_bytes()) })
+    }
+
+    fn binary(body: &[u8]) -> Item {
+        Item::Frame(Frame { kind: FrameKind::Binary, body: Bytes::copy_from_slice(body) })
+    }
+
+    /// Bare frames, or masked ones where the second byte says so; at once and byte by byte.
+    fn check(wire: &[u8], expected: &[Item], end: Result<bool, FrameError>) {
+        let role = if wire[1] & 0x80 != 0 { Role::Server } else { Role::Client };
+        for size in [wire.len(), 1] {
+            let mut decoder = Decoder::new(role);
+            let (found, _, result) = decode(&mut decoder, wire, size);
+            let shown = &wire[..wire.len().min(40)];
+            assert_eq!(found, expected, "by {size}: {shown:02x?}");
+            assert_eq!(result.map(|()| decoder.is_mid_frame()), end, "by {size}: {shown:02x?}");
+            if end == Ok(false) {
+                assert_eq!(decoder.buffered(), 0, "at rest nothing is held: {shown:02x?}");
+            }
+        }
+    }
+
+    /// What was found, how many bytes were read until then, and how it ended.
+    fn decode(decoder: &mut Decoder, wire: &[u8], size: usize) -> (Vec<Item>, usize, Result<(), FrameError>) {
+        let mut items = Vec::new();
+        let mut read = 0;
+        for mut piece in wire.chunks(size) {
+            read += piece.len();
+            loop {
+                match decoder.decode(true, MAX, piece) {
+                    Ok((taken, Some(item))) => {
+                        items.push(item);
+                        piece = &piece[taken..];
+                    }
+                    Ok((_, None)) => break,
+                    Err(error) => return (items, read, Err(error)),
+                }
+            }
+        }
+        (items, read, Ok(()))
+    }
+
+    #[test]
+    fn the_examples_of_rfc_6455_section_5_7_are_read() {
+        let hello = Bytes::from_static(b"Hello");
+        check(b"\x81\x05Hello", &[text("Hello")], Ok(false));
+        check(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", &[text("Hello")], Ok(false));
+        check(b"\x01\x03Hel\x80\x02lo", &[text("Hello")], Ok(false));
+        check(b"\x89\x05Hello", &[Item::Ping(hello.clone())], Ok(false));
+        check(b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", &[Item::Pong(hello)], Ok(false));
+        let body = [7; 0x1_0000];
+        check(&[b"\x82\x7e\x01\x00", &body[..256]].concat(), &[binary(&body[..256])], Ok(false));
+        check(&[b"\x82\x7f\0\0\0\0\0\x01\0\0", &body[..]].concat(), &[binary(&body)], Ok(false));
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7692_section_7_2_3_are_inflated() {
+        let hello = [text("Hello")];
+        check(b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00", &hello, Ok(false));
+        check(b"\x41\x03\xf2\x48\xcd\x80\x04\xc9\xc9\x07\x00", &hello, Ok(false));
+        check(b"\xc1\x0b\x00\x05\x00\xfa\xffHello\x00", &hello, Ok(false));
+        check(b"\xc1\x08\xf3\x48\xcd\xc9\xc9\x07\x00\x00", &hello, Ok(false));
+        check(b"\xc1\x0d\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", &hello, Ok(false));
+        check(b"\xc1\x01\x00", &[text("")], Ok(false));
+        // A ping between the fragments of a compressed message is not compressed; an uncompressed message may follow.
+        let wire = b"\x41\x03\xf2\x48\xcd\x89\x01!\x80\x04\xc9\xc9\x07\x00\x81\x02ok";
+        check(wire, &[Item::Ping(Bytes::from_static(b"!")), text("Hello"), text("ok")], Ok(false));
+    }
+
+    #[test]
+    fn control_frames_come_between_fragments_and_end_nothing() {
+        let wire = b"\x01\x02ab\x89\x01p\x00\x00\x8a\x00\x00\x01c\x80\x01d\x82\x00\x88\x05\x03\xe8bye";
+        let bye = Item::Close { code: Some(1000), reason: Bytes::from_static(b"bye") };
+        let expected = [Item::Ping(Bytes::from_static(b"p")), Item::Pong(Bytes::new()), text("abcd"), binary(b""), bye];
+        check(wire, &expected, Ok(false));
+        check(&wire[..wire.len() - 1], &expected[..4], Ok(true));
+        check(b"\x01\x01a", &[], Ok(true));
+        check(b"\x88\x00", &[Item::Close { code: None, reason: Bytes::new() }], Ok(false));
+    }
+
+    #[test]
+    fn what_breaks_the_rules_between_frames_is_said_by_name() {
+        for (wire, before, error) in [
+            (&b"\x80\x00"[..], &[][..], FrameError::NothingToContinue),
+            (b"\x81\x01a\x00\x00", &[text("a")], FrameError::NothingToContinue),
+            (b"\x01\x01a\x81\x01b", &[], FrameError::MessageInterrupted),
+            (b"\x01\x01a\x02\x01b", &[], FrameError::MessageInterrupted),
+            (b"\x41\x03\xf2\x48\xcd\xc0\x04", &[], FrameError::ReservedBits { first: 0xc0 }),
+            (b"\x01\x01a\x09\x00", &[], FrameError::ControlFragmented),
+            (b"\x88\x01\x03", &[], FrameError::CloseTooShort),
+            (b"\x88\x02\x03\xee", &[], FrameError::CloseCode { code: 1006 }),
+            (b"\x88\x03\x03\xe8\xff", &[], FrameError::NotUtf8),
+            (b"\xc2\x03\xff\xff\xff", &[], FrameError::NotDeflate),
+        ] {
+            check(wire, before, Err(error));
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_all_fragments_together() {
+        let head = |first: u8, len: u16| [&[first, 126][..], &len.to_be_bytes()].concat();
+        let body = vec![1; 35_000];
+        let half = |first| [head(first, 35_000), body.clone()].concat();
+        check(&[half(0x02), half(0x80)].concat(), &[binary(&[&body[..], &body[..]].concat())], Ok(false));
+        // Refused by its head alone, before a byte of the second half has come.
+        let error = FrameError::TooLarge { size: 70_001, max: 70_000 };
+        check(&[half(0x02), head(0x80, 35_001)].concat(), &[], Err(error));
+    }
+
+    #[test]
+    fn many_small_fragments_are_not_copied_again_and_again() {
+        let mut decoder = Decoder::new(Role::Client);
+        let mut sizes = std::collections::BTreeSet::new();
+        for first in std::iter::once(0x02).chain(std::iter::repeat_n(0x00, 60_000)) {
+            decoder.decode(false, MAX, &[first, 1, b'x']).unwrap();
+            sizes.insert(decoder.buffered());
+        }
+        assert!(sizes.len() < 16, "{sizes:?}");
+    }
+
+    /// `bad` is the position of the byte after which the text cannot be UTF-8 any more.
+    fn check_utf8_fails_at(body: &[u8], bad: usize) {
+        let masked = |first, body: &[u8]| {
+            let mut wire = vec![first, 0x80 | body.len() as u8, 1, 2, 3, 4];
+            wire.extend(body.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
+            wire
+        };
+        // In one frame of which only so much has come, and in fragments of one byte.
+        let whole = masked(0x81, &[body, b"and so on"].concat());
+        let fragments: Vec<u8> =
+            body.iter().enumerate().flat_map(|(n, byte)| masked(u8::from(n == 0), &[*byte])).collect();
+        for (wire, expected) in [(whole, 6 + bad), (fragments, 7 * bad)] {
+            let mut decoder = Decoder::new(Role::Server);
+            let (found, read, result) = decode(&mut decoder, &wire, 1);
+            assert_eq!((found.len(), read, result), (0, expected, Err(FrameError::NotUtf8)), "{body:02x?}");
+        }
+    }
+
+    #[test]
+    fn text_that_cannot_be_utf8_any_more_is_refused_at_that_byte() {
+        check_utf8_fails_at(b"\xff", 1);
+        check_utf8_fails_at(b"a\xc0", 2);
+        check_utf8_fails_at(b"a\xf5", 2);
+        // Autobahn 6.4.1: good text, a code point above U+10FFFF, good text.
+        check_utf8_fails_at(b"\xce\xba\xe1\xbd\xb9\xf4\x90\x80\x80edited", 7);
+        // A surrogate, an overlong form, a lone continuation byte, a character that was not finished.
+        check_utf8_fails_at(b"\xed\xa0\x80", 2);
+        check_utf8_fails_at(b"\xe0\x80\xaf", 2);
+        check_utf8_fails_at(b"ok\x80", 3);
+        check_utf8_fails_at(b"\xe2\x82a", 3);
+    }
+
+    #[test]
+    fn text_may_be_cut_inside_a_character_but_not_end_there() {
+        check(b"\x01\x02a\xf0\x00\x01\x9f\x00\x00\x80\x02\x98\x80", &[text("a\u{1f600}")], Ok(false));
+        check(b"\x81\x02a\xf0", &[], Err(FrameError::NotUtf8));
+        check(b"\x01\x02a\xf0\x80\x00", &[], Err(FrameError::NotUtf8));
+        check(b"\x82\x02a\xf0", &[binary(b"a\xf0")], Ok(false));
+    }
 }

@@ -1,7 +1,8 @@
-//! What the tests stand on.
+//! What the tests share.
 
 pub mod browser;
 pub mod calls;
+pub mod client;
 pub mod http;
-pub mod node;
+pub mod longwire;
 pub mod php_fpm;

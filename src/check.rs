@@ -1,0 +1,298 @@
+//! `longwire check`: what a configuration would run, and whether this machine lets it.
+//!
+//! Owns the readable summary and the trials that need nothing to be started: addresses are bound and let go again,
+//! binaries looked for, backends connected to. Leaves to `config` everything that the file alone decides.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::model::{App, Backend, Bind, Config, Http, LengthCounts, Listener, LogFormat, OnError, Origins};
+use crate::config::model::{Endian, LengthFraming, Protocol, StreamFraming, Upstream};
+use crate::config::php_fpm;
+use crate::config::value::{duration_text, size_text};
+
+/// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
+/// status whether it would start: 0 or 1.
+pub fn run(file: &Path) -> ExitCode {
+    let (config, warnings) = match Config::load(file) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // `longwire check ... | head` closes the pipe early; the exit status still counts.
+    let _closed_early = io::stdout().write_all(Summary(&config).to_string().as_bytes());
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    let mut would_start = true;
+    for finding in try_out(&config) {
+        let level = if finding.prevents_start { "" } else { "warning: " };
+        eprintln!("{level}{}: {}: {}", file.display(), finding.key, finding.text);
+        would_start &= !finding.prevents_start;
+    }
+    if would_start { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Something about this machine that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key that it concerns, with its value.
+    pub key: String,
+    /// What is the matter.
+    pub text: String,
+    /// A backend that does not answer may come later; a port that is taken will not go away.
+    pub prevents_start: bool,
+}
+
+/// Tries what can be tried without starting anything.
+pub fn try_out(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let binds = config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), &listener.bind));
+    let admin = config.admin.iter().map(|bind| ("admin.bind".to_owned(), bind));
+    for (key, bind) in binds.chain(admin) {
+        if let Err(error) = try_bind(bind) {
+            findings.push(Finding {
+                key: format!("{key} = \"{bind}\""),
+                text: error.to_string(),
+                prevents_start: true,
+            });
+        }
+    }
+    for upstream in &config.upstreams {
+        if let Some(spawn) = &upstream.spawn
+            && let Err(text) = php_fpm::find(spawn.binary.as_deref())
+        {
+            let key = format!("upstreams.{}.spawn.binary", upstream.name);
+            findings.push(Finding { key, text, prevents_start: true });
+        }
+        for Backend { address, .. } in &upstream.backends {
+            if let Err(error) = try_connect(address, upstream.connect_timeout) {
+                let key = format!("upstreams.{}.backends = \"{address}\"", upstream.name);
+                findings.push(Finding { key, text: format!("does not answer: {error}"), prevents_start: false });
+            }
+        }
+    }
+    findings
+}
+
+fn try_bind(bind: &Bind) -> io::Result<()> {
+    match bind {
+        Bind::Tcp(address) => TcpListener::bind(address).map(drop),
+        Bind::Unix(path) => match std::fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.file_type().is_socket() => match UnixStream::connect(path) {
+                // Left behind by a process that is gone; serving replaces it.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+                _ => Err(io::ErrorKind::AddrInUse.into()),
+            },
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
+            Err(_) => {
+                drop(UnixListener::bind(path)?);
+                std::fs::remove_file(path)
+            }
+        },
+    }
+}
+
+fn try_connect(address: &Bind, timeout: Duration) -> io::Result<()> {
+    match address {
+        Bind::Tcp(address) => {
+            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            socket.connect_timeout(&SockAddr::from(*address), timeout)
+        }
+        Bind::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // A blocking connect would wait without limit for a place in a full backlog; a full one is somebody there.
+            socket.set_nonblocking(true)?;
+            match socket.connect(&SockAddr::unix(path)?) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+                result => result,
+            }
+        }
+    }
+}
+
+/// A configuration as people read it.
+pub struct Summary<'a>(pub &'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { node, limits, log, admin, listeners, apps, upstreams } = self.0;
+        writeln!(f, "node {}", node.name)?;
+        row(f, "number", node.number)?;
+        row(f, "threads", node.threads)?;
+        let per_address = match limits.max_sessions_per_address {
+            0 => String::new(),
+            bound => format!(", {bound} from one address"),
+        };
+        row(f, "sessions", format_args!("at most {}{per_address}", limits.max_sessions))?;
+        row(f, "drain", format_args!("up to {}", duration_text(limits.drain_timeout)))?;
+        let format = match log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "JSON",
+        };
+        row(f, "log", format_args!("{format}, {}", log.level))?;
+        row(f, "admin", admin.as_ref().map_or_else(|| "off".to_owned(), |bind| format!("http {bind}")))?;
+        listeners.iter().try_for_each(|listener| write_listener(f, listener))?;
+        apps.iter().try_for_each(|app| write_app(f, app))?;
+        upstreams.iter().try_for_each(|upstream| write_upstream(f, upstream))
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "  {name:<12} {value}")
+}
+
+fn or_off(time: Duration) -> String {
+    if time.is_zero() { "off".to_owned() } else { duration_text(time) }
+}
+
+fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
+    writeln!(f, "\nlistener {}", listener.name)?;
+    row(f, "bind", &listener.bind)?;
+    match &listener.protocol {
+        Protocol::Stream { framing, app } => {
+            row(f, "framing", framing_text(framing))?;
+            row(f, "app", &app.name)
+        }
+        Protocol::Http(Http { routes, websocket }) => {
+            for route in routes {
+                row(f, "route", format_args!("{} -> {}", route.path, route.app.name))?;
+            }
+            let origins = match &websocket.origins {
+                Origins::SameHost => "same host".to_owned(),
+                Origins::List(list) => format!("same host, {}", list.join(", ")),
+                Origins::Any => "any".to_owned(),
+            };
+            row(f, "origins", origins)?;
+            row(f, "deflate", if websocket.deflate { "on" } else { "off" })?;
+            row(f, "ping", or_off(websocket.ping_interval))
+        }
+    }
+}
+
+fn framing_text(framing: &StreamFraming) -> String {
+    match framing {
+        StreamFraming::Length(LengthFraming { width, offset, endian, header, counts, keep_header }) => {
+            let endian = match endian {
+                Endian::Big => "big-endian",
+                Endian::Little => "little-endian",
+            };
+            let counts = match counts {
+                LengthCounts::Body => "body",
+                LengthCounts::Frame => "frame",
+            };
+            let mut text = format!("length of the {counts}: {width} bytes {endian} at {offset}, header {header}");
+            if *keep_header {
+                text += " kept";
+            }
+            text
+        }
+        StreamFraming::Delimiter(framing) => {
+            let mut text = format!("delimiter \"{}\"", framing.delimiter.escape_ascii());
+            if framing.strip_cr {
+                text += ", CR stripped";
+            }
+            text
+        }
+        StreamFraming::Raw => "raw".to_owned(),
+    }
+}
+
+fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
+    writeln!(f, "\napp {}", app.name)?;
+    row(f, "script", app.script.display())?;
+    row(f, "root", format_args!("{} ({})", app.document_root.display(), app.script_name))?;
+    row(f, "upstream", &app.upstream)?;
+    let events = [("connect", app.events.connect), ("message", true), ("close", app.events.close)];
+    let events: Vec<_> = events.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
+    row(f, "events", events.join(", "))?;
+    if app.concurrency > 1 {
+        row(f, "concurrency", format_args!("{} events of a session at once, without order", app.concurrency))?;
+    }
+    if !app.params.is_empty() {
+        // Names only: values may be secrets.
+        let names: Vec<_> = app.params.iter().map(|(name, _)| name.as_str()).collect();
+        row(f, "params", names.join(", "))?;
+    }
+    let on_error = match &app.on_error {
+        OnError::Ignore => "nothing is sent".to_owned(),
+        OnError::Send(text) => format!("{text:?} is sent"),
+        OnError::Close => "the session ends".to_owned(),
+    };
+    row(f, "on error", on_error)?;
+    let size = |bytes: usize| size_text(bytes as u64);
+    row(
+        f,
+        "frames",
+        format_args!("up to {}, replies held up to {}", size(app.max_frame_bytes), size(app.max_reply_bytes)),
+    )?;
+    row(f, "queue", format_args!("{} frames or {}", app.max_queued_frames, size(app.max_queued_bytes)))?;
+    row(f, "outbox", format_args!("{}, stuck for {}", size(app.outbox_bytes), duration_text(app.send_timeout)))?;
+    row(f, "idle", or_off(app.idle_timeout))
+}
+
+fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Result {
+    writeln!(f, "\nupstream {}", upstream.name)?;
+    for Backend { address, weight } in &upstream.backends {
+        let mut text = address.to_string();
+        if *weight != 1 {
+            write!(text, ", weight {weight}")?;
+        }
+        row(f, "backend", text)?;
+    }
+    if let Some(spawn) = &upstream.spawn {
+        let binary = spawn.binary.as_ref().map_or("the newest php-fpm".to_owned(), |path| path.display().to_string());
+        row(f, "spawn", format_args!("{binary}, {} workers", spawn.workers))?;
+    }
+    let kept = duration_text(upstream.linger);
+    row(f, "connections", format_args!("{} to each backend, kept for {kept}", upstream.max_connections))?;
+    row(f, "request", format_args!("up to {}", duration_text(upstream.request_timeout)))?;
+    let wait = duration_text(upstream.queue_timeout);
+    row(
+        f,
+        "queue",
+        format_args!("{} messages, {} connects, {wait}", upstream.queue_length, upstream.connect_queue_length),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_with_a_full_backlog_is_there_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("php.sock");
+        let address = SockAddr::unix(&path).unwrap();
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&address).unwrap();
+        listener.listen(1).unwrap();
+        // Nobody accepts; connections pile up until the kernel takes no more.
+        let mut waiting = Vec::new();
+        loop {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            if let Err(error) = socket.connect(&address) {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                break;
+            }
+            waiting.push(socket);
+            assert!(waiting.len() < 100, "a backlog of 1 is full at some time");
+        }
+        let backend = Bind::Unix(path);
+        assert!(try_connect(&backend, Duration::from_secs(1)).is_ok());
+        drop((listener, waiting));
+        let gone = try_connect(&backend, Duration::from_secs(1)).unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

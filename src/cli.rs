@@ -1,0 +1,361 @@
+//! The command line: what may be asked for, and its help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming, StreamFraming};
+
+/// Long TCP and WebSocket connections for plain PHP.
+#[derive(Clone, Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve as a configuration file says.
+    Serve(ConfigArgs),
+    /// Check a configuration and print what would run.
+    ///
+    /// The exit status is 0 if it would start, 1 if it would not, 2 if the command line is wrong.
+    Check(ConfigArgs),
+    /// Serve one PHP script with a php-fpm of its own, for development.
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(DevArgs),
+    /// Talk to a server, frame by frame: type a line, see the replies.
+    #[command(after_help = CONNECT_EXAMPLES)]
+    Connect(ConnectArgs),
+    /// Print every configuration key with its default and its meaning.
+    Defaults,
+}
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  longwire dev handler.php
+  longwire dev handler.php --events connect,close --workers 2
+  longwire dev handler.php --http 127.0.0.1:0 --tcp 127.0.0.1:0
+  longwire dev handler.php --framing delimiter --delimiter '\\r\\n'
+  longwire dev /srv/app/handler.php --fastcgi unix:/run/php/php8.2-fpm.sock";
+
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  longwire connect tcp://127.0.0.1:9005
+  longwire connect ws://127.0.0.1:8080/ws --header 'Cookie: PHPSESSID=abc'
+  longwire connect unix:/run/longwire.sock --framing delimiter
+  longwire connect ws://127.0.0.1:8080/ws --send hello --send-hex 00ff
+  longwire connect tcp://127.0.0.1:9005 --exec talk.txt
+
+A script for --exec has one order a line (\\xNN and the like are read); the exit status is 1 when an expectation fails:
+  send hello          send a text frame
+  hex 00 ff           send a binary frame
+  expect hello        the next frame is exactly this text
+  expect-hex 00 ff    the next frame is exactly these bytes
+  expect-close 4001   the server closes, with this code if one is given
+  wait 500ms          do nothing for a while
+  close               close, and wait until the server has closed too";
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// What `dev` may be told.
+#[derive(Clone, Debug, Args)]
+pub struct DevArgs {
+    /// The PHP script that handles every event.
+    pub script: PathBuf,
+    /// Where TCP clients connect; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9005")]
+    pub tcp: String,
+    /// Where browsers connect: a page at /, WebSocket at /ws; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: String,
+    /// PHP processes [default: twice the cores, at least 4].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub workers: Option<u32>,
+    /// Use the FastCGI responder at this address instead of a php-fpm of our own.
+    #[arg(long, value_name = "ADDR", conflicts_with = "workers")]
+    pub fastcgi: Option<String>,
+    /// Events that the script is told beside messages.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub events: Vec<DevEvent>,
+    /// Framing of the TCP listener.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+}
+
+/// Events beside messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DevEvent {
+    /// A session begins.
+    Connect,
+    /// A session has ended.
+    Close,
+}
+
+/// What `connect` may be told.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH.
+    pub url: String,
+    /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
+    #[arg(long)]
+    pub escape: bool,
+    /// Send this text as a frame and wait for a reply; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub send: Vec<String>,
+    /// Send these bytes as a binary frame and wait for a reply; may be repeated, comes after every --send.
+    #[arg(long, value_name = "HEX")]
+    pub send_hex: Vec<String>,
+    /// Follow a script, "-" for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["send", "send_hex"])]
+    pub exec: Option<PathBuf>,
+    /// Collect replies for this long after --send, instead of one reply for each frame.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub wait: Option<Duration>,
+    /// How long to wait for the connection, and for each expected reply.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub timeout: Duration,
+    /// Print bare frames without marks and times, one a line.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Largest frame that is accepted.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub max_frame_bytes: usize,
+    /// A header of the WebSocket handshake: 'Name: value'; may be repeated.
+    #[arg(long, value_name = "HEADER")]
+    pub header: Vec<String>,
+    /// The Origin of the WebSocket handshake.
+    #[arg(long)]
+    pub origin: Option<String>,
+    /// A WebSocket sub-protocol to offer; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Vec<String>,
+    // Last, because its help heading holds for everything after it.
+    /// Framing of a tcp:// or unix: connection.
+    #[command(flatten)]
+    pub framing: FramingArgs,
+}
+
+/// How bytes become frames, in the words of the configuration.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Framing")]
+pub struct FramingArgs {
+    /// How bytes become frames.
+    #[arg(long, value_name = "TYPE", default_value = "length")]
+    pub framing: FramingWord,
+    /// Width of the length field: 1, 2, 4 or 8.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub length_bytes: u8,
+    /// Where the length field begins in the header.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub length_offset: u8,
+    /// Byte order of the length field.
+    #[arg(long, value_name = "ORDER", default_value = "big")]
+    pub length_endian: EndianWord,
+    /// What the length says.
+    #[arg(long, value_name = "WHAT", default_value = "body")]
+    pub length_counts: CountsWord,
+    /// Where the body begins [default: where the length field ends].
+    #[arg(long, value_name = "N")]
+    pub header_bytes: Option<u8>,
+    /// The header is part of the frame.
+    #[arg(long)]
+    pub keep_header: bool,
+    /// What ends a frame; \n, \r, \t, \0, \\ and \xNN are read.
+    #[arg(long, value_name = "TEXT", default_value = "\\n")]
+    pub delimiter: String,
+    /// Take one carriage return off the end of a received frame.
+    #[arg(long)]
+    pub strip_cr: bool,
+}
+
+/// The framings of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FramingWord {
+    /// A header says how long the frame is.
+    Length,
+    /// A byte string ends the frame.
+    Delimiter,
+    /// Whatever arrives is a frame.
+    Raw,
+}
+
+/// Byte orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EndianWord {
+    /// Network order.
+    Big,
+    /// Little end first.
+    Little,
+}
+
+/// What a length may count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CountsWord {
+    /// The bytes after the header.
+    Body,
+    /// Header and body together.
+    Frame,
+}
+
+impl FramingArgs {
+    /// The framing that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// Says which numbers do not fit each other.
+    pub fn stream_framing(&self) -> Result<StreamFraming, String> {
+        match self.framing {
+            FramingWord::Raw => Ok(StreamFraming::Raw),
+            FramingWord::Delimiter => {
+                let delimiter = unescape(&self.delimiter)?;
+                if delimiter.is_empty() {
+                    return Err("--delimiter must not be empty".into());
+                }
+                Ok(StreamFraming::Delimiter(DelimiterFraming { delimiter, strip_cr: self.strip_cr }))
+            }
+            FramingWord::Length => {
+                let least = usize::from(self.length_offset) + usize::from(self.length_bytes);
+                let framing = LengthFraming {
+                    width: self.length_bytes,
+                    offset: self.length_offset.into(),
+                    endian: match self.length_endian {
+                        EndianWord::Big => Endian::Big,
+                        EndianWord::Little => Endian::Little,
+                    },
+                    header: self.header_bytes.map_or(least, usize::from),
+                    counts: match self.length_counts {
+                        CountsWord::Body => LengthCounts::Body,
+                        CountsWord::Frame => LengthCounts::Frame,
+                    },
+                    keep_header: self.keep_header,
+                };
+                if !matches!(framing.width, 1 | 2 | 4 | 8) {
+                    return Err("--length-bytes must be 1, 2, 4 or 8".into());
+                }
+                if framing.header < least {
+                    return Err(format!("--header-bytes must be at least {least}, where the length field ends"));
+                }
+                Ok(StreamFraming::Length(framing))
+            }
+        }
+    }
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    crate::config::value::parse_duration(text).ok_or_else(|| "a duration has a unit: 500ms, 30s, 5m, 1h".into())
+}
+
+/// Reads `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN`.
+///
+/// # Errors
+///
+/// Names the escape that is none of them.
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let escape = &rest[at + 1..];
+        let (byte, len) = match escape.as_bytes().first() {
+            Some(b'n') => (b'\n', 1),
+            Some(b'r') => (b'\r', 1),
+            Some(b't') => (b'\t', 1),
+            Some(b'0') => (0, 1),
+            Some(b'\\') => (b'\\', 1),
+            Some(b'x') => {
+                let hex = escape.get(1..3).and_then(|digits| parse_hex(digits).ok());
+                let hex = hex.ok_or_else(|| format!("\\x needs two hex digits: {text:?}"))?;
+                (hex[0], 3)
+            }
+            _ => return Err(format!("after \\ comes n, r, t, 0, \\ or xNN: {text:?}")),
+        };
+        bytes.push(byte);
+        rest = &escape[len..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// Reads `00ff` or `00 ff`.
+///
+/// # Errors
+///
+/// When that is no sequence of bytes.
+pub fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
+    let digits: Option<Vec<u8>> =
+        text.chars().filter(|c| !c.is_ascii_whitespace()).map(|c| Some(c.to_digit(16)? as u8)).collect();
+    match digits {
+        Some(digits) if digits.len().is_multiple_of(2) => {
+            Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+        }
+        _ => Err(format!("{text:?} is not made of pairs of hex digits")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn escapes_are_read_or_refused() {
+        for (text, expected) in [
+            ("plain", Some(&b"plain"[..])),
+            ("\\r\\n", Some(b"\r\n")),
+            ("a\\x00\\xFFb\\\\", Some(b"a\x00\xffb\\")),
+            ("", Some(b"")),
+            ("\\", None),
+            ("\\x1", None),
+            ("\\xg0", None),
+            ("\\x é", None),
+            ("\\q", None),
+        ] {
+            assert_eq!(unescape(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn hex_is_read_or_refused() {
+        for (text, expected) in
+            [("00fF", Some(&[0, 255][..])), ("00 ff 1", None), (" 0 1 ", Some(&[1])), ("", Some(&[])), ("zz", None)]
+        {
+            assert_eq!(parse_hex(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn framing_options_say_the_same_as_the_configuration() {
+        let framing = |args: &[&str]| {
+            let line = ["longwire", "connect", "tcp://h:1"].iter().chain(args);
+            let Command::Connect(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+            args.framing.stream_framing()
+        };
+        assert_eq!(framing(&[]), Ok(StreamFraming::Length(LengthFraming::default())));
+        assert_eq!(framing(&["--framing", "raw"]), Ok(StreamFraming::Raw));
+        let Ok(StreamFraming::Delimiter(lines)) = framing(&["--framing", "delimiter", "--delimiter", "\\r\\n"]) else {
+            panic!()
+        };
+        assert_eq!(lines.delimiter, b"\r\n");
+        assert!(framing(&["--length-bytes", "3"]).is_err());
+        assert!(framing(&["--length-offset", "2", "--header-bytes", "5"]).is_err());
+        assert!(framing(&["--framing", "delimiter", "--delimiter", ""]).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! Makes the connection, and for WebSocket the handshake (RFC 6455 section 4.1), which hyper speaks.
+
+use std::io;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use sha1::{Digest as _, Sha1};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::ConnectError;
+use super::target::Target;
+use super::wire::Wire;
+use crate::cli::ConnectArgs;
+use crate::config::model::StreamFraming;
+use crate::proto::framing::Framing;
+
+/// RFC 6455 section 1.3.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// How much of a refusal's body is shown.
+const MAX_REFUSAL_BYTES: usize = 4096;
+
+/// Connects and is ready for frames.
+pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, ConnectError> {
+    let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
+    match target {
+        Target::Tcp(address) => {
+            let framing = stream_framing(args)?;
+            let stream = TcpStream::connect(address).await.map_err(fail)?;
+            // A frame is one write, and its reply is being waited for.
+            stream.set_nodelay(true).map_err(fail)?;
+            Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
+        }
+        Target::Unix(path) => {
+            let framing = stream_framing(args)?;
+            let stream = UnixStream::connect(path).await.map_err(fail)?;
+            Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
+        }
+        Target::WebSocket { address, host, path } => {
+            let key = BASE64.encode(random::<16>());
+            let request = request(host, path, &key, args)?;
+            let stream = TcpStream::connect(address).await.map_err(fail)?;
+            stream.set_nodelay(true).map_err(fail)?;
+            let (stream, received) = upgrade(stream, request, &key).await?;
+            let framing = Framing::WebSocket { deflate: None };
+            Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &received))
+        }
+    }
+}
+
+fn stream_framing(args: &ConnectArgs) -> Result<Framing, ConnectError> {
+    Ok(match args.framing.stream_framing().map_err(ConnectError::Usage)? {
+        StreamFraming::Length(framing) => Framing::Length(framing),
+        StreamFraming::Delimiter(framing) => Framing::Delimiter(Arc::new(framing)),
+        StreamFraming::Raw => Framing::Raw,
+    })
+}
+
+fn request(host: &str, path: &str, key: &str, args: &ConnectArgs) -> Result<Request<Empty<Bytes>>, ConnectError> {
+    let mut builder = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, key);
+    if !args.protocol.is_empty() {
+        builder = builder.header(header::SEC_WEBSOCKET_PROTOCOL, args.protocol.join(", "));
+    }
+    if let Some(origin) = &args.origin {
+        builder = builder.header(header::ORIGIN, origin);
+    }
+    let mut request = builder.body(Empty::new()).map_err(|error| ConnectError::Usage(error.to_string()))?;
+    for line in &args.header {
+        let (name, value) = parse_header(line).map_err(ConnectError::Usage)?;
+        // A Host of one's own replaces ours; of others, such as Cookie, there may be several.
+        if name == header::HOST {
+            request.headers_mut().insert(name, value);
+        } else {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Ok(request)
+}
+
+fn parse_header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = line.split_once(':').ok_or_else(|| format!("a header is 'Name: value', this is {line:?}"))?;
+    let name = name.trim().parse().map_err(|_| format!("{:?} is not the name of a header", name.trim()))?;
+    let value = value.trim().parse().map_err(|_| format!("{:?} is not the value of a header", value.trim()))?;
+    Ok((name, value))
+}
+
+/// Asks for the upgrade. Gives the socket back, with what the server sent behind its answer.
+async fn upgrade(
+    stream: TcpStream,
+    request: Request<Empty<Bytes>>,
+    key: &str,
+) -> Result<(TcpStream, Bytes), ConnectError> {
+    let broken = |error: hyper::Error| ConnectError::Handshake(format!("handshake failed: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let asking = async move {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        check_response(response, key).await.map(hyper::upgrade::on)?.await.map_err(broken)
+    };
+    // The connection's own error is the request's too.
+    let (_, upgraded) = tokio::join!(connection.with_upgrades(), asking);
+    let parts = upgraded?.downcast::<TokioIo<TcpStream>>().expect("the stream that was given to hyper");
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+async fn check_response(response: Response<Incoming>, key: &str) -> Result<Response<Incoming>, ConnectError> {
+    let status = response.status();
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
+        let body: String = body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let colon = if body.is_empty() { "" } else { ": " };
+        return Err(ConnectError::Handshake(format!("the server refused the handshake with {status}{colon}{body}")));
+    }
+    let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+    if accept.map(HeaderValue::as_bytes) != Some(accept_value(key).as_bytes()) {
+        return Err(ConnectError::Handshake("the server's Sec-WebSocket-Accept does not fit our key".into()));
+    }
+    if let Some(extension) = response.headers().get(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(ConnectError::Handshake(format!(
+            "the server chose an extension that was not offered: {extension:?}"
+        )));
+    }
+    Ok(response)
+}
+
+/// RFC 6455 section 4.2.2.
+fn accept_value(key: &str) -> String {
+    BASE64.encode(Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has random numbers");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_value_is_that_of_the_rfc() {
+        // RFC 6455 section 1.3.
+        assert_eq!(accept_value("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn headers_are_read_or_refused() {
+        let (name, value) = parse_header("Cookie: a=b; c=d").unwrap();
+        assert_eq!((name, value.as_bytes()), (header::COOKIE, &b"a=b; c=d"[..]));
+        for bad in ["no colon", "bad name: x", "X: a\nb", ": x"] {
+            assert!(parse_header(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Scripts for `--exec`: one order a line, read whole before anything is sent.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::{parse_hex, parse_time, unescape};
+
+/// Longest script that is read.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Send(Vec<u8>),
+    SendHex(Vec<u8>),
+    Expect(Vec<u8>),
+    /// With this code, or any.
+    ExpectClose(Option<u16>),
+    Wait(Duration),
+    Close,
+}
+
+/// Orders with their lines, from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    /// For messages.
+    pub name: String,
+    pub orders: Vec<(usize, Order)>,
+}
+
+impl Script {
+    /// Reads a file, `-` for standard input.
+    pub(super) fn load(file: &Path) -> Result<Self, String> {
+        let name = file.display().to_string();
+        let mut text = String::new();
+        let read = if name == "-" {
+            io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text)
+        } else {
+            File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text))
+        };
+        read.map_err(|error| format!("{name}: cannot be read: {error}"))?;
+        Self::parse(name, &text)
+    }
+
+    fn parse(name: String, text: &str) -> Result<Self, String> {
+        let mut orders = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            // Spaces at the end may be part of what is sent.
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let order = parse_order(line).map_err(|rule| format!("{name}:{}: {rule}", index + 1))?;
+            orders.push((index + 1, order));
+        }
+        Ok(Self { name, orders })
+    }
+}
+
+fn parse_order(line: &str) -> Result<Order, String> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match (word.trim_end(), rest) {
+        ("send", text) => unescape(text).map(Order::Send),
+        ("hex", hex) => parse_hex(hex).map(Order::SendHex),
+        ("expect", text) => unescape(text).map(Order::Expect),
+        ("expect-hex", hex) => parse_hex(hex).map(Order::Expect),
+        ("expect-close", code) => match code.trim() {
+            "" => Ok(Order::ExpectClose(None)),
+            code => code
+                .parse()
+                .map(|code| Order::ExpectClose(Some(code)))
+                .map_err(|_| format!("{code:?} is not a close code")),
+        },
+        ("wait", time) => parse_time(time.trim()).map(Order::Wait),
+        ("close", rest) if rest.trim().is_empty() => Ok(Order::Close),
+        _ => Err(format!("{line:?} is not send, hex, expect, expect-hex, expect-close, wait or close")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_order_is_read_with_its_line() {
+        let text = "# a talk\nsend hello \\x00\n\nhex 00 fF\nexpect\nexpect-hex 01\nexpect-close 4001\nexpect-close\nwait 5ms\n  close\n";
+        let script = Script::parse("talk".into(), text).unwrap();
+        let expected = [
+            (2, Order::Send(b"hello \0".to_vec())),
+            (4, Order::SendHex(vec![0, 255])),
+            (5, Order::Expect(Vec::new())),
+            (6, Order::Expect(vec![1])),
+            (7, Order::ExpectClose(Some(4001))),
+            (8, Order::ExpectClose(None)),
+            (9, Order::Wait(Duration::from_millis(5))),
+            (10, Order::Close),
+        ];
+        assert_eq!(script.orders, expected);
+    }
+
+    #[test]
+    fn a_bad_order_is_named_with_its_line() {
+        for (text, part) in [
+            ("send a\nsned b", "talk:2: \"sned b\" is not send"),
+            ("hex 0", "talk:1: \"0\" is not made of pairs"),
+            ("wait 5", "talk:1: a duration has a unit"),
+            ("close now", "talk:1: \"close now\" is not send"),
+            ("expect-close x", "talk:1: \"x\" is not a close code"),
+            ("send \\q", "talk:1: after \\ comes"),
+        ] {
+            let error = Script::parse("talk".into(), text).unwrap_err();
+            assert!(error.starts_with(part), "{error}");
+        }
+    }
+}

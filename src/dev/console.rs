@@ -1,0 +1,138 @@
+//! Events on the terminal: a line each, with PHP's standard error below it.
+//!
+//! Made from the same log events that a production node writes; see `session::answer` and `session` for the fields.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Shows events on standard output, and warnings about the node itself on standard error.
+pub(super) fn init() {
+    let console = Console { since: Instant::now(), colours: std::io::stdout().is_terminal(), out: Mutex::default() };
+    let shown = Targets::new()
+        .with_target("longwire::event", tracing::Level::DEBUG)
+        .with_target("longwire::php", tracing::Level::INFO)
+        .with_target("longwire::session", tracing::Level::INFO);
+    let rest = Targets::new()
+        .with_default(tracing::Level::WARN)
+        .with_target("longwire::event", tracing::level_filters::LevelFilter::OFF)
+        .with_target("longwire::php", tracing::level_filters::LevelFilter::OFF)
+        .with_target("longwire::session", tracing::level_filters::LevelFilter::OFF);
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // Only a second call in one process fails, and then the first one shows everything.
+    let _already_set =
+        tracing_subscriber::registry().with(console.with_filter(shown)).with(logs.with_filter(rest)).try_init();
+}
+
+struct Console {
+    since: Instant,
+    colours: bool,
+    /// Lines of two threads must not mix.
+    out: Mutex<()>,
+}
+
+impl<S: Subscriber> Layer<S> for Console {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = match event.metadata().target() {
+            "longwire::php" => self.stderr(&fields),
+            "longwire::event" => self.event(&fields),
+            _ if fields.get("reason").is_some() => self.closed(&fields),
+            _ => self.other(&fields),
+        };
+        let _whole_lines = self.out.lock();
+        // A closed pipe is no reason to end.
+        let _ = std::io::stdout().write_all(line.as_bytes());
+    }
+}
+
+impl Console {
+    fn event(&self, fields: &Fields) -> String {
+        let mut line = self.begin(fields);
+        let _ = write!(
+            line,
+            "{:<8} #{:<4} {:>8} in {:>8} out",
+            fields.text("event"),
+            fields.text("seq"),
+            fields.text("bytes_in"),
+            fields.text("bytes_out"),
+        );
+        if let Some(micros) = fields.get("php_us").and_then(|micros| micros.parse::<f64>().ok()) {
+            let _ = write!(line, "  {:>8.2} ms", micros / 1000.0);
+        }
+        let status = fields.text("status");
+        if let Some(message) = fields.get("message") {
+            let _ = write!(line, "  {}", self.paint(RED, &format!("{status} {message}")));
+        } else {
+            let colour = if status.starts_with('2') { GREEN } else { YELLOW };
+            let _ = write!(line, "  {}", self.paint(colour, status));
+        }
+        line + "\n"
+    }
+
+    fn stderr(&self, fields: &Fields) -> String {
+        let mut lines = String::new();
+        for text in fields.text("message").lines() {
+            let _ = writeln!(lines, "{}{}", self.begin(fields), self.paint(YELLOW, &format!("php: {text}")));
+        }
+        lines
+    }
+
+    fn closed(&self, fields: &Fields) -> String {
+        let mut line = self.begin(fields);
+        let _ = write!(line, "closed   {} ({})", fields.text("reason"), fields.text("code"));
+        if let Some(detail) = fields.get("detail") {
+            let _ = write!(line, ": {detail}");
+        }
+        line + "\n"
+    }
+
+    fn other(&self, fields: &Fields) -> String {
+        format!("{}{}\n", self.begin(fields), self.paint(YELLOW, fields.text("message")))
+    }
+
+    fn begin(&self, fields: &Fields) -> String {
+        let seconds = self.since.elapsed().as_secs_f64();
+        format!("{} {}  ", self.paint(DIM, &format!("{seconds:>9.3}")), fields.get("session").unwrap_or("-"))
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.colours { format!("{colour}{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const DIM: &str = "\x1b[2m";
+
+#[derive(Default)]
+struct Fields(Vec<(&'static str, String)>);
+
+impl Fields {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.get(name).unwrap_or("-")
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.name(), value.to_owned()));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push((field.name(), format!("{value:?}")));
+    }
+}

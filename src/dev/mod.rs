@@ -1,0 +1,184 @@
+//! `longwire dev SCRIPT.php`: one script, a php-fpm of its own, a TCP and an HTTP listener on loopback, a page to try it
+//! with, and every event on the terminal.
+//!
+//! Nothing here is special to development but the page and the terminal: it writes a configuration like an operator's
+//! and runs it.
+
+mod console;
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+
+use crate::cli::{DevArgs, DevEvent};
+use crate::config;
+use crate::config::model::{Bind, Config, Protocol, StreamFraming};
+use crate::http::Page;
+use crate::listener::dial_address;
+use crate::node::{Extras, Running, StartError};
+use crate::serve;
+
+/// Where the page connects to.
+const WEBSOCKET_PATH: &str = "/ws";
+
+/// Why `dev` does not run.
+#[derive(Debug)]
+pub enum DevError {
+    /// The script cannot be read.
+    Script(PathBuf, io::Error),
+    /// The command line asks for what cannot be.
+    Arguments(String),
+    /// An address that is none, for example.
+    Config(config::Errors),
+    /// The node did not start.
+    Start(StartError),
+}
+
+impl fmt::Display for DevError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DevError::Script(path, error) => write!(f, "{}: {error}", path.display()),
+            DevError::Arguments(what) => f.write_str(what),
+            DevError::Config(errors) => errors.fmt(f),
+            DevError::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DevError {}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
+    let script = args.script.canonicalize().map_err(|error| DevError::Script(args.script.clone(), error))?;
+    let config = configuration(args, &script)?;
+    console::init();
+    let page = Page {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        body: Bytes::from_static(include_bytes!("page.html")),
+    };
+    let extras = Extras { pages: vec![page] };
+    serve::run(&config, &extras, |node| print!("{}", greeting(node, &script, args))).map_err(DevError::Start)
+}
+
+/// What an operator would write for this.
+fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
+    let framing = args.framing.stream_framing().map_err(DevError::Arguments)?;
+    let events: Vec<_> = args
+        .events
+        .iter()
+        .map(|event| match event {
+            DevEvent::Connect => "connect",
+            DevEvent::Close => "close",
+        })
+        .collect();
+    let upstream = match (&args.fastcgi, args.workers) {
+        (Some(address), _) => format!("backends = [{}]", quoted(address)),
+        (None, workers) => {
+            let workers = workers.map_or(String::new(), |workers| format!("workers = {workers}\n"));
+            // Frames of 16 MiB must fit a POST; zero is no limit.
+            format!("[upstreams.php.spawn]\n{workers}recheck_files = true\nini = {{ post_max_size = \"0\" }}")
+        }
+    };
+    let text = format!(
+        r#"
+        [admin]
+        bind = "off"
+        [limits]
+        max_sessions = 1000
+        [listeners.tcp]
+        bind = {tcp}
+        app = "dev"
+        [listeners.http]
+        bind = {http}
+        protocol = "http"
+        routes = {{ {path} = "dev" }}
+        [listeners.http.websocket]
+        deflate = true
+        [apps.dev]
+        upstream = "php"
+        script = {script}
+        events = {events}
+        max_frame_bytes = "16 MiB"
+        max_queued_bytes = "16 MiB"
+        max_reply_bytes = "32 MiB"
+        [upstreams.php]
+        {upstream}
+        "#,
+        tcp = quoted(&args.tcp),
+        http = quoted(&args.http),
+        path = quoted(WEBSOCKET_PATH),
+        script = quoted(&script.to_string_lossy()),
+        events = serde_json::to_string(&events).expect("strings are JSON"),
+    );
+    let (mut config, _) = Config::parse(&text, Path::new("longwire dev")).map_err(DevError::Config)?;
+    for listener in &mut config.listeners {
+        if let Protocol::Stream { framing: default, .. } = &mut listener.protocol {
+            default.clone_from(&framing);
+        }
+    }
+    Ok(config)
+}
+
+/// A string of TOML: what JSON escapes, TOML escapes alike.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("strings are JSON")
+}
+
+/// Where to go and what to type.
+fn greeting(node: &Running, script: &Path, args: &DevArgs) -> String {
+    let mut text = format!("\n  Longwire serves {}\n\n", script.display());
+    let mut line = |what: &str, how: String| writeln!(text, "  {what:<12} {how}").expect("a String takes everything");
+    let http = node.address("http").map(shown);
+    let tcp = node.address("tcp").map(shown);
+    if let Some(http) = &http {
+        line("page", format!("http://{http}/"));
+        line("WebSocket", format!("ws://{http}{WEBSOCKET_PATH}"));
+    }
+    if let Some(tcp) = &tcp {
+        line("TCP", format!("{tcp} ({})", framing_words(args)));
+        line("type", format!("longwire connect {}{}", scheme(tcp), framing_options(args)));
+    }
+    if !args.events.contains(&DevEvent::Connect) || !args.events.contains(&DevEvent::Close) {
+        line("events", "message only; --events connect,close tells the script of these too".to_owned());
+    }
+    text.push_str("\n  Each event is shown below. Ctrl-C stops.\n\n");
+    text
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => dial_address(*address).to_string(),
+        Bind::Unix(_) => bind.to_string(),
+    }
+}
+
+fn scheme(address: &str) -> String {
+    if address.starts_with("unix:") { address.to_owned() } else { format!("tcp://{address}") }
+}
+
+fn framing_words(args: &DevArgs) -> String {
+    match args.framing.stream_framing() {
+        Ok(StreamFraming::Length(length)) => format!("frames: {}-byte length, then the body", length.width),
+        Ok(StreamFraming::Delimiter(lines)) => {
+            format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter))
+        }
+        Ok(StreamFraming::Raw) | Err(_) => "whatever arrives is a frame".to_owned(),
+    }
+}
+
+/// What `longwire connect` needs to know to speak the same framing.
+fn framing_options(args: &DevArgs) -> &'static str {
+    match args.framing.stream_framing() {
+        Ok(StreamFraming::Delimiter(_)) => " --framing delimiter",
+        Ok(StreamFraming::Raw) => " --framing raw",
+        Ok(StreamFraming::Length(_)) | Err(_) => "",
+    }
+}

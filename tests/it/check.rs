@@ -1,0 +1,112 @@
+//! `longwire check` and `longwire defaults`, as an operator calls them.
+//!
+//! Each `tests/golden/check/NAME.toml` has beside it, in `NAME.txt`, the exit status and every line that is printed.
+//! `LONGWIRE_BLESS=1 cargo test --test it check` writes them anew; read the difference before you commit it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+fn golden_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check")
+}
+
+fn longwire(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+    command.args(args).current_dir(folder).env("HOME", "/home/not-to-be-printed");
+    command.output().expect("the binary was built for this test")
+}
+
+fn transcript(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("longwire prints UTF-8");
+    let status = output.status.code().expect("check ends by itself");
+    format!("exit status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// A child that another test is starting holds our sockets from its fork to its exec, so one that was dropped may live
+/// on for a moment.
+fn eventually(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not come true");
+    }
+}
+
+#[test]
+fn each_configuration_gets_its_messages() {
+    let folder = golden_folder();
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    names.sort();
+    assert!(names.len() > 10, "{names:?}");
+    let mut differing = Vec::new();
+    for name in names {
+        let found = transcript(&longwire(&folder, &["check", "--config", &name]));
+        // Relative paths become absolute; where this repository lies is no part of the promise.
+        let found = found.replace(folder.to_str().unwrap(), "HERE");
+        assert!(!found.contains("not-to-be-printed"), "{name}: {found}");
+        let expected_file = folder.join(name.replace(".toml", ".txt"));
+        if std::env::var_os("LONGWIRE_BLESS").is_some() {
+            std::fs::write(&expected_file, &found).unwrap();
+        } else if std::fs::read_to_string(&expected_file).unwrap_or_default() != found {
+            differing.push(format!("{name} now gives\n{found}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn a_taken_port_is_said_and_the_file_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let good = std::fs::read_to_string(golden_folder().join("good.toml")).unwrap();
+    std::fs::write(folder.path().join("a.toml"), good.replacen("127.0.0.1:0", &address, 1)).unwrap();
+    let check = || transcript(&longwire(folder.path(), &["check", "--config", "a.toml"]));
+    let found = check();
+    let line = format!("\na.toml: listeners.stream.bind = \"{address}\": Address already in use");
+    assert!(found.starts_with("exit status 1\n") && found.contains(&line), "{found}");
+    drop(taken);
+    eventually(|| check().starts_with("exit status 0\n"));
+}
+
+#[test]
+fn a_unix_socket_in_use_is_taken_and_one_left_behind_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = std::fs::read_to_string(golden_folder().join("good.toml")).unwrap();
+    std::fs::write(folder.path().join("a.toml"), good.replacen("127.0.0.1:0", "unix:a.sock", 1)).unwrap();
+    let status = || longwire(folder.path(), &["check", "--config", "a.toml"]).status.code();
+    let socket = folder.path().join("a.sock");
+    assert_eq!(status(), Some(0));
+    assert!(!socket.exists(), "trying an address leaves nothing behind");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert_eq!(status(), Some(1));
+    drop(listener);
+    eventually(|| status() == Some(0));
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "not a socket").unwrap();
+    assert_eq!(status(), Some(1));
+}
+
+#[test]
+fn a_file_that_is_not_there_and_a_wrong_command_line_have_their_own_status() {
+    let folder = golden_folder();
+    let absent = transcript(&longwire(&folder, &["check", "--config", "no-such.toml"]));
+    assert!(absent.starts_with("exit status 1\n"), "{absent}");
+    assert!(absent.contains("no-such.toml: cannot be read: No such file or directory"), "{absent}");
+    assert_eq!(longwire(&folder, &["check"]).status.code(), Some(2));
+    assert_eq!(longwire(&folder, &["chekc", "--config", "a"]).status.code(), Some(2));
+}
+
+#[test]
+fn defaults_prints_the_whole_configuration() {
+    let found = transcript(&longwire(&golden_folder(), &["defaults"]));
+    assert!(found.starts_with("exit status 0\n"), "{found}");
+    for part in ["\n#[limits]\n", "\n#max_sessions = 100_000\n", "\n#[listeners.web.websocket]\n"] {
+        assert!(found.contains(part), "{part} is missing in\n{found}");
+    }
+}

@@ -1,0 +1,203 @@
+//! The real binary, serving a configuration, as an operator would start it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::php_fpm::{PhpFpm, wait_until};
+
+/// Longest wait for anything; what is waited for comes within milliseconds unless something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Longwire {
+    child: Child,
+    log: Arc<Log>,
+    dir: tempfile::TempDir,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<Value>>,
+    more: Condvar,
+}
+
+impl Longwire {
+    /// Serves `config`; `[log]` and `[admin]` are added to it.
+    pub fn serve(config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("longwire.toml");
+        let level = "info,longwire::event=debug,longwire::http=debug,longwire::listener=debug";
+        let text = format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n[admin]\nbind = \"127.0.0.1:0\"\n{config}");
+        fs::write(&file, text).expect("the directory is ours");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("the binary was built for this test");
+        let stderr = child.stderr.take().expect("it is piped");
+        let log = Arc::new(Log::default());
+        let reader = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                reader.lines.lock().unwrap().push(line);
+                reader.more.notify_all();
+            }
+        });
+        let node = Self { child, log, dir };
+        node.wait_for_log("everything listens", |line| line["message"] == "started");
+        node
+    }
+
+    /// The usual configuration: `script` behind `listeners`, in front of `fpm`.
+    pub fn with(fpm: &PhpFpm, script: &Path, app: &str, upstream: &str, listeners: &str) -> Self {
+        Self::serve(&format!(
+            "[apps.app]\nupstream = \"php\"\nscript = {script:?}\n{app}\n[upstreams.php]\nbackends = [\"{backend}\"]\n\
+             {upstream}\n{listeners}\n",
+            backend = fpm.address(),
+        ))
+    }
+
+    /// Where a listener listens.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        self.bound(listener).parse().expect("it listens on TCP")
+    }
+
+    fn bound(&self, listener: &str) -> String {
+        let line = self.wait_for_log("the listener listens", |line| {
+            line["message"] == "listening" && line["listener"] == listener
+        });
+        line["bind"].as_str().expect("an address is text").to_owned()
+    }
+
+    /// The first log line that is so, waiting for it.
+    #[track_caller]
+    pub fn wait_for_log(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|line| is(line)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain: {what}\n{}", tail(&lines));
+            lines = self.log.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// All log lines so far that are so.
+    pub fn log_lines(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.log.lines.lock().unwrap().iter().filter(|line| is(line)).cloned().collect()
+    }
+
+    /// How the sessions of one listener ended, waiting for `count` of them.
+    #[track_caller]
+    pub fn closed(&self, count: usize) -> Vec<Value> {
+        let is_closed = |line: &Value| line["message"] == "session closed";
+        wait_until("sessions close", || self.log_lines(is_closed).len() >= count);
+        self.log_lines(is_closed)
+    }
+
+    /// The text of `/metrics`, `/live` or `/ready` with its status.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let address: SocketAddr = self.bound("admin").parse().expect("it listens on TCP");
+        http_get(address, path)
+    }
+
+    /// The sum of all series of a metric whose labels contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.admin("/metrics");
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(series, _)| {
+                let series_name = series.split('{').next().unwrap_or_default();
+                series_name == name && series.contains(labels)
+            })
+            .map(|(_, value)| value.parse::<f64>().expect("a value is a number"))
+            .sum()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes of memory that are this process's own (RssAnon in proc(5)).
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux says so");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    pub fn signal(&self, signal: i32) {
+        super::php_fpm::kill(self.pid(), signal);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_until("longwire ends", || self.child.try_wait().expect("it is our child").is_some());
+        self.child.wait().expect("it is our child")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Longwire {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.log.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let odd: Vec<_> = lines.iter().filter(|line| is_odd(line)).take(30).cloned().collect();
+            eprintln!("first odd log lines:\n{}last log lines:\n{}", tail(&odd), tail(&lines));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Worth a look when a test has failed.
+fn is_odd(line: &Value) -> bool {
+    let is_quiet = line["level"] == "DEBUG" || line["level"] == "INFO";
+    !is_quiet || line["message"] == "session closed" && line["reason"] != "client_closed"
+}
+
+fn tail(lines: &[Value]) -> String {
+    let from = lines.len().saturating_sub(30);
+    lines[from..].iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A GET on a connection of its own: status and body.
+pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    let response = String::from_utf8_lossy(&response).into_owned();
+    let status = response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status, body)
+}
