@@ -1,7 +1,7 @@
 # make demo    a handler in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
-# make bench   CPU time per echoed message through this machine's sockets
+# make bench   CPU time and latency of an echoed frame, PHP left out
 
 CARGO ?= cargo
 DEMO ?= php-examples/echo/handler.php
@@ -23,4 +23,4 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
 bench:
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench echo

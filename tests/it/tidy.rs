@@ -44,6 +44,9 @@ const NOT_IN_PROTO: &[&str] = &[
 const MAX_LINES: usize = 800;
 const LONG: &[(&str, &str)] = &[];
 
+/// Files that may name a home folder.
+const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/check.rs", "sets one that must not be printed")];
+
 /// Text files that people write.
 const TEXT: &[&str] = &["rs", "toml", "md", "php", "html", "sh", "yaml", "yml", "py", "txt", "json", ""];
 
@@ -150,7 +153,8 @@ fn purity(file: &File) -> Vec<String> {
     if file.module() != Some("proto") {
         return Vec::new();
     }
-    let code = code(&file.text);
+    // Its tests may: the interop peers of the codecs need a runtime.
+    let code = code(without_tests(&file.text));
     NOT_IN_PROTO.iter().filter(|word| names_word(&code, word)).map(|word| format!("proto names {word}")).collect()
 }
 
@@ -163,7 +167,7 @@ fn names_word(code: &str, word: &str) -> bool {
 }
 
 fn length(file: &File) -> Vec<String> {
-    let lines = file.text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or("").lines().count();
+    let lines = without_tests(&file.text).lines().count();
     let allowed = LONG.iter().any(|(path, _)| *path == file.path) || file.path.ends_with("/tests.rs");
     if lines > MAX_LINES && !allowed { vec![format!("{lines} lines")] } else { Vec::new() }
 }
@@ -178,6 +182,9 @@ fn unfinished(file: &File) -> Vec<String> {
 }
 
 fn foreign_paths(file: &File) -> Vec<String> {
+    if MADE_UP_HOMES.iter().any(|(path, _)| *path == file.path) {
+        return Vec::new();
+    }
     let here = env!("CARGO_MANIFEST_DIR");
     // Written in two parts, so that this file does not accuse itself.
     let mut homes = vec![concat!("/ho", "me/"), concat!("/Use", "rs/"), concat!("/ro", "ot/")];
@@ -185,6 +192,11 @@ fn foreign_paths(file: &File) -> Vec<String> {
         homes.push(here);
     }
     homes.iter().filter(|home| file.text.contains(**home)).map(|home| format!("has the path {home}")).collect()
+}
+
+/// What stands before the module of unit tests, which ends a file.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// Code without comments, and without what stands in strings; lines stay where they are.
@@ -341,6 +353,7 @@ mod tests {
         );
         check(purity, "src/proto/id.rs", "tracing::debug!()", &["proto names tracing"]);
         check(purity, "src/proto/id.rs", "// no tokio\nstruct InstantReply;", &[]);
+        check(purity, "src/proto/id.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use tokio::io;\n}", &[]);
         check(purity, "src/outbox.rs", "use tokio::io;", &[]);
     }
 
