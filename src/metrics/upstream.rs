@@ -1,7 +1,7 @@
 //! What is counted about upstreams.
 //!
-//! [`UpstreamMetrics`] are the families in the registry; [`UpstreamHandles`] are the counters of one upstream, looked up
-//! once, so that counting is an atomic addition.
+//! [`UpstreamMetrics`] are the families in the registry; [`UpstreamHandles`] are the counters of one upstream, looked
+//! up once, so that counting is an atomic addition.
 
 use std::time::Duration;
 

@@ -22,11 +22,12 @@ use tracing::{debug, warn};
 
 use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
+use super::lease::{Handoff, Lease, Next};
 use super::request::{Failure, Outcome, Responder, Timing};
-use super::scheduler::{Handoff, Lease, Next, Work};
+use super::scheduler::Work;
 use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
-use crate::proto::fastcgi::response::{ProtocolStatus, ResponseError};
+use crate::proto::fastcgi::response::ProtocolStatus;
 
 /// How often the socket of an abandoned worker is looked at.
 const ABANDONED_CHECK: Duration = Duration::from_millis(50);
@@ -155,8 +156,9 @@ impl Connection {
         clean: bool,
     ) -> Option<(Lease<R>, Work<R>)> {
         if !clean {
-            warn!(upstream = %lease.scheduler.config.name, backend = %lease.address(), session = %work.item.request.responder.label(),
-                error = %ResponseError::AfterEnd, "connection cannot be used again");
+            let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
+            let session = work.item.request.responder.label();
+            warn!(%upstream, %backend, %session, "answer ended before its request or was followed by stray bytes");
             lease.scheduler.end(work.item, outcome);
             return None;
         }

@@ -97,8 +97,8 @@ impl Exchange {
         self.last_id
     }
 
-    /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said something
-    /// that belongs to no request.
+    /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said
+    /// something that belongs to no request.
     ///
     /// Costs nothing: the readiness left over from the last read has to be cleared by one such read in any case.
     pub(super) fn check_quiet(&self) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //!
 //! * `request`: what goes in and what comes out.
 //! * `queue`: who is next. `backend`: where to. Both plain data.
-//! * `scheduler`: both under one lock, and the leases of the connections.
+//! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
 //! * [`supervisor`]: a php-fpm of our own.
 //!
@@ -18,6 +18,7 @@ mod alarm;
 mod backend;
 mod connection;
 mod exchange;
+mod lease;
 mod queue;
 mod request;
 mod scheduler;

@@ -1,35 +1,26 @@
-//! Who gets a connection next: the queue and the backends under one lock, and the leases that connections hold.
+//! Who gets a connection next: the queue and the backends under one lock.
 //!
 //! The lock is held for the moves of plain data only; nothing of a responder is called and nothing is awaited under it.
-//! A connection that ended a request takes the next one itself, so under load no task wakes another.
-//!
-//! ```text
-//!             submit / dispatch                     next: queue empty
-//!   (none) ───────────────────────> Lease: running ───────────────────> Lease: idle
-//!     ^                               │      ^                            │     │
-//!     │ dropped: closed, dispatch     │      │     job in its Handoff      │     │
-//!     ├───────────────────────────────┘      └────────────────────────────┘     │
-//!     └─────────────────────────────────────────────────────────────────────────┘ linger, EOF, stop: leave_idle
-//! ```
+//! Requests meet places at three moments: when a request comes (`submit`), when a place becomes free (`dispatch`, said by
+//! a [`Lease`] that ends), and when a connection takes its next request itself ([`Lease::next`]), so that under load no
+//! task wakes another. One task keeps house: it ends what has waited for too long, and tries backends that were away.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use atomic_waker::AtomicWaker;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::backend::{Backends, Place, Rules, Verdict};
+use super::backend::{Backends, Place, Rules};
 use super::connection;
+use super::lease::{Handoff, Lease};
 use super::queue::{Bounds, Queue, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use crate::config::model;
-use crate::metrics::upstream::{RequestClass, RequestOutcome, RetryReason, UpstreamHandles};
+use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
 
 /// A request with what the upstream knows of it.
 #[derive(Debug)]
@@ -43,54 +34,27 @@ pub(super) struct Job<R> {
 /// A job on its way through queue and connection.
 pub(super) type Work<R> = Waiting<Job<R>>;
 
-/// Where an idle connection finds its next request. Filled under the scheduler's lock, so that a connection that is no
-/// longer among the idle ones has its job in here.
-#[derive(Debug)]
-pub(super) struct Handoff<R> {
-    work: Mutex<Option<Work<R>>>,
-    /// Close rather than linger.
-    closing: AtomicBool,
-    pub(super) waker: AtomicWaker,
-}
-
-impl<R> Handoff<R> {
-    fn new() -> Self {
-        Self { work: Mutex::new(None), closing: AtomicBool::new(false), waker: AtomicWaker::new() }
-    }
-
-    fn put(&self, work: Work<R>) {
-        *lock(&self.work) = Some(work);
-    }
-
-    pub(super) fn take(&self) -> Option<Work<R>> {
-        lock(&self.work).take()
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-}
-
 /// Everything that the connections of an upstream share.
 #[derive(Debug)]
 pub(super) struct Scheduler<R> {
     pub(super) config: model::Upstream,
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
-    state: Mutex<State<R>>,
+    pub(super) state: Mutex<State<R>>,
     /// The housekeeper has to look at its next deadline again.
     rearm: Notify,
     tasks: TaskTracker,
     runtime: Handle,
 }
 
+/// What the lock guards.
 #[derive(Debug)]
-struct State<R> {
-    queue: Queue<Job<R>>,
-    backends: Backends<Arc<Handoff<R>>>,
+pub(super) struct State<R> {
+    pub(super) queue: Queue<Job<R>>,
+    pub(super) backends: Backends<Arc<Handoff<R>>>,
     /// When the housekeeper wakes by itself.
     armed: Option<Instant>,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 /// A free place and the job for it.
@@ -99,16 +63,6 @@ enum Assigned<R> {
     Reused(Arc<Handoff<R>>),
     /// A connection is to be opened to this backend.
     Open(usize, Work<R>),
-}
-
-/// What a connection does after a request.
-pub(super) enum Next<R> {
-    /// Run this.
-    Run(Work<R>),
-    /// Wait for a job in here.
-    Idle(Arc<Handoff<R>>),
-    /// Close.
-    Close,
 }
 
 /// How things stand, for `/ready` and for people.
@@ -196,7 +150,7 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Gives waiting requests to free places, while there are both.
-    fn dispatch(self: &Arc<Self>) {
+    pub(super) fn dispatch(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);
             let assigned = state.assign(Instant::now());
@@ -215,14 +169,14 @@ impl<R: Responder> Scheduler<R> {
             None => {}
             Some(Assigned::Reused(handoff)) => handoff.waker.wake(),
             Some(Assigned::Open(backend, work)) => {
-                let lease = Lease { scheduler: self.clone(), backend, hold: Hold::Running(work.class) };
+                let lease = Lease::new(self.clone(), backend, work.class);
                 self.tasks.spawn_on(connection::run(lease, work), &self.runtime);
             }
         }
     }
 
     /// Before the lock is let go: gauges, and the housekeeper's alarm. Says whether a further request may have a place.
-    fn settle(&self, state: &mut State<R>) -> bool {
+    pub(super) fn settle(&self, state: &mut State<R>) -> bool {
         for (class, label) in Class::ALL.into_iter().zip(RequestClass::ALL) {
             self.metrics.set_queued(*label, state.queue.len_of(class));
         }
@@ -286,8 +240,7 @@ impl<R: Responder> Scheduler<R> {
         drop(state);
         self.stopping.cancel();
         for handoff in idle {
-            handoff.closing.store(true, Ordering::Release);
-            handoff.waker.wake();
+            handoff.close();
         }
         for work in waiting {
             self.end(work.item, Outcome::Failed(Failure::Stopping));
@@ -349,165 +302,6 @@ impl<R> State<R> {
     }
 }
 
-#[derive(Debug)]
-enum Hold<R> {
-    Running(Class),
-    Idle(Arc<Handoff<R>>),
-    Nothing,
-}
-
-/// The right to one connection to one backend. Dropped, it gives the place to whoever waits.
-#[derive(Debug)]
-pub(super) struct Lease<R: Responder> {
-    pub(super) scheduler: Arc<Scheduler<R>>,
-    backend: usize,
-    hold: Hold<R>,
-}
-
-impl<R: Responder> Lease<R> {
-    pub(super) fn address(&self) -> &model::Bind {
-        &self.scheduler.config.backends[self.backend].address
-    }
-
-    /// The connection stands.
-    pub(super) fn connected(&self) {
-        self.scheduler.metrics.connects.inc();
-        let mut state = lock(&self.scheduler.state);
-        let is_back = state.backends.connected(self.backend);
-        let up = state.backends.up();
-        drop(state);
-        if is_back {
-            self.scheduler.metrics.backends_up.set(up as i64);
-            info!(upstream = %self.scheduler.config.name, backend = %self.address(), "backend is back");
-            // While it was away requests queued up; one connection was allowed, now all are.
-            self.scheduler.dispatch();
-        }
-    }
-
-    /// The connection could not be made, or ended as no healthy php-fpm ends it.
-    pub(super) fn failed(&self, error: &dyn std::fmt::Display) {
-        let mut state = lock(&self.scheduler.state);
-        let verdict = state.backends.failed(self.backend, Instant::now());
-        let up = state.backends.up();
-        drop(state);
-        let (upstream, backend) = (&self.scheduler.config.name, self.address());
-        if verdict == Verdict::Ejected {
-            self.scheduler.metrics.ejections.inc();
-            self.scheduler.metrics.backends_up.set(up as i64);
-            warn!(%upstream, %backend, %error, "backend is away: left alone until it can be connected to");
-        } else {
-            debug!(%upstream, %backend, %error, "backend failed");
-        }
-    }
-
-    /// A connection attempt failed: nothing was sent, so the request takes its old place in the queue.
-    pub(super) fn connect_failed(self, work: Work<R>, error: &io::Error) {
-        self.scheduler.metrics.connect_failures.inc();
-        self.failed(error);
-        self.restore(work);
-    }
-
-    /// Puts a request back that certainly or, for idempotent ones, admittedly may be sent again, and gives up the place.
-    pub(super) fn restore(self, work: Work<R>) {
-        let scheduler = self.scheduler.clone();
-        let mut state = lock(&scheduler.state);
-        if state.stopping {
-            drop(state);
-            scheduler.end(work.item, Outcome::Failed(Failure::Stopping));
-            return;
-        }
-        state.queue.restore(work);
-        drop(state);
-        // Dropping the lease frees the place, and dispatches.
-    }
-
-    /// Counts a request that goes back to the queue.
-    pub(super) fn retried(&self, reason: RetryReason) {
-        self.scheduler.metrics.retried(reason);
-    }
-
-    /// The request has ended, the connection can be used: what now?
-    pub(super) fn next(&mut self, answered: bool) -> Next<R> {
-        let Hold::Running(class) = self.hold else { unreachable!("only a running lease asks what comes next") };
-        let mut state = lock(&self.scheduler.state);
-        if answered {
-            state.backends.succeeded(self.backend);
-        }
-        if !state.backends.is_up(self.backend) {
-            return Next::Close;
-        }
-        if state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()) {
-            return Next::Close;
-        }
-        state.queue.ended(class);
-        let next = match state.queue.pop() {
-            Some(work) => {
-                self.hold = Hold::Running(work.class);
-                Next::Run(work)
-            }
-            None => {
-                let handoff = Arc::new(Handoff::new());
-                state.backends.idle(self.backend, handoff.clone());
-                self.hold = Hold::Idle(handoff.clone());
-                Next::Idle(handoff)
-            }
-        };
-        self.scheduler.settle(&mut state);
-        next
-    }
-
-    /// The request was given up before a connection was opened for it; the next one that waits, if any.
-    pub(super) fn next_before_connect(&mut self) -> Option<Work<R>> {
-        let Hold::Running(class) = self.hold else { unreachable!("a lease runs from its start") };
-        let mut state = lock(&self.scheduler.state);
-        if state.queue.is_empty() {
-            return None;
-        }
-        state.queue.ended(class);
-        let work = state.queue.pop()?;
-        self.hold = Hold::Running(work.class);
-        Some(work)
-    }
-
-    /// The job from the handoff is taken up.
-    pub(super) fn resumed(&mut self, work: &Work<R>) {
-        self.hold = Hold::Running(work.class);
-    }
-
-    /// An idle connection wants to close. The job, when one came at the last moment.
-    pub(super) fn leave_idle(&mut self) -> Option<Work<R>> {
-        let Hold::Idle(handoff) = &self.hold else { return None };
-        let handoff = handoff.clone();
-        let mut state = lock(&self.scheduler.state);
-        let left = state.backends.take_idle(self.backend, |other| Arc::ptr_eq(other, &handoff));
-        drop(state);
-        if left {
-            self.hold = Hold::Nothing;
-            return None;
-        }
-        let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
-        self.hold = Hold::Running(work.class);
-        Some(work)
-    }
-}
-
-impl<R: Responder> Drop for Lease<R> {
-    fn drop(&mut self) {
-        // Only a task that was torn down (the responder panicked) is still idle here; its job was never sent.
-        let work = self.leave_idle();
-        if let Hold::Running(class) = self.hold {
-            let mut state = lock(&self.scheduler.state);
-            state.backends.closed(self.backend, Instant::now());
-            state.queue.ended(class);
-            if let Some(work) = work {
-                state.queue.restore(work);
-            }
-            drop(state);
-        }
-        self.scheduler.dispatch();
-    }
-}
-
 impl Class {
     fn metric(self) -> RequestClass {
         match self {
@@ -535,7 +329,8 @@ impl Failure {
     }
 }
 
-/// A panic under one of these locks can only come from a broken invariant of plain data; others go on with what is there.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// A panic under one of these locks can only come from a broken invariant of plain data; the others go on with what
+/// is there.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -61,10 +61,13 @@ impl Stream {
         }
     }
 
+    /// One slice, the usual case, goes by the shorter way through the kernel.
     pub(super) fn try_write_vectored(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.try_write_vectored(from),
-            Stream::Tcp(stream) => stream.try_write_vectored(from),
+        match (self, from) {
+            (Stream::Unix(stream), [one]) => stream.try_write(one),
+            (Stream::Tcp(stream), [one]) => stream.try_write(one),
+            (Stream::Unix(stream), many) => stream.try_write_vectored(many),
+            (Stream::Tcp(stream), many) => stream.try_write_vectored(many),
         }
     }
 
@@ -108,8 +111,8 @@ impl Stream {
     ///
     /// A Unix socket knows at once when both directions are closed. TCP shows the same FIN for both, but only an open
     /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent to find out, and once more after
-    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to pass
-    /// them on, and closes before the second.
+    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to
+    /// pass them on, and closes before the second.
     pub(super) async fn is_half_closed(&self, harmless: &[u8]) -> bool {
         if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
             return false;

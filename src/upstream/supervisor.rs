@@ -13,9 +13,12 @@
 //! | the master | its process group is killed, as workers would not notice; then it is started again, with backoff |
 //! | both in the same instant, by SIGKILL | workers stay: nobody is left to tell them |
 //!
+//! Killed by SIGKILL we also leave the private directory behind, in the system's directory for temporary files.
+//!
 //! PR_SET_PDEATHSIG fires when the *thread* that forked ends, so one thread does nothing but fork the master and wait
 //! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
@@ -47,6 +50,8 @@ const STOP_STAGES: [(i32, Duration); 3] = [
 ];
 /// Longest line of php-fpm's stderr that is logged in one piece.
 const MAX_LINE: u64 = 8 * 1024;
+/// Lines that explain a failed start: php-fpm names the cause a line or two before it says that it gives up.
+const LAST_LINES: usize = 4;
 
 /// Why no php-fpm runs.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ pub enum SpawnError {
         binary: PathBuf,
         /// How.
         status: ExitStatus,
-        /// The last that it wrote to stderr.
+        /// The last lines that it wrote to stderr.
         said: String,
     },
     /// It neither accepts connections nor ends.
@@ -126,8 +131,8 @@ struct Pool {
     binary: PathBuf,
     /// Removed with all that is in it when the supervisor's thread ends.
     directory: tempfile::TempDir,
-    /// Told as soon as the socket accepts for the first time, or never will.
-    last_lines: Arc<Mutex<String>>,
+    /// The end of what it wrote to stderr: why it did not start.
+    last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Supervisor {
@@ -235,7 +240,8 @@ impl Shared {
                 return;
             }
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-            warn!(target: "longwire::php", upstream = pool.name, pause_ms = pause.as_millis() as u64, how, "php-fpm ended: starting it again");
+            let pause_ms = pause.as_millis() as u64;
+            warn!(target: "longwire::php", upstream = pool.name, pause_ms, how, "php-fpm ended: starting it again");
             let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
             if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
                 return;
@@ -322,7 +328,8 @@ impl Pool {
     }
 
     fn last_lines(&self) -> String {
-        self.last_lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -432,7 +439,7 @@ fn wait_for_exit(pid: u32, options: i32) -> bool {
 }
 
 /// Logs what php-fpm and its workers write to stderr, line by line.
-fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<String>) {
+fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<VecDeque<String>>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -451,7 +458,14 @@ fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<String>) {
         } else {
             info!(target: "longwire::php", upstream, "{text}");
         }
-        *last_lines.lock().unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+        let mut last_lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until it has started, php-fpm writes each line to stderr and to its error_log, which is the same here.
+        if last_lines.back().is_none_or(|last| last != text) {
+            last_lines.push_back(text.to_owned());
+        }
+        if last_lines.len() > LAST_LINES {
+            last_lines.pop_front();
+        }
     }
 }
 

@@ -3,12 +3,15 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+mod bounds;
 mod bridge;
 mod check;
 mod connect;
 mod dev_page;
 mod examples;
+mod faults;
 mod framing_interop;
+mod lifecycle;
 mod support;
 mod tidy;
 mod upstream_cost;

@@ -54,12 +54,14 @@ async fn one_request_after_another_stays_on_one_connection() {
 async fn an_idle_upstream_pins_no_worker() {
     let fpm = Pool::of(2).start();
     let script = fpm.script("slow.php", "usleep(20000); echo getmypid();");
-    let (ours, _) = start(config(&[fpm.address()], 2));
+    let mut config = config(&[fpm.address()], 2);
+    config.linger = Duration::from_millis(50);
+    let (ours, _) = start(config.clone());
     let (first, second) = (call(&script).submit(&ours), call(&script).submit(&ours));
     assert_ne!(first.answer().await.text(), second.answer().await.text(), "both workers were in use");
     eventually("linger is over", || ours.snapshot().backends[0].open == 0).await;
 
-    let (other, _) = start(config(&[fpm.address()], 2));
+    let (other, _) = start(config);
     let (first, second) = (call(&script).submit(&other), call(&script).submit(&other));
     assert_ne!(first.answer().await.text(), second.answer().await.text(), "another client gets both workers");
 }
@@ -107,14 +109,14 @@ async fn a_responder_without_room_stops_the_script_and_loses_nothing() {
 #[tokio::test]
 async fn messages_flow_while_connects_are_slow() {
     let fpm = Pool::of(4).start();
-    let slow = fpm.script("slow.php", "usleep(300000);");
+    let slow = fpm.script("slow.php", "sleep(1);");
     let echo = fpm.script("echo.php", ECHO);
     let mut config = config(&[fpm.address()], 4);
     config.connect_share_percent = 25;
     let (upstream, _) = start(config);
     // The messages come first, so that they wait when connects are chosen.
     let messages: Vec<_> = (0..400).map(|_| call(&echo).submit(&upstream)).collect();
-    let connects: Vec<_> = (0..8).map(|_| call(&slow).class(Class::Connect).submit(&upstream)).collect();
+    let connects: Vec<_> = (0..4).map(|_| call(&slow).class(Class::Connect).submit(&upstream)).collect();
     let started = Instant::now();
     for message in messages {
         message.answer().await.body();
@@ -123,7 +125,7 @@ async fn messages_flow_while_connects_are_slow() {
     for connect in connects {
         connect.answer().await.timing();
     }
-    assert!(took < Duration::from_millis(300), "400 messages took {took:?} behind slow connects");
+    assert!(took < Duration::from_secs(1), "400 messages took {took:?} behind slow connects");
 }
 
 #[tokio::test]

@@ -101,6 +101,10 @@ async fn what_keeps_it_from_starting_is_told() {
     let error = Supervisor::start(&not_fpm, "test").await.expect_err("false is no php-fpm");
     assert!(matches!(error, SpawnError::Exited { .. }), "{error}");
 
+    let impossible = Spawn { workers: usize::MAX, ..spawn(1) };
+    let error = Supervisor::start(&impossible, "test").await.expect_err("no pool has so many");
+    assert!(error.to_string().contains("pm.max_children"), "{error}");
+
     let unusable = Spawn { ini: vec![("extension_dir[".to_owned(), "x".to_owned())], ..spawn(1) };
     assert!(matches!(Supervisor::start(&unusable, "test").await, Err(SpawnError::Ini(_))));
     assert!(SpawnError::NotFound.to_string().contains("apt install"));

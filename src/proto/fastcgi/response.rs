@@ -304,7 +304,11 @@ mod tests {
         }
 
         #[test]
-        fn any_split_gives_the_same(answer in answer(), padding in 0u8..9, sizes in prop::collection::vec(1usize..40, 1..40)) {
+        fn any_split_gives_the_same(
+            answer in answer(),
+            padding in 0u8..9,
+            sizes in prop::collection::vec(1usize..40, 1..40),
+        ) {
             let bytes = encode(7, &answer, padding);
             let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
             for size in sizes {

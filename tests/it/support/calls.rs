@@ -22,7 +22,7 @@ pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
         backends: backends.iter().map(|address| Backend { address: address.clone(), weight: 1 }).collect(),
         spawn: None,
         max_connections,
-        linger: Duration::from_millis(50),
+        linger: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(20),
@@ -86,6 +86,7 @@ impl Answer {
 pub struct Handle {
     pub cancelled: AtomicBool,
     pub blocked: AtomicBool,
+    pub ended: AtomicBool,
     pub stdout: Mutex<Vec<u8>>,
     waker: AtomicWaker,
 }
@@ -140,6 +141,7 @@ impl Responder for Collector {
     }
 
     fn end(mut self, outcome: Outcome) {
+        self.handle.ended.store(true, Ordering::SeqCst);
         let answer = Answer {
             outcome,
             stdout: std::mem::take(&mut self.handle.stdout.lock().expect("no panics under it")),

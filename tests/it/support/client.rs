@@ -144,8 +144,13 @@ impl Client {
 
 impl Sender {
     pub async fn send(&mut self, kind: FrameKind, body: &[u8]) {
+        self.try_send(kind, body).await.expect("it reads");
+    }
+
+    /// For a server that may have closed.
+    pub async fn try_send(&mut self, kind: FrameKind, body: &[u8]) -> std::io::Result<()> {
         let frame = self.framing.encode_client(kind, body, [1, 2, 3, 4]).expect("bodies of tests fit");
-        self.socket.write_all(&frame).await.expect("it reads");
+        self.socket.write_all(&frame).await
     }
 
     pub async fn finish(&mut self) {
@@ -159,7 +164,8 @@ impl Receiver {
         loop {
             let input = &self.buffer[self.from..];
             if !input.is_empty() {
-                let (used, item) = self.decoder.decode(&self.framing, usize::MAX / 4, input).expect("the server is right");
+                let (used, item) =
+                    self.decoder.decode(&self.framing, usize::MAX / 4, input).expect("the server is right");
                 self.from += used;
                 if let Some(item) = item {
                     return Some(item);

@@ -1,0 +1,234 @@
+//! The right to one connection, and how it passes from request to request.
+//!
+//! ```text
+//!             submit / dispatch                     next: queue empty
+//!   (none) ───────────────────────> Lease: running ───────────────────> Lease: idle
+//!     ^                               │      ^                            │     │
+//!     │ dropped: closed, dispatch     │      │     job in its Handoff      │     │
+//!     ├───────────────────────────────┘      └────────────────────────────┘     │
+//!     └─────────────────────────────────────────────────────────────────────────┘ linger, EOF, stop: leave_idle
+//! ```
+//!
+//! Whatever becomes of a connection's task, its lease is dropped with it, so no place is ever lost.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use atomic_waker::AtomicWaker;
+use tracing::{debug, info, warn};
+
+use super::backend::Verdict;
+use super::request::{Class, Failure, Outcome, Responder};
+use super::scheduler::{Scheduler, Work, lock};
+use crate::config::model;
+use crate::metrics::upstream::RetryReason;
+
+/// The right to one connection to one backend. Dropped, it gives the place to whoever waits.
+#[derive(Debug)]
+pub(super) struct Lease<R: Responder> {
+    pub(super) scheduler: Arc<Scheduler<R>>,
+    backend: usize,
+    hold: Hold<R>,
+}
+
+#[derive(Debug)]
+enum Hold<R> {
+    Running(Class),
+    Idle(Arc<Handoff<R>>),
+    Nothing,
+}
+
+/// What a connection does after a request.
+pub(super) enum Next<R> {
+    /// Run this.
+    Run(Work<R>),
+    /// Wait for a job in here.
+    Idle(Arc<Handoff<R>>),
+    /// Close.
+    Close,
+}
+
+/// Where an idle connection finds its next request. Filled under the scheduler's lock, so that a connection that is no
+/// longer among the idle ones has its job in here.
+#[derive(Debug)]
+pub(super) struct Handoff<R> {
+    work: Mutex<Option<Work<R>>>,
+    /// Close rather than linger.
+    closing: AtomicBool,
+    pub(super) waker: AtomicWaker,
+}
+
+impl<R> Handoff<R> {
+    fn new() -> Self {
+        Self { work: Mutex::new(None), closing: AtomicBool::new(false), waker: AtomicWaker::new() }
+    }
+
+    pub(super) fn put(&self, work: Work<R>) {
+        *lock(&self.work) = Some(work);
+    }
+
+    pub(super) fn take(&self) -> Option<Work<R>> {
+        lock(&self.work).take()
+    }
+
+    /// Tells the connection to close rather than linger.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}
+
+impl<R: Responder> Lease<R> {
+    /// For a connection that the scheduler has counted, with a request of this class in hand.
+    pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, class: Class) -> Self {
+        Self { scheduler, backend, hold: Hold::Running(class) }
+    }
+
+    pub(super) fn address(&self) -> &model::Bind {
+        &self.scheduler.config.backends[self.backend].address
+    }
+
+    /// The connection stands.
+    pub(super) fn connected(&self) {
+        self.scheduler.metrics.connects.inc();
+        let mut state = lock(&self.scheduler.state);
+        let is_back = state.backends.connected(self.backend);
+        let up = state.backends.up();
+        drop(state);
+        if is_back {
+            self.scheduler.metrics.backends_up.set(up as i64);
+            info!(upstream = %self.scheduler.config.name, backend = %self.address(), "backend is back");
+            // While it was away requests queued up; one connection was allowed, now all are.
+            self.scheduler.dispatch();
+        }
+    }
+
+    /// The connection could not be made, or ended as no healthy php-fpm ends it.
+    pub(super) fn failed(&self, error: &dyn std::fmt::Display) {
+        let mut state = lock(&self.scheduler.state);
+        let verdict = state.backends.failed(self.backend, Instant::now());
+        let up = state.backends.up();
+        drop(state);
+        let (upstream, backend) = (&self.scheduler.config.name, self.address());
+        if verdict == Verdict::Ejected {
+            self.scheduler.metrics.ejections.inc();
+            self.scheduler.metrics.backends_up.set(up as i64);
+            warn!(%upstream, %backend, %error, "backend is away: left alone until it can be connected to");
+        } else {
+            debug!(%upstream, %backend, %error, "backend failed");
+        }
+    }
+
+    /// A connection attempt failed: nothing was sent, so the request takes its old place in the queue.
+    pub(super) fn connect_failed(self, work: Work<R>, error: &io::Error) {
+        self.scheduler.metrics.connect_failures.inc();
+        self.failed(error);
+        self.restore(work);
+    }
+
+    /// Puts a request back that may be sent again, and gives up the place.
+    pub(super) fn restore(self, work: Work<R>) {
+        let scheduler = self.scheduler.clone();
+        let mut state = lock(&scheduler.state);
+        if state.stopping {
+            drop(state);
+            scheduler.end(work.item, Outcome::Failed(Failure::Stopping));
+            return;
+        }
+        state.queue.restore(work);
+        drop(state);
+        // Dropping the lease frees the place, and dispatches.
+    }
+
+    /// Counts a request that goes back to the queue.
+    pub(super) fn retried(&self, reason: RetryReason) {
+        self.scheduler.metrics.retried(reason);
+    }
+
+    /// The request has ended, the connection can be used: what now?
+    pub(super) fn next(&mut self, answered: bool) -> Next<R> {
+        let Hold::Running(class) = self.hold else { unreachable!("only a running lease asks what comes next") };
+        let mut state = lock(&self.scheduler.state);
+        if answered {
+            state.backends.succeeded(self.backend);
+        }
+        if !state.backends.is_up(self.backend) {
+            return Next::Close;
+        }
+        if state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()) {
+            return Next::Close;
+        }
+        state.queue.ended(class);
+        let next = match state.queue.pop() {
+            Some(work) => {
+                self.hold = Hold::Running(work.class);
+                Next::Run(work)
+            }
+            None => {
+                let handoff = Arc::new(Handoff::new());
+                state.backends.idle(self.backend, handoff.clone());
+                self.hold = Hold::Idle(handoff.clone());
+                Next::Idle(handoff)
+            }
+        };
+        self.scheduler.settle(&mut state);
+        next
+    }
+
+    /// The request was given up before a connection was opened for it; the next one that waits, if any.
+    pub(super) fn next_before_connect(&mut self) -> Option<Work<R>> {
+        let Hold::Running(class) = self.hold else { unreachable!("a lease runs from its start") };
+        let mut state = lock(&self.scheduler.state);
+        if state.queue.is_empty() {
+            return None;
+        }
+        state.queue.ended(class);
+        let work = state.queue.pop()?;
+        self.hold = Hold::Running(work.class);
+        Some(work)
+    }
+
+    /// The job from the handoff is taken up.
+    pub(super) fn resumed(&mut self, work: &Work<R>) {
+        self.hold = Hold::Running(work.class);
+    }
+
+    /// An idle connection wants to close. The job, when one came at the last moment.
+    pub(super) fn leave_idle(&mut self) -> Option<Work<R>> {
+        let Hold::Idle(handoff) = &self.hold else { return None };
+        let handoff = handoff.clone();
+        let mut state = lock(&self.scheduler.state);
+        let left = state.backends.take_idle(self.backend, |other| Arc::ptr_eq(other, &handoff));
+        drop(state);
+        if left {
+            self.hold = Hold::Nothing;
+            return None;
+        }
+        let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
+        self.hold = Hold::Running(work.class);
+        Some(work)
+    }
+}
+
+impl<R: Responder> Drop for Lease<R> {
+    fn drop(&mut self) {
+        // Only a task that was torn down (the responder panicked) is still idle here; its job was never sent.
+        let work = self.leave_idle();
+        if let Hold::Running(class) = self.hold {
+            let mut state = lock(&self.scheduler.state);
+            state.backends.closed(self.backend, Instant::now());
+            state.queue.ended(class);
+            if let Some(work) = work {
+                state.queue.restore(work);
+            }
+            drop(state);
+        }
+        self.scheduler.dispatch();
+    }
+}

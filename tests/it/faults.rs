@@ -1,0 +1,300 @@
+//! What php-fpm can do wrong, seen from a session: it stays, the log says what happened, nothing is sent twice, and
+//! nobody else notices.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
+use tokio::task::JoinSet;
+
+use crate::support::client::Client;
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
+
+/// Notes that it runs, then does what the message says.
+const SCRIPT: &str = r#"
+$what = file_get_contents('php://input');
+$run = $_SERVER['SESSIONID'] . ' ' . $_SERVER['LONGWIRE_SEQ'] . ' ' . getmypid() . ' ' . $what . "\n";
+file_put_contents(__DIR__ . '/runs', $run, FILE_APPEND | LOCK_EX);
+switch (strtok($what, ' ')) {
+    case 'sleep': usleep(1000 * (int) strtok(' ')); break;
+    case 'fatal': no_such_function();
+    case 'nothing': exit(7);
+    case 'early': echo 'before '; header('X-Late: yes'); break;
+    case 'stderr': for ($i = 0; $i < 1024; $i++) error_log(str_repeat('e', 1024)); break;
+    case 'flushed': echo 'half'; ob_flush(); flush(); sleep(30); break;
+    case 'short': header('Content-Length: 100'); break;
+}
+echo 'done ', $what;
+"#;
+
+const LISTENERS: &str = r#"
+[listeners.tcp]
+bind = "127.0.0.1:0"
+app = "app"
+"#;
+
+struct Stage {
+    fpm: PhpFpm,
+    node: Longwire,
+}
+
+impl Stage {
+    fn new(pool: Pool, upstream: &str) -> Self {
+        let fpm = pool.start();
+        let script = fpm.script("faults.php", SCRIPT);
+        let node = Longwire::with(&fpm, &script, "", upstream, LISTENERS);
+        Self { fpm, node }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.node.address("tcp"), Framing::Length(LengthFraming::default())).await
+    }
+
+    fn runs(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.fpm.dir().join("runs")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The pid of the worker that runs `what`, once it does.
+    async fn worker_of(&self, what: &str) -> u32 {
+        let mut pid = None;
+        eventually("the script runs", || {
+            pid = self.runs().iter().find(|run| run.ends_with(what)).and_then(|run| run.split(' ').nth(2)?.parse().ok());
+            pid.is_some()
+        })
+        .await;
+        pid.expect("just seen")
+    }
+
+    /// The log line of the failed event names session, script and cause.
+    fn expect_failure(&self, cause: &str) {
+        let line = self.node.wait_for_log(cause, |line| line["cause"] == cause && line["level"] == "WARN");
+        let script = self.fpm.dir().join("faults.php");
+        assert_eq!(line["script"].as_str().map(Path::new), Some(script.as_path()), "{line}");
+        assert_eq!(line["session"].as_str().map(str::len), Some(16), "{line}");
+        assert_eq!(self.node.metric("longwire_events_failed_total", &format!("cause=\"{cause}\"")), 1.0);
+    }
+
+    /// No event ran twice.
+    fn expect_no_repeats(&self) {
+        let mut seen = HashSet::new();
+        for run in self.runs() {
+            let key = run.split(' ').take(2).map(str::to_owned).collect::<Vec<_>>();
+            assert!(seen.insert(key), "ran twice: {run}");
+        }
+    }
+
+    fn expect_nobody_left(&self) {
+        let is_left = |line: &serde_json::Value| line["message"] == "session closed" && line["reason"] != "client_closed";
+        assert_eq!(self.node.log_lines(is_left), Vec::<serde_json::Value>::new());
+    }
+}
+
+/// One event that goes wrong; the same session's next one is answered, and so is everybody else's meanwhile.
+async fn check(what: &str, upstream: &str, reply: Option<&str>, cause: Option<&str>) {
+    let stage = Stage::new(Pool::of(3), upstream);
+    let mut client = stage.client().await;
+    let mut other = stage.client().await;
+    assert_eq!(client.ask("first").await, "done first");
+    client.text(what).await;
+    for number in 0..20 {
+        assert_eq!(other.ask(&format!("other {number}")).await, format!("done other {number}"));
+    }
+    if let Some(reply) = reply {
+        assert_eq!(String::from_utf8_lossy(&client.frame().await.body), reply);
+    }
+    assert_eq!(client.ask("next").await, "done next");
+    if let Some(cause) = cause {
+        stage.expect_failure(cause);
+    }
+    stage.expect_no_repeats();
+    stage.expect_nobody_left();
+}
+
+#[tokio::test]
+async fn a_fatal_error_is_logged_and_not_sent() {
+    check("fatal", "", None, Some("status")).await;
+}
+
+#[tokio::test]
+async fn an_exit_without_output_is_no_reply() {
+    check("nothing", "", None, None).await;
+}
+
+#[tokio::test]
+async fn output_before_headers_is_sent_as_it_is() {
+    check("early", "", Some("before done early"), None).await;
+}
+
+#[tokio::test]
+async fn a_content_length_above_the_body_sends_nothing() {
+    check("short", "", None, Some("reply_short")).await;
+}
+
+#[tokio::test]
+async fn a_script_that_sleeps_past_the_timeout_is_given_up() {
+    check("sleep 3000", "response_timeout = \"200ms\"", None, Some("response_timeout")).await;
+}
+
+#[tokio::test]
+async fn a_megabyte_on_stderr_is_logged_up_to_its_bound() {
+    let stage = Stage::new(Pool::of(2), "");
+    let mut client = stage.client().await;
+    assert_eq!(client.ask("stderr").await, "done stderr");
+    let line = stage.node.wait_for_log("stderr is logged", |line| line["target"] == "longwire::php");
+    assert_eq!(line["session"].as_str().map(str::len), Some(16));
+    let logged = line["message"].as_str().expect("text").len();
+    let cut = line["cut_bytes"].as_u64().expect("a number") as usize;
+    assert!(logged <= 16 * 1024, "{logged} bytes in one line");
+    assert!(logged + cut >= 1 << 20, "{logged} logged and {cut} cut are not the megabyte that was written");
+    assert_eq!(client.ask("next").await, "done next");
+}
+
+#[tokio::test]
+async fn a_killed_worker_costs_one_event() {
+    let stage = Stage::new(Pool::of(2), "");
+    let mut client = stage.client().await;
+    let mut other = stage.client().await;
+    client.text("sleep 30000").await;
+    kill(stage.worker_of("sleep 30000").await, libc::SIGKILL);
+    assert_eq!(client.ask("next").await, "done next");
+    assert_eq!(other.ask("other").await, "done other");
+    stage.expect_failure("backend_closed");
+    stage.expect_no_repeats();
+    stage.expect_nobody_left();
+}
+
+#[tokio::test]
+async fn a_reply_that_had_begun_and_cannot_be_finished_closes_its_session_only() {
+    let stage = Stage::new(Pool::of(2), "");
+    let delimiter = stage.node.address("tcp");
+    let mut client = Client::connect(delimiter, Framing::Length(LengthFraming::default())).await;
+    let mut other = stage.client().await;
+    // Without a Content-Length the length framing holds the reply back, so nothing had begun: the session stays.
+    client.text("flushed").await;
+    kill(stage.worker_of("flushed").await, libc::SIGKILL);
+    assert_eq!(client.ask("next").await, "done next");
+    assert_eq!(other.ask("other").await, "done other");
+    stage.expect_nobody_left();
+
+    let raw = Longwire::with(
+        &stage.fpm,
+        &stage.fpm.dir().join("faults.php"),
+        "",
+        "",
+        "[listeners.raw]\nbind = \"127.0.0.1:0\"\napp = \"app\"\nframing = { type = \"raw\" }",
+    );
+    let mut client = Client::connect(raw.address("raw"), Framing::Raw).await;
+    std::fs::remove_file(stage.fpm.dir().join("runs")).unwrap();
+    client.text("flushed").await;
+    assert_eq!(&client.frame().await.body[..], b"half");
+    kill(stage.worker_of("flushed").await, libc::SIGKILL);
+    assert_eq!(client.end().await, None);
+    assert_eq!(raw.closed(1)[0]["reason"], "reply_broken");
+}
+
+#[tokio::test]
+async fn messages_wait_while_all_workers_are_busy() {
+    let stage = Stage::new(Pool::of(2), "max_connections = 2");
+    let mut busy = [stage.client().await, stage.client().await];
+    for client in &mut busy {
+        client.text("sleep 700").await;
+    }
+    eventually("both workers are busy", || stage.runs().len() == 2).await;
+    let mut client = stage.client().await;
+    assert_eq!(client.ask("patient").await, "done patient");
+    for client in &mut busy {
+        assert_eq!(&client.frame().await.body[..], b"done sleep 700");
+    }
+    stage.expect_no_repeats();
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_php_fpm_that_was_stopped_and_comes_back() {
+    let mut stage = Stage::new(Pool::of(2), "");
+    let mut client = stage.client().await;
+    assert_eq!(client.ask("before").await, "done before");
+    stage.fpm.stop();
+    client.text("meanwhile").await;
+    eventually("the node sees that no backend answers", || stage.node.admin("/ready").0 == 503).await;
+    stage.fpm.start_again();
+    assert_eq!(&client.frame().await.body[..], b"done meanwhile");
+    assert_eq!(client.ask("after").await, "done after");
+    stage.expect_no_repeats();
+    stage.expect_nobody_left();
+    assert_eq!(stage.node.admin("/ready").0, 200);
+}
+
+/// Sessions that ask and wait, over and over, until told to stop. An unanswered question is followed by the next.
+async fn load(stage: &Stage, sessions: usize, stop: &Arc<AtomicBool>) -> JoinSet<(usize, usize)> {
+    let mut tasks = JoinSet::new();
+    for session in 0..sessions {
+        let client = stage.client().await;
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let Client { mut sender, mut receiver } = client;
+            let (mut asked, mut answered) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                let question = format!("load {session} {asked}");
+                asked += 1;
+                sender.send(FrameKind::Binary, question.as_bytes()).await;
+                // A failed event has no reply, so what comes may be the answer to a later question.
+                if let Ok(frame) = tokio::time::timeout(Duration::from_millis(500), receiver.frame()).await {
+                    assert_eq!(String::from_utf8_lossy(&frame.body), format!("done {question}"));
+                    answered += 1;
+                }
+            }
+            (asked, answered)
+        });
+    }
+    tasks
+}
+
+async fn totals(mut tasks: JoinSet<(usize, usize)>) -> (usize, usize) {
+    let mut totals = (0, 0);
+    while let Some(result) = tasks.join_next().await {
+        let (asked, answered) = result.unwrap();
+        totals = (totals.0 + asked, totals.1 + answered);
+    }
+    totals
+}
+
+#[tokio::test]
+async fn workers_that_end_after_five_requests_lose_nothing_under_load() {
+    let stage = Stage::new(Pool::of(4).line("pm.max_requests = 5"), "");
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks = load(&stage, 20, &stop).await;
+    eventually("some thousand events", || stage.runs().len() > 3000).await;
+    stop.store(true, Ordering::Relaxed);
+    let (asked, answered) = totals(tasks).await;
+    assert_eq!(asked, answered, "events that were not answered");
+    assert_eq!(stage.runs().len(), asked);
+    stage.expect_no_repeats();
+    stage.expect_nobody_left();
+}
+
+#[tokio::test]
+async fn a_reload_under_load_costs_at_most_what_runs() {
+    let stage = Stage::new(Pool::of(4).global("process_control_timeout = 5s"), "");
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks = load(&stage, 20, &stop).await;
+    for round in 1..=3 {
+        let before = stage.runs().len();
+        stage.fpm.signal(libc::SIGUSR2);
+        eventually("events go on", || stage.runs().len() > before + 500).await;
+        assert!(round < 4);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (asked, answered) = totals(tasks).await;
+    let failed = stage.node.metric("longwire_events_failed_total", "");
+    assert_eq!(asked as f64, answered as f64 + failed, "every event is answered or counted as failed");
+    // Four workers, three reloads: nothing but what ran in that moment.
+    assert!(failed <= 12.0, "{failed} events failed");
+    stage.expect_no_repeats();
+    stage.expect_nobody_left();
+    assert_eq!(stage.client().await.ask("after").await, "done after");
+}
