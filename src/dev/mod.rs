@@ -114,7 +114,8 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         "#,
         tcp = quoted(&args.tcp),
         http = quoted(&args.http),
-        path = quoted(WEBSOCKET_PATH),
+        // And everything below it, for scripts that route by REQUEST_URI.
+        path = quoted(&format!("{WEBSOCKET_PATH}/*")),
         script = quoted(&script.to_string_lossy()),
         events = serde_json::to_string(&events).expect("strings are JSON"),
     );

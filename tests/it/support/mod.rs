@@ -1,6 +1,8 @@
 //! What the tests share.
 
+pub mod browser;
 pub mod calls;
 pub mod client;
+pub mod http;
 pub mod longwire;
 pub mod php_fpm;

@@ -76,7 +76,7 @@ impl PhpFpm {
     /// Starts the master and waits until it accepts.
     pub fn start_again(&mut self) {
         assert!(self.master.is_none(), "it runs already");
-        let child = Command::new("/usr/sbin/php-fpm8.2")
+        let child = Command::new(longwire::config::php_fpm::find(None).expect("php-fpm is installed"))
             .arg("--fpm-config")
             .arg(self.dir.path().join("fpm.conf"))
             .args(["--nodaemonize", "--allow-to-run-as-root"])
@@ -85,7 +85,7 @@ impl PhpFpm {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .expect("php-fpm8.2 is installed");
+            .expect("it can be executed");
         self.master = Some(child);
         wait_until("php-fpm accepts", || self.accepts());
     }

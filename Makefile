@@ -1,0 +1,26 @@
+# make demo    a handler in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
+# make test    what CI runs: installs what the tests need, lint, every test
+# make lint    formatting, clippy and documentation, warnings are errors
+# make bench   CPU time and latency of an echoed frame, PHP left out
+
+CARGO ?= cargo
+DEMO ?= php-examples/echo/handler.php
+
+.PHONY: demo test lint bench
+
+demo:
+	tests/install-deps.sh demo
+	$(CARGO) run --release --locked -- dev $(DEMO)
+
+test:
+	tests/install-deps.sh test
+	$(MAKE) lint
+	$(CARGO) test --locked
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+bench:
+	$(CARGO) bench --locked --bench echo

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Installs what a make target needs beside cargo, from Debian's packages.
+#
+#   tests/install-deps.sh demo   what `make demo` needs: php-fpm
+#   tests/install-deps.sh test   what the tests need beside that: the php command, nginx, a browser with its driver, venv
+#
+# Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
+set -euo pipefail
+
+usage() {
+    sed -n 's/^# \{0,1\}//; 2,7p' "$0" >&2
+    exit 2
+}
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# php-fpm lives in /usr/sbin, which is not on everybody's PATH, and carries its version in its name.
+has_php_fpm() {
+    local file
+    has php-fpm && return
+    for file in /usr/sbin/php-fpm[78]* /usr/local/sbin/php-fpm; do
+        [[ -x $file ]] && return
+    done
+    return 1
+}
+
+missing_for() {
+    has_php_fpm || echo php-fpm
+    [[ $1 == test ]] || return 0
+    has php || echo php-cli
+    [[ -x /usr/sbin/nginx ]] || has nginx || echo nginx-light
+    has chromium || echo chromium
+    has chromedriver || echo chromium-driver
+    python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
+}
+
+case ${1:-} in
+    demo | test) group=$1 ;;
+    *) usage ;;
+esac
+
+mapfile -t missing < <(missing_for "$group")
+if ((${#missing[@]} == 0)); then
+    exit 0
+fi
+
+if ! has apt-get; then
+    echo "make $group needs these programs, and there is no apt-get to install them with: ${missing[*]}" >&2
+    exit 1
+fi
+
+as_root=()
+if [[ $EUID -ne 0 ]]; then
+    if ! has sudo; then
+        echo "make $group needs these packages; install them as root: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+echo "installing ${missing[*]}" >&2
+# Packages start their services when they are installed. A pool or a web server that nobody asked for would take ports and
+# workers, so none is started where a policy can be set and none is there yet.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod +x "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+fi
+
+install() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --quiet --no-install-recommends "${missing[@]}" </dev/null >&2
+}
+
+# A fresh machine has no package lists, an old one has stale ones: in both cases the first try fails and the second, after
+# an update, does not.
+install 2>/dev/null || {
+    "${as_root[@]}" apt-get update --quiet </dev/null >&2
+    install
+}
+
+mapfile -t missing < <(missing_for "$group")
+if ((${#missing[@]} > 0)); then
+    echo "still missing after the installation: ${missing[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,163 @@
+//! The page of `longwire dev` in a real browser.
+//!
+//! `LONGWIRE_SCREENSHOTS=DIR` keeps pictures of it, for a look after a change.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::support::browser::Browser;
+use crate::support::php_fpm::{kill, wait_until};
+
+const ENTER: &str = "\u{E007}";
+const ARROW_UP: &str = "\u{E013}";
+
+/// Chooses a sub-protocol and greets; closes at the first message.
+const REFUSES_TO_STAY: &str = "<?php
+if ($_SERVER['LONGWIRE_EVENT'] === 'connect') {
+    header('Sec-WebSocket-Protocol: json');
+    echo 'welcome';
+} else {
+    header('Longwire-Close: 4001 that will do');
+    echo 'bye';
+}
+";
+
+/// `longwire dev` on free ports.
+struct Dev {
+    child: Child,
+    /// Where it says the page is.
+    url: String,
+    // Closed it would make what is printed later an error.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Dev {
+    fn start(script: &Path, options: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
+            .args(["dev", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--workers", "2"])
+            .args(options)
+            .arg(script)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary was built for this test");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut printed = String::new();
+        let url = loop {
+            let from = printed.len();
+            assert!(stdout.read_line(&mut printed).expect("text") > 0, "no page was named:\n{printed}");
+            if let Some(at) = printed[from..].find("http://") {
+                break printed[from + at..].trim().to_owned();
+            }
+        };
+        Self { child, url, _stdout: stdout }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        kill(self.child.id(), libc::SIGTERM);
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+        wait_until("longwire dev stops", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+    }
+}
+
+async fn keep_picture(browser: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("LONGWIRE_SCREENSHOTS") {
+        let path = Path::new(&folder).join(name);
+        std::fs::write(&path, browser.screenshot().await).expect("the folder can be written to");
+    }
+}
+
+/// The texts of the frames that went one way.
+async fn frames(browser: &Browser, way: &str) -> Vec<String> {
+    let script =
+        format!("return [...document.querySelectorAll('#frames li.{way} .body')].map((body) => body.innerText)");
+    serde_json::from_value(browser.run(&script).await).expect("a list of texts")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_connects_sends_text_and_bytes_and_sees_the_replies() {
+    let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/echo/handler.php");
+    let dev = Dev::start(&echo, &[]);
+    let browser = Browser::start((1100, 760), false).await;
+    browser.open(&dev.url).await;
+    keep_picture(&browser, "start.png").await;
+    browser.click("#connect").await;
+    browser.wait_for("document.querySelector('#state').textContent == 'connected'").await;
+
+    browser.type_text("#text", &format!("Grüße aus der Küche{ENTER}")).await;
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 1").await;
+    browser.run("document.querySelector('#kind').value = 'hex'").await;
+    browser.type_text("#text", "00 ff 0a 48 65 6c 6c 6f").await;
+    browser.click("#send").await;
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 2").await;
+    browser.click("#send").await;
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 3").await;
+
+    let expected = ["Grüße aus der Küche", "0000  00 ff 0a 48 65 6c 6c 6f  ...Hello", "empty frame"];
+    assert_eq!(frames(&browser, "out").await, expected);
+    assert_eq!(frames(&browser, "in").await, expected);
+    let timing = browser.text("#frames li.in .meta").await;
+    assert!(timing.contains(" ms · text · 22 B · "), "{timing}");
+    assert_eq!(browser.text("#counts").await, "3 sent, 3 received");
+
+    browser.type_text("#text", "0g").await;
+    browser.click("#send").await;
+    assert!(browser.text("#problem").await.starts_with("Hex bytes are pairs"));
+    browser.run("document.querySelector('#kind').value = 'text'; document.querySelector('#text').value = ''").await;
+    browser.type_text("#text", &format!("{ARROW_UP}{ARROW_UP}")).await;
+    assert_eq!(browser.run("return document.querySelector('#text').value").await, "Grüße aus der Küche");
+    browser.type_text("#text", ENTER).await;
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 4").await;
+    keep_picture(&browser, "frames.png").await;
+    browser.click("#hex").await;
+    assert!(frames(&browser, "in").await[0].contains("47 72 c3 bc c3 9f 65"), "hex of the text");
+
+    browser.click("#disconnect").await;
+    browser.wait_for("document.querySelector('#state').textContent == 'closed'").await;
+    assert_eq!(browser.text("#detail").await, "code 1000");
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    std::fs::write(&script, REFUSES_TO_STAY).expect("the folder is ours");
+    let dev = Dev::start(&script, &["--events", "connect"]);
+    let browser = Browser::start((1100, 760), true).await;
+    browser.pretend_screen(390, 780).await;
+    browser.open(&dev.url).await;
+    browser.type_text("#protocols", "chat, json").await;
+    browser.click("#connect").await;
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 1").await;
+    assert!(browser.text("#detail").await.ends_with("sub-protocol json"));
+
+    browser.click("#again").await;
+    browser.type_text("#text", &format!("enough{ENTER}")).await;
+    // It comes back by itself, and is welcomed again.
+    browser.wait_for("document.querySelectorAll('#frames li.in').length == 3").await;
+    assert_eq!(frames(&browser, "in").await, ["welcome", "bye", "welcome"]);
+    let notes = frames(&browser, "note").await;
+    assert_eq!(notes[1], "closed, code 4001: that will do");
+    keep_picture(&browser, "phone.png").await;
+    browser.click("#hex").await;
+    keep_picture(&browser, "phone-hex.png").await;
+
+    let overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+    assert_eq!(browser.run(&format!("return {overflow}")).await, false, "the page is wider than a phone");
+}
+
+#[test]
+fn the_page_is_small_and_loads_nothing_from_elsewhere() {
+    let page = include_str!("../../src/dev/page.html");
+    assert!(page.len() < 25_000, "{} bytes", page.len());
+    for reference in ["src=", "@import", "url(", "<link rel=\"stylesheet\"", "fetch("] {
+        assert!(!page.contains(reference), "{reference} loads something");
+    }
+}

@@ -1,0 +1,60 @@
+//! One HTTP request, one answer, for what is not worth a client library.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends a request on a connection of its own.
+pub async fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).await?;
+    let mut answer = Vec::new();
+    loop {
+        // Some servers say where the answer ends and keep the connection all the same.
+        if let Some(answer) = whole(&answer) {
+            return Ok(answer);
+        }
+        if stream.read_buf(&mut answer).await? == 0 {
+            return parse(&answer).ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+fn whole(bytes: &[u8]) -> Option<Answer> {
+    let head = head(bytes)?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    })?;
+    (bytes.len() >= head.len() + 4 + length).then(|| parse(bytes))?
+}
+
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let head = head(bytes)?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Answer { status, body: bytes[head.len() + 4..].to_vec() })
+}
+
+fn head(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    str::from_utf8(&bytes[..end]).ok()
+}
