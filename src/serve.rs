@@ -1,6 +1,5 @@
 //! From a checked configuration to the exit status: the runtime, the signals, the drain.
 
-use std::future::Future;
 use std::io;
 use std::process::ExitCode;
 
@@ -69,13 +68,11 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    fn next(&mut self) -> impl Future<Output = ()> {
-        async {
-            let name = tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
-            };
-            info!(signal = name, "signal received");
-        }
+    async fn next(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "signal received");
     }
 }

@@ -63,7 +63,8 @@ impl Stage {
     async fn worker_of(&self, what: &str) -> u32 {
         let mut pid = None;
         eventually("the script runs", || {
-            pid = self.runs().iter().find(|run| run.ends_with(what)).and_then(|run| run.split(' ').nth(2)?.parse().ok());
+            pid =
+                self.runs().iter().find(|run| run.ends_with(what)).and_then(|run| run.split(' ').nth(2)?.parse().ok());
             pid.is_some()
         })
         .await;
@@ -89,7 +90,8 @@ impl Stage {
     }
 
     fn expect_nobody_left(&self) {
-        let is_left = |line: &serde_json::Value| line["message"] == "session closed" && line["reason"] != "client_closed";
+        let is_left =
+            |line: &serde_json::Value| line["message"] == "session closed" && line["reason"] != "client_closed";
         assert_eq!(self.node.log_lines(is_left), Vec::<serde_json::Value>::new());
     }
 }

@@ -3,8 +3,8 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
-mod bounds;
 mod autobahn;
+mod bounds;
 mod bridge;
 mod check;
 mod connect;

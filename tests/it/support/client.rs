@@ -86,6 +86,10 @@ impl Client {
         }
     }
 
+    pub async fn send(&mut self, kind: FrameKind, body: &[u8]) {
+        self.sender.send(kind, body).await;
+    }
+
     pub async fn text(&mut self, body: &str) {
         self.sender.send(FrameKind::Text, body.as_bytes()).await;
     }
