@@ -302,11 +302,11 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes everything");
         for line in [
-            "longwire_upstream_requests_total{upstream=\"php\",event=\"close\",outcome=\"stopping\"} 1",
-            "longwire_upstream_requests_total{upstream=\"php\",event=\"close\",outcome=\"cancelled\"} 0",
-            "longwire_upstream_retries_total{upstream=\"php\",reason=\"not_taken\"} 1",
-            "longwire_upstream_queued_requests{upstream=\"php\",event=\"message\"} 3",
-            "longwire_upstream_stderr_bytes_total{upstream=\"php\"} 0",
+            "upstream_requests_total{upstream=\"php\",event=\"close\",outcome=\"stopping\"} 1",
+            "upstream_requests_total{upstream=\"php\",event=\"close\",outcome=\"cancelled\"} 0",
+            "upstream_retries_total{upstream=\"php\",reason=\"not_taken\"} 1",
+            "upstream_queued_requests{upstream=\"php\",event=\"message\"} 3",
+            "upstream_stderr_bytes_total{upstream=\"php\"} 0",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
