@@ -14,8 +14,10 @@ demo:
 
 test:
 	tests/install-deps.sh test
+	tests/autobahn/setup.sh
 	$(MAKE) lint
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- --skip autobahn
+	$(CARGO) test --locked --test it -- autobahn
 
 lint:
 	$(CARGO) fmt --check

@@ -1,6 +1,5 @@
 //! From a checked configuration to the exit status: the runtime, the signals, the drain.
 
-use std::future::Future;
 use std::io;
 use std::process::ExitCode;
 
@@ -20,6 +19,7 @@ use crate::node::{Extras, Running, StartError};
 ///
 /// Why the node did not start.
 pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> Result<ExitCode, StartError> {
+    return_freed_memory();
     let runtime = runtime(config.node.threads).map_err(StartError::Runtime)?;
     let status = runtime.block_on(async {
         // Before anything starts: a signal in the meantime must not leave a php-fpm behind.
@@ -38,6 +38,22 @@ pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> 
     status
 }
 
+/// Makes glibc give large buffers back to the kernel when they are freed.
+///
+/// By default the first large buffer that is freed raises the size from which buffers are mapped by themselves, up to 32 MB
+/// (mallopt(3), M_MMAP_THRESHOLD), so that what one burst of large frames took stays with the process for good.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn return_freed_memory() {
+    // SAFETY: mallopt only sets parameters of the allocator, before this process has a second thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn return_freed_memory() {}
+
 fn runtime(threads: usize) -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads.max(1)).thread_name("longwire").enable_all().build()
 }
@@ -52,13 +68,11 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    fn next(&mut self) -> impl Future<Output = ()> {
-        async {
-            let name = tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
-            };
-            info!(signal = name, "signal received");
-        }
+    async fn next(&mut self) {
+        let name = tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "signal received");
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn upgrade(
     };
     let accept = match check_handshake(&request) {
         Ok(accept) => accept,
-        Err(response) => return refused(CloseReason::HandshakeRefused, response),
+        Err(response) => return refused(CloseReason::HandshakeRefused, *response),
     };
     let websocket = endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has WebSocket settings");
     if !is_allowed_origin(&websocket.origins, request.headers()) {
@@ -113,29 +113,32 @@ pub(super) async fn upgrade(
 }
 
 /// The value of `Sec-WebSocket-Accept`, or what is wrong with the request.
-fn check_handshake(request: &Request<Incoming>) -> Result<String, Response<Body>> {
+fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
     let wants_upgrade = has_token(headers, &header::UPGRADE, "websocket");
     if !wants_upgrade {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     if request.method() != Method::GET {
-        return Err(plain(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET"));
+        return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET")));
     }
     if request.version() != Version::HTTP_11 || !has_token(headers, &header::CONNECTION, "upgrade") {
-        return Err(plain(StatusCode::BAD_REQUEST, "a WebSocket handshake is HTTP/1.1 with Connection: Upgrade"));
+        return Err(Box::new(plain(
+            StatusCode::BAD_REQUEST,
+            "a WebSocket handshake is HTTP/1.1 with Connection: Upgrade",
+        )));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(response);
+        return Err(Box::new(response));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
-        return Err(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64"));
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64")));
     }
     Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }

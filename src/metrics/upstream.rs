@@ -182,7 +182,7 @@ impl UpstreamMetrics {
             aborts: Family::default(),
             stderr: Family::default(),
         };
-        let into = registry.sub_registry_with_prefix("longwire_upstream");
+        let into = registry.sub_registry_with_prefix("upstream");
         into.register("requests", "Requests by event and outcome", metrics.requests.clone());
         into.register("retries", "Requests sent again, by reason", metrics.retries.clone());
         into.register("queued_requests", "Requests that wait for a connection", metrics.queued.clone());

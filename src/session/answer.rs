@@ -212,7 +212,7 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.end(outcome),
             Answer::Handshake(answer) => answer.end(outcome),
-            Answer::Close(answer) => answer.end(outcome),
+            Answer::Close(answer) => (*answer).end(outcome),
         }
     }
 
@@ -639,7 +639,7 @@ impl CloseAnswer {
         }
     }
 
-    fn end(self: Box<Self>, outcome: Outcome) {
+    fn end(self, outcome: Outcome) {
         let result = match (outcome, self.fault) {
             (Outcome::Failed(failure), _) => Err(Fault::Upstream(failure)),
             (_, Some(fault)) => Err(fault),

@@ -270,7 +270,9 @@ impl Session {
         } else {
             self.endpoint.app.concurrency as u32
         };
-        self.in_flight < allowed
+        // A reply that the client does not take holds its php-fpm worker, so none is asked for while the last ones still
+        // wait: what is below half an outbox always finds room.
+        self.in_flight < allowed && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
     }
 
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes) {

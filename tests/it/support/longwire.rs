@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Longwire {
     child: Child,
     log: Arc<Log>,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Longwire {
                 reader.more.notify_all();
             }
         });
-        let node = Self { child, log, dir };
+        let node = Self { child, log, _dir: dir };
         node.wait_for_log("everything listens", |line| line["message"] == "started");
         node
     }
@@ -149,19 +149,11 @@ impl Longwire {
         super::php_fpm::kill(self.pid(), signal);
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_some()
-    }
-
     /// Waits for the end of the process.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("longwire ends", || self.child.try_wait().expect("it is our child").is_some());
         self.child.wait().expect("it is our child")
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 }
 

@@ -76,16 +76,24 @@ impl PhpFpm {
     /// Starts the master and waits until it accepts.
     pub fn start_again(&mut self) {
         assert!(self.master.is_none(), "it runs already");
-        let child = Command::new(longwire::config::php_fpm::find(None).expect("php-fpm is installed"))
+        let mut command = Command::new(longwire::config::php_fpm::find(None).expect("php-fpm is installed"));
+        command
             .arg("--fpm-config")
             .arg(self.dir.path().join("fpm.conf"))
             .args(["--nodaemonize", "--allow-to-run-as-root"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("it can be executed");
+            .process_group(0);
+        // A test run that is killed must not leave it behind; the master ends its workers.
+        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+                Ok(())
+            });
+        }
+        let child = command.spawn().expect("it can be executed");
         self.master = Some(child);
         wait_until("php-fpm accepts", || self.accepts());
     }

@@ -1,0 +1,101 @@
+//! The Autobahn TestSuite, with the echo of `php-examples` in a real php-fpm on the other side.
+//!
+//! The suite is a Python package that `tests/autobahn/setup.sh` installs (`make test` does). Its report stays in
+//! `target/autobahn-report`, with a page for each case that shows what was on the wire.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::Pool;
+
+/// How many cases the suite has, in the version that `requirements.txt` names.
+const CASES: usize = 517;
+/// Cases that the suite only reports on, because the RFC leaves open what a server does: a close frame in the middle of
+/// large messages, and close codes above those that anybody may use.
+const INFORMATIONAL: [&str; 3] = ["7.1.6", "7.13.1", "7.13.2"];
+/// Cases at once. Those that wait a second for nothing to happen then cost no time of their own; with many more, the
+/// slowest would come near the time that a case allows.
+const AT_ONCE: &str = "4";
+/// A suite that hangs is stopped. It takes three minutes on two cores that do nothing else, most of that in zlib at both
+/// ends.
+const TIMEOUT: Duration = Duration::from_secs(900);
+
+#[tokio::test]
+async fn every_autobahn_case_passes_through_php_fpm() {
+    // The largest messages of the suite have 16 MiB, and php-fpm warns of bodies above post_max_size.
+    let fpm = Pool::of(4).line("php_admin_value[post_max_size] = 32M").start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/echo/handler.php");
+    let listeners = r#"
+        [listeners.web]
+        bind = "127.0.0.1:0"
+        protocol = "http"
+        routes = { "/" = "app" }
+        websocket = { deflate = true, deflate_min_bytes = 0 }
+        "#;
+    let node = Longwire::with(&fpm, &script, "max_frame_bytes = \"16 MiB\"", "", listeners);
+
+    let outcomes = run_suite(&format!("ws://{}/", node.address("web"))).await;
+
+    let bad: Vec<_> = outcomes.iter().filter(|(case, outcome)| !outcome.is_good(case)).collect();
+    assert!(bad.is_empty(), "{} of {} cases are not as they must be: {bad:#?}", bad.len(), outcomes.len());
+    assert_eq!(outcomes.len(), CASES, "cases that ran");
+}
+
+/// What the suite says of a case: how the messages went, and how the connection ended.
+#[derive(Debug)]
+struct Outcome {
+    behavior: String,
+    close: String,
+}
+
+impl Outcome {
+    fn is_good(&self, case: &str) -> bool {
+        let is_good = |word: &str| word == "OK" || (word == "INFORMATIONAL" && INFORMATIONAL.contains(&case));
+        is_good(&self.behavior) && is_good(&self.close)
+    }
+}
+
+/// Runs every case; the outcomes by the names of the cases.
+async fn run_suite(url: &str) -> BTreeMap<String, Outcome> {
+    let report = target_dir().join("autobahn-report");
+    if report.exists() {
+        fs::remove_dir_all(&report).expect("the report of an earlier run can be removed");
+    }
+    let runner = target_dir().join("autobahn-venv/bin/kosoku");
+    assert!(runner.exists(), "the suite is not installed: run tests/autobahn/setup.sh (`make test` does)");
+    let run = Command::new(runner)
+        .args(["--parallelism", AT_ONCE, "--outdir"])
+        .arg(&report)
+        .arg(url)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let run = tokio::time::timeout(TIMEOUT, run).await.expect("the suite ends in time").expect("the suite starts");
+    // Its exit status says whether all cases passed, which it takes less strictly than we do (and at times Python aborts on
+    // its way out). The index is written after the reports of all cases.
+    let index = fs::read(report.join("index.json"))
+        .unwrap_or_else(|error| panic!("no report ({error}): {}", String::from_utf8_lossy(&run.stderr)));
+    outcomes(&index)
+}
+
+/// Reads `index.json`: `{agent: {case: {"behavior": ..., "behaviorClose": ..., ...}}}`.
+fn outcomes(index: &[u8]) -> BTreeMap<String, Outcome> {
+    let index: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+        serde_json::from_slice(index).expect("the index has this shape");
+    let word = |case: &serde_json::Value, key: &str| case[key].as_str().expect("an outcome is a word").to_owned();
+    let cases = index.into_values().flatten();
+    cases
+        .map(|(name, case)| (name, Outcome { behavior: word(&case, "behavior"), close: word(&case, "behaviorClose") }))
+        .collect()
+}
+
+/// Where cargo builds, and `setup.sh` installs.
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
+}
