@@ -95,7 +95,7 @@ impl Browser {
         self.command("/execute/sync", &json!({ "script": script, "args": [] })).await
     }
 
-    /// Waits until an expression is true in the page; what `shown` gives is in the message of a failure.
+    /// Waits until an expression is true in the page; a failure tells what the page shows instead.
     pub async fn wait_for(&self, expression: &str) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while self.run(&format!("return !!({expression})")).await != Value::Bool(true) {
