@@ -53,7 +53,8 @@ pub enum Verdict {
     Failed,
 }
 
-/// Asks PHP if the app wants that, tells `verdict`, and serves the session until its close event is delivered.
+/// Asks PHP if the app wants that, tells `verdict`, and starts the session; ends when that lives, or when the close event of
+/// one that never came to live is delivered.
 pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>) {
     let endpoint = upgrade.endpoint.clone();
     let events = endpoint.app.events;
@@ -103,7 +104,7 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
     if let Some(answer) = first_reply {
         session.greet(answer);
     }
-    session.serve().await;
+    session.spawn();
 }
 
 /// The connect event and its answer; `None` when it has none, and then `state.close_owed` says whether PHP may have seen
