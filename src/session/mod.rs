@@ -154,6 +154,10 @@ struct Clock {
 
 /// The future of a session's task. By hand rather than `async`: a session at rest keeps no room for its own end, nor
 /// copies of itself in the layers of a future.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session is live for nearly all of its time: a box would only cost more"
+)]
 enum Task {
     Live(Session),
     Ending(Pin<Box<dyn Future<Output = ()> + Send>>),
