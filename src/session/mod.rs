@@ -259,8 +259,11 @@ impl Session {
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
         match &self.ending {
-            // The client ended its side, and now does not even listen: what it sent before is handled all the same.
-            Some(first) if first.reason == CloseReason::ClientClosed => return,
+            // The client ended its side, and now does not even listen: what it sent before is handled all the same. But one
+            // that listens and takes nothing would hold a worker and its socket for as long as it likes.
+            Some(first) if first.reason == CloseReason::ClientClosed && close.reason != CloseReason::SlowReader => {
+                return;
+            }
             Some(_) if !close.is_abrupt() => return,
             _ => {}
         }
