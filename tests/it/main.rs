@@ -13,6 +13,7 @@ mod examples;
 mod faults;
 mod framing_interop;
 mod lifecycle;
+mod readme;
 mod support;
 mod tidy;
 mod upstream_cost;
