@@ -145,13 +145,18 @@ fn greeting(node: &Running, script: &Path, args: &DevArgs) -> String {
     }
     if let Some(tcp) = &tcp {
         line("TCP", format!("{tcp} ({})", framing_words(args)));
-        line("type", format!("longwire connect {}{}", scheme(tcp), framing_options(args)));
+        line("type", format!("{} connect {}{}", this_command(), scheme(tcp), framing_options(args)));
     }
     if !args.events.contains(&DevEvent::Connect) || !args.events.contains(&DevEvent::Close) {
         line("events", "message only; --events connect,close tells the script of these too".to_owned());
     }
     text.push_str("\n  Each event is shown below. Ctrl-C stops.\n\n");
     text
+}
+
+/// What to type for this very program, which need not be in PATH.
+fn this_command() -> String {
+    std::env::args().next().unwrap_or_else(|| "longwire".to_owned())
 }
 
 fn shown(bind: &Bind) -> String {

@@ -19,7 +19,6 @@
 //! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
@@ -34,6 +33,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::model::{Bind, Spawn};
+use crate::config::php_fpm;
 
 /// How long php-fpm may take until its socket accepts; a cold disk and a large php.ini take less than a second.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -56,8 +56,8 @@ const LAST_LINES: usize = 4;
 /// Why no php-fpm runs.
 #[derive(Debug)]
 pub enum SpawnError {
-    /// No binary was found.
-    NotFound,
+    /// No binary was found: which, or which package to install.
+    NotFound(String),
     /// The private directory or its files could not be made.
     Directory(io::Error),
     /// The binary could not be executed.
@@ -85,10 +85,7 @@ pub enum SpawnError {
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SpawnError::NotFound => f.write_str(
-                "no php-fpm found in PATH, /usr/sbin or /usr/local/sbin; install it (Debian, Ubuntu: apt install \
-                 php-fpm; Fedora: dnf install php-fpm; Alpine: apk add php84-fpm) or name its binary",
-            ),
+            SpawnError::NotFound(what) => f.write_str(what),
             SpawnError::Directory(error) => write!(f, "private directory for php-fpm: {error}"),
             SpawnError::Execute { binary, error } => write!(f, "{}: {error}", binary.display()),
             SpawnError::Ini(key) => write!(f, "ini setting {key:?} cannot be written to a pool file"),
@@ -138,7 +135,7 @@ struct Pool {
 impl Supervisor {
     /// Starts php-fpm for the upstream `name`, and gives the address of its socket once it accepts.
     pub async fn start(spawn: &Spawn, name: &str) -> Result<(Self, Bind), SpawnError> {
-        let binary = spawn.binary.clone().or_else(find_binary).ok_or(SpawnError::NotFound)?;
+        let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
         let directory = tempfile::Builder::new().prefix("longwire-php-").tempdir().map_err(SpawnError::Directory)?;
         let config = pool_config(spawn, name, directory.path())?;
         std::fs::write(directory.path().join(CONFIG_FILE), config).map_err(SpawnError::Directory)?;
@@ -303,6 +300,8 @@ impl Shared {
 impl Pool {
     fn spawn(&self) -> io::Result<Child> {
         let mut command = Command::new(&self.binary);
+        // A pool may switch opcache off but not on (zend_accelerator_module.c), so its own ini file would only warn.
+        command.args(["-d", "opcache.enable=1"]);
         command.arg("--nodaemonize").arg("--fpm-config").arg(self.directory.path().join(CONFIG_FILE));
         if is_root() {
             command.arg("--allow-to-run-as-root");
@@ -339,7 +338,6 @@ const SOCKET_FILE: &str = "php.sock";
 /// The configuration file of the private pool.
 fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, SpawnError> {
     let mut ini = vec![
-        ("opcache.enable", "1"),
         // What PHP complains about goes to the log and never into a reply.
         ("display_errors", "0"),
         ("log_errors", "1"),
@@ -376,32 +374,6 @@ fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, Sp
         config.push_str(&format!("php_admin_value[{key}] = \"{value}\"\n"));
     }
     Ok(config)
-}
-
-/// The newest of `php-fpm8.4` (Debian), `php-fpm84` (Alpine) and their like; else `php-fpm`.
-fn find_binary() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    newest_binary(directories)
-}
-
-fn newest_binary(directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
-    let files = directories.filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
-    files
-        .filter_map(|file| Some((version_in(&file.file_name())?, file.path())))
-        .filter(|(_, path)| path.is_file())
-        .max_by_key(|(version, _)| *version)
-        .map(|(_, path)| path)
-}
-
-/// The PHP version in the name of a php-fpm binary; (0, 0) for `php-fpm` itself.
-fn version_in(name: &OsStr) -> Option<(u32, u32)> {
-    let version = name.to_str()?.strip_prefix("php-fpm")?;
-    if version.is_empty() {
-        return Some((0, 0));
-    }
-    let (major, minor) = version.split_once('.').or_else(|| version.split_at_checked(1))?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// True when the socket accepts; false when php-fpm ended or time is up.
@@ -450,7 +422,7 @@ fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<VecDeque<St
         }
         let text = String::from_utf8_lossy(&line);
         let (is_complaint, text) = level_and_text(text.trim_end());
-        if text.is_empty() {
+        if text.is_empty() || is_copy_of_stderr(text) {
             continue;
         }
         if is_complaint {
@@ -479,6 +451,12 @@ fn level_and_text(line: &str) -> (bool, &str) {
     }
 }
 
+/// What a script logs comes with its session in the answer's own stderr, and a second time through the worker. What PHP says
+/// outside of any script (at its start) comes only here.
+fn is_copy_of_stderr(text: &str) -> bool {
+    text.starts_with("PHP message: ") && !text.contains("PHP Startup") && !text.ends_with("in Unknown on line 0")
+}
+
 fn is_root() -> bool {
     // SAFETY: geteuid has no conditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -491,25 +469,6 @@ mod tests {
     fn spawn(ini: &[(&str, &str)]) -> Spawn {
         let ini = ini.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Spawn { binary: None, workers: 3, recheck_files: true, ini }
-    }
-
-    #[test]
-    fn the_newest_binary_is_chosen() {
-        let cases: [(&[&str], Option<&str>); 5] = [
-            (&["php-fpm8.2", "php-fpm8.10", "php-fpm7.4", "php-fpm"], Some("php-fpm8.10")),
-            (&["php-fpm83", "php-fpm"], Some("php-fpm83")),
-            (&["php-fpm"], Some("php-fpm")),
-            (&["php-fpm-check", "php-fpm8.2.bak", "php"], None),
-            (&[], None),
-        ];
-        for (files, expected) in cases {
-            let directory = tempfile::tempdir().expect("a temporary directory");
-            for file in files {
-                std::fs::write(directory.path().join(file), "").expect("the directory is ours");
-            }
-            let found = newest_binary([directory.path().to_owned(), PathBuf::from("/nowhere")].into_iter());
-            assert_eq!(found, expected.map(|name| directory.path().join(name)), "{files:?}");
-        }
     }
 
     #[test]
@@ -528,6 +487,7 @@ mod tests {
         let cases = [
             ("[23-Nov-2026 21:39:42] WARNING: [pool x] full", (true, "[pool x] full")),
             ("[23-Nov-2026 21:39:42] NOTICE: ready", (false, "ready")),
+            ("[23-Nov-2026 21:39:42] NOTICE: PHP message: x", (false, "PHP message: x")),
             ("[debug] my own: text", (false, "[debug] my own: text")),
             ("plain", (false, "plain")),
         ];

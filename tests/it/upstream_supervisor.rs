@@ -95,7 +95,7 @@ async fn a_script_that_will_not_end_does_not_hold_up_the_stop() {
 async fn what_keeps_it_from_starting_is_told() {
     let missing = Spawn { binary: Some("/nowhere/php-fpm".into()), ..spawn(1) };
     let error = Supervisor::start(&missing, "test").await.expect_err("there is no such file");
-    assert!(matches!(error, SpawnError::Execute { .. }), "{error}");
+    assert!(error.to_string().contains("/nowhere/php-fpm is not an executable file"), "{error}");
 
     let not_fpm = Spawn { binary: Some("/bin/false".into()), ..spawn(1) };
     let error = Supervisor::start(&not_fpm, "test").await.expect_err("false is no php-fpm");
@@ -107,7 +107,6 @@ async fn what_keeps_it_from_starting_is_told() {
 
     let unusable = Spawn { ini: vec![("extension_dir[".to_owned(), "x".to_owned())], ..spawn(1) };
     assert!(matches!(Supervisor::start(&unusable, "test").await, Err(SpawnError::Ini(_))));
-    assert!(SpawnError::NotFound.to_string().contains("apt install"));
 }
 
 /// Not a test: the process that the next one kills.
