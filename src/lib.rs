@@ -1,4 +1,84 @@
 //! Longwire: long TCP and WebSocket connections for plain PHP.
+//!
+//! A front end that keeps sockets open, cuts what arrives into frames, and hands each frame to php-fpm as one ordinary
+//! FastCGI request; what the script echoes goes back down that socket. README.md is for those who run it or write PHP
+//! behind it. This page is for those who read the code.
+//!
+//! # One frame, there and back
+//!
+//! ```text
+//!           accept            frames             events             requests
+//!   client ───────> listener ───────> session ──────────> upstream ──────────> php-fpm
+//!      ^             http               │  ^                  │
+//!      │                                v  │ signals          │ stdout, stderr, end
+//!      └──── socket <──── outbox <──── answer <───────────────┘
+//! ```
+//!
+//! 1. **A connection comes in.** [`listener`] binds and accepts, asks [`session::Admission`] for a place, and spawns
+//!    [`session::serve_stream`]. On an HTTP listener the connection goes to [`http`]: hyper reads the request, a route
+//!    gives the app, `http/websocket.rs` judges handshake and Origin, and [`session::shake_hands`] asks PHP if the app wants
+//!    `connect`. Only then the 101 is sent, the socket is taken out of hyper, and nothing of hyper stays behind.
+//! 2. **Bytes become frames.** The session's task (`session/mod.rs`) reads into a scratch buffer of its thread;
+//!    [`proto::framing::Decoder`] cuts frames and keeps only what is incomplete. While as many frames wait as may, the socket is
+//!    not read, and TCP holds the client back.
+//! 3. **A frame becomes an event.** In the order of arrival, the next when the last has ended. `session/cgi.rs` encodes the params in
+//!    three blocks: the endpoint's once, the handshake's once a session, the event's each time. `session/endpoint.rs`
+//!    submits them with the body.
+//! 4. **The event gets a connection.** [`upstream::Upstream::submit`] queues it (`queue.rs`: who is next), finds the least busy
+//!    backend with room (`backend.rs`: where to), reuses an idle connection or opens one (`scheduler.rs`, `lease.rs`), and
+//!    `exchange.rs` writes the whole request, encoded by [`proto::fastcgi`], in one vectored write.
+//! 5. **Records come back.** `exchange.rs` decodes them while it still writes, and gives stdout and stderr to the
+//!    [`upstream::Responder`], which is a session's [`session::Answer`]: `session/head.rs` reads the CGI head,
+//!    `session/answer.rs` takes the slice of the body that is the reply.
+//! 6. **The reply leaves.** The answer frames it, in pieces where the framing allows that, into the session's [`outbox`]. Bytes go to
+//!    the socket at once, from the thread where they were born; what the socket does not take is queued, and the session's
+//!    task is woken to write it. A full outbox stops the reading of that php-fpm connection.
+//! 7. **The end.** Whatever ends a session gives one [`proto::close::CloseReason`], which the wire, the log, the metrics and
+//!    PHP share. `session/farewell.rs` says goodbye on the wire; the `close` event goes the way of any event, except that its queue
+//!    neither refuses nor forgets.
+//!
+//! [`node`] builds all of this from a [`config::model::Config`] and takes it apart again: it stops accepting, asks every
+//! outbox for a close, and waits for the sessions' tasks, each of which ends when its close event is delivered.
+//!
+//! # Modules
+//!
+//! In this order; a module names only modules of its own line and of those above it. `tests/it/tidy.rs` checks that.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`proto`] | bytes only, sans IO: framings, FastCGI, session ids, the table of close reasons |
+//! | [`metrics`] | what is counted |
+//! | [`config`] | what an operator wrote, and what we run with |
+//! | [`transport`] | a socket, TCP or Unix |
+//! | [`outbox`] | the bounded queue into one session, and its signals |
+//! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
+//! | [`router`] | which sessions this node holds; commands to them will come here |
+//! | [`session`] | the task of a session, its events, the contract with PHP |
+//! | [`listener`], [`http`] | where connections come in |
+//! | [`node`] | one process: start, readiness, drain |
+//! | [`serve`] | runtime, signals, exit status |
+//! | [`dev`], [`connect`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
+//!
+//! `main.rs` parses the command line and calls one of them.
+//!
+//! # What is plain data
+//!
+//! What decides is apart from what does, so that it can be tested without a socket and, one day, written down and taken up by
+//! another process:
+//!
+//! - [`proto`] has no runtime, no clock, no locks, no logging. Its decoders take slices and limits, and answer *here it is*, *not
+//!   yet* or *broken*.
+//! - [`session::State`] is all that a session is apart from its socket, and can be serialized: id, ends, handshake params,
+//!   the number of the next event, the decoder in mid-frame, frames that wait, what is owed to PHP.
+//! - [`config::model`] is the checked configuration, without a trace of TOML.
+//! - `upstream/queue.rs` and `upstream/backend.rs` decide who is next and where to, with the time as an argument.
+//!
+//! # Who owns what
+//!
+//! A session's task owns its state. Everybody else holds its [`outbox::Outbox`]: bytes, a request to close, and signals are all
+//! that can be left there. A connection to php-fpm is a task that owns a lease; whatever becomes of the task, the lease
+//! returns its place. One coarse wheel ([`session::wheel`]) wakes sessions that have to look at the clock, so none has a timer
+//! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held.
 
 pub mod check;
 pub mod cli;

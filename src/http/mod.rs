@@ -163,7 +163,10 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local:
     match site.pages.iter().find(|page| page.path == path) {
         Some(page) if is_read(request.method()) => page_response(page),
         Some(_) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
-        None => plain(StatusCode::NOT_FOUND, "nothing here"),
+        None => {
+            refuse(&site.hub, &site.listener, peer, CloseReason::HandshakeRefused);
+            plain(StatusCode::NOT_FOUND, "nothing here")
+        }
     }
 }
 

@@ -131,3 +131,50 @@ fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Counter<u6
     registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
     metric
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every name that a scraper can ever see. A family without a row is not shown, so each gets one.
+    fn names() -> BTreeSet<String> {
+        let metrics = Metrics::default();
+        // Every field by name: a new one has to be given its row here.
+        let Metrics {
+            registry: _,
+            sessions_opened,
+            sessions_closed,
+            connections_refused,
+            sessions: _,
+            handshakes: _,
+            frames_in: _,
+            bytes_in: _,
+            frames_out: _,
+            bytes_out: _,
+            events_failed,
+            frames_dropped,
+            upstream,
+        } = &metrics;
+        let listener = "web".to_owned();
+        sessions_opened.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
+        for family in [sessions_closed, connections_refused, frames_dropped] {
+            family.get_or_create(&ReasonLabels { listener: listener.clone(), reason: "draining" }).inc();
+        }
+        let failure = FailureLabels { app: "chat".to_owned(), event: "message", cause: "status" };
+        events_failed.get_or_create(&failure).inc();
+        drop(upstream.of("php"));
+        let text = metrics.encode();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        types.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() }).collect()
+    }
+
+    #[test]
+    fn readme_names_every_metric_and_no_other() {
+        let readme = include_str!("../../README.md");
+        let told: BTreeSet<String> =
+            readme.split('`').skip(1).filter(|word| word.starts_with("longwire_")).map(str::to_owned).collect();
+        assert_eq!(told, names());
+    }
+}

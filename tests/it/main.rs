@@ -14,6 +14,7 @@ mod faults;
 mod framing_interop;
 mod hostile;
 mod lifecycle;
+mod readme;
 mod support;
 mod tidy;
 mod upstream_cost;
