@@ -14,8 +14,8 @@
 //!      └──── socket <──── outbox <──── answer <───────────────┘
 //! ```
 //!
-//! 1. **A connection comes in.** [`listener`] binds and accepts, asks [`session::Admission`] for a place, and spawns
-//!    [`session::serve_stream`]. On an HTTP listener the connection goes to [`http`]: hyper reads the request, a route
+//! 1. **A connection comes in.** [`listener`] accepts, asks [`session::Admission`] for a place, and spawns
+//!    [`session::spawn_stream`]. On an HTTP listener the connection goes to [`http`]: hyper reads the request, a route
 //!    gives the app, `http/websocket.rs` judges handshake and Origin, and [`session::shake_hands`] asks PHP if the app wants
 //!    `connect`. Only then the 101 is sent, the socket is taken out of hyper, and nothing of hyper stays behind.
 //! 2. **Bytes become frames.** The session's task (`session/mod.rs`) reads into a scratch buffer of its thread;
@@ -54,7 +54,7 @@
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | which sessions this node holds; commands to them will come here |
 //! | [`session`] | the task of a session, its events, the contract with PHP |
-//! | [`listener`], [`http`] | where connections come in |
+//! | [`listening`], [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtime, signals, exit status |
 //! | [`dev`], [`connect`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
@@ -87,6 +87,7 @@ pub mod connect;
 pub mod dev;
 pub mod http;
 pub mod listener;
+pub mod listening;
 pub mod logging;
 pub mod metrics;
 pub mod node;

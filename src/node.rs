@@ -21,7 +21,8 @@ use tracing::{error, info, warn};
 
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
-use crate::listener::{BindError, Listening, Service, accept_loop};
+use crate::listener::{Service, accept_loop};
+use crate::listening::{BindError, Listening};
 use crate::metrics::Metrics;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;

@@ -17,7 +17,7 @@ use crate::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
 use crate::http::Page;
-use crate::listener::dial_address;
+use crate::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
 use crate::serve;
 

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{Body, is_read, plain};
-use crate::listener::Listening;
+use crate::listening::Listening;
 use crate::metrics::Metrics;
 
 /// For a scraper's whole request; nobody types here.

@@ -1,7 +1,4 @@
 //! HTTP listeners: hyper reads requests, paths lead to apps, WebSocket handshakes lead to sessions.
-//!
-//! The direction rule counts this module and `listener` as one step: the accept loop hands connections over here, and
-//! refusals are counted there.
 
 mod admin;
 mod websocket;
@@ -22,7 +19,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::config::model::Limits;
-use crate::listener::refuse;
 use crate::proto::close::CloseReason;
 use crate::session::{Endpoint, Hub};
 use crate::transport::{Peer, Transport};
@@ -149,7 +145,7 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
         // What became of a request that was heard is counted where it was answered.
         if !is_heard.load(Ordering::Relaxed) {
             let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
-            refuse(&site.hub, &site.listener, peer, reason);
+            site.hub.refuse(&site.listener, peer, reason);
         }
         debug!(%peer, %error, "HTTP connection ended");
     }
@@ -164,7 +160,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local:
         Some(page) if is_read(request.method()) => page_response(page),
         Some(_) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
         None => {
-            refuse(&site.hub, &site.listener, peer, CloseReason::HandshakeRefused);
+            site.hub.refuse(&site.listener, peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
     }

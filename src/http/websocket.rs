@@ -14,7 +14,6 @@ use tracing::warn;
 
 use super::{Body, Site, host_only, plain};
 use crate::config::model::Origins;
-use crate::listener::refuse;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{Framing, deflate};
 use crate::session::{Endpoint, Head, Upgrade, Verdict, http_params, shake_hands};
@@ -45,7 +44,7 @@ pub(super) async fn upgrade(
     local: Peer,
 ) -> Response<Body> {
     let refused = |reason, response| {
-        refuse(&site.hub, &site.listener, peer, reason);
+        site.hub.refuse(&site.listener, peer, reason);
         response
     };
     let accept = match check_handshake(&request) {

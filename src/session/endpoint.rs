@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use super::State;
 use super::answer::{Answer, CloseAnswer, EventInfo};
 use super::cgi::{self, EventParams};
 use super::wheel::Wheel;
 use crate::config::model::{App, WebSocket};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong};
@@ -48,6 +49,18 @@ impl Hub {
     /// The node has begun to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
+    }
+
+    /// Counts a connection that never became a session.
+    pub fn refuse(&self, listener: &str, peer: Peer, reason: CloseReason) {
+        self.count_refused(listener, reason);
+        debug!(%peer, listener, reason = reason.label(), "connection refused");
+    }
+
+    /// The same, where nobody is left to be named.
+    pub(super) fn count_refused(&self, listener: &str, reason: CloseReason) {
+        let labels = ReasonLabels { listener: listener.to_owned(), reason: reason.label() };
+        self.metrics.connections_refused.get_or_create(&labels).inc();
     }
 }
 

@@ -17,7 +17,6 @@ use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
 use super::endpoint::{Endpoint, Event, Permit};
 use super::head::Head;
 use super::{Session, State};
-use crate::metrics::ReasonLabels;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
@@ -85,7 +84,8 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
                     _ => Verdict::Refused(Box::new(answer.head), answer.body),
                 };
                 if verdict.send(refusal).is_err() {
-                    count_gone(&endpoint);
+                    // Whoever waited for the answer is counted with it.
+                    endpoint.hub.count_refused(&endpoint.listener, CloseReason::ClientGone);
                 }
                 return;
             }
@@ -145,17 +145,11 @@ async fn ask(
 /// PHP may have admitted a session that never came to live: its close event follows.
 async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, reason: CloseReason) {
     if reason == CloseReason::ClientGone {
-        count_gone(endpoint);
+        endpoint.hub.count_refused(&endpoint.listener, reason);
     }
     if let Some(delivered) = endpoint.close_event(&mut state, &Close::new(reason)) {
         delivered.await;
     }
-}
-
-/// The client did not wait for its answer. Whoever did is counted with the answer.
-fn count_gone(endpoint: &Endpoint) {
-    let labels = ReasonLabels { listener: endpoint.listener.clone(), reason: CloseReason::ClientGone.label() };
-    endpoint.hub.metrics.connections_refused.get_or_create(&labels).inc();
 }
 
 /// Takes the socket, and what the client has sent behind its request, out of hyper.

@@ -15,7 +15,9 @@ const STEPS: &[&[&str]] = &[
     &["upstream"],
     &["router"],
     &["session"],
-    &["listener", "http"],
+    &["listening"],
+    &["http"],
+    &["listener"],
     &["node"],
     &["serve"],
     &["dev", "connect", "check", "cli", "logging"],
@@ -337,7 +339,7 @@ mod tests {
             check(direction, "src/session/head.rs", text, &[]);
         }
         check(direction, "src/lib.rs", "pub use crate::node;", &[]);
-        check(direction, "src/http/mod.rs", "use crate::listener::refuse;", &[]);
+        check(direction, "src/http/admin.rs", "use crate::listening::Listening;", &[]);
         check(direction, "src/listener.rs", "use crate::http;", &[]);
         check(direction, "src/logging.rs", "use crate::config;", &[]);
     }

@@ -1,0 +1,150 @@
+//! Listening sockets: bind and accept, TCP and Unix alike.
+//!
+//! Owns a Unix socket's file until it ends. Leaves to `listener` and `http` what becomes of a connection.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol as SocketProtocol, SockAddr, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
+
+use crate::config::model::Bind;
+use crate::transport::{Peer, Transport, peer_of};
+
+/// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket.
+pub struct Listening {
+    fd: AsyncFd<Socket>,
+    local: Bind,
+    /// The file of a Unix socket goes with it.
+    _file: Option<SocketFile>,
+}
+
+/// Why a listener cannot be.
+#[derive(Debug)]
+pub struct BindError {
+    bind: Bind,
+    error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.bind)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => f.write_str("somebody else does"),
+            io::ErrorKind::PermissionDenied => {
+                f.write_str("not permitted (ports below 1024 want CAP_NET_BIND_SERVICE)")
+            }
+            io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address"),
+            _ => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+impl Listening {
+    /// Binds and listens. Must be called within a runtime.
+    pub fn bind(bind: &Bind, backlog: u32) -> Result<Self, BindError> {
+        Self::try_bind(bind, backlog).map_err(|error| BindError { bind: bind.clone(), error })
+    }
+
+    fn try_bind(bind: &Bind, backlog: u32) -> io::Result<Self> {
+        let (socket, address, file) = match bind {
+            Bind::Tcp(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(SocketProtocol::TCP))?;
+                // A restarted node must not wait for its old connections to leave TIME_WAIT.
+                socket.set_reuse_address(true)?;
+                if address.is_ipv6() {
+                    // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
+                    socket.set_only_v6(true)?;
+                }
+                (socket, SockAddr::from(*address), None)
+            }
+            Bind::Unix(path) => {
+                remove_stale(path)?;
+                (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?, Some(SocketFile(path.clone())))
+            }
+        };
+        socket.bind(&address)?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        socket.set_nonblocking(true)?;
+        let local = match peer_of(socket.local_addr()) {
+            Peer::Ip(address) => Bind::Tcp(address),
+            Peer::Unix => bind.clone(),
+        };
+        // SAFETY: the socket owns its descriptor, gives the same one at every call, and closes it only when it is
+        // dropped, which AsyncFd does after it has deregistered it.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { fd, local, _file: file })
+    }
+
+    /// Where it listens, with the port that the kernel chose for port 0.
+    pub fn local(&self) -> &Bind {
+        &self.local
+    }
+
+    /// The next connection.
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        let (socket, address) = self.fd.async_io(Interest::READABLE, Socket::accept).await?;
+        Ok((socket, peer_of(Ok(address))))
+    }
+
+    /// The next connection, whatever happens to single ones.
+    pub(crate) async fn next(&self) -> (Transport, Peer) {
+        loop {
+            let accepted = self.accept().await.and_then(|(socket, peer)| Ok((Transport::new(socket)?, peer)));
+            match accepted {
+                Ok(accepted) => return accepted,
+                // The client was faster than we (accept(2)).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    warn!(listener = %self.local, %error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A socket file that nobody listens on is left over from a process that was killed.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        // Not there, or not ours to judge: bind will say.
+        Err(_) => Ok(()),
+    }
+}
+
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Where a socket address would be reached from this machine.
+pub fn dial_address(local: SocketAddr) -> SocketAddr {
+    let mut address = local;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

@@ -1,0 +1,231 @@
+//! What becomes of a handler's answer: who takes it, what is logged and counted of it, and why it may be of no use.
+//!
+//! * [`reply`]: to an event of a live session; the body goes to the client.
+//! * [`connect`]: to a connect event that a handshake waits for.
+//! * [`close`]: to a close event; only whether it was delivered matters.
+
+mod close;
+mod connect;
+mod reply;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tracing::{debug, warn};
+
+pub(super) use self::close::CloseAnswer;
+pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
+pub(super) use self::reply::Reply;
+pub(super) use self::reply::send_connect_reply;
+
+use super::endpoint::{Endpoint, Event};
+use crate::metrics::FailureLabels;
+use crate::proto::framing::FrameKind;
+use crate::proto::id::SessionId;
+use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
+
+/// Bytes of stderr that one event may bring into the log; what is beyond is counted there.
+const MAX_STDERR_BYTES: usize = 16 * 1024;
+
+/// Who takes the answer to an event: the client, or a handshake that waits for leave to go on.
+pub enum Answer {
+    /// To a session's event.
+    Reply(Box<Reply>),
+    /// To the connect event of an HTTP request that wants to become a session.
+    Handshake(Box<HandshakeAnswer>),
+    /// To a close event.
+    Close(Box<CloseAnswer>),
+}
+
+/// What every answer knows of its event.
+pub struct EventInfo {
+    /// Where the session came in.
+    pub endpoint: Arc<Endpoint>,
+    /// Whose event.
+    pub id: SessionId,
+    /// What happened.
+    pub class: Class,
+    /// Its number in the session.
+    pub seq: u64,
+    /// What came; the reply is of the same kind unless the handler says otherwise.
+    pub kind: FrameKind,
+    /// Bytes of the event's body.
+    pub bytes_in: usize,
+    stderr: Vec<u8>,
+    stderr_beyond: usize,
+}
+
+impl EventInfo {
+    /// What the answer to this event needs to know of it.
+    pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event<'_>) -> Self {
+        Self {
+            endpoint,
+            id,
+            class: event.class,
+            seq: event.seq,
+            kind: event.kind,
+            bytes_in: event.body.len(),
+            stderr: Vec::new(),
+            stderr_beyond: 0,
+        }
+    }
+
+    fn take_stderr(&mut self, data: &[u8]) {
+        let room = MAX_STDERR_BYTES - self.stderr.len();
+        let taken = data.len().min(room);
+        self.stderr.extend_from_slice(&data[..taken]);
+        self.stderr_beyond += data.len() - taken;
+    }
+
+    fn complain(&self, complaints: &[String]) {
+        for complaint in complaints {
+            warn!(session = %self.id, script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
+        }
+    }
+
+    /// The log lines of an event that has ended, and its counter when it failed.
+    fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
+        let (session, app, script) = (self.id, &self.endpoint.app, self.endpoint.app.script.display());
+        let event = self.class.label();
+        if !self.stderr.is_empty() {
+            let text = String::from_utf8_lossy(&self.stderr);
+            let cut = self.stderr_beyond;
+            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes = cut, "{}", text.trim_end());
+        }
+        match result {
+            Ok(timing) => debug!(
+                target: "longwire::event",
+                %session, event, seq = self.seq, bytes_in = self.bytes_in, bytes_out, status,
+                queued_us = timing.queued.as_micros() as u64,
+                php_us = timing.total.as_micros() as u64,
+            ),
+            Err(fault) => {
+                let labels = FailureLabels { app: app.name.clone(), event, cause: fault.label() };
+                self.endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
+                warn!(
+                    target: "longwire::event",
+                    %session, %script, event, seq = self.seq, cause = fault.label(), status,
+                    bytes_in = self.bytes_in, bytes_out, "event failed: {fault}"
+                );
+            }
+        }
+    }
+}
+
+/// Why an event has no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    Upstream(Failure),
+    /// The handler answered 5xx.
+    Status(u16),
+    /// The head makes no sense.
+    BadHead(String),
+    /// `Content-Length` above what came.
+    Short {
+        announced: u64,
+        missing: u64,
+    },
+    /// A reply that had to be held back is above `max_reply_bytes`.
+    TooLarge,
+    /// A text reply that is not UTF-8.
+    NotUtf8,
+    /// The framing cannot carry it.
+    Framing(String),
+}
+
+impl Fault {
+    fn label(&self) -> &'static str {
+        match self {
+            Fault::Upstream(failure) => failure.label(),
+            Fault::Status(_) => "status",
+            Fault::BadHead(_) => "bad_head",
+            Fault::Short { .. } => "reply_short",
+            Fault::TooLarge => "reply_too_large",
+            Fault::NotUtf8 => "reply_not_utf8",
+            Fault::Framing(_) => "reply_unframeable",
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Upstream(failure) => failure.fmt(f),
+            Fault::Status(status) => write!(f, "handler answered {status}"),
+            Fault::BadHead(what) => write!(f, "bad head in the answer: {what}"),
+            Fault::Short { announced, missing } => {
+                write!(f, "Content-Length is {announced}, but {missing} bytes of that did not come")
+            }
+            Fault::TooLarge => f.write_str("reply is above max_reply_bytes"),
+            Fault::NotUtf8 => f.write_str("text reply is not UTF-8 (Longwire-Type: binary sends any bytes)"),
+            Fault::Framing(what) => write!(f, "reply does not fit the framing: {what}"),
+        }
+    }
+}
+
+impl Responder for Answer {
+    fn stdout(&mut self, data: &[u8]) {
+        match self {
+            Answer::Reply(reply) => reply.stdout(data),
+            Answer::Handshake(answer) => answer.stdout(data),
+            Answer::Close(answer) => answer.stdout(data),
+        }
+    }
+
+    fn pause(&mut self) {
+        if let Answer::Reply(reply) = self {
+            reply.pause();
+        }
+    }
+
+    fn stderr(&mut self, data: &[u8]) {
+        self.event_mut().take_stderr(data);
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Answer::Reply(reply) => reply.outbox.poll_room(cx),
+            Answer::Handshake(_) | Answer::Close(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.has_begun()),
+            Answer::Handshake(answer) => answer.client_gone.as_mut().poll(cx),
+            // Owed, whoever still listens.
+            Answer::Close(_) => Poll::Pending,
+        }
+    }
+
+    fn end(self, outcome: Outcome) {
+        match self {
+            Answer::Reply(reply) => reply.end(outcome),
+            Answer::Handshake(answer) => answer.end(outcome),
+            Answer::Close(answer) => (*answer).end(outcome),
+        }
+    }
+
+    fn label(&self) -> SessionId {
+        self.event().id
+    }
+}
+
+impl Answer {
+    fn event(&self) -> &EventInfo {
+        match self {
+            Answer::Reply(reply) => &reply.event,
+            Answer::Handshake(answer) => &answer.event,
+            Answer::Close(answer) => &answer.event,
+        }
+    }
+
+    fn event_mut(&mut self) -> &mut EventInfo {
+        match self {
+            Answer::Reply(reply) => &mut reply.event,
+            Answer::Handshake(answer) => &mut answer.event,
+            Answer::Close(answer) => &mut answer.event,
+        }
+    }
+}
