@@ -167,10 +167,7 @@ pub async fn accept_loop(hub: Arc<Hub>, name: String, listening: Listening, tcp:
         }
         match &service {
             Service::Stream(endpoint) => match hub.admission.admit(peer) {
-                Ok(permit) => {
-                    let session = session::serve_stream(endpoint.clone(), transport, peer, permit);
-                    hub.tasks.spawn(session);
-                }
+                Ok(permit) => session::spawn_stream(endpoint.clone(), transport, peer, permit),
                 Err(reason) => {
                     refuse(&hub, &name, peer, reason);
                     transport.reset_on_close();

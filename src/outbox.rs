@@ -13,7 +13,8 @@
 //!   Ended    further bytes are dropped, waiting replies are told
 //! ```
 //!
-//! The queue's bound: `max_bytes`. A push that would pass it asks for a close with [`CloseReason::SlowReader`]. A reply
+//! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
+//! asks for tiny frames (pongs) would cost many times its bound. A push that would pass it asks for a close with [`CloseReason::SlowReader`]. A reply
 //! waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the piece that is in hand is still taken.
 
 use std::collections::VecDeque;
@@ -112,6 +113,9 @@ pub struct Signals {
     pub tick: bool,
 }
 
+/// What a piece in the queue costs beside its bytes: its place in the queue, its allocation.
+const PIECE_COST: usize = 64;
+
 const ENDED_EVENTS: u32 = 0xffff;
 const CONNECT_COUNTS: u32 = 1 << 16;
 const TICK: u32 = 1 << 17;
@@ -180,7 +184,7 @@ impl Outbox {
         if inner.is_ended {
             return Pushed::Gone;
         }
-        if inner.queue_bytes + inner.held_bytes + frame.len() > self.max_bytes && inner.waits() {
+        if inner.cost() + frame.len() > self.max_bytes && inner.waits() {
             let close = Close::new(CloseReason::SlowReader)
                 .because(format!("{} bytes wait for the client", inner.queue_bytes + inner.held_bytes));
             inner.ask_close(close);
@@ -264,7 +268,7 @@ impl Outbox {
     /// Ready when a reply may bring more, or when nobody will take it.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.lock();
-        if inner.is_ended || inner.queue_bytes < self.max_bytes {
+        if inner.is_ended || inner.cost() < self.max_bytes {
             return Poll::Ready(());
         }
         inner.wait(cx.waker());
@@ -290,7 +294,7 @@ impl Outbox {
 
     /// As many bytes wait as may: the task stops reading from the client too.
     pub fn is_full(&self) -> bool {
-        self.queued_bytes() >= self.max_bytes
+        self.lock().cost() >= self.max_bytes
     }
 
     /// Bytes that the socket has taken.
@@ -372,6 +376,10 @@ impl Outbox {
 impl Inner {
     fn waits(&self) -> bool {
         self.queue_bytes + self.held_bytes > 0
+    }
+
+    fn cost(&self) -> usize {
+        self.queue_bytes + self.held_bytes + (self.queue.len() + self.held.len()) * PIECE_COST
     }
 
     fn ask_close(&mut self, close: Close) {

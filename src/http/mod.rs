@@ -8,6 +8,7 @@ mod websocket;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,9 +115,11 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     let gauge = site.hub.metrics.handshakes.clone();
     gauge.inc();
     let local = transport.local();
+    let is_heard = Arc::new(AtomicBool::new(false));
     let service = {
-        let site = site.clone();
+        let (site, is_heard) = (site.clone(), is_heard.clone());
         service_fn(move |request| {
+            is_heard.store(true, Ordering::Relaxed);
             let site = site.clone();
             async move { Ok::<_, std::convert::Infallible>(answer(&site, request, peer, local).await) }
         })
@@ -124,6 +127,9 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(site.handshake_timeout)
+        // One request each: a handshake needs no second one, and whoever asked again and again would keep a place among the
+        // handshakes for as long as it likes.
+        .keep_alive(false)
         // hyper wants room for 8 KB at least; a head above this is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)
@@ -140,9 +146,9 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     gauge.dec();
     drop(place);
     if let Err(error) = result {
-        let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
-        // A connection that never said anything, or ended between two requests, did nothing wrong.
-        if error.is_timeout() || error.is_parse() {
+        // What became of a request that was heard is counted where it was answered.
+        if !is_heard.load(Ordering::Relaxed) {
+            let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
             refuse(&site.hub, &site.listener, peer, reason);
         }
         debug!(%peer, %error, "HTTP connection ended");

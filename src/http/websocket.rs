@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use sha1::{Digest, Sha1};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -124,6 +124,10 @@ fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<B
     }
     if request.method() != Method::GET {
         return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET")));
+    }
+    if !request.body().is_end_stream() {
+        // Who reads a body as frames, or frames as a body, is talked into mixing up two clients (request smuggling).
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body")));
     }
     if request.version() != Version::HTTP_11 || !has_token(headers, &header::CONNECTION, "upgrade") {
         return Err(Box::new(plain(

@@ -17,6 +17,7 @@ use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
 use super::endpoint::{Endpoint, Event, Permit};
 use super::head::Head;
 use super::{Session, State};
+use crate::metrics::ReasonLabels;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
@@ -53,7 +54,8 @@ pub enum Verdict {
     Failed,
 }
 
-/// Asks PHP if the app wants that, tells `verdict`, and serves the session until its close event is delivered.
+/// Asks PHP if the app wants that, tells `verdict`, and starts the session; ends when that lives, or when the close event of
+/// one that never came to live is delivered.
 pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>) {
     let endpoint = upgrade.endpoint.clone();
     let events = endpoint.app.events;
@@ -82,12 +84,15 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
                     500.. => Verdict::Failed,
                     _ => Verdict::Refused(Box::new(answer.head), answer.body),
                 };
-                let _ = verdict.send(refusal);
+                if verdict.send(refusal).is_err() {
+                    count_gone(&endpoint);
+                }
                 return;
             }
             None => {
-                let _ = verdict.send(Verdict::Failed);
-                return never_live(&endpoint, state, CloseReason::ConnectFailed).await;
+                let is_heard = verdict.send(Verdict::Failed).is_ok();
+                let reason = if is_heard { CloseReason::ConnectFailed } else { CloseReason::ClientGone };
+                return never_live(&endpoint, state, reason).await;
             }
         }
     } else {
@@ -103,7 +108,7 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
     if let Some(answer) = first_reply {
         session.greet(answer);
     }
-    session.serve().await;
+    session.spawn();
 }
 
 /// The connect event and its answer; `None` when it has none, and then `state.close_owed` says whether PHP may have seen
@@ -139,9 +144,18 @@ async fn ask(
 
 /// PHP may have admitted a session that never came to live: its close event follows.
 async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, reason: CloseReason) {
+    if reason == CloseReason::ClientGone {
+        count_gone(endpoint);
+    }
     if let Some(delivered) = endpoint.close_event(&mut state, &Close::new(reason)) {
         delivered.await;
     }
+}
+
+/// The client did not wait for its answer. Whoever did is counted with the answer.
+fn count_gone(endpoint: &Endpoint) {
+    let labels = ReasonLabels { listener: endpoint.listener.clone(), reason: CloseReason::ClientGone.label() };
+    endpoint.hub.metrics.connections_refused.get_or_create(&labels).inc();
 }
 
 /// Takes the socket, and what the client has sent behind its request, out of hyper.

@@ -28,9 +28,10 @@ pub mod wheel;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -104,8 +105,8 @@ mod encoded {
     }
 }
 
-/// Serves a stream connection until its close event is delivered.
-pub async fn serve_stream(endpoint: Arc<Endpoint>, transport: Transport, peer: Peer, permit: Permit) {
+/// Starts a session on a stream connection, in a task that ends when its close event is delivered.
+pub fn spawn_stream(endpoint: Arc<Endpoint>, transport: Transport, peer: Peer, permit: Permit) {
     let events = endpoint.app.events;
     let state = State {
         id: endpoint.hub.ids.next_id(),
@@ -121,7 +122,7 @@ pub async fn serve_stream(endpoint: Arc<Endpoint>, transport: Transport, peer: P
         close_owed: !events.connect,
     };
     let framing = endpoint.framing.clone();
-    Session::new(endpoint, state, framing, transport, permit).serve().await;
+    Session::new(endpoint, state, framing, transport, permit).spawn();
 }
 
 /// A live session: what its task owns.
@@ -151,6 +152,44 @@ struct Clock {
     armed: Option<Tick>,
 }
 
+/// The future of a session's task. By hand rather than `async`: a session at rest keeps no room for its own end, nor
+/// copies of itself in the layers of a future.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a session is live for nearly all of its time: a box would only cost more"
+)]
+enum Task {
+    Live(Session),
+    Ending(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Ended,
+}
+
+// What every session holds beside its outbox and its socket; to grow it is a decision.
+const _: () = assert!(size_of::<Task>() <= 384);
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Task::Live(session) => {
+                    let close = ready!(session.poll_live(cx));
+                    let Task::Live(session) = std::mem::replace(&mut *self, Task::Ended) else {
+                        unreachable!("just matched")
+                    };
+                    *self = Task::Ending(Box::pin(session.finish(*close)));
+                }
+                Task::Ending(end) => {
+                    ready!(end.as_mut().poll(cx));
+                    *self = Task::Ended;
+                }
+                Task::Ended => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
 impl Session {
     fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, transport: Transport, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
@@ -163,16 +202,16 @@ impl Session {
         Self { endpoint, outbox, permit, state, waiting_bytes: 0, in_flight: 0, ending: None, clock, bytes_in: 0 }
     }
 
-    async fn serve(mut self) {
+    /// Lives in a task of its own from now on.
+    fn spawn(mut self) {
         if self.endpoint.hub.is_draining() {
             // Accepted while the node began to stop: nobody else will tell it, and PHP need not hear of it.
             self.outbox.ask_close(CloseReason::Draining.into());
             self.state.connect_due = false;
         }
         self.arm();
-        let close = poll_fn(|cx| self.poll_live(cx)).await;
-        // Boxed, so that a session at rest does not keep room for its own end.
-        Box::pin(self.finish(*close)).await;
+        let hub = self.endpoint.hub.clone();
+        hub.tasks.spawn(Task::Live(self));
     }
 
     /// Serves until the reason to end is known and everything before it is done.
@@ -220,8 +259,11 @@ impl Session {
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
         match &self.ending {
-            // The client ended its side, and now does not even listen: what it sent before is handled all the same.
-            Some(first) if first.reason == CloseReason::ClientClosed => return,
+            // The client ended its side, and now does not even listen: what it sent before is handled all the same. But one
+            // that listens and takes nothing would hold a worker and its socket for as long as it likes.
+            Some(first) if first.reason == CloseReason::ClientClosed && close.reason != CloseReason::SlowReader => {
+                return;
+            }
             Some(_) if !close.is_abrupt() => return,
             _ => {}
         }

@@ -12,6 +12,7 @@ mod dev_page;
 mod examples;
 mod faults;
 mod framing_interop;
+mod hostile;
 mod lifecycle;
 mod readme;
 mod support;
