@@ -329,7 +329,7 @@ fn max_sessions(limits: &model::Limits) -> usize {
         return limits.max_sessions;
     }
     let possible = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1);
-    warn!(
+    info!(
         max_sessions = limits.max_sessions,
         descriptors, possible, "the limit on open files (ulimit -n, LimitNOFILE) allows fewer sessions"
     );

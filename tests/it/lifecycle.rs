@@ -253,3 +253,11 @@ async fn a_second_signal_ends_at_once_and_the_status_says_so() {
     node.terminate();
     assert_eq!(node.wait().code(), Some(1));
 }
+
+#[tokio::test]
+async fn a_path_that_nobody_serves_is_refused_and_counted() {
+    let (_fpm, node) = stage(1);
+    let answer = Client::try_upgrade(node.address("web"), "/nowhere", "").await.err().expect("refused");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(node.metric("longwire_connections_refused_total", "reason=\"handshake_refused\""), 1.0);
+}

@@ -82,7 +82,7 @@ impl HandshakeAnswer {
     }
 
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
-        let status = self.head.as_ref().map_or(200, |head| head.status);
+        let status = self.head.as_ref().map_or(0, |head| head.status);
         let answer = self.answer(outcome);
         let bytes_out = answer.as_ref().map_or(0, |(answer, _)| answer.body.len() as u64);
         let (answer, result) = match answer {

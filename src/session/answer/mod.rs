@@ -88,10 +88,13 @@ impl EventInfo {
     fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
         let (session, app, script) = (self.id, &self.endpoint.app, self.endpoint.app.script.display());
         let event = self.class.label();
-        if !self.stderr.is_empty() {
-            let text = String::from_utf8_lossy(&self.stderr);
-            let cut = self.stderr_beyond;
-            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes = cut, "{}", text.trim_end());
+        // A log line each: what a client made a script log must not pass for a line of ours.
+        for line in String::from_utf8_lossy(&self.stderr).lines() {
+            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, "{line}");
+        }
+        if self.stderr_beyond > 0 {
+            let cut_bytes = self.stderr_beyond;
+            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
         }
         match result {
             Ok(timing) => debug!(

@@ -28,7 +28,7 @@ use crate::proto::framing::{Affix, FrameKind, Framing};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Head, HeadReader};
 use crate::session::text::TextCheck;
-use crate::upstream::{Class, Outcome};
+use crate::upstream::{Class, Outcome, Timing};
 
 /// The answer to an event of a session that has its outbox.
 pub struct Reply {
@@ -74,7 +74,7 @@ impl Reply {
     /// For an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
-        Self { event, outbox, stage, status: 200, bytes_out: 0, close: None }
+        Self { event, outbox, stage, status: 0, bytes_out: 0, close: None }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -173,18 +173,24 @@ impl Reply {
             (_, Stage::Discard) if self.status >= 500 => Err(Fault::Status(self.status)),
             (Outcome::Done(timing), _) => Ok(timing),
         };
-        self.consequences(outcome, result.is_err());
+        self.consequences(outcome, &result);
         self.event.report(self.status, self.bytes_out, result);
         self.outbox.event_ended();
     }
 
     /// What the end of an event means for its session.
-    fn consequences(&mut self, outcome: Outcome, failed: bool) {
+    fn consequences(&mut self, outcome: Outcome, result: &Result<Timing, Fault>) {
+        let failed = result.is_err();
         let refused = self.status >= 400;
         match self.event.class {
             Class::Connect => match outcome {
                 Outcome::Done(_) if refused => {
                     self.outbox.ask_close(Close::new(CloseReason::Refused).because(format!("status {}", self.status)));
+                }
+                Outcome::Done(_) if matches!(result, Err(Fault::BadHead(_))) => {
+                    // PHP ran it, and what it said cannot be read: neither an admission nor a refusal.
+                    self.outbox.connect_counts();
+                    self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because("unusable answer"));
                 }
                 Outcome::Done(_) => self.outbox.connect_counts(),
                 Outcome::Failed(failure) => {
