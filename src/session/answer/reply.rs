@@ -30,6 +30,9 @@ use crate::session::head::{Head, HeadReader};
 use crate::session::text::TextCheck;
 use crate::upstream::{Class, Outcome, Timing};
 
+/// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
+const MAX_PIECE_BYTES: usize = 64 * 1024;
+
 /// The answer to an event of a session that has its outbox.
 pub struct Reply {
     pub(super) event: EventInfo,
@@ -137,6 +140,9 @@ impl Reply {
         let held_back = !matches!(body.mode, Mode::Stream { .. });
         if held_back && body.pending.len() > self.event.endpoint.app.max_reply_bytes {
             self.fail(Fault::TooLarge);
+        } else if !held_back && body.pending.len() >= MAX_PIECE_BYTES {
+            // The outbox must see what is here, or it would find room for more while PHP never pauses.
+            self.pause();
         }
     }
 
