@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -121,6 +122,10 @@ impl Listening {
 
 /// A socket file that nobody listens on is left over from a process that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
+    // connect(2) refuses a regular file with the same word, and that is somebody's.
+    if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+        return Ok(());
+    }
     match StdUnixStream::connect(path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
@@ -147,4 +152,22 @@ pub fn dial_address(local: SocketAddr) -> SocketAddr {
         });
     }
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_any_other_file_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("left.sock"), dir.path().join("precious.txt"));
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        std::fs::write(&file, "precious").unwrap();
+        let listening = Listening::bind(&Bind::Unix(socket.clone()), 1).unwrap();
+        assert!(Listening::bind(&Bind::Unix(socket), 1).is_err(), "somebody listens there");
+        assert!(Listening::bind(&Bind::Unix(file.clone()), 1).is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        drop(listening);
+    }
 }

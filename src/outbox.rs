@@ -193,8 +193,7 @@ impl Outbox {
             return Pushed::Dropped;
         }
         if inner.is_streaming {
-            inner.held_bytes += frame.len();
-            inner.held.push(frame);
+            inner.hold(frame);
             return Pushed::Queued;
         }
         let queued_before = inner.queue_bytes;
@@ -204,7 +203,19 @@ impl Outbox {
         if queued { Pushed::Queued } else { Pushed::Written }
     }
 
-    /// Sends bytes of a reply, or a control frame: always taken, whatever the bound (see the module).
+    /// Sends a whole frame of a reply: always taken, whatever the bound (see the module).
+    pub fn write_frame(&self, slices: &[IoSlice<'_>]) {
+        let mut inner = self.lock();
+        if inner.is_streaming && !inner.is_ended {
+            let frame = copy_tail(slices, slices.iter().map(|slice| slice.len()).sum());
+            inner.hold(frame);
+            return;
+        }
+        drop(inner);
+        self.write(slices);
+    }
+
+    /// Sends bytes of the reply that streams: always taken, whatever the bound (see the module).
     pub fn write(&self, slices: &[IoSlice<'_>]) {
         let mut inner = self.lock();
         if inner.is_ended {
@@ -224,9 +235,10 @@ impl Outbox {
         }
     }
 
-    /// A reply begins to stream: pushes are held until [`Self::end_stream`].
-    pub fn begin_stream(&self) {
-        self.lock().is_streaming = true;
+    /// A reply begins to stream: whole frames are held until [`Self::end_stream`]. False while another one streams, which
+    /// events that run at once make possible.
+    pub fn begin_stream(&self) -> bool {
+        !std::mem::replace(&mut self.lock().is_streaming, true)
     }
 
     /// The streamed reply is whole: what was held follows.
@@ -290,6 +302,11 @@ impl Outbox {
     pub fn queued_bytes(&self) -> usize {
         let inner = self.lock();
         inner.queue_bytes + inner.held_bytes
+    }
+
+    /// Bytes wait that could be written now; those held behind a streamed reply could not.
+    pub fn has_unwritten(&self) -> bool {
+        self.lock().queue_bytes > 0
     }
 
     /// As many bytes wait as may: the task stops reading from the client too.
@@ -386,6 +403,11 @@ impl Inner {
         if self.asked_close.is_none() && !self.is_ended {
             self.asked_close = Some(Box::new(close));
         }
+    }
+
+    fn hold(&mut self, frame: Bytes) {
+        self.held_bytes += frame.len();
+        self.held.push(frame);
     }
 
     fn enqueue(&mut self, bytes: Bytes) {

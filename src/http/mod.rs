@@ -117,15 +117,20 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
         service_fn(move |request| {
             is_heard.store(true, Ordering::Relaxed);
             let site = site.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(&site, request, peer, local).await) }
+            async move {
+                let mut response = answer(&site, request, peer, local).await;
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    // One request each: a handshake needs no second one, and whoever asked again and again would keep a
+                    // place among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
+                    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
         })
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(site.handshake_timeout)
-        // One request each: a handshake needs no second one, and whoever asked again and again would keep a place among the
-        // handshakes for as long as it likes.
-        .keep_alive(false)
         // hyper wants room for 8 KB at least; a head above this is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)

@@ -16,7 +16,7 @@ use super::{Body, Site, host_only, plain};
 use crate::config::model::Origins;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{Framing, deflate};
-use crate::session::{Endpoint, Head, Upgrade, Verdict, http_params, shake_hands};
+use crate::session::{Endpoint, Head, Upgrade, Verdict, shake_hands};
 use crate::transport::Peer;
 
 /// RFC 6455 section 1.3.
@@ -57,7 +57,7 @@ pub(super) async fn upgrade(
         warn!(%peer, listener = %site.listener, origin = ?origin, "origin refused");
         return refused(CloseReason::HandshakeRefused, plain(StatusCode::FORBIDDEN, "this origin may not connect"));
     }
-    let Ok(http_params) = http_params(request.uri(), request.headers()) else {
+    let Ok(http_params) = endpoint.http_params(request.uri(), request.headers()) else {
         let response = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long");
         return refused(CloseReason::HandshakeRefused, response);
     };

@@ -54,7 +54,12 @@ pub(super) fn endpoint_params(
 ///
 /// Names outside `[A-Za-z0-9-]` are dropped (`X_Forwarded_For` would pass for `X-Forwarded-For`), and so is `Proxy`, which
 /// libraries take for a setting (CVE-2016-5385). Headers that came several times are joined as HTTP joins them.
-pub fn http_params(uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, PairTooLong> {
+/// So is what would take the name of a param that `is_ours`.
+pub(super) fn http_params(
+    is_ours: impl Fn(&[u8]) -> bool,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
     let request_uri = uri.path_and_query().map_or("/", |path| path.as_str());
     params.push(b"REQUEST_URI", request_uri.as_bytes())?;
@@ -67,6 +72,9 @@ pub fn http_params(uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, Pair
         name.clear();
         name.extend_from_slice(b"HTTP_");
         name.extend(key.as_str().bytes().map(|b| if b == b'-' { b'_' } else { b.to_ascii_uppercase() }));
+        if is_ours(&name) {
+            continue;
+        }
         let mut values = headers.get_all(key).iter();
         let first = values.next().map(|value| value.as_bytes()).unwrap_or_default();
         let mut joined = std::borrow::Cow::Borrowed(first);
@@ -79,6 +87,14 @@ pub fn http_params(uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, Pair
         params.push(&name, &joined)?;
     }
     Ok(params.finish())
+}
+
+/// Whether a name below `HTTP_` is a param of the app's own, or with a prefix of `HTTP_` one of the session's.
+///
+/// A message has no `EVENT`, so a header `Event: 2` would make one pass for a close event where the prefix is `HTTP_`.
+pub(super) fn is_ours(app: &App, name: &[u8]) -> bool {
+    name.strip_prefix(app.param_prefix.as_bytes()).is_some_and(|rest| rest == b"SESSIONID" || rest == b"EVENT")
+        || app.params.iter().any(|(ours, _)| ours.as_bytes() == name)
 }
 
 fn is_plain(name: &HeaderName) -> bool {
@@ -209,11 +225,12 @@ mod tests {
             ("Script.Filename", "/etc/passwd"),
             ("SESSIONID", "forged"),
             ("Content-Length", "7"),
+            ("Taken", "forged"),
         ] {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let uri = "/ws/room?id=7&x=%20".parse().unwrap();
-        let found = pairs(&http_params(&uri, &headers).unwrap());
+        let uri: Uri = "/ws/room?id=7&x=%20".parse().unwrap();
+        let found = pairs(&http_params(|name| name == b"HTTP_TAKEN", &uri, &headers).unwrap());
         let expected = [
             ("REQUEST_URI", "/ws/room?id=7&x=%20"),
             ("QUERY_STRING", "id=7&x=%20"),

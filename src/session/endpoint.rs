@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use http::{HeaderMap, Uri};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -94,6 +95,11 @@ impl Endpoint {
     ) -> Result<Self, PairTooLong> {
         let params = cgi::endpoint_params(&hub.node_name, listener, &app, websocket.is_some())?;
         Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params })
+    }
+
+    /// The params of an upgrade request that came in here; see [`cgi::http_params`].
+    pub fn http_params(&self, uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, PairTooLong> {
+        cgi::http_params(|name| cgi::is_ours(&self.app, name), uri, headers)
     }
 
     /// The kind of replies to events that are not frames.

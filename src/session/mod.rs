@@ -38,7 +38,6 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 pub use answer::Answer;
-pub use cgi::http_params;
 pub use endpoint::{Admission, Endpoint, Hub, Permit};
 pub use handshake::{Upgrade, Verdict, shake_hands};
 pub use head::Head;
@@ -233,7 +232,7 @@ impl Session {
             if self.poll_input(cx) {
                 continue;
             }
-            if is_flushed && self.outbox.queued_bytes() > 0 {
+            if is_flushed && self.outbox.has_unwritten() {
                 // Pongs for what was read just now: all of them leave in one write.
                 continue;
             }

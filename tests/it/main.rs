@@ -3,6 +3,7 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+mod answers;
 mod autobahn;
 mod bounds;
 mod bridge;

@@ -41,6 +41,8 @@ pub struct Reply {
     status: u16,
     bytes_out: u64,
     close: Option<(u16, Box<str>)>,
+    /// The reply had begun to leave and cannot be finished.
+    is_broken: bool,
 }
 
 enum Stage {
@@ -77,7 +79,7 @@ impl Reply {
     /// For an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
-        Self { event, outbox, stage, status: 0, bytes_out: 0, close: None }
+        Self { event, outbox, stage, status: 0, bytes_out: 0, close: None, is_broken: false }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -137,12 +139,16 @@ impl Reply {
         let Stage::Body(body) = &mut self.stage else { return };
         let data = if matches!(body.mode, Mode::Hold { from_end: Some(_) }) { data } else { body.slice(data) };
         body.pending.extend_from_slice(data);
-        let held_back = !matches!(body.mode, Mode::Stream { .. });
-        if held_back && body.pending.len() > self.event.endpoint.app.max_reply_bytes {
-            self.fail(Fault::TooLarge);
-        } else if !held_back && body.pending.len() >= MAX_PIECE_BYTES {
-            // The outbox must see what is here, or it would find room for more while PHP never pauses.
-            self.pause();
+        let max_bytes = self.event.endpoint.app.max_reply_bytes;
+        if body.pending.len() < MAX_PIECE_BYTES.min(max_bytes) {
+            return;
+        }
+        // The outbox must see what is here, or it would find room for more and more while PHP never pauses. What still is
+        // pending after that has to be held back.
+        self.pause();
+        match &self.stage {
+            Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
+            _ => {}
         }
     }
 
@@ -207,11 +213,13 @@ impl Reply {
                     self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because(failure.to_string()));
                 }
             },
+            // Whatever followed would pass for the rest of the broken frame; the session is being closed for it.
+            Class::Message if self.is_broken => {}
             Class::Message if failed => match &self.event.endpoint.app.on_error {
                 OnError::Ignore => {}
                 OnError::Send(text) => {
                     if let Ok(frame) = self.outbox.framing().encode(FrameKind::Text, text.as_bytes()) {
-                        self.outbox.write(&[IoSlice::new(&frame)]);
+                        self.outbox.write_frame(&[IoSlice::new(&frame)]);
                     }
                 }
                 OnError::Close => self.outbox.ask_close(CloseReason::HandlerFailed.into()),
@@ -241,7 +249,8 @@ impl Reply {
     }
 
     /// A frame that has begun to leave cannot be taken back, and must not be ended as if it were whole.
-    fn break_off(&self) {
+    fn break_off(&mut self) {
+        self.is_broken = true;
         self.outbox.ask_close(CloseReason::ReplyBroken.into());
     }
 }
@@ -266,27 +275,32 @@ impl Body {
         }
     }
 
-    fn check_text(&mut self, is_last: bool) -> Result<(), Fault> {
-        let Some(check) = &mut self.text else { return Ok(()) };
-        let is_good = check.push(&self.pending) && (!is_last || check.is_whole());
-        if is_good { Ok(()) } else { Err(Fault::NotUtf8) }
-    }
-
     /// Sends what is pending as a piece of a streamed frame.
     fn stream(&mut self, outbox: &Outbox, endpoint: &Endpoint, is_last: bool) -> Result<u64, Fault> {
         if self.pending.is_empty() && !is_last {
             return Ok(0);
         }
-        self.check_text(is_last)?;
         let Mode::Stream { begun, deflater } = &mut self.mode else { unreachable!("only called in this mode") };
         let framing = outbox.framing();
         let is_first = !*begun;
+        if is_first && !outbox.begin_stream() {
+            // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
+            return Ok(0);
+        }
+        // Before the first byte leaves; what is not text has not begun then.
+        if let Some(check) = &mut self.text
+            && !(check.push(&self.pending) && (!is_last || check.is_whole()))
+        {
+            if is_first {
+                outbox.end_stream();
+            }
+            return Err(Fault::NotUtf8);
+        }
         let begin = if is_first {
-            outbox.begin_stream();
             if let Some(deflate) = framing.deflate() {
                 *deflater = Some(Box::new(Deflater::new(deflate)));
             }
-            framing.begin(self.announced).map_err(|error| Fault::Framing(error.to_string()))?
+            framing.begin(self.announced).expect("begin_body has seen that this framing can carry it")
         } else {
             None
         };
@@ -316,8 +330,11 @@ impl Body {
         let mut from = 0;
         let mut sent = 0;
         let mut result = Ok(());
-        while let Some(len) = self.pending[from..].iter().position(|b| *b == b'\n') {
-            result = send_whole(outbox, endpoint, self.kind, &self.pending[from..from + len]);
+        while let Some(len) = memchr::memchr(b'\n', &self.pending[from..]) {
+            result = match len {
+                _ if len > endpoint.app.max_reply_bytes => Err(Fault::TooLarge),
+                _ => send_whole(outbox, endpoint, self.kind, &self.pending[from..from + len]),
+            };
             if result.is_err() {
                 break;
             }
@@ -368,11 +385,11 @@ fn send_whole(outbox: &Outbox, endpoint: &Endpoint, kind: FrameKind, body: &[u8]
         Some(deflate) if body.len() >= min_bytes => {
             let body = deflate_whole(deflate, body);
             let head = framing.whole_deflated(kind, body.len());
-            outbox.write(&[IoSlice::new(&head), IoSlice::new(&body)]);
+            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(&body)]);
         }
         _ => {
             let head = framing.whole(kind, body.len()).map_err(|error| Fault::Framing(error.to_string()))?;
-            outbox.write(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
+            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
         }
     }
     endpoint.hub.metrics.frames_out.inc();

@@ -30,7 +30,7 @@ impl Client {
     /// A stream client.
     pub async fn connect(address: SocketAddr, framing: Framing) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
-        Self::new(socket, framing, Vec::new())
+        Self::from_parts(socket, framing, Vec::new())
     }
 
     /// A WebSocket client; panics unless the answer is 101.
@@ -68,10 +68,11 @@ impl Client {
         }
         // RFC 6455 section 1.3 has this very key and its answer.
         assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-        Ok((Self::new(socket, Framing::WebSocket { deflate: None }, answer.split_off(end)), head))
+        Ok((Self::from_parts(socket, Framing::WebSocket { deflate: None }, answer.split_off(end)), head))
     }
 
-    fn new(socket: TcpStream, framing: Framing, early: Vec<u8>) -> Self {
+    /// On a connection that stands, with the bytes that were already read from it.
+    pub fn from_parts(socket: TcpStream, framing: Framing, early: Vec<u8>) -> Self {
         socket.set_nodelay(true).expect("a TCP socket");
         let (read, write) = socket.into_split();
         Self {
