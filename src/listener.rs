@@ -69,7 +69,7 @@ impl Listening {
     }
 
     fn try_bind(bind: &Bind, backlog: u32) -> io::Result<Self> {
-        let (socket, address, file) = match bind {
+        let (socket, address) = match bind {
             Bind::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(SocketProtocol::TCP))?;
                 // A restarted node must not wait for its old connections to leave TIME_WAIT.
@@ -78,14 +78,19 @@ impl Listening {
                     // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
                     socket.set_only_v6(true)?;
                 }
-                (socket, SockAddr::from(*address), None)
+                (socket, SockAddr::from(*address))
             }
             Bind::Unix(path) => {
                 remove_stale(path)?;
-                (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?, Some(SocketFile(path.clone())))
+                (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?)
             }
         };
         socket.bind(&address)?;
+        // From here on the file is ours to remove.
+        let file = match bind {
+            Bind::Unix(path) => Some(SocketFile(path.clone())),
+            Bind::Tcp(_) => None,
+        };
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
         let local = match peer_of(socket.local_addr()) {
