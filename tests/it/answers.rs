@@ -164,7 +164,7 @@ async fn pieces_reach_the_client_while_php_still_runs() {
             raw.bytes(&frame).await;
             for (step, so_far) in ["one", "onetwo", "onetwosix"].iter().enumerate() {
                 let mut got = Vec::new();
-                let piece = so_far[step * 3..].as_bytes();
+                let piece = &so_far.as_bytes()[step * 3..];
                 while !got.windows(3).any(|window| window == piece) {
                     got.extend_from_slice(&raw.frame().await.body);
                 }
