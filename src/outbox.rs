@@ -515,3 +515,121 @@ fn copy_tail(slices: &[IoSlice<'_>], rest: usize) -> Bytes {
     }
     tail.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::proto::framing::{Decoder, FrameKind, Item, LengthFraming};
+
+    const PUSHERS: u8 = 4;
+    const FRAMES: u32 = 300;
+    const PIECES: u32 = 40;
+
+    fn outbox(max_bytes: usize) -> (Arc<Outbox>, socket2::Socket) {
+        let (near, far) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        near.set_send_buffer_size(4096).unwrap();
+        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        let framing = Framing::Length(LengthFraming::default());
+        (Arc::new(Outbox::new(id, framing, max_bytes, Transport::new(near).unwrap())), far)
+    }
+
+    /// Author, number, and a filling that is wrong as soon as one byte is missing or foreign.
+    fn body(author: u8, number: u32, len: usize) -> Vec<u8> {
+        let mut body = vec![author; len.max(5)];
+        body[1..5].copy_from_slice(&number.to_be_bytes());
+        body
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn frames_of_many_pushers_arrive_whole_and_in_order_around_streamed_replies() {
+        let (outbox, mut far) = outbox(1 << 30);
+        let flusher = tokio::spawn({
+            let outbox = outbox.clone();
+            poll_fn(move |cx| {
+                outbox.register(cx.waker());
+                let _ = outbox.poll_flush(cx);
+                if outbox.take_asked_close().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            })
+        });
+        let mut threads: Vec<_> = (1..=PUSHERS)
+            .map(|author| {
+                let outbox = outbox.clone();
+                std::thread::spawn(move || {
+                    for number in 0..FRAMES {
+                        let body = body(author, number, (number as usize * 37) % 3000);
+                        let frame = outbox.framing().encode(FrameKind::Binary, &body).unwrap();
+                        assert!(matches!(outbox.push(frame), Pushed::Written | Pushed::Queued));
+                    }
+                })
+            })
+            .collect();
+        threads.push(std::thread::spawn({
+            let outbox = outbox.clone();
+            move || {
+                for number in 0..FRAMES / 10 {
+                    let body = body(9, number, 5 + PIECES as usize * 100);
+                    assert!(outbox.begin_stream(), "nobody else streams");
+                    let head = outbox.framing().begin(Some(body.len() as u64)).unwrap().unwrap();
+                    outbox.write(&[IoSlice::new(&head)]);
+                    for piece in body.chunks(100) {
+                        outbox.write(&[IoSlice::new(piece)]);
+                        std::thread::yield_now();
+                    }
+                    outbox.end_stream();
+                }
+            }
+        }));
+        let reader = std::thread::spawn(move || {
+            let framing = Framing::Length(LengthFraming::default());
+            let mut decoder = Decoder::new_client(&framing);
+            let mut next = [0_u32; 10];
+            let mut left = u32::from(PUSHERS) * FRAMES + FRAMES / 10;
+            let mut buffer = [0; 700];
+            while left > 0 {
+                let n = far.read(&mut buffer).unwrap();
+                assert_ne!(n, 0, "{left} frames are missing");
+                let mut input = &buffer[..n];
+                while !input.is_empty() {
+                    let (used, item) = decoder.decode(&framing, 1 << 20, input).unwrap();
+                    input = &input[used..];
+                    let Some(Item::Frame(frame)) = item else { continue };
+                    let author = frame.body[0];
+                    let expected = body(author, next[usize::from(author)], frame.body.len());
+                    assert_eq!(frame.body, expected, "frames of one author come whole and in order");
+                    next[usize::from(author)] += 1;
+                    left -= 1;
+                }
+            }
+        });
+        tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            reader.join().unwrap();
+        })
+        .await
+        .unwrap();
+        outbox.ask_close(CloseReason::ClientClosed.into());
+        flusher.await.unwrap();
+        assert_eq!(outbox.queued_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_push_beyond_the_bound_closes_the_slow_reader_and_tiny_pieces_count_with_their_cost() {
+        for len in [1, 100, 5000] {
+            let (outbox, _far) = outbox(64 * 1024);
+            let frame = Bytes::from(vec![0; len]);
+            let mut pushed = 0;
+            while outbox.push(frame.clone()) != Pushed::Dropped {
+                pushed += 1;
+                assert!(pushed < 1_000_000, "nothing bounds frames of {len} bytes");
+            }
+            let close = outbox.take_asked_close().expect("the session is asked to end");
+            assert_eq!(close.reason, CloseReason::SlowReader);
+            let pieces = outbox.lock().queue.len();
+            assert!((pieces - 1) * (len + PIECE_COST) <= 64 * 1024, "{pieces} pieces of {len} bytes wait");
+        }
+    }
+}

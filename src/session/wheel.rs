@@ -44,10 +44,17 @@ impl Wheel {
 
     /// Ticks the session when `due` has come, or at the horizon when that is nearer. Returns the tick it will be.
     pub fn arm(&self, outbox: &Arc<Outbox>, due: Tick) -> Tick {
-        let now = self.now();
-        let due = due.clamp(now + 1, now + SLOTS as u32 - 1);
-        self.slot(due).push(Arc::downgrade(outbox));
-        due
+        loop {
+            let now = self.now();
+            let due = due.clamp(now + 1, now + SLOTS as u32 - 1);
+            let mut slot = self.slot(due);
+            // The wheel turns before it locks a slot, so under the lock it is certain whether this one is still to come;
+            // one that was just emptied would be looked at a whole turn later.
+            if self.now() < due {
+                slot.push(Arc::downgrade(outbox));
+                return due;
+            }
+        }
     }
 
     /// Turns for ever; the owner aborts the task.
@@ -78,6 +85,37 @@ impl Wheel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_asks_for_the_next_tick_while_the_wheel_turns_does_not_wait_a_whole_turn() {
+        let (socket, _peer) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let transport = crate::transport::Transport::new(socket).unwrap();
+        let id = crate::proto::id::SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        let outbox = Arc::new(Outbox::new(id, crate::proto::framing::Framing::Raw, 1024, transport));
+        let wheel = Wheel::default();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    wheel.advance();
+                }
+            });
+            let mut late = 0;
+            for _ in 0..100_000 {
+                let due = wheel.arm(&outbox, 0);
+                let gone = |by| wheel.now() >= due + by;
+                while !outbox.take_signals().tick {
+                    // Visited in its turn, it would have been told before the slot after the next is.
+                    if gone(SLOTS as u32 / 2) {
+                        late += u32::from(!outbox.take_signals().tick);
+                        break;
+                    }
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(late, 0, "times that the tick was missed");
+        });
+    }
 
     #[test]
     fn durations_round_up_to_ticks() {
