@@ -35,7 +35,7 @@ async fn a_frame_of_eight_megabytes_echoes_within_the_limits_and_leaves_no_memor
         }
         if round == 3 {
             // What the first rounds made stays: thread caches, the read buffers of both workers.
-            resting = node.memory();
+            resting = node.settled_memory().await;
         }
     }
     let mut last = 0;
@@ -58,7 +58,7 @@ async fn a_frame_above_the_limit_closes_with_the_reason_and_leaves_no_memory_beh
     let mut resting = 0;
     for round in 0..6 {
         if round == 1 {
-            resting = node.memory();
+            resting = node.settled_memory().await;
         }
         let mut web = Client::upgrade(node.address("web"), "/ws", "").await;
         let mut sender = web.sender;

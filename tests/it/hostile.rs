@@ -318,13 +318,7 @@ async fn a_reply_larger_than_the_outbox_is_not_taken_from_php_before_the_client_
     }
     eventually("all four run", || node.metric("longwire_upstream_busy_connections", "") == 4.0).await;
     // What can move has moved when the figure stands still.
-    let mut last = 0;
-    eventually("memory stands still", || {
-        std::thread::sleep(Duration::from_millis(200));
-        let now = node.memory();
-        std::mem::replace(&mut last, now) == now
-    })
-    .await;
+    let last = node.settled_memory().await;
     let grown = last.saturating_sub(before);
     println!("four replies of 64 MiB that nobody reads: memory grew by {grown}");
     assert!(grown < 4 * (3 << 20), "memory grew by {grown}");

@@ -140,6 +140,18 @@ impl Longwire {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024
     }
 
+    /// The same, once it stands still: what is on its way to be freed is freed.
+    pub async fn settled_memory(&self) -> usize {
+        let mut last = 0;
+        super::php_fpm::eventually("memory stands still", || {
+            std::thread::sleep(Duration::from_millis(150));
+            let now = self.memory();
+            std::mem::replace(&mut last, now) == now
+        })
+        .await;
+        last
+    }
+
     /// SIGTERM.
     pub fn terminate(&self) {
         self.signal(libc::SIGTERM);
