@@ -344,6 +344,12 @@ impl Outbox {
         waiters.into_iter().for_each(Waker::wake);
     }
 
+    /// No event of this session runs: what still waits here is a waker that nobody needs, and it would keep the memory of
+    /// a task that may have ended.
+    pub fn forget_waiters(&self) {
+        self.lock().waiters = Vec::new();
+    }
+
     /// An event of this session has ended.
     pub fn event_ended(&self) {
         self.signals.fetch_add(1, Ordering::AcqRel);

@@ -97,7 +97,7 @@ impl Endpoint {
         Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params })
     }
 
-    /// The params of an upgrade request that came in here; see [`cgi::http_params`].
+    /// The params of an upgrade request that came in here; `session/cgi.rs` says what is dropped.
     pub fn http_params(&self, uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, PairTooLong> {
         cgi::http_params(|name| cgi::is_ours(&self.app, name), uri, headers)
     }

@@ -247,6 +247,9 @@ impl Session {
     fn take_signals(&mut self) {
         let signals = self.outbox.take_signals();
         self.in_flight -= signals.ended_events;
+        if signals.ended_events > 0 && self.in_flight == 0 {
+            self.outbox.forget_waiters();
+        }
         self.state.close_owed |= signals.connect_counts;
         if signals.tick {
             self.clock.armed = None;
@@ -257,33 +260,42 @@ impl Session {
 
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
-        match &self.ending {
-            // The client ended its side, and now does not even listen: what it sent before is handled all the same. But one
-            // that listens and takes nothing would hold a worker and its socket for as long as it likes.
-            Some(first) if first.reason == CloseReason::ClientClosed && close.reason != CloseReason::SlowReader => {
-                return;
-            }
-            Some(_) if !close.is_abrupt() => return,
-            _ => {}
-        }
-        let keeps_waiting = matches!(
-            close.reason,
+        let has_said_goodbye = self.ending.as_ref().is_some_and(|first| first.reason == CloseReason::ClientClosed);
+        let drops_waiting = match close.reason {
             CloseReason::ClientClosed
-                | CloseReason::FrameTruncated
-                | CloseReason::BadFrame
-                | CloseReason::BadText
-                | CloseReason::FrameTooLarge
-                | CloseReason::Draining
-                | CloseReason::IdleTimeout
-        );
-        if !keeps_waiting && !self.state.waiting.is_empty() {
-            let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: close.reason.label() };
-            let dropped = std::mem::take(&mut self.state.waiting).len() as u64;
-            self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
-            self.waiting_bytes = 0;
+            | CloseReason::FrameTruncated
+            | CloseReason::BadFrame
+            | CloseReason::BadText
+            | CloseReason::FrameTooLarge
+            | CloseReason::Draining
+            | CloseReason::IdleTimeout => false,
+            // Who ended its side and now does not even listen has still said what it said before.
+            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_said_goodbye,
+            // Refused above all: PHP must hear nothing of a session that it has turned away.
+            _ => true,
+        };
+        if drops_waiting {
+            self.drop_waiting(close.reason);
         }
         self.state.unread = Bytes::new();
-        self.ending = Some(close);
+        let stands = match &self.ending {
+            None => false,
+            // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
+            Some(_) if has_said_goodbye => close.reason != CloseReason::SlowReader,
+            Some(_) => !close.is_abrupt(),
+        };
+        if !stands {
+            self.ending = Some(close);
+        }
+    }
+
+    fn drop_waiting(&mut self, reason: CloseReason) {
+        let dropped = std::mem::take(&mut self.state.waiting).len() as u64;
+        self.waiting_bytes = 0;
+        if dropped > 0 {
+            let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: reason.label() };
+            self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
+        }
     }
 
     /// Submits what may run now.

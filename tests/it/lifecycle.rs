@@ -140,6 +140,30 @@ async fn a_refused_session_gets_the_handlers_answer_and_no_close_event() {
 }
 
 #[tokio::test]
+async fn frames_of_a_refused_session_never_reach_php() {
+    let fpm = Pool::of(2).start();
+    let script = fpm.script("events.php", SCRIPT);
+    let app = format!("{APP}\nuri = \"/?refuse=403&sleep=100\"");
+    let node = Longwire::with(&fpm, &script, &app, "", LISTENERS);
+    for says_goodbye in [false, true] {
+        let mut client = Client::connect(node.address("length"), length()).await;
+        for _ in 0..3 {
+            client.text("let me in").await;
+        }
+        if says_goodbye {
+            client.finish().await;
+        }
+        // The body of a refusal is its last frame.
+        assert_eq!(&client.frame().await.body[..], b"not you");
+        assert_eq!(client.end().await, None);
+    }
+    node.closed(2);
+    assert_eq!(node.metric("longwire_frames_dropped_total", "reason=\"refused\""), 6.0);
+    let told: Vec<_> = noted(&fpm).into_iter().map(|e| e.event).collect();
+    assert_eq!(told, ["connect", "connect"]);
+}
+
+#[tokio::test]
 async fn everybody_who_was_admitted_is_seen_off_however_they_leave() {
     let (fpm, node) = stage(4);
     let mut admitted = 0;
