@@ -14,8 +14,9 @@
 //! ```
 //!
 //! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
-//! asks for tiny frames (pongs) would cost many times its bound. A push that would pass it asks for a close with [`CloseReason::SlowReader`]. A reply
-//! waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the piece that is in hand is still taken.
+//! asks for tiny frames (pongs) would cost many times its bound. A push that would pass it asks for a close with
+//! [`CloseReason::SlowReader`]. A reply waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the piece
+//! that is in hand is still taken.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
