@@ -51,6 +51,11 @@ impl Close {
         Self { reason, code: None, text: None, detail: None }
     }
 
+    /// A close that a handler asked for, with its own code and text.
+    pub fn by_handler(code: u16, text: Box<str>) -> Self {
+        Self { code: Some(code), text: Some(text), ..Self::new(CloseReason::HandlerClosed) }
+    }
+
     /// Adds the fact behind the reason, for the log.
     pub fn because(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());

@@ -177,8 +177,7 @@ impl Session {
         let kind = answer.head.kind.unwrap_or(FrameKind::Text);
         super::answer::send_connect_reply(&self.outbox, &self.endpoint, kind, &answer);
         if let Some((code, text)) = answer.head.close {
-            let close = Close { code: Some(code), text: Some(text), ..Close::new(CloseReason::HandlerClosed) };
-            self.outbox.ask_close(close);
+            self.outbox.ask_close(Close::by_handler(code, text));
         }
     }
 }

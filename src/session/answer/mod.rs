@@ -86,7 +86,7 @@ impl EventInfo {
 
     /// The log lines of an event that has ended, and its counter when it failed.
     fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
-        let (session, app, script) = (self.id, &self.endpoint.app, self.endpoint.app.script.display());
+        let (session, script) = (self.id, self.endpoint.app.script.display());
         let event = self.class.label();
         // A log line each: what a client made a script log must not pass for a line of ours.
         for line in String::from_utf8_lossy(&self.stderr).lines() {
@@ -104,8 +104,7 @@ impl EventInfo {
                 php_us = timing.total.as_micros() as u64,
             ),
             Err(fault) => {
-                let labels = FailureLabels { app: app.name.clone(), event, cause: fault.label() };
-                self.endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
+                fault.count(&self.endpoint, self.class);
                 warn!(
                     target: "longwire::event",
                     %session, %script, event, seq = self.seq, cause = fault.label(), status,
@@ -138,6 +137,11 @@ enum Fault {
 }
 
 impl Fault {
+    fn count(&self, endpoint: &Endpoint, class: Class) {
+        let labels = FailureLabels { app: endpoint.app.name.clone(), event: class.label(), cause: self.label() };
+        endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
+    }
+
     fn label(&self) -> &'static str {
         match self {
             Fault::Upstream(failure) => failure.label(),

@@ -20,7 +20,6 @@ use tracing::warn;
 
 use super::{ConnectAnswer, EventInfo, Fault};
 use crate::config::model::OnError;
-use crate::metrics::FailureLabels;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
@@ -229,8 +228,7 @@ impl Reply {
         if let Some((code, text)) = self.close.take()
             && !failed
         {
-            let close = Close { code: Some(code), text: Some(text), ..Close::new(CloseReason::HandlerClosed) };
-            self.outbox.ask_close(close);
+            self.outbox.ask_close(Close::by_handler(code, text));
         }
     }
 
@@ -407,9 +405,7 @@ pub(in crate::session) fn send_connect_reply(
         return;
     }
     if let Err(fault) = send_whole(outbox, endpoint, kind, &answer.body) {
-        let app = &endpoint.app;
-        let labels = FailureLabels { app: app.name.clone(), event: Class::Connect.label(), cause: fault.label() };
-        endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
-        warn!(session = %outbox.id(), script = %app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
+        fault.count(endpoint, Class::Connect);
+        warn!(session = %outbox.id(), script = %endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
     }
 }
