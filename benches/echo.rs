@@ -192,6 +192,8 @@ impl Node {
             r#"
             log.format = "json"
             admin.bind = "off"
+            router.bind = "off"
+            api.bind = "off"
             listeners.length = {{ bind = "127.0.0.1:0", app = "echo" }}
             listeners.websocket = {{ bind = "127.0.0.1:0", protocol = "http", routes = {{ "/ws" = "echo" }} }}
             apps.echo = {{ upstream = "null", script = "/echo.php", check_script = false }}

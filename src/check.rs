@@ -59,7 +59,9 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let binds = config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), &listener.bind));
     let admin = config.admin.iter().map(|bind| ("admin.bind".to_owned(), bind));
-    for (key, bind) in binds.chain(admin) {
+    let router = config.router.bind.iter().map(|bind| ("router.bind".to_owned(), bind));
+    let api = config.api.bind.iter().map(|bind| ("api.bind".to_owned(), bind));
+    for (key, bind) in binds.chain(admin).chain(router).chain(api) {
         if let Err(error) = try_bind(bind) {
             findings.push(Finding {
                 key: format!("{key} = \"{bind}\""),
@@ -126,7 +128,7 @@ pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { node, limits, log, admin, listeners, apps, upstreams } = self.0;
+        let Config { node, limits, log, admin, router, api, listeners, apps, upstreams } = self.0;
         writeln!(f, "node {}", node.name)?;
         row(f, "number", node.number)?;
         row(f, "threads", node.threads)?;
@@ -142,6 +144,15 @@ impl fmt::Display for Summary<'_> {
         };
         row(f, "log", format_args!("{format}, {}", log.level))?;
         row(f, "admin", admin.as_ref().map_or_else(|| "off".to_owned(), |bind| format!("http {bind}")))?;
+        let secured = |secret: &Option<_>, how: &str| if secret.is_some() { format!(", {how}") } else { String::new() };
+        match &router.bind {
+            Some(bind) => row(f, "router", format_args!("{bind}{}", secured(&router.secret, "with a secret")))?,
+            None => row(f, "router", "off")?,
+        }
+        match &api.bind {
+            Some(bind) => row(f, "api", format_args!("http {bind}{}", secured(&api.token, "with a token")))?,
+            None => row(f, "api", "off")?,
+        }
         listeners.iter().try_for_each(|listener| write_listener(f, listener))?;
         apps.iter().try_for_each(|app| write_app(f, app))?;
         upstreams.iter().try_for_each(|upstream| write_upstream(f, upstream))
@@ -164,9 +175,12 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             row(f, "framing", framing_text(framing))?;
             row(f, "app", &app.name)
         }
-        Protocol::Http(Http { routes, websocket }) => {
+        Protocol::Http(Http { routes, websocket, static_dir }) => {
             for route in routes {
                 row(f, "route", format_args!("{} -> {}", route.path, route.app.name))?;
+            }
+            if let Some(folder) = static_dir {
+                row(f, "static", folder.display())?;
             }
             let origins = match &websocket.origins {
                 Origins::SameHost => "same host".to_owned(),

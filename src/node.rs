@@ -229,7 +229,7 @@ impl Running {
                 };
                 Ok(Service::Stream(endpoint(app, framing, None)?))
             }
-            Protocol::Http(Http { routes, websocket }) => {
+            Protocol::Http(Http { routes, websocket, static_dir: _ }) => {
                 let routes = routes
                     .iter()
                     .map(|route| {

@@ -68,6 +68,7 @@ fn resolve(
         max_queued_frames: app.max_queued_frames.value.0 as usize,
         max_queued_bytes,
         outbox_bytes: app.outbox_bytes.value.0 as usize,
+        slow_reader: app.slow_reader.value,
         send_timeout: app.send_timeout.value.0,
         idle_timeout: app.idle_timeout.value.0,
     })

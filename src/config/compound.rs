@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::address::Address;
-use super::model::{OnError, Origins};
+use super::model::{ChannelRule, OnError, Origins, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, elements, integer, read_str};
@@ -91,6 +91,35 @@ impl Value for Routes {
             return None;
         }
         Some(Self(routes))
+    }
+}
+
+/// Patterns of channels, and what happens there to slow readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ChannelRules(pub Vec<ChannelRule>);
+
+impl Value for ChannelRules {
+    fn kind() -> String {
+        "a table of channels and rules: { \"prices/*\" = \"latest\" }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut rules = Vec::new();
+        for (written, item) in table_entries(item, &Self::kind(), report)? {
+            let (pattern, is_prefix) = match written.strip_suffix('*') {
+                Some(prefix) => (prefix, true),
+                None => (written, false),
+            };
+            if pattern.contains('*') || !is_prefix && pattern.is_empty() {
+                report.refuse(&item, "a channel's name, and \"*\" only as its last character");
+            }
+            rules.extend(SlowReader::read(&item, report).map(|rule| ChannelRule {
+                pattern: pattern.into(),
+                is_prefix,
+                rule,
+            }));
+        }
+        Some(Self(rules))
     }
 }
 

@@ -1,13 +1,14 @@
 //! Listeners, from what was written to what runs.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, StreamFraming};
 use super::problem::{Place, Report};
 use super::resolve::{Resolved, refer, resolve_address};
+use super::schema::Entry;
 use super::value::size_text;
 use super::written::{self, FramingWord, ProtocolWord, Written};
 
@@ -42,7 +43,7 @@ fn resolve(
     let bind = bind.and_then(|entry| resolve_address(&entry.value, entry.place.as_ref(), base, report));
     let protocol = match listener.protocol.value {
         ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, report),
-        ProtocolWord::Http => resolve_http(listener, apps, report),
+        ProtocolWord::Http => resolve_http(listener, apps, base, report),
     };
     Some(model::Listener {
         name: name.to_owned(),
@@ -129,7 +130,13 @@ fn check_announceable(name: &str, framing: &LengthFraming, app: &written::App, r
     }
 }
 
-fn resolve_http(listener: &written::Listener, apps: &Apps, report: &mut Report<'_>) -> Option<model::Protocol> {
+fn resolve_http(
+    listener: &written::Listener,
+    apps: &Apps,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<model::Protocol> {
+    let static_dir = listener.r#static.as_ref().and_then(|entry| resolve_folder(entry, base, report));
     let mut routes = Vec::new();
     let mut complete = true;
     for (path, entry) in &listener.routes.as_ref()?.value.0 {
@@ -152,19 +159,35 @@ fn resolve_http(listener: &written::Listener, apps: &Apps, report: &mut Report<'
         pong_timeout: written.pong_timeout.value.0,
         close_timeout: written.close_timeout.value.0,
     };
-    complete.then_some(model::Protocol::Http(model::Http { routes, websocket }))
+    complete.then_some(model::Protocol::Http(model::Http { static_dir, routes, websocket }))
 }
 
-/// Two listeners on one address: the second would fail to start. The admin listener's default counts as well.
+/// The folder itself, whatever links lead to it: what is served must be below it.
+fn resolve_folder(entry: &Entry<String>, base: &Path, report: &mut Report<'_>) -> Option<PathBuf> {
+    let folder = base.join(&entry.value);
+    match folder.canonicalize() {
+        Ok(folder) if folder.is_dir() => Some(folder),
+        Ok(_) => {
+            report.error(entry.place.as_ref()?, "is not a folder");
+            None
+        }
+        Err(error) => {
+            report.error(entry.place.as_ref()?, format!("is not there: {error}"));
+            None
+        }
+    }
+}
+
+/// Two listeners on one address: the second would fail to start. The defaults of those that are not clients' count as well.
 pub(super) fn check_addresses(written: &Written, base: &Path, report: &mut Report<'_>) {
-    let admin =
-        written.admin.bind.value.0.as_ref().map(|address| ("admin", address, written.admin.bind.place.as_ref()));
+    let own = [("admin", &written.admin.bind), ("router", &written.router.bind), ("api", &written.api.bind)];
+    let own = own.into_iter().filter_map(|(name, entry)| Some((name, entry.value.0.as_ref()?, entry.place.as_ref())));
     let listeners = written.listeners.0.iter().filter_map(|(name, listener)| {
         let entry = listener.bind.as_ref()?;
         Some((name.as_str(), &entry.value, entry.place.as_ref()))
     });
     let mut taken: Vec<(&str, Bind)> = Vec::new();
-    for (name, address, place) in admin.into_iter().chain(listeners) {
+    for (name, address, place) in own.chain(listeners) {
         // What cannot be resolved has its own error.
         let Ok(bind) = address.resolve(base) else { continue };
         if let (Some((other, _)), Some(place)) = (taken.iter().find(|(_, other)| collide(&bind, other)), place) {

@@ -6,7 +6,7 @@
 //!
 //! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address` and
 //!   `compound` are the types of single values.
-//! - `resolve` (with `listener`, `app`, `upstream`) turns it into [`model`]: references, paths, names, secrets, and
+//! - `resolve` (with `listener`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names, secrets, and
 //!   the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
@@ -24,6 +24,7 @@ pub mod model;
 pub mod php_fpm;
 mod problem;
 mod resolve;
+mod router;
 mod schema;
 mod secret;
 mod upstream;

@@ -22,6 +22,10 @@ pub struct Config {
     pub log: Log,
     /// The admin listener; `None` switches it off.
     pub admin: Option<Bind>,
+    /// Who is where, and the port of commands.
+    pub router: Router,
+    /// Commands over HTTP.
+    pub api: Api,
     /// Where clients connect, in the order written.
     pub listeners: Vec<Listener>,
     /// The named handlers.
@@ -74,6 +78,84 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// The router and its port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    /// The port of commands; `None` switches it off.
+    pub bind: Option<Bind>,
+    /// `LONGWIRE_ROUTER`, where that is not simply `bind`.
+    pub advertise: Option<String>,
+    /// What clients must prove to know.
+    pub secret: Option<Secret>,
+    /// Whether the ancestor's commands are taken, which know no secret.
+    pub short_protocol: bool,
+    /// Largest message or value in a command.
+    pub max_message_bytes: usize,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Silence after which a connection is closed; zero never.
+    pub idle_timeout: Duration,
+    /// Channels whose rule for slow readers is not their members' own; the first pattern that matches counts.
+    pub slow_readers: Vec<ChannelRule>,
+    /// Bounds of what one session may be given.
+    pub profile: ProfileLimits,
+}
+
+/// What one session may be given by commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProfileLimits {
+    /// Channels that it is in at once.
+    pub max_channels: usize,
+    /// Bytes of its attributes, keys and values.
+    pub max_attribute_bytes: usize,
+}
+
+/// What happens when a frame is pushed to a client that reads too slowly: its outbox has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SlowReader {
+    /// The session is closed.
+    #[default]
+    Close,
+    /// Older pushes that may be dropped make room.
+    Oldest,
+    /// This push is dropped.
+    Newest,
+    /// A push that still waits is replaced by the next one with the same key, whether there is room or not.
+    Latest,
+}
+
+/// The rule of some channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRule {
+    /// A channel's name, or its beginning.
+    pub pattern: Box<str>,
+    /// `pattern` is a beginning.
+    pub is_prefix: bool,
+    /// What happens.
+    pub rule: SlowReader,
+}
+
+impl ChannelRule {
+    /// Whether the rule is for this channel.
+    pub fn matches(&self, channel: &[u8]) -> bool {
+        match self.is_prefix {
+            true => channel.starts_with(self.pattern.as_bytes()),
+            false => channel == self.pattern.as_bytes(),
+        }
+    }
+}
+
+/// Commands over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Where; `None` switches it off.
+    pub bind: Option<Bind>,
+    /// The bearer token that requests must carry.
+    pub token: Option<Secret>,
+    /// Largest body of a request.
+    pub max_body_bytes: usize,
 }
 
 /// Where to listen, or where a backend is.
@@ -146,6 +228,8 @@ pub enum StreamFraming {
 /// An HTTP listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
+    /// Files of this folder are served where no route matches.
+    pub static_dir: Option<PathBuf>,
     /// Exact paths (no trailing `*`) or prefixes (`/live/*`), longest match first.
     pub routes: Vec<Route>,
     /// WebSocket settings of this listener.
@@ -226,6 +310,8 @@ pub struct App {
     pub max_queued_bytes: usize,
     /// Bytes that wait for one client to read.
     pub outbox_bytes: usize,
+    /// What happens when they are as many and one more is pushed.
+    pub slow_reader: SlowReader,
     /// How long a client with a full outbox may take none of it.
     pub send_timeout: Duration,
     /// Silence from the client after which the session ends; zero never.

@@ -14,7 +14,7 @@ use super::model::{self, Bind, Config};
 use super::problem::{Place, Report, did_you_mean};
 use super::schema::{Entry, is_name};
 use super::written::{self, Written};
-use super::{app, listener, upstream};
+use super::{app, listener, router, upstream};
 
 /// The whole node. `None` only beside errors in `report`.
 pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
@@ -25,6 +25,8 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
         None => Some(None),
     };
+    let router = router::resolve_router(&written.router, base, report);
+    let api = router::resolve_api(&written.api, base, report);
     listener::check_addresses(written, base, report);
     warn_of_unused(written, report);
     Some(Config {
@@ -32,6 +34,8 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         limits: resolve_limits(&written.limits),
         log: resolve_log(&written.log, report),
         admin: admin?,
+        router: router?,
+        api: api?,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         apps: apps.into_iter().map(|(_, app)| app).collect::<Option<_>>()?,
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,

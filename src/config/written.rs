@@ -4,8 +4,8 @@
 //! two slashes are for us. Rules about one value are in its type, rules about several in `resolve`.
 
 use super::address::{Address, AddressOrOff};
-use super::compound::{Backends, Delimiter, Ini, Params, Routes, Width};
-use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins};
+use super::compound::{Backends, ChannelRules, Delimiter, Ini, Params, Routes, Width};
+use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins, SlowReader};
 use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
@@ -26,6 +26,10 @@ config_table! {
         log: Log = table();
         /// Metrics and health over HTTP: `/metrics`, `/live`, `/ready`.
         admin: Admin = table();
+        /// The router: who is in which channel, and the port where programs leave commands.
+        router: Router = table();
+        /// The router's commands over HTTP, in JSON.
+        api: Api = table();
         /// Where clients connect, one table each.
         listeners: Named<Listener> = table();
         /// Who handles what clients send, one table each.
@@ -93,6 +97,51 @@ config_table! {
 }
 
 config_table! {
+    /// The router.
+    Router {
+        /// Where commands are taken (docs/router-protocol.md); "off" switches it off.
+        bind: Entry<AddressOrOff> = is("\"127.0.0.1:9010\"");
+        /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
+        advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
+        /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
+        secret: Option<Entry<String>> = absent("none is asked for", "\"env:LONGWIRE_ROUTER_SECRET\"");
+        /// Take the ancestor's commands too, which know no secret: on loopback and Unix sockets only.
+        short_protocol: Entry<bool> = is("true");
+        /// Largest message or attribute value in a command.
+        max_message_bytes: Entry<Size<1, LARGEST>> = is("\"16 MiB\"");
+        /// Connections at once; one more is closed at once.
+        // Every php-fpm worker of a large shop with a kept connection each.
+        max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
+        /// Silence after which a connection is closed; 0 never closes it.
+        // Old clients may never close what they opened.
+        idle_timeout: Entry<TimeOrOff> = is("\"10m\"");
+        /// For channels whose rule for slow readers is not their members' own: { "prices/*" = "latest" }; the first that matches counts.
+        slow_readers: Entry<ChannelRules> = is("{}");
+        /// Channels that one session may be in at once.
+        max_channels_per_session: Entry<Whole<1, 1_000_000>> = is("100");
+        /// Bytes of the attributes of one session, names and values: they go to PHP with each event.
+        max_attribute_bytes: Entry<Size<0, { 48 << 10 }>> = is("\"4 KiB\"");
+    }
+}
+
+config_table! {
+    /// The HTTP API.
+    Api {
+        /// Where it is served; "off" switches it off.
+        bind: Entry<AddressOrOff> = is("\"127.0.0.1:9012\"");
+        /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
+        token: Option<Entry<String>> = absent("none is asked for", "\"env:LONGWIRE_API_TOKEN\"");
+        /// Largest body of a request.
+        max_body_bytes: Entry<Size<1024, LARGEST>> = is("\"16 MiB\"");
+    }
+}
+
+impl Choice for SlowReader {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("close", Self::Close), ("oldest", Self::Oldest), ("newest", Self::Newest), ("latest", Self::Latest)];
+}
+
+config_table! {
     /// One place where clients connect.
     Listener {
         /// Address to listen on. Port 0 takes a free one.
@@ -103,6 +152,8 @@ config_table! {
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
         /// The app for each path; "/live/*" takes everything below /live, the longest match wins.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
+        /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
+        r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
         /// How bytes become frames.
         framing: Framing = table(), only when protocol = "tcp";
         /// WebSocket.
@@ -231,8 +282,10 @@ config_table! {
         max_queued_frames: Entry<Whole<1, 1_000_000>> = is("32");
         /// Bytes of them.
         max_queued_bytes: Option<Entry<Size<1, LARGEST>>> = absent("1 MiB, or max_frame_bytes if that is more", "\"1 MiB\"");
-        /// Bytes that may wait for one client to read; a push that finds no room ends the session.
+        /// Bytes that may wait for one client to read.
         outbox_bytes: Entry<Size<1024, LARGEST>> = is("\"1 MiB\"");
+        /// What a push does that finds no room there: close ends the session, oldest and newest drop the oldest pushes or this one, latest keeps one push for each key.
+        slow_reader: Entry<SlowReader> = is("\"close\"");
         /// How long a client may take nothing while bytes wait for it.
         send_timeout: Entry<Time> = is("\"30s\"");
         /// Silence from the client that ends the session; 0 never does.

@@ -91,6 +91,10 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         r#"
         [admin]
         bind = "off"
+        [router]
+        bind = "off"
+        [api]
+        bind = "off"
         [limits]
         max_sessions = 1000
         [listeners.tcp]

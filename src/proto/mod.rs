@@ -5,6 +5,7 @@
 //! (`Clone`, `PartialEq`, serde), so that it can be written down and taken up by another process.
 
 pub mod close;
+pub mod command;
 pub mod fastcgi;
 pub mod framing;
 pub mod id;

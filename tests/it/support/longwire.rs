@@ -29,12 +29,18 @@ struct Log {
 }
 
 impl Longwire {
-    /// Serves `config`; `[log]` and `[admin]` are added to it.
+    /// Serves `config`; `[log]` and `[admin]` are added to it, and `[router]` and `[api]` unless it has its own.
     pub fn serve(config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("longwire.toml");
         let level = "info,longwire::event=debug,longwire::http=debug,longwire::listener=debug";
-        let text = format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n[admin]\nbind = \"127.0.0.1:0\"\n{config}");
+        let doors = ["router", "api"].map(|door| match config.contains(&format!("[{door}]")) {
+            true => String::new(),
+            false => format!("[{door}]\nbind = \"127.0.0.1:0\"\n"),
+        });
+        let doors = doors.concat();
+        let text =
+            format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n[admin]\nbind = \"127.0.0.1:0\"\n{doors}{config}");
         fs::write(&file, text).expect("the directory is ours");
         let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
             .args(["serve", "--config"])

@@ -1,0 +1,436 @@
+//! Orders to the router, as plain data: what is to be done, with which sessions, and what became of it.
+//!
+//! A [`Command`] comes in by one of three doors (the router port, the HTTP API, a header in a handler's answer) and is the
+//! same behind each. It selects sessions ([`Target`] less [`Except`]) and does one thing with each of them ([`Action`]); the
+//! [`Receipt`] counts what became of it. A [`Query`] changes nothing and has an answer of its own.
+//!
+//! Everything here is checked when it is made: a name that exists is a valid one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+use super::framing::FrameKind;
+use super::id::SessionId;
+
+/// One order to the router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// With which sessions.
+    pub to: Target,
+    /// But not with these.
+    pub except: Except,
+    /// What.
+    pub action: Action,
+}
+
+impl Command {
+    /// For everybody whom `to` names.
+    pub fn new(to: Target, action: Action) -> Self {
+        Self { to, except: Except::default(), action }
+    }
+}
+
+/// Which sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// These, each once however often it is named.
+    Sessions(Vec<SessionId>),
+    /// Those bound to a uid.
+    Uid(Name),
+    /// The members of a channel.
+    Channel(Name),
+    /// Every session.
+    All,
+}
+
+impl Target {
+    /// One session.
+    pub fn session(id: SessionId) -> Self {
+        Target::Sessions(vec![id])
+    }
+
+    /// Reads `session:SID`, `uid:U`, `channel:C` or `all`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a clause for a sentence.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        match split_word(text) {
+            (b"all", None) => Ok(Target::All),
+            (b"session", Some(id)) => SessionId::from_bytes(id)
+                .map(Target::session)
+                .ok_or_else(|| format!("{} is not a session id", quoted(id))),
+            (b"uid", Some(uid)) => Name::new(uid).map(Target::Uid).map_err(|error| format!("uid: {error}")),
+            (b"channel", Some(name)) => {
+                Name::new(name).map(Target::Channel).map_err(|error| format!("channel: {error}"))
+            }
+            _ => Err(format!("{} is none of session:ID, uid:NAME, channel:NAME and all", quoted(text))),
+        }
+    }
+}
+
+/// Sessions that a command leaves out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Except {
+    /// These.
+    pub sessions: Vec<SessionId>,
+    /// Those bound to one of these.
+    pub uids: Vec<Name>,
+    /// Those in one of these channels.
+    pub channels: Vec<Name>,
+}
+
+impl Except {
+    /// Nobody is left out.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.uids.is_empty() && self.channels.is_empty()
+    }
+
+    /// Leaves out whom `target` names; `all` cannot be left out.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a clause for a sentence.
+    pub fn add(&mut self, target: Target) -> Result<(), String> {
+        match target {
+            Target::Sessions(sessions) => self.sessions.extend(sessions),
+            Target::Uid(uid) => self.uids.push(uid),
+            Target::Channel(channel) => self.channels.push(channel),
+            Target::All => return Err("all cannot be left out".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// What is done with each session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A frame is sent.
+    Send(Message),
+    /// It joins a channel.
+    Join(Name),
+    /// It leaves a channel.
+    Leave(Name),
+    /// It is closed.
+    Close {
+        /// WebSocket close code (RFC 6455 section 7.4), one that may be sent.
+        code: u16,
+        /// For the peer; at most 123 bytes of it are sent.
+        text: Box<str>,
+        /// A frame that is sent before the close.
+        last: Option<Message>,
+    },
+    /// It belongs to this uid from now on, and to no other.
+    Bind(Name),
+    /// It belongs to no uid.
+    Unbind,
+    /// An attribute is set, or changed if it is as expected.
+    Set {
+        /// Its name.
+        key: AttributeKey,
+        /// What it becomes.
+        value: Bytes,
+        /// What it must be now, for a change to happen.
+        expect: Expect,
+    },
+    /// An attribute is deleted.
+    Delete(AttributeKey),
+    /// Nothing: the receipt says whether it is there.
+    Touch,
+}
+
+impl Action {
+    /// The word in logs and metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Action::Send(_) => "send",
+            Action::Join(_) => "join",
+            Action::Leave(_) => "leave",
+            Action::Close { .. } => "close",
+            Action::Bind(_) => "bind",
+            Action::Unbind => "unbind",
+            Action::Set { .. } => "set",
+            Action::Delete(_) => "delete",
+            Action::Touch => "exists",
+        }
+    }
+}
+
+/// What an attribute must be for a change to happen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever it is.
+    #[default]
+    Anything,
+    /// There is none.
+    Absent,
+    /// Just this.
+    Value(Bytes),
+}
+
+/// The body of a frame to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What is sent; each session's framing is put around it.
+    pub body: Bytes,
+    /// Text or binary, which only WebSocket tells apart. `None`: text if the body is UTF-8.
+    pub kind: Option<FrameKind>,
+    /// For channels that keep only the latest frame per key while a client does not read.
+    pub key: Option<Name>,
+}
+
+impl Message {
+    /// A message without a key; its body says what kind it is of.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), kind: None, key: None }
+    }
+
+    /// Text or binary.
+    pub fn kind(&self) -> FrameKind {
+        match self.kind {
+            Some(kind) => kind,
+            None if str::from_utf8(&self.body).is_ok() => FrameKind::Text,
+            None => FrameKind::Binary,
+        }
+    }
+}
+
+/// The name of a channel or a uid: 1 to 255 bytes, none of them a control character. Cheap to copy.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<[u8]>);
+
+impl Name {
+    /// Longest name.
+    pub const MAX_BYTES: usize = 255;
+
+    /// Checks a name. UTF-8 is usual and not required: the ancestor's users have names in other encodings.
+    pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
+        match bytes {
+            [] => Err(BadName::Empty),
+            _ if bytes.len() > Self::MAX_BYTES => Err(BadName::TooLong(bytes.len())),
+            _ if bytes.iter().any(u8::is_ascii_control) => Err(BadName::ControlCharacter),
+            _ => Ok(Self(bytes.into())),
+        }
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
+    }
+}
+
+impl Serialize for Name {
+    /// As text; what is not UTF-8 is replaced.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// Why something is not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadName {
+    /// It is empty.
+    Empty,
+    /// It has this many bytes.
+    TooLong(usize),
+    /// It contains one.
+    ControlCharacter,
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadName::Empty => f.write_str("a name is empty"),
+            BadName::TooLong(len) => write!(f, "a name has {len} bytes, at most {} are allowed", Name::MAX_BYTES),
+            BadName::ControlCharacter => f.write_str("a name contains a control character"),
+        }
+    }
+}
+
+impl std::error::Error for BadName {}
+
+/// The name of a session's attribute: 1 to 64 of `[a-z0-9_]`. PHP sees it in capitals, behind `LONGWIRE_ATTR_`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct AttributeKey(Box<str>);
+
+impl AttributeKey {
+    /// Longest key.
+    pub const MAX_BYTES: usize = 64;
+
+    /// Checks a key; capitals become small letters. `None` unless it is made of letters, digits and `_`.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let is_key = (1..=Self::MAX_BYTES).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
+        let text = str::from_utf8(bytes).ok().filter(|_| is_key)?;
+        Some(Self(text.to_ascii_lowercase().into()))
+    }
+
+    /// In small letters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What became of a command: how many sessions, by what happened with each. All zero is an answer like any other.
+///
+/// Of the sessions that a command selected, each counts in exactly one of `reached`, `queued`, `dropped.close`,
+/// `dropped.newest` and `refused`; ids that were named and are not here count as `gone`. `dropped.oldest` and `dropped.latest`
+/// count earlier frames that had to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// It is done: the frame was taken by the socket, the session has joined.
+    pub reached: u32,
+    /// The frame waits for the client to read.
+    pub queued: u32,
+    /// Frames thrown away because clients read too slowly, by the rule that said so.
+    pub dropped: Dropped,
+    /// The session is there, and it cannot be done with it: its framing cannot carry the frame, a limit is reached, an
+    /// attribute is not as expected.
+    pub refused: u32,
+    /// There is no such session.
+    pub gone: u32,
+}
+
+/// Frames thrown away, by the rule for slow readers that said so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The frame found no room, and its session is being closed.
+    pub close: u32,
+    /// Older frames made room for this one.
+    pub oldest: u32,
+    /// The frame found no room.
+    pub newest: u32,
+    /// Older frames with the same key made room for this one.
+    pub latest: u32,
+}
+
+impl Dropped {
+    /// All of them.
+    pub fn total(&self) -> u32 {
+        self.close + self.oldest + self.newest + self.latest
+    }
+}
+
+impl Receipt {
+    /// In the order of the wire: reached, queued, dropped close, oldest, newest, latest, refused, gone.
+    pub fn counts(&self) -> [u32; 8] {
+        let Dropped { close, oldest, newest, latest } = self.dropped;
+        [self.reached, self.queued, close, oldest, newest, latest, self.refused, self.gone]
+    }
+}
+
+/// A question to the router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Everything of one session.
+    Session(SessionId),
+    /// One attribute of a session.
+    Attribute(SessionId, AttributeKey),
+    /// How many sessions are in a channel, and which.
+    Channel(Name, Page),
+    /// How many sessions are bound to a uid, and which.
+    Uid(Name, Page),
+    /// The channels there are.
+    Channels(Page),
+    /// The sessions there are.
+    Sessions(Page),
+    /// The node itself.
+    Node,
+}
+
+/// A part of a long list, which is in the order of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Only what comes after this.
+    pub after: Option<Box<[u8]>>,
+    /// At most so many; none gives only the count.
+    pub limit: usize,
+}
+
+impl Page {
+    /// What is given when nobody says how much.
+    pub const DEFAULT_LIMIT: usize = 100;
+    /// The most that is given at once.
+    pub const MAX_LIMIT: usize = 1000;
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { after: None, limit: Self::DEFAULT_LIMIT }
+    }
+}
+
+/// The part before the first colon, and the part behind it.
+fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match text.iter().position(|b| *b == b':') {
+        Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Input in an error: readable, and no longer than a line.
+fn quoted(bytes: &[u8]) -> String {
+    const SHOWN: usize = 80;
+    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
+    if bytes.len() > SHOWN { format!("{shown:?}...") } else { format!("{shown:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn targets_are_read_or_refused_with_what_is_wrong() {
+        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        for (text, expected) in [
+            ("all", Ok(Target::All)),
+            ("session:AAAAAAAAAAAAAAAA", Ok(Target::session(id))),
+            ("uid:42", Ok(Target::Uid(name("42")))),
+            ("channel:room:1", Ok(Target::Channel(name("room:1")))),
+            ("session:short", Err("\"short\" is not a session id")),
+            ("uid:", Err("uid: a name is empty")),
+            ("channel:a\nb", Err("channel: a name contains a control character")),
+            ("everybody", Err("\"everybody\" is none of session:ID, uid:NAME, channel:NAME and all")),
+            ("all:x", Err("\"all:x\" is none of session:ID, uid:NAME, channel:NAME and all")),
+        ] {
+            assert_eq!(Target::parse(text.as_bytes()), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_and_keys_have_their_bounds() {
+        assert!(Name::new(&[b'x'; 255]).is_ok());
+        assert_eq!(Name::new(&[b'x'; 256]), Err(BadName::TooLong(256)));
+        assert!(Name::new("räum".as_bytes()).is_ok());
+        assert!(Name::new(b"\xb7\xbf\xbc\xe4").is_ok(), "GBK");
+        assert_eq!(AttributeKey::new(b"Role_2").unwrap().as_str(), "role_2");
+        for bad in [&b""[..], b"a-b", b"a b", "ä".as_bytes(), &[b'x'; 65]] {
+            assert_eq!(AttributeKey::new(bad), None, "{bad:?}");
+        }
+    }
+}
