@@ -52,7 +52,7 @@
 //! | [`transport`] | a socket, TCP or Unix |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
-//! | [`router`] | which sessions this node holds; commands to them will come here |
+//! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
 //! | [`session`] | the task of a session, its events, the contract with PHP |
 //! | [`listening`], [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,14 @@ use tracing::{error, info, warn};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Service, accept_loop};
-use crate::listening::{BindError, Listening};
+use crate::listening::{BindError, Listening, dial_address};
 use crate::metrics::Metrics;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionIds;
-use crate::router::Registry;
+use crate::router::{NodeFacts, Router};
 use crate::session::wheel::Wheel;
 use crate::session::{Admission, Answer, Endpoint, Hub};
 use crate::upstream::Upstream;
@@ -101,6 +101,8 @@ pub struct Running {
     housekeeping: JoinSet<()>,
     listeners: Vec<(String, Bind)>,
     admin: Option<Bind>,
+    router: Option<Bind>,
+    api: Option<Bind>,
     drain_timeout: Duration,
 }
 
@@ -115,10 +117,10 @@ impl Running {
     /// Starts everything that `config` names, or nothing.
     pub async fn start(config: &Config, extras: &Extras) -> Result<Self, StartError> {
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
-        let hub = Arc::new(hub(config)?);
+        let bound = bind_all(config)?;
+        let hub = Arc::new(hub(config, router_address(&config.router, bound.router.as_ref()))?);
         let mut upstream_configs = config.upstreams.clone();
         let mut supervisors = Vec::new();
-        let bound = bind_all(config)?;
         for upstream in &mut upstream_configs {
             if let Some(spawn) = &upstream.spawn {
                 let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
@@ -143,6 +145,8 @@ impl Running {
             housekeeping: JoinSet::new(),
             listeners: Vec::new(),
             admin: None,
+            router: None,
+            api: None,
             drain_timeout: config.limits.drain_timeout,
         };
         running.housekeeping.spawn(hub.wheel.clone().turn());
@@ -155,6 +159,14 @@ impl Running {
             info!(listener = "admin", bind = %listening.local(), "listening");
             running.admin = Some(listening.local().clone());
             running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
+        }
+        if let Some(listening) = bound.router {
+            info!(listener = "router", bind = %listening.local(), "listening");
+            running.router = Some(listening.local().clone());
+        }
+        if let Some(listening) = bound.api {
+            info!(listener = "api", bind = %listening.local(), "listening");
+            running.api = Some(listening.local().clone());
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
@@ -176,6 +188,16 @@ impl Running {
         self.admin.as_ref()
     }
 
+    /// Where the router takes commands.
+    pub fn router_address(&self) -> Option<&Bind> {
+        self.router.as_ref()
+    }
+
+    /// Where the HTTP API is served.
+    pub fn api_address(&self) -> Option<&Bind> {
+        self.api.as_ref()
+    }
+
     /// What the sessions of this node share.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
@@ -189,10 +211,10 @@ impl Running {
     /// Stops accepting, lets every session finish what it has in flight, says goodbye to its client and delivers its close
     /// event; gives up at `drain_timeout`, or as soon as `hurry` is ready.
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Drained {
-        info!(sessions = self.hub.registry.len(), "draining");
+        info!(sessions = self.hub.router.len(), "draining");
         self.hub.draining.cancel();
         while self.accepting.join_next().await.is_some() {}
-        self.hub.registry.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
+        self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
         self.hub.tasks.close();
         tokio::select! {
             () = self.hub.tasks.wait() => {}
@@ -278,6 +300,8 @@ impl Running {
 struct Bound {
     listeners: Vec<Listening>,
     admin: Option<Listening>,
+    router: Option<Listening>,
+    api: Option<Listening>,
 }
 
 fn bind_all(config: &Config) -> Result<Bound, BindError> {
@@ -286,26 +310,52 @@ fn bind_all(config: &Config) -> Result<Bound, BindError> {
         .iter()
         .map(|listener| Listening::bind(&listener.bind, listener.backlog))
         .collect::<Result<_, _>>()?;
-    let admin = config.admin.as_ref().map(|bind| Listening::bind(bind, 16)).transpose()?;
-    Ok(Bound { listeners, admin })
+    let own = |bind: &Option<Bind>, backlog| bind.as_ref().map(|bind| Listening::bind(bind, backlog)).transpose();
+    Ok(Bound {
+        listeners,
+        admin: own(&config.admin, 16)?,
+        router: own(&config.router.bind, 4096)?,
+        api: own(&config.api.bind, 128)?,
+    })
 }
 
-fn hub(config: &Config) -> Result<Hub, StartError> {
+/// What handlers find in `LONGWIRE_ROUTER`.
+fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
+    match (&config.advertise, bound.map(Listening::local)) {
+        (Some(address), _) => address.clone(),
+        (None, Some(Bind::Tcp(address))) => dial_address(*address).to_string(),
+        (None, Some(bind @ Bind::Unix(_))) => bind.to_string(),
+        (None, None) => String::new(),
+    }
+}
+
+fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
     // Seconds make an epoch: no two runs of a node share one, except after three days on the same second.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let epoch = (since_1970.as_secs() % u64::from(crate::proto::id::SessionId::EPOCHS)) as u32;
     let limits = &config.limits;
+    let metrics = Arc::new(Metrics::default());
+    let draining = CancellationToken::new();
+    let facts = NodeFacts {
+        name: config.node.name.clone(),
+        number: config.node.number,
+        started: Instant::now(),
+        draining: draining.clone(),
+    };
+    let slow_readers = config.router.slow_readers.clone();
+    let router = Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts);
     Ok(Hub {
         node_name: config.node.name.clone(),
         ids: SessionIds::new(config.node.number, epoch, key),
-        registry: Registry::default(),
+        router,
+        router_address,
         wheel: Arc::new(Wheel::default()),
-        metrics: Arc::new(Metrics::default()),
+        metrics,
         tasks: TaskTracker::new(),
         admission: Arc::new(Admission::new(max_sessions(limits), limits.max_sessions_per_address)),
-        draining: CancellationToken::new(),
+        draining,
     })
 }
 

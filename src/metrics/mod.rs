@@ -3,10 +3,11 @@
 //! Every reason for which something was closed, refused or dropped has its counter. Labels are names from the
 //! configuration or words of a closed table, so the number of series is known when the node starts.
 
+pub mod router;
 pub mod upstream;
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub events_failed: Family<FailureLabels, Counter>,
     /// Frames that were received and will not be handled, by why.
     pub frames_dropped: Family<ReasonLabels, Counter>,
+    /// What the router counts.
+    pub router: Arc<router::RouterMetrics>,
     /// What upstreams count.
     pub upstream: upstream::UpstreamMetrics,
 }
@@ -101,6 +104,7 @@ impl Default for Metrics {
                 "Frames received that no handler will see, by the close reason of their session",
                 Family::default(),
             ),
+            router: Arc::new(router::RouterMetrics::register(r)),
             upstream: upstream::UpstreamMetrics::register(r),
             registry: Mutex::default(),
         };
@@ -155,6 +159,7 @@ mod tests {
             bytes_out: _,
             events_failed,
             frames_dropped,
+            router,
             upstream,
         } = &metrics;
         let listener = "web".to_owned();
@@ -164,6 +169,9 @@ mod tests {
         }
         let failure = FailureLabels { app: "chat".to_owned(), event: "message", cause: "status" };
         events_failed.get_or_create(&failure).inc();
+        router.count_lost(1);
+        router.count_query(router::Door::Api);
+        router.count_refused(router::Door::Long, "bad_proof");
         drop(upstream.of("php"));
         let text = metrics.encode();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));

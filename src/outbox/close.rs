@@ -28,6 +28,11 @@ impl Close {
         Self { code: Some(code), text: Some(text), ..Self::new(CloseReason::HandlerClosed) }
     }
 
+    /// A close that a command asked for, with its own code and text.
+    pub fn by_command(code: u16, text: Box<str>) -> Self {
+        Self { code: Some(code), text: Some(text), ..Self::new(CloseReason::RouterClosed) }
+    }
+
     /// Adds the fact behind the reason, for the log.
     pub fn because(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());

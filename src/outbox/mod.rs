@@ -14,37 +14,88 @@
 //! ```
 //!
 //! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
-//! asks for tiny frames (pongs) would cost many times its bound. A push that would pass it asks for a close with
-//! [`CloseReason::SlowReader`]. A reply waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the piece
-//! that is in hand is still taken.
+//! asks for tiny frames (pongs) would cost many times its bound. What a push does that would pass it is the slow-reader rule
+//! of its channel or of the app ([`SlowReader`]): the session is asked to end with [`CloseReason::SlowReader`], older pushes
+//! make room, or the push is dropped. A reply waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the
+//! piece that is in hand is still taken. Control frames always find room: there are no more of them than what was read from
+//! the client asked for, and a full outbox stops that too.
 
+mod backlog;
 mod close;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
 use crate::transport::{MAX_SLICES, Transport};
 
+pub use self::backlog::Topic;
+use self::backlog::{Backlog, Kind};
 pub use self::close::Close;
+pub use crate::config::model::SlowReader;
+
+/// What all sessions that come in through one door to one app have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Through which listener they came.
+    pub listener: String,
+    /// Whose they are.
+    pub app: String,
+    /// Bytes that may wait for one client.
+    pub max_bytes: usize,
+    /// What happens to a push that finds no room.
+    pub slow_reader: SlowReader,
+    /// Frames below this size are sent uncompressed.
+    pub deflate_min_bytes: usize,
+}
+
+/// One encoded frame on its way to a session; the frame may be shared with other sessions.
+#[derive(Clone, Debug)]
+pub struct Push<'a> {
+    /// Head, body and tail.
+    pub frame: Bytes,
+    /// The rule of its channel, if that has one of its own.
+    pub rule: Option<SlowReader>,
+    /// What it may be replaced by.
+    pub topic: &'a Arc<Topic>,
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Of the frame itself.
+    pub fate: Fate,
+    /// Older frames that made room for it.
+    pub dropped_oldest: u32,
+    /// Older frames of the same topic that it replaces.
+    pub dropped_latest: u32,
+}
+
+impl From<Fate> for Pushed {
+    fn from(fate: Fate) -> Self {
+        Self { fate, dropped_oldest: 0, dropped_latest: 0 }
+    }
+}
 
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub enum Fate {
     /// The socket has it.
     Written,
     /// It waits for the client to read.
     Queued,
-    /// The outbox was full; the session is being closed.
-    Dropped,
+    /// The outbox was full, and the session is being closed for it.
+    DroppedClose,
+    /// The outbox was full, and this frame was the one to go.
+    DroppedNewest,
     /// The session has ended.
     Gone,
 }
@@ -60,9 +111,6 @@ pub struct Signals {
     pub tick: bool,
 }
 
-/// What a piece in the queue costs beside its bytes: its place in the queue, its allocation.
-const PIECE_COST: usize = 64;
-
 const ENDED_EVENTS: u32 = 0xffff;
 const CONNECT_COUNTS: u32 = 1 << 16;
 const TICK: u32 = 1 << 17;
@@ -71,41 +119,45 @@ const TICK: u32 = 1 << 17;
 pub struct Outbox {
     id: SessionId,
     framing: Framing,
-    max_bytes: usize,
+    terms: Arc<Terms>,
     transport: Transport,
     task: AtomicWaker,
     signals: AtomicU32,
+    /// Seconds since 1970.
+    opened: u32,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Encoded bytes that the socket did not take yet, in order.
-    queue: VecDeque<Bytes>,
-    queue_bytes: usize,
-    /// Pushes that came in the middle of a streamed reply: a frame must not stand inside another.
-    held: Vec<Bytes>,
-    held_bytes: usize,
+    /// Encoded bytes that the socket did not take yet, and pushes that came in the middle of a streamed reply: a frame must
+    /// not stand inside another.
+    backlog: Backlog,
     is_streaming: bool,
     is_ended: bool,
+    /// The last word was said: no push may follow it.
+    is_said: bool,
     /// A write found the client gone.
     is_deaf: bool,
     asked_close: Option<Box<Close>>,
     /// Replies that wait for room or for the end of the session.
     waiters: Vec<Waker>,
+    /// Pushes that waited when the client was found gone.
+    lost: u32,
     bytes_out: u64,
 }
 
 impl Outbox {
     /// The outbox of a new session.
-    pub fn new(id: SessionId, framing: Framing, max_bytes: usize, transport: Transport) -> Self {
+    pub fn new(id: SessionId, framing: Framing, terms: Arc<Terms>, transport: Transport) -> Self {
         Self {
             id,
             framing,
-            max_bytes,
+            terms,
             transport,
             task: AtomicWaker::new(),
             signals: AtomicU32::new(0),
+            opened: seconds_since_1970(),
             inner: Mutex::default(),
         }
     }
@@ -113,6 +165,11 @@ impl Outbox {
     /// Whose outbox this is.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// The same, for as long as the outbox is.
+    pub fn id_ref(&self) -> &SessionId {
+        &self.id
     }
 
     /// How bodies become frames here.
@@ -125,29 +182,59 @@ impl Outbox {
         &self.transport
     }
 
-    /// Sends one encoded frame, which may be shared with other sessions.
-    pub fn push(&self, frame: Bytes) -> Pushed {
+    /// What this session has in common with others.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// How long the session has been there, in whole seconds of the wall clock.
+    pub fn age(&self) -> Duration {
+        Duration::from_secs(u64::from(seconds_since_1970().saturating_sub(self.opened)))
+    }
+
+    /// Sends one encoded frame of a command.
+    pub fn push(&self, push: Push<'_>) -> Pushed {
+        let rule = push.rule.unwrap_or(self.terms.slow_reader);
         let mut inner = self.lock();
-        if inner.is_ended {
-            return Pushed::Gone;
+        if inner.is_ended || inner.is_said {
+            return Fate::Gone.into();
         }
-        if inner.cost() + frame.len() > self.max_bytes && inner.waits() {
-            let close = Close::new(CloseReason::SlowReader)
-                .because(format!("{} bytes wait for the client", inner.queue_bytes + inner.held_bytes));
-            inner.ask_close(close);
+        let mut pushed = Pushed::from(Fate::Queued);
+        if rule == SlowReader::Latest && inner.waits() {
+            pushed.dropped_latest = inner.backlog.drop_topic(push.topic);
+        }
+        let max_bytes = self.terms.max_bytes;
+        let is_over = |inner: &Inner| inner.backlog.cost() + push.frame.len() > max_bytes && inner.waits();
+        if is_over(&inner) && matches!(rule, SlowReader::Oldest | SlowReader::Latest) {
+            pushed.dropped_oldest = inner.backlog.drop_oldest(max_bytes.saturating_sub(push.frame.len()));
+        }
+        if is_over(&inner) {
+            if rule != SlowReader::Close {
+                return Pushed { fate: Fate::DroppedNewest, ..pushed };
+            }
+            let waiting = inner.backlog.bytes();
+            inner
+                .ask_close(Close::new(CloseReason::SlowReader).because(format!("{waiting} bytes wait for the client")));
             drop(inner);
             self.task.wake();
-            return Pushed::Dropped;
+            return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
+        let kind = match rule {
+            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
+            SlowReader::Close | SlowReader::Newest => Kind::Push,
+        };
         if inner.is_streaming {
-            inner.hold(frame);
-            return Pushed::Queued;
+            inner.backlog.hold(push.frame, kind);
+            return pushed;
         }
-        let queued_before = inner.queue_bytes;
-        inner.write(&self.transport, &[IoSlice::new(&frame)], |rest| frame.slice(frame.len() - rest..));
-        let queued = inner.queue_bytes > 0;
+        let queued_before = inner.backlog.ready_bytes();
+        let frame = push.frame;
+        inner.write(&self.transport, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
+        if inner.backlog.has_nothing_ready() {
+            pushed.fate = if inner.is_deaf { Fate::Gone } else { Fate::Written };
+        }
         self.wake_writer(inner, queued_before);
-        if queued { Pushed::Queued } else { Pushed::Written }
+        pushed
     }
 
     /// Sends a whole frame of a reply: always taken, whatever the bound (see the module).
@@ -155,7 +242,7 @@ impl Outbox {
         let mut inner = self.lock();
         if inner.is_streaming && !inner.is_ended {
             let frame = copy_tail(slices, slices.iter().map(|slice| slice.len()).sum());
-            inner.hold(frame);
+            inner.backlog.hold(frame, Kind::Reply);
             return;
         }
         drop(inner);
@@ -168,8 +255,8 @@ impl Outbox {
         if inner.is_ended {
             return;
         }
-        let queued_before = inner.queue_bytes;
-        inner.write(&self.transport, slices, |rest| copy_tail(slices, rest));
+        let queued_before = inner.backlog.ready_bytes();
+        inner.write(&self.transport, slices, Kind::Reply, |rest| copy_tail(slices, rest));
         self.wake_writer(inner, queued_before);
     }
 
@@ -178,7 +265,7 @@ impl Outbox {
     pub fn queue_control(&self, frame: Bytes) {
         let mut inner = self.lock();
         if !inner.is_ended {
-            inner.enqueue(frame);
+            inner.backlog.enqueue(frame, Kind::Reply);
         }
     }
 
@@ -192,13 +279,9 @@ impl Outbox {
     pub fn end_stream(&self) {
         let mut inner = self.lock();
         inner.is_streaming = false;
-        if inner.held.is_empty() || inner.is_ended {
+        let queued_before = inner.backlog.ready_bytes();
+        if !inner.backlog.release() {
             return;
-        }
-        let queued_before = inner.queue_bytes;
-        inner.held_bytes = 0;
-        for frame in std::mem::take(&mut inner.held) {
-            inner.enqueue(frame);
         }
         inner.flush(&self.transport);
         self.wake_writer(inner, queued_before);
@@ -209,11 +292,11 @@ impl Outbox {
         loop {
             {
                 let mut inner = self.lock();
-                if inner.queue.is_empty() || inner.is_ended {
+                if inner.backlog.has_nothing_ready() || inner.is_ended {
                     return Poll::Ready(());
                 }
                 inner.flush(&self.transport);
-                if inner.queue.is_empty() {
+                if inner.backlog.has_nothing_ready() {
                     return Poll::Ready(());
                 }
             }
@@ -227,7 +310,7 @@ impl Outbox {
     /// Ready when a reply may bring more, or when nobody will take it.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.lock();
-        if inner.is_ended || inner.cost() < self.max_bytes {
+        if inner.is_ended || inner.backlog.cost() < self.terms.max_bytes {
             return Poll::Ready(());
         }
         inner.wait(cx.waker());
@@ -247,18 +330,17 @@ impl Outbox {
 
     /// Bytes that wait for the client to read.
     pub fn queued_bytes(&self) -> usize {
-        let inner = self.lock();
-        inner.queue_bytes + inner.held_bytes
+        self.lock().backlog.bytes()
     }
 
     /// Bytes wait that could be written now; those held behind a streamed reply could not.
     pub fn has_unwritten(&self) -> bool {
-        self.lock().queue_bytes > 0
+        !self.lock().backlog.has_nothing_ready()
     }
 
     /// As many bytes wait as may: the task stops reading from the client too.
     pub fn is_full(&self) -> bool {
-        self.lock().cost() >= self.max_bytes
+        self.lock().backlog.cost() >= self.terms.max_bytes
     }
 
     /// Bytes that the socket has taken.
@@ -277,18 +359,25 @@ impl Outbox {
         self.lock().asked_close.take()
     }
 
-    /// The session's task takes nothing more: queued bytes are given up, waiting replies are told.
-    pub fn end(&self) {
-        let waiters = {
-            let mut inner = self.lock();
-            inner.is_ended = true;
-            inner.queue = VecDeque::new();
-            inner.queue_bytes = 0;
-            inner.held = Vec::new();
-            inner.held_bytes = 0;
-            std::mem::take(&mut inner.waiters)
-        };
+    /// The last frame of this session, if its framing has one for that: no push follows it.
+    pub fn last_word(&self, frame: Option<Bytes>) {
+        let mut inner = self.lock();
+        inner.is_said = true;
+        if let Some(frame) = frame.filter(|_| !inner.is_ended) {
+            inner.backlog.enqueue(frame, Kind::Reply);
+        }
+    }
+
+    /// The session's task takes nothing more: queued bytes are given up, waiting replies are told. Says how many pushes
+    /// never left, in this call and since the client was found gone.
+    pub fn end(&self) -> u32 {
+        let mut inner = self.lock();
+        inner.is_ended = true;
+        let lost = inner.backlog.clear() + std::mem::take(&mut inner.lost);
+        let waiters = std::mem::take(&mut inner.waiters);
+        drop(inner);
         waiters.into_iter().for_each(Waker::wake);
+        lost
     }
 
     /// No event of this session runs: what still waits here is a waker that nobody needs, and it would keep the memory of
@@ -331,7 +420,7 @@ impl Outbox {
 
     /// Wakes the task when it has to write what the socket did not take, or to look at an error.
     fn wake_writer(&self, inner: MutexGuard<'_, Inner>, queued_before: usize) {
-        let wake = queued_before == 0 && inner.queue_bytes > 0 || inner.asked_close.is_some();
+        let wake = queued_before == 0 && inner.backlog.ready_bytes() > 0 || inner.asked_close.is_some();
         drop(inner);
         if wake {
             self.task.wake();
@@ -345,11 +434,7 @@ impl Outbox {
 
 impl Inner {
     fn waits(&self) -> bool {
-        self.queue_bytes + self.held_bytes > 0
-    }
-
-    fn cost(&self) -> usize {
-        self.queue_bytes + self.held_bytes + (self.queue.len() + self.held.len()) * PIECE_COST
+        self.backlog.bytes() > 0
     }
 
     fn ask_close(&mut self, close: Close) {
@@ -358,58 +443,36 @@ impl Inner {
         }
     }
 
-    fn hold(&mut self, frame: Bytes) {
-        self.held_bytes += frame.len();
-        self.held.push(frame);
-    }
-
-    fn enqueue(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.queue_bytes += bytes.len();
-            self.queue.push_back(bytes);
-        }
-    }
-
     /// Straight to the socket when nothing waits; `rest` gives the last so many bytes to keep.
-    fn write(&mut self, transport: &Transport, slices: &[IoSlice<'_>], rest: impl FnOnce(usize) -> Bytes) {
+    fn write(&mut self, transport: &Transport, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
-        if self.queue.is_empty() && len > 0 && !self.is_deaf {
+        if self.backlog.has_nothing_ready() && len > 0 && !self.is_deaf {
             written = self.try_write(transport, slices);
         }
         if written < len && !self.is_deaf {
-            self.enqueue(rest(len - written));
+            if written > 0 {
+                self.backlog.enqueue_rest(rest(len - written), kind);
+            } else {
+                self.backlog.enqueue(rest(len), kind);
+            }
         }
     }
 
     /// Writes what the socket takes of the queue.
     fn flush(&mut self, transport: &Transport) {
-        while !self.queue.is_empty() {
+        while !self.backlog.has_nothing_ready() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
-                *slice = IoSlice::new(bytes);
-                count += 1;
-            }
+            let count = self.backlog.slices(&mut slices);
             let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            let written = Self::try_write_counted(&mut self.bytes_out, transport, &slices[..count]);
-            let written = match written {
+            let written = match Self::try_write_counted(&mut self.bytes_out, transport, &slices[..count]) {
                 Ok(written) => written,
                 Err(error) => {
                     self.fail(error);
                     return;
                 }
             };
-            self.queue_bytes -= written;
-            let mut left = written;
-            while let Some(front) = self.queue.front_mut() {
-                if left < front.len() {
-                    front.advance(left);
-                    break;
-                }
-                left -= front.len();
-                self.queue.pop_front();
-            }
+            self.backlog.advance(written);
             if written > 0 {
                 self.waiters.drain(..).for_each(Waker::wake);
             }
@@ -417,8 +480,6 @@ impl Inner {
                 return;
             }
         }
-        // A queue that once was long must not stay with a session at rest.
-        self.queue = VecDeque::new();
     }
 
     fn try_write(&mut self, transport: &Transport, slices: &[IoSlice<'_>]) -> usize {
@@ -445,8 +506,7 @@ impl Inner {
     fn fail(&mut self, error: io::Error) {
         self.ask_close(error.into());
         self.is_deaf = true;
-        self.queue = VecDeque::new();
-        self.queue_bytes = 0;
+        self.lost += self.backlog.clear();
         self.waiters.drain(..).for_each(Waker::wake);
     }
 
@@ -455,6 +515,11 @@ impl Inner {
             self.waiters.push(waker.clone());
         }
     }
+}
+
+/// Four bytes in each session, until 2106.
+fn seconds_since_1970() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }
 
 /// The last `rest` bytes of `slices`, in one piece.
@@ -476,6 +541,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::proto::command::Name;
     use crate::proto::framing::{Decoder, FrameKind, Item, LengthFraming};
 
     const PUSHERS: u8 = 4;
@@ -487,7 +553,19 @@ mod tests {
         near.set_send_buffer_size(4096).unwrap();
         let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
         let framing = Framing::Length(LengthFraming::default());
-        (Arc::new(Outbox::new(id, framing, max_bytes, Transport::new(near).unwrap())), far)
+        let terms = Terms {
+            listener: "tcp".into(),
+            app: "app".into(),
+            max_bytes,
+            slow_reader: SlowReader::Close,
+            deflate_min_bytes: 0,
+        };
+        (Arc::new(Outbox::new(id, framing, terms.into(), Transport::new(near).unwrap())), far)
+    }
+
+    fn push(outbox: &Outbox, frame: Bytes, rule: SlowReader, key: &[u8]) -> Pushed {
+        let topic = Arc::new(Topic { channel: None, key: Name::new(key).ok() });
+        outbox.push(Push { frame, rule: Some(rule), topic: &topic })
     }
 
     /// Author, number, and a filling that is wrong as soon as one byte is missing or foreign.
@@ -515,7 +593,8 @@ mod tests {
                     for number in 0..FRAMES {
                         let body = body(author, number, (number as usize * 37) % 3000);
                         let frame = outbox.framing().encode(FrameKind::Binary, &body).unwrap();
-                        assert!(matches!(outbox.push(frame), Pushed::Written | Pushed::Queued));
+                        let pushed = push(&outbox, frame, SlowReader::Close, b"");
+                        assert!(matches!(pushed.fate, Fate::Written | Fate::Queued));
                     }
                 })
             })
@@ -575,14 +654,83 @@ mod tests {
             let (outbox, _far) = outbox(64 * 1024);
             let frame = Bytes::from(vec![0; len]);
             let mut pushed = 0;
-            while outbox.push(frame.clone()) != Pushed::Dropped {
+            while push(&outbox, frame.clone(), SlowReader::Close, b"").fate != Fate::DroppedClose {
                 pushed += 1;
                 assert!(pushed < 1_000_000, "nothing bounds frames of {len} bytes");
             }
             let close = outbox.take_asked_close().expect("the session is asked to end");
             assert_eq!(close.reason, CloseReason::SlowReader);
-            let pieces = outbox.lock().queue.len();
-            assert!((pieces - 1) * (len + PIECE_COST) <= 64 * 1024, "{pieces} pieces of {len} bytes wait");
+            let cost = outbox.lock().backlog.cost();
+            assert!(cost <= 64 * 1024 + backlog::PIECE_COST, "{cost} for frames of {len} bytes");
         }
+    }
+
+    /// Pushes numbered frames to a client that reads nothing, then reads: what arrives, and the sum of what became of all.
+    fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32) -> (Vec<u32>, [u32; 5], Arc<Outbox>) {
+        let (outbox, mut far) = outbox(20_000);
+        let mut counts = [0; 5];
+        for number in 0..200 {
+            let frame = outbox.framing().encode(FrameKind::Binary, &body(1, number, 1000)).unwrap();
+            let pushed = push(&outbox, frame, rule, (number % keys).to_string().as_bytes());
+            match pushed.fate {
+                Fate::Written => counts[0] += 1,
+                Fate::Queued => counts[1] += 1,
+                Fate::DroppedNewest => counts[2] += 1,
+                Fate::DroppedClose | Fate::Gone => unreachable!("{pushed:?}"),
+            }
+            counts[3] += pushed.dropped_oldest;
+            counts[4] += pushed.dropped_latest;
+            assert!(outbox.queued_bytes() <= 20_000);
+        }
+        far.set_nonblocking(true).unwrap();
+        let framing = Framing::Length(LengthFraming::default());
+        let (mut decoder, mut arrived, mut buffer) = (Decoder::new_client(&framing), Vec::new(), [0; 4096]);
+        loop {
+            outbox.lock().flush(&outbox.transport);
+            let Ok(n) = far.read(&mut buffer) else { break };
+            let mut input = &buffer[..n];
+            while !input.is_empty() {
+                let (used, item) = decoder.decode(&framing, 1 << 20, input).unwrap();
+                input = &input[used..];
+                let Some(Item::Frame(frame)) = item else { continue };
+                let number = u32::from_be_bytes(frame.body[1..5].try_into().unwrap());
+                assert_eq!(frame.body, body(1, number, 1000), "whole");
+                arrived.push(number);
+            }
+        }
+        assert_eq!(outbox.queued_bytes(), 0);
+        (arrived, counts, outbox)
+    }
+
+    #[tokio::test]
+    async fn each_rule_for_slow_readers_drops_what_it_says_and_counts_it() {
+        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Newest, 1);
+        assert_eq!(arrived, (0..written + queued).collect::<Vec<_>>(), "the first ones, in order");
+        assert_eq!((written + queued + newest, oldest, latest), (200, 0, 0));
+        assert!(newest > 100);
+
+        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Oldest, 1);
+        assert_eq!((written + queued, newest, latest), (200, 0, 0));
+        assert_eq!(arrived.len() as u32, 200 - oldest);
+        assert!(arrived.is_sorted() && arrived.ends_with(&(190..200).collect::<Vec<_>>()), "{arrived:?}");
+
+        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Latest, 5);
+        assert_eq!((written + queued, newest, oldest), (200, 0, 0));
+        assert_eq!(arrived.len() as u32, 200 - latest);
+        assert!(arrived.is_sorted() && arrived.ends_with(&[195, 196, 197, 198, 199]), "{arrived:?}");
+        assert!(latest > 150, "one frame for each of five keys waits: {latest}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_pushed_behind_the_last_word_and_what_never_left_is_counted() {
+        let (outbox, _far) = outbox(1 << 20);
+        let frame = Bytes::from(vec![0; 10_000]);
+        let queued = (0..20).filter(|_| push(&outbox, frame.clone(), SlowReader::Close, b"").fate == Fate::Queued);
+        let queued = queued.count() as u32;
+        assert!(queued > 10);
+        outbox.last_word(Some(Bytes::from_static(b"bye")));
+        assert_eq!(push(&outbox, frame.clone(), SlowReader::Close, b"").fate, Fate::Gone);
+        assert_eq!(outbox.end(), queued);
+        assert_eq!(push(&outbox, frame, SlowReader::Close, b"").fate, Fate::Gone);
     }
 }

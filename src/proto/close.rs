@@ -57,6 +57,8 @@ close_reasons! {
     ConnectFailed = "connect_failed", 1013, "try again later";
     /// The handler asked for it with `Longwire-Close`; its code and text are sent.
     HandlerClosed = "handler_closed", 1000, "";
+    /// A command asked for it, over the router port or the HTTP API; its code and text are sent.
+    RouterClosed = "router_closed", 1000, "";
     /// The handler failed on a message and the app says `on_error = "close"`.
     HandlerFailed = "handler_failed", 1011, "handler failed";
     /// A reply that had begun to leave could not be finished.

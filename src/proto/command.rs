@@ -295,8 +295,8 @@ impl AttributeKey {
 /// What became of a command: how many sessions, by what happened with each. All zero is an answer like any other.
 ///
 /// Of the sessions that a command selected, each counts in exactly one of `reached`, `queued`, `dropped.close`,
-/// `dropped.newest` and `refused`; ids that were named and are not here count as `gone`. `dropped.oldest` and `dropped.latest`
-/// count earlier frames that had to make room.
+/// `dropped.newest`, `refused` and `gone`; ids that were named and are not here count as `gone` too. `dropped.oldest` and
+/// `dropped.latest` count earlier frames that had to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// It is done: the frame was taken by the socket, the session has joined.
@@ -308,7 +308,7 @@ pub struct Receipt {
     /// The session is there, and it cannot be done with it: its framing cannot carry the frame, a limit is reached, an
     /// attribute is not as expected.
     pub refused: u32,
-    /// There is no such session.
+    /// There is no such session, or it ended in this moment.
     pub gone: u32,
 }
 

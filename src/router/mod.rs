@@ -1,5 +1,219 @@
-//! From commands to sessions. For now the registry: which sessions this node holds.
+//! From commands to sessions: who is here, who is in which channel, whose is which uid, and what is done with them.
+//!
+//! ```text
+//!   router port, HTTP API, a handler's answer
+//!                  │ Command                    Query
+//!                  v                              v
+//!              Delivery ── picks ──> sessions   Answer
+//!                  │                    │
+//!                  │ Receipt            └─ push, ask_close ──> Outbox
+//! ```
+//!
+//! - `registry`: which sessions this node holds, each with its profile: uid, attributes, channels.
+//! - `groups`: the members of channels and uids.
+//! - `delivery`: a command on its way through its sessions, some at a time.
+//! - `encodings`: a message, encoded once per framing.
+//! - `answer`: what queries are answered.
+//!
+//! Promises: when [`Router::remove`] has returned, the session is in no channel and no uid. A publisher's frames reach each
+//! session in the order of its commands. Locks are taken in one order, a session's before a group's; nothing of a session is
+//! called while one is held.
 
+mod answer;
+mod delivery;
+mod encodings;
+mod groups;
+mod profile;
 mod registry;
 
-pub use registry::Registry;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
+pub use self::profile::Profile;
+
+use self::delivery::Delivery;
+use self::groups::Groups;
+use self::profile::Refusal;
+use self::registry::Registry;
+use crate::config::model::{ChannelRule, ProfileLimits, SlowReader};
+use crate::metrics::router::{Door, RouterMetrics};
+use crate::outbox::Outbox;
+use crate::proto::command::{Command, Name, Query, Receipt};
+use crate::proto::fastcgi::params::EncodedParams;
+use crate::proto::id::SessionId;
+
+/// Sessions that one step of a delivery takes before other tasks have their turn: about half a millisecond of writes.
+const BATCH: usize = 256;
+
+/// See the module.
+pub struct Router {
+    sessions: Registry,
+    channels: Groups,
+    uids: Groups,
+    slow_readers: Vec<ChannelRule>,
+    limits: ProfileLimits,
+    metrics: Arc<RouterMetrics>,
+    node: NodeFacts,
+}
+
+/// What the node says of itself.
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// When it began.
+    pub started: Instant,
+    /// Cancelled when it begins to stop.
+    pub draining: CancellationToken,
+}
+
+impl Router {
+    /// Without sessions. The first of `slow_readers` that matches a channel counts.
+    pub fn new(
+        slow_readers: Vec<ChannelRule>,
+        limits: ProfileLimits,
+        metrics: Arc<RouterMetrics>,
+        node: NodeFacts,
+    ) -> Self {
+        Self {
+            sessions: Registry::default(),
+            channels: Groups::new(metrics.channels.clone()),
+            uids: Groups::new(metrics.uids.clone()),
+            slow_readers,
+            limits,
+            metrics,
+            node,
+        }
+    }
+
+    /// From now on the session can be found.
+    pub fn insert(&self, outbox: Arc<Outbox>) {
+        self.sessions.insert(outbox);
+    }
+
+    /// From now on the session is gone, and so it is from its channels and its uid. What it was.
+    pub fn remove(&self, id: SessionId) -> Profile {
+        let Some(profile) = self.sessions.remove(id) else { return Profile::default() };
+        for channel in profile.channels() {
+            self.channels.remove(channel, id);
+        }
+        if let Some(uid) = profile.uid() {
+            self.uids.remove(uid, id);
+        }
+        *profile
+    }
+
+    /// What PHP is told of the session's profile with each event.
+    pub fn params(&self, id: SessionId) -> EncodedParams {
+        self.sessions
+            .with(id, |entry| entry.profile.as_ref().map(|profile| profile.params()))
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    /// Sessions held now.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// No session is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Channels that have members.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Calls `visit` with every session, without a lock held.
+    pub fn for_each(&self, mut visit: impl FnMut(&Outbox)) {
+        for shard in 0..Registry::SHARDS {
+            self.sessions.of_shard(shard).iter().for_each(|outbox| visit(outbox));
+        }
+    }
+
+    /// Does a command, and lets other tasks have their turn in between: whoever sends to a hundred thousand sessions must not
+    /// keep the rest of the node waiting.
+    pub async fn run(&self, door: Door, command: &Command) -> Receipt {
+        let mut delivery = Delivery::begin(self, command);
+        while !delivery.step(BATCH) {
+            tokio::task::yield_now().await;
+        }
+        self.count(door, command, delivery.receipt())
+    }
+
+    /// Does a command at once.
+    pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
+        let mut delivery = Delivery::begin(self, command);
+        while !delivery.step(usize::MAX) {}
+        self.count(door, command, delivery.receipt())
+    }
+
+    /// Answers a query.
+    pub fn ask(&self, query: &Query) -> Answer {
+        answer::answer(self, query)
+    }
+
+    fn count(&self, door: Door, command: &Command, receipt: Receipt) -> Receipt {
+        self.metrics.count(door, &command.action, &receipt);
+        receipt
+    }
+
+    fn rule_of(&self, channel: &Name) -> Option<SlowReader> {
+        self.slow_readers.iter().find(|rule| rule.matches(channel.as_bytes())).map(|rule| rule.rule)
+    }
+
+    fn join(&self, id: SessionId, channel: &Name) -> Done {
+        self.sessions.with(id, |entry| {
+            let profile = entry.profile.get_or_insert_default();
+            if profile.is_in(channel) {
+                return Ok(());
+            }
+            if profile.channels().len() >= self.limits.max_channels {
+                return Err(Refusal);
+            }
+            profile.enter(self.channels.insert(channel, entry.outbox.clone()));
+            Ok(())
+        })
+    }
+
+    fn leave(&self, id: SessionId, channel: &Name) -> Done {
+        self.change(id, |profile, _| {
+            if profile.exit(channel) {
+                self.channels.remove(channel, id);
+            }
+            Ok(())
+        })
+    }
+
+    fn bind(&self, id: SessionId, uid: Option<&Name>) -> Done {
+        self.change(id, |profile, outbox| {
+            if profile.uid() == uid {
+                return Ok(());
+            }
+            if let Some(old) = profile.uid() {
+                self.uids.remove(old, id);
+            }
+            profile.bind(uid.map(|uid| self.uids.insert(uid, outbox.clone())));
+            Ok(())
+        })
+    }
+
+    /// Changes a profile; none is kept for a session that has nothing in it.
+    fn change(&self, id: SessionId, change: impl FnOnce(&mut Profile, &Arc<Outbox>) -> Result<(), Refusal>) -> Done {
+        self.sessions.with(id, |entry| {
+            let mut profile = entry.profile.take().unwrap_or_default();
+            let result = change(&mut profile, &entry.outbox);
+            entry.profile = Some(profile).filter(|profile| !profile.is_empty());
+            result
+        })
+    }
+}
+
+/// `None`: there is no such session.
+type Done = Option<Result<(), Refusal>>;

@@ -1,69 +1,111 @@
-//! Which sessions this node holds.
+//! Which sessions this node holds, and what commands have made of them.
 //!
 //! Sharded by id, so that sessions that come and go on different threads seldom meet. A shard's lock guards its map and
 //! nothing else: whoever visits sessions does so on a copy of the handles.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::profile::Profile;
 use crate::outbox::Outbox;
 use crate::proto::id::SessionId;
 
-/// Enough that two cores seldom wait for each other, few enough to walk.
-const SHARDS: usize = 16;
-
 /// See the module.
 #[derive(Default)]
-pub struct Registry {
-    hasher: RandomState,
-    shards: [Mutex<HashMap<SessionId, Arc<Outbox>>>; SHARDS],
+pub(super) struct Registry {
+    shards: [Mutex<Shard>; Registry::SHARDS],
+}
+
+type Shard = HashMap<SessionId, Entry, BuildHasherDefault<IdHasher>>;
+
+/// One session.
+pub(super) struct Entry {
+    /// Its outbox.
+    pub(super) outbox: Arc<Outbox>,
+    /// What commands have made of it; none where they have not.
+    pub(super) profile: Option<Box<Profile>>,
 }
 
 impl Registry {
+    /// Enough that two cores seldom wait for each other, few enough to walk.
+    pub(super) const SHARDS: usize = 16;
+
     /// From now on the session can be found.
-    pub fn insert(&self, outbox: Arc<Outbox>) {
-        self.shard(outbox.id()).insert(outbox.id(), outbox);
+    pub(super) fn insert(&self, outbox: Arc<Outbox>) {
+        self.shard(outbox.id()).insert(outbox.id(), Entry { outbox, profile: None });
     }
 
-    /// From now on the session is gone.
-    pub fn remove(&self, id: SessionId) {
+    /// From now on the session is gone. Its profile, if it had one.
+    pub(super) fn remove(&self, id: SessionId) -> Option<Box<Profile>> {
         let mut shard = self.shard(id);
-        shard.remove(&id);
+        let entry = shard.remove(&id)?;
         // A map never shrinks by itself, and a burst of sessions must not stay in memory.
         if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
+        entry.profile
     }
 
     /// The outbox of a session that is here.
-    pub fn find(&self, id: SessionId) -> Option<Arc<Outbox>> {
-        self.shard(id).get(&id).cloned()
+    pub(super) fn find(&self, id: SessionId) -> Option<Arc<Outbox>> {
+        self.with(id, |entry| entry.outbox.clone())
     }
 
-    /// Calls `visit` with every session, a shard at a time, without a lock held.
-    pub fn for_each(&self, mut visit: impl FnMut(&Outbox)) {
-        for shard in &self.shards {
-            let outboxes: Vec<_> = lock(shard).values().cloned().collect();
-            outboxes.iter().for_each(|outbox| visit(outbox));
-        }
+    /// Looks at a session that is here, or changes it, with its shard locked.
+    pub(super) fn with<R>(&self, id: SessionId, look: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.shard(id).get_mut(&id).map(look)
+    }
+
+    /// The sessions of one shard.
+    pub(super) fn of_shard(&self, shard: usize) -> Vec<Arc<Outbox>> {
+        lock(&self.shards[shard]).values().map(|entry| entry.outbox.clone()).collect()
+    }
+
+    /// The ids of all sessions.
+    pub(super) fn ids(&self) -> Vec<SessionId> {
+        self.shards.iter().flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>()).collect()
     }
 
     /// Sessions held now.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// No session is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn shard(&self, id: SessionId) -> MutexGuard<'_, HashMap<SessionId, Arc<Outbox>>> {
-        lock(&self.shards[self.hasher.hash_one(id) as usize % SHARDS])
+    fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
+        // Not the bits that place it within the shard.
+        lock(&self.shards[IdHasher::of(id) as usize >> 32 & (Self::SHARDS - 1)])
     }
 }
 
-fn lock(shard: &Mutex<HashMap<SessionId, Arc<Outbox>>>) -> MutexGuard<'_, HashMap<SessionId, Arc<Outbox>>> {
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().expect("nothing panics while a shard is locked")
+}
+
+/// Ids are unguessable, so nobody can choose them to collide, and a multiplication spreads their bits well enough.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl IdHasher {
+    fn of(id: SessionId) -> u64 {
+        let mut hasher = Self::default();
+        std::hash::Hash::hash(&id, &mut hasher);
+        hasher.finish()
+    }
+}
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // Of the 16 characters the last eleven are the secret.
+        if let Some(last) = bytes.last_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*last);
+        }
+    }
+
+    fn write_usize(&mut self, _len: usize) {}
+
+    fn finish(&self) -> u64 {
+        let product = u128::from(self.0) * 0x9e37_79b9_7f4a_7c15_u128;
+        (product >> 64) as u64 ^ product as u64
+    }
 }

@@ -1,13 +1,14 @@
 //! An event as params: what PHP finds in `$_SERVER`.
 //!
-//! In three blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's
-//! (for HTTP the upgrade request: URI and headers) and the event's. Of equal names php-fpm keeps the last, and the blocks
+//! In blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's (for HTTP the
+//! upgrade request: URI and headers), the session's profile (uid and attributes, which the router keeps encoded) and the event's. Of equal names php-fpm keeps the last, and the blocks
 //! come in that order; a name that a client chooses always begins with `HTTP_`, so it can replace nothing of ours.
 
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, Uri, header};
 
+use super::endpoint::Hub;
 use crate::config::model::App;
 use crate::outbox::Close;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong, Params};
@@ -21,7 +22,7 @@ const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
 /// The params of everybody who comes in through one listener to one app.
 pub(super) fn endpoint_params(
-    node: &str,
+    hub: &Hub,
     listener: &str,
     app: &App,
     is_http: bool,
@@ -38,8 +39,11 @@ pub(super) fn endpoint_params(
     put("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
     // php-cgi refuses requests that no web server has redirected (cgi.force_redirect); php-fpm does not mind.
     put("REDIRECT_STATUS", b"200")?;
-    put("LONGWIRE_NODE", node.as_bytes())?;
+    put("LONGWIRE_NODE", hub.node_name.as_bytes())?;
     put("LONGWIRE_LISTENER", listener.as_bytes())?;
+    if !hub.router_address.is_empty() {
+        put("LONGWIRE_ROUTER", hub.router_address.as_bytes())?;
+    }
     if !is_http {
         put("REQUEST_URI", app.uri.as_bytes())?;
         put("QUERY_STRING", app.uri.split_once('?').map_or("", |(_, query)| query).as_bytes())?;

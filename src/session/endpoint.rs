@@ -17,12 +17,12 @@ use super::cgi::{self, EventParams};
 use super::wheel::Wheel;
 use crate::config::model::{App, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
-use crate::outbox::Close;
+use crate::outbox::{Close, Terms};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong};
 use crate::proto::framing::{FrameKind, Framing};
 use crate::proto::id::SessionIds;
-use crate::router::Registry;
+use crate::router::Router;
 use crate::transport::Peer;
 use crate::upstream::{Class, Request, Upstream};
 
@@ -32,8 +32,10 @@ pub struct Hub {
     pub node_name: String,
     /// Where session ids come from.
     pub ids: SessionIds,
-    /// Which sessions are here.
-    pub registry: Registry,
+    /// Which sessions are here, and what is done with them.
+    pub router: Router,
+    /// `LONGWIRE_ROUTER`: where handlers reach the router; empty when they cannot.
+    pub router_address: String,
     /// The clock of sessions.
     pub wheel: Arc<Wheel>,
     /// What is counted.
@@ -81,6 +83,8 @@ pub struct Endpoint {
     pub websocket: Option<WebSocket>,
     /// The constant params.
     pub params: EncodedParams,
+    /// What the outboxes of its sessions have in common.
+    pub terms: Arc<Terms>,
 }
 
 impl Endpoint {
@@ -93,8 +97,16 @@ impl Endpoint {
         framing: Framing,
         websocket: Option<WebSocket>,
     ) -> Result<Self, PairTooLong> {
-        let params = cgi::endpoint_params(&hub.node_name, listener, &app, websocket.is_some())?;
-        Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params })
+        let params = cgi::endpoint_params(&hub, listener, &app, websocket.is_some())?;
+        let terms = Terms {
+            listener: listener.to_owned(),
+            app: app.name.clone(),
+            max_bytes: app.outbox_bytes,
+            slow_reader: app.slow_reader,
+            deflate_min_bytes: websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes),
+        };
+        let terms = Arc::new(terms);
+        Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params, terms })
     }
 
     /// The params of an upgrade request that came in here; `session/cgi.rs` says what is dropped.
@@ -124,7 +136,7 @@ impl Endpoint {
         };
         self.upstream.submit(Request {
             class: event.class,
-            params: [self.params.clone(), state.http_params.clone(), own.encode(&self.app)],
+            params: [self.params.clone(), state.http_params.clone(), event.profile, own.encode(&self.app)],
             body: event.body,
             // The idempotency key lets PHP tell a close event that it has seen already.
             idempotent: self.app.idempotent || event.class == Class::Close,
@@ -137,6 +149,7 @@ impl Endpoint {
     pub(super) fn close_event(
         self: &Arc<Self>,
         state: &mut State,
+        profile: EncodedParams,
         close: &Close,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         if !self.app.events.close || !std::mem::take(&mut state.close_owed) {
@@ -147,6 +160,7 @@ impl Endpoint {
             seq: state.next_seq,
             kind: FrameKind::Binary,
             body: Bytes::new(),
+            profile,
             close: Some(close),
         };
         state.next_seq += 1;
@@ -164,6 +178,8 @@ pub(super) struct Event<'a> {
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
     pub(super) body: Bytes,
+    /// What PHP is told of the session's uid and attributes.
+    pub(super) profile: EncodedParams,
     /// For a close event: why.
     pub(super) close: Option<&'a Close>,
 }

@@ -18,9 +18,7 @@ const STREAM_FAREWELL: Duration = Duration::from_secs(2);
 pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSocket>) {
     let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
     let client_began = close.reason == CloseReason::ClientClosed;
-    if let Some(frame) = outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }) {
-        outbox.queue_control(frame);
-    }
+    outbox.last_word(outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }));
     let wire = async {
         poll_fn(|cx| outbox.poll_flush(cx)).await;
         outbox.transport().shutdown_write();

@@ -118,7 +118,14 @@ async fn ask(
     state: &mut State,
     verdict: &mut oneshot::Sender<Verdict>,
 ) -> Option<ConnectAnswer> {
-    let event = Event { class: Class::Connect, seq: 0, kind: FrameKind::Text, body: Bytes::new(), close: None };
+    let event = Event {
+        class: Class::Connect,
+        seq: 0,
+        kind: FrameKind::Text,
+        body: Bytes::new(),
+        profile: EncodedParams::default(),
+        close: None,
+    };
     state.next_seq = 1;
     let client_gone = CancellationToken::new();
     let info = EventInfo::new(endpoint.clone(), state.id, &event);
@@ -147,7 +154,7 @@ async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, reason: CloseRea
     if reason == CloseReason::ClientGone {
         endpoint.hub.count_refused(&endpoint.listener, reason);
     }
-    if let Some(delivered) = endpoint.close_event(&mut state, &Close::new(reason)) {
+    if let Some(delivered) = endpoint.close_event(&mut state, EncodedParams::default(), &Close::new(reason)) {
         delivered.await;
     }
 }

@@ -192,8 +192,8 @@ impl Future for Task {
 impl Session {
     fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, transport: Transport, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
-        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.app.outbox_bytes, transport));
-        endpoint.hub.registry.insert(outbox.clone());
+        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.terms.clone(), transport));
+        endpoint.hub.router.insert(outbox.clone());
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
@@ -329,7 +329,8 @@ impl Session {
     }
 
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes) {
-        let event = Event { class, seq: self.state.next_seq, kind, body, close: None };
+        let profile = self.endpoint.hub.router.params(self.state.id);
+        let event = Event { class, seq: self.state.next_seq, kind, body, profile, close: None };
         self.state.next_seq += 1;
         self.in_flight += 1;
         let info = EventInfo::new(self.endpoint.clone(), self.state.id, &event);
@@ -506,16 +507,16 @@ impl Session {
     /// The session is over but for its end on the wire and its close event.
     async fn finish(mut self, close: Close) {
         let hub = self.endpoint.hub.clone();
-        hub.registry.remove(self.state.id);
+        let profile = hub.router.remove(self.state.id);
         if close.is_abrupt() {
             // Replies in flight learn that nobody wants them.
-            self.outbox.end();
+            hub.metrics.router.count_lost(self.outbox.end());
         }
         self.events_ended().await;
-        let close_event = self.endpoint.close_event(&mut self.state, &close);
+        let close_event = self.endpoint.close_event(&mut self.state, profile.params(), &close);
         if !close.is_abrupt() {
             farewell::say(&self.outbox, &close, self.endpoint.websocket.as_ref()).await;
-            self.outbox.end();
+            hub.metrics.router.count_lost(self.outbox.end());
         }
         self.permit.release_address();
         self.report(&close);

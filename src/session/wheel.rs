@@ -91,7 +91,14 @@ mod tests {
         let (socket, _peer) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         let transport = crate::transport::Transport::new(socket).unwrap();
         let id = crate::proto::id::SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
-        let outbox = Arc::new(Outbox::new(id, crate::proto::framing::Framing::Raw, 1024, transport));
+        let terms = crate::outbox::Terms {
+            listener: String::new(),
+            app: String::new(),
+            max_bytes: 1024,
+            slow_reader: Default::default(),
+            deflate_min_bytes: 0,
+        };
+        let outbox = Arc::new(Outbox::new(id, crate::proto::framing::Framing::Raw, terms.into(), transport));
         let wheel = Wheel::default();
         let is_over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::proto::fastcgi::params::EncodedParams;
+use crate::proto::fastcgi::request::ParamBlocks;
 use crate::proto::fastcgi::response::{ProtocolStatus, ResponseError};
 use crate::proto::id::SessionId;
 
@@ -40,9 +40,9 @@ impl Class {
 pub struct Request<R> {
     /// How it queues.
     pub class: Class,
-    /// What is the same for the app, for the session, and this event's own. `CONTENT_LENGTH` must be among them and be
+    /// What is the same for the app, for the session, for its profile, and this event's own. `CONTENT_LENGTH` must be among them and be
     /// exactly the length of `body`: php-fpm loses the connection's footing otherwise.
-    pub params: [EncodedParams; 3],
+    pub params: ParamBlocks,
     /// Stdin, whole: php-fpm runs the script on half a body too.
     pub body: Bytes,
     /// The handler may see it twice: an ambiguous failure is tried once more.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use longwire::config::model::Bind;
 use longwire::metrics::upstream::UpstreamHandles;
 use longwire::proto::fastcgi::params::{EncodedParams, Params};
+use longwire::proto::fastcgi::request::ParamBlocks;
 use longwire::proto::fastcgi::responder::{RequestDecoder, push_end, push_stdout};
 use longwire::proto::fastcgi::response::{End, ProtocolStatus};
 use longwire::proto::id::{SessionId, SessionIds};
@@ -24,7 +25,7 @@ const REQUESTS: usize = 400_000;
 /// A session that sends its next event when the last was answered.
 struct Chain {
     upstream: Weak<Upstream<Chain>>,
-    params: [EncodedParams; 3],
+    params: ParamBlocks,
     body: Bytes,
     left: Arc<AtomicUsize>,
     bytes: usize,
@@ -123,7 +124,7 @@ fn a_request_costs_a_few_microseconds() {
         for _ in 0..2 * CONNECTIONS {
             let chain = Chain {
                 upstream: Arc::downgrade(&upstream),
-                params: [app.clone(), session.clone(), event.clone()],
+                params: [app.clone(), session.clone(), EncodedParams::default(), event.clone()],
                 body: Bytes::from_static(&[b'y'; 64]),
                 left: left.clone(),
                 bytes: 0,

@@ -1,7 +1,7 @@
 //! A whole request as a list of slices for vectored writes (specification section 3.3, 5.1 to 5.3).
 //!
 //! ```text
-//! BEGIN | PARAMS header | app, session and event params | empty PARAMS | STDIN header | body ... | empty STDIN
+//! BEGIN | PARAMS header | app, session, profile and event params | empty PARAMS | STDIN header | body ... | empty STDIN
 //! ```
 //!
 //! What is small is copied into one head buffer, what is large is referenced: a copy of a few hundred bytes costs less
@@ -23,6 +23,10 @@ const BODY_RECORD: usize = MAX_CONTENT & !7;
 /// What the head buffer keeps between requests.
 const KEEP_HEAD_BYTES: usize = 16 * 1024;
 
+/// The params of one request, in blocks that stay the same for different lengths of time. Of equal names php-fpm keeps the
+/// last.
+pub type ParamBlocks = [EncodedParams; 4];
+
 /// Encodes one request after another.
 ///
 /// [`start`](Self::start), then until [`is_done`](Self::is_done): write the [`slices`](Self::slices) and
@@ -31,7 +35,7 @@ const KEEP_HEAD_BYTES: usize = 16 * 1024;
 pub struct RequestEncoder {
     /// Headers and copied pieces.
     head: Vec<u8>,
-    params: [EncodedParams; 3],
+    params: ParamBlocks,
     body: Bytes,
     /// What is written, in order; never empty pieces.
     pieces: Vec<(Source, Range<usize>)>,
@@ -54,7 +58,7 @@ impl RequestEncoder {
     }
 
     /// Encodes a request that leaves the connection open.
-    pub fn start(&mut self, id: u16, params: [EncodedParams; 3], body: Bytes) {
+    pub fn start(&mut self, id: u16, params: ParamBlocks, body: Bytes) {
         self.clear();
         (self.params, self.body) = (params, body);
 
@@ -222,7 +226,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_request_survives_the_wire_whatever_is_written_at_a_time(
-            lengths in prop::collection::vec(prop::collection::vec(0usize..3000, 0..6), 3),
+            lengths in prop::collection::vec(prop::collection::vec(0usize..3000, 0..6), 4),
             large in prop::option::of(30_000usize..65_000),
             body in prop_oneof![0usize..3000, 65_000usize..140_000],
             writes in prop::collection::vec(1usize..70_000, 1..8),
@@ -232,7 +236,7 @@ mod tests {
             let mut lengths = lengths;
             lengths[1].extend(large);
             lengths[2].extend(large);
-            let blocks = [params(&lengths[0]), params(&lengths[1]), params(&lengths[2])];
+            let blocks = [params(&lengths[0]), params(&lengths[1]), params(&lengths[2]), params(&lengths[3])];
             let body: Bytes = (0..body).map(|i| i as u8).collect::<Vec<_>>().into();
 
             let mut encoder = RequestEncoder::new();
@@ -251,11 +255,11 @@ mod tests {
     fn a_small_request_is_one_slice_and_a_large_body_is_not_copied() {
         let mut encoder = RequestEncoder::new();
         let mut out = [IoSlice::new(&[]); 8];
-        encoder.start(1, [params(&[100]), params(&[200]), params(&[])], Bytes::from_static(&[b'x'; 1000]));
+        encoder.start(1, [params(&[100]), params(&[200]), params(&[]), params(&[])], Bytes::from_static(&[b'x'; 1000]));
         assert_eq!(encoder.slices(&mut out), 1);
 
         let body = Bytes::from(vec![b'x'; 16 << 20]);
-        encoder.start(2, [params(&[100]), params(&[200]), params(&[])], body.clone());
+        encoder.start(2, [params(&[100]), params(&[200]), params(&[]), params(&[])], body.clone());
         assert!(encoder.head.len() < 4096, "{} bytes of head", encoder.head.len());
         let mut out = [IoSlice::new(&[]); 8];
         encoder.slices(&mut out);
@@ -266,7 +270,7 @@ mod tests {
     fn a_cleared_encoder_holds_nothing_of_the_request() {
         let body = Bytes::from(vec![b'x'; 100_000]);
         let mut encoder = RequestEncoder::new();
-        encoder.start(1, [params(&[100]), params(&[]), params(&[])], body.clone());
+        encoder.start(1, [params(&[100]), params(&[]), params(&[]), params(&[])], body.clone());
         encoder.clear();
         assert!(encoder.is_done() && body.is_unique());
     }

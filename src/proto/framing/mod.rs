@@ -118,6 +118,16 @@ pub enum Framing {
 }
 
 impl Framing {
+    /// Its word in the configuration.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Framing::Length(_) => "length",
+            Framing::Delimiter(_) => "delimiter",
+            Framing::Raw => "raw",
+            Framing::WebSocket { .. } => "websocket",
+        }
+    }
+
     /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it.
     pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyTooLong> {
         match self {

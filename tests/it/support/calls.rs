@@ -11,6 +11,7 @@ use bytes::Bytes;
 use longwire::config::model::{self, Backend, Bind};
 use longwire::metrics::upstream::UpstreamHandles;
 use longwire::proto::fastcgi::params::{EncodedParams, Params};
+use longwire::proto::fastcgi::request::ParamBlocks;
 use longwire::proto::id::{SessionId, SessionIds};
 use longwire::upstream::{Class, Failure, Outcome, Request, Responder, Timing, Upstream};
 use tokio::sync::oneshot;
@@ -226,7 +227,7 @@ impl Call {
         self
     }
 
-    fn params(&self) -> [EncodedParams; 3] {
+    fn params(&self) -> ParamBlocks {
         let mut app = Params::new();
         let script = self.script.to_str().expect("test paths are text").as_bytes();
         let mut event = Params::new();
@@ -237,7 +238,7 @@ impl Call {
         }
         event.push(b"QUERY_STRING", self.query.as_bytes()).expect("short");
         event.push(b"CONTENT_LENGTH", self.body.len().to_string().as_bytes()).expect("short");
-        [app.finish(), EncodedParams::default(), event.finish()]
+        [app.finish(), EncodedParams::default(), EncodedParams::default(), event.finish()]
     }
 
     pub fn submit(self, upstream: &Upstream<Collector>) -> Pending {

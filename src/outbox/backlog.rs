@@ -1,0 +1,265 @@
+//! What waits for one client, and what may be thrown away of it.
+//!
+//! ```text
+//!                      .--- held: whole frames, while a reply streams
+//!   push, write --->   |                    | release
+//!                      '--> ready <---------'
+//!                             | slices, advance
+//!                             v socket
+//! ```
+//!
+//! Plain data: nothing here knows sockets, tasks or locks. Replies and control frames are never thrown away. Of pushes only
+//! those are that were pushed under a rule that allows it, and none of which a byte has left.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::proto::command::Name;
+
+/// What a piece costs beside its bytes: its place in the queue, its allocation.
+pub(super) const PIECE_COST: usize = 64;
+
+/// Which pushes replace each other under the rule `latest`: those of one channel with one key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Where it was published; `None` when it was sent otherwise.
+    pub channel: Option<Name>,
+    /// The publisher's key.
+    pub key: Option<Name>,
+}
+
+/// What waits and why it may or may not be thrown away.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// A reply, a piece of one, or a control frame.
+    Reply,
+    /// A push that stays.
+    Push,
+    /// A push that may be thrown away to make room.
+    Droppable(Arc<Topic>),
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    kind: Kind,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    ready: VecDeque<Piece>,
+    ready_bytes: usize,
+    /// The first of `ready` has left in part.
+    is_begun: bool,
+    held: VecDeque<Piece>,
+    held_bytes: usize,
+}
+
+impl Backlog {
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.ready_bytes + self.held_bytes
+    }
+
+    /// Bytes that could be written now.
+    pub(super) fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// What it takes to keep all of it.
+    pub(super) fn cost(&self) -> usize {
+        self.bytes() + (self.ready.len() + self.held.len()) * PIECE_COST
+    }
+
+    /// Nothing can be written now.
+    pub(super) fn has_nothing_ready(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// To be written after what is ready.
+    pub(super) fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
+        if !bytes.is_empty() {
+            self.ready_bytes += bytes.len();
+            self.ready.push_back(Piece { bytes, kind });
+        }
+    }
+
+    /// The rest of a frame whose beginning the socket took; nothing else was ready.
+    pub(super) fn enqueue_rest(&mut self, bytes: Bytes, kind: Kind) {
+        debug_assert!(self.ready.is_empty(), "the socket takes nothing while something waits for it");
+        self.is_begun = true;
+        self.enqueue(bytes, kind);
+    }
+
+    /// To be written when the reply that streams has ended.
+    pub(super) fn hold(&mut self, frame: Bytes, kind: Kind) {
+        self.held_bytes += frame.len();
+        self.held.push_back(Piece { bytes: frame, kind });
+    }
+
+    /// What was held is ready. True if there was something.
+    pub(super) fn release(&mut self) -> bool {
+        let any = !self.held.is_empty();
+        for piece in std::mem::take(&mut self.held) {
+            self.enqueue(piece.bytes, piece.kind);
+        }
+        self.held_bytes = 0;
+        any
+    }
+
+    /// As much of what is ready as fits into `slices`; says how many it filled.
+    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.ready) {
+            *slice = IoSlice::new(&piece.bytes);
+            count += 1;
+        }
+        count
+    }
+
+    /// So many bytes have left.
+    pub(super) fn advance(&mut self, written: usize) {
+        self.ready_bytes -= written;
+        let mut left = written;
+        while let Some(front) = self.ready.front_mut() {
+            if left < front.bytes.len() {
+                self.is_begun |= left > 0;
+                front.bytes.advance(left);
+                return;
+            }
+            left -= front.bytes.len();
+            self.is_begun = false;
+            self.ready.pop_front();
+        }
+        // A queue that once was long must not stay with a session at rest.
+        self.ready = VecDeque::new();
+    }
+
+    /// Gives everything up; says how many pushes were among it.
+    pub(super) fn clear(&mut self) -> u32 {
+        let pieces = self.ready.iter().chain(&self.held);
+        let pushes = pieces.filter(|piece| !matches!(piece.kind, Kind::Reply)).count();
+        *self = Self::default();
+        pushes as u32
+    }
+
+    /// Throws away what was pushed under `topic` and has not begun to leave; says how many frames.
+    pub(super) fn drop_topic(&mut self, topic: &Topic) -> u32 {
+        let before = self.ready.len() + self.held.len();
+        let mut keep_first = self.is_begun;
+        let is_kept = |piece: &Piece| !matches!(&piece.kind, Kind::Droppable(other) if **other == *topic);
+        self.ready.retain(|piece| std::mem::take(&mut keep_first) || is_kept(piece));
+        self.held.retain(is_kept);
+        let dropped = before - self.ready.len() - self.held.len();
+        if dropped > 0 {
+            self.ready_bytes = self.ready.iter().map(|piece| piece.bytes.len()).sum();
+            self.held_bytes = self.held.iter().map(|piece| piece.bytes.len()).sum();
+        }
+        dropped as u32
+    }
+
+    /// Throws away the oldest frames that may go, until at most `room` is taken; says how many.
+    pub(super) fn drop_oldest(&mut self, room: usize) -> u32 {
+        let mut dropped = 0;
+        let mut next = usize::from(self.is_begun);
+        while self.cost() > room && next < self.ready.len() {
+            if matches!(self.ready[next].kind, Kind::Droppable(_)) {
+                let piece = self.ready.remove(next).expect("just looked at");
+                self.ready_bytes -= piece.bytes.len();
+                dropped += 1;
+            } else {
+                next += 1;
+            }
+        }
+        next = 0;
+        while self.cost() > room && next < self.held.len() {
+            if matches!(self.held[next].kind, Kind::Droppable(_)) {
+                let piece = self.held.remove(next).expect("just looked at");
+                self.held_bytes -= piece.bytes.len();
+                dropped += 1;
+            } else {
+                next += 1;
+            }
+        }
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn topic(channel: u8) -> Arc<Topic> {
+        Arc::new(Topic { channel: Name::new(&[b'a' + channel]).ok(), key: None })
+    }
+
+    fn text(backlog: &Backlog) -> String {
+        let pieces = backlog.ready.iter().chain(&backlog.held);
+        pieces.map(|piece| String::from_utf8_lossy(&piece.bytes).into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn filled() -> Backlog {
+        let mut backlog = Backlog::default();
+        backlog.enqueue_rest(Bytes::from_static(b"rest-a"), Kind::Droppable(topic(0)));
+        backlog.enqueue(Bytes::from_static(b"reply"), Kind::Reply);
+        backlog.enqueue(Bytes::from_static(b"a1"), Kind::Droppable(topic(0)));
+        backlog.enqueue(Bytes::from_static(b"b1"), Kind::Droppable(topic(1)));
+        backlog.enqueue(Bytes::from_static(b"stays"), Kind::Push);
+        backlog.hold(Bytes::from_static(b"a2"), Kind::Droppable(topic(0)));
+        backlog
+    }
+
+    #[test]
+    fn only_what_may_go_and_has_not_begun_to_leave_is_dropped() {
+        let mut backlog = filled();
+        assert_eq!(backlog.drop_topic(&topic(0)), 2);
+        assert_eq!(text(&backlog), "rest-a reply b1 stays");
+        let mut backlog = filled();
+        assert_eq!(backlog.drop_oldest(0), 3);
+        assert_eq!(text(&backlog), "rest-a reply stays");
+        let mut backlog = filled();
+        assert_eq!(backlog.drop_oldest(backlog.cost() - 1), 1);
+        assert_eq!(text(&backlog), "rest-a reply b1 stays a2", "the oldest goes first");
+        assert_eq!(backlog.clear(), 4, "pushes that nobody will read");
+        assert_eq!((backlog.bytes(), backlog.cost()), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_that_has_left_whole_protects_nobody() {
+        let mut backlog = filled();
+        backlog.advance(6);
+        assert_eq!(backlog.drop_topic(&topic(0)), 2);
+        backlog.advance(3);
+        assert_eq!(backlog.drop_oldest(0), 1);
+        assert_eq!(text(&backlog), "ly stays");
+    }
+
+    proptest! {
+        #[test]
+        fn the_sums_are_right_whatever_happens(steps in proptest::collection::vec((0_u8..7, 0_usize..40), 0..60)) {
+            let mut backlog = Backlog::default();
+            for (step, number) in steps {
+                let bytes = Bytes::from(vec![b'x'; number]);
+                match step {
+                    0 => backlog.enqueue(bytes, Kind::Reply),
+                    1 => backlog.enqueue(bytes, Kind::Droppable(topic(number as u8 % 3))),
+                    2 => backlog.hold(bytes, Kind::Droppable(topic(number as u8 % 3))),
+                    3 => { backlog.release(); }
+                    4 => backlog.advance(number.min(backlog.ready_bytes())),
+                    5 => { backlog.drop_topic(&topic(number as u8 % 3)); }
+                    _ => { backlog.drop_oldest(number * 20); }
+                }
+                let ready: usize = backlog.ready.iter().map(|piece| piece.bytes.len()).sum();
+                let held: usize = backlog.held.iter().map(|piece| piece.bytes.len()).sum();
+                prop_assert_eq!((backlog.ready_bytes(), backlog.bytes()), (ready, ready + held));
+                prop_assert!(!backlog.is_begun || !backlog.ready.is_empty());
+            }
+        }
+    }
+}

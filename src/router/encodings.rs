@@ -1,0 +1,44 @@
+//! A message, encoded once per framing and shared by all who get it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::outbox::{Outbox, Topic};
+use crate::proto::command::{Message, Name};
+use crate::proto::framing::{FrameKind, Framing};
+
+/// The encoded forms of one message so far. Few framings meet in one channel, so a list is searched fastest.
+pub(super) struct Encodings<'m> {
+    message: &'m Message,
+    kind: FrameKind,
+    frames: Vec<(Framing, bool, Option<Bytes>)>,
+    /// What the message may be replaced by in an outbox.
+    pub(super) topic: Arc<Topic>,
+}
+
+impl<'m> Encodings<'m> {
+    /// None yet; the message goes to `channel`, or elsewhere.
+    pub(super) fn new(message: &'m Message, channel: Option<&Name>) -> Self {
+        let topic = Arc::new(Topic { channel: channel.cloned(), key: message.key.clone() });
+        Self { message, kind: message.kind(), frames: Vec::new(), topic }
+    }
+
+    /// The frame for one session; `None` when its framing cannot carry the message.
+    pub(super) fn frame_for(&mut self, outbox: &Outbox) -> Option<Bytes> {
+        let framing = outbox.framing();
+        let body = &self.message.body;
+        let deflates = framing.deflate().is_some() && body.len() >= outbox.terms().deflate_min_bytes;
+        let known = self.frames.iter().find(|(known, deflated, _)| *deflated == deflates && known == framing);
+        if let Some((_, _, frame)) = known {
+            return frame.clone();
+        }
+        let encoded = match deflates {
+            true => framing.encode_deflated(self.kind, body),
+            false => framing.encode(self.kind, body),
+        };
+        let frame = encoded.ok();
+        self.frames.push((framing.clone(), deflates, frame.clone()));
+        frame
+    }
+}

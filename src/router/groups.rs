@@ -1,0 +1,122 @@
+//! The members of channels, or of uids: sessions under names.
+//!
+//! A group is there as long as it has a member. Sharded by name like the registry by id; a lock guards its maps and nothing
+//! else.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::registry::IdHasher;
+use crate::outbox::Outbox;
+use crate::proto::command::Name;
+use crate::proto::id::SessionId;
+
+const SHARDS: usize = 16;
+
+/// See the module.
+pub(super) struct Groups {
+    hasher: RandomState,
+    shards: [Mutex<HashMap<Name, Group>>; SHARDS],
+    count: Gauge,
+}
+
+type Group = HashSet<Member, BuildHasherDefault<IdHasher>>;
+
+/// A session, known by its id.
+struct Member(Arc<Outbox>);
+
+impl Hash for Member {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Member {}
+
+impl std::borrow::Borrow<SessionId> for Member {
+    fn borrow(&self) -> &SessionId {
+        self.0.id_ref()
+    }
+}
+
+impl Groups {
+    /// Without a group; `count` is kept at how many there are.
+    pub(super) fn new(count: Gauge) -> Self {
+        Self { hasher: RandomState::new(), shards: Default::default(), count }
+    }
+
+    /// The session is a member from now on. The name as the group has it, so that all members share one copy.
+    pub(super) fn insert(&self, name: &Name, outbox: Arc<Outbox>) -> Name {
+        let mut shard = self.shard(name);
+        if let Some((name, _)) = shard.get_key_value(name) {
+            let name = name.clone();
+            shard.get_mut(&name).expect("just found").insert(Member(outbox));
+            return name;
+        }
+        self.count.inc();
+        shard.insert(name.clone(), Group::from_iter([Member(outbox)]));
+        name.clone()
+    }
+
+    /// The session is no member any more; the last one takes the group with it.
+    pub(super) fn remove(&self, name: &Name, id: SessionId) {
+        let mut shard = self.shard(name);
+        let Some(group) = shard.get_mut(name) else { return };
+        group.remove(&id);
+        if group.is_empty() {
+            shard.remove(name);
+            self.count.dec();
+            if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
+                shard.shrink_to_fit();
+            }
+        } else if group.capacity() > 64 && group.len() * 4 < group.capacity() {
+            group.shrink_to_fit();
+        }
+    }
+
+    /// The members now.
+    pub(super) fn members(&self, name: &Name) -> Vec<Arc<Outbox>> {
+        self.shard(name)
+            .get(name)
+            .map(|group| group.iter().map(|member| member.0.clone()).collect())
+            .unwrap_or_default()
+    }
+
+    /// The ids of the members now.
+    pub(super) fn ids(&self, name: &Name) -> Vec<SessionId> {
+        self.shard(name).get(name).map(|group| group.iter().map(|member| member.0.id()).collect()).unwrap_or_default()
+    }
+
+    /// How many members a group has.
+    pub(super) fn count(&self, name: &Name) -> usize {
+        self.shard(name).get(name).map_or(0, HashSet::len)
+    }
+
+    /// Groups.
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// All groups with the number of their members.
+    pub(super) fn all(&self) -> Vec<(Name, usize)> {
+        let of_shard = |shard| lock(shard).iter().map(|(name, group)| (name.clone(), group.len())).collect::<Vec<_>>();
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    fn shard(&self, name: &Name) -> MutexGuard<'_, HashMap<Name, Group>> {
+        lock(&self.shards[self.hasher.hash_one(name) as usize % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<HashMap<Name, Group>>) -> MutexGuard<'_, HashMap<Name, Group>> {
+    shard.lock().expect("nothing panics while a shard is locked")
+}
