@@ -219,6 +219,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("handler.php");
         std::fs::write(&script, "<?php").unwrap();
+        std::fs::create_dir(folder.path().join("public")).unwrap();
         let text = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         let (config, _) =
             Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
@@ -230,6 +231,7 @@ mod tests {
     fn what_is_printed_as_default_is_the_default() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("handler.php"), "<?php").unwrap();
+        std::fs::create_dir(folder.path().join("public")).unwrap();
         let full = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         // The same file without every line that repeats a default.
         let mut repeats = Vec::new();

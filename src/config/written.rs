@@ -104,7 +104,7 @@ config_table! {
         /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
         advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
         /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        secret: Option<Entry<String>> = absent("none is asked for", "\"env:LONGWIRE_ROUTER_SECRET\"");
+        secret: Option<Entry<String>> = absent("none is asked for", "\"a long random text\"");
         /// Take the ancestor's commands too, which know no secret: on loopback and Unix sockets only.
         short_protocol: Entry<bool> = is("true");
         /// Largest message or attribute value in a command.
@@ -130,7 +130,7 @@ config_table! {
         /// Where it is served; "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9012\"");
         /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        token: Option<Entry<String>> = absent("none is asked for", "\"env:LONGWIRE_API_TOKEN\"");
+        token: Option<Entry<String>> = absent("none is asked for", "\"a-long-random-text\"");
         /// Largest body of a request.
         max_body_bytes: Entry<Size<1024, LARGEST>> = is("\"16 MiB\"");
     }

@@ -666,7 +666,7 @@ mod tests {
     }
 
     /// Pushes numbered frames to a client that reads nothing, then reads: what arrives, and the sum of what became of all.
-    fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32) -> (Vec<u32>, [u32; 5], Arc<Outbox>) {
+    async fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32) -> (Vec<u32>, [u32; 5]) {
         let (outbox, mut far) = outbox(20_000);
         let mut counts = [0; 5];
         for number in 0..200 {
@@ -682,39 +682,48 @@ mod tests {
             counts[4] += pushed.dropped_latest;
             assert!(outbox.queued_bytes() <= 20_000);
         }
-        far.set_nonblocking(true).unwrap();
-        let framing = Framing::Length(LengthFraming::default());
-        let (mut decoder, mut arrived, mut buffer) = (Decoder::new_client(&framing), Vec::new(), [0; 4096]);
-        loop {
-            outbox.lock().flush(&outbox.transport);
-            let Ok(n) = far.read(&mut buffer) else { break };
-            let mut input = &buffer[..n];
-            while !input.is_empty() {
-                let (used, item) = decoder.decode(&framing, 1 << 20, input).unwrap();
-                input = &input[used..];
-                let Some(Item::Frame(frame)) = item else { continue };
-                let number = u32::from_be_bytes(frame.body[1..5].try_into().unwrap());
-                assert_eq!(frame.body, body(1, number, 1000), "whole");
-                arrived.push(number);
+        let reader = std::thread::spawn(move || {
+            let framing = Framing::Length(LengthFraming::default());
+            let (mut decoder, mut arrived, mut buffer) = (Decoder::new_client(&framing), Vec::new(), [0; 4096]);
+            loop {
+                let n = far.read(&mut buffer).unwrap();
+                if n == 0 {
+                    return arrived;
+                }
+                let mut input = &buffer[..n];
+                while !input.is_empty() {
+                    let (used, item) = decoder.decode(&framing, 1 << 20, input).unwrap();
+                    input = &input[used..];
+                    let Some(Item::Frame(frame)) = item else { continue };
+                    let number = u32::from_be_bytes(frame.body[1..5].try_into().unwrap());
+                    assert_eq!(frame.body, body(1, number, 1000), "whole");
+                    arrived.push(number);
+                }
             }
-        }
+        });
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
+        outbox.transport().shutdown_write();
+        let arrived = reader.join().unwrap();
         assert_eq!(outbox.queued_bytes(), 0);
-        (arrived, counts, outbox)
+        (arrived, counts)
     }
 
     #[tokio::test]
     async fn each_rule_for_slow_readers_drops_what_it_says_and_counts_it() {
-        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Newest, 1);
+        let (arrived, [written, queued, newest, oldest, latest]) =
+            pushed_to_a_stalled_reader(SlowReader::Newest, 1).await;
         assert_eq!(arrived, (0..written + queued).collect::<Vec<_>>(), "the first ones, in order");
         assert_eq!((written + queued + newest, oldest, latest), (200, 0, 0));
         assert!(newest > 100);
 
-        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Oldest, 1);
+        let (arrived, [written, queued, newest, oldest, latest]) =
+            pushed_to_a_stalled_reader(SlowReader::Oldest, 1).await;
         assert_eq!((written + queued, newest, latest), (200, 0, 0));
         assert_eq!(arrived.len() as u32, 200 - oldest);
         assert!(arrived.is_sorted() && arrived.ends_with(&(190..200).collect::<Vec<_>>()), "{arrived:?}");
 
-        let (arrived, [written, queued, newest, oldest, latest], _) = pushed_to_a_stalled_reader(SlowReader::Latest, 5);
+        let (arrived, [written, queued, newest, oldest, latest]) =
+            pushed_to_a_stalled_reader(SlowReader::Latest, 5).await;
         assert_eq!((written + queued, newest, oldest), (200, 0, 0));
         assert_eq!(arrived.len() as u32, 200 - latest);
         assert!(arrived.is_sorted() && arrived.ends_with(&[195, 196, 197, 198, 199]), "{arrived:?}");

@@ -41,7 +41,7 @@ use self::registry::Registry;
 use crate::config::model::{ChannelRule, ProfileLimits, SlowReader};
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::outbox::Outbox;
-use crate::proto::command::{Command, Name, Query, Receipt};
+use crate::proto::command::{Action, Command, Name, Query, Receipt};
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::id::SessionId;
 
@@ -105,6 +105,24 @@ impl Router {
             self.uids.remove(uid, id);
         }
         *profile
+    }
+
+    /// What a session's profile would be after `actions`, but for its channels.
+    pub fn profile_of(&self, actions: &[Action]) -> Profile {
+        let mut profile = Profile::default();
+        for action in actions {
+            match action {
+                Action::Bind(uid) => profile.bind(Some(uid.clone())),
+                Action::Unbind => profile.bind(None),
+                Action::Delete(key) => profile.delete(key),
+                Action::Set { key, value, expect } => {
+                    // One that is refused was logged for sessions that live; this one did not come to it.
+                    let _ = profile.set(key, value, expect, self.limits.max_attribute_bytes);
+                }
+                _ => {}
+            }
+        }
+        profile
     }
 
     /// What PHP is told of the session's profile with each event.

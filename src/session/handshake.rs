@@ -92,21 +92,24 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
             None => {
                 let is_heard = verdict.send(Verdict::Failed).is_ok();
                 let reason = if is_heard { CloseReason::ConnectFailed } else { CloseReason::ClientGone };
-                return never_live(&endpoint, state, reason).await;
+                return never_live(&endpoint, state, EncodedParams::default(), reason).await;
             }
         }
     } else {
         let _ = verdict.send(Verdict::Accepted(Box::default()));
     }
     let Some((transport, early)) = take_over(&endpoint, upgrade.on_upgrade).await else {
-        return never_live(&endpoint, state, CloseReason::ClientGone).await;
+        // What the handler has bound to the session tells it, at the close event, who it was.
+        let actions = first_reply.map(|answer| answer.head.actions).unwrap_or_default();
+        let profile = endpoint.hub.router.profile_of(&actions);
+        return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
     };
     state.unread = early;
     // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
     state.close_owed = true;
     let session = Session::new(endpoint, state, upgrade.framing, transport, upgrade.permit);
     if let Some(answer) = first_reply {
-        session.greet(answer);
+        super::answer::greet(&session.outbox, answer);
     }
     session.spawn();
 }
@@ -150,11 +153,11 @@ async fn ask(
 }
 
 /// PHP may have admitted a session that never came to live: its close event follows.
-async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, reason: CloseReason) {
+async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, profile: EncodedParams, reason: CloseReason) {
     if reason == CloseReason::ClientGone {
         endpoint.hub.count_refused(&endpoint.listener, reason);
     }
-    if let Some(delivered) = endpoint.close_event(&mut state, EncodedParams::default(), &Close::new(reason)) {
+    if let Some(delivered) = endpoint.close_event(&mut state, profile, &Close::new(reason)) {
         delivered.await;
     }
 }
@@ -176,15 +179,4 @@ async fn take_over(endpoint: &Endpoint, on_upgrade: OnUpgrade) -> Option<(Transp
     // An empty slice would keep hyper's whole read buffer alive.
     let early = if parts.read_buf.is_empty() { Bytes::new() } else { parts.read_buf };
     Some((parts.io.into_inner(), early))
-}
-
-impl Session {
-    /// The body of the answer to the connect event is the session's first frame.
-    fn greet(&self, answer: ConnectAnswer) {
-        let kind = answer.head.kind.unwrap_or(FrameKind::Text);
-        super::answer::send_connect_reply(&self.outbox, &self.endpoint, kind, &answer);
-        if let Some((code, text)) = answer.head.close {
-            self.outbox.ask_close(Close::by_handler(code, text));
-        }
-    }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
+use crate::proto::command::{Action, AttributeKey, BadName, Except, Expect, Name, Target};
 use crate::proto::framing::FrameKind;
 
 /// Bytes of an answer's head; php-fpm itself sends 20 KB heads without complaint, frameworks stay far below.
@@ -22,10 +25,33 @@ pub struct Head {
     pub close: Option<(u16, Box<str>)>,
     /// `Longwire-Stream: lines`
     pub lines: bool,
+    /// `Longwire-Join`, `-Leave`, `-Uid` and `-Set`, in the order written: what is done with the session before the body is
+    /// sent.
+    pub actions: Vec<Action>,
+    /// `Longwire-To`: where the body goes; to the client that sent the event when there is none.
+    pub destinations: Vec<Destination>,
     /// Every other header, for the HTTP response of a handshake.
     pub others: Vec<(Box<str>, Box<[u8]>)>,
     /// Headers that the handler got wrong, as sentences for the log. None of them keeps the reply from leaving.
     pub complaints: Vec<String>,
+}
+
+/// Where a body goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Back to the client that sent the event.
+    Client,
+    /// To sessions, as a command would send it.
+    Sessions {
+        /// Which.
+        to: Target,
+        /// But not these.
+        except: Except,
+        /// Nor the one that sent the event.
+        except_self: bool,
+        /// For channels that keep only the latest frame per key.
+        key: Option<Name>,
+    },
 }
 
 impl Default for Head {
@@ -37,6 +63,8 @@ impl Default for Head {
             kind: None,
             close: None,
             lines: false,
+            actions: Vec::new(),
+            destinations: Vec::new(),
             others: Vec::new(),
             complaints: Vec::new(),
         }
@@ -55,12 +83,15 @@ pub(super) enum HeadError {
         /// What stood there.
         value: String,
     },
+    /// A `Longwire-To` that names nobody.
+    BadDestination(String),
 }
 
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HeadError::TooLarge => write!(f, "no end of the headers within {MAX_HEAD_BYTES} bytes"),
+            HeadError::BadDestination(what) => write!(f, "Longwire-To: {what}"),
             HeadError::BadNumber { name, value } => write!(f, "{name}: {value:?} is not a number"),
         }
     }
@@ -137,15 +168,19 @@ impl Head {
             self.content_length = Some(number("Content-Length", value)?);
         } else if is("Content-Offset") {
             self.content_offset = number("Content-Offset", value)?;
+        } else if is("Longwire-To") {
+            // Not a complaint like others: a body that was meant for somebody must not go to somebody else.
+            self.destinations.push(destination(value).map_err(HeadError::BadDestination)?);
         } else if name.len() > 9 && name[..9].eq_ignore_ascii_case(b"Longwire-") {
-            self.take_control(&name[9..], &String::from_utf8_lossy(value));
+            self.take_control(&name[9..], value);
         } else if keep_others && let Ok(name) = str::from_utf8(name) {
             self.others.push((name.into(), value.into()));
         }
         Ok(())
     }
 
-    fn take_control(&mut self, name: &[u8], value: &str) {
+    fn take_control(&mut self, name: &[u8], raw: &[u8]) {
+        let value = &*String::from_utf8_lossy(raw);
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         if is("Type") {
             match value {
@@ -160,6 +195,18 @@ impl Head {
             }
         } else if is("Close") {
             self.close = Some(self.close_of(value));
+        } else if is("Join") {
+            self.take_channels("Longwire-Join", raw, Action::Join);
+        } else if is("Leave") {
+            self.take_channels("Longwire-Leave", raw, Action::Leave);
+        } else if is("Uid") {
+            match Name::new(raw) {
+                Ok(uid) => self.actions.push(Action::Bind(uid)),
+                Err(BadName::Empty) => self.actions.push(Action::Unbind),
+                Err(error) => self.complain(format_args!("Longwire-Uid: {error}")),
+            }
+        } else if is("Set") {
+            self.take_attribute(raw);
         } else {
             let name = String::from_utf8_lossy(name);
             self.complain(format_args!("Longwire-{name} is not a header that this version knows"));
@@ -188,9 +235,66 @@ impl Head {
         (code, text.into())
     }
 
+    /// Names between commas; a name with a comma in it cannot be written here.
+    fn take_channels(&mut self, header: &str, value: &[u8], action: fn(Name) -> Action) {
+        for name in value.split(|b| *b == b',') {
+            match Name::new(name.trim_ascii()) {
+                Ok(channel) => self.actions.push(action(channel)),
+                Err(error) => self.complain(format_args!("{header}: {error}")),
+            }
+        }
+    }
+
+    /// `key=value`, or `key` to delete it.
+    fn take_attribute(&mut self, value: &[u8]) {
+        let equals = value.iter().position(|b| *b == b'=');
+        let key = &value[..equals.unwrap_or(value.len())];
+        let Some(key) = AttributeKey::new(key.trim_ascii()) else {
+            let key = String::from_utf8_lossy(key);
+            return self.complain(format_args!(
+                "Longwire-Set: {key:?} is not a key: 1 to {} of A-Z a-z 0-9 _",
+                AttributeKey::MAX_BYTES
+            ));
+        };
+        self.actions.push(match equals {
+            Some(equals) => {
+                let value = Bytes::copy_from_slice(value[equals + 1..].trim_ascii());
+                Action::Set { key, value, expect: Expect::Anything }
+            }
+            None => Action::Delete(key),
+        });
+    }
+
     fn complain(&mut self, complaint: fmt::Arguments<'_>) {
         self.complaints.push(complaint.to_string());
     }
+}
+
+/// `self`, `session:SID`, `uid:U`, `channel:C` or `all`, then `; except=...` and `; key=...`.
+fn destination(value: &[u8]) -> Result<Destination, String> {
+    let mut parts = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+    let to = parts.next().unwrap_or_default();
+    let is_self = to == b"self";
+    let (mut except, mut except_self, mut key) = (Except::default(), false, None);
+    for part in parts {
+        if is_self {
+            return Err("self takes nothing behind it".to_owned());
+        }
+        if let Some(whom) = part.strip_prefix(b"except=") {
+            match whom {
+                b"self" => except_self = true,
+                whom => except.add(Target::parse(whom)?)?,
+            }
+        } else if let Some(name) = part.strip_prefix(b"key=") {
+            key = Some(Name::new(name).map_err(|error| format!("key: {error}"))?);
+        } else {
+            return Err(format!("{:?} is neither except=... nor key=...", String::from_utf8_lossy(part)));
+        }
+    }
+    if is_self {
+        return Ok(Destination::Client);
+    }
+    Ok(Destination::Sessions { to: Target::parse(to)?, except, except_self, key })
 }
 
 fn number<N: std::str::FromStr>(name: &'static str, value: &[u8]) -> Result<N, HeadError> {
@@ -252,8 +356,48 @@ mod tests {
     }
 
     #[test]
+    fn actions_and_destinations_are_read_in_their_order() {
+        let head = b"Longwire-Join: a, room 2\r\nlongwire-set: Name = J\xc3\xb6rg=1 \r\nLongwire-Uid: 42\r\nLongwire-Leave: a\r\n\
+            Longwire-Set: old\r\nLongwire-Uid:\r\nLongwire-To: channel:a; except=self;except=uid:7; key=k\r\nLongwire-To: self\r\n\r\n";
+        let (head, _) = read(head).unwrap().unwrap();
+        assert_eq!(head.complaints, [""; 0]);
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let key = |text: &str| AttributeKey::new(text.as_bytes()).unwrap();
+        let value = Bytes::from_static("Jörg=1".as_bytes());
+        let expected = [
+            Action::Join(name("a")),
+            Action::Join(name("room 2")),
+            Action::Set { key: key("name"), value, expect: Expect::Anything },
+            Action::Bind(name("42")),
+            Action::Leave(name("a")),
+            Action::Delete(key("old")),
+            Action::Unbind,
+        ];
+        assert_eq!(head.actions, expected);
+        let except = Except { uids: vec![name("7")], ..Except::default() };
+        let channel =
+            Destination::Sessions { to: Target::Channel(name("a")), except, except_self: true, key: Some(name("k")) };
+        assert_eq!(head.destinations, [channel, Destination::Client]);
+    }
+
+    #[test]
+    fn a_body_for_nobody_known_goes_to_nobody() {
+        for to in ["everyone", "channel:", "self; except=self", "all; except=all", "all; but=self", "session:x"] {
+            let result = read(format!("Longwire-To: {to}\r\n\r\n").as_bytes());
+            assert!(matches!(result, Err(HeadError::BadDestination(_))), "{to}");
+        }
+    }
+
+    #[test]
     fn what_a_handler_got_wrong_is_said() {
-        let bad = ["Longwire-Typ: text", "Longwire-Type: html", "Longwire-Stream: words", "no colon here"];
+        let bad = [
+            "Longwire-Typ: text",
+            "Longwire-Type: html",
+            "Longwire-Stream: words",
+            "no colon here",
+            "Longwire-Join: a,,b",
+            "Longwire-Set: a b=c",
+        ];
         for line in bad {
             let (head, _) = read(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
             assert_eq!(head.complaints.len(), 1, "{line}");

@@ -2,15 +2,17 @@
 
 use tokio::sync::oneshot;
 
-use super::{EventInfo, Fault};
-use crate::session::head::HeadReader;
+use super::{EventInfo, Fault, reply_in};
+use crate::session::head::{Head, HeadReader};
 use crate::upstream::Outcome;
 
-/// Collects nothing: what a handler says to a close event reaches nobody.
+/// What a handler says to a close event reaches its client no more, but others if `Longwire-To` says so.
 pub struct CloseAnswer {
     pub(super) event: EventInfo,
     reader: HeadReader,
-    status: u16,
+    head: Option<Head>,
+    /// Collected where it goes to somebody.
+    body: Vec<u8>,
     fault: Option<Fault>,
     delivered: oneshot::Sender<()>,
 }
@@ -19,31 +21,68 @@ impl CloseAnswer {
     /// The answer, and a receiver that is told when the event is delivered.
     pub fn new(event: EventInfo) -> (Self, oneshot::Receiver<()>) {
         let (delivered, receiver) = oneshot::channel();
-        (Self { event, reader: HeadReader::default(), status: 0, fault: None, delivered }, receiver)
+        (Self { event, reader: HeadReader::default(), head: None, body: Vec::new(), fault: None, delivered }, receiver)
     }
 
     pub(super) fn stdout(&mut self, data: &[u8]) {
-        if self.status != 0 || self.fault.is_some() {
+        if self.fault.is_some() {
             return;
         }
-        match self.reader.push(data, false) {
-            Ok(Some((head, _))) => {
-                self.status = head.status;
-                self.fault = (head.status >= 500).then_some(Fault::Status(head.status));
+        let mut data = data;
+        if self.head.is_none() {
+            match self.reader.push(data, false) {
+                Ok(Some((head, used))) => {
+                    data = &data[used..];
+                    self.take_head(head);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.fault = Some(Fault::BadHead(error.to_string()));
+                    return;
+                }
             }
-            Ok(None) => {}
-            Err(error) => self.fault = Some(Fault::BadHead(error.to_string())),
+        }
+        if self.head.as_ref().is_some_and(|head| !head.destinations.is_empty()) {
+            self.body.extend_from_slice(data);
+            if self.body.len() > self.event.endpoint.app.max_reply_bytes {
+                self.fault = Some(Fault::TooLarge);
+                self.body = Vec::new();
+            }
         }
     }
 
-    pub(super) fn end(self, outcome: Outcome) {
-        let result = match (outcome, self.fault) {
+    fn take_head(&mut self, mut head: Head) {
+        if !head.actions.is_empty() {
+            head.complaints.push("Longwire-Join, -Leave, -Uid and -Set have no session to act on any more".to_owned());
+        }
+        self.event.complain(&head.complaints);
+        if head.status >= 500 {
+            self.fault = Some(Fault::Status(head.status));
+        }
+        self.head = Some(head);
+    }
+
+    pub(super) fn end(mut self, outcome: Outcome) {
+        let status = self.head.as_ref().map_or(0, |head| head.status);
+        let result = match (outcome, self.fault.take()) {
             (Outcome::Failed(failure), _) => Err(Fault::Upstream(failure)),
             (_, Some(fault)) => Err(fault),
-            (Outcome::Done(timing), None) => Ok(timing),
+            (Outcome::Done(timing), None) => self.send().map(|bytes| (timing, bytes)),
         };
-        self.event.report(self.status, 0, result);
+        let bytes_out = result.as_ref().map_or(0, |(_, bytes)| *bytes);
+        self.event.report(status, bytes_out, result.map(|(timing, _)| timing));
         // The node may have given up waiting.
         let _ = self.delivered.send(());
+    }
+
+    /// What is for others leaves; says how many bytes that were.
+    fn send(&mut self) -> Result<u64, Fault> {
+        let Some(head) = self.head.take() else { return Ok(0) };
+        let body = reply_in(&head, std::mem::take(&mut self.body))?;
+        if head.destinations.is_empty() || body.is_empty() && head.content_length.is_none() {
+            return Ok(0);
+        }
+        self.event.send_to(&head.destinations, self.event.kind_for_others(head.kind), &body)?;
+        Ok(body.len() as u64)
     }
 }

@@ -5,13 +5,14 @@ use std::pin::Pin;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{EventInfo, Fault};
+use super::{EventInfo, Fault, reply_in};
 use crate::session::head::{Head, HeadReader};
 use crate::upstream::{Outcome, Timing};
 
 /// What a handler said to a connect event before there was a session.
-#[derive(Debug)]
 pub struct ConnectAnswer {
+    /// Whose it is.
+    pub event: EventInfo,
     /// Status, sub-protocol, cookies.
     pub head: Head,
     /// The slice of the body that is the reply.
@@ -84,24 +85,25 @@ impl HandshakeAnswer {
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
         let status = self.head.as_ref().map_or(0, |head| head.status);
         let answer = self.answer(outcome);
-        let bytes_out = answer.as_ref().map_or(0, |(answer, _)| answer.body.len() as u64);
-        let (answer, result) = match answer {
-            Ok((answer, timing)) if status >= 500 => (Ok(answer), Err((Fault::Status(status), timing))),
-            Ok((answer, timing)) => (Ok(answer), Ok(timing)),
-            Err(fault) => {
-                let may_have_run = match &fault {
-                    Fault::Upstream(failure) => failure.may_have_run(),
-                    _ => true,
-                };
-                (Err(ConnectFailed { may_have_run }), Err((fault, Timing::default())))
-            }
+        let bytes_out = answer.as_ref().map_or(0, |(_, body, _)| body.len() as u64);
+        let result = match &answer {
+            Ok(_) if status >= 500 => Err(Fault::Status(status)),
+            Ok((_, _, timing)) => Ok(*timing),
+            Err(fault) => Err(fault.clone()),
         };
-        self.event.report(status, bytes_out, result.map_err(|(fault, _)| fault));
+        self.event.report(status, bytes_out, result);
+        let event = self.event;
+        let answer = answer.map(|(head, body, _)| ConnectAnswer { event, head, body }).map_err(|fault| ConnectFailed {
+            may_have_run: match fault {
+                Fault::Upstream(failure) => failure.may_have_run(),
+                _ => true,
+            },
+        });
         // The handshake waits for this whatever the client does.
         let _ = self.sender.send(answer);
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Result<(ConnectAnswer, Timing), Fault> {
+    fn answer(&mut self, outcome: Outcome) -> Result<(Head, Vec<u8>, Timing), Fault> {
         let timing = match outcome {
             Outcome::Done(timing) => timing,
             Outcome::Failed(failure) => return Err(Fault::Upstream(failure)),
@@ -111,16 +113,7 @@ impl HandshakeAnswer {
         }
         let head = self.head.take().ok_or_else(|| Fault::BadHead("the answer ended inside its headers".to_owned()))?;
         let whole = std::mem::take(&mut self.body);
-        let len = whole.len() as u64;
-        let from = match u64::try_from(head.content_offset) {
-            Ok(offset) => offset.min(len),
-            Err(_) => len.saturating_sub(head.content_offset.unsigned_abs()),
-        };
-        let wanted = head.content_length.unwrap_or(len - from);
-        if wanted > len - from {
-            return Err(Fault::Short { announced: wanted, missing: wanted - (len - from) });
-        }
-        let body = whole[from as usize..(from + wanted) as usize].to_vec();
-        Ok((ConnectAnswer { head, body }, timing))
+        let body = reply_in(&head, whole)?;
+        Ok((head, body, timing))
     }
 }

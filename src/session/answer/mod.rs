@@ -12,15 +12,19 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tracing::{debug, warn};
 
 pub(super) use self::close::CloseAnswer;
 pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
 pub(super) use self::reply::Reply;
-pub(super) use self::reply::send_connect_reply;
+pub(super) use self::reply::greet;
 
 use super::endpoint::{Endpoint, Event};
+use super::head::{Destination, Head};
 use crate::metrics::FailureLabels;
+use crate::metrics::router::Door;
+use crate::proto::command::{Action, Command, Message, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
@@ -78,6 +82,50 @@ impl EventInfo {
         self.stderr_beyond += data.len() - taken;
     }
 
+    /// Does with the session what the answer asks for.
+    pub(super) fn act(&self, actions: Vec<Action>) {
+        for action in actions {
+            let label = action.label();
+            let receipt =
+                self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(self.id), action));
+            if receipt.refused > 0 {
+                warn!(
+                    session = %self.id, script = %self.endpoint.app.script.display(), action = label,
+                    "refused: the session has as many channels or attribute bytes as it may"
+                );
+            }
+        }
+    }
+
+    /// Sends a body to others than the client, or to it among others; says whether the client is among `destinations` itself.
+    fn send_to(&self, destinations: &[Destination], kind: Option<FrameKind>, body: &[u8]) -> Result<bool, Fault> {
+        let mut to_client = destinations.is_empty();
+        let mut message = None;
+        for destination in destinations {
+            let Destination::Sessions { to, except, except_self, key } = destination else {
+                to_client = true;
+                continue;
+            };
+            if kind == Some(FrameKind::Text) && str::from_utf8(body).is_err() {
+                return Err(Fault::NotUtf8);
+            }
+            let body = message.get_or_insert_with(|| Bytes::copy_from_slice(body)).clone();
+            let action = Action::Send(Message { body, kind, key: key.clone() });
+            let mut command = Command { to: to.clone(), except: except.clone(), action };
+            if *except_self {
+                command.except.sessions.push(self.id);
+            }
+            self.endpoint.hub.router.run_now(Door::Answer, &command);
+        }
+        Ok(to_client)
+    }
+
+    /// The kind of what is sent to others: what the handler says; for WebSocket what the event was; otherwise it is told
+    /// by the bytes.
+    fn kind_for_others(&self, said: Option<FrameKind>) -> Option<FrameKind> {
+        said.or_else(|| (self.endpoint.websocket.is_some() && self.class == Class::Message).then_some(self.kind))
+    }
+
     fn complain(&self, complaints: &[String]) {
         for complaint in complaints {
             warn!(session = %self.id, script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
@@ -113,6 +161,23 @@ impl EventInfo {
             }
         }
     }
+}
+
+/// The slice of a whole body that is the reply.
+fn reply_in(head: &Head, whole: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    let len = whole.len() as u64;
+    let from = match u64::try_from(head.content_offset) {
+        Ok(offset) => offset.min(len),
+        Err(_) => len.saturating_sub(head.content_offset.unsigned_abs()),
+    };
+    let wanted = head.content_length.unwrap_or(len - from);
+    if wanted > len - from {
+        return Err(Fault::Short { announced: wanted, missing: wanted - (len - from) });
+    }
+    if wanted == len {
+        return Ok(whole);
+    }
+    Ok(whole[from as usize..(from + wanted) as usize].to_vec())
 }
 
 /// Why an event has no usable answer.

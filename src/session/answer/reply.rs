@@ -8,6 +8,7 @@
 //!    |   \ lines                |                                                 |  end too early: ReplyBroken
 //!    |    `--> Body: Lines      |
 //!    |  \ length unknown where the framing needs it, negative offset
+//!    |   | a body that goes to others
 //!    |   `--> Body: Hold (bounded by max_reply_bytes), sliced and framed at the end
 //!    | 5xx, a head that makes no sense
 //!    `--> Discard
@@ -25,7 +26,7 @@ use crate::proto::close::CloseReason;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
 use crate::proto::framing::{Affix, FrameKind, Framing};
 use crate::session::endpoint::Endpoint;
-use crate::session::head::{Head, HeadReader};
+use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
 use crate::upstream::{Class, Outcome, Timing};
 
@@ -53,6 +54,10 @@ enum Stage {
 
 struct Body {
     kind: FrameKind,
+    /// Where it goes; to the client when there is none.
+    destinations: Vec<Destination>,
+    /// Of what goes to others than the client.
+    kind_for_others: Option<FrameKind>,
     /// Bytes of the body before the reply.
     skip: u64,
     /// `Content-Length`, and how much of it is still to come.
@@ -108,11 +113,16 @@ impl Reply {
             self.stage = Stage::Discard;
             return;
         }
+        if !(self.event.class == Class::Connect && head.status >= 400) {
+            self.event.act(head.actions);
+        }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
         let is_checked = matches!(framing, Framing::WebSocket { .. }) && kind == FrameKind::Text;
         let from_end = (head.content_offset < 0).then(|| head.content_offset.unsigned_abs());
+        let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
         let can_stream = match framing.begin(head.content_length) {
+            _ if to_others => false,
             Ok(begin) => begin.is_some(),
             Err(error) => return self.fail(Fault::Framing(error.to_string())),
         };
@@ -125,6 +135,8 @@ impl Reply {
         };
         self.stage = Stage::Body(Body {
             kind,
+            destinations: head.destinations,
+            kind_for_others: self.event.kind_for_others(head.kind),
             skip: u64::try_from(head.content_offset).unwrap_or(0),
             announced: head.content_length,
             left: head.content_length,
@@ -155,8 +167,8 @@ impl Reply {
     pub(super) fn pause(&mut self) {
         let result = match &mut self.stage {
             Stage::Body(body) => match body.mode {
-                Mode::Stream { .. } => body.stream(&self.outbox, &self.event.endpoint, false),
-                Mode::Lines => body.lines(&self.outbox, &self.event.endpoint, false),
+                Mode::Stream { .. } => body.stream(&self.outbox, &self.event, false),
+                Mode::Lines => body.lines(&self.outbox, &self.event, false),
                 Mode::Hold { .. } => Ok(0),
             },
             _ => Ok(0),
@@ -166,7 +178,7 @@ impl Reply {
 
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
         if let (Outcome::Done(_), Stage::Body(body)) = (outcome, &mut self.stage) {
-            let result = body.finish(&self.outbox, &self.event.endpoint);
+            let result = body.finish(&self.outbox, &self.event);
             self.sent(result);
         }
         let result = match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
@@ -274,7 +286,7 @@ impl Body {
     }
 
     /// Sends what is pending as a piece of a streamed frame.
-    fn stream(&mut self, outbox: &Outbox, endpoint: &Endpoint, is_last: bool) -> Result<u64, Fault> {
+    fn stream(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
         if self.pending.is_empty() && !is_last {
             return Ok(0);
         }
@@ -316,7 +328,7 @@ impl Body {
         outbox.write(&[IoSlice::new(&begin), IoSlice::new(&piece), IoSlice::new(body), IoSlice::new(tail)]);
         if is_last {
             outbox.end_stream();
-            endpoint.hub.metrics.frames_out.inc();
+            event.endpoint.hub.metrics.frames_out.inc();
         }
         let sent = self.pending.len() as u64;
         self.pending.clear();
@@ -324,14 +336,14 @@ impl Body {
     }
 
     /// Sends every whole line that is pending, and at the end what is left.
-    fn lines(&mut self, outbox: &Outbox, endpoint: &Endpoint, is_last: bool) -> Result<u64, Fault> {
+    fn lines(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
         let mut from = 0;
         let mut sent = 0;
         let mut result = Ok(());
         while let Some(len) = memchr::memchr(b'\n', &self.pending[from..]) {
             result = match len {
-                _ if len > endpoint.app.max_reply_bytes => Err(Fault::TooLarge),
-                _ => send_whole(outbox, endpoint, self.kind, &self.pending[from..from + len]),
+                _ if len > event.endpoint.app.max_reply_bytes => Err(Fault::TooLarge),
+                _ => self.send(outbox, event, &self.pending[from..from + len]),
             };
             if result.is_err() {
                 break;
@@ -341,14 +353,22 @@ impl Body {
         }
         self.pending.drain(..from);
         if is_last && result.is_ok() && !self.pending.is_empty() {
-            result = send_whole(outbox, endpoint, self.kind, &self.pending);
+            result = self.send(outbox, event, &self.pending);
             sent += self.pending.len() as u64;
         }
         result.map(|()| sent)
     }
 
+    /// Sends one whole frame to everybody who is to have it.
+    fn send(&self, outbox: &Outbox, event: &EventInfo, frame: &[u8]) -> Result<(), Fault> {
+        match event.send_to(&self.destinations, self.kind_for_others, frame)? {
+            true => send_whole(outbox, &event.endpoint, self.kind, frame),
+            false => Ok(()),
+        }
+    }
+
     /// The answer is complete: sends the rest.
-    fn finish(&mut self, outbox: &Outbox, endpoint: &Endpoint) -> Result<u64, Fault> {
+    fn finish(&mut self, outbox: &Outbox, event: &EventInfo) -> Result<u64, Fault> {
         if let Mode::Hold { from_end: Some(from_end) } = self.mode {
             self.skip = (self.pending.len() as u64).saturating_sub(from_end);
             let whole = std::mem::take(&mut self.pending);
@@ -358,14 +378,14 @@ impl Body {
             return Err(Fault::Short { announced, missing });
         }
         match self.mode {
-            Mode::Lines => self.lines(outbox, endpoint, true),
-            Mode::Stream { begun: true, .. } => self.stream(outbox, endpoint, true),
+            Mode::Lines => self.lines(outbox, event, true),
+            Mode::Stream { begun: true, .. } => self.stream(outbox, event, true),
             Mode::Stream { .. } | Mode::Hold { .. } => {
                 // An empty body is no reply, unless the handler announced just that.
                 if self.pending.is_empty() && self.announced.is_none() {
                     return Ok(0);
                 }
-                send_whole(outbox, endpoint, self.kind, &self.pending)?;
+                self.send(outbox, event, &self.pending)?;
                 Ok(self.pending.len() as u64)
             }
         }
@@ -394,18 +414,25 @@ fn send_whole(outbox: &Outbox, endpoint: &Endpoint, kind: FrameKind, body: &[u8]
     Ok(())
 }
 
-/// Sends what a handler said to a connect event as the first frame of the session that it admitted.
-pub(in crate::session) fn send_connect_reply(
-    outbox: &Outbox,
-    endpoint: &Endpoint,
-    kind: FrameKind,
-    answer: &ConnectAnswer,
-) {
-    if answer.body.is_empty() && answer.head.content_length.is_none() {
+/// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
+/// the session, and the body is its first frame.
+pub(in crate::session) fn greet(outbox: &Outbox, answer: ConnectAnswer) {
+    let ConnectAnswer { event, head, body } = answer;
+    if let Some((code, text)) = head.close {
+        outbox.ask_close(Close::by_handler(code, text));
+    }
+    event.act(head.actions);
+    if body.is_empty() && head.content_length.is_none() {
         return;
     }
-    if let Err(fault) = send_whole(outbox, endpoint, kind, &answer.body) {
-        fault.count(endpoint, Class::Connect);
-        warn!(session = %outbox.id(), script = %endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
+    let kind = head.kind.unwrap_or(FrameKind::Text);
+    let sent = match event.send_to(&head.destinations, head.kind, &body) {
+        Ok(true) => send_whole(outbox, &event.endpoint, kind, &body),
+        Ok(false) => Ok(()),
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = sent {
+        fault.count(&event.endpoint, Class::Connect);
+        warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
     }
 }
