@@ -9,6 +9,7 @@ mod bounds;
 mod bridge;
 mod check;
 mod connect;
+mod control_headers;
 mod dev_page;
 mod examples;
 mod faults;
