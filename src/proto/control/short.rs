@@ -33,6 +33,18 @@ pub enum Refused {
     BadName(BadName),
 }
 
+impl Refused {
+    /// The word in metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Refused::ForGateways(_) => "for_gateways",
+            Refused::UnknownType(_) => "unknown_type",
+            Refused::BadIds(_) => "bad_ids",
+            Refused::BadName(_) => "bad_name",
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
