@@ -78,6 +78,7 @@ async fn the_table_of_params_is_what_php_finds() {
     let note = r#"
         file_put_contents(__DIR__ . '/keys', implode("\n", array_keys($_SERVER)) . "\n", FILE_APPEND);
         if ($_SERVER['LONGWIRE_EVENT'] === 'message') { echo 'noted'; }
+        if ($_SERVER['LONGWIRE_EVENT'] === 'connect') { header('Longwire-Uid: 42'); header('Longwire-Set: room=1'); }
     "#;
     let script = fpm.script("keys.php", note);
     let node = Longwire::with(&fpm, &script, "events = [\"connect\", \"close\"]", "", LISTENERS);
@@ -91,6 +92,9 @@ async fn the_table_of_params_is_what_php_finds() {
 
     let keys = std::fs::read_to_string(fpm.dir().join("keys")).expect("it was written");
     let found: BTreeSet<&str> = keys.lines().filter(|key| !OF_PHP.contains(key) && !key.starts_with("HTTP_")).collect();
+    // The key of the attribute is the handler's.
+    let found: BTreeSet<&str> =
+        found.into_iter().map(|key| if key == "LONGWIRE_ATTR_ROOM" { "LONGWIRE_ATTR_<KEY>" } else { key }).collect();
     let told: BTreeSet<&str> = rows(section("### What the script finds"))
         .iter()
         .flat_map(|row| quoted(row[0]))
@@ -113,6 +117,9 @@ fn the_table_of_close_reasons_is_the_one_in_the_code() {
 #[test]
 fn the_table_of_failures_has_every_cause_of_an_upstream() {
     let rows = rows(section("## When things go wrong"));
+    // The key of the attribute is the handler's.
+    let found: BTreeSet<&str> =
+        found.into_iter().map(|key| if key == "LONGWIRE_ATTR_ROOM" { "LONGWIRE_ATTR_<KEY>" } else { key }).collect();
     let told: BTreeSet<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
     for outcome in RequestOutcome::ALL {
         assert!(*outcome == RequestOutcome::Done || told.contains(outcome.label()), "{} is not told", outcome.label());
