@@ -16,6 +16,7 @@ mod framing_interop;
 mod hostile;
 mod lifecycle;
 mod readme;
+mod static_files;
 mod support;
 mod tidy;
 mod upstream_cost;
