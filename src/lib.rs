@@ -54,7 +54,9 @@
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
 //! | [`session`] | the task of a session, its events, the contract with PHP |
-//! | [`listening`], [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
+//! | [`listening`] | sockets that connections come in through |
+//! | [`router_port`] | commands from programs that are no clients |
+//! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtime, signals, exit status |
 //! | [`dev`], [`connect`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
@@ -94,6 +96,7 @@ pub mod node;
 pub mod outbox;
 pub mod proto;
 pub mod router;
+pub mod router_port;
 pub mod serve;
 pub mod session;
 pub mod transport;

@@ -30,6 +30,7 @@ use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionIds;
 use crate::router::{NodeFacts, Router};
+use crate::router_port::serve_router;
 use crate::session::wheel::Wheel;
 use crate::session::{Admission, Answer, Endpoint, Hub};
 use crate::upstream::Upstream;
@@ -163,6 +164,7 @@ impl Running {
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
+            running.housekeeping.spawn(serve_router(listening, config.router.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");

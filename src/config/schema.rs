@@ -179,9 +179,10 @@ impl<'a> Section<'a> {
             match keys.iter().find(|key| key.name == *name) {
                 None => {
                     let near = did_you_mean(name, keys.iter().map(|key| key.name));
-                    let hint = match home_of(name, "", self.root) {
-                        Some(table) if near.is_empty() => format!(", it belongs in [{table}]"),
-                        _ => near,
+                    let homes = homes_of(name, "", self.root);
+                    let hint = match homes.is_empty() || !near.is_empty() {
+                        true => near,
+                        false => format!(", it belongs in {}", homes.join(" or ")),
                     };
                     report.refuse(item, format!("unknown key{hint}"));
                 }
@@ -217,15 +218,15 @@ impl<'a> Section<'a> {
 }
 
 /// The table in which a key stands.
-fn home_of(name: &str, path: &str, keys: &'static [Key]) -> Option<String> {
-    if keys.iter().any(|key| key.name == name) && !path.is_empty() {
-        return Some(path.to_owned());
-    }
-    keys.iter().find_map(|key| match (key.kind)() {
-        Kind::Value(_) => None,
-        Kind::Table(inner) | Kind::OptionalTable(inner) => home_of(name, &join(path, key.name), inner),
-        Kind::Named(inner) => home_of(name, &format!("{}.NAME", join(path, key.name)), inner),
-    })
+fn homes_of(name: &str, path: &str, keys: &'static [Key]) -> Vec<String> {
+    let is_here = keys.iter().any(|key| key.name == name) && !path.is_empty();
+    let here = is_here.then(|| format!("[{path}]"));
+    let below = keys.iter().flat_map(|key| match (key.kind)() {
+        Kind::Value(_) => Vec::new(),
+        Kind::Table(inner) | Kind::OptionalTable(inner) => homes_of(name, &join(path, key.name), inner),
+        Kind::Named(inner) => homes_of(name, &format!("{}.NAME", join(path, key.name)), inner),
+    });
+    here.into_iter().chain(below).collect()
 }
 
 /// What [`config_table!`] makes.

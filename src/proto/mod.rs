@@ -6,6 +6,7 @@
 
 pub mod close;
 pub mod command;
+pub mod control;
 pub mod fastcgi;
 pub mod framing;
 pub mod id;

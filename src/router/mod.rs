@@ -143,6 +143,11 @@ impl Router {
         self.len() == 0
     }
 
+    /// The number of this node.
+    pub fn node_number(&self) -> u16 {
+        self.node.number
+    }
+
     /// Channels that have members.
     pub fn channels(&self) -> usize {
         self.channels.len()

@@ -16,6 +16,7 @@ const STEPS: &[&[&str]] = &[
     &["router"],
     &["session"],
     &["listening"],
+    &["router_port"],
     &["http"],
     &["listener"],
     &["node"],

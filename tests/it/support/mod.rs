@@ -6,3 +6,4 @@ pub mod client;
 pub mod http;
 pub mod longwire;
 pub mod php_fpm;
+pub mod router;

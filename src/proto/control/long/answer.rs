@@ -1,0 +1,112 @@
+//! Answers on the wire.
+
+use bytes::{Bytes, BytesMut};
+
+use super::fields::{FieldWriter, Fields, number, tag};
+use super::{ErrorWord, Wrong, kind};
+use crate::proto::command::Receipt;
+use crate::proto::control::Frame;
+
+/// What a server answers to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To a command.
+    Receipt {
+        /// The client's number.
+        request: u32,
+        /// In the order of [`Receipt::counts`]; a newer server may send more.
+        counts: Vec<u32>,
+    },
+    /// To a query.
+    Result {
+        /// The client's number.
+        request: u32,
+        /// JSON, or an attribute's value.
+        body: Bytes,
+    },
+    /// To a query for what is not there.
+    Absent {
+        /// The client's number.
+        request: u32,
+    },
+    /// Something was wrong.
+    Error {
+        /// The client's number, unless the connection is meant.
+        request: Option<u32>,
+        /// A word of the table.
+        word: String,
+        /// What is wrong.
+        text: String,
+    },
+}
+
+impl Answer {
+    /// To a command.
+    pub fn receipt(request: u32, receipt: &Receipt) -> Self {
+        Answer::Receipt { request, counts: receipt.counts().to_vec() }
+    }
+
+    /// To something wrong.
+    pub fn error(wrong: &Wrong) -> Self {
+        Answer::Error { request: wrong.request, word: wrong.word.label().to_owned(), text: wrong.text.clone() }
+    }
+
+    /// Appends it.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let mut fields = FieldWriter::default();
+        match self {
+            Answer::Receipt { request, counts } => {
+                fields.put(tag::REQUEST, &request.to_be_bytes());
+                let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
+                fields.put(tag::COUNTS, &counts);
+                Frame::encode(kind::RECEIPT, &fields.0, &[], out);
+            }
+            Answer::Result { request, body } => {
+                fields.put(tag::REQUEST, &request.to_be_bytes());
+                Frame::encode(kind::RESULT, &fields.0, body, out);
+            }
+            Answer::Absent { request } => {
+                fields.put(tag::REQUEST, &request.to_be_bytes());
+                Frame::encode(kind::ABSENT, &fields.0, &[], out);
+            }
+            Answer::Error { request, word, text } => {
+                if let Some(request) = request {
+                    fields.put(tag::REQUEST, &request.to_be_bytes());
+                }
+                fields.put(tag::ERROR, word.as_bytes());
+                Frame::encode(kind::ERROR, &fields.0, text.as_bytes(), out);
+            }
+        }
+    }
+
+    /// Reads an answer, as a client does: fields that it does not know are skipped.
+    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+        let (mut request, mut counts, mut word) = (None, None, None);
+        let mut fields = Fields::of(frame)?;
+        while let Some((tag, value)) = fields.next()? {
+            match tag {
+                tag::REQUEST => request = Some(number(&value)?),
+                tag::COUNTS => {
+                    counts =
+                        Some(value.chunks_exact(4).map(|c| u32::from_be_bytes([c[0], c[1], c[2], c[3]])).collect());
+                }
+                tag::ERROR => word = Some(String::from_utf8_lossy(&value).into_owned()),
+                _ => {}
+            }
+        }
+        let numbered = request.ok_or_else(|| Wrong::field("request is missing"));
+        match frame.kind {
+            kind::RECEIPT => {
+                let counts = counts.ok_or_else(|| Wrong::field("counts are missing"))?;
+                Ok(Answer::Receipt { request: numbered?, counts })
+            }
+            kind::RESULT => Ok(Answer::Result { request: numbered?, body: frame.body.clone() }),
+            kind::ABSENT => Ok(Answer::Absent { request: numbered? }),
+            kind::ERROR => {
+                let text = String::from_utf8_lossy(&frame.body).into_owned();
+                Ok(Answer::Error { request, word: word.unwrap_or_default(), text })
+            }
+            other => Err(Wrong::new(ErrorWord::UnknownType, format!("0x{other:04X} is no answer"))),
+        }
+    }
+}

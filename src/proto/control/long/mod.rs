@@ -1,0 +1,299 @@
+//! The long protocol: a greeting, commands with numbers, and an answer to each.
+//!
+//! Both sides are here, so that tests and tools can be clients: what one encodes, the other decodes.
+
+mod answer;
+mod fields;
+mod request;
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::Frame;
+
+pub use self::answer::Answer;
+pub use self::request::{Request, What};
+
+use self::fields::{FieldWriter, Fields, nonce, tag, unknown};
+
+/// The first type of this protocol.
+pub const FIRST_TYPE: u16 = 0x4C00;
+/// The version that is spoken here.
+pub const VERSION: u8 = 1;
+/// Bytes of a nonce and of a proof.
+pub const NONCE_BYTES: usize = 32;
+
+mod kind {
+    pub(super) const HELLO: u16 = 0x4C01;
+    pub(super) const CHALLENGE: u16 = 0x4C02;
+    pub(super) const PROOF: u16 = 0x4C03;
+    pub(super) const WELCOME: u16 = 0x4C04;
+    pub(super) const SEND: u16 = 0x4C10;
+    pub(super) const JOIN: u16 = 0x4C11;
+    pub(super) const LEAVE: u16 = 0x4C12;
+    pub(super) const CLOSE: u16 = 0x4C13;
+    pub(super) const BIND: u16 = 0x4C14;
+    pub(super) const UNBIND: u16 = 0x4C15;
+    pub(super) const SET: u16 = 0x4C16;
+    pub(super) const DELETE: u16 = 0x4C17;
+    pub(super) const EXISTS: u16 = 0x4C18;
+    pub(super) const ATTRIBUTE: u16 = 0x4C20;
+    pub(super) const SESSION: u16 = 0x4C21;
+    pub(super) const CHANNEL: u16 = 0x4C22;
+    pub(super) const UID: u16 = 0x4C23;
+    pub(super) const CHANNELS: u16 = 0x4C24;
+    pub(super) const SESSIONS: u16 = 0x4C25;
+    pub(super) const NODE: u16 = 0x4C26;
+    pub(super) const RECEIPT: u16 = 0x4C80;
+    pub(super) const RESULT: u16 = 0x4C81;
+    pub(super) const ABSENT: u16 = 0x4C82;
+    pub(super) const ERROR: u16 = 0x4C83;
+}
+
+/// The words of the error table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorWord {
+    /// The bytes are no frame of this protocol.
+    BadFrame,
+    /// None of the client's versions is spoken here.
+    Version,
+    /// A command before the proof.
+    Unauthenticated,
+    /// The proof is wrong.
+    BadProof,
+    /// The greeting was not finished in time.
+    Timeout,
+    /// No command has this type.
+    UnknownType,
+    /// A field is missing, unknown, too much, or wrong.
+    BadField,
+    /// A message of kind text is not UTF-8.
+    NotText,
+}
+
+impl ErrorWord {
+    /// The word on the wire and in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            ErrorWord::BadFrame => "bad_frame",
+            ErrorWord::Version => "version",
+            ErrorWord::Unauthenticated => "unauthenticated",
+            ErrorWord::BadProof => "bad_proof",
+            ErrorWord::Timeout => "timeout",
+            ErrorWord::UnknownType => "unknown_type",
+            ErrorWord::BadField => "bad_field",
+            ErrorWord::NotText => "not_text",
+        }
+    }
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Of which kind it is.
+    pub word: ErrorWord,
+    /// Says it to a person.
+    pub text: String,
+    /// Of which request.
+    pub request: Option<u32>,
+}
+
+impl Wrong {
+    /// Something that is not about one request.
+    pub fn new(word: ErrorWord, text: impl Into<String>) -> Self {
+        Self { word, text: text.into(), request: None }
+    }
+
+    fn field(text: impl Into<String>) -> Self {
+        Self::new(ErrorWord::BadField, text)
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word.label(), self.text)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// What a client begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// What it speaks.
+    pub versions: Bytes,
+    /// Its part of what is proved.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Who it says it is.
+    pub peer: String,
+}
+
+impl Hello {
+    /// Reads a hello; anything else is an error.
+    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+        if frame.kind != kind::HELLO {
+            return Err(Wrong::new(ErrorWord::Unauthenticated, "a connection begins with a hello"));
+        }
+        let mut hello = Self { versions: Bytes::new(), nonce: [0; NONCE_BYTES], peer: String::new() };
+        let mut has_nonce = false;
+        let mut fields = Fields::of(frame)?;
+        while let Some((tag, value)) = fields.next()? {
+            match tag {
+                tag::VERSIONS => hello.versions = value,
+                tag::NONCE => {
+                    hello.nonce = nonce(&value)?;
+                    has_nonce = true;
+                }
+                tag::PEER if value.len() <= 64 => hello.peer = String::from_utf8_lossy(&value).into_owned(),
+                tag::PEER => return Err(Wrong::field("peer has more than 64 bytes")),
+                _ => return Err(unknown(tag)),
+            }
+        }
+        if !has_nonce {
+            return Err(Wrong::field("nonce is missing"));
+        }
+        if !hello.versions.contains(&VERSION) {
+            return Err(Wrong::new(ErrorWord::Version, format!("version {VERSION} is spoken here")));
+        }
+        Ok(hello)
+    }
+
+    /// Appends it.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let mut fields = FieldWriter::default();
+        fields.put(tag::VERSIONS, &self.versions);
+        fields.put(tag::NONCE, &self.nonce);
+        if !self.peer.is_empty() {
+            fields.put(tag::PEER, self.peer.as_bytes());
+        }
+        Frame::encode(kind::HELLO, &fields.0, &[], out);
+    }
+}
+
+/// Appends the server's answer to a hello.
+pub fn challenge(nonce: &[u8; NONCE_BYTES], wants_proof: bool, node: &str, out: &mut BytesMut) {
+    let mut fields = FieldWriter::default();
+    fields.put(tag::VERSIONS, &[VERSION]);
+    fields.put(tag::NONCE, nonce);
+    fields.put(tag::AUTH, &[u8::from(wants_proof)]);
+    fields.put(tag::PEER, node.as_bytes());
+    Frame::encode(kind::CHALLENGE, &fields.0, &[], out);
+}
+
+/// Reads a client's proof; anything else is an error.
+pub fn decode_proof(frame: &Frame) -> Result<Bytes, Wrong> {
+    if frame.kind != kind::PROOF {
+        return Err(Wrong::new(ErrorWord::Unauthenticated, "a proof is asked for before anything else"));
+    }
+    let mut proof = None;
+    let mut fields = Fields::of(frame)?;
+    while let Some((tag, value)) = fields.next()? {
+        match tag {
+            tag::PROOF => proof = Some(value),
+            _ => return Err(unknown(tag)),
+        }
+    }
+    proof.ok_or_else(|| Wrong::field("proof is missing"))
+}
+
+/// Appends a client's proof.
+pub fn encode_proof(proof: &[u8], out: &mut BytesMut) {
+    let mut fields = FieldWriter::default();
+    fields.put(tag::PROOF, proof);
+    Frame::encode(kind::PROOF, &fields.0, &[], out);
+}
+
+/// Appends the end of the greeting.
+pub fn welcome(proof: Option<&[u8]>, out: &mut BytesMut) {
+    let mut fields = FieldWriter::default();
+    if let Some(proof) = proof {
+        fields.put(tag::PROOF, proof);
+    }
+    Frame::encode(kind::WELCOME, &fields.0, &[], out);
+}
+
+/// Both proofs of one connection, under a secret.
+pub struct Proofs<'a> {
+    /// What both sides know.
+    pub secret: &'a [u8],
+    /// The client's nonce.
+    pub client_nonce: [u8; NONCE_BYTES],
+    /// The server's nonce.
+    pub server_nonce: [u8; NONCE_BYTES],
+}
+
+impl Proofs<'_> {
+    /// What the client proves itself with.
+    pub fn of_client(&self) -> [u8; NONCE_BYTES] {
+        self.client_mac().finalize().into_bytes().into()
+    }
+
+    /// What the server proves itself with.
+    pub fn of_server(&self) -> [u8; NONCE_BYTES] {
+        let mac = self.mac(b"longwire router 1 server", &self.server_nonce, &self.client_nonce);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Whether this is the client's proof, in a time that does not tell how much of it is right.
+    pub fn is_client(&self, proof: &[u8]) -> bool {
+        self.client_mac().verify_slice(proof).is_ok()
+    }
+
+    fn client_mac(&self) -> Hmac<Sha256> {
+        self.mac(b"longwire router 1 client", &self.client_nonce, &self.server_nonce)
+    }
+
+    fn mac(&self, label: &[u8], first: &[u8], second: &[u8]) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret).expect("HMAC takes a key of any length");
+        mac.update(label);
+        mac.update(first);
+        mac.update(second);
+        mac
+    }
+}
+
+/// What a server says to a hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// Its part of what is proved.
+    pub nonce: [u8; NONCE_BYTES],
+    /// Whether it asks for a proof.
+    pub wants_proof: bool,
+}
+
+impl Challenge {
+    /// Reads a challenge; anything else is an error.
+    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+        if frame.kind != kind::CHALLENGE {
+            return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no challenge", frame.kind)));
+        }
+        let mut challenge = Self { nonce: [0; NONCE_BYTES], wants_proof: false };
+        let mut fields = Fields::of(frame)?;
+        while let Some((tag, value)) = fields.next()? {
+            match tag {
+                tag::NONCE => challenge.nonce = nonce(&value)?,
+                tag::AUTH => challenge.wants_proof = value[..] == [1],
+                _ => {}
+            }
+        }
+        Ok(challenge)
+    }
+}
+
+/// Reads a welcome: the server's proof, if it gave one.
+pub fn decode_welcome(frame: &Frame) -> Result<Option<Bytes>, Wrong> {
+    if frame.kind != kind::WELCOME {
+        return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no welcome", frame.kind)));
+    }
+    let mut proof = None;
+    let mut fields = Fields::of(frame)?;
+    while let Some((tag, value)) = fields.next()? {
+        if tag == tag::PROOF {
+            proof = Some(value);
+        }
+    }
+    Ok(proof)
+}

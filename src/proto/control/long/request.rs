@@ -1,0 +1,388 @@
+//! Commands and queries on the wire.
+
+use bytes::{Bytes, BytesMut};
+
+use super::fields::{FieldWriter, Fields, ids, name, number, tag, unknown};
+use super::{ErrorWord, Wrong, kind};
+use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
+use crate::proto::control::Frame;
+use crate::proto::framing::{FrameKind, is_valid_close_code};
+use crate::proto::id::SessionId;
+
+/// What a client asks for after the greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The client's number for it.
+    pub number: u32,
+    /// What.
+    pub what: What,
+}
+
+/// A command or a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Answered with a receipt.
+    Command(Command),
+    /// Answered with a result.
+    Query(Query),
+}
+
+impl Request {
+    /// Reads a command or a query.
+    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+        let mut parts = Parts::default();
+        let taken = parts.take(frame);
+        let number = parts.request;
+        let of_request = |wrong: Wrong| Wrong { request: number, ..wrong };
+        if !is_request(frame.kind) {
+            return Err(of_request(Wrong::new(
+                ErrorWord::UnknownType,
+                format!("there is no type 0x{:04X}", frame.kind),
+            )));
+        }
+        taken.map_err(of_request)?;
+        let what = parts.into_what(frame).map_err(of_request)?;
+        let number = number.ok_or_else(|| Wrong::field("request is missing"))?;
+        Ok(Self { number, what })
+    }
+
+    /// Appends it.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let mut fields = FieldWriter::default();
+        fields.put(tag::REQUEST, &self.number.to_be_bytes());
+        let mut body = Bytes::new();
+        let kind = match &self.what {
+            What::Command(command) => {
+                fields.put_target(&command.to);
+                fields.put_except(&command.except);
+                fields.put_action(&command.action, &mut body)
+            }
+            What::Query(query) => fields.put_query(query),
+        };
+        Frame::encode(kind, &fields.0, &body, out);
+    }
+}
+
+fn is_request(frame_kind: u16) -> bool {
+    matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODE)
+}
+
+/// The fields of a request, each read and none put together yet.
+#[derive(Default)]
+struct Parts {
+    request: Option<u32>,
+    to: Option<Target>,
+    except: Except,
+    name: Option<Bytes>,
+    kind: Option<FrameKind>,
+    key: Option<Name>,
+    code: Option<u16>,
+    reason: Option<Box<str>>,
+    expect: Option<Expect>,
+    after: Option<Box<[u8]>>,
+    limit: Option<u16>,
+    /// Tags that were seen, by their bits.
+    seen: u64,
+}
+
+impl Parts {
+    fn take(&mut self, frame: &Frame) -> Result<(), Wrong> {
+        let mut fields = Fields::of(frame)?;
+        while let Some((tag, value)) = fields.next()? {
+            if tag > tag::LIMIT {
+                return Err(unknown(tag));
+            }
+            let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);
+            if self.seen & 1 << tag != 0 && !may_repeat {
+                return Err(Wrong::field(format!("field 0x{tag:02X} stands twice")));
+            }
+            self.seen |= 1 << tag;
+            self.take_field(tag, value)?;
+        }
+        Ok(())
+    }
+
+    fn take_field(&mut self, tag: u8, value: Bytes) -> Result<(), Wrong> {
+        match tag {
+            tag::REQUEST => self.request = Some(number(&value)?),
+            tag::SESSION => self.set_target(Target::Sessions(ids(&value)?))?,
+            tag::UID => self.set_target(Target::Uid(name("uid", &value)?))?,
+            tag::CHANNEL => self.set_target(Target::Channel(name("channel", &value)?))?,
+            tag::ALL if value.is_empty() => self.set_target(Target::All)?,
+            tag::ALL => return Err(Wrong::field("all has no value")),
+            tag::EXCEPT_SESSION => self.except.sessions.extend(ids(&value)?),
+            tag::EXCEPT_UID => self.except.uids.push(name("except uid", &value)?),
+            tag::EXCEPT_CHANNEL => self.except.channels.push(name("except channel", &value)?),
+            tag::NAME => self.name = Some(value),
+            tag::KIND => {
+                self.kind = Some(match value[..] {
+                    [1] => FrameKind::Text,
+                    [2] => FrameKind::Binary,
+                    _ => return Err(Wrong::field("kind is one byte, 1 or 2")),
+                });
+            }
+            tag::KEY => self.key = Some(name("key", &value)?),
+            tag::CODE => {
+                let code =
+                    value[..].try_into().map(u16::from_be_bytes).map_err(|_| Wrong::field("code has two bytes"))?;
+                if !is_valid_close_code(code) {
+                    return Err(Wrong::field(format!("{code} is no close code that may be sent")));
+                }
+                self.code = Some(code);
+            }
+            tag::REASON => {
+                let text = str::from_utf8(&value).map_err(|_| Wrong::field("reason is not UTF-8"))?;
+                self.reason = Some(text.into());
+            }
+            tag::EXPECT if self.expect.is_none() => self.expect = Some(Expect::Value(value)),
+            tag::EXPECT_ABSENT if self.expect.is_none() => self.expect = Some(Expect::Absent),
+            tag::EXPECT | tag::EXPECT_ABSENT => {
+                return Err(Wrong::field("expect and expect absent stand together"));
+            }
+            tag::AFTER => self.after = Some(value[..].into()),
+            tag::LIMIT => {
+                let limit = value[..].try_into().map(u16::from_be_bytes);
+                let limit = limit.ok().filter(|limit| usize::from(*limit) <= Page::MAX_LIMIT);
+                self.limit = Some(limit.ok_or_else(|| Wrong::field("limit is a u16 of at most 1000"))?);
+            }
+            _ => return Err(unknown(tag)),
+        }
+        Ok(())
+    }
+
+    fn set_target(&mut self, target: Target) -> Result<(), Wrong> {
+        match self.to.replace(target) {
+            None => Ok(()),
+            Some(_) => Err(Wrong::field("there are two targets")),
+        }
+    }
+
+    /// Puts together what the type asks for, and refuses what it has no use for.
+    fn into_what(mut self, frame: &Frame) -> Result<What, Wrong> {
+        let allowed: &[u8] = match frame.kind {
+            kind::SEND => &[tag::KIND, tag::KEY],
+            kind::JOIN | kind::LEAVE | kind::BIND | kind::DELETE => &[tag::NAME],
+            kind::CLOSE => &[tag::CODE, tag::REASON, tag::KIND],
+            kind::SET => &[tag::NAME, tag::EXPECT, tag::EXPECT_ABSENT],
+            kind::UNBIND | kind::EXISTS => &[],
+            kind::ATTRIBUTE => &[tag::SESSION, tag::NAME],
+            kind::SESSION => &[tag::SESSION],
+            kind::CHANNEL => &[tag::CHANNEL, tag::AFTER, tag::LIMIT],
+            kind::UID => &[tag::UID, tag::AFTER, tag::LIMIT],
+            kind::CHANNELS | kind::SESSIONS => &[tag::AFTER, tag::LIMIT],
+            _ => &[],
+        };
+        let is_command = frame.kind <= kind::EXISTS;
+        let always: &[u8] = match is_command {
+            true => &[
+                tag::REQUEST,
+                tag::SESSION,
+                tag::UID,
+                tag::CHANNEL,
+                tag::ALL,
+                tag::EXCEPT_SESSION,
+                tag::EXCEPT_UID,
+                tag::EXCEPT_CHANNEL,
+            ],
+            false => &[tag::REQUEST],
+        };
+        let useful = allowed.iter().chain(always).fold(0_u64, |bits, tag| bits | 1 << tag);
+        if self.seen & !useful != 0 {
+            let tag = (self.seen & !useful).trailing_zeros();
+            return Err(Wrong::field(format!("type 0x{:04X} has no use for field 0x{tag:02X}", frame.kind)));
+        }
+        let has_body = matches!(frame.kind, kind::SEND | kind::CLOSE | kind::SET);
+        if !has_body && !frame.body.is_empty() {
+            return Err(Wrong::field(format!("type 0x{:04X} has no body", frame.kind)));
+        }
+        if is_command { self.command(frame).map(What::Command) } else { self.query(frame.kind).map(What::Query) }
+    }
+
+    fn command(&mut self, frame: &Frame) -> Result<Command, Wrong> {
+        let to = self.to.take().ok_or_else(|| Wrong::field("a target is missing"))?;
+        let action = match frame.kind {
+            kind::SEND => Action::Send(self.message(frame)?),
+            kind::JOIN => Action::Join(self.name()?),
+            kind::LEAVE => Action::Leave(self.name()?),
+            kind::CLOSE => Action::Close {
+                code: self.code.unwrap_or(1000),
+                text: self.reason.take().unwrap_or_default(),
+                last: if frame.body.is_empty() { None } else { Some(self.message(frame)?) },
+            },
+            kind::BIND => Action::Bind(self.name()?),
+            kind::UNBIND => Action::Unbind,
+            kind::SET => Action::Set {
+                key: self.attribute_key()?,
+                value: frame.body.clone(),
+                expect: self.expect.take().unwrap_or_default(),
+            },
+            kind::DELETE => Action::Delete(self.attribute_key()?),
+            _ => Action::Touch,
+        };
+        Ok(Command { to, except: std::mem::take(&mut self.except), action })
+    }
+
+    fn query(&mut self, frame_kind: u16) -> Result<Query, Wrong> {
+        Ok(match frame_kind {
+            kind::ATTRIBUTE => Query::Attribute(self.one_session()?, self.attribute_key()?),
+            kind::SESSION => Query::Session(self.one_session()?),
+            kind::CHANNEL => match self.to.take() {
+                Some(Target::Channel(channel)) => Query::Channel(channel, self.page()),
+                _ => return Err(Wrong::field("channel is missing")),
+            },
+            kind::UID => match self.to.take() {
+                Some(Target::Uid(uid)) => Query::Uid(uid, self.page()),
+                _ => return Err(Wrong::field("uid is missing")),
+            },
+            kind::CHANNELS => Query::Channels(self.page()),
+            kind::SESSIONS => Query::Sessions(self.page()),
+            _ => Query::Node,
+        })
+    }
+
+    fn message(&mut self, frame: &Frame) -> Result<Message, Wrong> {
+        if self.kind == Some(FrameKind::Text) && str::from_utf8(&frame.body).is_err() {
+            return Err(Wrong::new(ErrorWord::NotText, "the message is of kind text and not UTF-8"));
+        }
+        Ok(Message { body: frame.body.clone(), kind: self.kind, key: self.key.take() })
+    }
+
+    fn name(&mut self) -> Result<Name, Wrong> {
+        name("name", self.name.as_ref().ok_or_else(|| Wrong::field("name is missing"))?)
+    }
+
+    fn attribute_key(&mut self) -> Result<AttributeKey, Wrong> {
+        let bytes = self.name.as_ref().ok_or_else(|| Wrong::field("name is missing"))?;
+        AttributeKey::new(bytes).ok_or_else(|| Wrong::field("name is no key of an attribute: 1 to 64 of A-Z a-z 0-9 _"))
+    }
+
+    fn one_session(&mut self) -> Result<SessionId, Wrong> {
+        match self.to.take() {
+            Some(Target::Sessions(ids)) if ids.len() == 1 => Ok(ids[0]),
+            _ => Err(Wrong::field("session is one id")),
+        }
+    }
+
+    fn page(&mut self) -> Page {
+        Page { after: self.after.take(), limit: self.limit.map_or(Page::DEFAULT_LIMIT, usize::from) }
+    }
+}
+
+impl FieldWriter {
+    fn put_ids(&mut self, tag: u8, ids: &[SessionId]) {
+        let ids: Vec<u8> = ids.iter().flat_map(|id| id.as_str().bytes()).collect();
+        self.put(tag, &ids);
+    }
+
+    fn put_target(&mut self, target: &Target) {
+        match target {
+            Target::Sessions(ids) => self.put_ids(tag::SESSION, ids),
+            Target::Uid(uid) => self.put(tag::UID, uid.as_bytes()),
+            Target::Channel(channel) => self.put(tag::CHANNEL, channel.as_bytes()),
+            Target::All => self.put(tag::ALL, &[]),
+        }
+    }
+
+    fn put_except(&mut self, except: &Except) {
+        if !except.sessions.is_empty() {
+            self.put_ids(tag::EXCEPT_SESSION, &except.sessions);
+        }
+        except.uids.iter().for_each(|uid| self.put(tag::EXCEPT_UID, uid.as_bytes()));
+        except.channels.iter().for_each(|channel| self.put(tag::EXCEPT_CHANNEL, channel.as_bytes()));
+    }
+
+    fn put_message(&mut self, message: &Message, body: &mut Bytes) {
+        body.clone_from(&message.body);
+        if let Some(kind) = message.kind {
+            self.put(tag::KIND, &[if kind == FrameKind::Text { 1 } else { 2 }]);
+        }
+        if let Some(key) = &message.key {
+            self.put(tag::KEY, key.as_bytes());
+        }
+    }
+
+    fn put_action(&mut self, action: &Action, body: &mut Bytes) -> u16 {
+        match action {
+            Action::Send(message) => {
+                self.put_message(message, body);
+                kind::SEND
+            }
+            Action::Join(channel) => {
+                self.put(tag::NAME, channel.as_bytes());
+                kind::JOIN
+            }
+            Action::Leave(channel) => {
+                self.put(tag::NAME, channel.as_bytes());
+                kind::LEAVE
+            }
+            Action::Close { code, text, last } => {
+                self.put(tag::CODE, &code.to_be_bytes());
+                self.put(tag::REASON, text.as_bytes());
+                if let Some(message) = last {
+                    self.put_message(message, body);
+                }
+                kind::CLOSE
+            }
+            Action::Bind(uid) => {
+                self.put(tag::NAME, uid.as_bytes());
+                kind::BIND
+            }
+            Action::Unbind => kind::UNBIND,
+            Action::Set { key, value, expect } => {
+                self.put(tag::NAME, key.as_str().as_bytes());
+                match expect {
+                    Expect::Anything => {}
+                    Expect::Absent => self.put(tag::EXPECT_ABSENT, &[]),
+                    Expect::Value(value) => self.put(tag::EXPECT, value),
+                }
+                body.clone_from(value);
+                kind::SET
+            }
+            Action::Delete(key) => {
+                self.put(tag::NAME, key.as_str().as_bytes());
+                kind::DELETE
+            }
+            Action::Touch => kind::EXISTS,
+        }
+    }
+
+    fn put_query(&mut self, query: &Query) -> u16 {
+        match query {
+            Query::Session(id) => {
+                self.put_ids(tag::SESSION, &[*id]);
+                kind::SESSION
+            }
+            Query::Attribute(id, key) => {
+                self.put_ids(tag::SESSION, &[*id]);
+                self.put(tag::NAME, key.as_str().as_bytes());
+                kind::ATTRIBUTE
+            }
+            Query::Channel(channel, page) => {
+                self.put(tag::CHANNEL, channel.as_bytes());
+                self.put_page(page);
+                kind::CHANNEL
+            }
+            Query::Uid(uid, page) => {
+                self.put(tag::UID, uid.as_bytes());
+                self.put_page(page);
+                kind::UID
+            }
+            Query::Channels(page) => {
+                self.put_page(page);
+                kind::CHANNELS
+            }
+            Query::Sessions(page) => {
+                self.put_page(page);
+                kind::SESSIONS
+            }
+            Query::Node => kind::NODE,
+        }
+    }
+
+    fn put_page(&mut self, page: &Page) {
+        if let Some(after) = &page.after {
+            self.put(tag::AFTER, after);
+        }
+        self.put(tag::LIMIT, &(page.limit.min(Page::MAX_LIMIT) as u16).to_be_bytes());
+    }
+}

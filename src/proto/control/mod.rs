@@ -1,0 +1,122 @@
+//! What is spoken on the router port: docs/router-protocol.md, as bytes.
+//!
+//! Both protocols there are made of frames with one header; [`Frame`] cuts them. [`short`] is the ancestor's protocol,
+//! [`long`] is ours. Leaves to the port who may speak which, and to the router what is done.
+
+pub mod long;
+pub mod short;
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Bytes before the two parts of a frame: type u16, slen u16, len u32, big-endian.
+const HEADER_BYTES: usize = 8;
+
+/// One frame of either protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Which command, or which answer.
+    pub kind: u16,
+    /// The slen bytes: ids, a name, or fields.
+    pub head: Bytes,
+    /// The len bytes.
+    pub body: Bytes,
+}
+
+/// The len part of a frame is above the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// What was announced.
+    pub len: u32,
+    /// What is allowed.
+    pub max_len: usize,
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a frame announces {} bytes, at most {} are allowed", self.len, self.max_len)
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+impl Frame {
+    /// Takes the next frame off the front of what was read; `None` when it is not whole yet. The limit is checked as soon as
+    /// the header is there.
+    pub fn decode(input: &mut BytesMut, max_len: usize) -> Result<Option<Self>, TooLong> {
+        let Some(header) = input.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let kind = u16::from_be_bytes([header[0], header[1]]);
+        let slen = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let len = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        if len as usize > max_len {
+            return Err(TooLong { len, max_len });
+        }
+        let total = HEADER_BYTES + slen + len as usize;
+        if input.len() < total {
+            return Ok(None);
+        }
+        let mut frame = input.split_to(total).freeze();
+        let body = frame.split_off(HEADER_BYTES + slen);
+        Ok(Some(Self { kind, head: frame.slice(HEADER_BYTES..), body }))
+    }
+
+    /// Appends a frame. `head` is at most 65 535 bytes, `body` below 4 GiB: the caller has bounded both.
+    pub fn encode(kind: u16, head: &[u8], body: &[u8], out: &mut BytesMut) {
+        out.reserve(HEADER_BYTES + head.len() + body.len());
+        out.put_u16(kind);
+        out.put_u16(u16::try_from(head.len()).expect("the caller bounds the head"));
+        out.put_u32(u32::try_from(body.len()).expect("the caller bounds the body"));
+        out.put_slice(head);
+        out.put_slice(body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames() -> impl Strategy<Value = Vec<Frame>> {
+        let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from);
+        let frame = (any::<u16>(), bytes(40), bytes(200)).prop_map(|(kind, head, body)| Frame { kind, head, body });
+        proptest::collection::vec(frame, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_back_however_their_bytes_are_split(frames in frames(), size in 1_usize..50) {
+            let mut encoded = BytesMut::new();
+            frames.iter().for_each(|frame| Frame::encode(frame.kind, &frame.head, &frame.body, &mut encoded));
+            let (mut input, mut decoded) = (BytesMut::new(), Vec::new());
+            for piece in encoded.chunks(size) {
+                input.extend_from_slice(piece);
+                while let Some(frame) = Frame::decode(&mut input, 200).unwrap() {
+                    decoded.push(frame);
+                }
+            }
+            prop_assert_eq!(decoded, frames);
+            prop_assert!(input.is_empty());
+        }
+
+        #[test]
+        fn random_bytes_never_panic_and_nothing_above_the_limit_is_waited_for(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        ) {
+            let mut input = BytesMut::from(&bytes[..]);
+            while let Ok(Some(frame)) = Frame::decode(&mut input, 100) {
+                prop_assert!(frame.body.len() <= 100);
+                let _ = short::decode(&frame);
+                let _ = long::Request::decode(&frame);
+                let _ = long::Hello::decode(&frame);
+                let _ = long::Answer::decode(&frame);
+            }
+            if let Some(header) = input.first_chunk::<HEADER_BYTES>() {
+                let len = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+                let too_long = Frame::decode(&mut input, 100).is_err();
+                prop_assert_eq!(too_long, len > 100);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The short protocol: fooking's commands, byte for byte. No greeting, and no answer but to `info`.
+
+use std::fmt;
+
+use bytes::BytesMut;
+
+use super::Frame;
+use crate::proto::command::{Action, BadName, Command, Message, Name, Target};
+use crate::proto::id::SessionId;
+
+/// What fooking calls `INFO`; the answer has the same type.
+const INFO: u16 = 12;
+
+/// One order of the short protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To be done; nothing is answered.
+    Command(Command),
+    /// How many clients and channels there are: [`info`] encodes the answer.
+    Info,
+}
+
+/// Why a frame is refused; the connection ends with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The ancestor's gateways used to speak it.
+    ForGateways(u16),
+    /// No such type.
+    UnknownType(u16),
+    /// The slen part is no list of ids.
+    BadIds(usize),
+    /// A channel's name is none.
+    BadName(BadName),
+}
+
+impl Refused {
+    /// The word in metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Refused::ForGateways(_) => "for_gateways",
+            Refused::UnknownType(_) => "unknown_type",
+            Refused::BadIds(_) => "bad_ids",
+            Refused::BadName(_) => "bad_name",
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::ForGateways(kind) => write!(f, "type {kind} was spoken between fooking's own parts"),
+            Refused::UnknownType(kind) => write!(f, "there is no type {kind}"),
+            Refused::BadIds(len) => write!(f, "slen is {len}, no multiple of {}", SessionId::LEN),
+            Refused::BadName(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether a frame belongs to this protocol.
+pub fn is_short(kind: u16) -> bool {
+    kind < super::long::FIRST_TYPE
+}
+
+/// What a frame orders.
+pub fn decode(frame: &Frame) -> Result<Order, Refused> {
+    let name = |bytes: &[u8]| Name::new(bytes).map_err(Refused::BadName);
+    let message = || Action::Send(Message::new(frame.body.clone()));
+    let command = match frame.kind {
+        4 => {
+            let action = Action::Close { code: 1000, text: "".into(), last: None };
+            Command::new(sessions(&frame.head)?, action)
+        }
+        5 => Command::new(sessions(&frame.head)?, message()),
+        6 => Command::new(Target::All, message()),
+        7 => Command::new(sessions(&frame.head)?, Action::Join(name(&frame.body)?)),
+        8 => Command::new(sessions(&frame.head)?, Action::Leave(name(&frame.body)?)),
+        9 => Command::new(Target::Channel(name(&frame.head)?), message()),
+        INFO => return Ok(Order::Info),
+        1..=3 | 10 | 11 => return Err(Refused::ForGateways(frame.kind)),
+        other => return Err(Refused::UnknownType(other)),
+    };
+    Ok(Order::Command(command))
+}
+
+/// Ids that cannot be ours are those of sessions that are not here.
+fn sessions(head: &[u8]) -> Result<Target, Refused> {
+    if !head.len().is_multiple_of(SessionId::LEN) {
+        return Err(Refused::BadIds(head.len()));
+    }
+    Ok(Target::Sessions(head.chunks_exact(SessionId::LEN).filter_map(SessionId::from_bytes).collect()))
+}
+
+/// The answer to `info`: node and worker (there is one), its sessions, its channels.
+pub fn info(node: u16, sessions: usize, channels: usize, out: &mut BytesMut) {
+    let text = format!("clients: {sessions}\r\nchannels: {channels}\r\ngateway: {node}\t0\t{sessions}\t{channels}\r\n");
+    Frame::encode(INFO, &[], text.as_bytes(), out);
+}

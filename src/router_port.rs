@@ -1,0 +1,346 @@
+//! The router port: where programs that are no clients leave commands (docs/router-protocol.md).
+//!
+//! ```text
+//!               first frame of the short protocol
+//!   accepted ------------------------------------------> Short: commands, no answers
+//!       |
+//!       | hello                    proof, if one is asked for
+//!       `--------> Greeting -----------------------------> Long: commands, an answer to each
+//!                     | wrong proof, a command too early
+//!                     v
+//!                   closed
+//! ```
+//!
+//! One task for each connection does its commands one after the other, so that their order holds. What came whole is done, also
+//! when the client has closed its side by then. Answers leave in batches; while a client does not take them nothing of it
+//! is read, so a connection holds at most one frame, what it read beside it, and one batch.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::config::model;
+use crate::listening::Listening;
+use crate::metrics::router::{Door, RouterMetrics};
+use crate::proto::command::Receipt;
+use crate::proto::control::Frame;
+use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
+use crate::proto::control::short::{self, Order};
+use crate::router::Answer as QueryAnswer;
+use crate::session::Hub;
+use crate::transport::{Peer, Transport};
+
+/// From the first byte of a greeting to its last: a program needs two round trips for it.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that are collected before they are written.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Room that is made for a read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Serves until the future is dropped.
+pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<Hub>) {
+    let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let port = Arc::new(Port { config, hub });
+    let tasks = TaskTracker::new();
+    loop {
+        let (transport, peer) = listening.next().await;
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            port.metrics().count_refused(Door::Long, "max_connections");
+            warn!(%peer, "router port: max_connections is reached");
+            continue;
+        };
+        let port = port.clone();
+        tasks.spawn(async move {
+            port.metrics().connections.inc();
+            let connection = Connection {
+                peer,
+                accepted: Instant::now(),
+                transport,
+                input: BytesMut::new(),
+                output: BytesMut::new(),
+                stage: Stage::Fresh,
+                port: &port,
+            };
+            connection.serve().await;
+            port.metrics().connections.dec();
+            drop(place);
+        });
+    }
+}
+
+/// What all connections share.
+struct Port {
+    config: model::Router,
+    hub: Arc<Hub>,
+}
+
+impl Port {
+    fn metrics(&self) -> &RouterMetrics {
+        &self.hub.metrics.router
+    }
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// Nothing whole has come.
+    Fresh,
+    /// It speaks the short protocol.
+    Short,
+    /// A proof is awaited.
+    Greeting { client_nonce: [u8; NONCE_BYTES], server_nonce: [u8; NONCE_BYTES] },
+    /// It speaks the long protocol.
+    Long,
+}
+
+struct Connection<'p> {
+    port: &'p Port,
+    peer: Peer,
+    accepted: Instant,
+    transport: Transport,
+    input: BytesMut,
+    output: BytesMut,
+    stage: Stage,
+}
+
+/// Why a connection ends before its client wants it to.
+enum End {
+    /// The client is told and the operator too.
+    Wrong(Wrong),
+    /// Of the short protocol, which has no answers.
+    Refused(&'static str, String),
+    /// Nobody is there.
+    Io(io::Error),
+    /// Nothing came for `idle_timeout`.
+    Idle,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Io(error)
+    }
+}
+
+impl From<Wrong> for End {
+    fn from(wrong: Wrong) -> Self {
+        End::Wrong(wrong)
+    }
+}
+
+impl Connection<'_> {
+    async fn serve(mut self) {
+        let Err(end) = self.run().await else { return };
+        let (door, cause, text) = match end {
+            End::Wrong(wrong) => {
+                Answer::error(&wrong).encode(&mut self.output);
+                // Whoever does not take it is gone anyway.
+                let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
+                self.transport.shutdown_write();
+                self.discard().await;
+                (Door::Long, wrong.word.label(), wrong.text)
+            }
+            End::Refused(cause, text) => (Door::Short, cause, text),
+            End::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
+            End::Idle => return debug!(peer = %self.peer, "router connection was idle"),
+        };
+        self.port.metrics().count_refused(door, cause);
+        warn!(peer = %self.peer, protocol = door.label(), cause, "router connection refused: {text}");
+    }
+
+    /// Until the client has ended its side; an error ends the connection.
+    async fn run(&mut self) -> Result<(), End> {
+        loop {
+            while let Some(frame) = self.next_frame()? {
+                self.take(frame).await?;
+                if self.output.len() >= BATCH_BYTES {
+                    self.flush().await?;
+                }
+            }
+            self.flush().await?;
+            if self.read().await? == 0 {
+                if !self.input.is_empty() {
+                    debug!(peer = %self.peer, bytes = self.input.len(), "router connection ended in mid-frame");
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the client is still to prove that it may speak at all: until then it gets little time and no memory.
+    fn is_stranger(&self) -> bool {
+        match self.stage {
+            Stage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
+            Stage::Greeting { .. } => true,
+            Stage::Short | Stage::Long => false,
+        }
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, End> {
+        // Nothing in a greeting has a body.
+        let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
+        Frame::decode(&mut self.input, max_len).map_err(|error| match self.stage {
+            Stage::Short => End::Refused("bad_frame", error.to_string()),
+            _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
+        })
+    }
+
+    async fn read(&mut self) -> Result<usize, End> {
+        if self.input.is_empty() {
+            // Between commands a connection holds no memory, and many are kept for long.
+            self.input = BytesMut::new();
+        }
+        let idle = self.port.config.idle_timeout;
+        let is_stranger = self.is_stranger();
+        let deadline = match is_stranger {
+            true => Some(self.accepted + GREETING_TIMEOUT),
+            false if idle.is_zero() => None,
+            false => Some(Instant::now() + idle),
+        };
+        let Self { input, transport, .. } = self;
+        let read = async {
+            if input.is_empty() {
+                // Reads into a small buffer of its own first: an idle connection must not keep a large one.
+                let mut first = [0; 512];
+                let n = transport.read(&mut first).await?;
+                input.extend_from_slice(&first[..n]);
+                return Ok(n);
+            }
+            if input.capacity() - input.len() < READ_BYTES / 2 {
+                input.reserve(READ_BYTES);
+            }
+            transport.read_buf(input).await
+        };
+        let result = match deadline {
+            None => read.await,
+            Some(deadline) => match timeout_at(deadline, read).await {
+                Ok(result) => result,
+                Err(_) => {
+                    return Err(match is_stranger {
+                        true => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
+                        false => End::Idle,
+                    });
+                }
+            },
+        };
+        Ok(result?)
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if !self.output.is_empty() {
+            let written = self.transport.write_all(&self.output);
+            match self.port.config.idle_timeout {
+                idle if idle.is_zero() => written.await?,
+                idle => timeout(idle, written).await.map_err(|_| End::Idle)??,
+            }
+            self.output.clear();
+            if self.output.capacity() > BATCH_BYTES {
+                self.output = BytesMut::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// A socket that is closed with unread bytes in it is reset, and the client would not read the error.
+    async fn discard(&mut self) {
+        let mut scratch = [0; 4096];
+        let until_end = async { while !matches!(self.transport.read(&mut scratch).await, Ok(0) | Err(_)) {} };
+        let _ = timeout(Duration::from_secs(1), until_end).await;
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), End> {
+        match self.stage {
+            Stage::Fresh if short::is_short(frame.kind) => {
+                if !self.port.config.short_protocol {
+                    return Err(End::Refused("short_protocol", "the short protocol is not spoken here".to_owned()));
+                }
+                self.stage = Stage::Short;
+                self.take_order(&frame).await
+            }
+            Stage::Fresh => self.greet(&Hello::decode(&frame)?),
+            Stage::Short => self.take_order(&frame).await,
+            Stage::Greeting { client_nonce, server_nonce, .. } => self.take_proof(&frame, client_nonce, server_nonce),
+            Stage::Long => self.take_request(&frame).await,
+        }
+    }
+
+    async fn take_order(&mut self, frame: &Frame) -> Result<(), End> {
+        let router = &self.port.hub.router;
+        match short::decode(frame) {
+            Ok(Order::Command(command)) => {
+                router.run(Door::Short, &command).await;
+            }
+            Ok(Order::Info) => {
+                self.port.metrics().count_query(Door::Short);
+                short::info(router.node_number(), router.len(), router.channels(), &mut self.output);
+            }
+            Err(refused) => return Err(End::Refused(refused.label(), refused.to_string())),
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, hello: &Hello) -> Result<(), End> {
+        let mut server_nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut server_nonce).map_err(|error| End::Io(io::Error::other(error.to_string())))?;
+        let wants_proof = self.port.config.secret.is_some();
+        long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
+        debug!(peer = %self.peer, client = hello.peer, "router client");
+        if wants_proof {
+            self.stage = Stage::Greeting { client_nonce: hello.nonce, server_nonce };
+        } else {
+            long::welcome(None, &mut self.output);
+            self.stage = Stage::Long;
+        }
+        Ok(())
+    }
+
+    fn take_proof(
+        &mut self,
+        frame: &Frame,
+        client_nonce: [u8; NONCE_BYTES],
+        server_nonce: [u8; NONCE_BYTES],
+    ) -> Result<(), End> {
+        let proof = long::decode_proof(frame)?;
+        let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
+        let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
+        if !proofs.is_client(&proof) {
+            return Err(
+                Wrong::new(ErrorWord::BadProof, "the proof is wrong: another secret, or another connection's").into()
+            );
+        }
+        long::welcome(Some(&proofs.of_server()), &mut self.output);
+        self.stage = Stage::Long;
+        Ok(())
+    }
+
+    async fn take_request(&mut self, frame: &Frame) -> Result<(), End> {
+        let router = &self.port.hub.router;
+        let answer = match Request::decode(frame) {
+            Ok(Request { number, what: What::Command(command) }) => {
+                let receipt: Receipt = router.run(Door::Long, &command).await;
+                Answer::receipt(number, &receipt)
+            }
+            Ok(Request { number, what: What::Query(query) }) => {
+                self.port.metrics().count_query(Door::Long);
+                match router.ask(&query) {
+                    QueryAnswer::Absent => Answer::Absent { request: number },
+                    QueryAnswer::Value(value) => Answer::Result { request: number, body: value },
+                    answer => Answer::Result { request: number, body: answer.json().into() },
+                }
+            }
+            // Where a frame begins is no longer sure, or another protocol is spoken.
+            Err(wrong) if wrong.word == ErrorWord::BadFrame || short::is_short(frame.kind) => return Err(wrong.into()),
+            Err(wrong) => {
+                self.port.metrics().count_refused(Door::Long, wrong.word.label());
+                Answer::error(&wrong)
+            }
+        };
+        answer.encode(&mut self.output);
+        Ok(())
+    }
+}
