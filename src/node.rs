@@ -150,7 +150,8 @@ impl Running {
             api: None,
             drain_timeout: config.limits.drain_timeout,
         };
-        running.housekeeping.spawn(hub.wheel.clone().turn());
+        let visited = hub.clone();
+        running.housekeeping.spawn(hub.wheel.clone().turn(move |id| visited.router.tick(id)));
         let mut services = Vec::new();
         for (listener, listening) in config.listeners.iter().zip(bound.listeners) {
             let service = running.service(config, listener, extras)?;

@@ -133,6 +133,13 @@ impl Router {
             .unwrap_or_default()
     }
 
+    /// The wheel has come round to this session.
+    pub fn tick(&self, id: SessionId) {
+        if let Some(outbox) = self.sessions.find(id) {
+            outbox.tick();
+        }
+    }
+
     /// Sessions held now.
     pub fn len(&self) -> usize {
         self.sessions.len()

@@ -500,7 +500,7 @@ impl Session {
         if let Some(due) = [idle, stall, ping].into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {
-            self.clock.armed = Some(self.endpoint.hub.wheel.arm(&self.outbox, due));
+            self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));
         }
     }
 

@@ -1,14 +1,14 @@
 //! One coarse timer for all sessions.
 //!
-//! A session that wants to look at the clock later stands in the slot of that tick; when the wheel comes round it is told
-//! ([`Outbox::tick`]) and decides for itself what is due. A deadline beyond the horizon is reached in several rounds,
-//! which also bounds how long a slot keeps the memory of a session that has ended.
+//! A session that wants to look at the clock later stands, by its id, in the slot of that tick; when the wheel comes round it
+//! is told and decides for itself what is due. A deadline beyond the horizon is reached in several rounds. Of a session that
+//! has ended nothing but the id remains here, and that until the wheel has come round.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::outbox::Outbox;
+use crate::proto::id::SessionId;
 
 /// Length of a tick: deadlines are met this much late at most.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -27,7 +27,7 @@ pub fn ticks(duration: Duration) -> u32 {
 /// See the module.
 pub struct Wheel {
     now: AtomicU32,
-    slots: Box<[Mutex<Vec<Weak<Outbox>>>]>,
+    slots: Box<[Mutex<Vec<SessionId>>]>,
 }
 
 impl Default for Wheel {
@@ -43,7 +43,7 @@ impl Wheel {
     }
 
     /// Ticks the session when `due` has come, or at the horizon when that is nearer. Returns the tick it will be.
-    pub fn arm(&self, outbox: &Arc<Outbox>, due: Tick) -> Tick {
+    pub fn arm(&self, id: SessionId, due: Tick) -> Tick {
         loop {
             let now = self.now();
             let due = due.clamp(now + 1, now + SLOTS as u32 - 1);
@@ -51,70 +51,63 @@ impl Wheel {
             // The wheel turns before it locks a slot, so under the lock it is certain whether this one is still to come;
             // one that was just emptied would be looked at a whole turn later.
             if self.now() < due {
-                slot.push(Arc::downgrade(outbox));
+                slot.push(id);
                 return due;
             }
         }
     }
 
-    /// Turns for ever; the owner aborts the task.
-    pub async fn turn(self: Arc<Self>) {
+    /// Turns for ever, and calls `visit` with each session whose tick has come; the owner aborts the task.
+    pub async fn turn(self: Arc<Self>, visit: impl Fn(SessionId)) {
         let mut interval = tokio::time::interval(TICK);
         // After a stall the missed slots are visited at once, each in its turn.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         interval.tick().await;
         loop {
             interval.tick().await;
-            self.advance();
+            self.advance(&visit);
         }
     }
 
-    fn advance(&self) {
+    fn advance(&self, visit: impl Fn(SessionId)) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         let due = std::mem::take(&mut *self.slot(now));
-        for outbox in due.iter().filter_map(Weak::upgrade) {
-            outbox.tick();
-        }
+        due.into_iter().for_each(visit);
     }
 
-    fn slot(&self, tick: Tick) -> std::sync::MutexGuard<'_, Vec<Weak<Outbox>>> {
+    fn slot(&self, tick: Tick) -> MutexGuard<'_, Vec<SessionId>> {
         self.slots[tick as usize % SLOTS].lock().expect("nothing panics while a slot is locked")
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
-    #[tokio::test]
-    async fn who_asks_for_the_next_tick_while_the_wheel_turns_does_not_wait_a_whole_turn() {
-        let (socket, _peer) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-        let transport = crate::transport::Transport::new(socket).unwrap();
-        let id = crate::proto::id::SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
-        let terms = crate::outbox::Terms {
-            listener: String::new(),
-            app: String::new(),
-            max_bytes: 1024,
-            slow_reader: Default::default(),
-            deflate_min_bytes: 0,
-        };
-        let outbox = Arc::new(Outbox::new(id, crate::proto::framing::Framing::Raw, terms.into(), transport));
+    #[test]
+    fn who_asks_for_the_next_tick_while_the_wheel_turns_does_not_wait_a_whole_turn() {
+        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
         let wheel = Wheel::default();
-        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let (is_over, ticks) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    wheel.advance();
+                    wheel.advance(|visited| {
+                        assert_eq!(visited, id);
+                        ticks.fetch_add(1, Ordering::AcqRel);
+                    });
                 }
             });
             let mut late = 0;
-            for _ in 0..100_000 {
-                let due = wheel.arm(&outbox, 0);
-                let gone = |by| wheel.now() >= due + by;
-                while !outbox.take_signals().tick {
+            for asked in 1..=100_000 {
+                let due = wheel.arm(id, 0);
+                while ticks.load(Ordering::Acquire) < asked {
                     // Visited in its turn, it would have been told before the slot after the next is.
-                    if gone(SLOTS as u32 / 2) {
-                        late += u32::from(!outbox.take_signals().tick);
+                    if wheel.now() >= due + SLOTS as u32 / 2 {
+                        late += u32::from(ticks.load(Ordering::Acquire) < asked);
+                        ticks.fetch_max(asked, Ordering::AcqRel);
                         break;
                     }
                 }

@@ -17,6 +17,7 @@ mod framing_interop;
 mod hostile;
 mod lifecycle;
 mod readme;
+mod router_client;
 mod router_load;
 mod static_files;
 mod support;

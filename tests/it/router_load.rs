@@ -269,7 +269,7 @@ async fn of_a_hundred_thousand_sessions_nothing_remains() {
         }
         // They leave as abruptly as a train leaves the station with them.
         clients.into_iter().for_each(Client::reset);
-        if turn == TURNS / 10 {
+        if turn == TURNS / 4 {
             eventually("all are gone", || node.metric("longwire_sessions", "") == 0.0).await;
             resting = node.settled_memory().await;
         }

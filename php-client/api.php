@@ -1,0 +1,672 @@
+<?php
+/**
+ * Longwire's router from any PHP script, in one file: include it, or copy it beside your scripts.
+ *
+ *     include 'api.php';
+ *     $router = new RouterClient('127.0.0.1', 9010);
+ *     $router->sendMsg($sessionId, 'hi');
+ *     $router->sendAllMsg('hi all');
+ *     $router->publish('news', 'hi group');
+ *
+ * The names, their arguments and the shape of info() are those of fooking's RouterClient. Everything that is sent gives the
+ * receipt, an array that is true, or false when the router could not be asked: lastError() says why, and a line goes to PHP's
+ * error log. Nothing here prints, throws (unless you ask for it) or waits longer than its timeouts.
+ *
+ * PHP 7.2 or later, no extension but the standard ones. longwire/client is the same with classes and exceptions.
+ */
+
+if (!class_exists('RouterClient', false)) {
+
+    class RouterClient
+    {
+        const VERSION = 1;
+
+        private $addresses;
+        private $secret;
+        private $connectTimeout;
+        private $timeout;
+        private $persistent;
+        private $throws;
+
+        private $socket = null;
+        /** What was read and is no whole frame yet. */
+        private $input = '';
+        private $at = 0;
+        private $number = 0;
+        private $error = '';
+        /** Between begin() and commit(): encoded requests by their number. */
+        private $batch = null;
+
+        /**
+         * @param string|string[] $host '127.0.0.1', 'unix:/run/longwire/router.sock', '[::1]:9010', or several of these: the
+         *                              first that answers is taken. $_SERVER['LONGWIRE_ROUTER'] is one of them.
+         * @param int             $port for a host without one
+         * @param string|null     $secret what [router] secret says
+         * @param array           $options connect_timeout (1.0 s), timeout (2.0 s for everything after that),
+         *                                 persistent (false; the connection outlives the page), throw (false; RuntimeException)
+         */
+        public function __construct($host = '127.0.0.1', $port = 9010, $secret = null, array $options = array())
+        {
+            $this->addresses = array();
+            foreach ((array) $host as $address) {
+                $this->addresses[] = self::url($address, $port);
+            }
+            $this->secret = $secret;
+            $this->connectTimeout = isset($options['connect_timeout']) ? (float) $options['connect_timeout'] : 1.0;
+            $this->timeout = isset($options['timeout']) ? (float) $options['timeout'] : 2.0;
+            $this->persistent = !empty($options['persistent']);
+            $this->throws = !empty($options['throw']);
+            // On a persistent connection an answer to an earlier page must not pass for one to this.
+            $this->number = mt_rand(1, 0x3FFFFFFF);
+        }
+
+        // ---- What fooking had ----------------------------------------------------------------------------------------
+
+        /** To one session or several. Options here and below: type ('text', 'binary'), key, except. */
+        public function sendMsg($sid, $msg, array $options = array())
+        {
+            return $this->command(0x4C10, array('sessions' => $sid), $options, $msg);
+        }
+
+        /** To every session. */
+        public function sendAllMsg($msg, array $options = array())
+        {
+            return $this->command(0x4C10, array('to' => 'all'), $options, $msg);
+        }
+
+        /** To everybody in a channel. */
+        public function publish($channel, $msg, array $options = array())
+        {
+            return $this->command(0x4C10, array('channel' => $channel), $options, $msg);
+        }
+
+        /** One session or several join a channel. */
+        public function addChannel($channel, $sid)
+        {
+            return $this->command(0x4C11, array('sessions' => $sid, 'name' => $channel));
+        }
+
+        /** They leave it. */
+        public function delChannel($channel, $sid)
+        {
+            return $this->command(0x4C12, array('sessions' => $sid, 'name' => $channel));
+        }
+
+        /** They are closed. */
+        public function kickUser($sid)
+        {
+            return $this->command(0x4C13, array('sessions' => $sid));
+        }
+
+        /** array('clients' => n, 'channels' => n, 'gateway' => array(SERVERID => array(array('serverid' => ...)))) */
+        public function info()
+        {
+            $node = $this->node();
+            if ($node === false) {
+                return array();
+            }
+            return array(
+                'clients' => (string) $node['sessions'],
+                'channels' => (string) $node['channels'],
+                'gateway' => array($node['number'] => array(array(
+                    'serverid' => (string) $node['number'],
+                    'workerid' => '0',
+                    'clients' => (string) $node['sessions'],
+                    'channels' => (string) $node['channels']
+                )))
+            );
+        }
+
+        /** Closes the connection; the next call opens another. */
+        public function close()
+        {
+            if ($this->socket) {
+                @fclose($this->socket);
+            }
+            $this->socket = null;
+            $this->input = '';
+            $this->at = 0;
+        }
+
+        // ---- What is new ---------------------------------------------------------------------------------------------
+
+        /** To 'session:ID', 'uid:42', 'channel:news', 'all', or an array of session ids. */
+        public function send($to, $msg, array $options = array())
+        {
+            return $this->command(0x4C10, array('to' => $to), $options, $msg);
+        }
+
+        /** To every session of a user. */
+        public function sendToUid($uid, $msg, array $options = array())
+        {
+            return $this->command(0x4C10, array('uid' => $uid), $options, $msg);
+        }
+
+        /** Closes sessions with a code and a reason, after a last message if there is one. */
+        public function closeSession($to, $code = 1000, $reason = '', $lastMsg = '', array $options = array())
+        {
+            $what = array('to' => $to, 'code' => pack('n', $code), 'reason' => $reason);
+            return $this->command(0x4C13, $what, $options, $lastMsg);
+        }
+
+        /** Sessions join or leave, by any target. */
+        public function join($to, $channel, array $options = array())
+        {
+            return $this->command(0x4C11, array('to' => $to, 'name' => $channel), $options);
+        }
+
+        public function leave($to, $channel, array $options = array())
+        {
+            return $this->command(0x4C12, array('to' => $to, 'name' => $channel), $options);
+        }
+
+        /** A session belongs to a user from now on: $_SERVER['LONGWIRE_UID'] at its next event. */
+        public function bindUid($sid, $uid)
+        {
+            return $this->command(0x4C14, array('sessions' => $sid, 'name' => $uid));
+        }
+
+        public function unbindUid($sid)
+        {
+            return $this->command(0x4C15, array('sessions' => $sid));
+        }
+
+        /** $_SERVER['LONGWIRE_ATTR_KEY'] at the session's next event. */
+        public function setAttr($sid, $key, $value)
+        {
+            return $this->command(0x4C16, array('sessions' => $sid, 'name' => $key), array(), $value);
+        }
+
+        /** Sets it if it is $expected now (null: if there is none); the receipt's 'refused' is 1 if it was not. */
+        public function compareAndSetAttr($sid, $key, $expected, $value)
+        {
+            $what = array('sessions' => $sid, 'name' => $key);
+            $what += $expected === null ? array('absent' => '') : array('expect' => $expected);
+            return $this->command(0x4C16, $what, array(), $value);
+        }
+
+        public function delAttr($sid, $key)
+        {
+            return $this->command(0x4C17, array('sessions' => $sid, 'name' => $key));
+        }
+
+        /** The value; null when there is none. */
+        public function getAttr($sid, $key)
+        {
+            return $this->query(0x4C20, array('sessions' => $sid, 'name' => $key), false);
+        }
+
+        /** Whether a session is there. With several: how many of them. False (0) also when the router could not be asked. */
+        public function exists($sid)
+        {
+            $receipt = $this->command(0x4C18, array('sessions' => $sid));
+            if ($receipt === false) {
+                return false;
+            }
+            return is_array($sid) ? $receipt['reached'] : $receipt['reached'] > 0;
+        }
+
+        /** Everything of one session; null when it is gone. */
+        public function session($sid)
+        {
+            return $this->query(0x4C21, array('sessions' => $sid));
+        }
+
+        /** array('channel', 'count', 'sessions' => ids, 'next' => where to go on): at most $limit ids after $after. */
+        public function channel($channel, $after = null, $limit = 100)
+        {
+            return $this->query(0x4C22, array('channel' => $channel) + self::page($after, $limit));
+        }
+
+        /** array('uid', 'count', 'sessions', 'next') */
+        public function uid($uid, $after = null, $limit = 100)
+        {
+            return $this->query(0x4C23, array('uid' => $uid) + self::page($after, $limit));
+        }
+
+        /** array('count', 'channels' => array(array('channel', 'count'), ...), 'next') */
+        public function channels($after = null, $limit = 100)
+        {
+            return $this->query(0x4C24, self::page($after, $limit));
+        }
+
+        /** array('count', 'sessions' => ids, 'next') */
+        public function sessionList($after = null, $limit = 100)
+        {
+            return $this->query(0x4C25, self::page($after, $limit));
+        }
+
+        /** array('node', 'number', 'version', 'sessions', 'channels', 'uids', 'draining', 'seconds') */
+        public function node()
+        {
+            return $this->query(0x4C26, array());
+        }
+
+        /** From now on what is sent is only collected, and true is returned for it ... */
+        public function begin()
+        {
+            $this->batch = array();
+        }
+
+        /** ... until it all goes out at once. The receipts in the order of the calls (false for one that was refused), or false. */
+        public function commit()
+        {
+            $batch = $this->batch;
+            $this->batch = null;
+            if (!$batch) {
+                return array();
+            }
+            try {
+                $answers = $this->exchange($batch, false);
+            } catch (RuntimeException $error) {
+                return $this->failed($error);
+            }
+            $receipts = array();
+            foreach ($answers as $answer) {
+                try {
+                    $receipts[] = self::receipt($answer);
+                } catch (RuntimeException $error) {
+                    $this->error = $error->getMessage();
+                    $receipts[] = false;
+                }
+            }
+            return $receipts;
+        }
+
+        /** Why the last call gave false. */
+        public function lastError()
+        {
+            return $this->error;
+        }
+
+        // ---- Fields --------------------------------------------------------------------------------------------------
+
+        private static function url($address, $port)
+        {
+            if (strpos($address, 'unix:') === 0) {
+                return 'unix://' . preg_replace('#^unix:(//)?#', '', $address);
+            }
+            $address = preg_replace('#^tcp://#', '', $address);
+            if (!preg_match('/^(\[.*\]|[^:]*):\d+$/', $address)) {
+                $address = (strpos($address, ':') !== false && $address[0] !== '[' ? "[$address]" : $address) . ':' . $port;
+            }
+            return 'tcp://' . $address;
+        }
+
+        private static function fields(array $what)
+        {
+            static $tags = array(
+                'uid' => 0x11, 'channel' => 0x12, 'name' => 0x20, 'code' => 0x23, 'reason' => 0x24, 'expect' => 0x25,
+                'absent' => 0x26, 'after' => 0x27, 'limit' => 0x28
+            );
+            $fields = '';
+            foreach ($what as $name => $value) {
+                if ($name === 'to') {
+                    $fields .= self::target($value);
+                } elseif ($name === 'sessions') {
+                    $fields .= self::sessions($value);
+                } else {
+                    $fields .= self::field($tags[$name], $value);
+                }
+            }
+            return $fields;
+        }
+
+        private static function field($tag, $value)
+        {
+            $value = (string) $value;
+            if (strlen($value) > 65535) {
+                throw new RuntimeException(sprintf('a field has %d bytes, at most 65535 are allowed', strlen($value)));
+            }
+            return pack('Cn', $tag, strlen($value)) . $value;
+        }
+
+        private static function sessions($sid, $tag = 0x10)
+        {
+            foreach ((array) $sid as $id) {
+                if (strlen($id) !== 16) {
+                    throw new RuntimeException('a session id has 16 characters: ' . substr($id, 0, 40));
+                }
+            }
+            return self::field($tag, implode('', (array) $sid));
+        }
+
+        private static function target($to, $except = 0)
+        {
+            if (is_array($to)) {
+                return self::sessions($to, 0x10 + $except);
+            }
+            $parts = explode(':', $to, 2);
+            $value = isset($parts[1]) ? $parts[1] : '';
+            switch ($parts[0]) {
+                case 'session':
+                    return self::sessions($value, 0x10 + $except);
+                case 'uid':
+                    return self::field(0x11 + $except, $value);
+                case 'channel':
+                    return self::field(0x12 + $except, $value);
+                case 'all':
+                    if ($to === 'all' && !$except) {
+                        return self::field(0x13, '');
+                    }
+            }
+            if (!isset($parts[1]) && strlen($to) === 16) {
+                return self::sessions($to, 0x10 + $except);
+            }
+            throw new RuntimeException("$to is none of session:ID, uid:NAME, channel:NAME" . ($except ? '' : ' and all'));
+        }
+
+        private static function options(array $options)
+        {
+            $fields = '';
+            foreach ($options as $name => $value) {
+                if ($name === 'except') {
+                    foreach ((array) $value as $whom) {
+                        $fields .= self::target($whom, 8);
+                    }
+                } elseif ($name === 'type' && ($value === 'text' || $value === 'binary')) {
+                    $fields .= self::field(0x21, $value === 'text' ? "\x01" : "\x02");
+                } elseif ($name === 'key') {
+                    $fields .= self::field(0x22, $value);
+                } else {
+                    throw new RuntimeException("there is no option $name, or its value is wrong");
+                }
+            }
+            return $fields;
+        }
+
+        private static function page($after, $limit)
+        {
+            return ($after === null ? array() : array('after' => $after)) + array('limit' => pack('n', $limit));
+        }
+
+        private static function frame($type, $fields, $body)
+        {
+            if (strlen($fields) > 65535) {
+                throw new RuntimeException('too many sessions in one command: about 4000 fit');
+            }
+            return pack('nnN', $type, strlen($fields), strlen($body)) . $fields . $body;
+        }
+
+        private static function parse($fields)
+        {
+            $parsed = array();
+            $at = 0;
+            while ($at + 3 <= strlen($fields)) {
+                $head = unpack('Ctag/nlength', substr($fields, $at, 3));
+                $parsed[$head['tag']] = (string) substr($fields, $at + 3, $head['length']);
+                $at += 3 + $head['length'];
+            }
+            return $parsed;
+        }
+
+        // ---- Requests ------------------------------------------------------------------------------------------------
+
+        private function command($type, array $what, array $options = array(), $body = '')
+        {
+            try {
+                $request = $this->request($type, self::fields($what) . self::options($options), (string) $body);
+                if ($this->batch !== null) {
+                    $this->batch += $request;
+                    return true;
+                }
+                $answers = $this->exchange($request, false);
+                return self::receipt($answers[0]);
+            } catch (RuntimeException $error) {
+                return $this->failed($error);
+            }
+        }
+
+        private function query($type, array $what, $json = true)
+        {
+            try {
+                $answers = $this->exchange($this->request($type, self::fields($what), ''), true);
+                $answer = self::checked($answers[0]);
+                if ($answer['type'] === 0x4C82) {
+                    return null;
+                }
+                return $json ? json_decode($answer['body'], true) : $answer['body'];
+            } catch (RuntimeException $error) {
+                return $this->failed($error);
+            }
+        }
+
+        private function request($type, $fields, $body)
+        {
+            $this->number = $this->number % 0x7FFFFFFF + 1;
+            return array($this->number => self::frame($type, self::field(0x06, pack('N', $this->number)) . $fields, $body));
+        }
+
+        private static function checked(array $answer)
+        {
+            if ($answer['type'] === 0x4C83) {
+                $word = isset($answer['fields'][0x08]) ? $answer['fields'][0x08] : 'error';
+                throw new RuntimeException($word . ': ' . $answer['body']);
+            }
+            return $answer;
+        }
+
+        private static function receipt(array $answer)
+        {
+            self::checked($answer);
+            if ($answer['type'] !== 0x4C80 || !isset($answer['fields'][0x07]) || strlen($answer['fields'][0x07]) < 32) {
+                throw new RuntimeException('the router answered something else than a receipt');
+            }
+            $n = array_values(unpack('N8', $answer['fields'][0x07]));
+            return array(
+                'reached' => $n[0],
+                'queued' => $n[1],
+                'dropped' => array('close' => $n[2], 'oldest' => $n[3], 'newest' => $n[4], 'latest' => $n[5]),
+                'refused' => $n[6],
+                'gone' => $n[7]
+            );
+        }
+
+        private function failed(RuntimeException $error)
+        {
+            $this->error = $error->getMessage();
+            if ($this->throws) {
+                throw $error;
+            }
+            error_log('RouterClient: ' . $this->error);
+            return false;
+        }
+
+        /**
+         * Sends requests and reads an answer to each. A request of which the router may have seen a byte is sent again only
+         * if it changes nothing.
+         */
+        private function exchange(array $requests, $changesNothing)
+        {
+            $deadline = microtime(true) + $this->connectTimeout + $this->timeout;
+            $isKept = $this->open($deadline);
+            try {
+                return $this->transfer($requests, $deadline);
+            } catch (RuntimeException $error) {
+                $this->close();
+                if (!$isKept || !$changesNothing || microtime(true) >= $deadline) {
+                    throw $error;
+                }
+            }
+            $this->open($deadline);
+            return $this->transfer($requests, $deadline);
+        }
+
+        private function transfer(array $requests, $deadline)
+        {
+            $output = implode('', $requests);
+            $answers = array();
+            foreach (array_keys($requests) as $number) {
+                $answer = $this->read($deadline, $output);
+                $about = isset($answer['fields'][0x06]) ? $answer['fields'][0x06] : null;
+                if ($about !== pack('N', $number)) {
+                    $this->close();
+                    self::checked($answer);
+                    throw new RuntimeException('the router answered another request than this one');
+                }
+                $answers[] = $answer;
+            }
+            return $answers;
+        }
+
+        // ---- The connection ------------------------------------------------------------------------------------------
+
+        /** True if the connection was there already. */
+        private function open(&$deadline)
+        {
+            if ($this->socket && $this->isAlive()) {
+                $deadline = microtime(true) + $this->timeout;
+                return true;
+            }
+            $this->close();
+            $flags = STREAM_CLIENT_CONNECT | ($this->persistent ? STREAM_CLIENT_PERSISTENT : 0);
+            $failures = array();
+            foreach ($this->addresses as $address) {
+                $code = 0;
+                $message = '';
+                // Persistent streams are kept under their URL: a path tells one client's from another's.
+                $url = $this->persistent && strpos($address, 'tcp://') === 0 ? "$address/longwire" : $address;
+                $socket = @stream_socket_client($url, $code, $message, $this->connectTimeout, $flags);
+                if (!$socket) {
+                    $failures[] = "$address: " . ($message !== '' ? $message : 'no connection');
+                    continue;
+                }
+                stream_set_blocking($socket, false);
+                stream_set_write_buffer($socket, 0);
+                $this->socket = $socket;
+                $deadline = microtime(true) + $this->timeout;
+                if ($this->persistent && ftell($socket) > 0) {
+                    // Greeted by an earlier page, or left in the middle of something, which shows as unread bytes or as an end.
+                    if ($this->isAlive()) {
+                        return true;
+                    }
+                    fclose($socket);
+                    $socket = @stream_socket_client($url, $code, $message, $this->connectTimeout, $flags);
+                    if (!$socket) {
+                        $failures[] = "$address: $message";
+                        continue;
+                    }
+                    stream_set_blocking($socket, false);
+                    stream_set_write_buffer($socket, 0);
+                    $this->socket = $socket;
+                }
+                try {
+                    $this->greet($deadline);
+                    return false;
+                } catch (RuntimeException $error) {
+                    $this->close();
+                    $failures[] = "$address: " . $error->getMessage();
+                }
+            }
+            throw new RuntimeException('no router: ' . implode('; ', $failures));
+        }
+
+        /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */
+        private function isAlive()
+        {
+            if (strlen($this->input) > $this->at) {
+                return false;
+            }
+            // Not feof(): it waits for default_socket_timeout when there is nothing to read.
+            $read = array($this->socket);
+            $none = array();
+            return @stream_select($read, $none, $none, 0) === 0;
+        }
+
+        private function greet($deadline)
+        {
+            $nonce = random_bytes(32);
+            $hello = self::field(0x01, chr(self::VERSION)) . self::field(0x02, $nonce) . self::field(0x03, 'api.php');
+            $output = self::frame(0x4C01, $hello, '');
+            $challenge = self::checked($this->read($deadline, $output));
+            $fields = $challenge['fields'];
+            if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04])) {
+                throw new RuntimeException('this is no router of Longwire');
+            }
+            $asks = $fields[0x04] === "\x01";
+            if ($asks && ($this->secret === null || $this->secret === '')) {
+                throw new RuntimeException('the router asks for a secret');
+            }
+            if ($asks) {
+                $proof = hash_hmac('sha256', 'longwire router 1 client' . $nonce . $fields[0x02], $this->secret, true);
+                $output = self::frame(0x4C03, self::field(0x05, $proof), '');
+            }
+            $welcome = self::checked($this->read($deadline, $output));
+            if ($welcome['type'] !== 0x4C04) {
+                throw new RuntimeException('the router answered something else than a welcome');
+            }
+            if ($asks) {
+                $expected = hash_hmac('sha256', 'longwire router 1 server' . $fields[0x02] . $nonce, $this->secret, true);
+                if (!isset($welcome['fields'][0x05]) || !hash_equals($expected, $welcome['fields'][0x05])) {
+                    throw new RuntimeException('the router does not know the secret');
+                }
+            }
+        }
+
+        /** The next frame; meanwhile $output goes out, for a router whose answers nobody reads does not read either. */
+        private function read($deadline, &$output)
+        {
+            while (true) {
+                $frame = $this->takeFrame();
+                if ($frame !== null) {
+                    return $frame;
+                }
+                $left = $deadline - microtime(true);
+                if ($left <= 0) {
+                    throw new RuntimeException(sprintf('the router did not answer within %g s', $this->timeout));
+                }
+                $read = array($this->socket);
+                $write = $output === '' ? array() : array($this->socket);
+                $none = array();
+                $ready = @stream_select($read, $write, $none, (int) $left, (int) (($left - (int) $left) * 1000000));
+                if ($ready === false) {
+                    // A signal; the deadline still holds.
+                    continue;
+                }
+                if ($write) {
+                    $written = @fwrite($this->socket, substr($output, 0, 262144));
+                    if ($written === false) {
+                        throw new RuntimeException('the router closed the connection');
+                    }
+                    $output = (string) substr($output, $written);
+                }
+                if ($read) {
+                    $piece = @fread($this->socket, 262144);
+                    if ($piece === false || $piece === '') {
+                        $state = stream_get_meta_data($this->socket);
+                        if ($state['eof'] || $piece === false) {
+                            throw new RuntimeException('the router closed the connection');
+                        }
+                        continue;
+                    }
+                    $this->input .= $piece;
+                }
+            }
+        }
+
+        private function takeFrame()
+        {
+            $there = strlen($this->input) - $this->at;
+            if ($there < 8) {
+                return null;
+            }
+            $head = unpack('ntype/nslen/Nlen', substr($this->input, $this->at, 8));
+            $whole = 8 + $head['slen'] + $head['len'];
+            if ($there < $whole) {
+                return null;
+            }
+            $frame = array(
+                'type' => $head['type'],
+                'fields' => self::parse((string) substr($this->input, $this->at + 8, $head['slen'])),
+                'body' => (string) substr($this->input, $this->at + 8 + $head['slen'], $head['len'])
+            );
+            $this->at += $whole;
+            // Not at each frame: ten thousand answers may be here at once.
+            if ($this->at === strlen($this->input) || $this->at > 1048576) {
+                $this->input = (string) substr($this->input, $this->at);
+                $this->at = 0;
+            }
+            return $frame;
+        }
+    }
+}
