@@ -25,7 +25,7 @@ pub enum Command {
     ///
     /// The exit status is 0 if it would start, 1 if it would not, 2 if the command line is wrong.
     Check(ConfigArgs),
-    /// Serve one PHP script with a php-fpm of its own, for development.
+    /// Serve one PHP script, or a folder with its page, with a php-fpm of its own, for development.
     #[command(after_help = DEV_EXAMPLES)]
     Dev(DevArgs),
     /// Talk to a server, frame by frame: type a line, see the replies.
@@ -38,6 +38,7 @@ pub enum Command {
 const DEV_EXAMPLES: &str = "\
 Examples:
   longwire dev handler.php
+  longwire dev php-examples/chat
   longwire dev handler.php --events connect,close --workers 2
   longwire dev handler.php --http 127.0.0.1:0 --tcp 127.0.0.1:0
   longwire dev handler.php --framing delimiter --delimiter '\\r\\n'
@@ -71,33 +72,43 @@ pub struct ConfigArgs {
 /// What `dev` may be told.
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
-    /// The PHP script that handles every event.
-    pub script: PathBuf,
+    /// The PHP script that handles every event, or a folder: handler.php in it is the script, every file that is not PHP is
+    /// served to browsers.
+    #[arg(value_name = "SCRIPT|DIR")]
+    pub path: PathBuf,
     /// Where TCP clients connect; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9005")]
     pub tcp: String,
     /// Where browsers connect: a page at /, WebSocket at /ws; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: String,
+    /// Where other programs send commands, RouterClient among them; "off" for nowhere.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9010")]
+    pub router: String,
+    /// Where the same commands are taken over HTTP; "off" for nowhere.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9012")]
+    pub api: String,
     /// PHP processes [default: twice the cores, at least 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub workers: Option<u32>,
     /// Use the FastCGI responder at this address instead of a php-fpm of our own.
     #[arg(long, value_name = "ADDR", conflicts_with = "workers")]
     pub fastcgi: Option<String>,
-    /// Events that the script is told beside messages.
+    /// Events that the script is told; messages always [default: message, or for a folder all].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub events: Vec<DevEvent>,
+    pub events: Option<Vec<DevEvent>>,
     /// Framing of the TCP listener.
     #[command(flatten)]
     pub framing: FramingArgs,
 }
 
-/// Events beside messages.
+/// What a script may be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DevEvent {
     /// A session begins.
     Connect,
+    /// A frame has come; this is always told.
+    Message,
     /// A session has ended.
     Close,
 }

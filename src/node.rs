@@ -254,7 +254,7 @@ impl Running {
                 };
                 Ok(Service::Stream(endpoint(app, framing, None)?))
             }
-            Protocol::Http(Http { routes, websocket, static_dir: _ }) => {
+            Protocol::Http(Http { routes, websocket, static_dir }) => {
                 let routes = routes
                     .iter()
                     .map(|route| {
@@ -263,7 +263,8 @@ impl Running {
                         Ok((route.path.clone(), endpoint(&route.app, framing, Some(websocket.clone()))?))
                     })
                     .collect::<Result<_, StartError>>()?;
-                let site = Site::new(self.hub.clone(), &listener.name, routes, extras.pages.clone(), &config.limits);
+                let (pages, folder) = (extras.pages.clone(), static_dir.as_deref());
+                let site = Site::new(self.hub.clone(), &listener.name, routes, pages, folder, &config.limits);
                 Ok(Service::Http(Arc::new(site)))
             }
         }

@@ -1,18 +1,23 @@
-//! `longwire dev SCRIPT.php`: one script, a php-fpm of its own, a TCP and an HTTP listener on loopback, a page to try it
-//! with, and every event on the terminal.
+//! `longwire dev SCRIPT.php`: one script, a php-fpm of its own, a TCP and an HTTP listener on loopback, the router's port
+//! and the API, a page to try it with, and every event on the terminal.
+//!
+//! `longwire dev DIR` takes the script's folder instead: `handler.php` in it is the script, what is not PHP is served as
+//! static files, and the folder's own page, if it has one, takes the place of the built-in one.
 //!
 //! Nothing here is special to development but the page and the terminal: it writes a configuration like an operator's
 //! and runs it.
 
 mod console;
+mod subject;
 
 use std::fmt::{self, Write as _};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 
+use self::subject::Subject;
+pub use self::subject::SubjectError;
 use crate::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
@@ -27,8 +32,8 @@ const WEBSOCKET_PATH: &str = "/ws";
 /// Why `dev` does not run.
 #[derive(Debug)]
 pub enum DevError {
-    /// The script cannot be read.
-    Script(PathBuf, io::Error),
+    /// There is nothing to serve.
+    Subject(SubjectError),
     /// The command line asks for what cannot be.
     Arguments(String),
     /// An address that is none, for example.
@@ -40,9 +45,12 @@ pub enum DevError {
 impl fmt::Display for DevError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DevError::Script(path, error) => write!(f, "{}: {error}", path.display()),
+            DevError::Subject(error) => error.fmt(f),
             DevError::Arguments(what) => f.write_str(what),
             DevError::Config(errors) => errors.fmt(f),
+            DevError::Start(error @ StartError::Bind(_)) => {
+                write!(f, "{error}; --http, --tcp, --router and --api take other addresses, port 0 a free one")
+            }
             DevError::Start(error) => error.fmt(f),
         }
     }
@@ -56,29 +64,31 @@ impl std::error::Error for DevError {}
 ///
 /// Why it does not.
 pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
-    let script = args.script.canonicalize().map_err(|error| DevError::Script(args.script.clone(), error))?;
-    let config = configuration(args, &script)?;
+    let subject = Subject::find(&args.path).map_err(DevError::Subject)?;
+    let config = configuration(args, &subject)?;
     console::init();
     let page = Page {
-        path: "/",
+        path: subject.built_in_page(),
         content_type: "text/html; charset=utf-8",
         body: Bytes::from_static(include_bytes!("page.html")),
     };
     let extras = Extras { pages: vec![page] };
-    serve::run(&config, &extras, |node| print!("{}", greeting(node, &script, args))).map_err(DevError::Start)
+    serve::run(&config, &extras, |node| print!("{}", greeting(node, &subject, args))).map_err(DevError::Start)
 }
 
 /// What an operator would write for this.
-fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
+fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> {
     let framing = args.framing.stream_framing().map_err(DevError::Arguments)?;
-    let events: Vec<_> = args
-        .events
+    let events: Vec<_> = events(args, subject)
         .iter()
         .map(|event| match event {
             DevEvent::Connect => "connect",
+            DevEvent::Message => "message",
             DevEvent::Close => "close",
         })
         .collect();
+    let static_line =
+        subject.folder.as_deref().map_or(String::new(), |folder| format!("static = {}", path_text(folder)));
     let upstream = match (&args.fastcgi, args.workers) {
         (Some(address), _) => format!("backends = [{}]", quoted(address)),
         (None, workers) => {
@@ -92,9 +102,9 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         [admin]
         bind = "off"
         [router]
-        bind = "off"
+        bind = {router}
         [api]
-        bind = "off"
+        bind = {api}
         [limits]
         max_sessions = 1000
         [listeners.tcp]
@@ -104,6 +114,7 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         bind = {http}
         protocol = "http"
         routes = {{ {path} = "dev" }}
+        {static_line}
         [listeners.http.websocket]
         deflate = true
         # Autobahn's suite takes a short message that is not worth compressing for an error.
@@ -118,11 +129,13 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
         [upstreams.php]
         {upstream}
         "#,
+        router = quoted(&args.router),
+        api = quoted(&args.api),
         tcp = quoted(&args.tcp),
         http = quoted(&args.http),
         // And everything below it, for scripts that route by REQUEST_URI.
         path = quoted(&format!("{WEBSOCKET_PATH}/*")),
-        script = quoted(&script.to_string_lossy()),
+        script = path_text(&subject.script),
         events = serde_json::to_string(&events).expect("strings are JSON"),
     );
     let (mut config, _) = Config::parse(&text, Path::new("longwire dev")).map_err(DevError::Config)?;
@@ -134,26 +147,50 @@ fn configuration(args: &DevArgs, script: &Path) -> Result<Config, DevError> {
     Ok(config)
 }
 
+/// Those of the command line; else all for a folder, whose page counts on them, and messages alone for a bare script, which
+/// may be as short as one `echo`.
+fn events(args: &DevArgs, subject: &Subject) -> Vec<DevEvent> {
+    match (&args.events, &subject.folder) {
+        (Some(events), _) => events.clone(),
+        (None, Some(_)) => vec![DevEvent::Connect, DevEvent::Message, DevEvent::Close],
+        (None, None) => Vec::new(),
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
 /// A string of TOML: what JSON escapes, TOML escapes alike.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("strings are JSON")
 }
 
 /// Where to go and what to type.
-fn greeting(node: &Running, script: &Path, args: &DevArgs) -> String {
-    let mut text = format!("\n  Longwire serves {}\n\n", script.display());
+fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
+    let mut text = format!("\n  Longwire serves {}\n\n", subject.script.display());
     let mut line = |what: &str, how: String| writeln!(text, "  {what:<12} {how}").expect("a String takes everything");
     let http = node.address("http").map(shown);
     let tcp = node.address("tcp").map(shown);
     if let Some(http) = &http {
         line("page", format!("http://{http}/"));
+        if subject.has_page() {
+            line("try it", format!("http://{http}{}", subject.built_in_page()));
+        }
         line("WebSocket", format!("ws://{http}{WEBSOCKET_PATH}"));
     }
     if let Some(tcp) = &tcp {
         line("TCP", format!("{tcp} ({})", framing_words(args)));
         line("type", format!("{} connect {}{}", this_command(), scheme(tcp), framing_options(args)));
     }
-    if !args.events.contains(&DevEvent::Connect) || !args.events.contains(&DevEvent::Close) {
+    if let Some(router) = node.router_address().map(shown) {
+        line("router", format!("{router} (RouterClient)"));
+    }
+    if let Some(api) = node.api_address() {
+        line("API", if let Bind::Tcp(_) = api { format!("http://{}/", shown(api)) } else { shown(api) });
+    }
+    let events = events(args, subject);
+    if !events.contains(&DevEvent::Connect) || !events.contains(&DevEvent::Close) {
         line("events", "message only; --events connect,close tells the script of these too".to_owned());
     }
     text.push_str("\n  Each event is shown below. Ctrl-C stops.\n\n");

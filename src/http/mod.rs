@@ -1,16 +1,20 @@
-//! HTTP listeners: hyper reads requests, paths lead to apps, WebSocket handshakes lead to sessions.
+//! HTTP listeners: hyper reads requests, paths lead to apps, WebSocket handshakes lead to sessions. What no route takes may be
+//! a page of the node's own or a static file.
 
 mod admin;
+mod progress;
+mod static_files;
 mod websocket;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +22,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use self::progress::Progress;
+use self::static_files::{FileBody, StaticFiles};
 use crate::config::model::Limits;
 use crate::proto::close::CloseReason;
 use crate::session::{Endpoint, Hub};
@@ -36,6 +42,7 @@ pub struct Site {
     listener: String,
     routes: Vec<(Pattern, Arc<Endpoint>)>,
     pages: Vec<Page>,
+    static_files: Option<StaticFiles>,
     handshake_timeout: Duration,
     max_header_bytes: usize,
     places: Arc<Semaphore>,
@@ -77,12 +84,13 @@ impl Pattern {
 }
 
 impl Site {
-    /// Routes are tried in their order.
+    /// Routes are tried in their order, then pages, then the files below `static_dir`, which is canonical.
     pub fn new(
         hub: Arc<Hub>,
         listener: &str,
         routes: Vec<(String, Arc<Endpoint>)>,
         pages: Vec<Page>,
+        static_dir: Option<&Path>,
         limits: &Limits,
     ) -> Self {
         Self {
@@ -90,6 +98,7 @@ impl Site {
             listener: listener.to_owned(),
             routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
             pages,
+            static_files: static_dir.map(StaticFiles::new),
             handshake_timeout: limits.handshake_timeout,
             max_header_bytes: limits.max_header_bytes,
             places: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
@@ -112,11 +121,12 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     gauge.inc();
     let local = transport.local();
     let is_heard = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new(Progress::default());
     let service = {
-        let (site, is_heard) = (site.clone(), is_heard.clone());
+        let (site, is_heard, progress) = (site.clone(), is_heard.clone(), progress.clone());
         service_fn(move |request| {
             is_heard.store(true, Ordering::Relaxed);
-            let site = site.clone();
+            let (site, progress) = (site.clone(), progress.clone());
             async move {
                 let mut response = answer(&site, request, peer, local).await;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -124,7 +134,7 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
                     // place among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
                     response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, std::convert::Infallible>(response)
+                Ok::<_, std::convert::Infallible>(response.map(|body| progress.watch(body)))
             }
         })
     };
@@ -137,16 +147,26 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
         .serve_connection(TokioIo::new(transport), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = site.hub.draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let served = async {
+        tokio::select! {
+            result = connection.as_mut() => result,
+            () = site.hub.draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
+    };
+    let result = tokio::select! {
+        result = served => Some(result),
+        () = progress.stalled() => None,
+        () = progress.over(&site.hub.draining) => None,
     };
     gauge.dec();
     drop(place);
-    if let Err(error) = result {
+    if result.is_none() {
+        debug!(%peer, listener = %site.listener, "an answer was cut short");
+    }
+    if let Some(Err(error)) = result {
         // What became of a request that was heard is counted where it was answered.
         if !is_heard.load(Ordering::Relaxed) {
             let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
@@ -156,19 +176,22 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     }
 }
 
-async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local: Peer) -> Response<Body> {
+async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local: Peer) -> Response<FileBody> {
     let path = request.uri().path();
     if let Some(endpoint) = site.endpoint(path) {
-        return websocket::upgrade(site, endpoint.clone(), request, peer, local).await;
+        return websocket::upgrade(site, endpoint.clone(), request, peer, local).await.map(Either::Left);
     }
-    match site.pages.iter().find(|page| page.path == path) {
-        Some(page) if is_read(request.method()) => page_response(page),
-        Some(_) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
-        None => {
+    let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
+        (Some(page), _) if is_read(request.method()) => page_response(page),
+        (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+        // Who wants to talk has come to a wrong path; a file would answer nothing.
+        (None, Some(files)) if !request.headers().contains_key(header::UPGRADE) => return files.answer(request).await,
+        (None, _) => {
             site.hub.refuse(&site.listener, peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
-    }
+    };
+    response.map(Either::Left)
 }
 
 fn is_read(method: &Method) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! `LONGWIRE_SCREENSHOTS=DIR` keeps pictures of it, for a look after a change.
 
-use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use crate::support::browser::Browser;
-use crate::support::php_fpm::{kill, wait_until};
+use crate::support::client::Client;
+use crate::support::dev::Dev;
+use crate::support::longwire::http_get;
 
 const ENTER: &str = "\u{E007}";
 const ARROW_UP: &str = "\u{E013}";
@@ -22,49 +24,6 @@ if ($_SERVER['LONGWIRE_EVENT'] === 'connect') {
     echo 'bye';
 }
 ";
-
-/// `longwire dev` on free ports.
-struct Dev {
-    child: Child,
-    /// Where it says the page is.
-    url: String,
-    // Closed it would make what is printed later an error.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Dev {
-    fn start(script: &Path, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
-            .args(["dev", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--workers", "2"])
-            .args(options)
-            .arg(script)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary was built for this test");
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut printed = String::new();
-        let url = loop {
-            let from = printed.len();
-            assert!(stdout.read_line(&mut printed).expect("text") > 0, "no page was named:\n{printed}");
-            if let Some(at) = printed[from..].find("http://") {
-                break printed[from + at..].trim().to_owned();
-            }
-        };
-        Self { child, url, _stdout: stdout }
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        kill(self.child.id(), libc::SIGTERM);
-        if std::thread::panicking() {
-            let _ = self.child.kill();
-        }
-        wait_until("longwire dev stops", || self.child.try_wait().is_ok_and(|status| status.is_some()));
-    }
-}
 
 async fn keep_picture(browser: &Browser, name: &str) {
     if let Some(folder) = std::env::var_os("LONGWIRE_SCREENSHOTS") {
@@ -85,7 +44,7 @@ async fn a_person_connects_sends_text_and_bytes_and_sees_the_replies() {
     let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/echo/handler.php");
     let dev = Dev::start(&echo, &[]);
     let browser = Browser::start((1100, 760), false).await;
-    browser.open(&dev.url).await;
+    browser.open(&dev.page()).await;
     keep_picture(&browser, "start.png").await;
     browser.click("#connect").await;
     browser.wait_for("document.querySelector('#state').textContent == 'connected'").await;
@@ -132,7 +91,7 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
     let dev = Dev::start(&script, &["--events", "connect"]);
     let browser = Browser::start((1100, 760), true).await;
     browser.pretend_screen(390, 780).await;
-    browser.open(&dev.url).await;
+    browser.open(&dev.page()).await;
     browser.type_text("#protocols", "chat, json").await;
     browser.click("#connect").await;
     browser.wait_for("document.querySelectorAll('#frames li.in').length == 1").await;
@@ -151,6 +110,65 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
 
     let overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
     assert_eq!(browser.run(&format!("return {overflow}")).await, false, "the page is wider than a phone");
+}
+
+/// Tells what it is told.
+const TELLS: &str = "<?php echo $_SERVER['LONGWIRE_EVENT'], ' ', $_SERVER['LONGWIRE_ROUTER'];";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_its_handler_and_what_a_browser_loads() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("the folder is ours");
+    put("handler.php", TELLS);
+    put("style.css", "body { color: teal }");
+    let bare = Dev::start(folder.path(), &[]);
+    let (status, page) = http_get(bare.http(), "/");
+    assert!(status == 200 && page.contains("Longwire"), "without a page of its own the folder has the built-in one");
+    assert_eq!(bare.greeted("try it"), None);
+    drop(bare);
+
+    put("index.html", "<!doctype html><title>my page</title>");
+    let dev = Dev::start(folder.path(), &[]);
+    assert_eq!(http_get(dev.http(), "/"), (200, "<!doctype html><title>my page</title>".to_owned()));
+    assert_eq!(http_get(dev.http(), "/style.css"), (200, "body { color: teal }".to_owned()));
+    assert_eq!(http_get(dev.http(), "/handler.php").0, 404);
+    let built_in = dev.greeted("try it").expect("the greeting says where the built-in page is");
+    assert_eq!(built_in, format!("http://{}/_longwire", dev.http()));
+    assert!(http_get(dev.http(), "/_longwire").1.contains("<title>"), "{built_in}");
+
+    // A folder's handler is told everything, and where the router is.
+    let router = dev.greeted("router").expect("the greeting says where the router is");
+    let address = router.split(' ').next().expect("an address comes first");
+    std::net::TcpStream::connect(address).expect("the router listens there");
+    let mut client = Client::upgrade(dev.http(), "/ws", "").await;
+    assert_eq!(client.frame().await.body, format!("connect {address}"));
+    assert_eq!(client.ask("hello").await, format!("message {address}"));
+
+    let quiet = Dev::start(folder.path(), &["--events", "message", "--router", "off", "--api", "off"]);
+    let mut client = Client::upgrade(quiet.http(), "/ws", "").await;
+    assert_eq!(client.ask("hello").await, "message ");
+    assert_eq!((quiet.greeted("router"), quiet.greeted("API")), (None, None));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_options_that_help() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let echo = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/echo/handler.php");
+    let run = |options: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_longwire"))
+            .args(["dev", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--api", "127.0.0.1:0"])
+            .args(options)
+            .output()
+            .expect("the binary was built for this test");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, said) = run(&["--router", &address, &echo.to_string_lossy()]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&format!("cannot listen on {address}")) && said.contains("--router"), "{said}");
+    let (status, said) = run(&["--router", "127.0.0.1:0", env!("CARGO_MANIFEST_DIR")]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("has no handler.php"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod lifecycle;
 mod readme;
 mod router_client;
 mod router_load;
+mod static_files;
 mod support;
 mod tidy;
 mod upstream_cost;

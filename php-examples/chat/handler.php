@@ -1,0 +1,219 @@
+<?php
+
+// A chat with names, rooms and private messages. index.html is the other side of it, README.md explains both.
+
+declare(strict_types=1);
+
+const FIRST_ROOM = 'lounge';
+const MAX_LINE_BYTES = 2000;
+const KEPT_LINES = 50;  // of each room, for those who come later
+const MAX_ROOMS = 100;  // whose lines are kept; the one that was silent for longest makes room for the next
+const MAX_PEOPLE = 500;
+
+// What earlier answers have bound to this session with Longwire-Set: empty until it has entered.
+$name = $_SERVER['LONGWIRE_ATTR_NAME'] ?? '';
+$room = $_SERVER['LONGWIRE_ATTR_ROOM'] ?? '';
+
+switch ($_SERVER['LONGWIRE_EVENT']) {
+    case 'connect':
+        answer(['is' => 'hello', 'people' => people()]);
+        break;
+
+    case 'message':
+        $frame = json_decode(file_get_contents('php://input'), true);
+        $ask = fn (string $key): string => is_string($frame[$key] ?? null) ? trim($frame[$key]) : '';
+        $do = $ask('do');
+        if ($do === 'enter') {
+            enter($name === '' ? $ask('name') : $name, $ask('room') ?: FIRST_ROOM, $room);
+        } elseif ($name === '') {
+            refuse('name', 'Say who you are first.');
+        } elseif ($do === 'look') {
+            answer(['is' => 'room', 'room' => $room, 'people' => people(), 'lines' => lines($room)]);
+        } elseif ($do === 'say') {
+            say($name, $room, $ask('text'));
+        } elseif ($do === 'tell') {
+            tell($name, $ask('to'), $ask('text'));
+        } else {
+            refuse('frame', 'This chat does not know what that means.');
+        }
+        break;
+
+    case 'close':
+        // Nobody is left to answer, but the others can be told. (After a power failure this event may come twice.)
+        if ($name !== '' && forget($_SERVER['SESSIONID'])) {
+            header('Longwire-To: channel:chat');
+            answer(['is' => 'moved', 'name' => $name, 'from' => $room]);
+        }
+        break;
+}
+
+/** Into the chat, or from one room to another. */
+function enter(string $name, string $room, string $from): void
+{
+    // These names stand in headers, so they have no comma, no semicolon and no line's end.
+    if (!preg_match('/^[\p{L}\p{N}][\p{L}\p{M}\p{N} ._\'-]{0,23}$/u', $name)) {
+        refuse('name', 'A name has 1 to 24 letters and digits.');
+        return;
+    }
+    if (!preg_match('/^[\p{L}\p{N}][\p{L}\p{M}\p{N} _-]{0,23}$/u', $room)) {
+        refuse('room', 'The name of a room has 1 to 24 letters and digits.');
+        return;
+    }
+    $refusal = remember($_SERVER['SESSIONID'], $name, $room);
+    if ($refusal !== '') {
+        refuse('name', $refusal);
+        return;
+    }
+    if ($from !== '' && $from !== $room) {
+        header("Longwire-Leave: room:$from");
+    }
+    header("Longwire-Join: chat, room:$room");
+    header('Longwire-Uid: ' . uid($name));
+    header("Longwire-Set: name=$name");
+    header("Longwire-Set: room=$room", false); // beside the other one, not in its place
+    // Everybody hears of it, so every page knows who is in which room; this client does too, because it has joined by the
+    // time that the body is sent. It will ask to `look` then: what happens from now on it is told, what came before is kept.
+    header('Longwire-To: channel:chat');
+    answer(['is' => 'moved', 'name' => $name, 'from' => $from, 'to' => $room]);
+}
+
+/** To everybody in the room, the one who says it included: seeing one's own line means that it has arrived. */
+function say(string $name, string $room, string $text): void
+{
+    if (is_sayable($text)) {
+        header("Longwire-To: channel:room:$room");
+        answer(['is' => 'said', ...keep($room, ['name' => $name, 'text' => $text, 'at' => time()]), 'room' => $room]);
+    }
+}
+
+/** To one person, and back to the one who says it. */
+function tell(string $name, string $to, string $text): void
+{
+    $found = array_values(array_filter(people(), fn (array $person): bool => uid($person['name']) === uid($to)));
+    if (!$found) {
+        refuse('to', "$to is not here any more.");
+    } elseif (is_sayable($text)) {
+        header('Longwire-To: uid:' . uid($to));
+        if (uid($to) !== uid($name)) {
+            header('Longwire-To: self', false);
+        }
+        answer(['is' => 'told', 'from' => $name, 'to' => $found[0]['name'], 'text' => $text, 'at' => time()]);
+    }
+}
+
+function is_sayable(string $text): bool
+{
+    if (strlen($text) > MAX_LINE_BYTES) {
+        refuse('text', 'That is too long for one line.');
+    }
+    return $text !== '' && strlen($text) <= MAX_LINE_BYTES;
+}
+
+/** Ann and ann are one person: the page tells them apart, people would not. */
+function uid(string $name): string
+{
+    return 'chat:' . strtolower($name);
+}
+
+/** Without a Longwire-To this goes to the client that has asked. */
+function answer(array $frame): void
+{
+    header('Longwire-Type: text');
+    echo json_encode($frame, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR);
+}
+
+function refuse(string $about, string $text): void
+{
+    answer(['is' => 'refused', 'about' => $about, 'text' => $text]);
+}
+
+/** Who is where: [['name' => ..., 'room' => ...], ...] */
+function people(): array
+{
+    return array_values(stored('people', fn (array $people): array => $people));
+}
+
+/** Notes where a session is; a sentence if it may not be there. */
+function remember(string $session, string $name, string $room): string
+{
+    $refusal = '';
+    stored('people', function (array $people) use ($session, $name, $room, &$refusal): array {
+        foreach ($people as $other => $person) {
+            if ((string) $other !== $session && uid($person['name']) === uid($name)) {
+                $refusal = 'Somebody has that name already.';
+                return $people;
+            }
+        }
+        if (count($people) >= MAX_PEOPLE && !isset($people[$session])) {
+            $refusal = 'The chat is full.';
+            return $people;
+        }
+        return [$session => ['name' => $name, 'room' => $room]] + $people;
+    });
+    return $refusal;
+}
+
+function forget(string $session): bool
+{
+    $was_here = false;
+    stored('people', function (array $people) use ($session, &$was_here): array {
+        $was_here = isset($people[$session]);
+        unset($people[$session]);
+        return $people;
+    });
+    return $was_here;
+}
+
+/** The last lines of a room: [['id' => 7, 'name' => ..., 'text' => ..., 'at' => ...], ...] */
+function lines(string $room): array
+{
+    return stored(room_file($room), fn (array $lines): array => $lines);
+}
+
+/** Keeps a line and gives it its number, by which a page knows it when it comes twice. */
+function keep(string $room, array $line): array
+{
+    $lines = stored(room_file($room), function (array $lines) use ($line): array {
+        $last = end($lines);
+        $lines[] = ['id' => ($last ? $last['id'] : 0) + 1] + $line;
+        return array_slice($lines, -KEPT_LINES);
+    });
+    if (count($lines) === 1) {
+        $rooms = glob(folder() . '/room-*.json');
+        usort($rooms, fn (string $a, string $b): int => filemtime($b) <=> filemtime($a));
+        array_map('unlink', array_slice($rooms, MAX_ROOMS));
+    }
+    return end($lines);
+}
+
+function room_file(string $room): string
+{
+    return 'room-' . sha1($room);
+}
+
+function folder(): string
+{
+    $folder = sys_get_temp_dir() . '/longwire-chat';
+    @mkdir($folder, 0700);
+    return $folder;
+}
+
+/**
+ * Reads a list from its file and writes it back if it has changed, alone: sessions run at the same time.
+ *
+ * @param callable(array): array $change
+ */
+function stored(string $what, callable $change): array
+{
+    $file = fopen(folder() . "/$what.json", 'c+');
+    flock($file, LOCK_EX);
+    $before = json_decode(stream_get_contents($file), true) ?? [];
+    $after = $change($before);
+    if ($after !== $before) {
+        rewind($file);
+        ftruncate($file, 0);
+        fwrite($file, json_encode($after, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR));
+    }
+    fclose($file); // writes what is buffered, and gives the lock back
+    return $after;
+}
