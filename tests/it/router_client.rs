@@ -98,7 +98,10 @@ async fn the_snippet_works_from_a_handler_from_a_page_behind_nginx_and_from_the_
     expect_three(&mut other).await;
     assert_eq!(&sender.frame().await.body[..], b"hi all", "and the handler itself printed nothing");
 
-    stage.fpm.script("page.php", "$otherSid = $_GET['sid']; header('Content-Length: 4'); include 'snippet.php'; echo 'sent';");
+    stage.fpm.script(
+        "page.php",
+        "$otherSid = $_GET['sid']; header('Content-Length: 4'); include 'snippet.php'; echo 'sent';",
+    );
     let nginx = Nginx::start(&stage.fpm);
     let (status, body) = http_get(nginx.address, &format!("/page.php?sid={sid}"));
     assert_eq!((status, body.as_str()), (200, "sent"));
