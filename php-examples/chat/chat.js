@@ -167,7 +167,7 @@ function showSide() {
     ...names.map((name) => {
       const where = name === me ? "you" : people.get(name) === room ? "" : people.get(name);
       const button = make("button", { type: "button", disabled: name === me, onclick: () => talkTo(name) });
-      button.append(face(name), name, make("span", { className: "where", textContent: where }));
+      button.append(face(name), make("span", { className: "name", textContent: name }), make("span", { className: "where", textContent: where }));
       button.ariaPressed = String(name === privately);
       return make("li", {}, button);
     }),

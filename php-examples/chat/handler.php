@@ -4,6 +4,8 @@
 
 declare(strict_types=1);
 
+require_once __DIR__ . '/../../php-client/api.php';
+
 const FIRST_ROOM = 'lounge';
 const MAX_LINE_BYTES = 2000;
 const KEPT_LINES = 50;  // of each room, for those who come later
@@ -16,6 +18,7 @@ $room = $_SERVER['LONGWIRE_ATTR_ROOM'] ?? '';
 
 switch ($_SERVER['LONGWIRE_EVENT']) {
     case 'connect':
+        forget_the_lost();
         answer(['is' => 'hello', 'people' => people()]);
         break;
 
@@ -130,7 +133,8 @@ function refuse(string $about, string $text): void
 /** Who is where: [['name' => ..., 'room' => ...], ...] */
 function people(): array
 {
-    return array_values(stored('people', fn (array $people): array => $people));
+    $shown = fn (array $person): array => ['name' => $person['name'], 'room' => $person['room']];
+    return array_values(array_map($shown, stored('people', fn (array $people): array => $people)));
 }
 
 /** Notes where a session is; a sentence if it may not be there. */
@@ -148,7 +152,7 @@ function remember(string $session, string $name, string $room): string
             $refusal = 'The chat is full.';
             return $people;
         }
-        return [$session => ['name' => $name, 'room' => $room]] + $people;
+        return [$session => ['name' => $name, 'room' => $room, 'since' => time()]] + $people;
     });
     return $refusal;
 }
@@ -162,6 +166,29 @@ function forget(string $session): bool
         return $people;
     });
     return $was_here;
+}
+
+/**
+ * A session gets its close event, so the list is right without this. But the list lies in a file, and a Longwire that was
+ * killed takes its close events along: who is noted and not in the channel has gone that way.
+ */
+function forget_the_lost(): void
+{
+    $noted = stored('people', fn (array $people): array => $people);
+    if (!$noted || ($_SERVER['LONGWIRE_ROUTER'] ?? '') === '') {
+        return;
+    }
+    $router = new RouterClient($_SERVER['LONGWIRE_ROUTER']);
+    $members = $router->channel('chat', null, 1000);
+    if ($members) {
+        $here = array_flip($members['sessions']);
+        stored('people', fn (array $people): array => array_filter(
+            $people,
+            // Who has just entered joins the channel a moment after it was noted.
+            fn (array $person, $session): bool => isset($here[$session]) || $person['since'] > time() - 30,
+            ARRAY_FILTER_USE_BOTH
+        ));
+    }
 }
 
 /** The last lines of a room: [['id' => 7, 'name' => ..., 'text' => ..., 'at' => ...], ...] */

@@ -7,6 +7,7 @@ mod answers;
 mod autobahn;
 mod bounds;
 mod bridge;
+mod chat;
 mod check;
 mod connect;
 mod control_headers;
