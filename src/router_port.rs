@@ -30,9 +30,9 @@ use crate::config::model;
 use crate::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::Receipt;
-use crate::proto::control::Frame;
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
 use crate::proto::control::short::{self, Order};
+use crate::proto::control::{Frame, Protocol};
 use crate::router::Answer as QueryAnswer;
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
@@ -184,8 +184,8 @@ impl Connection<'_> {
     fn next_frame(&mut self) -> Result<Option<Frame>, End> {
         // Nothing in a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
-        Frame::decode(&mut self.input, max_len).map_err(|error| match self.stage {
-            Stage::Short => End::Refused("bad_frame", error.to_string()),
+        Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
+            (Stage::Short, _) | (Stage::Fresh, Some(Protocol::Short)) => End::Refused("bad_frame", error.to_string()),
             _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
         })
     }
@@ -254,18 +254,24 @@ impl Connection<'_> {
     }
 
     async fn take(&mut self, frame: Frame) -> Result<(), End> {
-        match self.stage {
-            Stage::Fresh if short::is_short(frame.kind) => {
+        match (&self.stage, Protocol::of(frame.kind)) {
+            (Stage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
                     return Err(End::Refused("short_protocol", "the short protocol is not spoken here".to_owned()));
                 }
                 self.stage = Stage::Short;
                 self.take_order(&frame).await
             }
-            Stage::Fresh => self.greet(&Hello::decode(&frame)?),
-            Stage::Short => self.take_order(&frame).await,
-            Stage::Greeting { client_nonce, server_nonce, .. } => self.take_proof(&frame, client_nonce, server_nonce),
-            Stage::Long => self.take_request(&frame).await,
+            (Stage::Short, _) => self.take_order(&frame).await,
+            (Stage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
+            (Stage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
+                self.take_proof(&frame, *client_nonce, *server_nonce)
+            }
+            (Stage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
+            _ => {
+                Err(Wrong::new(ErrorWord::BadFrame, format!("type 0x{:04X} is not of this protocol", frame.kind))
+                    .into())
+            }
         }
     }
 
@@ -333,8 +339,8 @@ impl Connection<'_> {
                     answer => Answer::Result { request: number, body: answer.json().into() },
                 }
             }
-            // Where a frame begins is no longer sure, or another protocol is spoken.
-            Err(wrong) if wrong.word == ErrorWord::BadFrame || short::is_short(frame.kind) => return Err(wrong.into()),
+            // There is no number that an answer could carry.
+            Err(wrong) if wrong.word == ErrorWord::BadFrame => return Err(wrong.into()),
             Err(wrong) => {
                 self.port.metrics().count_refused(Door::Long, wrong.word.label());
                 Answer::error(&wrong)

@@ -5,6 +5,8 @@
 
 pub mod long;
 pub mod short;
+#[cfg(test)]
+mod vectors;
 
 use std::fmt;
 
@@ -12,6 +14,26 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// Bytes before the two parts of a frame: type u16, slen u16, len u32, big-endian.
 const HEADER_BYTES: usize = 8;
+
+/// Which protocol a frame belongs to, by its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Types 1 to 12.
+    Short,
+    /// Types 0x4C00 to 0x4CFF.
+    Long,
+}
+
+impl Protocol {
+    /// `None`: neither ever had such a type, so these bytes are something else.
+    pub const fn of(kind: u16) -> Option<Self> {
+        match kind {
+            1..=12 => Some(Protocol::Short),
+            0x4C00..=0x4CFF => Some(Protocol::Long),
+            _ => None,
+        }
+    }
+}
 
 /// One frame of either protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +49,8 @@ pub struct Frame {
 /// The len part of a frame is above the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
+    /// The frame's type.
+    pub kind: u16,
     /// What was announced.
     pub len: u32,
     /// What is allowed.
@@ -50,7 +74,7 @@ impl Frame {
         let slen = usize::from(u16::from_be_bytes([header[2], header[3]]));
         let len = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         if len as usize > max_len {
-            return Err(TooLong { len, max_len });
+            return Err(TooLong { kind, len, max_len });
         }
         let total = HEADER_BYTES + slen + len as usize;
         if input.len() < total {

@@ -58,11 +58,6 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Whether a frame belongs to this protocol.
-pub fn is_short(kind: u16) -> bool {
-    kind < super::long::FIRST_TYPE
-}
-
 /// What a frame orders.
 pub fn decode(frame: &Frame) -> Result<Order, Refused> {
     let name = |bytes: &[u8]| Name::new(bytes).map_err(Refused::BadName);

@@ -82,7 +82,7 @@ impl Answer {
     /// Reads an answer, as a client does: fields that it does not know are skipped.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         let (mut request, mut counts, mut word) = (None, None, None);
-        let mut fields = Fields::of(frame)?;
+        let mut fields = Fields::of(frame);
         while let Some((tag, value)) = fields.next()? {
             match tag {
                 tag::REQUEST => request = Some(number(&value)?),

@@ -36,25 +36,44 @@ pub(super) mod tag {
 }
 
 /// Goes through the fields of a frame.
-pub(super) struct Fields(Bytes);
+pub(super) struct Fields {
+    rest: Bytes,
+    /// Tags that [`Fields::next_once`] gave, by their bits.
+    pub(super) seen: u64,
+}
 
 impl Fields {
-    pub(super) fn of(frame: &Frame) -> Result<Self, Wrong> {
-        Ok(Self(frame.head.clone()))
+    pub(super) fn of(frame: &Frame) -> Self {
+        Self { rest: frame.head.clone(), seen: 0 }
     }
 
+    /// The next field, whatever it is.
     pub(super) fn next(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
-        if self.0.is_empty() {
+        if self.rest.is_empty() {
             return Ok(None);
         }
-        let whole = self.0.first_chunk::<3>().map(|head| 3 + usize::from(u16::from_be_bytes([head[1], head[2]])));
-        match whole.filter(|whole| *whole <= self.0.len()) {
+        let whole = self.rest.first_chunk::<3>().map(|head| 3 + usize::from(u16::from_be_bytes([head[1], head[2]])));
+        match whole.filter(|whole| *whole <= self.rest.len()) {
             Some(whole) => {
-                let field = self.0.split_to(whole);
+                let field = self.rest.split_to(whole);
                 Ok(Some((field[0], field.slice(3..))))
             }
             None => Err(Wrong::new(ErrorWord::BadFrame, "the fields do not fit into slen")),
         }
+    }
+
+    /// The next field, as a server takes it: one that it knows, and not twice unless it may be repeated.
+    pub(super) fn next_once(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
+        let Some((tag, value)) = self.next()? else { return Ok(None) };
+        if tag > tag::LIMIT {
+            return Err(unknown(tag));
+        }
+        let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);
+        if self.seen & 1 << tag != 0 && !may_repeat {
+            return Err(Wrong::field(format!("field 0x{tag:02X} stands twice")));
+        }
+        self.seen |= 1 << tag;
+        Ok(Some((tag, value)))
     }
 }
 
@@ -78,7 +97,7 @@ pub(super) fn nonce(value: &[u8]) -> Result<[u8; NONCE_BYTES], Wrong> {
 }
 
 pub(super) fn number(value: &[u8]) -> Result<u32, Wrong> {
-    value.try_into().map(u32::from_be_bytes).map_err(|_| Wrong::field("request has four bytes"))
+    value.try_into().map(u32::from_be_bytes).map_err(|_| Wrong::new(ErrorWord::BadFrame, "request has four bytes"))
 }
 
 pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, Wrong> {

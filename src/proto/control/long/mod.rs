@@ -19,8 +19,6 @@ pub use self::request::{Request, What};
 
 use self::fields::{FieldWriter, Fields, nonce, tag, unknown};
 
-/// The first type of this protocol.
-pub const FIRST_TYPE: u16 = 0x4C00;
 /// The version that is spoken here.
 pub const VERSION: u8 = 1;
 /// Bytes of a nonce and of a proof.
@@ -139,8 +137,8 @@ impl Hello {
         }
         let mut hello = Self { versions: Bytes::new(), nonce: [0; NONCE_BYTES], peer: String::new() };
         let mut has_nonce = false;
-        let mut fields = Fields::of(frame)?;
-        while let Some((tag, value)) = fields.next()? {
+        let mut fields = Fields::of(frame);
+        while let Some((tag, value)) = fields.next_once()? {
             match tag {
                 tag::VERSIONS => hello.versions = value,
                 tag::NONCE => {
@@ -189,8 +187,8 @@ pub fn decode_proof(frame: &Frame) -> Result<Bytes, Wrong> {
         return Err(Wrong::new(ErrorWord::Unauthenticated, "a proof is asked for before anything else"));
     }
     let mut proof = None;
-    let mut fields = Fields::of(frame)?;
-    while let Some((tag, value)) = fields.next()? {
+    let mut fields = Fields::of(frame);
+    while let Some((tag, value)) = fields.next_once()? {
         match tag {
             tag::PROOF => proof = Some(value),
             _ => return Err(unknown(tag)),
@@ -271,7 +269,7 @@ impl Challenge {
             return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no challenge", frame.kind)));
         }
         let mut challenge = Self { nonce: [0; NONCE_BYTES], wants_proof: false };
-        let mut fields = Fields::of(frame)?;
+        let mut fields = Fields::of(frame);
         while let Some((tag, value)) = fields.next()? {
             match tag {
                 tag::NONCE => challenge.nonce = nonce(&value)?,
@@ -289,7 +287,7 @@ pub fn decode_welcome(frame: &Frame) -> Result<Option<Bytes>, Wrong> {
         return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no welcome", frame.kind)));
     }
     let mut proof = None;
-    let mut fields = Fields::of(frame)?;
+    let mut fields = Fields::of(frame);
     while let Some((tag, value)) = fields.next()? {
         if tag == tag::PROOF {
             proof = Some(value);

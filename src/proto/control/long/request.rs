@@ -28,22 +28,15 @@ pub enum What {
 }
 
 impl Request {
-    /// Reads a command or a query.
+    /// Reads a command or a query. An error names the request, unless it is [`ErrorWord::BadFrame`]: fields that are not
+    /// whole, or not just one number, which nobody could be answered about.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
-        let mut parts = Parts::default();
-        let taken = parts.take(frame);
-        let number = parts.request;
-        let of_request = |wrong: Wrong| Wrong { request: number, ..wrong };
-        if !is_request(frame.kind) {
-            return Err(of_request(Wrong::new(
-                ErrorWord::UnknownType,
-                format!("there is no type 0x{:04X}", frame.kind),
-            )));
-        }
-        taken.map_err(of_request)?;
-        let what = parts.into_what(frame).map_err(of_request)?;
-        let number = number.ok_or_else(|| Wrong::field("request is missing"))?;
-        Ok(Self { number, what })
+        let number = request_number(frame)?;
+        let what = match is_request(frame.kind) {
+            true => Parts::of(frame).and_then(|parts| parts.into_what(frame)),
+            false => Err(Wrong::new(ErrorWord::UnknownType, format!("there is no type 0x{:04X}", frame.kind))),
+        };
+        what.map(|what| Self { number, what }).map_err(|wrong| Wrong { request: Some(number), ..wrong })
     }
 
     /// Appends it.
@@ -63,6 +56,19 @@ impl Request {
     }
 }
 
+/// Goes through all fields, so that their bounds are known to hold.
+fn request_number(frame: &Frame) -> Result<u32, Wrong> {
+    let mut found = None;
+    let mut fields = Fields::of(frame);
+    while let Some((tag, value)) = fields.next()? {
+        if tag == tag::REQUEST && found.replace(value).is_some() {
+            return Err(Wrong::new(ErrorWord::BadFrame, "request stands twice"));
+        }
+    }
+    let value = found.ok_or_else(|| Wrong::new(ErrorWord::BadFrame, "request is missing"))?;
+    number(&value)
+}
+
 fn is_request(frame_kind: u16) -> bool {
     matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODE)
 }
@@ -70,7 +76,6 @@ fn is_request(frame_kind: u16) -> bool {
 /// The fields of a request, each read and none put together yet.
 #[derive(Default)]
 struct Parts {
-    request: Option<u32>,
     to: Option<Target>,
     except: Except,
     name: Option<Bytes>,
@@ -86,25 +91,19 @@ struct Parts {
 }
 
 impl Parts {
-    fn take(&mut self, frame: &Frame) -> Result<(), Wrong> {
-        let mut fields = Fields::of(frame)?;
-        while let Some((tag, value)) = fields.next()? {
-            if tag > tag::LIMIT {
-                return Err(unknown(tag));
-            }
-            let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);
-            if self.seen & 1 << tag != 0 && !may_repeat {
-                return Err(Wrong::field(format!("field 0x{tag:02X} stands twice")));
-            }
-            self.seen |= 1 << tag;
-            self.take_field(tag, value)?;
+    fn of(frame: &Frame) -> Result<Self, Wrong> {
+        let mut parts = Self::default();
+        let mut fields = Fields::of(frame);
+        while let Some((tag, value)) = fields.next_once()? {
+            parts.take(tag, value)?;
         }
-        Ok(())
+        parts.seen = fields.seen;
+        Ok(parts)
     }
 
-    fn take_field(&mut self, tag: u8, value: Bytes) -> Result<(), Wrong> {
+    fn take(&mut self, tag: u8, value: Bytes) -> Result<(), Wrong> {
         match tag {
-            tag::REQUEST => self.request = Some(number(&value)?),
+            tag::REQUEST => {}
             tag::SESSION => self.set_target(Target::Sessions(ids(&value)?))?,
             tag::UID => self.set_target(Target::Uid(name("uid", &value)?))?,
             tag::CHANNEL => self.set_target(Target::Channel(name("channel", &value)?))?,
@@ -135,6 +134,7 @@ impl Parts {
                 self.reason = Some(text.into());
             }
             tag::EXPECT if self.expect.is_none() => self.expect = Some(Expect::Value(value)),
+            tag::EXPECT_ABSENT if !value.is_empty() => return Err(Wrong::field("expect absent has no value")),
             tag::EXPECT_ABSENT if self.expect.is_none() => self.expect = Some(Expect::Absent),
             tag::EXPECT | tag::EXPECT_ABSENT => {
                 return Err(Wrong::field("expect and expect absent stand together"));
