@@ -107,7 +107,7 @@ final class Request
             Check::closeCode($this->code);
         }
         if ($this->limit !== null && ($this->limit < 0 || $this->limit > 65535)) {
-            throw new InvalidArgument("a limit of $this->limit: it is 0 to 65535, of which the router gives at most 1000");
+            throw new InvalidArgument("a limit is 0 to 65535 (the router gives at most 1000), not $this->limit");
         }
     }
 }

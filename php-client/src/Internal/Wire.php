@@ -34,7 +34,7 @@ final class Wire
     public static function frame(int $type, string $fields, string $body = ''): string
     {
         if (strlen($fields) > self::MAX_FIELDS_BYTES) {
-            throw new InvalidArgument('too much is left out, or named: the fields of a request have at most 65535 bytes');
+            throw new InvalidArgument('too much is left out: the fields of a request have at most 65535 bytes');
         }
         if (strlen($body) > 0xFFFFFFFF) {
             throw new InvalidArgument('a message has at most 4 GiB');
