@@ -88,6 +88,12 @@ final class Request
         return new self(Verb::Exists, $to);
     }
 
+    /** The same for other sessions. */
+    public function for(Target $to): self
+    {
+        return new self($this->verb, $to, ...array_slice(get_object_vars($this), 2));
+    }
+
     /** @throws InvalidArgument if the router would refuse it for its form */
     public function check(): void
     {

@@ -23,7 +23,9 @@ final class Connection
 {
     private const READ_BYTES = 256 * 1024;
     private const WRITE_BYTES = 256 * 1024;
-    /** connect() to a Unix socket whose backlog is full fails at once; it is tried again after this. */
+    /** connect() to a Unix socket whose backlog is full fails at once with this (Linux) ... */
+    private const EAGAIN = 11;
+    /** ... and is tried again after this. */
     private const BACKLOG_PAUSE_MICROSECONDS = 2000;
 
     private readonly FrameReader $reader;
@@ -71,14 +73,14 @@ final class Connection
         $flags = STREAM_CLIENT_CONNECT;
         if ($keptAs !== null) {
             $flags |= STREAM_CLIENT_PERSISTENT;
-            // Persistent streams are found by their URL, and a TCP address may have a path, which tells this one from others.
+            // Persistent streams are found by their URL; a TCP address may have a path, which tells this one from others.
             $url .= str_starts_with($url, 'tcp:') ? "/$keptAs" : '';
         }
         $deadline = self::now() + $timeout;
         do {
             $left = max(0.001, $deadline - self::now());
             $socket = @stream_socket_client($url, $code, $message, $left, $flags);
-            $isBacklogFull = $socket === false && $code === SOCKET_EAGAIN && str_starts_with($url, 'unix:');
+            $isBacklogFull = $socket === false && $code === self::EAGAIN && str_starts_with($url, 'unix:');
             if ($isBacklogFull) {
                 usleep(self::BACKLOG_PAUSE_MICROSECONDS);
             }
@@ -153,8 +155,8 @@ final class Connection
         $answers = $this->exchange($requests, count($numbers), self::now() + $timeout);
         foreach ($answers as $i => $answer) {
             if ($answer->number() !== $numbers[$i]) {
-                // An error without a number is about the connection.
-                Wire::throwError($answer);
+                // An error without a number is about the connection: the requests before it have been done.
+                Wire::throwError($answer, $i > 0);
                 throw new ProtocolError('the router answered another request than this one', true);
             }
         }

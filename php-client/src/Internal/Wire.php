@@ -115,10 +115,10 @@ final class Wire
     }
 
     /** @throws Refused */
-    public static function throwError(Frame $answer): void
+    public static function throwError(Frame $answer, bool $mayBeDone = false): void
     {
         if ($answer->type === Frame::ERROR) {
-            throw new Refused($answer->fields[Tag::ERROR] ?? 'error', $answer->body);
+            throw new Refused($answer->fields[Tag::ERROR] ?? 'error', $answer->body, $mayBeDone);
         }
     }
 
