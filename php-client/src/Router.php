@@ -28,8 +28,8 @@ use Longwire\Client\Internal\Wire;
  * ```
  *
  * A request takes at most connectTimeout for each address and then ioTimeout for all that it sends and reads, however
- * slowly it comes. A command is sent a second time only if the router cannot have done it: it waited on a connection
- * that the router had closed meanwhile, and no whole command was written. Queries, which change nothing, are asked again.
+ * slowly it comes. A command is sent a second time only if the router cannot have done it: the connection was there
+ * from earlier, the router had closed it, and not even one whole command was written. Queries are asked again.
  */
 final class Router implements RouterInterface
 {
@@ -48,7 +48,7 @@ final class Router implements RouterInterface
     /**
      * @param string|list<string>  $addresses      tcp://host:port, host:port or unix:/path; of several, the first that
      *                                             takes the connection. $_SERVER['LONGWIRE_ROUTER'] is one
-     * @param float                $connectTimeout seconds to connect to one address and be greeted there. A host name is
+     * @param float                $connectTimeout seconds to connect to one address and be greeted there. Names are
      *                                             looked up by the system, which may take longer
      * @param float                $ioTimeout      seconds to send requests and read all answers
      * @param string|null          $secret         what [router] secret says
@@ -186,11 +186,11 @@ final class Router implements RouterInterface
         foreach ($this->urls as $url) {
             try {
                 $greeter = Greeter::with($this->secret);
-                $this->connection = Connection::open($url, $this->connectTimeout, $greeter, $this->name, $this->keptAs());
+                $connection = Connection::open($url, $this->connectTimeout, $greeter, $this->name, $this->keptAs());
                 if ($failures !== []) {
                     ($this->log)('longwire/client: ' . implode('; ', $failures) . "; $url is used instead");
                 }
-                return $this->connection;
+                return $this->connection = $connection;
             } catch (Exception $error) {
                 $failures[] = "$url: {$error->getMessage()}";
             }

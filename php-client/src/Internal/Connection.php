@@ -73,7 +73,7 @@ final class Connection
         $flags = STREAM_CLIENT_CONNECT;
         if ($keptAs !== null) {
             $flags |= STREAM_CLIENT_PERSISTENT;
-            // Persistent streams are found by their URL; a TCP address may have a path, which tells this one from others.
+            // Persistent streams are found by their URL; that of TCP may have a path, which tells this one from others.
             $url .= str_starts_with($url, 'tcp:') ? "/$keptAs" : '';
         }
         $deadline = self::now() + $timeout;
