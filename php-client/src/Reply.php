@@ -43,7 +43,7 @@ final class Reply
         return $this->header('Longwire-Uid', (string) $uid);
     }
 
-    /** Sets an attribute of this session. Line breaks and spaces at the ends cannot be in a header; Router::set() takes them. */
+    /** Sets an attribute of this session. A value with line breaks or spaces at its ends is for Router::set(). */
     public function set(string $key, string $value): self
     {
         Check::attributeKey($key);
