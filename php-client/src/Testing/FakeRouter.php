@@ -24,7 +24,7 @@ use Longwire\Client\Verb;
  *     (new Newsroom($fake))->announce('hello');       // what is tested
  *     $ada->bodies();                                 // ['hello']
  *
- * It knows no slow readers and no limits: whoever is there is reached. Names and ids are checked as a Router checks them.
+ * It knows no slow readers and no limits: whoever is there is reached. Names and ids are checked as by a Router.
  */
 final class FakeRouter implements RouterInterface
 {
@@ -238,7 +238,7 @@ final class FakeRouter implements RouterInterface
     {
         sort($all, SORT_STRING);
         $limit = min($request->limit ?? 100, self::MAX_LIMIT);
-        $rest = array_filter($all, static fn (string $name) => $request->after === null || $name > $request->after);
+        $rest = array_filter($all, static fn (string $name): bool => strcmp($name, $request->after ?? '') > 0);
         $page = array_slice($rest, 0, $limit);
         $next = $page !== [] && count($rest) > $limit ? ['next' => end($page)] : [];
         return ['count' => count($all), $key => $page] + $next;
