@@ -15,7 +15,7 @@ final class Peer
     /** @var resource */
     private $process;
     /** @var array<int, resource> */
-    private array $pipes;
+    private array $pipes = [];
     private string $output = '';
     /** @var list<array<string, mixed>> what it has said so far */
     private array $events = [];
@@ -25,7 +25,7 @@ final class Peer
     {
         $this->process = proc_open($command, [['pipe', 'r'], ['pipe', 'w'], STDERR], $this->pipes);
         stream_set_blocking($this->pipes[1], false);
-        $this->address = $this->line();
+        $this->address = $this->line(self::PATIENCE) ?? throw new \RuntimeException('the peer did not start');
     }
 
     /** @param string $address tcp://127.0.0.1:0 takes a port that is free */
@@ -49,30 +49,26 @@ final class Peer
     {
         while (true) {
             $events = array_values(array_filter($this->events, static fn (array $event) => isset($event[$sort])));
-            if (count($events) >= $atLeast && !$this->hasOutput()) {
+            $line = $this->line(count($events) < $atLeast ? self::PATIENCE : 0.0);
+            if ($line === null) {
                 return $events;
             }
-            $this->events[] = json_decode($this->line(), true, 512, JSON_THROW_ON_ERROR);
+            $this->events[] = json_decode($line, true, 512, JSON_THROW_ON_ERROR);
         }
     }
 
-    private function hasOutput(): bool
+    /** The next line that the peer says; null when it says nothing in that many seconds, or has ended. */
+    private function line(float $seconds): ?string
     {
-        $read = [$this->pipes[1]];
-        $none = null;
-        return str_contains($this->output, "\n") || stream_select($read, $none, $none, 0) && !feof($this->pipes[1]);
-    }
-
-    private function line(): string
-    {
-        $deadline = microtime(true) + self::PATIENCE;
+        $deadline = microtime(true) + $seconds;
         while (($end = strpos($this->output, "\n")) === false) {
             $read = [$this->pipes[1]];
             $none = null;
-            stream_select($read, $none, $none, 1);
-            $bytes = (string) fread($this->pipes[1], 65536);
-            if ($bytes === '' && feof($this->pipes[1]) || microtime(true) > $deadline) {
-                throw new \RuntimeException('the peer says nothing more');
+            $left = max(0, $deadline - microtime(true));
+            $isReady = stream_select($read, $none, $none, (int) $left, (int) (fmod($left, 1) * 1e6)) > 0;
+            $bytes = $isReady ? (string) fread($this->pipes[1], 65536) : '';
+            if ($bytes === '') {
+                return null;
             }
             $this->output .= $bytes;
         }

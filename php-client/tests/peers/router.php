@@ -44,7 +44,7 @@ while (true) {
     if (in_array($listening, $read, true)) {
         $socket = stream_socket_accept($listening);
         if ($mode === 'slow') {
-            socket_set_option(socket_import_stream($socket), SOL_SOCKET, SO_RCVBUF, 4096);
+            socket_set_option(socket_import_stream($socket), SOL_SOCKET, SO_RCVBUF, 16384);
         }
         stream_set_blocking($socket, false);
         $peers[$accepted] = new Peer($socket, $accepted++);
@@ -53,6 +53,9 @@ while (true) {
     foreach ($peers as $index => $peer) {
         if (!in_array($peer->socket, $read, true)) {
             continue;
+        }
+        if ($mode === 'slow') {
+            usleep(100);
         }
         $bytes = fread($peer->socket, $mode === 'slow' ? $number : 65536);
         if ($bytes === false || $bytes === '' && feof($peer->socket)) {
