@@ -491,8 +491,8 @@ if (!class_exists('RouterClient', false)) {
         }
 
         /**
-         * Sends requests and reads an answer to each. They are sent again when the router had closed a connection that was
-         * there from earlier, and they change nothing or not even the first of them was written whole.
+         * Sends requests and reads an answer to each. When the router had closed a connection that was there from earlier
+         * they are sent again if they change nothing, or not even the first of them was written whole.
          */
         private function exchange(array $requests, $changesNothing)
         {

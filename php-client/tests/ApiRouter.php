@@ -29,6 +29,12 @@ final class ApiRouter implements RouterInterface
         $this->client = new \RouterClient($address, 0, $secret, ['timeout' => 20.0, 'throw' => true]);
     }
 
+    /** Any request, its answer unread. */
+    public function ask(Request $request): void
+    {
+        $request->verb->value < Verb::Attribute->value ? $this->sent($request) : $this->query($request);
+    }
+
     protected function log(): \Closure
     {
         return static function (): void {

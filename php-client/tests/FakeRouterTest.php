@@ -52,7 +52,8 @@ final class FakeRouterTest extends RouterTestCase
         $ada = $fake->connect();
         $fake->publish('news', 'hello', key: 'k');
         $fake->node();
-        $this->assertSame([Verb::Send, Verb::Node], array_map(static fn (Request $r): Verb => $r->verb, $fake->requests()));
+        $verbs = array_map(static fn (Request $request): Verb => $request->verb, $fake->requests());
+        $this->assertSame([Verb::Send, Verb::Node], $verbs);
         $this->assertEquals(Request::send(Target::channel('news'), 'hello', null, 'k'), $fake->requests()[0]);
 
         $fake->send(Target::all(), "\xFF", key: 'price');

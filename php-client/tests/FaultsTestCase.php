@@ -26,7 +26,7 @@ abstract class FaultsTestCase extends TestCase
     /** What node() gives, or a word. */
     abstract protected function ask(object $client): array|string;
 
-    /** What is said by publishing at an address, within the timeouts; each failure is one line of log where there is one. */
+    /** What publishing at an address says, within the timeouts and with one line in the log. */
     private function checkFails(string $address, string $expected, string $message = 'hello'): void
     {
         $client = $this->client($address);
@@ -191,7 +191,7 @@ abstract class FaultsTestCase extends TestCase
 
     public function testCommandThatCannotBeDoneIsSentAgain(): void
     {
-        // More than a socket's buffers take, so the whole command cannot have left when the router closes in its middle.
+        // More than a socket's buffers take, so the router closes before the whole command can have left.
         $message = str_repeat('x', 20_000_000);
         $peer = Peer::router('breaks-off', 1000);
         $client = $this->client($peer->address, ['timeout' => 20.0]);

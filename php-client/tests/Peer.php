@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Longwire\Client\Tests;
 
-/** A process beside the tests: peers/router.php in one of its modes, or another command that prints where it listens. */
+/** A process beside the tests, which prints where it listens and then what happens: peers/router.php in one mode. */
 final class Peer
 {
     /** Seconds, above which whatever is waited for does not come. */

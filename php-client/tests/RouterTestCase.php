@@ -84,8 +84,9 @@ abstract class RouterTestCase extends TestCase
         $a = $this->connect();
         $this->assertEquals(new Receipt(), $this->router->publish($this->room, 'x'));
         $this->assertEquals(new Receipt(), $this->router->send(Target::uid($this->room), 'x'));
-        $this->assertEquals(new Receipt(reached: 1, gone: 1), $this->router->send(Target::session(self::NOBODY, $a), 'x'));
-        $this->assertEquals(new Receipt(reached: 1, gone: 1), $this->router->exists(Target::session($a, self::NOBODY)));
+        $both = Target::session(self::NOBODY, $a);
+        $this->assertEquals(new Receipt(reached: 1, gone: 1), $this->router->send($both, 'x'));
+        $this->assertEquals(new Receipt(reached: 1, gone: 1), $this->router->exists($both));
         $this->assertNull($this->router->session(self::NOBODY));
         $this->assertNull($this->router->attribute(self::NOBODY, 'x'));
         $this->assertNull($this->router->attribute($a, 'x'));
@@ -187,7 +188,8 @@ abstract class RouterTestCase extends TestCase
             ->run();
         $this->assertInstanceOf(Refused::class, $answers[2]);
         unset($answers[2]);
-        $this->assertSame([2, 2, 1, 1, 1], array_map(static fn (Receipt $r): int => $r->reached, array_values($answers)));
+        $reached = array_map(static fn (Receipt $receipt): int => $receipt->reached, array_values($answers));
+        $this->assertSame([2, 2, 1, 1, 1], $reached);
         $this->assertSame(['one', 'two'], $this->frames($a, 2));
         $this->assertSame(['one', 'bye', null], $this->frames($b, 3));
     }

@@ -93,7 +93,8 @@ function frames(Peer $peer, string $mode, int $number): bool
             $field = unpack('Ctag/nn', $peer->input, $at);
             $fields[$field['tag']] = substr($peer->input, $at + 3, $field['n']);
         }
-        $body = substr($peer->input, 8 + $head['slen'], $head['len']);
+        $frame = substr($peer->input, 0, $whole);
+        $body = substr($frame, 8 + $head['slen']);
         $peer->input = substr($peer->input, $whole);
         if ($head['type'] === 0x4C01) {
             $auth = $mode === 'impostor' ? "\1" : "\0";
@@ -106,7 +107,8 @@ function frames(Peer $peer, string $mode, int $number): bool
         } else {
             $peer->commands++;
             $event = ['command' => $head['type'], 'on' => $peer->index + 1, 'bytes' => strlen($body)];
-            say(json_encode($event + ['sha256' => hash('sha256', $body)]));
+            $event += ['sha256' => hash('sha256', $body), 'hex' => $whole < 1000 ? bin2hex($frame) : null];
+            say(json_encode($event));
             if (command($peer, $head['type'], $fields[0x06] ?? '', $mode, $number)) {
                 return true;
             }
