@@ -126,6 +126,8 @@ function command(Peer $peer, int $type, string $request, string $mode, int $numb
     switch ($mode) {
         case 'mute':
             return false;
+        case 'mute-first':
+            return $peer->index > 0 && !send($peer, $answer);
         case 'killed':
             posix_kill(getmypid(), SIGKILL);
             // no break: it does not come here
