@@ -114,7 +114,8 @@ final class OldPhpTest extends TestCase
                 $token->is(T_STRING) && $text(1) === ':' && $is(-1, '(', ',') => 'named argument',
                 $token->text === '|' && $is(-1, ...$type) && $is(1, ...$type) && !self::isInCatch($tokens, $i)
                     && !$is(-2, T_DOUBLE_COLON) && $text(2) !== '::' => 'union type',
-                $token->is(T_THROW) && (!$is(-1, ';', '{', '}', ')', ':') || $is(-2, '?')) => 'throw as an expression',
+                $token->is(T_THROW) && (!$is(-1, ';', '{', '}', ')', ':') || $is(-2, '?'))
+                    => 'throw as an expression',
                 $token->is(T_CATCH) && self::lacksVariable($tokens, $i) => 'catch without a variable',
                 $token->text === ':' && $text(-1) === ')' && in_array($text(1), ['static', 'mixed', 'never'], true)
                     => 'return type ' . $text(1),
