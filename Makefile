@@ -15,6 +15,7 @@ demo:
 test:
 	tests/install-deps.sh test
 	tests/autobahn/setup.sh
+	tests/chat/setup.sh
 	$(MAKE) lint
 	$(CARGO) test --locked -- --skip autobahn
 	$(CARGO) test --locked --test it -- autobahn

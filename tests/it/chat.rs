@@ -35,6 +35,8 @@ async fn people_meet_talk_whisper_move_and_leave() {
         .printed()
         .lines()
         .filter(|line| line.contains("php:") || line.contains("Longwire-"))
+        // CI is root.
+        .filter(|line| !line.contains("php runs as root"))
         .map(str::to_owned)
         .collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
