@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod answers;
+mod api;
 mod autobahn;
 mod bounds;
 mod bridge;
