@@ -46,7 +46,11 @@ impl Argument {
     fn number(&self, name: &str, max: u16) -> Result<u16, Problem> {
         let number = match self {
             Argument::Raw(bytes) => str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
-            Argument::Other(value) => value.as_u64().and_then(|number| u16::try_from(number).ok()),
+            // 1000.0 is a whole number to JSON Schema.
+            Argument::Other(value) => value
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && *number >= 0.0 && *number <= f64::from(max))
+                .map(|number| number as u16),
             Argument::Text(_) | Argument::List(_) => None,
         };
         let number = number.filter(|number| *number <= max);
@@ -279,6 +283,7 @@ mod tests {
     #[test]
     fn numbers_are_numbers_in_json_and_digits_in_a_query_string() {
         assert_eq!(of(r#"{"limit": 3}"#).page().unwrap().limit, 3);
+        assert_eq!(of(r#"{"limit": 3.0}"#).page().unwrap().limit, 3);
         assert_eq!(Arguments::of_query("limit=3").unwrap().page().unwrap().limit, 3);
         for wrong in [r#"{"limit": "3"}"#, r#"{"limit": 1001}"#, r#"{"limit": -1}"#, r#"{"limit": 1.5}"#] {
             assert!(of(wrong).page().is_err(), "{wrong}");

@@ -5,6 +5,7 @@
 
 mod answers;
 mod api;
+mod api_schema;
 mod autobahn;
 mod bounds;
 mod bridge;
