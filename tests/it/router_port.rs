@@ -403,3 +403,39 @@ async fn a_unix_socket_speaks_both_protocols() {
     let receipt = router.do_to(Target::session(session(&sid)), Action::Send(Message::new("new"))).await;
     assert_eq!((receipt.reached, &client.frame().await.body[..]), (1, &b"new"[..]));
 }
+
+/// Each line of an example: who says it, and which bytes.
+fn exchange(section: &str, number: usize) -> Vec<(bool, Vec<u8>)> {
+    let page = include_str!("../../docs/router-protocol.md");
+    let (_, below) = page.split_once(&format!("\n## {section}\n")).expect("the page has the section");
+    let block = below.split("```text\n").nth(number).expect("the section has the example");
+    let lines = block.split("```").next().expect("split gives one piece at least").lines();
+    lines
+        .map(|line| {
+            let (who, hex) = line.split_once(": ").expect("who says it");
+            (who == "client", unhex(hex))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_of_the_protocols_page_are_what_is_said() {
+    let fpm = Pool::of(1).start();
+    let node = node(&fpm, "[node]\nname = \"edge-1\"\n");
+    // What stands for the server's nonce on the page.
+    let nonce: Vec<u8> = (0x40..0x60).collect();
+    for number in [1, 2] {
+        let mut router = Router::bare(node.address("router")).await;
+        for (by_client, mut bytes) in exchange("Examples", number) {
+            if by_client {
+                router.bytes(&bytes).await;
+                continue;
+            }
+            let answered = router.read(bytes.len()).await;
+            if let Some(at) = bytes.windows(32).position(|window| window == nonce) {
+                bytes[at..at + 32].copy_from_slice(&answered[at..at + 32]);
+            }
+            assert_eq!(answered, bytes, "example {number}");
+        }
+    }
+}
