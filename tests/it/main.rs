@@ -14,6 +14,7 @@ mod check;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod example_notify;
 mod examples;
 mod faults;
 mod framing_interop;
