@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)]
 
 mod answers;
+mod api;
+mod api_schema;
 mod autobahn;
 mod bounds;
 mod bridge;
@@ -12,14 +14,17 @@ mod check;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod example_notify;
 mod examples;
 mod faults;
 mod framing_interop;
 mod hostile;
 mod lifecycle;
 mod readme;
+mod router_auth;
 mod router_client;
 mod router_load;
+mod router_port;
 mod static_files;
 mod support;
 mod tidy;
