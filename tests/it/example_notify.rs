@@ -174,8 +174,8 @@ impl Visitor {
     }
 
     fn keep_cookie(&mut self, answer: &Answer) {
-        let cookies = answer.head.lines().filter_map(|line| line.strip_prefix("Set-Cookie: "));
-        if let Some(cookie) = cookies.last() {
+        let mut cookies = answer.head.lines().filter_map(|line| line.strip_prefix("Set-Cookie: "));
+        if let Some(cookie) = cookies.next_back() {
             assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
             self.cookie = cookie.split(';').next().expect("split gives one piece at least").to_owned();
         }
