@@ -69,8 +69,9 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
                 port: &port,
             };
             connection.serve().await;
-            port.metrics().connections.dec();
+            // Whoever sees in the gauge that a place is free can have it.
             drop(place);
+            port.metrics().connections.dec();
         });
     }
 }

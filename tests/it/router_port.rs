@@ -241,8 +241,8 @@ async fn what_the_short_protocol_refuses_ends_its_connection_and_nothing_else() 
     for (word, count) in counts {
         let labels = format!("door=\"short\",cause=\"{word}\"");
         eventually("it is counted", || node.metric("longwire_commands_refused_total", &labels) == count).await;
-        let logged = node.log_lines(|line| line["cause"] == word.as_str() && line["level"] == "WARN");
-        assert_eq!(logged.len() as f64, count, "{word}");
+        let lines = || node.log_lines(|line| line["cause"] == word.as_str() && line["level"] == "WARN");
+        eventually("it is logged", || lines().len() as f64 == count).await;
     }
     assert_eq!(client.ask("?").await, sid);
 }
