@@ -21,5 +21,5 @@ if ($name === null) {
 header('Longwire-Type: text');
 echo json_encode(
     ['is' => 'hello', 'name' => $name, 'form' => other_side('NOTIFY_FORM', 8081, '/form.php')],
-    JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR
+    JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR
 );
