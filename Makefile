@@ -1,10 +1,10 @@
-# make demo    a handler in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
+# make demo    a chat in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   CPU time and latency of an echoed frame, PHP left out
 
 CARGO ?= cargo
-DEMO ?= php-examples/echo/handler.php
+DEMO ?= php-examples/chat
 
 .PHONY: demo test lint bench
 

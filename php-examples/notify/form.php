@@ -10,7 +10,7 @@ require_once __DIR__ . '/../../php-client/api.php';
 const MAX_CHARACTERS = 500;
 
 session_start(SESSION_OPTIONS);
-// Only a page of ours knows it, so a form with it is one of ours. SameSite alone would let in the other ports of this host.
+// Only a page of ours knows it, so a form with it is one of ours. SameSite alone would let in other ports of this host.
 $_SESSION['token'] ??= bin2hex(random_bytes(16));
 
 if ($_SERVER['REQUEST_METHOD'] !== 'POST') {
@@ -187,7 +187,8 @@ function page(array $say): void
     <input id="to" name="to" maxlength="24" required value="<?= e($say['to'] ?? '') ?>"
       autocomplete="off" spellcheck="false" autocapitalize="words">
     <label for="text">Note</label>
-    <textarea id="text" name="text" rows="3" maxlength="<?= MAX_CHARACTERS ?>" required><?= e($say['text'] ?? '') ?></textarea>
+    <textarea id="text" name="text" rows="3" maxlength="<?= MAX_CHARACTERS ?>" required><?php
+        echo e($say['text'] ?? '') ?></textarea>
     <button name="do" value="send" class="strong">Send</button>
 <?php endif ?>
   </form>

@@ -1,7 +1,7 @@
 <?php
 
-// Gives each WebSocket the uid of its visitor. What is sent to that uid, by form.php or by any other script, reaches the
-// page; this handler has no part in it.
+// Gives each WebSocket the uid of its visitor. What is sent to that uid, by form.php or by any other script, reaches
+// the page; this handler has no part in it.
 
 declare(strict_types=1);
 
