@@ -12,6 +12,8 @@ mod check;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod example_notify;
+mod example_push;
 mod examples;
 mod faults;
 mod framing_interop;

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    /// Status line and headers.
+    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -16,15 +18,34 @@ impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The last header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().rev().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request, with a body of JSON if it has one, on a connection of its own.
 pub async fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+    send(address, method, path, "Content-Type: application/json\r\n", body).await
+}
+
+/// The same with other headers, each with its line's end.
+pub async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+         {headers}Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(&[head.as_bytes(), body].concat()).await?;
     let mut answer = Vec::new();
@@ -51,7 +72,7 @@ fn whole(bytes: &[u8]) -> Option<Answer> {
 fn parse(bytes: &[u8]) -> Option<Answer> {
     let head = head(bytes)?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: bytes[head.len() + 4..].to_vec() })
+    Some(Answer { status, head: head.to_owned(), body: bytes[head.len() + 4..].to_vec() })
 }
 
 fn head(bytes: &[u8]) -> Option<&str> {
