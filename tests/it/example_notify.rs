@@ -161,7 +161,7 @@ impl Browser {
     }
 
     async fn post(&mut self, token: &str, fields: &[(&str, &str)]) -> Answer {
-        let pairs = fields.iter().chain([&("token", token)]);
+        let pairs = fields.iter().copied().chain([("token", token)]);
         let body: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let headers = format!("{}Content-Type: application/x-www-form-urlencoded\r\n", self.cookie());
         let answer = http::send(self.server, "POST", "/form.php", &headers, body.join("&").as_bytes()).await;
