@@ -14,7 +14,7 @@ demo:
 
 test:
 	tests/install-deps.sh test
-	tests/autobahn/setup.sh
+	tests/venv.sh autobahn chat schemathesis
 	$(MAKE) lint
 	$(CARGO) test --locked -- --skip autobahn
 	$(CARGO) test --locked --test it -- autobahn

@@ -29,6 +29,10 @@ if (!class_exists('RouterClient', false)) {
         private $throws;
 
         private $socket = null;
+        /** Who opened it: a fork must not use it too. */
+        private $pid = 0;
+        /** Bytes of the requests under way that the kernel has taken. */
+        private $written = 0;
         /** What was read and is no whole frame yet. */
         private $input = '';
         private $at = 0;
@@ -120,7 +124,7 @@ if (!class_exists('RouterClient', false)) {
         /** Closes the connection; the next call opens another. */
         public function close()
         {
-            if ($this->socket) {
+            if (is_resource($this->socket)) {
                 @fclose($this->socket);
             }
             $this->socket = null;
@@ -145,8 +149,7 @@ if (!class_exists('RouterClient', false)) {
         /** Closes sessions with a code and a reason, after a last message if there is one. */
         public function closeSession($to, $code = 1000, $reason = '', $lastMsg = '', array $options = array())
         {
-            $what = array('to' => $to, 'code' => pack('n', $code), 'reason' => $reason);
-            return $this->command(0x4C13, $what, $options, $lastMsg);
+            return $this->command(0x4C13, array('to' => $to, 'code' => $code, 'reason' => $reason), $options, $lastMsg);
         }
 
         /** Sessions join or leave, by any target. */
@@ -199,9 +202,12 @@ if (!class_exists('RouterClient', false)) {
         /** Whether a session is there. With several: how many of them. False (0) also when the router could not be asked. */
         public function exists($sid)
         {
-            $receipt = $this->command(0x4C18, array('sessions' => $sid));
-            if ($receipt === false) {
-                return false;
+            try {
+                // At once, also between begin() and commit().
+                $answers = $this->exchange($this->request(0x4C18, self::fields(array('sessions' => $sid)), ''), true);
+                $receipt = self::receipt($answers[0]);
+            } catch (RuntimeException $error) {
+                return $this->failed($error);
             }
             return is_array($sid) ? $receipt['reached'] : $receipt['reached'] > 0;
         }
@@ -305,6 +311,11 @@ if (!class_exists('RouterClient', false)) {
                     $fields .= self::target($value);
                 } elseif ($name === 'sessions') {
                     $fields .= self::sessions($value);
+                } elseif ($name === 'code' || $name === 'limit') {
+                    if ($value < 0 || $value > 65535) {
+                        throw new RuntimeException("the $name is $value, which is not 0 to 65535");
+                    }
+                    $fields .= self::field($tags[$name], pack('n', $value));
                 } else {
                     $fields .= self::field($tags[$name], $value);
                 }
@@ -377,7 +388,7 @@ if (!class_exists('RouterClient', false)) {
 
         private static function page($after, $limit)
         {
-            return ($after === null ? array() : array('after' => $after)) + array('limit' => pack('n', $limit));
+            return ($after === null ? array() : array('after' => $after)) + array('limit' => $limit);
         }
 
         private static function frame($type, $fields, $body)
@@ -425,7 +436,14 @@ if (!class_exists('RouterClient', false)) {
                 if ($answer['type'] === 0x4C82) {
                     return null;
                 }
-                return $json ? json_decode($answer['body'], true) : $answer['body'];
+                if ($answer['type'] !== 0x4C81) {
+                    throw new RuntimeException('the router answered something else than a result');
+                }
+                $value = $json ? json_decode($answer['body'], true) : $answer['body'];
+                if ($value === null) {
+                    throw new RuntimeException('the router answered something else than JSON');
+                }
+                return $value;
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
@@ -473,39 +491,48 @@ if (!class_exists('RouterClient', false)) {
         }
 
         /**
-         * Sends requests and reads an answer to each. A request of which the router may have seen a byte is sent again only
-         * if it changes nothing.
+         * Sends requests and reads an answer to each. When the router had closed a connection that was there from earlier
+         * they are sent again if they change nothing, or not even the first of them was written whole.
          */
         private function exchange(array $requests, $changesNothing)
         {
-            $deadline = microtime(true) + $this->connectTimeout + $this->timeout;
+            $deadline = 0.0;
             $isKept = $this->open($deadline);
             try {
                 return $this->transfer($requests, $deadline);
             } catch (RuntimeException $error) {
                 $this->close();
-                if (!$isKept || !$changesNothing || microtime(true) >= $deadline) {
+                $isUndone = $changesNothing || $this->written < strlen(reset($requests));
+                if (!$isKept || !$isUndone || microtime(true) >= $deadline) {
                     throw $error;
                 }
             }
             $this->open($deadline);
-            return $this->transfer($requests, $deadline);
+            try {
+                return $this->transfer($requests, $deadline);
+            } catch (RuntimeException $error) {
+                $this->close();
+                throw $error;
+            }
         }
 
         private function transfer(array $requests, $deadline)
         {
+            // A persistent stream that is found not blocking was left by a page that died in here.
+            stream_set_blocking($this->socket, false);
+            $this->written = 0;
             $output = implode('', $requests);
             $answers = array();
             foreach (array_keys($requests) as $number) {
                 $answer = $this->read($deadline, $output);
                 $about = isset($answer['fields'][0x06]) ? $answer['fields'][0x06] : null;
                 if ($about !== pack('N', $number)) {
-                    $this->close();
                     self::checked($answer);
                     throw new RuntimeException('the router answered another request than this one');
                 }
                 $answers[] = $answer;
             }
+            stream_set_blocking($this->socket, true);
             return $answers;
         }
 
@@ -514,11 +541,12 @@ if (!class_exists('RouterClient', false)) {
         /** True if the connection was there already. */
         private function open(&$deadline)
         {
-            if ($this->socket && $this->isAlive()) {
+            if ($this->socket && $this->pid === getmypid() && $this->isAlive()) {
                 $deadline = microtime(true) + $this->timeout;
                 return true;
             }
             $this->close();
+            $this->pid = getmypid();
             $flags = STREAM_CLIENT_CONNECT | ($this->persistent ? STREAM_CLIENT_PERSISTENT : 0);
             $failures = array();
             foreach ($this->addresses as $address) {
@@ -531,23 +559,21 @@ if (!class_exists('RouterClient', false)) {
                     $failures[] = "$address: " . ($message !== '' ? $message : 'no connection');
                     continue;
                 }
-                stream_set_blocking($socket, false);
-                stream_set_write_buffer($socket, 0);
                 $this->socket = $socket;
                 $deadline = microtime(true) + $this->timeout;
                 if ($this->persistent && ftell($socket) > 0) {
-                    // Greeted by an earlier page, or left in the middle of something, which shows as unread bytes or as an end.
-                    if ($this->isAlive()) {
+                    // Greeted by an earlier page, or left in the middle of something, perhaps behind half of a command.
+                    $state = stream_get_meta_data($socket);
+                    if ($state['blocked'] && $this->isAlive()) {
                         return true;
                     }
                     fclose($socket);
                     $socket = @stream_socket_client($url, $code, $message, $this->connectTimeout, $flags);
                     if (!$socket) {
                         $failures[] = "$address: $message";
+                        $this->socket = null;
                         continue;
                     }
-                    stream_set_blocking($socket, false);
-                    stream_set_write_buffer($socket, 0);
                     $this->socket = $socket;
                 }
                 try {
@@ -564,7 +590,8 @@ if (!class_exists('RouterClient', false)) {
         /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */
         private function isAlive()
         {
-            if (strlen($this->input) > $this->at) {
+            // Another object of this page may have closed a persistent stream that both use.
+            if (!is_resource($this->socket) || strlen($this->input) > $this->at) {
                 return false;
             }
             // Not feof(): it waits for default_socket_timeout when there is nothing to read.
@@ -575,8 +602,11 @@ if (!class_exists('RouterClient', false)) {
 
         private function greet($deadline)
         {
+            stream_set_blocking($this->socket, false);
+            stream_set_write_buffer($this->socket, 0);
             $nonce = random_bytes(32);
             $hello = self::field(0x01, chr(self::VERSION)) . self::field(0x02, $nonce) . self::field(0x03, 'api.php');
+            $this->written = 0;
             $output = self::frame(0x4C01, $hello, '');
             $challenge = self::checked($this->read($deadline, $output));
             $fields = $challenge['fields'];
@@ -589,6 +619,7 @@ if (!class_exists('RouterClient', false)) {
             }
             if ($asks) {
                 $proof = hash_hmac('sha256', 'longwire router 1 client' . $nonce . $fields[0x02], $this->secret, true);
+                $this->written = 0;
                 $output = self::frame(0x4C03, self::field(0x05, $proof), '');
             }
             $welcome = self::checked($this->read($deadline, $output));
@@ -601,10 +632,11 @@ if (!class_exists('RouterClient', false)) {
                     throw new RuntimeException('the router does not know the secret');
                 }
             }
+            stream_set_blocking($this->socket, true);
         }
 
         /** The next frame; meanwhile $output goes out, for a router whose answers nobody reads does not read either. */
-        private function read($deadline, &$output)
+        private function read($deadline, $output)
         {
             while (true) {
                 $frame = $this->takeFrame();
@@ -616,7 +648,7 @@ if (!class_exists('RouterClient', false)) {
                     throw new RuntimeException(sprintf('the router did not answer within %g s', $this->timeout));
                 }
                 $read = array($this->socket);
-                $write = $output === '' ? array() : array($this->socket);
+                $write = $this->written < strlen($output) ? array($this->socket) : array();
                 $none = array();
                 $ready = @stream_select($read, $write, $none, (int) $left, (int) (($left - (int) $left) * 1000000));
                 if ($ready === false) {
@@ -624,11 +656,12 @@ if (!class_exists('RouterClient', false)) {
                     continue;
                 }
                 if ($write) {
-                    $written = @fwrite($this->socket, substr($output, 0, 262144));
-                    if ($written === false) {
+                    $written = @fwrite($this->socket, substr($output, $this->written, 262144));
+                    $this->written += (int) $written;
+                    // If there is something to be read, it may say why.
+                    if ($written === false && !$read) {
                         throw new RuntimeException('the router closed the connection');
                     }
-                    $output = (string) substr($output, $written);
                 }
                 if ($read) {
                     $piece = @fread($this->socket, 262144);
@@ -651,6 +684,10 @@ if (!class_exists('RouterClient', false)) {
                 return null;
             }
             $head = unpack('ntype/nslen/Nlen', substr($this->input, $this->at, 8));
+            // Lists have at most 1000 names: only something else than a router answers more than this.
+            if ($head['type'] >> 8 !== 0x4C || $head['len'] > 16777216) {
+                throw new RuntimeException('this is no router of Longwire');
+            }
             $whole = 8 + $head['slen'] + $head['len'];
             if ($there < $whole) {
                 return null;

@@ -56,6 +56,7 @@
 //! | [`session`] | the task of a session, its events, the contract with PHP |
 //! | [`listening`] | sockets that connections come in through |
 //! | [`router_port`] | commands from programs that are no clients |
+//! | [`api`] | the same commands over HTTP |
 //! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtime, signals, exit status |
@@ -82,6 +83,7 @@
 //! returns its place. One coarse wheel ([`session::wheel`]) wakes sessions that have to look at the clock, so none has a timer
 //! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held.
 
+pub mod api;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::api::serve_api;
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Service, accept_loop};
@@ -170,6 +171,7 @@ impl Running {
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");
             running.api = Some(listening.local().clone());
+            running.housekeeping.spawn(serve_api(listening, config.api.clone(), hub.clone()));
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));

@@ -2,7 +2,7 @@
 # Installs what a make target needs beside cargo, from Debian's packages.
 #
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
-#   tests/install-deps.sh test   what the tests need beside that: the php command, nginx, a browser with its driver, python's venv
+#   tests/install-deps.sh test   what the tests need beside that: the php command, nginx, curl, a browser with its driver, python's venv
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
@@ -31,6 +31,7 @@ missing_for() {
     [[ $1 == test ]] || return 0
     has php || echo php-cli
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
+    has curl || echo curl
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
     python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv

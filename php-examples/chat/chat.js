@@ -196,7 +196,7 @@ function talkTo(name) {
 }
 
 function addNote(text) {
-  append(make("li", { className: "note", textContent: text }));
+  append(make("div", { className: "note", textContent: text }));
 }
 
 function addLine({ id, name, text, at, secret }) {
@@ -204,7 +204,7 @@ function addLine({ id, name, text, at, secret }) {
   const time = make("time", { dateTime: when.toISOString() });
   time.textContent = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const who = make("span", { className: "who", textContent: secret ? `${name}, ${secret}` : name });
-  const line = make("li", { className: "line" });
+  const line = make("div", { className: "line" });
   line.append(make("div", { className: "head" }, who, time), make("div", { className: "text", textContent: text }));
   line.style.setProperty("--hue", hue(name));
   line.classList.toggle("mine", name === me);

@@ -214,7 +214,7 @@ fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
 }
 
 /// The host in `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn host_only(authority: &str) -> &str {
+pub(crate) fn host_only(authority: &str) -> &str {
     if authority.parse::<IpAddr>().is_ok() {
         return authority;
     }

@@ -338,6 +338,12 @@ impl Receipt {
         let Dropped { close, oldest, newest, latest } = self.dropped;
         [self.reached, self.queued, close, oldest, newest, latest, self.refused, self.gone]
     }
+
+    /// The other way, for clients.
+    pub fn from_counts(counts: [u32; 8]) -> Self {
+        let [reached, queued, close, oldest, newest, latest, refused, gone] = counts;
+        Self { reached, queued, dropped: Dropped { close, oldest, newest, latest }, refused, gone }
+    }
 }
 
 /// A question to the router.

@@ -1,6 +1,6 @@
 //! The Autobahn TestSuite, with the echo of `php-examples` in a real php-fpm on the other side.
 //!
-//! The suite is a Python package that `tests/autobahn/setup.sh` installs (`make test` does). Its report stays in
+//! The suite is a Python package that `tests/venv.sh autobahn` installs (`make test` does). Its report stays in
 //! `target/autobahn-report`, with a page for each case that shows what was on the wire.
 
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ async fn run_suite(url: &str) -> BTreeMap<String, Outcome> {
         fs::remove_dir_all(&report).expect("the report of an earlier run can be removed");
     }
     let runner = target_dir().join("autobahn-venv/bin/kosoku");
-    assert!(runner.exists(), "the suite is not installed: run tests/autobahn/setup.sh (`make test` does)");
+    assert!(runner.exists(), "the suite is not installed: run tests/venv.sh autobahn (`make test` does)");
     let run = Command::new(runner)
         .args(["--parallelism", AT_ONCE, "--outdir"])
         .arg(&report)
@@ -95,7 +95,7 @@ fn outcomes(index: &[u8]) -> BTreeMap<String, Outcome> {
         .collect()
 }
 
-/// Where cargo builds, and `setup.sh` installs.
+/// Where cargo builds, and `venv.sh` installs.
 fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
 }

@@ -141,7 +141,7 @@ impl Browser {
     }
 
     async fn look(&mut self) -> Answer {
-        let answer = http::send(self.server, "GET", "/form.php", &self.cookie(), b"").await;
+        let answer = http::request_with(self.server, "GET", "/form.php", &self.cookie(), b"").await;
         self.take(answer.expect("the server answers"))
     }
 
@@ -164,7 +164,7 @@ impl Browser {
         let pairs = fields.iter().copied().chain([("token", token)]);
         let body: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let headers = format!("{}Content-Type: application/x-www-form-urlencoded\r\n", self.cookie());
-        let answer = http::send(self.server, "POST", "/form.php", &headers, body.join("&").as_bytes()).await;
+        let answer = http::request_with(self.server, "POST", "/form.php", &headers, body.join("&").as_bytes()).await;
         self.take(answer.expect("the server answers"))
     }
 

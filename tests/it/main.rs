@@ -4,6 +4,8 @@
 #![allow(unreachable_pub)]
 
 mod answers;
+mod api;
+mod api_schema;
 mod autobahn;
 mod bounds;
 mod bridge;
@@ -20,8 +22,10 @@ mod framing_interop;
 mod hostile;
 mod lifecycle;
 mod readme;
+mod router_auth;
 mod router_client;
 mod router_load;
+mod router_port;
 mod static_files;
 mod support;
 mod tidy;

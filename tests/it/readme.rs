@@ -104,6 +104,26 @@ async fn the_table_of_params_is_what_php_finds() {
     assert!(keys.lines().any(|key| key == "HTTP_COOKIE"), "{keys}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_curl_commands_do_as_they_say() {
+    let fpm = Pool::of(1).start();
+    let listeners = "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n";
+    let script = fpm.script("handler.php", "header('Longwire-Join: kitchen'); echo $_SERVER['SESSIONID'];");
+    let node = Longwire::with(&fpm, &script, "", "", listeners);
+    let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
+    let sid = client.ask("?").await;
+    let commands = block(section("### Over HTTP"), "sh").replace("127.0.0.1:9012", &node.address("api").to_string());
+    let output =
+        std::process::Command::new("timeout").args(["60", "bash", "-ec", &commands]).output().expect("it runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(&client.frame().await.body[..], b"dinner is ready");
+    assert_eq!(&client.frame().await.body[..], b"back in five minutes\n");
+    assert_eq!(printed.matches("\"reached\":1").count(), 2, "{printed}");
+    let channel = format!("{{\"channel\":\"kitchen\",\"count\":1,\"sessions\":[\"{sid}\"]}}");
+    assert!(printed.ends_with(&channel), "{printed}");
+}
+
 #[test]
 fn the_table_of_close_reasons_is_the_one_in_the_code() {
     let told: Vec<(String, u16)> = rows(section("## Close reasons"))

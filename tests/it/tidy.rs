@@ -18,6 +18,7 @@ const STEPS: &[&[&str]] = &[
     &["listening"],
     &["router_port"],
     &["http"],
+    &["api"],
     &["listener"],
     &["node"],
     &["serve"],

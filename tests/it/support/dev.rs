@@ -69,12 +69,6 @@ impl Dev {
         page.trim_start_matches("http://").trim_end_matches('/').parse().expect("the page has an address")
     }
 
-    /// Where commands are taken.
-    pub fn router(&self) -> SocketAddr {
-        let router = self.greeted("router").expect("the greeting names the router");
-        router.split(' ').next().and_then(|address| address.parse().ok()).expect("an address comes first")
-    }
-
     /// Everything on its terminal so far.
     pub fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()

@@ -9,12 +9,16 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Status line and headers.
+    /// As they came, one in each line.
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -28,13 +32,13 @@ impl Answer {
     }
 }
 
-/// Sends a request, with a body of JSON if it has one, on a connection of its own.
+/// Sends a request on a connection of its own.
 pub async fn request(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
-    send(address, method, path, "Content-Type: application/json\r\n", body).await
+    request_with(address, method, path, "Content-Type: application/json\r\n", body).await
 }
 
-/// The same with other headers, each with its line's end.
-pub async fn send(
+/// The same with headers, each ended by CRLF; `Host` is ours unless it is among them.
+pub async fn request_with(
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -43,10 +47,9 @@ pub async fn send(
 ) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         {headers}Content-Length: {length}\r\n\r\n"
-    );
+    let host = if headers.contains("Host:") { String::new() } else { format!("Host: {address}\r\n") };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}Content-Length: {length}\r\n\r\n");
     stream.write_all(&[head.as_bytes(), body].concat()).await?;
     let mut answer = Vec::new();
     loop {

@@ -1,22 +1,28 @@
 //! A client of the router port, on the library's own codec in its client role.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
-use longwire::proto::command::{Action, Command, Dropped, Except, Message, Name, Query, Receipt, Target};
+use longwire::proto::command::{Action, Command, Except, Message, Name, Query, Receipt, Target};
 use longwire::proto::control::Frame;
 use longwire::proto::control::long::{
     Answer, Challenge, Hello, Proofs, Request, VERSION, What, decode_welcome, encode_proof,
 };
 use longwire::proto::id::SessionId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 /// Largest answer that is taken.
 const MAX_ANSWER: usize = 64 << 20;
+/// Nothing is proved by a test's nonce.
+const NONCE: [u8; 32] = [7; 32];
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 pub struct Router {
-    socket: TcpStream,
+    socket: Box<dyn Stream>,
     input: BytesMut,
     next: u32,
 }
@@ -24,36 +30,86 @@ pub struct Router {
 impl Router {
     /// Connects and greets, with a secret where the port asks for one.
     pub async fn connect(address: SocketAddr, secret: &str) -> Self {
-        let mut socket = TcpStream::connect(address).await.expect("it listens");
-        socket.set_nodelay(true).expect("a TCP socket");
-        let hello = Hello { versions: Bytes::from_static(&[VERSION]), nonce: [7; 32], peer: "a test".into() };
-        let mut out = BytesMut::new();
-        hello.encode(&mut out);
-        socket.write_all(&out).await.expect("it reads");
-        let mut router = Self { socket, input: BytesMut::new(), next: 0 };
-        let challenge = Challenge::decode(&router.frame().await.expect("a challenge comes")).expect("it is one");
-        if challenge.wants_proof {
-            let secret = secret.as_bytes();
-            let proofs = Proofs { secret, client_nonce: hello.nonce, server_nonce: challenge.nonce };
-            let mut out = BytesMut::new();
-            encode_proof(&proofs.of_client(), &mut out);
-            router.bytes(&out).await;
-            let proof = decode_welcome(&router.frame().await.expect("a welcome comes")).expect("it is one");
-            assert_eq!(proof.as_deref(), Some(&proofs.of_server()[..]), "the server proves itself too");
-        } else {
-            decode_welcome(&router.frame().await.expect("a welcome comes")).expect("it is one");
-        }
+        let mut router = Self::bare(address).await;
+        router.greet(secret).await.expect("the secret is right");
         router
     }
 
     /// Without a greeting.
     pub async fn bare(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
-        Self { socket, input: BytesMut::new(), next: 0 }
+        socket.set_nodelay(true).expect("a TCP socket");
+        Self { socket: Box::new(socket), input: BytesMut::new(), next: 0 }
+    }
+
+    /// The same, on a Unix socket.
+    pub async fn unix(path: &Path) -> Self {
+        let socket = UnixStream::connect(path).await.expect("it listens");
+        Self { socket: Box::new(socket), input: BytesMut::new(), next: 0 }
+    }
+
+    /// Says hello: the server's answer to it.
+    pub async fn hello(&mut self) -> Challenge {
+        let mut out = BytesMut::new();
+        Hello { versions: Bytes::from_static(&[VERSION]), nonce: NONCE, peer: "a test".into() }.encode(&mut out);
+        self.bytes(&out).await;
+        Challenge::decode(&self.frame().await.expect("a challenge comes")).expect("it is one")
+    }
+
+    /// The whole greeting; with a wrong secret the error that ends the connection.
+    pub async fn greet(&mut self, secret: &str) -> Result<(), Answer> {
+        let challenge = self.hello().await;
+        let proofs = Proofs { secret: secret.as_bytes(), client_nonce: NONCE, server_nonce: challenge.nonce };
+        if challenge.wants_proof {
+            self.prove(&proofs.of_client()).await;
+        }
+        let frame = self.frame().await.expect("a welcome or an error comes");
+        match decode_welcome(&frame) {
+            Ok(proof) => {
+                let expected = challenge.wants_proof.then(|| proofs.of_server());
+                assert_eq!(proof.as_deref(), expected.as_ref().map(|proof| &proof[..]), "the server proves itself too");
+                Ok(())
+            }
+            Err(_) => Err(Answer::decode(&frame).expect("then it is an error")),
+        }
+    }
+
+    pub async fn prove(&mut self, proof: &[u8]) {
+        let mut out = BytesMut::new();
+        encode_proof(proof, &mut out);
+        self.bytes(&out).await;
     }
 
     pub async fn bytes(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).await.expect("it reads");
+    }
+
+    /// Sends a frame as it is.
+    pub async fn say(&mut self, kind: u16, head: &[u8], body: &[u8]) {
+        let mut out = BytesMut::new();
+        Frame::encode(kind, head, body, &mut out);
+        self.bytes(&out).await;
+    }
+
+    /// FIN; the other direction stays open.
+    pub async fn finish(&mut self) {
+        self.socket.shutdown().await.expect("it is connected");
+    }
+
+    /// The next bytes as they are.
+    pub async fn read(&mut self, count: usize) -> Bytes {
+        while self.input.len() < count {
+            assert!(self.socket.read_buf(&mut self.input).await.expect("it is connected") > 0, "it ended");
+        }
+        self.input.split_to(count).freeze()
+    }
+
+    /// The word of the error that comes next, and the request that it is about.
+    pub async fn error(&mut self) -> (String, Option<u32>) {
+        match self.answer().await.expect("an error comes") {
+            Answer::Error { request, word, .. } => (word, request),
+            other => panic!("no error: {other:?}"),
+        }
     }
 
     /// The next frame; `None` at the end of the connection.
@@ -92,10 +148,7 @@ impl Router {
         match self.answer().await.expect("a receipt comes") {
             Answer::Receipt { request, counts } => {
                 assert_eq!(request, number, "answers come in order");
-                let [reached, queued, close, oldest, newest, latest, refused, gone] = counts[..] else {
-                    panic!("a receipt has eight counts: {counts:?}")
-                };
-                Receipt { reached, queued, dropped: Dropped { close, oldest, newest, latest }, refused, gone }
+                Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"))
             }
             other => panic!("no receipt: {other:?}"),
         }
@@ -109,6 +162,14 @@ impl Router {
 
     pub async fn do_to(&mut self, to: Target, action: Action) -> Receipt {
         self.run(Command { to, except: Except::default(), action }).await
+    }
+
+    /// The answer to a query that there is one to.
+    pub async fn json(&mut self, query: Query) -> serde_json::Value {
+        match self.ask(query).await {
+            Answer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
+            other => panic!("no result: {other:?}"),
+        }
     }
 
     pub async fn publish(&mut self, channel: &str, body: impl Into<Bytes>) -> Receipt {

@@ -1,0 +1,19 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client;
+
+/** The router closed the connection before it had answered. */
+final class Closed extends \RuntimeException implements Exception
+{
+    public function __construct(string $message, private readonly bool $mayBeDone = false)
+    {
+        parent::__construct($message);
+    }
+
+    public function mayBeDone(): bool
+    {
+        return $this->mayBeDone;
+    }
+}

@@ -1,0 +1,75 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Internal;
+
+use Longwire\Client\InvalidArgument;
+use Longwire\Client\Target;
+
+/**
+ * What names, ids and codes may be (docs/router-protocol.md). Each throws InvalidArgument.
+ *
+ * @internal
+ */
+final class Check
+{
+    public static function target(Target $target): void
+    {
+        self::targetAlone($target);
+        foreach ($target->except as $except) {
+            if ($except->kind === 'all') {
+                throw new InvalidArgument('all cannot be left out');
+            }
+            if ($except->except !== []) {
+                throw new InvalidArgument('what is left out cannot leave out others');
+            }
+            self::targetAlone($except);
+        }
+    }
+
+    private static function targetAlone(Target $target): void
+    {
+        foreach ($target->names as $name) {
+            $target->kind === 'session' ? self::sessionId($name) : self::name("a $target->kind", $name);
+        }
+    }
+
+    public static function sessionId(string $id): void
+    {
+        if (preg_match('/^[A-Za-z0-9_-]{16}$/D', $id) !== 1) {
+            throw new InvalidArgument('a session id has 16 characters of A-Z a-z 0-9 - _, not ' . self::shown($id));
+        }
+    }
+
+    /** @param string $what for the sentence: a channel, a uid */
+    public static function name(string $what, string $name): void
+    {
+        if ($name === '' || strlen($name) > 255 || preg_match('/[\x00-\x1F\x7F]/', $name) === 1) {
+            throw new InvalidArgument("$what has 1 to 255 bytes and no control characters, not " . self::shown($name));
+        }
+    }
+
+    public static function attributeKey(string $key): void
+    {
+        if (preg_match('/^[A-Za-z0-9_]{1,64}$/D', $key) !== 1) {
+            throw new InvalidArgument("an attribute's key is 1 to 64 of A-Z a-z 0-9 _, not " . self::shown($key));
+        }
+    }
+
+    /** Those that RFC 6455 section 7.4 lets an endpoint send. */
+    public static function closeCode(int $code): void
+    {
+        $maySend = $code >= 1000 && $code <= 1003 || $code >= 1007 && $code <= 1014 || $code >= 3000 && $code <= 4999;
+        if (!$maySend) {
+            throw new InvalidArgument("the close code $code may not be sent: 1000-1003, 1007-1014 and 3000-4999 may");
+        }
+    }
+
+    /** Something that a client may have sent, so that a log line stays a short line. */
+    private static function shown(string $text): string
+    {
+        $cut = strlen($text) > 40 ? substr($text, 0, 40) . '...' : $text;
+        return '"' . addcslashes($cut, "\0..\37\"\\\177..\377") . '"';
+    }
+}

@@ -1,0 +1,76 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Internal;
+
+use Longwire\Client\ProtocolError;
+
+/**
+ * Cuts what was read into frames: push(), then next() until it gives null.
+ *
+ * @internal
+ */
+final class FrameReader
+{
+    /** Answers are far smaller: lists have at most 1000 names. Only something else than a router announces more. */
+    private const MAX_BODY_BYTES = 16 * 1024 * 1024;
+    /** Bytes of frames that were taken, above which they are cut off while others wait. */
+    private const CUT_BYTES = 1024 * 1024;
+
+    private string $input = '';
+    private int $at = 0;
+
+    public function push(string $bytes): void
+    {
+        $this->input .= $bytes;
+    }
+
+    public function isEmpty(): bool
+    {
+        return $this->input === '';
+    }
+
+    /**
+     * Null: not whole yet.
+     *
+     * @throws ProtocolError as soon as the bytes that are there can be no frame
+     */
+    public function next(): ?Frame
+    {
+        $there = strlen($this->input) - $this->at;
+        if ($there < 8) {
+            return null;
+        }
+        ['type' => $type, 'slen' => $slen, 'len' => $len] = unpack('ntype/nslen/Nlen', $this->input, $this->at);
+        if ($type >> 8 !== 0x4C || $len > self::MAX_BODY_BYTES) {
+            throw new ProtocolError('what answered is no router of Longwire', true);
+        }
+        if ($there < 8 + $slen + $len) {
+            return null;
+        }
+        $fields = self::fields(substr($this->input, $this->at + 8, $slen));
+        $frame = new Frame($type, $fields, substr($this->input, $this->at + 8 + $slen, $len));
+        $this->at += 8 + $slen + $len;
+        if ($this->at === strlen($this->input) || $this->at > self::CUT_BYTES) {
+            $this->input = substr($this->input, $this->at);
+            $this->at = 0;
+        }
+        return $frame;
+    }
+
+    /** @return array<int, string> */
+    private static function fields(string $bytes): array
+    {
+        $fields = [];
+        for ($at = 0; $at < strlen($bytes); $at += 3 + $length) {
+            $head = strlen($bytes) - $at >= 3 ? unpack('Ctag/nlength', $bytes, $at) : null;
+            $length = $head['length'] ?? 0;
+            if ($head === null || $at + 3 + $length > strlen($bytes)) {
+                throw new ProtocolError('the fields of an answer do not fit into it', true);
+            }
+            $fields[$head['tag']] = substr($bytes, $at + 3, $length);
+        }
+        return $fields;
+    }
+}

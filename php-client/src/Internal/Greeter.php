@@ -1,0 +1,73 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Internal;
+
+use Longwire\Client\ProtocolError;
+
+/**
+ * The client's side of a greeting, without a socket.
+ *
+ * ```text
+ *   hello() ---> sent        challenged(frame) ---> a proof to send, or nothing        welcomed(frame) ---> commands
+ * ```
+ *
+ * @internal
+ */
+final class Greeter
+{
+    private string $serverNonce = '';
+    private bool $isProofAsked = false;
+
+    private function __construct(private readonly ?string $secret, private readonly string $nonce)
+    {
+    }
+
+    public static function with(#[\SensitiveParameter] ?string $secret): self
+    {
+        return new self($secret === '' ? null : $secret, random_bytes(Wire::NONCE_BYTES));
+    }
+
+    public function hello(string $peer): string
+    {
+        $fields = Wire::field(Tag::VERSIONS, chr(Wire::VERSION)) . Wire::field(Tag::NONCE, $this->nonce)
+            . Wire::field(Tag::PEER, substr($peer, 0, 64));
+        return Wire::frame(Frame::HELLO, $fields);
+    }
+
+    /** What is to be sent then; nothing where no proof is asked for. */
+    public function challenged(Frame $challenge): string
+    {
+        Wire::throwError($challenge);
+        $auth = $challenge->fields[Tag::AUTH] ?? '';
+        $this->serverNonce = $challenge->fields[Tag::NONCE] ?? '';
+        $isWhole = strlen($this->serverNonce) === Wire::NONCE_BYTES && strlen($auth) === 1;
+        if ($challenge->type !== Frame::CHALLENGE || !$isWhole) {
+            throw new ProtocolError('what answered is no router of Longwire');
+        }
+        if ($auth === "\0") {
+            return '';
+        }
+        if ($this->secret === null) {
+            throw new ProtocolError('the router asks for a secret');
+        }
+        $this->isProofAsked = true;
+        $proof = Wire::clientProof($this->secret, $this->nonce, $this->serverNonce);
+        return Wire::frame(Frame::PROOF, Wire::field(Tag::PROOF, $proof));
+    }
+
+    public function welcomed(Frame $welcome): void
+    {
+        Wire::throwError($welcome);
+        if ($welcome->type !== Frame::WELCOME) {
+            throw new ProtocolError('the router answered something else than a welcome');
+        }
+        if ($this->isProofAsked) {
+            $expected = Wire::serverProof((string) $this->secret, $this->nonce, $this->serverNonce);
+            if (!hash_equals($expected, $welcome->fields[Tag::PROOF] ?? '')) {
+                throw new ProtocolError('what answered does not know the secret');
+            }
+        }
+    }
+}

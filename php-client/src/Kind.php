@@ -1,0 +1,18 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client;
+
+/** What kind of frame a message is; only WebSocket tells them apart. */
+enum Kind: int
+{
+    case Text = 1;
+    case Binary = 2;
+
+    /** The word in headers and in LONGWIRE_FRAME_TYPE. */
+    public function word(): string
+    {
+        return $this === self::Text ? 'text' : 'binary';
+    }
+}

@@ -1,0 +1,119 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client;
+
+use Longwire\Client\Internal\Check;
+
+/**
+ * One command or query, as plain data: what a Router encodes, a Batch collects, and a FakeRouter does and records.
+ *
+ * Making one checks nothing; check() does, and every router calls it before anything is sent.
+ */
+final class Request
+{
+    /**
+     * @param string      $body         the message, the last message of a close, the value of an attribute
+     * @param string|null $name         the channel to join or leave, the uid to bind, the attribute's key
+     * @param string|null $expect       what the attribute must be for it to be set
+     * @param bool        $expectAbsent there must be no such attribute for it to be set
+     * @param string|null $after        of a list: only what comes after this name or id
+     * @param int|null    $limit        of a list: at most so many, 0 gives only the count
+     */
+    public function __construct(
+        public readonly Verb $verb,
+        public readonly ?Target $to = null,
+        public readonly string $body = '',
+        public readonly ?string $name = null,
+        public readonly ?Kind $kind = null,
+        public readonly ?string $key = null,
+        public readonly ?int $code = null,
+        public readonly ?string $reason = null,
+        public readonly ?string $expect = null,
+        public readonly bool $expectAbsent = false,
+        public readonly ?string $after = null,
+        public readonly ?int $limit = null,
+    ) {
+    }
+
+    public static function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): self
+    {
+        return new self(Verb::Send, $to, $message, kind: $kind, key: $key);
+    }
+
+    public static function join(Target $to, string $channel): self
+    {
+        return new self(Verb::Join, $to, name: $channel);
+    }
+
+    public static function leave(Target $to, string $channel): self
+    {
+        return new self(Verb::Leave, $to, name: $channel);
+    }
+
+    public static function close(Target $to, int $code, string $reason, string $last, ?Kind $kind): self
+    {
+        return new self(Verb::Close, $to, $last, kind: $kind, code: $code, reason: $reason === '' ? null : $reason);
+    }
+
+    public static function bind(Target $to, string $uid): self
+    {
+        return new self(Verb::Bind, $to, name: $uid);
+    }
+
+    public static function unbind(Target $to): self
+    {
+        return new self(Verb::Unbind, $to);
+    }
+
+    public static function set(Target $to, string $key, string $value): self
+    {
+        return new self(Verb::Set, $to, $value, name: $key);
+    }
+
+    /** @param string|null $expected null: there is no such attribute now */
+    public static function compareAndSet(Target $to, string $key, ?string $expected, string $value): self
+    {
+        return new self(Verb::Set, $to, $value, $key, expect: $expected, expectAbsent: $expected === null);
+    }
+
+    public static function delete(Target $to, string $key): self
+    {
+        return new self(Verb::Delete, $to, name: $key);
+    }
+
+    public static function exists(Target $to): self
+    {
+        return new self(Verb::Exists, $to);
+    }
+
+    /** The same for other sessions. */
+    public function for(Target $to): self
+    {
+        return new self($this->verb, $to, ...array_slice(get_object_vars($this), 2));
+    }
+
+    /** @throws InvalidArgument if the router would refuse it for its form */
+    public function check(): void
+    {
+        if ($this->to !== null) {
+            Check::target($this->to);
+        }
+        match ($this->verb) {
+            Verb::Join, Verb::Leave => Check::name('a channel', (string) $this->name),
+            Verb::Bind => Check::name('a uid', (string) $this->name),
+            Verb::Set, Verb::Delete, Verb::Attribute => Check::attributeKey((string) $this->name),
+            default => null,
+        };
+        if ($this->key !== null) {
+            Check::name('the key of a message', $this->key);
+        }
+        if ($this->code !== null) {
+            Check::closeCode($this->code);
+        }
+        if ($this->limit !== null && ($this->limit < 0 || $this->limit > 65535)) {
+            throw new InvalidArgument("a limit is 0 to 65535 (the router gives at most 1000), not $this->limit");
+        }
+    }
+}

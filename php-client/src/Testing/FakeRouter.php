@@ -1,0 +1,273 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Testing;
+
+use Longwire\Client\Exception;
+use Longwire\Client\Internal\Log;
+use Longwire\Client\Internal\Verbs;
+use Longwire\Client\Kind;
+use Longwire\Client\Receipt;
+use Longwire\Client\Refused;
+use Longwire\Client\Request;
+use Longwire\Client\RouterInterface;
+use Longwire\Client\Target;
+use Longwire\Client\Verb;
+
+/**
+ * A router in memory, for tests of code that uses one.
+ *
+ *     $fake = new FakeRouter();
+ *     $ada = $fake->connect();
+ *     $fake->join(Target::session($ada->id), 'news');
+ *     (new Newsroom($fake))->announce('hello');       // what is tested
+ *     $ada->bodies();                                 // ['hello']
+ *
+ * It knows no slow readers and no limits: whoever is there is reached. Names and ids are checked as by a Router.
+ */
+final class FakeRouter implements RouterInterface
+{
+    use Verbs;
+
+    private const MAX_LIMIT = 1000;
+
+    /** @var array<string, FakeSession> those that are there, by their ids, the oldest first */
+    private array $here = [];
+    /** @var list<Request> */
+    private array $requests = [];
+    private ?Exception $failure = null;
+    private int $made = 0;
+    private readonly \Closure $log;
+
+    /** @param callable|object|null $log for quietly(), as that of a Router */
+    public function __construct(callable|object|null $log = null)
+    {
+        $this->log = Log::of($log);
+    }
+
+    /** A client connects. */
+    public function connect(): FakeSession
+    {
+        $session = new FakeSession(sprintf('fake-%011d', ++$this->made));
+        return $this->here[$session->id] = $session;
+    }
+
+    /** It leaves, and its channels with it. */
+    public function disconnect(FakeSession $session): void
+    {
+        unset($this->here[$session->id]);
+        $session->channels = [];
+    }
+
+    /** From now on each request throws this, as if there were no router; null: no longer. */
+    public function failWith(?Exception $failure): void
+    {
+        $this->failure = $failure;
+    }
+
+    /** @return list<Request> all that was asked for, the oldest first; those that failed too */
+    public function requests(): array
+    {
+        return $this->requests;
+    }
+
+    protected function commands(array $requests): array
+    {
+        $this->take($requests);
+        return array_map($this->do(...), $requests);
+    }
+
+    protected function query(Request $request): ?string
+    {
+        $this->take([$request]);
+        $answer = $this->answer($request);
+        $flags = JSON_THROW_ON_ERROR | JSON_INVALID_UTF8_SUBSTITUTE;
+        return is_array($answer) ? json_encode($answer, $flags) : $answer;
+    }
+
+    protected function log(): \Closure
+    {
+        return $this->log;
+    }
+
+    /** @param list<Request> $requests */
+    private function take(array $requests): void
+    {
+        foreach ($requests as $request) {
+            $request->check();
+        }
+        array_push($this->requests, ...$requests);
+        if ($this->failure !== null) {
+            throw $this->failure;
+        }
+    }
+
+    private function do(Request $request): Receipt|Refused
+    {
+        if ($request->kind === Kind::Text && !self::isText($request->body)) {
+            return new Refused('not_text', 'the message is of kind text and not UTF-8');
+        }
+        $left = $request->to->kind === 'session' ? array_diff($request->to->names, array_keys($this->here)) : [];
+        $receipt = new Receipt(gone: count($left));
+        foreach ($this->selected($request->to) as $session) {
+            $isDone = $this->doWith($session, $request);
+            $receipt = $receipt->plus($isDone ? new Receipt(reached: 1) : new Receipt(refused: 1));
+        }
+        return $receipt;
+    }
+
+    private function doWith(FakeSession $session, Request $request): bool
+    {
+        $name = (string) $request->name;
+        switch ($request->verb) {
+            case Verb::Send:
+                $session->received[] = self::message($request);
+                break;
+            case Verb::Join:
+                $session->channels = array_values(array_unique([...$session->channels, $name]));
+                break;
+            case Verb::Leave:
+                $session->channels = array_values(array_diff($session->channels, [$name]));
+                break;
+            case Verb::Close:
+                if ($request->body !== '') {
+                    $session->received[] = self::message($request);
+                }
+                [$session->closeCode, $session->closeReason] = [$request->code ?? 1000, (string) $request->reason];
+                $this->disconnect($session);
+                break;
+            case Verb::Bind:
+                $session->uid = $name;
+                break;
+            case Verb::Unbind:
+                $session->uid = null;
+                break;
+            case Verb::Set:
+                $now = $session->attributes[strtolower($name)] ?? null;
+                if ($request->expectAbsent && $now !== null || $request->expect !== null && $request->expect !== $now) {
+                    return false;
+                }
+                $session->attributes[strtolower($name)] = $request->body;
+                break;
+            case Verb::Delete:
+                unset($session->attributes[strtolower($name)]);
+                break;
+            default:
+        }
+        return true;
+    }
+
+    /** @return array<string, mixed>|string|null */
+    private function answer(Request $request): array|string|null
+    {
+        $names = $request->to?->names ?? [];
+        $session = $this->here[$names[0] ?? ''] ?? null;
+        return match ($request->verb) {
+            Verb::Attribute => $session?->attributes[strtolower((string) $request->name)] ?? null,
+            Verb::Session => $session === null ? null : self::shown($session),
+            Verb::Channel => ['channel' => $names[0]] + self::page($request, 'sessions', $this->ids($request->to)),
+            Verb::Uid => ['uid' => $names[0]] + self::page($request, 'sessions', $this->ids($request->to)),
+            Verb::Sessions => self::page($request, 'sessions', array_keys($this->here)),
+            Verb::Channels => $this->channelsPage($request),
+            Verb::Node => [
+                'node' => 'fake',
+                'number' => 0,
+                'version' => '0.1.0',
+                'sessions' => count($this->here),
+                'channels' => count($this->counts()),
+                'uids' => count(array_unique(array_filter(array_column($this->here, 'uid'), 'is_string'))),
+                'draining' => false,
+                'seconds' => 0,
+            ],
+            default => throw new \LogicException("{$request->verb->name} is no query"),
+        };
+    }
+
+    /** @return list<FakeSession> */
+    private function selected(Target $target): array
+    {
+        $isExcepted = static fn (FakeSession $session): bool => array_filter(
+            $target->except,
+            static fn (Target $except): bool => self::isOf($session, $except),
+        ) !== [];
+        return array_values(array_filter(
+            $this->here,
+            static fn (FakeSession $session): bool => self::isOf($session, $target) && !$isExcepted($session),
+        ));
+    }
+
+    private static function isOf(FakeSession $session, Target $target): bool
+    {
+        return match ($target->kind) {
+            'session' => in_array($session->id, $target->names, true),
+            'uid' => $session->uid === $target->names[0],
+            'channel' => in_array($target->names[0], $session->channels, true),
+            'all' => true,
+        };
+    }
+
+    /** @return list<string> */
+    private function ids(Target $target): array
+    {
+        return array_map(static fn (FakeSession $session): string => $session->id, $this->selected($target));
+    }
+
+    /** @return array<string, int> members by channel */
+    private function counts(): array
+    {
+        return array_count_values(array_merge(...array_column($this->here, 'channels')));
+    }
+
+    /** @return array<string, mixed> */
+    private function channelsPage(Request $request): array
+    {
+        $counts = $this->counts();
+        $page = self::page($request, 'channels', array_map('strval', array_keys($counts)));
+        $shown = static fn (string $name): array => ['channel' => $name, 'count' => $counts[$name]];
+        $page['channels'] = array_map($shown, $page['channels']);
+        return $page;
+    }
+
+    /**
+     * @param list<string> $all
+     *
+     * @return array<string, mixed>
+     */
+    private static function page(Request $request, string $key, array $all): array
+    {
+        sort($all, SORT_STRING);
+        $limit = min($request->limit ?? 100, self::MAX_LIMIT);
+        $rest = array_filter($all, static fn (string $name): bool => strcmp($name, $request->after ?? '') > 0);
+        $page = array_slice($rest, 0, $limit);
+        $next = $page !== [] && count($rest) > $limit ? ['next' => end($page)] : [];
+        return ['count' => count($all), $key => $page] + $next;
+    }
+
+    /** @return array<string, mixed> */
+    private static function shown(FakeSession $session): array
+    {
+        return [
+            'session' => $session->id,
+            'uid' => $session->uid,
+            'attributes' => (object) $session->attributes,
+            'channels' => $session->channels,
+            'app' => 'fake',
+            'listener' => 'fake',
+            'framing' => 'websocket',
+            'queued_bytes' => 0,
+            'seconds' => 0,
+        ];
+    }
+
+    private static function message(Request $request): FakeMessage
+    {
+        $kind = $request->kind ?? (self::isText($request->body) ? Kind::Text : Kind::Binary);
+        return new FakeMessage($request->body, $kind, $request->key);
+    }
+
+    private static function isText(string $bytes): bool
+    {
+        return preg_match('//u', $bytes) === 1;
+    }
+}

@@ -1,0 +1,45 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Tests;
+
+require_once dirname(__DIR__) . '/api.php';
+
+/** api.php: false, and a line in PHP's error log. */
+final class ApiFaultsTest extends FaultsTestCase
+{
+    use ErrorLog;
+
+    protected function client(string|array $addresses, array $options = []): object
+    {
+        return new \RouterClient($addresses, 0, $options['secret'] ?? null, [
+            'connect_timeout' => self::CONNECT_TIMEOUT,
+            'timeout' => $options['timeout'] ?? self::IO_TIMEOUT,
+        ]);
+    }
+
+    protected function publish(object $client, string $message): int|string
+    {
+        $receipt = $client->publish('channel', $message);
+        return $receipt === false ? self::word($client->lastError()) : $receipt['reached'];
+    }
+
+    protected function ask(object $client): array|string
+    {
+        return $client->node() ?: self::word($client->lastError());
+    }
+
+    private static function word(string $error): string
+    {
+        $isGreeting = str_starts_with($error, 'no router: ');
+        return match (true) {
+            str_contains($error, 'did not answer within 0.4 s') => $isGreeting ? 'slow-greeting' : 'slow',
+            $error === 'the router closed the connection' => 'closed',
+            str_contains($error, 'no router of Longwire'), str_contains($error, 'asks for a secret'),
+            str_contains($error, 'does not know the secret'), str_contains($error, 'another request') => 'no-router',
+            $isGreeting && preg_match('/Connection refused|No such file/', $error) === 1 => 'down',
+            default => $error,
+        };
+    }
+}

@@ -1,0 +1,204 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Longwire\Client\Tests;
+
+use PHPUnit\Framework\TestCase;
+
+/** What a page gets from each client when the router is away, slow, or breaks off; and that it gets it in time. */
+abstract class FaultsTestCase extends TestCase
+{
+    protected const CONNECT_TIMEOUT = 0.4;
+    protected const IO_TIMEOUT = 0.4;
+    /** Seconds beyond the timeouts that a loaded machine may take. */
+    private const SLACK = 2.0;
+
+    /** The client's own log lines since the test began. */
+    abstract protected function logLines(): array;
+
+    /** A new client; the timeouts of this class unless others are given. */
+    abstract protected function client(string|array $addresses, array $options = []): object;
+
+    /** How many were reached, or a word: down, slow-greeting, slow, closed, no-router, refused. */
+    abstract protected function publish(object $client, string $message): int|string;
+
+    /** What node() gives, or a word. */
+    abstract protected function ask(object $client): array|string;
+
+    /** What publishing at an address says, within the timeouts and with one line in the log. */
+    private function checkFails(string $address, string $expected, string $message = 'hello'): void
+    {
+        $client = $this->client($address);
+        $started = hrtime(true);
+        $this->assertSame($expected, $this->publish($client, $message));
+        $seconds = (hrtime(true) - $started) / 1e9;
+        $this->assertLessThan(self::CONNECT_TIMEOUT + self::IO_TIMEOUT + self::SLACK, $seconds);
+        $this->assertLogged(1);
+    }
+
+    protected function assertLogged(int $count): void
+    {
+        $this->assertCount($count, $this->logLines(), implode("\n", $this->logLines()));
+    }
+
+    private static function closedPort(): string
+    {
+        $server = stream_socket_server('tcp://127.0.0.1:0');
+        $address = 'tcp://' . stream_socket_get_name($server, false);
+        fclose($server);
+        return $address;
+    }
+
+    public function testRouterThatIsDownIsSaidAtOnce(): void
+    {
+        $this->checkFails(self::closedPort(), 'down');
+    }
+
+    public function testSocketThatIsNotThereIsSaidAtOnce(): void
+    {
+        $this->checkFails('unix:' . sys_get_temp_dir() . '/no such router.sock', 'down');
+    }
+
+    public function testRouterThatAcceptsAndNeverGreetsCostsTheTimeout(): void
+    {
+        $peer = Peer::router('silent');
+        $this->checkFails($peer->address, 'slow-greeting');
+    }
+
+    public function testRouterThatGreetsAndNeverAnswersCostsTheTimeout(): void
+    {
+        $peer = Peer::router('mute');
+        $this->checkFails($peer->address, 'slow');
+        $this->assertCount(1, $peer->events('command', 1));
+    }
+
+    public function testRouterThatAnswersByteByByteDoesNotStretchTheTimeout(): void
+    {
+        // 50 bytes of a receipt, each 0.1 s after the one before: no single read is late.
+        $peer = Peer::router('trickles', 100_000);
+        $this->checkFails($peer->address, 'slow');
+    }
+
+    public function testRouterThatIsKilledBetweenWriteAndReadIsAnEnd(): void
+    {
+        $peer = Peer::router('killed');
+        $this->checkFails($peer->address, 'closed');
+        $this->assertCount(1, $peer->events('command', 1), 'it had the command when it died, and only once');
+    }
+
+    public function testAnswerThatEndsInMidFrameIsAnEnd(): void
+    {
+        // In the header, behind it, in a field, one byte before the end.
+        foreach ([1, 7, 8, 20, 49] as $bytes) {
+            $this->forgetLog();
+            $peer = Peer::router('cut', $bytes);
+            $this->checkFails($peer->address, 'closed');
+        }
+    }
+
+    public function testAnswerThatStopsInMidFrameCostsTheTimeout(): void
+    {
+        foreach ([7, 49] as $bytes) {
+            $this->forgetLog();
+            $peer = Peer::router('stalls', $bytes);
+            $this->checkFails($peer->address, 'slow');
+        }
+    }
+
+    abstract protected function forgetLog(): void;
+
+    public function testSomethingElseThanARouterIsSaidAtOnce(): void
+    {
+        foreach (['garbage', 'impostor', 'confused', 'huge'] as $mode) {
+            $this->forgetLog();
+            $peer = Peer::router($mode);
+            $this->checkFails($peer->address, 'no-router');
+        }
+    }
+
+    public function testServerThatDoesNotKnowTheSecretGetsNoCommand(): void
+    {
+        $peer = Peer::router('impostor');
+        $client = $this->client($peer->address, ['secret' => 'a secret of some length']);
+        $this->assertSame('no-router', $this->publish($client, 'secret plans'));
+        $this->assertCount(1, $peer->events('ended', 1));
+        $this->assertSame([], $peer->events('command'));
+    }
+
+    public function testNextAddressTakesOver(): void
+    {
+        $peer = Peer::router('good');
+        $silent = Peer::router('silent');
+        $client = $this->client([self::closedPort(), $silent->address, $peer->address]);
+        $this->assertSame(1, $this->publish($client, 'hello'));
+        $this->assertCount(1, $peer->events('command', 1));
+    }
+
+    public function testClientWorksAgainWhenTheRouterDoes(): void
+    {
+        $peer = Peer::router('good');
+        $address = $peer->address;
+        $client = $this->client($address);
+        $this->assertSame(1, $this->publish($client, 'one'));
+        unset($peer);
+        $this->assertSame('down', $this->publish($client, 'two'));
+        $peer = Peer::router('good', 0, $address);
+        $this->assertSame(1, $this->publish($client, 'three'));
+    }
+
+    public function testMegabytesGoWholeToAPeerThatReadsSlowly(): void
+    {
+        $socket = sys_get_temp_dir() . "/longwire-slow-" . getmypid() . ".sock";
+        $message = random_bytes(6_000_000);
+        foreach (["unix://$socket", 'tcp://127.0.0.1:0'] as $address) {
+            $peer = Peer::router('slow', 8192, $address);
+            $client = $this->client($peer->address, ['timeout' => 30.0]);
+            $this->assertSame(1, $this->publish($client, $message));
+            $this->assertSame(1, $this->publish($client, 'and the next frame is one'));
+            [$large, $small] = $peer->events('command', 2);
+            $this->assertSame([6_000_000, hash('sha256', $message)], [$large['bytes'], $large['sha256']]);
+            $this->assertSame(25, $small['bytes']);
+            @unlink($socket);
+        }
+    }
+
+    public function testConnectionThatTheRouterClosedMeanwhileIsReplaced(): void
+    {
+        $peer = Peer::router('one-each');
+        $client = $this->client($peer->address);
+        foreach (['one', 'two', 'three'] as $message) {
+            $this->assertSame(1, $this->publish($client, $message));
+        }
+        $this->assertSame([1, 2, 3], array_column($peer->events('command', 3), 'on'));
+        $this->assertLogged(0);
+    }
+
+    public function testCommandThatMayBeDoneIsNotSentAgainAndAQueryIs(): void
+    {
+        $peer = Peer::router('drops-second');
+        $client = $this->client($peer->address);
+        $this->assertSame(1, $this->publish($client, 'one'));
+        $this->assertSame('closed', $this->publish($client, 'two'));
+        $this->assertCount(2, $peer->events('command', 2));
+
+        $peer = Peer::router('drops-second');
+        $client = $this->client($peer->address);
+        $this->assertSame(['answered' => 1], $this->ask($client));
+        $this->assertSame(['answered' => 1], $this->ask($client));
+        $this->assertSame([1, 1, 2], array_column($peer->events('command', 3), 'on'));
+    }
+
+    public function testCommandThatCannotBeDoneIsSentAgain(): void
+    {
+        // More than a socket's buffers take, so the router closes before the whole command can have left.
+        $message = str_repeat('x', 20_000_000);
+        $peer = Peer::router('breaks-off', 1000);
+        $client = $this->client($peer->address, ['timeout' => 20.0]);
+        $this->assertSame(1, $this->publish($client, 'one'));
+        $this->assertSame(1, $this->publish($client, $message));
+        $commands = $peer->events('command', 2);
+        $this->assertSame([1, 2], array_column($commands, 'on'));
+        $this->assertSame([3, 20_000_000], array_column($commands, 'bytes'));
+    }
+}

@@ -1,0 +1,49 @@
+<?php
+
+declare(strict_types=1);
+
+// The handler behind the listener of the tests: a message is JSON that says what the answer is to be.
+
+use Longwire\Client\Event;
+use Longwire\Client\EventKind;
+use Longwire\Client\Kind;
+use Longwire\Client\Reply;
+use Longwire\Client\Router;
+use Longwire\Client\Target;
+
+require __DIR__ . '/bootstrap.php';
+
+$event = Event::fromGlobals();
+if ($event->kind !== EventKind::Message) {
+    exit;
+}
+$wish = $event->frame->json();
+$reply = new Reply();
+foreach ($wish['reply'] ?? [] as [$method, $arguments]) {
+    $arguments = array_map(static fn ($argument) => match (true) {
+        is_array($argument) && isset($argument['target']) => target($argument),
+        is_array($argument) && isset($argument['kind']) => Kind::from($argument['kind']),
+        default => $argument,
+    }, $arguments);
+    $reply->$method(...$arguments);
+}
+if (isset($wish['event'])) {
+    $reply->json(get_object_vars($event) + ['id' => $event->id()]);
+}
+if (isset($wish['publish'])) {
+    // A page of a worker that keeps its connection.
+    $router = new Router($wish['at'], persistent: true);
+    $receipt = $router->publish($wish['publish'], $wish['message']);
+    $reply->json(['pid' => getmypid(), 'reached' => $receipt->reached]);
+}
+if (isset($wish['noise'])) {
+    $reply->send();
+    echo $wish['noise'];
+    exit;
+}
+$reply->send();
+
+function target(array $said): Target
+{
+    return Target::parse($said['target'])->except(...array_map(Target::parse(...), $said['except'] ?? []));
+}

@@ -1,0 +1,301 @@
+//! Arguments: the same ones from a JSON body and from a query string.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use percent_encoding::percent_decode;
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::proto::command::{AttributeKey, Command, Except, Expect, Name, Page, Target};
+use crate::proto::framing::FrameKind;
+use crate::proto::id::SessionId;
+
+/// One argument as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Argument {
+    /// From a query string or a raw body: bytes, which may spell a number.
+    Raw(Bytes),
+    /// A JSON string.
+    Text(String),
+    /// A JSON number, or whatever else is no text.
+    Other(Value),
+    /// A JSON array, or a name that stands several times in a query string.
+    List(Vec<Argument>),
+}
+
+impl Argument {
+    fn from_json(value: Value) -> Self {
+        match value {
+            Value::String(text) => Argument::Text(text),
+            Value::Array(values) => Argument::List(values.into_iter().map(Argument::from_json).collect()),
+            other => Argument::Other(other),
+        }
+    }
+
+    fn bytes(&self, name: &str) -> Result<Bytes, Problem> {
+        match self {
+            Argument::Raw(bytes) => Ok(bytes.clone()),
+            Argument::Text(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Argument::Other(_) | Argument::List(_) => Err(Problem::argument(format!("{name}: one text is wanted"))),
+        }
+    }
+
+    fn number(&self, name: &str, max: u16) -> Result<u16, Problem> {
+        let number = match self {
+            Argument::Raw(bytes) => str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
+            // 1000.0 is a whole number to JSON Schema.
+            Argument::Other(value) => value
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && *number >= 0.0 && *number <= f64::from(max))
+                .map(|number| number as u16),
+            Argument::Text(_) | Argument::List(_) => None,
+        };
+        let number = number.filter(|number| *number <= max);
+        number.ok_or_else(|| Problem::argument(format!("{name}: a whole number from 0 to {max} is wanted")))
+    }
+}
+
+/// The arguments of one request. Each is taken once; what is left in the end has no use.
+#[derive(Debug, Default)]
+pub(super) struct Arguments(BTreeMap<String, Argument>);
+
+impl Arguments {
+    /// Of a JSON object.
+    pub(super) fn of_json(body: &[u8]) -> Result<Self, Problem> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) => {
+                Ok(Self(members.into_iter().map(|(name, value)| (name, Argument::from_json(value))).collect()))
+            }
+            Ok(_) => Err(Problem::argument("the body is JSON and no object")),
+            Err(error) => Err(Problem::argument(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// Of a query string, as forms and PHP's `http_build_query` write it.
+    pub(super) fn of_query(query: &str) -> Result<Self, Problem> {
+        let mut arguments = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = String::from_utf8(decoded(name))
+                .map_err(|_| Problem::argument("the name of an argument is not UTF-8"))?;
+            let value = Argument::Raw(decoded(value).into());
+            match arguments.0.get_mut(&name) {
+                None => {
+                    arguments.0.insert(name, value);
+                }
+                Some(Argument::List(values)) => values.push(value),
+                Some(first) => *first = Argument::List(vec![first.clone(), value]),
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// One more: a raw body.
+    pub(super) fn put(&mut self, name: &str, value: Bytes) -> Result<(), Problem> {
+        match self.0.insert(name.to_owned(), Argument::Raw(value)) {
+            None => Ok(()),
+            Some(_) => {
+                Err(Problem::argument(format!("{name}: is the body here, and cannot stand in the query string")))
+            }
+        }
+    }
+
+    /// Nothing may be left.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Problem::argument(format!("{name:?}: there is no such argument here"))),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Argument> {
+        self.0.remove(name)
+    }
+
+    fn need(&mut self, name: &str) -> Result<Argument, Problem> {
+        self.take(name).ok_or_else(|| Problem::argument(format!("{name}: is missing")))
+    }
+
+    /// A command for the sessions that `to` and `except` name.
+    pub(super) fn command(
+        mut self,
+        action: impl FnOnce(&mut Self) -> Result<crate::proto::command::Action, Problem>,
+    ) -> Result<Command, Problem> {
+        let to = match self.need("to")? {
+            Argument::List(ids) => Target::Sessions(ids.iter().map(one_of_list).collect::<Result<_, _>>()?),
+            one => target("to", &one)?,
+        };
+        let except = self.except()?;
+        let action = action(&mut self)?;
+        self.finish()?;
+        Ok(Command { to, except, action })
+    }
+
+    fn except(&mut self) -> Result<Except, Problem> {
+        let mut except = Except::default();
+        let written = match self.take("except") {
+            None => Vec::new(),
+            Some(Argument::List(written)) => written,
+            Some(one @ Argument::Raw(_)) => vec![one],
+            Some(_) => return Err(Problem::argument("except: a list of targets is wanted")),
+        };
+        for one in &written {
+            except.add(target("except", one)?).map_err(|wrong| Problem::argument(format!("except: {wrong}")))?;
+        }
+        Ok(except)
+    }
+
+    /// The name of a channel or a uid.
+    pub(super) fn name(&mut self, name: &str) -> Result<Name, Problem> {
+        let bytes = self.need(name)?.bytes(name)?;
+        Name::new(&bytes).map_err(|error| Problem::argument(format!("{name}: {error}")))
+    }
+
+    /// The same, where there may be none.
+    pub(super) fn name_if_any(&mut self, name: &str) -> Result<Option<Name>, Problem> {
+        if self.0.contains_key(name) { self.name(name).map(Some) } else { Ok(None) }
+    }
+
+    pub(super) fn attribute_key(&mut self) -> Result<AttributeKey, Problem> {
+        let bytes = self.need("key")?.bytes("key")?;
+        AttributeKey::new(&bytes).ok_or_else(|| Problem::argument("key: 1 to 64 of A-Z a-z 0-9 _ are wanted"))
+    }
+
+    /// Bytes: as text, or in base64 as `name_base64`.
+    pub(super) fn blob(&mut self, name: &str) -> Result<Option<Bytes>, Problem> {
+        let encoded_name = format!("{name}_base64");
+        match (self.take(name), self.take(&encoded_name)) {
+            (None, None) => Ok(None),
+            (Some(plain), None) => plain.bytes(name).map(Some),
+            (None, Some(encoded)) => match STANDARD.decode(encoded.bytes(&encoded_name)?) {
+                Ok(bytes) => Ok(Some(bytes.into())),
+                Err(error) => Err(Problem::argument(format!("{encoded_name}: is not base64: {error}"))),
+            },
+            (Some(_), Some(_)) => Err(Problem::argument(format!("{name} and {encoded_name} stand together"))),
+        }
+    }
+
+    pub(super) fn kind(&mut self) -> Result<Option<FrameKind>, Problem> {
+        let Some(written) = self.take("kind") else { return Ok(None) };
+        match &written.bytes("kind")?[..] {
+            b"text" => Ok(Some(FrameKind::Text)),
+            b"binary" => Ok(Some(FrameKind::Binary)),
+            _ => Err(Problem::argument("kind: \"text\" or \"binary\" is wanted")),
+        }
+    }
+
+    pub(super) fn number(&mut self, name: &str, max: u16) -> Result<Option<u16>, Problem> {
+        self.take(name).map(|written| written.number(name, max)).transpose()
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let Some(written) = self.take(name) else { return Ok(None) };
+        let text = String::from_utf8(written.bytes(name)?.into());
+        text.map(Some).map_err(|_| Problem::argument(format!("{name}: is not UTF-8")))
+    }
+
+    /// What an attribute must be now: `null` for "there must be none".
+    pub(super) fn expect(&mut self) -> Result<Expect, Problem> {
+        match self.0.get("expect") {
+            Some(Argument::Other(Value::Null)) => {
+                self.take("expect");
+                Ok(Expect::Absent)
+            }
+            _ => Ok(self.blob("expect")?.map_or(Expect::Anything, Expect::Value)),
+        }
+    }
+
+    /// The part of a list that is asked for.
+    pub(super) fn page(&mut self) -> Result<Page, Problem> {
+        let after = self.take("after").map(|after| after.bytes("after")).transpose()?;
+        let limit = self.number("limit", Page::MAX_LIMIT as u16)?;
+        Ok(Page { after: after.map(|after| after[..].into()), limit: limit.map_or(Page::DEFAULT_LIMIT, usize::from) })
+    }
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    percent_decode(text.replace('+', " ").as_bytes()).collect()
+}
+
+fn target(name: &str, written: &Argument) -> Result<Target, Problem> {
+    Target::parse(&written.bytes(name)?).map_err(|wrong| Problem::argument(format!("{name}: {wrong}")))
+}
+
+/// In a list only sessions can stand: with the word before them or without.
+fn one_of_list(written: &Argument) -> Result<SessionId, Problem> {
+    let bytes = written.bytes("to")?;
+    let id = bytes.strip_prefix(b"session:").unwrap_or(&bytes);
+    SessionId::from_bytes(id).ok_or_else(|| {
+        Problem::argument(format!("to: {:?} in a list is not a session id", String::from_utf8_lossy(&bytes)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::Action;
+
+    fn of(json: &str) -> Arguments {
+        Arguments::of_json(json.as_bytes()).unwrap()
+    }
+
+    fn touch(arguments: Arguments) -> Result<Command, String> {
+        arguments.command(|_| Ok(Action::Touch)).map_err(|problem| problem.detail)
+    }
+
+    #[test]
+    fn the_same_command_from_a_body_and_from_a_query_string() {
+        let ids = "AAAN5xSVtmv6fR3q";
+        for (json, query) in [
+            (r#"{"to": "all"}"#.to_owned(), "to=all".to_owned()),
+            (
+                r#"{"to": "channel:a b", "except": ["uid:7", "uid:8"]}"#.to_owned(),
+                "to=channel:a+b&except=uid:7&except=uid%3A8".to_owned(),
+            ),
+            (format!(r#"{{"to": ["{ids}", "session:{ids}"]}}"#), format!("to={ids}&to=session:{ids}")),
+        ] {
+            let from_query = Arguments::of_query(&query).unwrap();
+            assert_eq!(touch(of(&json)).unwrap(), touch(from_query).unwrap(), "{query}");
+        }
+        let gbk = touch(Arguments::of_query("to=channel:%b7%bf").unwrap()).unwrap();
+        assert_eq!(gbk.to, Target::Channel(Name::new(b"\xb7\xbf").unwrap()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, expected) in [
+            (r#"{}"#, "to: is missing"),
+            (r#"{"to": 7}"#, "to: one text is wanted"),
+            (r#"{"to": ["x"]}"#, "to: \"x\" in a list is not a session id"),
+            (r#"{"to": "all", "except": "uid:7"}"#, "except: a list of targets is wanted"),
+            (r#"{"to": "all", "except": ["all"]}"#, "except: all cannot be left out"),
+            (r#"{"to": "all", "tp": "x"}"#, "\"tp\": there is no such argument here"),
+        ] {
+            assert_eq!(touch(of(json)).unwrap_err(), expected, "{json}");
+        }
+        assert!(Arguments::of_json(b"[]").unwrap_err().detail.contains("no object"));
+        assert!(Arguments::of_json(b"{").unwrap_err().detail.contains("not JSON"));
+    }
+
+    #[test]
+    fn numbers_are_numbers_in_json_and_digits_in_a_query_string() {
+        assert_eq!(of(r#"{"limit": 3}"#).page().unwrap().limit, 3);
+        assert_eq!(of(r#"{"limit": 3.0}"#).page().unwrap().limit, 3);
+        assert_eq!(Arguments::of_query("limit=3").unwrap().page().unwrap().limit, 3);
+        for wrong in [r#"{"limit": "3"}"#, r#"{"limit": 1001}"#, r#"{"limit": -1}"#, r#"{"limit": 1.5}"#] {
+            assert!(of(wrong).page().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn expectations() {
+        assert_eq!(of("{}").expect().unwrap(), Expect::Anything);
+        assert_eq!(of(r#"{"expect": null}"#).expect().unwrap(), Expect::Absent);
+        assert_eq!(of(r#"{"expect": "a"}"#).expect().unwrap(), Expect::Value("a".into()));
+        assert_eq!(of(r#"{"expect_base64": "/w=="}"#).expect().unwrap(), Expect::Value(b"\xff"[..].into()));
+        assert!(of(r#"{"expect_base64": "?"}"#).expect().is_err());
+    }
+}

@@ -1,0 +1,407 @@
+//! The HTTP API: the router's commands and queries for whoever speaks HTTP and not the router port's protocol.
+//!
+//! ```text
+//!   request ─> guard (token, or: this machine and no browser) ─> path ─> Arguments ─> Command | Query
+//!                 │ 401, 403                                      │ 404, 405   │ 400        │
+//!                 v                                               v            v            v
+//!             problem details (RFC 9457)                                               receipt, JSON
+//! ```
+//!
+//! `openapi.json` says the same to programs (OpenAPI 3.1) and is served at `/openapi.json`.
+
+mod arguments;
+mod problem;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use self::arguments::Arguments;
+use self::problem::Problem;
+use crate::config::model;
+use crate::http::host_only;
+use crate::listening::Listening;
+use crate::metrics::router::Door;
+use crate::proto::command::{Action, AttributeKey, Command, Message, Name, Query};
+use crate::proto::framing::{FrameKind, is_valid_close_code};
+use crate::proto::id::SessionId;
+use crate::router::Answer;
+use crate::session::Hub;
+use crate::transport::Peer;
+
+/// For a request's head, and for the next one on a connection that is kept.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections at once: programs of the shop, not its visitors.
+const MAX_CONNECTIONS: usize = 1024;
+/// The description for programs.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Serves until the future is dropped.
+pub async fn serve_api(listening: Listening, config: model::Api, hub: Arc<Hub>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let api = Arc::new(Api { config, hub });
+    let tasks = TaskTracker::new();
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (transport, peer) = listening.next().await;
+        let api = api.clone();
+        let service = service_fn(move |request| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.serve(request, peer).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(transport), service);
+        tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%peer, %error, "API connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+struct Api {
+    config: model::Api,
+    hub: Arc<Hub>,
+}
+
+/// A path of the API.
+enum Path {
+    OpenApi,
+    Command(Verb),
+    Query(Query),
+    /// A list, which has pages.
+    List(List),
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Send,
+    Join,
+    Leave,
+    Close,
+    Bind,
+    Unbind,
+    Set,
+    Delete,
+    Exists,
+}
+
+enum List {
+    Sessions,
+    Channels,
+    Channel(Name),
+    Uid(Name),
+}
+
+impl Api {
+    async fn serve(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        match self.answer(request).await {
+            Ok(response) => response,
+            Err(problem) => {
+                self.hub.metrics.router.count_refused(Door::Api, problem.word);
+                if matches!(problem.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                    warn!(%peer, cause = problem.word, "API request refused: {}", problem.detail);
+                } else {
+                    debug!(%peer, cause = problem.word, "API request refused: {}", problem.detail);
+                }
+                problem.into_response()
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Problem> {
+        self.guard(&request)?;
+        let path = Path::parse(request.uri().path())?;
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            Path::Command(_) if request.method() != Method::POST => return Err(Problem::method("POST")),
+            Path::OpenApi | Path::Query(_) | Path::List(_) if !is_read => return Err(Problem::method("GET, HEAD")),
+            _ => {}
+        }
+        match path {
+            Path::OpenApi => Ok(json_response(OPENAPI)),
+            Path::Command(verb) => {
+                let arguments = self.arguments(request, verb).await?;
+                let command = verb.command(arguments)?;
+                let receipt = self.hub.router.run(Door::Api, &command).await;
+                Ok(json_response(serde_json::to_vec(&receipt).expect("numbers can be written")))
+            }
+            Path::Query(query) => {
+                query_arguments(&request)?.finish()?;
+                self.ask(&query)
+            }
+            Path::List(list) => {
+                let mut arguments = query_arguments(&request)?;
+                let page = arguments.page()?;
+                arguments.finish()?;
+                self.ask(&match list {
+                    List::Sessions => Query::Sessions(page),
+                    List::Channels => Query::Channels(page),
+                    List::Channel(channel) => Query::Channel(channel, page),
+                    List::Uid(uid) => Query::Uid(uid, page),
+                })
+            }
+        }
+    }
+
+    fn ask(&self, query: &Query) -> Result<Response<Full<Bytes>>, Problem> {
+        self.hub.metrics.router.count_query(Door::Api);
+        match self.hub.router.ask(query) {
+            Answer::Absent => Err(match query {
+                Query::Attribute(..) => Problem::absent("there is no such session, or it has no such attribute"),
+                _ => Problem::absent("there is no such session"),
+            }),
+            Answer::Value(value) => {
+                let mut response = json_response(value);
+                let content_type = HeaderValue::from_static("application/octet-stream");
+                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+                Ok(response)
+            }
+            answer => Ok(json_response(answer.json())),
+        }
+    }
+
+    /// Who may ask. Without a token it is whoever runs on this machine; a page in somebody's browser does too, and is told apart
+    /// by its `Origin`, or by a `Host` that is no name of this machine (a name that leads here only for this).
+    fn guard(&self, request: &Request<Incoming>) -> Result<(), Problem> {
+        let headers = request.headers();
+        let Some(token) = &self.config.token else {
+            if headers.contains_key(header::ORIGIN) {
+                return Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "origin",
+                    "web pages may not ask here; programs send no Origin, and [api] token lets anybody in who knows it",
+                ));
+            }
+            let host = request.uri().host().or_else(|| host_of(headers)).unwrap_or_default();
+            return match is_this_machine(host) {
+                true => Ok(()),
+                false => Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "host",
+                    format!("{host:?} is no name of this machine; without [api] token only localhost is answered"),
+                )),
+            };
+        };
+        match bearer(headers) {
+            None => Err(Problem::unauthenticated("a header Authorization: Bearer TOKEN is wanted")),
+            // Digests are compared: the time that takes says nothing about the token.
+            Some(given) if Sha256::digest(given) == Sha256::digest(token.reveal()) => Ok(()),
+            Some(_) => Err(Problem::unauthenticated("the token is wrong")),
+        }
+    }
+
+    /// From a JSON body; or from the query string, with a raw body as the message or the value.
+    async fn arguments(&self, request: Request<Incoming>, verb: Verb) -> Result<Arguments, Problem> {
+        let kind = content_type(request.headers())?;
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = self.body(request).await?;
+        if kind == ContentType::Json {
+            if !query.is_empty() {
+                return Err(Problem::argument("a JSON body has all arguments, and the query string none"));
+            }
+            return Arguments::of_json(&body);
+        }
+        let mut arguments = Arguments::of_query(&query)?;
+        match verb.raw_body() {
+            Some(name) => arguments.put(name, body)?,
+            None if !body.is_empty() => {
+                return Err(Problem::argument("a body that is not application/json has no meaning here"));
+            }
+            _ => {}
+        }
+        Ok(arguments)
+    }
+
+    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Problem> {
+        let max = self.config.max_body_bytes;
+        let too_long = || {
+            let detail = format!("the body has more than {max} bytes ([api] max_body_bytes)");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_long", detail)
+        };
+        let body = request.into_body();
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_long());
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+            Ok(Err(error)) => Err(Problem::argument(format!("the body did not come whole: {error}"))),
+            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
+        }
+    }
+}
+
+impl Path {
+    fn parse(path: &str) -> Result<Self, Problem> {
+        let mut segments = path.split('/').skip(1);
+        let nothing = || Problem::new(StatusCode::NOT_FOUND, "no_path", "nothing here; GET /openapi.json says what is");
+        let segments: [Option<&str>; 6] = std::array::from_fn(|_| segments.next());
+        Ok(match segments {
+            [Some("openapi.json"), None, ..] => Path::OpenApi,
+            [Some("v1"), Some("node"), None, ..] => Path::Query(Query::Node),
+            [Some("v1"), Some("sessions"), None, ..] => Path::List(List::Sessions),
+            [Some("v1"), Some("channels"), None, ..] => Path::List(List::Channels),
+            [Some("v1"), Some("channels"), Some(name), None, ..] => Path::List(List::Channel(path_name(name)?)),
+            [Some("v1"), Some("uids"), Some(name), None, ..] => Path::List(List::Uid(path_name(name)?)),
+            [Some("v1"), Some("sessions"), Some(id), None, ..] => Path::Query(Query::Session(path_id(id)?)),
+            [Some("v1"), Some("sessions"), Some(id), Some("attributes"), Some(key), None] => {
+                let key: Vec<u8> = percent_decode_str(key).collect();
+                let key = AttributeKey::new(&key).ok_or_else(|| Problem::absent("no attribute has such a name"))?;
+                Path::Query(Query::Attribute(path_id(id)?, key))
+            }
+            [Some("v1"), Some(verb), None, ..] => Path::Command(Verb::parse(verb).ok_or_else(nothing)?),
+            _ => return Err(nothing()),
+        })
+    }
+}
+
+fn path_name(segment: &str) -> Result<Name, Problem> {
+    let bytes: Vec<u8> = percent_decode_str(segment).collect();
+    Name::new(&bytes).map_err(|error| Problem::argument(error.to_string()))
+}
+
+fn path_id(segment: &str) -> Result<SessionId, Problem> {
+    SessionId::from_bytes(segment.as_bytes()).ok_or_else(|| Problem::absent("no session has such an id"))
+}
+
+impl Verb {
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "send" => Verb::Send,
+            "join" => Verb::Join,
+            "leave" => Verb::Leave,
+            "close" => Verb::Close,
+            "bind" => Verb::Bind,
+            "unbind" => Verb::Unbind,
+            "set" => Verb::Set,
+            "delete" => Verb::Delete,
+            "exists" => Verb::Exists,
+            _ => return None,
+        })
+    }
+
+    /// The argument that a raw body is.
+    fn raw_body(self) -> Option<&'static str> {
+        match self {
+            Verb::Send | Verb::Close => Some("message"),
+            Verb::Set => Some("value"),
+            _ => None,
+        }
+    }
+
+    fn command(self, arguments: Arguments) -> Result<Command, Problem> {
+        arguments.command(|arguments| {
+            Ok(match self {
+                Verb::Send => {
+                    let body = arguments.blob("message")?.ok_or_else(|| Problem::argument("message: is missing"))?;
+                    Action::Send(Message { key: arguments.name_if_any("key")?, ..message(arguments, body)? })
+                }
+                Verb::Join => Action::Join(arguments.name("channel")?),
+                Verb::Leave => Action::Leave(arguments.name("channel")?),
+                Verb::Close => close(arguments)?,
+                Verb::Bind => Action::Bind(arguments.name("uid")?),
+                Verb::Unbind => Action::Unbind,
+                Verb::Set => Action::Set {
+                    key: arguments.attribute_key()?,
+                    value: arguments.blob("value")?.ok_or_else(|| Problem::argument("value: is missing"))?,
+                    expect: arguments.expect()?,
+                },
+                Verb::Delete => Action::Delete(arguments.attribute_key()?),
+                Verb::Exists => Action::Touch,
+            })
+        })
+    }
+}
+
+/// With the kind that was asked for, and without a key.
+fn message(arguments: &mut Arguments, body: Bytes) -> Result<Message, Problem> {
+    let kind = arguments.kind()?;
+    if kind == Some(FrameKind::Text) && str::from_utf8(&body).is_err() {
+        return Err(Problem::argument("message: is of kind text and not UTF-8"));
+    }
+    Ok(Message { body, kind, key: None })
+}
+
+fn close(arguments: &mut Arguments) -> Result<Action, Problem> {
+    let code = arguments.number("code", u16::MAX)?.unwrap_or(1000);
+    if !is_valid_close_code(code) {
+        return Err(Problem::argument(format!("code: {code} is no close code that may be sent")));
+    }
+    let text = arguments.text("reason")?.unwrap_or_default().into();
+    // An empty one is none, as on the router port.
+    let body = arguments.blob("message")?.unwrap_or_default();
+    let last = Some(message(arguments, body)?).filter(|message| !message.body.is_empty());
+    Ok(Action::Close { code, text, last })
+}
+
+fn query_arguments(request: &Request<Incoming>) -> Result<Arguments, Problem> {
+    Arguments::of_query(request.uri().query().unwrap_or_default())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ContentType {
+    Json,
+    Raw,
+}
+
+/// Forms are refused: `curl -d` says that it sends one, whatever it sends, and would deliver its JSON as the message.
+fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(ContentType::Raw) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(ContentType::Json),
+        "application/x-www-form-urlencoded" | "multipart/form-data" => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content_type",
+            format!("{essence} is not read: application/json has all arguments, any other type is the message itself"),
+        )),
+        _ => Ok(ContentType::Raw),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token.trim_ascii())
+}
+
+fn host_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::HOST)?.to_str().ok().map(host_only)
+}
+
+/// Names that lead here whoever answers for names. On a Unix socket clients say `localhost` too.
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn json_response(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

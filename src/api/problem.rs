@@ -1,0 +1,63 @@
+//! What goes wrong, as problem details (RFC 9457).
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::json;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Of the answer.
+    pub(super) status: StatusCode,
+    /// A word that programs can compare, and that stands in metrics.
+    pub(super) word: &'static str,
+    /// Says it to a person.
+    pub(super) detail: String,
+    /// A header that the status asks for.
+    header: Option<(header::HeaderName, &'static str)>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, word: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, word, detail: detail.into(), header: None }
+    }
+
+    /// An argument is missing, unknown, or wrong.
+    pub(super) fn argument(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_argument", detail)
+    }
+
+    /// A session or an attribute is not there.
+    pub(super) fn absent(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "absent", detail)
+    }
+
+    /// RFC 9110 section 15.5.6 asks for `Allow`.
+    pub(super) fn method(allow: &'static str) -> Self {
+        let detail = format!("this path takes {allow}");
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail);
+        Self { header: Some((header::ALLOW, allow)), ..problem }
+    }
+
+    /// RFC 6750 section 3 asks for `WWW-Authenticate`.
+    pub(super) fn unauthenticated(detail: &str) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
+        Self { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..problem }
+    }
+
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        let title = self.status.canonical_reason().unwrap_or("Problem");
+        let status = self.status.as_u16();
+        let body =
+            json!({"type": "about:blank", "title": title, "status": status, "detail": self.detail, "error": self.word});
+        let mut response = super::json_response(body.to_string());
+        *response.status_mut() = self.status;
+        let content_type = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}

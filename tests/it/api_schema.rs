@@ -1,0 +1,53 @@
+//! The API against its own description: schemathesis makes requests from `openapi.json`, right ones and wrong ones, and compares
+//! every answer with what is promised.
+//!
+//! `tests/venv.sh schemathesis` installs it (`make test` does).
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use longwire::proto::framing::{Framing, LengthFraming};
+use tokio::process::Command;
+
+use crate::support::client::Client;
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::Pool;
+
+/// A run takes ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_is_as_the_description_says() {
+    let fpm = Pool::of(1).start();
+    let listeners = "[listeners.length]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n";
+    let script = fpm.script("handler.php", "header('Longwire-Set: role=admin'); echo $_SERVER['SESSIONID'];");
+    let node = Longwire::with(&fpm, &script, "", "", listeners);
+    let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
+    let sid = client.ask("?").await;
+
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    // A session that is there, or the paths with an id would only ever be answered with 404.
+    let config = format!("[parameters]\n\"path.id\" = \"{sid}\"\n\"path.key\" = \"role\"\n");
+    std::fs::write(folder.path().join("schemathesis.toml"), config).expect("the directory is ours");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder");
+    let schemathesis = target.join("schemathesis-venv/bin/st");
+    assert!(schemathesis.exists(), "schemathesis is not installed: run tests/venv.sh schemathesis (`make test` does)");
+    let run = Command::new(schemathesis)
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", node.address("api")))
+        // The same requests in each run: what CI finds, everybody finds.
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "50", "--generation-deterministic"])
+        .args(["--no-color"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let run = tokio::time::timeout(TIMEOUT, run).await.expect("it comes to an end").expect("it starts");
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{}:\n{said}", run.status);
+    assert!(said.contains("16 selected / 16 total"), "{said}");
+    assert!(said.contains("Tested: 16"), "{said}");
+    // And it did get through to the router.
+    assert!(node.metric("longwire_commands_total", "door=\"api\"") > 200.0);
+}
