@@ -2,13 +2,14 @@
 # Installs what a make target needs beside cargo, from Debian's packages.
 #
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
-#   tests/install-deps.sh test   what the tests need beside that: the php command, nginx, curl, a browser with its driver, python's venv
+#   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, curl, a browser with
+#                                its driver, python's venv
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,7p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,8p' "$0" >&2
     exit 2
 }
 
@@ -30,6 +31,7 @@ missing_for() {
     has_php_fpm || echo php-fpm
     [[ $1 == test ]] || return 0
     has php || echo php-cli
+    has phpunit || echo phpunit
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
     has curl || echo curl
     has chromium || echo chromium

@@ -13,10 +13,9 @@ final class ApiFaultsTest extends FaultsTestCase
 
     protected function client(string|array $addresses, array $options = []): object
     {
-        return new \RouterClient($addresses, 0, $options['secret'] ?? null, [
-            'connect_timeout' => self::CONNECT_TIMEOUT,
-            'timeout' => $options['timeout'] ?? self::IO_TIMEOUT,
-        ]);
+        $timeout = $options['timeout'] ?? self::TIMEOUT;
+        $timeouts = ['connect_timeout' => $timeout, 'timeout' => $timeout];
+        return new \RouterClient($addresses, 0, $options['secret'] ?? null, $timeouts);
     }
 
     protected function publish(object $client, string $message): int|string
@@ -34,7 +33,7 @@ final class ApiFaultsTest extends FaultsTestCase
     {
         $isGreeting = str_starts_with($error, 'no router: ');
         return match (true) {
-            str_contains($error, 'did not answer within 0.4 s') => $isGreeting ? 'slow-greeting' : 'slow',
+            str_contains($error, 'did not answer within 0.8 s') => $isGreeting ? 'slow-greeting' : 'slow',
             $error === 'the router closed the connection' => 'closed',
             str_contains($error, 'no router of Longwire'), str_contains($error, 'asks for a secret'),
             str_contains($error, 'does not know the secret'), str_contains($error, 'another request') => 'no-router',

@@ -92,8 +92,8 @@ final class OldPhpTest extends TestCase
         $newNames = [
             'array_key_first', 'array_key_last', 'is_countable', 'hrtime', 'mb_str_split', 'password_algos', 'fsync',
             'str_contains', 'str_starts_with', 'str_ends_with', 'get_debug_type', 'fdiv', 'get_resource_id',
-            'array_is_list', 'array_find', 'json_validate', 'str_increment', 'JSON_THROW_ON_ERROR', 'JsonException', 'WeakMap',
-            'WeakReference', 'Stringable', 'ValueError', 'UnhandledMatchError',
+            'array_is_list', 'array_find', 'json_validate', 'str_increment', 'JSON_THROW_ON_ERROR', 'JsonException',
+            'WeakMap', 'WeakReference', 'Stringable', 'ValueError', 'UnhandledMatchError',
         ];
         $all = \PhpToken::tokenize($code);
         $tokens = array_values(array_filter($all, static fn (\PhpToken $token): bool => !$token->isIgnorable()));

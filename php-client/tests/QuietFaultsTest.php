@@ -13,8 +13,8 @@ final class QuietFaultsTest extends FaultsTestCase
 
     protected function client(string|array $addresses, array $options = []): object
     {
-        $ioTimeout = $options['timeout'] ?? self::IO_TIMEOUT;
-        return (new Router($addresses, self::CONNECT_TIMEOUT, $ioTimeout, $options['secret'] ?? null))->quietly();
+        $timeout = $options['timeout'] ?? self::TIMEOUT;
+        return (new Router($addresses, $timeout, $timeout, $options['secret'] ?? null))->quietly();
     }
 
     protected function publish(object $client, string $message): int|string

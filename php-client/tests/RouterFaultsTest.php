@@ -16,11 +16,11 @@ final class RouterFaultsTest extends FaultsTestCase
 {
     protected function client(string|array $addresses, array $options = []): object
     {
-        $ioTimeout = $options['timeout'] ?? self::IO_TIMEOUT;
+        $timeout = $options['timeout'] ?? self::TIMEOUT;
         $secret = $options['secret'] ?? null;
         $log = static function (): void {
         };
-        return new Router($addresses, self::CONNECT_TIMEOUT, $ioTimeout, $secret, log: $log);
+        return new Router($addresses, $timeout, $timeout, $secret, log: $log);
     }
 
     protected function publish(object $client, string $message): int|string

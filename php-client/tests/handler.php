@@ -18,6 +18,10 @@ if ($event->kind !== EventKind::Message) {
     exit;
 }
 $wish = $event->frame->json();
+if (isset($wish['run'])) {
+    require $wish['run'];
+    exit;
+}
 $reply = new Reply();
 foreach ($wish['reply'] ?? [] as [$method, $arguments]) {
     $arguments = array_map(static fn ($argument) => match (true) {

@@ -278,30 +278,3 @@ async fn ten_thousand_commands_go_out_at_once_and_large_messages_whole() {
     tokio::time::timeout(Duration::from_secs(60), reader).await.expect("all of it arrives").unwrap();
     assert!(started.elapsed() < Duration::from_secs(60));
 }
-
-#[test]
-fn api_php_is_written_in_the_php_of_2017() {
-    let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("php-client/api.php");
-    let text = fs::read_to_string(&api).unwrap();
-    // The tokens that PHP 7.3 and later brought; 7.2 itself is not in Debian any more.
-    let code = r#"
-        $new = ['T_FN', 'T_MATCH', 'T_ENUM', 'T_READONLY', 'T_ATTRIBUTE', 'T_COALESCE_EQUAL', 'T_NULLSAFE_OBJECT_OPERATOR'];
-        $tokens = PhpToken::tokenize(file_get_contents($argv[1]));
-        $tokens = array_values(array_filter($tokens, fn($t) => !$t->isIgnorable()));
-        $bad = [];
-        foreach ($tokens as $i => $token) {
-            $name = $token->getTokenName();
-            if (in_array($name, $new, true)) $bad[] = "$name in line $token->line";
-            // A typed property, a comma behind the last argument, a named argument, an ellipsis in an array.
-            $next = $tokens[$i + 1] ?? null; $after = $tokens[$i + 2] ?? null;
-            if ($token->is([T_PRIVATE, T_PUBLIC, T_PROTECTED]) && $next->is([T_STRING, T_ARRAY, '?']) ) $bad[] = "typed property in line $token->line";
-            if ($token->text === ',' && $next->text === ')') $bad[] = "comma before ) in line $token->line";
-            if ($token->is(T_STRING) && $next->text === ':' && $tokens[$i - 1]->text !== '?' && $tokens[$i - 1]->text !== 'case') $bad[] = "named argument in line $token->line";
-            if ($name === 'T_ELLIPSIS') $bad[] = "ellipsis in line $token->line";
-        }
-        echo implode("\n", $bad);
-    "#;
-    let output = Command::new("php").args(["-r", code, "--"]).arg(&api).output().expect("php is installed");
-    assert_eq!(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr), "");
-    assert!(text.starts_with("<?php\n") && !text.contains("?>"), "nothing before or behind the code is printed");
-}

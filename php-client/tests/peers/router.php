@@ -72,6 +72,7 @@ while (true) {
         if ($isOver) {
             fclose($peer->socket);
             unset($peers[$index]);
+            say(json_encode(['closed' => $index + 1]));
         }
     }
 }
