@@ -1,7 +1,7 @@
 <?php
 
-// A message to everybody who is connected, or to a channel: for the cron job or the trigger that knows that something has
-// changed. `php push.php --help` says how.
+// A message to everybody who is connected, or to a channel: for the cron job or the trigger that knows that something
+// has changed. `php push.php --help` says how.
 
 declare(strict_types=1);
 
@@ -15,7 +15,7 @@ const USAGE = <<<'TEXT'
       MESSAGE             words, joined by spaces; without any, what comes on standard input
 
     A router that asks for a secret finds it in the environment, in LONGWIRE_SECRET.
-    Status 0: the router has answered, its receipt is printed. 1: it has not, or not in time. 2: this was called in a wrong way.
+    Status 0: the router has answered, its receipt is printed. 1: it has not, or not in time. 2: wrong arguments.
     TEXT;
 
 [$address, $channel, $message] = arguments(array_slice($argv, 1));

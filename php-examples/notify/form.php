@@ -7,10 +7,10 @@ declare(strict_types=1);
 require_once __DIR__ . '/visitor.php';
 require_once __DIR__ . '/../../php-client/api.php';
 
-const MAX_TEXT_BYTES = 500;
+const MAX_CHARACTERS = 500;
 
 session_start(SESSION_OPTIONS);
-// Only a page of ours knows it, so a form with it is one of ours. SameSite alone would let in the other ports of this host.
+// Only a page of ours knows it, so a form with it is one of ours. SameSite alone would let in other ports of this host.
 $_SESSION['token'] ??= bin2hex(random_bytes(16));
 
 if ($_SERVER['REQUEST_METHOD'] !== 'POST') {
@@ -59,17 +59,19 @@ function leave(): void
 
 function send(string $name, string $to, string $text): void
 {
+    $text = str_replace("\r\n", "\n", $text);
     $kept = ['to' => $to, 'text' => $text];
     if (!is_name($to)) {
         $problem = 'Say to whom: a name has 1 to 24 letters and digits.';
-    } elseif ($text === '' || strlen($text) > MAX_TEXT_BYTES || !preg_match('//u', $text)) {
-        $problem = sprintf('A note has 1 to %d bytes of text.', MAX_TEXT_BYTES);
+    } elseif (!preg_match('/^.{1,' . MAX_CHARACTERS . '}$/usD', $text)) {
+        $problem = sprintf('A note has 1 to %d characters.', MAX_CHARACTERS);
     } else {
         $note = ['is' => 'note', 'from' => $name, 'text' => $text, 'at' => time()];
         $note = json_encode($note, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR);
         $receipt = router()->sendToUid(uid($to), $note, ['type' => 'text']);
         if ($receipt !== false) {
-            done(told($receipt, $to) + ['to' => $to]);
+            $told = told($receipt, $to);
+            done($told + (isset($told['good']) ? ['to' => $to] : $kept));
             return;
         }
         // RouterClient has written the reason to the error log, and has waited no longer than its timeouts.
@@ -185,7 +187,8 @@ function page(array $say): void
     <input id="to" name="to" maxlength="24" required value="<?= e($say['to'] ?? '') ?>"
       autocomplete="off" spellcheck="false" autocapitalize="words">
     <label for="text">Note</label>
-    <textarea id="text" name="text" rows="3" maxlength="<?= MAX_TEXT_BYTES ?>" required><?= e($say['text'] ?? '') ?></textarea>
+    <textarea id="text" name="text" rows="3" maxlength="<?= MAX_CHARACTERS ?>" required><?php
+        echo e($say['text'] ?? '') ?></textarea>
     <button name="do" value="send" class="strong">Send</button>
 <?php endif ?>
   </form>

@@ -1,7 +1,7 @@
 <?php
 
-// Gives each WebSocket the uid of its visitor. What is sent to that uid, by form.php or by any other script, reaches the
-// page; this handler has no part in it.
+// Gives each WebSocket the uid of its visitor. What is sent to that uid, by form.php or by any other script, reaches
+// the page; this handler has no part in it.
 
 declare(strict_types=1);
 
@@ -21,5 +21,5 @@ if ($name === null) {
 header('Longwire-Type: text');
 echo json_encode(
     ['is' => 'hello', 'name' => $name, 'form' => other_side('NOTIFY_FORM', 8081, '/form.php')],
-    JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR
+    JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR
 );

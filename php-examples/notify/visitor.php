@@ -1,7 +1,7 @@
 <?php
 
-// Who a visitor is, for both sides: form.php, which a web server runs, and handler.php, which Longwire runs. In a shop this
-// is the login, and it is there already: both sides include the same file and find the same session by the same cookie.
+// Who a visitor is, for both sides: form.php, which a web server runs, and handler.php, which Longwire runs. In a shop
+// this is the login, and it is there already: both sides include it and find the same session by the same cookie.
 
 declare(strict_types=1);
 
@@ -14,13 +14,13 @@ function visitor(): ?string
         return null;
     }
     session_start(['read_and_close' => true] + SESSION_OPTIONS);
-    // For a session that is over PHP has made a new one just now. Its cookie could take the place of one that the form sets
-    // at the same time.
+    // For a session that is over PHP has made a new one just now. Its cookie could take the place of one that the form
+    // sets at the same time.
     header_remove('Set-Cookie');
     return $_SESSION['name'] ?? null;
 }
 
-/** A name as Longwire knows its sessions by: Ann and ann are one person. A shop takes the number of the customer. */
+/** What Longwire knows a visitor's sessions by: Ann and ann are one person. A shop takes the customer's number. */
 function uid(string $name): string
 {
     return strtolower($name);

@@ -1,249 +1,480 @@
-//! `php-examples/push.php` from the command line, and `php-examples/notify` with its form on a web server of its own.
+//! `php-examples/notify`: an ordinary form, on a web server, reaches the WebSockets of whom it names.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
+use longwire::proto::framing::{FrameKind, Item};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::client::Client;
-use crate::support::http::{Answer, request_with};
+use crate::support::http::{self, Answer};
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{PhpFpm, Pool, wait_until};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill, wait_until};
 
-fn php_examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples")
+const README: &str = include_str!("../../php-examples/notify/README.md");
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/notify")
 }
 
-/// push.php, with what a shell would pipe into it.
-fn push(arguments: &[&str], input: &str) -> Output {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    fs::write(file.path(), input).expect("it is ours");
-    Command::new("php")
-        .arg(php_examples().join("push.php"))
-        .args(arguments)
-        .stdin(fs::File::open(file.path()).expect("it is there"))
-        .output()
-        .expect("php is installed")
+/// Longwire with the handler and the inbox, and a php-fpm that keeps its sessions in `sessions`.
+struct Stage {
+    node: Longwire,
+    fpm: PhpFpm,
+    sessions: TempDir,
 }
 
-#[track_caller]
-fn assert_said(output: &Output, status: i32, stdout: &str, stderr: &str) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert_eq!(
-        (output.status.code(), text(&output.stdout).as_str()),
-        (Some(status), stdout),
-        "{}",
-        text(&output.stderr)
-    );
-    match stderr {
-        "" => assert_eq!(text(&output.stderr), ""),
-        _ => assert!(text(&output.stderr).contains(stderr), "{}", text(&output.stderr)),
+impl Stage {
+    /// With a configuration in which `BACKEND` and `FOLDER` stand for what is known only now.
+    fn start(config: &str) -> Self {
+        let sessions = tempfile::tempdir().expect("a temporary directory");
+        let fpm =
+            Pool::of(2).line(&format!("php_admin_value[session.save_path] = {}", sessions.path().display())).start();
+        let config = config
+            .replace("BACKEND", &fpm.address().to_string())
+            .replace("FOLDER", folder().to_str().expect("the path is text"));
+        Self { node: Longwire::serve(&config), fpm, sessions }
+    }
+
+    /// As `longwire dev php-examples/notify` serves it.
+    fn trial() -> Self {
+        Self::start(
+            r#"
+            [listeners]
+            web = { bind = "127.0.0.1:0", protocol = "http", routes = { "/ws" = "app" }, static = "FOLDER" }
+            [apps.app]
+            upstream = "php"
+            script = "FOLDER/handler.php"
+            events = ["connect", "close"]
+            [upstreams.php]
+            backends = ["BACKEND"]
+            "#,
+        )
+    }
+
+    /// The WebSocket of a browser's inbox, and what the handler says first.
+    async fn inbox(&self, browser: &Browser) -> (Client, Value) {
+        inbox(self.node.address("web"), browser).await
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn push_reaches_everybody_or_a_channel_and_says_whom() {
-    let fpm = Pool::of(2).start();
-    let listeners = "[listeners]\nweb = { bind = \"127.0.0.1:0\", protocol = \"http\", routes = { \"/ws\" = \"app\" } }\n\
-                     tcp = { bind = \"127.0.0.1:0\", app = \"app\" }\n";
-    let script = fpm.script("handler.php", "header('Longwire-Join: ' . file_get_contents('php://input')); echo 'in';");
-    let node = Longwire::with(&fpm, &script, "", "", listeners);
-    let mut tcp = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
-    let mut web = Client::upgrade(node.address("web"), "/ws", "").await;
-    assert_eq!((tcp.ask("stock").await, web.ask("prices").await), ("in".to_owned(), "in".to_owned()));
-    let router = node.address("router").to_string();
-
-    assert_said(&push(&["--router", &router, "prices", "have", "changed"], ""), 0, "everybody: 2 reached\n", "");
-    assert_eq!(&tcp.frame().await.body[..], b"prices have changed");
-    let frame = web.frame().await;
-    assert_eq!((frame.kind, &frame.body[..]), (FrameKind::Text, &b"prices have changed"[..]));
-
-    let piped = push(&[&format!("--router={router}"), "--channel", "prices"], "1.08\n");
-    assert_said(&piped, 0, "channel prices: 1 reached\n", "");
-    assert_eq!(&web.frame().await.body[..], b"1.08");
-    let nobody = push(&["--router", &router, "--channel", "hall", "--", "--x"], "");
-    assert_said(&nobody, 0, "channel hall: 0 reached, nobody is there\n", "");
-
-    assert_said(&push(&["--router", &router, "--chanel", "x", "y"], ""), 2, "", "there is no option --chanel");
-    assert_said(&push(&["--router", &router], ""), 2, "", "there is nothing to send");
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    assert_said(&push(&["--router", &free.to_string(), "x"], ""), 1, "", "Connection refused");
-    assert_eq!(tcp.ask("none of it came here").await, "in");
+async fn inbox(address: SocketAddr, browser: &Browser) -> (Client, Value) {
+    // A page of the same host says so; its port does not matter.
+    let headers = format!("Origin: http://{}\r\n{}", browser.server, browser.cookie());
+    let mut socket = Client::upgrade(address, "/ws", &headers).await;
+    let hello = note(&mut socket).await;
+    (socket, hello)
 }
 
-/// The inbox behind Longwire and the form behind PHP's own web server, with the same PHP sessions.
-struct Notify {
-    node: Longwire,
-    form: Child,
+/// The next frame, which must be a text of JSON.
+async fn note(socket: &mut Client) -> Value {
+    let frame = socket.frame().await;
+    assert_eq!(frame.kind, FrameKind::Text, "{frame:?}");
+    serde_json::from_slice(&frame.body).expect("it is JSON")
+}
+
+/// A note that has come, without its time.
+async fn expect(socket: &mut Client, from: &str, text: &str) {
+    let mut note = note(socket).await;
+    let at = note.as_object_mut().and_then(|fields| fields.remove("at"));
+    assert!(at.and_then(|at| at.as_u64()).is_some_and(|at| at > 1_700_000_000), "seconds since 1970");
+    assert_eq!(note, json!({ "is": "note", "from": from, "text": text }));
+}
+
+/// PHP's own web server with the folder of the example, as README.md starts it.
+struct WebServer {
     address: SocketAddr,
-    _fpm: PhpFpm,
-    _sessions: TempDir,
+    child: Child,
 }
 
-impl Notify {
-    fn start() -> Self {
-        let sessions = tempfile::tempdir().expect("a temporary directory");
-        let save_path = format!("session.save_path={}", sessions.path().display());
-        let fpm_line = format!("php_admin_value[session.save_path] = {}", sessions.path().display());
-        let fpm = Pool::of(2).line(&fpm_line).start();
-        let folder = php_examples().join("notify");
-        let listeners = format!(
-            "[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nroutes = {{ \"/ws\" = \"app\" }}\nstatic = {folder:?}\n"
-        );
-        let node = Longwire::with(&fpm, &folder.join("handler.php"), "events = [\"connect\"]", "", &listeners);
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let form = Command::new("php")
-            .args(["-d", &save_path, "-d", "error_log=", "-S", &address.to_string(), "-t"])
-            .arg(&folder)
-            .env("LONGWIRE_ROUTER", node.address("router").to_string())
+impl WebServer {
+    async fn start(stage: &Stage) -> Self {
+        let address = free_address();
+        let child = Command::new("php")
+            .args(["-S", &address.to_string(), "-d"])
+            .arg(format!("session.save_path={}", stage.sessions.path().display()))
+            .arg("-t")
+            .arg(folder())
+            .env("LONGWIRE_ROUTER", stage.node.address("router").to_string())
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("php is installed");
-        wait_until("the form's server listens", || TcpStream::connect(address).is_ok());
-        Self { node, form, address, _fpm: fpm, _sessions: sessions }
-    }
-
-    async fn inbox(&self, visitor: &Visitor) -> (Client, Value) {
-        let cookie = format!("Cookie: {}\r\n", visitor.cookie);
-        let mut client = Client::upgrade(self.node.address("web"), "/ws", &cookie).await;
-        let hello = note(&mut client).await;
-        (client, hello)
+            .expect("php (the command line) is installed");
+        let server = Self { address, child };
+        eventually("PHP's web server listens", || std::net::TcpStream::connect(address).is_ok()).await;
+        server
     }
 }
 
-impl Drop for Notify {
+impl Drop for WebServer {
     fn drop(&mut self) {
-        let _ = self.form.kill();
-        let _ = self.form.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-async fn note(client: &mut Client) -> Value {
-    serde_json::from_slice(&client.frame().await.body).expect("it is JSON")
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
-/// A browser without JavaScript: a cookie, and the token of the form that it sees.
-struct Visitor {
-    address: SocketAddr,
-    cookie: String,
-    token: String,
+/// As much of a browser as a form needs: one cookie, and the page that is shown.
+struct Browser {
+    server: SocketAddr,
+    session: Option<String>,
+    page: String,
 }
 
-impl Visitor {
-    async fn new(notify: &Notify) -> Self {
-        let mut visitor = Self { address: notify.address, cookie: String::new(), token: String::new() };
-        visitor.look().await;
-        visitor
+impl Browser {
+    /// Looks at the form.
+    async fn open(server: SocketAddr) -> Self {
+        let mut browser = Self { server, session: None, page: String::new() };
+        assert_eq!(browser.look().await.status, 200);
+        browser
     }
 
-    async fn look(&mut self) -> String {
-        let headers = format!("Cookie: {}\r\n", self.cookie);
-        let answer = request_with(self.address, "GET", "/form.php", &headers, b"").await.expect("it is answered");
-        self.keep_cookie(&answer);
-        let page = answer.text();
-        let (_, behind) = page.split_once("name=\"token\" value=\"").expect("the form has a token");
-        self.token = behind.split('"').next().expect("it ends").to_owned();
-        page
+    fn cookie(&self) -> String {
+        self.session.as_ref().map_or(String::new(), |session| format!("Cookie: {session}\r\n"))
     }
 
-    /// The status of the answer, and the page that it leads to.
-    async fn post(&mut self, fields: &str) -> (u16, String) {
-        let headers = format!("Cookie: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n", self.cookie);
-        let body = format!("token={}&{fields}", self.token);
-        let answer = request_with(self.address, "POST", "/form.php", &headers, body.as_bytes()).await;
-        let answer = answer.expect("it is answered");
-        self.keep_cookie(&answer);
-        match answer.status {
-            303 => (303, self.look().await),
-            status => (status, answer.text()),
-        }
+    async fn look(&mut self) -> Answer {
+        let answer = http::request_with(self.server, "GET", "/form.php", &self.cookie(), b"").await;
+        self.take(answer.expect("the server answers"))
     }
 
-    async fn signed_in(notify: &Notify, name: &str) -> Self {
-        let mut visitor = Self::new(notify).await;
-        let (status, page) = visitor.post(&format!("do=enter&name={name}")).await;
-        assert_eq!(status, 303, "{page}");
-        visitor
-    }
-
-    fn keep_cookie(&mut self, answer: &Answer) {
-        let mut cookies = answer.head.lines().filter_map(|line| line.strip_prefix("Set-Cookie: "));
-        if let Some(cookie) = cookies.next_back() {
+    fn take(&mut self, answer: Answer) -> Answer {
+        if let Some(cookie) = answer.header("set-cookie") {
             assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
-            self.cookie = cookie.split(';').next().expect("split gives one piece at least").to_owned();
+            self.session = cookie.split(';').next().map(str::to_owned);
         }
+        self.page = answer.text();
+        answer
+    }
+
+    /// What the form of this page proves that it is ours by.
+    fn token(&self) -> String {
+        let (_, rest) = self.page.split_once("name=\"token\" value=\"").expect("each page has a form");
+        rest.split('"').next().expect("split gives one piece at least").to_owned()
+    }
+
+    async fn post(&mut self, token: &str, fields: &[(&str, &str)]) -> Answer {
+        let pairs = fields.iter().copied().chain([("token", token)]);
+        let body: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let headers = format!("{}Content-Type: application/x-www-form-urlencoded\r\n", self.cookie());
+        let answer = http::request_with(self.server, "POST", "/form.php", &headers, body.join("&").as_bytes()).await;
+        self.take(answer.expect("the server answers"))
+    }
+
+    /// Fills in the form of this page; where it leads to another one, that is shown.
+    async fn submit(&mut self, fields: &[(&str, &str)]) -> u16 {
+        let answer = self.post(&self.token(), fields).await;
+        if answer.status == 303 {
+            assert_eq!(answer.header("location"), Some("form.php"));
+            self.look().await;
+        }
+        answer.status
+    }
+
+    async fn enter(server: SocketAddr, name: &str) -> Self {
+        let mut browser = Self::open(server).await;
+        let stranger = browser.session.clone();
+        assert_eq!(browser.submit(&[("do", "enter"), ("name", name)]).await, 303);
+        assert_ne!(browser.session, stranger, "whoever signs in gets another cookie");
+        browser
+    }
+
+    async fn send(&mut self, to: &str, text: &str) -> u16 {
+        self.submit(&[("do", "send"), ("to", to), ("text", text)]).await
+    }
+
+    /// What the page says about the form before: its kind and the text.
+    #[track_caller]
+    fn news(&self) -> (&str, &str) {
+        let (_, rest) = self.page.split_once("<p class=\"news ").unwrap_or_else(|| panic!("no news: {}", self.page));
+        let (kind, rest) = rest.split_once('"').expect("the attribute ends");
+        let (_, text) = rest.split_once('>').expect("the tag ends");
+        (kind, text.split("</p>").next().expect("split gives one piece at least"))
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ordinary_form_post_reaches_the_pages_of_a_user_and_says_so() {
-    let notify = Notify::start();
-    let mut ann = Visitor::signed_in(&notify, "Ann").await;
-    let bob = Visitor::signed_in(&notify, "Bob").await;
-    let (mut desk, hello) = notify.inbox(&bob).await;
-    assert_eq!((&hello["is"], &hello["name"]), (&json!("hello"), &json!("Bob")));
-    let (mut phone, _) = notify.inbox(&bob).await;
-    let (mut anns, _) = notify.inbox(&ann).await;
+/// As a form encodes what was typed.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
 
-    let (status, page) = ann.post("do=send&to=bob&text=%3Cb%3Edinner%3C%2Fb%3E").await;
-    assert_eq!(status, 303);
-    assert!(page.contains("bob has it, on 2 open pages."), "{page}");
-    for inbox in [&mut desk, &mut phone] {
-        let note = note(inbox).await;
-        assert_eq!(
-            (&note["is"], &note["from"], &note["text"]),
-            (&json!("note"), &json!("Ann"), &json!("<b>dinner</b>"))
+#[tokio::test]
+async fn a_form_reaches_every_page_of_whom_it_names_and_says_so() {
+    let stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let ada = Browser::enter(server.address, "Ada").await;
+    let mut bob = Browser::enter(server.address, "Bob").await;
+
+    let (mut first, hello) = stage.inbox(&ada).await;
+    assert_eq!(hello, json!({ "is": "hello", "name": "Ada", "form": "http://127.0.0.1:8081/form.php" }));
+    let (mut other, _) = stage.inbox(&bob).await;
+
+    let text = "<script>alert(1)</script> & \"hi\" + ü\nand more";
+    assert_eq!(bob.send("ada", text).await, 303);
+    assert_eq!(bob.news(), ("good", "ada has it, on 1 open page."));
+    expect(&mut first, "Bob", text).await;
+
+    let (mut second, _) = stage.inbox(&ada).await;
+    assert_eq!(bob.send("Ada", "again").await, 303);
+    assert_eq!(bob.news(), ("good", "Ada has it, on 2 open pages."));
+    expect(&mut first, "Bob", "again").await;
+    expect(&mut second, "Bob", "again").await;
+
+    // The news are told once, and loading the page again sends nothing.
+    bob.look().await;
+    assert!(!bob.page.contains("class=\"news"), "{}", bob.page);
+    assert_eq!(bob.send("Bob", "to myself").await, 303);
+    expect(&mut other, "Bob", "to myself").await;
+}
+
+#[tokio::test]
+async fn whoever_is_absent_gets_nothing_and_the_page_says_so() {
+    let stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let mut ada = Browser::enter(server.address, "Ada").await;
+    assert_eq!(ada.send("Carol's", "<b>there?</b>").await, 303);
+    assert_eq!(ada.news(), ("absent", "Carol&#039;s is not here, so nobody got it."));
+    assert!(ada.page.contains("&lt;b&gt;there?&lt;/b&gt;</textarea>"), "what was typed is kept: {}", ada.page);
+
+    // Signed in, but with no page open; then with one that has been left.
+    let carol = Browser::enter(server.address, "Carol's").await;
+    ada.send("Carol's", "there?").await;
+    assert_eq!(ada.news().0, "absent");
+    let (mut socket, _) = stage.inbox(&carol).await;
+    ada.send("Carol's", "there?").await;
+    assert_eq!(ada.news().0, "good");
+    expect(&mut socket, "Ada", "there?").await;
+    socket.close(1000).await;
+    assert_eq!(socket.end().await, Some(1000));
+    stage.node.closed(1);
+    ada.send("Carol's", "there?").await;
+    assert_eq!(ada.news().0, "absent");
+}
+
+#[tokio::test]
+async fn a_form_from_elsewhere_is_refused() {
+    let stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let mut ada = Browser::enter(server.address, "Ada").await;
+    let mut bob = Browser::enter(server.address, "Bob").await;
+    let (mut socket, _) = stage.inbox(&ada).await;
+    let (token, others) = (bob.token(), ada.token());
+    let fields = [("do", "send"), ("to", "ada"), ("text", "not from here")];
+    for wrong in ["", "0", &others] {
+        assert_eq!(bob.post(wrong, &fields).await.status, 403, "{wrong:?}");
+        assert_eq!(bob.news().0, "problem");
+    }
+    // Nor does the right one help where the cookie is missing.
+    let mut nobody = Browser::open(server.address).await;
+    nobody.session = None;
+    assert_eq!(nobody.post(&token, &fields).await.status, 403);
+    // A form of strangers sends nothing either.
+    let mut stranger = Browser::open(server.address).await;
+    assert_eq!(stranger.submit(&fields).await, 422);
+    assert_eq!(stranger.news(), ("problem", "Sign in first."));
+    // It is not signed out by others.
+    assert_eq!(ada.post(&token, &[("do", "leave")]).await.status, 403);
+    assert!(ada.page.contains("You are <strong>Ada</strong>"), "{}", ada.page);
+
+    // The first frame that comes is one that was meant.
+    assert_eq!(bob.send("ada", "from here").await, 303);
+    expect(&mut socket, "Bob", "from here").await;
+}
+
+#[tokio::test]
+async fn what_will_not_do_is_refused_and_kept_in_the_form() {
+    let stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let mut browser = Browser::open(server.address).await;
+    for name in ["", "a, b", "a\r\nLongwire-Uid: root", "\"><script>", &"n".repeat(25), "\u{7f}"] {
+        assert_eq!(browser.submit(&[("do", "enter"), ("name", name)]).await, 422, "{name:?}");
+        assert_eq!(browser.news(), ("problem", "A name has 1 to 24 letters and digits."));
+        assert!(!browser.page.contains("<script"), "{}", browser.page);
+    }
+    let mut ada = Browser::enter(server.address, "Ada").await;
+    for (to, text) in [("", "hi"), ("a;b", "hi"), ("Ada", ""), ("Ada", " \r\n "), ("Ada", &"ü".repeat(501))] {
+        assert_eq!(ada.send(to, text).await, 422, "{to:?} {text:?}");
+        assert_eq!(ada.news().0, "problem");
+    }
+    let (mut socket, _) = stage.inbox(&ada).await;
+    assert_eq!(ada.send("Ada", &"ü".repeat(500)).await, 303);
+    expect(&mut socket, "Ada", &"ü".repeat(500)).await;
+}
+
+/// The end of a socket that was closed by the handler or the form.
+async fn closed(socket: &mut Client) -> (Option<u16>, String) {
+    match socket.next().await.expect("a close frame comes before the end") {
+        Item::Close { code, reason } => (code, String::from_utf8_lossy(reason.as_ref()).into_owned()),
+        other => panic!("no close frame: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_so_and_signing_out_reaches_the_open_pages() {
+    let stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let stranger = Browser::open(server.address).await;
+    let mut made_up = Browser::open(server.address).await;
+    made_up.session = Some("PHPSESSID=aaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned());
+    let mut without = Browser::open(server.address).await;
+    without.session = None;
+    for browser in [&stranger, &made_up, &without] {
+        let headers = browser.cookie();
+        let upgraded = Client::try_upgrade(stage.node.address("web"), "/ws", &headers).await;
+        let (mut socket, head) = upgraded.expect("strangers connect too");
+        assert!(!head.to_ascii_lowercase().contains("set-cookie"), "only the form sets one: {head}");
+        assert_eq!(note(&mut socket).await["name"], Value::Null);
+        assert_eq!(closed(&mut socket).await, (Some(4001), "sign in first".to_owned()));
+    }
+
+    let mut ada = Browser::enter(server.address, "Ada").await;
+    let again = Browser::enter(server.address, "ada").await;
+    let (mut here, _) = stage.inbox(&ada).await;
+    let (mut there, _) = stage.inbox(&again).await;
+    let before = Browser { server: ada.server, session: ada.session.clone(), page: String::new() };
+    assert_eq!(ada.submit(&[("do", "leave")]).await, 303);
+    assert!(ada.page.contains("<h1>Sign in</h1>"), "{}", ada.page);
+    for socket in [&mut here, &mut there] {
+        assert_eq!(closed(socket).await, (Some(4000), "look again".to_owned()));
+    }
+    assert_eq!(stage.inbox(&ada).await.1["name"], Value::Null);
+    assert_eq!(stage.inbox(&before).await.1["name"], Value::Null, "the old cookie is worth nothing");
+    assert_eq!(stage.inbox(&again).await.1["name"], "ada", "another browser is still signed in");
+}
+
+#[tokio::test]
+async fn a_router_that_is_away_is_no_broken_page() {
+    let mut stage = Stage::trial();
+    let server = WebServer::start(&stage).await;
+    let mut ada = Browser::enter(server.address, "Ada").await;
+    stage.node.terminate();
+    stage.node.wait();
+    assert_eq!(ada.send("Bob", "hello?").await, 503);
+    assert_eq!(ada.news(), ("problem", "Nobody can be reached at the moment. Try again later."));
+    assert!(ada.page.contains("hello?</textarea>"), "what was typed is kept: {}", ada.page);
+    assert_eq!(ada.submit(&[("do", "leave")]).await, 303);
+}
+
+#[tokio::test]
+async fn the_inbox_is_served_without_its_php() {
+    let stage = Stage::trial();
+    for (path, status) in [
+        ("/", 200),
+        ("/notify.js", 200),
+        ("/notify.css", 200),
+        ("/icon.svg", 200),
+        ("/form.php", 404),
+        ("/visitor.php", 404),
+        ("/handler.php", 404),
+    ] {
+        let answer = http::request(stage.node.address("web"), "GET", path, b"").await.expect("it answers");
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
+/// The first block of code of this language in README.md.
+fn block(language: &str) -> String {
+    let (_, code) = README.split_once(&format!("```{language}\n")).expect("README.md has one");
+    code.split("```").next().expect("split gives one piece at least").to_owned()
+}
+
+/// Replaces what has to be there.
+fn with(mut text: String, pairs: &[(&str, &str)]) -> String {
+    for (from, to) in pairs {
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Nginx {
+    /// The server of README.md.
+    fn start(stage: &Stage) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let address = free_address();
+        let server = with(
+            block("nginx"),
+            &[
+                ("/var/www/notify", folder().to_str().expect("the path is text")),
+                ("include fastcgi_params", "include /etc/nginx/fastcgi_params"),
+                ("unix:/run/php/php8.2-fpm.sock", &stage.fpm.address().to_string()),
+                ("127.0.0.1:8080", &stage.node.address("web").to_string()),
+                (
+                    "fastcgi_param NOTIFY_INBOX /;",
+                    &format!(
+                        "fastcgi_param NOTIFY_INBOX /; fastcgi_param LONGWIRE_ROUTER {};",
+                        stage.node.address("router")
+                    ),
+                ),
+            ],
         );
+        let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|what| format!("{what}_temp_path {}/{what};\n", dir.path().display()))
+            .collect();
+        let config = format!(
+            "user root; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;\nevents {{}}\n\
+             http {{ access_log off;\n{paths}server {{ listen {address};\n{server}\n}} }}",
+            dir = dir.path().display(),
+        );
+        let file = dir.path().join("nginx.conf");
+        fs::write(&file, config).expect("the directory is ours");
+        let child = Command::new("/usr/sbin/nginx")
+            .args(["-g", "daemon off;", "-e", "stderr", "-c"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx is installed");
+        let nginx = Self { child, address, _dir: dir };
+        wait_until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
+        nginx
     }
-
-    let (_, page) = ann.post("do=send&to=Cleo&text=hi").await;
-    assert!(page.contains("Cleo is not here, so nobody got it."), "{page}");
-    let (status, page) = ann.post("do=send&to=%3Cscript%3E&text=hi").await;
-    assert!(status == 422 && page.contains("&lt;script&gt;") && !page.contains("<script>"), "{status} {page}");
-    let (_, page) = ann.post("do=send&to=ann&text=me").await;
-    assert!(page.contains("ann has it, on 1 open page."), "{page}");
-    assert_eq!(note(&mut anns).await["text"], "me", "and nothing before it");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_have_no_inbox_and_foreign_forms_do_nothing() {
-    let notify = Notify::start();
-    let stranger = Visitor::new(&notify).await;
-    let (mut inbox, hello) = notify.inbox(&stranger).await;
-    assert_eq!(hello["name"], Value::Null);
-    assert_eq!(inbox.end().await, Some(4001));
-
-    let mut ann = Visitor::signed_in(&notify, "Ann").await;
-    let (mut anns, _) = notify.inbox(&ann).await;
-    let token = std::mem::replace(&mut ann.token, "0".repeat(32));
-    let (status, page) = ann.post("do=send&to=ann&text=forged").await;
-    assert!(status == 403 && page.contains("Nothing was done"), "{status} {page}");
-    ann.token = token;
-    assert_eq!(ann.post("do=send&to=ann&text=real").await.0, 303);
-    assert_eq!(note(&mut anns).await["text"], "real");
-
-    // Signing out ends the pages that are open, and the cookie is worth nothing any more.
-    let old = Visitor { address: ann.address, cookie: ann.cookie.clone(), token: String::new() };
-    assert_eq!(ann.post("do=leave").await.0, 303);
-    assert_eq!(anns.end().await, Some(4000));
-    let (_inbox, hello) = notify.inbox(&old).await;
-    assert_eq!(hello["name"], Value::Null);
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        kill(self.child.id(), libc::SIGTERM);
+        let _ = self.child.wait();
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_router_that_is_down_costs_the_form_a_sentence() {
-    let mut notify = Notify::start();
-    let mut ann = Visitor::signed_in(&notify, "Ann").await;
-    notify.node.signal(libc::SIGKILL);
-    notify.node.wait();
-    let (status, page) = ann.post("do=send&to=bob&text=kept").await;
-    assert!(status == 503 && page.contains("Nobody can be reached at the moment"), "{status} {page}");
-    assert!(page.contains(">kept</textarea>"), "what was written is not lost: {page}");
+#[tokio::test]
+async fn behind_one_web_server_it_works_as_its_readme_says() {
+    let folder = folder();
+    let stage = Stage::start(&with(
+        block("toml"),
+        &[
+            ("/var/www/notify", folder.to_str().expect("the path is text")),
+            ("unix:/run/php/longwire.sock", "BACKEND"),
+            ("127.0.0.1:8080", "127.0.0.1:0"),
+            ("127.0.0.1:9010", "127.0.0.1:0"),
+        ],
+    ));
+    let nginx = Nginx::start(&stage);
+    for (path, status) in [("/", 200), ("/notify.js", 200), ("/visitor.php", 404), ("/handler.php", 404)] {
+        let answer = http::request(nginx.address, "GET", path, b"").await.expect("it answers");
+        assert_eq!(answer.status, status, "{path}");
+    }
+    let mut ada = Browser::enter(nginx.address, "Ada").await;
+    assert!(ada.page.contains("<a href=\"/\">Inbox</a>"), "{}", ada.page);
+    let (mut socket, hello) = inbox(nginx.address, &ada).await;
+    assert_eq!(hello, json!({ "is": "hello", "name": "Ada", "form": "/form.php" }));
+    assert_eq!(ada.send("ada", "all on one port").await, 303);
+    assert_eq!(ada.news(), ("good", "ada has it, on 1 open page."));
+    expect(&mut socket, "Ada", "all on one port").await;
 }

@@ -15,6 +15,7 @@ mod connect;
 mod control_headers;
 mod dev_page;
 mod example_notify;
+mod example_push;
 mod examples;
 mod faults;
 mod framing_interop;

@@ -22,6 +22,14 @@ impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The last header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().rev().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
 }
 
 /// Sends a request on a connection of its own.
