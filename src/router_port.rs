@@ -165,12 +165,21 @@ impl Connection<'_> {
             }
             self.flush().await?;
             if self.read().await? == 0 {
-                if !self.input.is_empty() {
-                    debug!(peer = %self.peer, bytes = self.input.len(), "router connection ended in mid-frame");
-                }
-                return Ok(());
+                return self.ended();
             }
         }
+    }
+
+    /// The client has ended its side: half a command is a command that is not done, and somebody should know.
+    fn ended(&self) -> Result<(), End> {
+        if self.input.is_empty() {
+            return Ok(());
+        }
+        let text = format!("the client ended in mid-frame, of which {} bytes came", self.input.len());
+        Err(match self.stage {
+            Stage::Fresh | Stage::Short => End::Refused("truncated", text),
+            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
+        })
     }
 
     /// Whether the client is still to prove that it may speak at all: until then it gets little time and no memory.

@@ -1,11 +1,14 @@
 //! Arguments: the same ones from a JSON body and from a query string.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use percent_encoding::percent_decode;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::problem::Problem;
@@ -65,13 +68,8 @@ pub(super) struct Arguments(BTreeMap<String, Argument>);
 impl Arguments {
     /// Of a JSON object.
     pub(super) fn of_json(body: &[u8]) -> Result<Self, Problem> {
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => {
-                Ok(Self(members.into_iter().map(|(name, value)| (name, Argument::from_json(value))).collect()))
-            }
-            Ok(_) => Err(Problem::argument("the body is JSON and no object")),
-            Err(error) => Err(Problem::argument(format!("the body is not JSON: {error}"))),
-        }
+        serde_json::from_slice(body)
+            .map_err(|error| Problem::argument(format!("the body is no JSON object of arguments: {error}")))
     }
 
     /// Of a query string, as forms and PHP's `http_build_query` write it.
@@ -216,6 +214,35 @@ impl Arguments {
     }
 }
 
+impl<'de> Deserialize<'de> for Arguments {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The members of a JSON object. What stands twice is refused: of two targets neither is the right one (RFC 8259 section 4 leaves
+/// open what it means).
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Arguments;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<Arguments, M::Error> {
+        let mut arguments = BTreeMap::new();
+        while let Some((name, value)) = members.next_entry::<String, Value>()? {
+            if arguments.contains_key(&name) {
+                return Err(M::Error::custom(format_args!("{name:?} stands twice")));
+            }
+            arguments.insert(name, Argument::from_json(value));
+        }
+        Ok(Arguments(arguments))
+    }
+}
+
 fn decoded(text: &str) -> Vec<u8> {
     percent_decode(text.replace('+', " ").as_bytes()).collect()
 }
@@ -276,8 +303,15 @@ mod tests {
         ] {
             assert_eq!(touch(of(json)).unwrap_err(), expected, "{json}");
         }
-        assert!(Arguments::of_json(b"[]").unwrap_err().detail.contains("no object"));
-        assert!(Arguments::of_json(b"{").unwrap_err().detail.contains("not JSON"));
+        for (body, expected) in [
+            (&b"[]"[..], "expected an object"),
+            (b"{", "EOF while parsing"),
+            (b"{} {}", "trailing characters"),
+            (br#"{"to": "all", "to": "uid:7"}"#, "\"to\" stands twice"),
+        ] {
+            let problem = Arguments::of_json(body).unwrap_err();
+            assert!(problem.detail.contains(expected), "{}", problem.detail);
+        }
     }
 
     #[test]

@@ -177,14 +177,19 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
         ("set", json!({"to": "all", "key": "a-b", "value": "x"}), "key: 1 to 64"),
         ("close", json!({"to": "all", "code": 1006}), "1006 is no close code"),
         ("close", json!({"to": "all", "code": 70000}), "code: a whole number"),
-        ("close", json!(["all"]), "no object"),
+        ("close", json!(["all"]), "expected an object"),
     ] {
         let path = format!("/v1/{verb}");
         let answer = request(node.address("api"), "POST", &path, body.to_string().as_bytes()).await.unwrap();
         assert_problem(&answer, 400, "bad_argument", detail);
     }
     let api = node.address("api");
-    assert_problem(&request(api, "POST", "/v1/send", b"{\"to\":").await.unwrap(), 400, "bad_argument", "not JSON");
+    assert_problem(
+        &request(api, "POST", "/v1/send", b"{\"to\":").await.unwrap(),
+        400,
+        "bad_argument",
+        "no JSON object",
+    );
     assert_problem(&request(api, "POST", "/v1/send", &[b'x'; 2000]).await.unwrap(), 413, "too_long", "1024 bytes");
     assert_problem(&get(&node, "/v1/nothing").await, 404, "no_path", "openapi.json");
     assert_problem(&get(&node, "/v1/channels/x/y").await, 404, "no_path", "nothing here");

@@ -1,10 +1,12 @@
 //! Each example of `php-examples/` on a real php-fpm: what its README promises is what a user sees.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
-use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
+use longwire::proto::framing::{DelimiterFraming, FrameKind, Framing, LengthFraming};
 use tempfile::TempDir;
 
 use crate::support::client::Client;
@@ -271,4 +273,56 @@ fn the_configuration_of_the_front_controller_is_sound() {
     let (config, warnings) = longwire::config::model::Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!(config.apps.len(), 2);
+}
+
+/// A line of the game, which ends as telnet wants it.
+async fn line(client: &mut Client) -> String {
+    let line = bytes(client).await;
+    line.strip_suffix('\r').expect("the CR of CR LF").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn line_game_is_won_by_halving_and_each_player_has_a_number() {
+    let folder = php_examples().join("line-game");
+    let fpm = Pool::of(2).start();
+    let listener = "[listeners.telnet]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n\
+                    framing = { type = \"delimiter\", strip_cr = true }\n";
+    let node = Longwire::with(&fpm, &folder.join("handler.php"), "events = [\"connect\"]", "", listener);
+    let framing = || Framing::Delimiter(Arc::new(DelimiterFraming { delimiter: b"\n".to_vec(), strip_cr: false }));
+    let mut players = Vec::new();
+    for _ in 0..8 {
+        let mut player = Client::connect(node.address("telnet"), framing()).await;
+        assert_eq!(line(&mut player).await, "I think of a number from 1 to 100. Which one is it?");
+        players.push((player, 1, 100, 0));
+    }
+    let mut numbers = BTreeSet::new();
+    // By turns, so that one player's number would show in another's game.
+    while !players.is_empty() {
+        let (mut player, low, high, tries) = players.remove(0);
+        assert!(low <= high, "the number is still the one that it was");
+        let guess = (low + high) / 2;
+        player.text(&format!("{guess}\r")).await;
+        match line(&mut player).await.as_str() {
+            "More." => players.push((player, guess + 1, high, tries + 1)),
+            "Less." => players.push((player, low, guess - 1, tries + 1)),
+            won => {
+                let word = if tries == 0 { "try" } else { "tries" };
+                assert_eq!(won, format!("Yes, after {} {word}. I think of another one: which?", tries + 1));
+                numbers.insert(guess);
+                player.text("forty").await;
+                assert_eq!(line(&mut player).await, "A number, please, or quit.");
+                player.text("quit").await;
+                assert_eq!((line(&mut player).await.as_str(), player.end().await), ("Bye.", None));
+            }
+        }
+    }
+    assert!(numbers.len() > 1, "eight times the same number: {numbers:?}");
+}
+
+#[test]
+fn the_configuration_of_the_line_game_is_sound() {
+    let path = php_examples().join("line-game/longwire.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_longwire")).args(["check", "--config"]).arg(path).output();
+    let output = output.expect("the binary was built for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -404,6 +404,27 @@ async fn a_unix_socket_speaks_both_protocols() {
     assert_eq!((receipt.reached, &client.frame().await.body[..]), (1, &b"new"[..]));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_command_is_not_done_and_somebody_knows() {
+    let fpm = Pool::of(2).start();
+    let node = node(&fpm, "");
+    let (mut client, sid) = tcp(&node).await;
+    let mut old = Router::bare(node.address("router")).await;
+    let whole = short(5, sid.as_bytes(), b"whole");
+    old.bytes(&[&whole[..], &whole[..whole.len() - 1]].concat()).await;
+    old.finish().await;
+    assert_eq!(old.frame().await, None);
+    let labels = "door=\"short\",cause=\"truncated\"";
+    eventually("it is counted", || node.metric("longwire_commands_refused_total", labels) == 1.0).await;
+
+    let mut router = Router::connect(node.address("router"), "").await;
+    router.bytes(&example("requests", "node")[..9]).await;
+    router.finish().await;
+    assert_eq!(router.error().await, ("bad_frame".to_owned(), None));
+    assert_eq!(&client.frame().await.body[..], b"whole");
+    assert_eq!(client.ask("?").await, sid, "and nothing behind it");
+}
+
 /// Each line of an example: who says it, and which bytes.
 fn exchange(section: &str, number: usize) -> Vec<(bool, Vec<u8>)> {
     let page = include_str!("../../docs/router-protocol.md");
