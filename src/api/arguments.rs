@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::proto::command::{AttributeKey, Command, Except, Expect, Name, Page, Target};
+use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Name, Page, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
 
@@ -120,7 +120,7 @@ impl Arguments {
     /// A command for the sessions that `to` and `except` name.
     pub(super) fn command(
         mut self,
-        action: impl FnOnce(&mut Self) -> Result<crate::proto::command::Action, Problem>,
+        action: impl FnOnce(&mut Self) -> Result<Action, Problem>,
     ) -> Result<Command, Problem> {
         let to = match self.need("to")? {
             Argument::List(ids) => Target::Sessions(ids.iter().map(one_of_list).collect::<Result<_, _>>()?),
@@ -263,7 +263,6 @@ fn one_of_list(written: &Argument) -> Result<SessionId, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::command::Action;
 
     fn of(json: &str) -> Arguments {
         Arguments::of_json(json.as_bytes()).unwrap()

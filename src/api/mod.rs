@@ -170,12 +170,7 @@ impl Api {
                 Query::Attribute(..) => Problem::absent("there is no such session, or it has no such attribute"),
                 _ => Problem::absent("there is no such session"),
             }),
-            Answer::Value(value) => {
-                let mut response = json_response(value);
-                let content_type = HeaderValue::from_static("application/octet-stream");
-                response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-                Ok(response)
-            }
+            Answer::Value(value) => Ok(response("application/octet-stream", value)),
             answer => Ok(json_response(answer.json())),
         }
     }
@@ -398,9 +393,13 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 fn json_response(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    response("application/json", body)
+}
+
+fn response(content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

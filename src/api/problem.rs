@@ -51,10 +51,8 @@ impl Problem {
         let status = self.status.as_u16();
         let body =
             json!({"type": "about:blank", "title": title, "status": status, "detail": self.detail, "error": self.word});
-        let mut response = super::json_response(body.to_string());
+        let mut response = super::response("application/problem+json", body.to_string());
         *response.status_mut() = self.status;
-        let content_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         if let Some((name, value)) = self.header {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }

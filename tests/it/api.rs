@@ -8,18 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::client::Client;
 use crate::support::http::{Answer, request, request_with};
-use crate::support::longwire::Longwire;
+use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
-
-const LISTENERS: &str = r#"
-[listeners.length]
-bind = "127.0.0.1:0"
-app = "app"
-[listeners.web]
-bind = "127.0.0.1:0"
-protocol = "http"
-routes = { "/ws" = "app" }
-"#;
 
 const TOKEN: &str = "0123456789-a-token-of-a-shop";
 

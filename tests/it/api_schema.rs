@@ -3,7 +3,6 @@
 //!
 //! `tests/venv.sh schemathesis` installs it (`make test` does).
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::process::Command;
 use crate::support::client::Client;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::Pool;
+use crate::support::target_dir;
 
 /// A run takes ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -30,8 +30,7 @@ async fn every_answer_is_as_the_description_says() {
     // A session that is there, or the paths with an id would only ever be answered with 404.
     let config = format!("[parameters]\n\"path.id\" = \"{sid}\"\n\"path.key\" = \"role\"\n");
     std::fs::write(folder.path().join("schemathesis.toml"), config).expect("the directory is ours");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder");
-    let schemathesis = target.join("schemathesis-venv/bin/st");
+    let schemathesis = target_dir().join("schemathesis-venv/bin/st");
     assert!(schemathesis.exists(), "schemathesis is not installed: run tests/venv.sh schemathesis (`make test` does)");
     let run = Command::new(schemathesis)
         .arg("run")

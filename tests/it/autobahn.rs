@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::Pool;
+use crate::support::target_dir;
 
 /// How many cases the suite has, in the version that `requirements.txt` names.
 const CASES: usize = 517;
@@ -93,9 +94,4 @@ fn outcomes(index: &[u8]) -> BTreeMap<String, Outcome> {
     cases
         .map(|(name, case)| (name, Outcome { behavior: word(&case, "behavior"), close: word(&case, "behaviorClose") }))
         .collect()
-}
-
-/// Where cargo builds, and `venv.sh` installs.
-fn target_dir() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
 }

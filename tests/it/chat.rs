@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::support::dev::Dev;
+use crate::support::target_dir;
 
 /// People who wait in vain are sent home; all of it takes ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -18,8 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(240);
 async fn people_meet_talk_whisper_move_and_leave() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dev = Dev::start(&root.join("php-examples/chat"), &["--workers", "4"]);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder");
-    let python = target.join("chat-venv/bin/python");
+    let python = target_dir().join("chat-venv/bin/python");
     assert!(python.exists(), "Playwright is not installed: run tests/venv.sh chat (`make test` does)");
     let run = Command::new(python)
         .arg(root.join("tests/chat/people.py"))

@@ -9,20 +9,10 @@ use longwire::proto::close::CloseReason;
 use longwire::proto::framing::{Framing, LengthFraming};
 
 use crate::support::client::Client;
-use crate::support::longwire::Longwire;
+use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::Pool;
 
 const README: &str = include_str!("../../README.md");
-
-const LISTENERS: &str = r#"
-[listeners.length]
-bind = "127.0.0.1:0"
-app = "app"
-[listeners.web]
-bind = "127.0.0.1:0"
-protocol = "http"
-routes = { "/ws" = "app" }
-"#;
 
 /// What stands below a heading, up to the next one of its level.
 fn section(heading: &str) -> &'static str {

@@ -10,22 +10,12 @@ use longwire::proto::framing::{Framing, LengthFraming};
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Receiver};
-use crate::support::longwire::Longwire;
+use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{Pool, eventually};
 use crate::support::router::{Router, name};
 
 /// Joins the channel that the message names.
 const JOIN: &str = "header('Longwire-Join: ' . file_get_contents('php://input')); echo 'joined';";
-
-const LISTENERS: &str = r#"
-[listeners.length]
-bind = "127.0.0.1:0"
-app = "app"
-[listeners.web]
-bind = "127.0.0.1:0"
-protocol = "http"
-routes = { "/ws" = "app" }
-"#;
 
 async fn client(node: &Longwire, number: usize) -> Client {
     match number % 2 {

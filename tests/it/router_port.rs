@@ -12,22 +12,12 @@ use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
 
 use crate::support::client::Client;
-use crate::support::longwire::Longwire;
+use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
 
 /// Says who it is.
 const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
-
-const LISTENERS: &str = r#"
-[listeners.length]
-bind = "127.0.0.1:0"
-app = "app"
-[listeners.web]
-bind = "127.0.0.1:0"
-protocol = "http"
-routes = { "/ws" = "app" }
-"#;
 
 /// The ids that stand in tests/vectors/router.json.
 const IDS: [&str; 3] = ["AAAN5xSVtmv6fR3q", "AAAN5zXuM1vl2aFa", "BBBBBBBBBBBBBBBB"];

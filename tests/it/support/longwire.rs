@@ -16,6 +16,17 @@ use super::php_fpm::{PhpFpm, wait_until};
 /// Longest wait for anything; what is waited for comes within milliseconds unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Length framing on TCP and WebSocket at `/ws`, for an app of this name.
+pub const LISTENERS: &str = r#"
+[listeners.length]
+bind = "127.0.0.1:0"
+app = "app"
+[listeners.web]
+bind = "127.0.0.1:0"
+protocol = "http"
+routes = { "/ws" = "app" }
+"#;
+
 pub struct Longwire {
     child: Child,
     log: Arc<Log>,

@@ -8,3 +8,10 @@ pub mod http;
 pub mod longwire;
 pub mod php_fpm;
 pub mod router;
+
+use std::path::{Path, PathBuf};
+
+/// Where cargo builds, and `venv.sh` installs.
+pub fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
+}
