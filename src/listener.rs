@@ -1,4 +1,4 @@
-//! The accept loop of a listener: admit, count, hand over.
+//! The accept loop of a listener: prepare, admit, count, hand over.
 //!
 //! One task for each listener, until the node begins to stop. What accept(2) brings is admitted against the bounds of the
 //! node, and served in a task of its own.
@@ -11,7 +11,7 @@ use crate::config::model::TcpOptions;
 use crate::http;
 use crate::listening::Listening;
 use crate::session::{self, Endpoint, Hub};
-use crate::transport::Peer;
+use crate::transport::{Arrival, Peer};
 
 /// Who takes what a listener accepts.
 pub enum Service {
@@ -21,35 +21,54 @@ pub enum Service {
     Http(Arc<http::Site>),
 }
 
-/// Accepts until the node begins to stop.
-pub async fn accept_loop(hub: Arc<Hub>, name: String, listening: Listening, tcp: TcpOptions, service: Service) {
-    loop {
-        let (transport, peer) = tokio::select! {
-            biased;
-            () = hub.draining.cancelled() => return,
-            accepted = listening.next() => accepted,
-        };
-        if let Peer::Ip(_) = peer
-            && let Err(error) = transport.watch_tcp_peer(tcp.keepalive, tcp.user_timeout)
-        {
-            debug!(%peer, %error, "connection ended before it was served");
-            continue;
-        }
-        match &service {
-            Service::Stream(endpoint) => match hub.admission.admit(peer) {
-                Ok(permit) => session::spawn_stream(endpoint.clone(), transport, peer, permit),
-                Err(reason) => {
-                    hub.refuse(&name, peer, reason);
-                    transport.reset_on_close();
+/// What stands behind a listening socket.
+pub struct Entrance {
+    /// The node's.
+    pub hub: Arc<Hub>,
+    /// `LONGWIRE_LISTENER`.
+    pub name: String,
+    /// How a vanished peer is noticed.
+    pub tcp: TcpOptions,
+    /// Who takes what comes in.
+    pub service: Service,
+}
+
+impl Entrance {
+    /// Accepts until the node begins to stop.
+    pub async fn accept_loop(self, listening: Listening) {
+        loop {
+            let (transport, peer) = tokio::select! {
+                biased;
+                () = self.hub.draining.cancelled() => return,
+                accepted = listening.next() => accepted,
+            };
+            if let Peer::Ip(_) = peer
+                && let Err(error) = transport.watch_tcp_peer(self.tcp.keepalive, self.tcp.user_timeout)
+            {
+                debug!(%peer, %error, "connection ended before it was served");
+                continue;
+            }
+            let arrival = Arrival::new(transport, peer);
+            match &self.service {
+                Service::Stream(endpoint) => self.start_stream(endpoint, arrival),
+                Service::Http(site) => {
+                    // The kernel's backlog holds further clients meanwhile; `handshake_timeout` bounds the wait.
+                    let place = tokio::select! {
+                        () = self.hub.draining.cancelled() => return,
+                        place = site.place() => place,
+                    };
+                    self.hub.tasks.spawn(http::serve_connection(site.clone(), arrival, place));
                 }
-            },
-            Service::Http(site) => {
-                // The kernel's backlog holds further clients meanwhile; `handshake_timeout` bounds the wait.
-                let place = tokio::select! {
-                    () = hub.draining.cancelled() => return,
-                    place = site.place() => place,
-                };
-                hub.tasks.spawn(http::serve_connection(site.clone(), transport, peer, place));
+            }
+        }
+    }
+
+    fn start_stream(&self, endpoint: &Arc<Endpoint>, arrival: Arrival) {
+        match self.hub.admission.admit(arrival.peer) {
+            Ok(permit) => session::spawn_stream(endpoint.clone(), arrival, permit),
+            Err(reason) => {
+                self.hub.refuse(&self.name, arrival.peer, reason);
+                arrival.transport.reset_on_close();
             }
         }
     }

@@ -16,6 +16,8 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use crate::proto::fastcgi::params::EncodedParams;
+
 /// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
 pub const MAX_SLICES: usize = 64;
 
@@ -45,6 +47,26 @@ impl std::fmt::Display for Peer {
             // nginx shows clients of a Unix listener like this too.
             Peer::Unix => f.write_str("unix:"),
         }
+    }
+}
+
+/// A connection on its way in: the socket, and what is known of it before its first frame.
+pub struct Arrival {
+    /// The socket.
+    pub transport: Transport,
+    /// The other end, as PHP is to see it.
+    pub peer: Peer,
+    /// This end, as PHP is to see it.
+    pub local: Peer,
+    /// What the connection itself tells PHP, the same for every event on it.
+    pub params: EncodedParams,
+}
+
+impl Arrival {
+    /// A connection of which nothing is known but its socket.
+    pub fn new(transport: Transport, peer: Peer) -> Self {
+        let local = transport.local();
+        Self { transport, peer, local, params: EncodedParams::default() }
     }
 }
 

@@ -26,8 +26,9 @@ use self::progress::Progress;
 use self::static_files::{FileBody, StaticFiles};
 use crate::config::model::Limits;
 use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::EncodedParams;
 use crate::session::{Endpoint, Hub};
-use crate::transport::{Peer, Transport};
+use crate::transport::{Arrival, Peer};
 
 pub use admin::{Readiness, serve_admin};
 
@@ -115,20 +116,28 @@ impl Site {
     }
 }
 
+/// What every request on one connection has in common.
+struct Connection {
+    peer: Peer,
+    local: Peer,
+    params: EncodedParams,
+}
+
 /// Serves one HTTP connection until it ends or becomes a session.
-pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer, place: OwnedSemaphorePermit) {
+pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, place: OwnedSemaphorePermit) {
     let gauge = site.hub.metrics.handshakes.clone();
     gauge.inc();
-    let local = transport.local();
+    let Arrival { transport, peer, local, params } = arrival;
+    let about = Arc::new(Connection { peer, local, params });
     let is_heard = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
     let service = {
         let (site, is_heard, progress) = (site.clone(), is_heard.clone(), progress.clone());
         service_fn(move |request| {
             is_heard.store(true, Ordering::Relaxed);
-            let (site, progress) = (site.clone(), progress.clone());
+            let (site, about, progress) = (site.clone(), about.clone(), progress.clone());
             async move {
-                let mut response = answer(&site, request, peer, local).await;
+                let mut response = answer(&site, request, &about).await;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     // One request each: a handshake needs no second one, and whoever asked again and again would keep a
                     // place among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
@@ -176,10 +185,10 @@ pub async fn serve_connection(site: Arc<Site>, transport: Transport, peer: Peer,
     }
 }
 
-async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local: Peer) -> Response<FileBody> {
+async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<FileBody> {
     let path = request.uri().path();
     if let Some(endpoint) = site.endpoint(path) {
-        return websocket::upgrade(site, endpoint.clone(), request, peer, local).await.map(Either::Left);
+        return websocket::upgrade(site, endpoint.clone(), request, connection).await.map(Either::Left);
     }
     let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page),
@@ -187,7 +196,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, peer: Peer, local:
         // Who wants to talk has come to a wrong path; a file would answer nothing.
         (None, Some(files)) if !request.headers().contains_key(header::UPGRADE) => return files.answer(request).await,
         (None, _) => {
-            site.hub.refuse(&site.listener, peer, CloseReason::HandshakeRefused);
+            site.hub.refuse(&site.listener, connection.peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
     };

@@ -12,12 +12,11 @@ use sha1::{Digest, Sha1};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Body, Site, host_only, plain};
+use super::{Body, Connection, Site, host_only, plain};
 use crate::config::model::Origins;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{Framing, deflate};
 use crate::session::{Endpoint, Head, Upgrade, Verdict, shake_hands};
-use crate::transport::Peer;
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -40,9 +39,9 @@ pub(super) async fn upgrade(
     site: &Arc<Site>,
     endpoint: Arc<Endpoint>,
     mut request: Request<Incoming>,
-    peer: Peer,
-    local: Peer,
+    connection: &Connection,
 ) -> Response<Body> {
+    let peer = connection.peer;
     let refused = |reason, response| {
         site.hub.refuse(&site.listener, peer, reason);
         response
@@ -57,7 +56,7 @@ pub(super) async fn upgrade(
         warn!(%peer, listener = %site.listener, origin = ?origin, "origin refused");
         return refused(CloseReason::HandshakeRefused, plain(StatusCode::FORBIDDEN, "this origin may not connect"));
     }
-    let Ok(http_params) = endpoint.http_params(request.uri(), request.headers()) else {
+    let Ok(own_params) = endpoint.own_params(&connection.params, request.uri(), request.headers()) else {
         let response = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long");
         return refused(CloseReason::HandshakeRefused, response);
     };
@@ -78,8 +77,8 @@ pub(super) async fn upgrade(
     let upgrade = Upgrade {
         framing: Framing::WebSocket { deflate: negotiated.as_ref().map(|negotiated| negotiated.deflate) },
         peer,
-        local,
-        http_params,
+        local: connection.local,
+        own_params,
         permit,
         on_upgrade: hyper::upgrade::on(&mut request),
         endpoint: endpoint.clone(),

@@ -1,7 +1,7 @@
 //! An event as params: what PHP finds in `$_SERVER`.
 //!
-//! In blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's (for HTTP the
-//! upgrade request: URI and headers), the session's profile (uid and attributes, which the router keeps encoded) and the event's. Of equal names php-fpm keeps the last, and the blocks
+//! In blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's (its connection, and for
+//! HTTP the upgrade request: URI and headers), the session's profile (uid and attributes, which the router keeps encoded) and the event's. Of equal names php-fpm keeps the last, and the blocks
 //! come in that order; a name that a client chooses always begins with `HTTP_`, so it can replace nothing of ours.
 
 use std::fmt::Write;
@@ -54,17 +54,21 @@ pub(super) fn endpoint_params(
     Ok(params.finish())
 }
 
-/// The params of an upgrade request: its URI, and its headers as `HTTP_*`.
+/// The params of a connection, and of an upgrade request that came in on it: its URI, and its headers as `HTTP_*`.
 ///
 /// Names outside `[A-Za-z0-9-]` are dropped (`X_Forwarded_For` would pass for `X-Forwarded-For`), and so is `Proxy`, which
 /// libraries take for a setting (CVE-2016-5385). Headers that came several times are joined as HTTP joins them.
 /// So is what would take the name of a param that `is_ours`.
-pub(super) fn http_params(
+pub(super) fn own_params(
     is_ours: impl Fn(&[u8]) -> bool,
+    connection: &EncodedParams,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
+    for (name, value) in connection.pairs() {
+        params.push(name, value)?;
+    }
     let request_uri = uri.path_and_query().map_or("/", |path| path.as_str());
     params.push(b"REQUEST_URI", request_uri.as_bytes())?;
     params.push(b"QUERY_STRING", uri.query().unwrap_or("").as_bytes())?;
@@ -234,8 +238,12 @@ mod tests {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         let uri: Uri = "/ws/room?id=7&x=%20".parse().unwrap();
-        let found = pairs(&http_params(|name| name == b"HTTP_TAKEN", &uri, &headers).unwrap());
+        let mut connection = Params::new();
+        connection.push(b"HTTPS", b"on").unwrap();
+        let connection = connection.finish();
+        let found = pairs(&own_params(|name| name == b"HTTP_TAKEN", &connection, &uri, &headers).unwrap());
         let expected = [
+            ("HTTPS", "on"),
             ("REQUEST_URI", "/ws/room?id=7&x=%20"),
             ("QUERY_STRING", "id=7&x=%20"),
             ("HTTP_HOST", "shop.example"),

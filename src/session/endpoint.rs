@@ -109,9 +109,14 @@ impl Endpoint {
         Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params, terms })
     }
 
-    /// The params of an upgrade request that came in here; `session/cgi.rs` says what is dropped.
-    pub fn http_params(&self, uri: &Uri, headers: &HeaderMap) -> Result<EncodedParams, PairTooLong> {
-        cgi::http_params(|name| cgi::is_ours(&self.app, name), uri, headers)
+    /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.
+    pub fn own_params(
+        &self,
+        connection: &EncodedParams,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<EncodedParams, PairTooLong> {
+        cgi::own_params(|name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
     /// The kind of replies to events that are not frames.
@@ -136,7 +141,7 @@ impl Endpoint {
         };
         self.upstream.submit(Request {
             class: event.class,
-            params: [self.params.clone(), state.http_params.clone(), event.profile, own.encode(&self.app)],
+            params: [self.params.clone(), state.own_params.clone(), event.profile, own.encode(&self.app)],
             body: event.body,
             // The idempotency key lets PHP tell a close event that it has seen already.
             idempotent: self.app.idempotent || event.class == Class::Close,

@@ -34,8 +34,8 @@ pub struct Upgrade {
     pub peer: Peer,
     /// This end.
     pub local: Peer,
-    /// URI and headers.
-    pub http_params: EncodedParams,
+    /// Of the connection, and URI and headers.
+    pub own_params: EncodedParams,
     /// The place among the sessions.
     pub permit: Permit,
     /// The connection, once the 101 is sent.
@@ -62,7 +62,7 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
         id: endpoint.hub.ids.next_id(),
         peer: upgrade.peer,
         local: upgrade.local,
-        http_params: upgrade.http_params,
+        own_params: upgrade.own_params,
         next_seq: 0,
         decoder: Decoder::new(&upgrade.framing),
         waiting: VecDeque::new(),

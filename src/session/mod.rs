@@ -51,7 +51,7 @@ use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, Frame, FrameKind, Framing, Item};
 use crate::proto::id::SessionId;
-use crate::transport::{Peer, Transport};
+use crate::transport::{Arrival, Peer, Transport};
 use crate::upstream::{Class, READ_BYTES};
 
 thread_local! {
@@ -68,9 +68,9 @@ pub struct State {
     pub peer: Peer,
     /// This end.
     pub local: Peer,
-    /// The params of the upgrade request; empty for streams.
+    /// The params that stay the same while it lives: of its connection, and of the upgrade request if there was one.
     #[serde(with = "encoded")]
-    pub http_params: EncodedParams,
+    pub own_params: EncodedParams,
     /// The number of the next event.
     pub next_seq: u64,
     /// What the framing is in the middle of.
@@ -105,13 +105,14 @@ mod encoded {
 }
 
 /// Starts a session on a stream connection, in a task that ends when its close event is delivered.
-pub fn spawn_stream(endpoint: Arc<Endpoint>, transport: Transport, peer: Peer, permit: Permit) {
+pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
+    let Arrival { transport, peer, local, params } = arrival;
     let events = endpoint.app.events;
     let state = State {
         id: endpoint.hub.ids.next_id(),
         peer,
-        local: transport.local(),
-        http_params: EncodedParams::default(),
+        local,
+        own_params: params,
         next_seq: 0,
         decoder: Decoder::new(&endpoint.framing),
         waiting: VecDeque::new(),
