@@ -175,7 +175,7 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             row(f, "framing", framing_text(framing))?;
             row(f, "app", &app.name)
         }
-        Protocol::Http(Http { routes, websocket, static_dir }) => {
+        Protocol::Http(Http { routes, websocket, static_dir, http2, sse }) => {
             for route in routes {
                 row(f, "route", format_args!("{} -> {}", route.path, route.app.name))?;
             }
@@ -189,7 +189,11 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             };
             row(f, "origins", origins)?;
             row(f, "deflate", if websocket.deflate { "on" } else { "off" })?;
-            row(f, "ping", or_off(websocket.ping_interval))
+            row(f, "ping", or_off(websocket.ping_interval))?;
+            row(f, "HTTP/2", if *http2 { "on" } else { "off" })?;
+            let heartbeat = or_off(sse.heartbeat);
+            let streams = if sse.enabled { format!("on, heartbeat {heartbeat}") } else { "off".to_owned() };
+            row(f, "event streams and polls", streams)
         }
     }
 }

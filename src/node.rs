@@ -33,7 +33,7 @@ use crate::proto::id::SessionIds;
 use crate::router::{NodeFacts, Router};
 use crate::router_port::serve_router;
 use crate::session::wheel::Wheel;
-use crate::session::{Admission, Answer, Endpoint, Hub};
+use crate::session::{Admission, Answer, Endpoint, Hub, PostBoxes};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
@@ -242,9 +242,9 @@ impl Running {
     }
 
     fn service(&self, config: &Config, listener: &model::Listener, extras: &Extras) -> Result<Service, StartError> {
-        let endpoint = |app: &Arc<model::App>, framing: Framing, websocket: Option<model::WebSocket>| {
+        let endpoint = |app: &Arc<model::App>, framing: Framing, http: Option<(model::WebSocket, model::Sse)>| {
             let upstream = self.upstreams[&app.upstream].clone();
-            Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, websocket)
+            Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, http)
                 .map(Arc::new)
                 .map_err(|error| StartError::Params { app: app.name.clone(), error })
         };
@@ -257,17 +257,18 @@ impl Running {
                 };
                 Ok(Service::Stream(endpoint(app, framing, None)?))
             }
-            Protocol::Http(Http { routes, websocket, static_dir }) => {
+            Protocol::Http(http @ Http { routes, websocket, sse, .. }) => {
                 let routes = routes
                     .iter()
                     .map(|route| {
                         // What is negotiated replaces the deflate of each session's own framing.
                         let framing = Framing::WebSocket { deflate: None };
-                        Ok((route.path.clone(), endpoint(&route.app, framing, Some(websocket.clone()))?))
+                        Ok((route.path.clone(), endpoint(&route.app, framing, Some((websocket.clone(), sse.clone())))?))
                     })
                     .collect::<Result<_, StartError>>()?;
-                let (pages, folder) = (extras.pages.clone(), static_dir.as_deref());
-                let site = Site::new(self.hub.clone(), &listener.name, routes, pages, folder, &config.limits);
+                let site =
+                    Site::new(self.hub.clone(), &listener.name, routes, extras.pages.clone(), http, &config.limits)
+                        .map_err(StartError::Random)?;
                 Ok(Service::Http(Arc::new(site)))
             }
         }
@@ -362,6 +363,7 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
         metrics,
         tasks: TaskTracker::new(),
         admission: Arc::new(Admission::new(max_sessions(limits), limits.max_sessions_per_address)),
+        posts: PostBoxes::default(),
         draining,
     })
 }

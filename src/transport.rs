@@ -103,13 +103,29 @@ impl Transport {
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match read_now(guard.get_inner(), buffer) {
+            match recv_now(guard.get_inner(), buffer, 0) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(n));
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Ready when more than `known` bytes wait to be read, or the peer has ended: they are copied into `buffer` and stay where
+    /// they are. The waker replaces the one of the last call.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match recv_now(guard.get_inner(), buffer, libc::MSG_PEEK) {
+                Ok(n) if n > known || n == 0 => return Poll::Ready(Ok(n)),
+                // An edge-triggered epoll reports further bytes also while there are unread ones.
+                Ok(_) => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -162,11 +178,11 @@ pub fn peer_of(address: io::Result<socket2::SockAddr>) -> Peer {
 }
 
 /// recv(2) that never waits.
-fn read_now(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+fn recv_now(socket: &Socket, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: a `[u8]` may be seen as `[MaybeUninit<u8>]` as long as nothing uninitialised is stored in it, and recv stores
     // only bytes that it received.
     let uninit = unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [std::mem::MaybeUninit<u8>]) };
-    socket.recv_with_flags(uninit, libc::MSG_DONTWAIT)
+    socket.recv_with_flags(uninit, libc::MSG_DONTWAIT | flags)
 }
 
 // hyper reads and writes the handshake through these; sessions use the calls above.

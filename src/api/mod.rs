@@ -309,7 +309,8 @@ impl Verb {
             Ok(match self {
                 Verb::Send => {
                     let body = arguments.blob("message")?.ok_or_else(|| Problem::argument("message: is missing"))?;
-                    Action::Send(Message { key: arguments.name_if_any("key")?, ..message(arguments, body)? })
+                    let (key, id) = (arguments.name_if_any("key")?, arguments.name_if_any("id")?);
+                    Action::Send(Message { key, id, ..message(arguments, body)? })
                 }
                 Verb::Join => Action::Join(arguments.name("channel")?),
                 Verb::Leave => Action::Leave(arguments.name("channel")?),
@@ -328,13 +329,13 @@ impl Verb {
     }
 }
 
-/// With the kind that was asked for, and without a key.
+/// With the kind that was asked for, and without key and id.
 fn message(arguments: &mut Arguments, body: Bytes) -> Result<Message, Problem> {
     let kind = arguments.kind()?;
     if kind == Some(FrameKind::Text) && str::from_utf8(&body).is_err() {
         return Err(Problem::argument("message: is of kind text and not UTF-8"));
     }
-    Ok(Message { body, kind, key: None })
+    Ok(Message { kind, ..Message::new(body) })
 }
 
 fn close(arguments: &mut Arguments) -> Result<Action, Problem> {

@@ -62,6 +62,7 @@ fn resolve(
         param_prefix: app.param_prefix.value.clone(),
         params,
         idempotent: app.idempotent.value,
+        plain_requests: app.plain_requests.value,
         on_error: app.on_error.value.clone(),
         max_frame_bytes,
         max_reply_bytes: app.max_reply_bytes.value.0 as usize,

@@ -159,7 +159,20 @@ fn resolve_http(
         pong_timeout: written.pong_timeout.value.0,
         close_timeout: written.close_timeout.value.0,
     };
-    complete.then_some(model::Protocol::Http(model::Http { static_dir, routes, websocket }))
+    let written = &listener.sse;
+    let sse = model::Sse {
+        enabled: written.enabled.value,
+        heartbeat: written.heartbeat.value.0,
+        poll_timeout: written.poll_timeout.value.0,
+        poll_gap: written.poll_gap.value.0,
+    };
+    complete.then_some(model::Protocol::Http(model::Http {
+        static_dir,
+        routes,
+        websocket,
+        http2: listener.http2.value,
+        sse,
+    }))
 }
 
 /// The folder itself, whatever links lead to it: what is served must be below it.

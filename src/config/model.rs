@@ -234,6 +234,10 @@ pub struct Http {
     pub routes: Vec<Route>,
     /// WebSocket settings of this listener.
     pub websocket: WebSocket,
+    /// HTTP/2 is spoken too.
+    pub http2: bool,
+    /// For clients without WebSocket.
+    pub sse: Sse,
 }
 
 /// A path and who handles it.
@@ -260,6 +264,19 @@ pub struct WebSocket {
     pub pong_timeout: Duration,
     /// How long the peer may take to answer our close frame.
     pub close_timeout: Duration,
+}
+
+/// Sessions of clients that speak in HTTP requests: event streams and polls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sse {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Silence after which a comment is sent on a stream; zero never sends one.
+    pub heartbeat: Duration,
+    /// How long a poll waits for a frame.
+    pub poll_timeout: Duration,
+    /// How long a client may take from one poll to the next.
+    pub poll_gap: Duration,
 }
 
 /// Whose pages may open a WebSocket (RFC 6455 section 10.2).
@@ -298,6 +315,8 @@ pub struct App {
     pub params: Vec<(String, Secret)>,
     /// The handler may safely see a message twice: an ambiguous failure is retried once.
     pub idempotent: bool,
+    /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
+    pub plain_requests: bool,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.

@@ -158,6 +158,10 @@ config_table! {
         framing: Framing = table(), only when protocol = "tcp";
         /// WebSocket.
         websocket: WebSocket = table(), only when protocol = "http";
+        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge); WebSocket handshakes are HTTP/1.1.
+        http2: Entry<bool> = is("true"), only when protocol = "http";
+        /// Sessions without WebSocket: event streams and polls.
+        sse: Sse = table(), only when protocol = "http";
         /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
         // The kernel's own cap since 5.4.
         backlog: Entry<Whole<1, 65_535>> = is("4096");
@@ -249,6 +253,23 @@ config_table! {
 }
 
 config_table! {
+    /// Sessions of HTTP clients without WebSocket: event streams (EventSource) and polls.
+    Sse {
+        /// Whether such sessions may be opened.
+        enabled: Entry<bool> = is("true");
+        /// Silence after which a comment is sent on a stream; 0 never sends one.
+        // Below the 30 s and 60 s after which load balancers commonly drop silent connections.
+        heartbeat: Entry<TimeOrOff> = is("\"15s\"");
+        /// How long a poll waits for a frame before it is answered without one.
+        // Below the same 30 s.
+        poll_timeout: Entry<Time> = is("\"25s\"");
+        /// How long a client may take from one poll to the next before its session ends.
+        // A phone that changes networks comes back within that.
+        poll_gap: Entry<Time> = is("\"30s\"");
+    }
+}
+
+config_table! {
     /// A named handler.
     App {
         /// Name of the upstream that runs it.
@@ -271,6 +292,8 @@ config_table! {
         params: Entry<Params> = is("{}");
         /// The handler may see a message twice, so one that may or may not have run is tried again.
         idempotent: Entry<bool> = is("false");
+        /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
+        plain_requests: Entry<bool> = is("false");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).

@@ -1,40 +1,49 @@
-//! HTTP listeners: hyper reads requests, paths lead to apps, WebSocket handshakes lead to sessions. What no route takes may be
-//! a page of the node's own or a static file.
+//! HTTP listeners: hyper reads requests, paths lead to apps, and requests for a session lead to one.
+//!
+//! - `connection`: one connection, HTTP/1.1 or 2, its bounds and its end.
+//! - `websocket`, `events`: handshakes, and sessions that speak in requests; `handshake` and `origin` are what both must pass.
+//! - `plain_request`: a request that is neither, for an app that takes such; `handler_response` turns what PHP says into a response.
+//! - `static_files`, `admin`: what no route takes, and the listener of metrics and health.
+//! - `body`, `progress`: bodies within bounds, and clients that take none.
 
 mod admin;
+mod body;
+mod connection;
+mod events;
+mod handler_response;
+mod handshake;
+mod origin;
+mod plain_request;
 mod progress;
 mod static_files;
 mod websocket;
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::debug;
 
-use self::progress::Progress;
-use self::static_files::{FileBody, StaticFiles};
-use crate::config::model::Limits;
+use self::body::{AnyBody, whole};
+use self::connection::Connection;
+use self::events::Addresses;
+use self::static_files::StaticFiles;
+use crate::config::model::{self, Limits};
 use crate::proto::close::CloseReason;
-use crate::proto::fastcgi::params::EncodedParams;
 use crate::session::{Endpoint, Hub};
-use crate::transport::{Arrival, Peer};
 
 pub use admin::{Readiness, serve_admin};
+pub use connection::serve_connection;
 
-/// Headers of one request; browsers send about fifteen.
-const MAX_HEADERS: usize = 100;
+/// What is left of an answer's time when the node begins to stop: a page is through by then, and a large file can be had
+/// again.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// A body that is in hand.
 type Body = Full<Bytes>;
 
 /// What an HTTP listener serves.
@@ -46,6 +55,9 @@ pub struct Site {
     static_files: Option<StaticFiles>,
     handshake_timeout: Duration,
     max_header_bytes: usize,
+    http2: bool,
+    /// Where sessions over HTTP are reached.
+    addresses: Addresses,
     places: Arc<Semaphore>,
 }
 
@@ -85,25 +97,28 @@ impl Pattern {
 }
 
 impl Site {
-    /// Routes are tried in their order, then pages, then the files below `static_dir`, which is canonical.
+    /// Routes are tried in their order, then pages, then the files below `static_dir`, which is canonical. Fails when the
+    /// operating system gives no random bytes.
     pub fn new(
         hub: Arc<Hub>,
         listener: &str,
         routes: Vec<(String, Arc<Endpoint>)>,
         pages: Vec<Page>,
-        static_dir: Option<&Path>,
+        http: &model::Http,
         limits: &Limits,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, getrandom::Error> {
+        Ok(Self {
             hub,
             listener: listener.to_owned(),
             routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
             pages,
-            static_files: static_dir.map(StaticFiles::new),
+            static_files: http.static_dir.as_deref().map(StaticFiles::new),
             handshake_timeout: limits.handshake_timeout,
             max_header_bytes: limits.max_header_bytes,
+            http2: http.http2,
+            addresses: Addresses::new()?,
             places: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
-        }
+        })
     }
 
     /// A place among the connections that are not sessions yet.
@@ -116,79 +131,10 @@ impl Site {
     }
 }
 
-/// What every request on one connection has in common.
-struct Connection {
-    peer: Peer,
-    local: Peer,
-    params: EncodedParams,
-}
-
-/// Serves one HTTP connection until it ends or becomes a session.
-pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, place: OwnedSemaphorePermit) {
-    let gauge = site.hub.metrics.handshakes.clone();
-    gauge.inc();
-    let Arrival { transport, peer, local, params } = arrival;
-    let about = Arc::new(Connection { peer, local, params });
-    let is_heard = Arc::new(AtomicBool::new(false));
-    let progress = Arc::new(Progress::default());
-    let service = {
-        let (site, is_heard, progress) = (site.clone(), is_heard.clone(), progress.clone());
-        service_fn(move |request| {
-            is_heard.store(true, Ordering::Relaxed);
-            let (site, about, progress) = (site.clone(), about.clone(), progress.clone());
-            async move {
-                let mut response = answer(&site, request, &about).await;
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    // One request each: a handshake needs no second one, and whoever asked again and again would keep a
-                    // place among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
-                    response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, std::convert::Infallible>(response.map(|body| progress.watch(body)))
-            }
-        })
-    };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(site.handshake_timeout)
-        // hyper wants room for 8 KB at least; a head above this is answered with 431.
-        .max_buf_size(site.max_header_bytes.max(8192))
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(transport), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let served = async {
-        tokio::select! {
-            result = connection.as_mut() => result,
-            () = site.hub.draining.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
-    };
-    let result = tokio::select! {
-        result = served => Some(result),
-        () = progress.stalled() => None,
-        () = progress.over(&site.hub.draining) => None,
-    };
-    gauge.dec();
-    drop(place);
-    if result.is_none() {
-        debug!(%peer, listener = %site.listener, "an answer was cut short");
-    }
-    if let Some(Err(error)) = result {
-        // What became of a request that was heard is counted where it was answered.
-        if !is_heard.load(Ordering::Relaxed) {
-            let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
-            site.hub.refuse(&site.listener, peer, reason);
-        }
-        debug!(%peer, %error, "HTTP connection ended");
-    }
-}
-
-async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<FileBody> {
+async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<AnyBody> {
     let path = request.uri().path();
     if let Some(endpoint) = site.endpoint(path) {
-        return websocket::upgrade(site, endpoint.clone(), request, connection).await.map(Either::Left);
+        return of_app(site, &endpoint.clone(), request, connection).await;
     }
     let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page),
@@ -200,7 +146,27 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
     };
-    response.map(Either::Left)
+    response.map(whole)
+}
+
+/// A request to an app's path: for a WebSocket, of a session over HTTP, or neither.
+async fn of_app(
+    site: &Arc<Site>,
+    endpoint: &Arc<Endpoint>,
+    request: Request<Incoming>,
+    connection: &Connection,
+) -> Response<AnyBody> {
+    let wants_websocket = websocket::has_token(request.headers(), &header::UPGRADE, "websocket");
+    if !wants_websocket
+        && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
+        && let Some(wish) = events::Wish::of(&request)
+    {
+        return events::answer(site, endpoint, sse, wish, request, connection).await;
+    }
+    if !wants_websocket && endpoint.app.plain_requests {
+        return plain_request::answer(site, endpoint, request, connection).await;
+    }
+    websocket::upgrade(site, endpoint.clone(), request, connection).await.map(whole)
 }
 
 fn is_read(method: &Method) -> bool {

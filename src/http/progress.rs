@@ -5,40 +5,35 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
+use super::LAST_WORDS;
+
 /// Between two looks at an answer. One that has not moved from one look to the next is given up, as nginx does after a
 /// `send_timeout` of the same length.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// What is left of an answer's time when the node begins to stop: a page is through by then, and a large file can be had
-/// again.
-const LAST_SECONDS: Duration = Duration::from_secs(5);
-
-/// How far the answer of one connection is.
+/// How far the answers of one connection are.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Pieces that hyper has taken because the socket had room.
     pieces: AtomicU64,
+    /// Answers that are whole on our side and not yet on the client's.
+    leaving: AtomicUsize,
 }
 
 impl Progress {
-    /// Counts the pieces of a body. Of a 101 nothing is taken, so a session is never given up here.
-    pub(super) fn watch<B>(self: Arc<Self>, body: B) -> Watched<B> {
-        Watched { body, progress: self }
-    }
-
     /// Ends when an answer has stood still from one look to the next.
     pub(super) async fn stalled(&self) {
         let mut last = 0;
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let now = self.pieces.load(Ordering::Relaxed);
-            if now > 0 && now == last {
+            if self.is_leaving() && now == last {
                 return;
             }
             last = now;
@@ -48,25 +43,56 @@ impl Progress {
     /// Ends when the node has begun to stop and the answer has had its time. A handshake that waits for PHP is not touched.
     pub(super) async fn over(&self, draining: &CancellationToken) {
         draining.cancelled().await;
-        tokio::time::sleep(LAST_SECONDS).await;
-        if self.pieces.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(LAST_WORDS).await;
+        if !self.is_leaving() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// The body of an answer, and a guard that ends with it.
+pub(super) struct Watched<B, G> {
+    body: B,
+    /// Where its pieces are counted.
+    progress: Option<Arc<Progress>>,
+    /// Nothing follows on the connection.
+    is_last: bool,
+    _guard: G,
+}
+
+impl<B, G> Watched<B, G> {
+    /// Without progress nobody minds how long the client takes: a session's stream, an answer that has a watch of its own, the 101.
+    ///
+    /// hyper lets go of a body when it has all of it in its own buffer. A connection that goes on is watched by the time of its
+    /// next head from then on; one that `is_last` is watched to the end.
+    pub(super) fn new(body: B, progress: Option<Arc<Progress>>, is_last: bool, guard: G) -> Self {
+        if let Some(progress) = &progress {
+            progress.leaving.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { body, progress, is_last, _guard: guard }
+    }
+}
+
+impl<B, G> Drop for Watched<B, G> {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress.as_ref().filter(|_| !self.is_last) {
+            progress.leaving.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-/// A body whose pieces are counted.
-pub(super) struct Watched<B> {
-    body: B,
-    progress: Arc<Progress>,
-}
-
-impl<B: Body + Unpin> Body for Watched<B> {
+impl<B: Body + Unpin, G: Unpin> Body for Watched<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.progress.pieces.fetch_add(1, Ordering::Relaxed);
+        if let Some(progress) = &self.progress {
+            progress.pieces.fetch_add(1, Ordering::Relaxed);
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -88,7 +114,7 @@ mod tests {
     use super::*;
 
     fn started() -> Arc<Progress> {
-        Arc::new(Progress { pieces: AtomicU64::new(1) })
+        Arc::new(Progress { pieces: AtomicU64::new(1), leaving: AtomicUsize::new(1) })
     }
 
     #[tokio::test(start_paused = true)]
@@ -105,7 +131,7 @@ mod tests {
         let reader = async {
             for _ in 0..10 {
                 tokio::time::sleep(LOOK_INTERVAL / 2).await;
-                let body = moving.clone().watch(Full::new(Bytes::from_static(b"piece")));
+                let body = Watched::new(Full::new(Bytes::from_static(b"piece")), Some(moving.clone()), true, ());
                 body.collect().await.expect("nothing can fail");
             }
         };
@@ -113,16 +139,18 @@ mod tests {
             () = moving.stalled() => panic!("it moved"),
             () = reader => {}
         }
-        let waiting = Progress::default();
+        let waiting = Arc::<Progress>::default();
         assert!(timeout(10 * LOOK_INTERVAL, waiting.stalled()).await.is_err());
+        drop(Watched::new(Full::<Bytes>::default(), Some(waiting.clone()), false, ()));
+        assert!(timeout(10 * LOOK_INTERVAL, waiting.stalled()).await.is_err(), "it is through, and another may follow");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stopping_node_ends_answers_and_leaves_handshakes_alone() {
         let draining = CancellationToken::new();
-        assert!(timeout(10 * LAST_SECONDS, started().over(&draining)).await.is_err());
+        assert!(timeout(10 * LAST_WORDS, started().over(&draining)).await.is_err());
         draining.cancel();
-        assert!(timeout(2 * LAST_SECONDS, started().over(&draining)).await.is_ok());
-        assert!(timeout(10 * LAST_SECONDS, Progress::default().over(&draining)).await.is_err());
+        assert!(timeout(2 * LAST_WORDS, started().over(&draining)).await.is_ok());
+        assert!(timeout(10 * LAST_WORDS, Progress::default().over(&draining)).await.is_err());
     }
 }

@@ -28,13 +28,11 @@ use tower_http::services::ServeDir;
 use tower_http::services::fs::{self as tower_fs, Backend, ServeFileSystemResponseBody};
 use tracing::{debug, error};
 
+use super::body::{AnyBody, whole};
 use super::{Body, is_read, plain};
 
 /// Bytes that are read, and then sent, at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// A file's content, or a short text.
-pub(super) type FileBody = Either<Body, ServeFileSystemResponseBody>;
 
 /// A folder whose files are served.
 #[derive(Clone, Debug)]
@@ -49,11 +47,11 @@ impl StaticFiles {
     }
 
     /// Answers a request that no route took.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<FileBody> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnyBody> {
         if !is_read(request.method()) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "files can only be read");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response.map(Either::Left);
+            return response.map(whole);
         }
         if relative_path(request.uri().path()).is_none_or(|path| !may_be_served(&path)) {
             return nothing_here();
@@ -63,7 +61,7 @@ impl StaticFiles {
             Err(error) if tells_nothing(&error) => nothing_here(),
             Err(error) => {
                 error!(%error, root = %self.folder.root.display(), "static file cannot be read");
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "this file cannot be read").map(Either::Left)
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "this file cannot be read").map(whole)
             }
         }
     }
@@ -83,11 +81,11 @@ impl StaticFiles {
 }
 
 /// What ServeDir leaves open.
-fn finish(response: Response<ServeFileSystemResponseBody>) -> Response<FileBody> {
+fn finish(response: Response<ServeFileSystemResponseBody>) -> Response<AnyBody> {
     if response.status() == StatusCode::NOT_FOUND {
         return nothing_here();
     }
-    let mut response = response.map(Either::Right);
+    let mut response = response.map(|body| Either::Right(Either::Left(body)));
     let headers = response.headers_mut();
     // A changed file is seen at the next load; an unchanged one costs a 304.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -103,8 +101,8 @@ fn finish(response: Response<ServeFileSystemResponseBody>) -> Response<FileBody>
     response
 }
 
-fn nothing_here() -> Response<FileBody> {
-    plain(StatusCode::NOT_FOUND, "nothing here").map(Either::Left)
+fn nothing_here() -> Response<AnyBody> {
+    plain(StatusCode::NOT_FOUND, "nothing here").map(whole)
 }
 
 /// Anybody can ask for what brings these about, so they are no news.

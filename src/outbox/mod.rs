@@ -22,6 +22,8 @@
 
 mod backlog;
 mod close;
+mod feed;
+mod link;
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,11 +37,13 @@ use bytes::Bytes;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
-use crate::transport::{MAX_SLICES, Transport};
+use crate::transport::MAX_SLICES;
 
 pub use self::backlog::Topic;
 use self::backlog::{Backlog, Kind};
 pub use self::close::Close;
+pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
+pub use self::link::Link;
 pub use crate::config::model::SlowReader;
 
 /// What all sessions that come in through one door to one app have in common.
@@ -120,7 +124,7 @@ pub struct Outbox {
     id: SessionId,
     framing: Framing,
     terms: Arc<Terms>,
-    transport: Transport,
+    link: Link,
     task: AtomicWaker,
     signals: AtomicU32,
     /// Seconds since 1970.
@@ -149,12 +153,12 @@ struct Inner {
 
 impl Outbox {
     /// The outbox of a new session.
-    pub fn new(id: SessionId, framing: Framing, terms: Arc<Terms>, transport: Transport) -> Self {
+    pub fn new(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
         Self {
             id,
             framing,
             terms,
-            transport,
+            link,
             task: AtomicWaker::new(),
             signals: AtomicU32::new(0),
             opened: seconds_since_1970(),
@@ -177,9 +181,9 @@ impl Outbox {
         &self.framing
     }
 
-    /// The socket, for the session's task to read from.
-    pub fn transport(&self) -> &Transport {
-        &self.transport
+    /// What leads to the client, for the session's task to read from.
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// What this session has in common with others.
@@ -229,7 +233,7 @@ impl Outbox {
         }
         let queued_before = inner.backlog.ready_bytes();
         let frame = push.frame;
-        inner.write(&self.transport, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
+        inner.write(&self.link, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
         if inner.backlog.has_nothing_ready() {
             pushed.fate = if inner.is_deaf { Fate::Gone } else { Fate::Written };
         }
@@ -256,7 +260,7 @@ impl Outbox {
             return;
         }
         let queued_before = inner.backlog.ready_bytes();
-        inner.write(&self.transport, slices, Kind::Reply, |rest| copy_tail(slices, rest));
+        inner.write(&self.link, slices, Kind::Reply, |rest| copy_tail(slices, rest));
         self.wake_writer(inner, queued_before);
     }
 
@@ -283,7 +287,7 @@ impl Outbox {
         if !inner.backlog.release() {
             return;
         }
-        inner.flush(&self.transport);
+        inner.flush(&self.link);
         self.wake_writer(inner, queued_before);
     }
 
@@ -295,12 +299,12 @@ impl Outbox {
                 if inner.backlog.has_nothing_ready() || inner.is_ended {
                     return Poll::Ready(());
                 }
-                inner.flush(&self.transport);
+                inner.flush(&self.link);
                 if inner.backlog.has_nothing_ready() {
                     return Poll::Ready(());
                 }
             }
-            if let Err(error) = ready!(self.transport.poll_write_ready(cx)) {
+            if let Err(error) = ready!(self.link.poll_write_ready(cx)) {
                 self.lock().ask_close(error.into());
                 return Poll::Ready(());
             }
@@ -403,6 +407,11 @@ impl Outbox {
         self.task.wake();
     }
 
+    /// There is something for the session's task to look at that is not here.
+    pub fn nudge(&self) {
+        self.task.wake();
+    }
+
     /// The session's task waits here: register before looking at anything.
     pub fn register(&self, waker: &Waker) {
         self.task.register(waker);
@@ -444,11 +453,11 @@ impl Inner {
     }
 
     /// Straight to the socket when nothing waits; `rest` gives the last so many bytes to keep.
-    fn write(&mut self, transport: &Transport, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
+    fn write(&mut self, link: &Link, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
         if self.backlog.has_nothing_ready() && len > 0 && !self.is_deaf {
-            written = self.try_write(transport, slices);
+            written = self.try_write(link, slices);
         }
         if written < len && !self.is_deaf {
             if written > 0 {
@@ -460,12 +469,12 @@ impl Inner {
     }
 
     /// Writes what the socket takes of the queue.
-    fn flush(&mut self, transport: &Transport) {
+    fn flush(&mut self, link: &Link) {
         while !self.backlog.has_nothing_ready() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.backlog.slices(&mut slices);
             let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            let written = match Self::try_write_counted(&mut self.bytes_out, transport, &slices[..count]) {
+            let written = match Self::try_write_counted(&mut self.bytes_out, link, &slices[..count]) {
                 Ok(written) => written,
                 Err(error) => {
                     self.fail(error);
@@ -482,8 +491,8 @@ impl Inner {
         }
     }
 
-    fn try_write(&mut self, transport: &Transport, slices: &[IoSlice<'_>]) -> usize {
-        match Self::try_write_counted(&mut self.bytes_out, transport, slices) {
+    fn try_write(&mut self, link: &Link, slices: &[IoSlice<'_>]) -> usize {
+        match Self::try_write_counted(&mut self.bytes_out, link, slices) {
             Ok(written) => written,
             Err(error) => {
                 self.fail(error);
@@ -492,8 +501,8 @@ impl Inner {
         }
     }
 
-    fn try_write_counted(count: &mut u64, transport: &Transport, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match transport.try_write(slices) {
+    fn try_write_counted(count: &mut u64, link: &Link, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match link.try_write(slices) {
             Ok(written) => {
                 *count += written as u64;
                 Ok(written)
@@ -543,6 +552,7 @@ mod tests {
     use super::*;
     use crate::proto::command::Name;
     use crate::proto::framing::{Decoder, FrameKind, Item, LengthFraming};
+    use crate::transport::Transport;
 
     const PUSHERS: u8 = 4;
     const FRAMES: u32 = 300;
@@ -560,7 +570,7 @@ mod tests {
             slow_reader: SlowReader::Close,
             deflate_min_bytes: 0,
         };
-        (Arc::new(Outbox::new(id, framing, terms.into(), Transport::new(near).unwrap())), far)
+        (Arc::new(Outbox::new(id, framing, terms.into(), Link::Socket(Transport::new(near).unwrap()))), far)
     }
 
     fn push(outbox: &Outbox, frame: Bytes, rule: SlowReader, key: &[u8]) -> Pushed {
@@ -702,7 +712,7 @@ mod tests {
             }
         });
         poll_fn(|cx| outbox.poll_flush(cx)).await;
-        outbox.transport().shutdown_write();
+        outbox.link().shutdown_write();
         let arrived = reader.join().unwrap();
         assert_eq!(outbox.queued_bytes(), 0);
         (arrived, counts)

@@ -180,12 +180,14 @@ pub struct Message {
     pub kind: Option<FrameKind>,
     /// For channels that keep only the latest frame per key while a client does not read.
     pub key: Option<Name>,
+    /// What a client of an event stream says it has seen last when it comes back; other framings have no place for it.
+    pub id: Option<Name>,
 }
 
 impl Message {
-    /// A message without a key; its body says what kind it is of.
+    /// A message without key and id; its body says what kind it is of.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), kind: None, key: None }
+        Self { body: body.into(), kind: None, key: None, id: None }
     }
 
     /// Text or binary.

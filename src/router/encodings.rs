@@ -35,7 +35,7 @@ impl<'m> Encodings<'m> {
         }
         let encoded = match deflates {
             true => framing.encode_deflated(self.kind, body),
-            false => framing.encode(self.kind, body),
+            false => framing.encode_with_id(self.kind, self.message.id.as_ref().map(Name::as_bytes), body),
         };
         let frame = encoded.ok();
         self.frames.push((framing.clone(), deflates, frame.clone()));

@@ -6,9 +6,9 @@
 
 use std::fmt::Write;
 
-use http::{HeaderMap, HeaderName, Uri, header};
+use http::{HeaderMap, HeaderName, Uri, Version, header};
 
-use super::endpoint::Hub;
+use super::endpoint::{Hub, PlainRequest};
 use crate::config::model::App;
 use crate::outbox::Close;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong, Params};
@@ -20,12 +20,23 @@ use crate::upstream::Class;
 /// What `SERVER_SOFTWARE` says.
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
+/// What the endpoint's params are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// Events of sessions on streams.
+    Streams,
+    /// Events of sessions that came over HTTP.
+    Http,
+    /// Requests that are nobody's event: method and protocol are the client's.
+    PlainRequests,
+}
+
 /// The params of everybody who comes in through one listener to one app.
 pub(super) fn endpoint_params(
     hub: &Hub,
     listener: &str,
     app: &App,
-    is_http: bool,
+    purpose: For,
 ) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
     let mut put = |name: &str, value: &[u8]| params.push(name.as_bytes(), value);
@@ -33,9 +44,11 @@ pub(super) fn endpoint_params(
     put("SCRIPT_FILENAME", app.script.as_os_str().as_bytes())?;
     put("DOCUMENT_ROOT", app.document_root.as_os_str().as_bytes())?;
     put("SCRIPT_NAME", app.script_name.as_bytes())?;
-    put("REQUEST_METHOD", b"POST")?;
     put("GATEWAY_INTERFACE", b"CGI/1.1")?;
-    put("SERVER_PROTOCOL", b"HTTP/1.1")?;
+    if purpose != For::PlainRequests {
+        put("REQUEST_METHOD", b"POST")?;
+        put("SERVER_PROTOCOL", b"HTTP/1.1")?;
+    }
     put("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
     // php-cgi refuses requests that no web server has redirected (cgi.force_redirect); php-fpm does not mind.
     put("REDIRECT_STATUS", b"200")?;
@@ -44,7 +57,7 @@ pub(super) fn endpoint_params(
     if !hub.router_address.is_empty() {
         put("LONGWIRE_ROUTER", hub.router_address.as_bytes())?;
     }
-    if !is_http {
+    if purpose == For::Streams {
         put("REQUEST_URI", app.uri.as_bytes())?;
         put("QUERY_STRING", app.uri.split_once('?').map_or("", |(_, query)| query).as_bytes())?;
     }
@@ -165,6 +178,29 @@ impl EventParams<'_> {
         block.put_address("SERVER_NAME", "", self.local);
         block.params.finish()
     }
+}
+
+/// The own block of a request that is nobody's event.
+pub(super) fn plain_params(request: &PlainRequest<'_>) -> Result<EncodedParams, PairTooLong> {
+    let mut block = Block { params: Params::with_capacity(256), text: String::with_capacity(48) };
+    block.params.push(b"REQUEST_METHOD", request.method.as_bytes())?;
+    if let Some(content_type) = request.content_type {
+        block.params.push(b"CONTENT_TYPE", content_type)?;
+    }
+    block.put("LONGWIRE_EVENT", "request");
+    block.put(
+        "SERVER_PROTOCOL",
+        match request.version {
+            Version::HTTP_2 => "HTTP/2.0",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+    );
+    block.put_number("CONTENT_LENGTH", request.body.len() as u64);
+    block.put_address("REMOTE_ADDR", "REMOTE_PORT", request.peer);
+    block.put_address("SERVER_ADDR", "SERVER_PORT", request.local);
+    block.put_address("SERVER_NAME", "", request.local);
+    Ok(block.params.finish())
 }
 
 struct Block {

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri, Version};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::State;
-use super::answer::{Answer, CloseAnswer, EventInfo};
+use super::answer::{Answer, CloseAnswer, EventInfo, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
+use super::posts::PostBoxes;
 use super::wheel::Wheel;
-use crate::config::model::{App, WebSocket};
+use crate::config::model::{App, Sse, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::{Close, Terms};
 use crate::proto::close::CloseReason;
@@ -44,6 +46,8 @@ pub struct Hub {
     pub tasks: TaskTracker,
     /// How many sessions there may be.
     pub admission: Arc<Admission>,
+    /// The sessions whose clients speak in HTTP requests.
+    pub posts: PostBoxes,
     /// Cancelled when the node begins to stop.
     pub draining: CancellationToken,
 }
@@ -81,8 +85,12 @@ pub struct Endpoint {
     pub framing: Framing,
     /// Pings, deflate and the close handshake; none on streams.
     pub websocket: Option<WebSocket>,
-    /// The constant params.
+    /// For clients that speak in HTTP requests; none on streams.
+    pub sse: Option<Sse>,
+    /// The constant params of events.
     pub params: EncodedParams,
+    /// Those of plain requests, where the app takes them.
+    pub plain_params: EncodedParams,
     /// What the outboxes of its sessions have in common.
     pub terms: Arc<Terms>,
 }
@@ -95,9 +103,15 @@ impl Endpoint {
         app: Arc<App>,
         upstream: Arc<Upstream<Answer>>,
         framing: Framing,
-        websocket: Option<WebSocket>,
+        http: Option<(WebSocket, Sse)>,
     ) -> Result<Self, PairTooLong> {
-        let params = cgi::endpoint_params(&hub, listener, &app, websocket.is_some())?;
+        let (websocket, sse) = http.unzip();
+        let purpose = if websocket.is_some() { cgi::For::Http } else { cgi::For::Streams };
+        let params = cgi::endpoint_params(&hub, listener, &app, purpose)?;
+        let plain_params = match app.plain_requests {
+            true => cgi::endpoint_params(&hub, listener, &app, cgi::For::PlainRequests)?,
+            false => EncodedParams::default(),
+        };
         let terms = Terms {
             listener: listener.to_owned(),
             app: app.name.clone(),
@@ -106,7 +120,18 @@ impl Endpoint {
             deflate_min_bytes: websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes),
         };
         let terms = Arc::new(terms);
-        Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params, terms })
+        Ok(Self {
+            hub,
+            listener: listener.to_owned(),
+            app,
+            upstream,
+            framing,
+            websocket,
+            sse,
+            params,
+            plain_params,
+            terms,
+        })
     }
 
     /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.
@@ -122,7 +147,7 @@ impl Endpoint {
     /// The kind of replies to events that are not frames.
     pub(super) fn default_kind(&self) -> FrameKind {
         match self.framing {
-            Framing::WebSocket { .. } | Framing::Delimiter(_) => FrameKind::Text,
+            Framing::WebSocket { .. } | Framing::EventStream | Framing::Delimiter(_) => FrameKind::Text,
             Framing::Length(_) | Framing::Raw => FrameKind::Binary,
         }
     }
@@ -147,6 +172,39 @@ impl Endpoint {
             idempotent: self.app.idempotent || event.class == Class::Close,
             responder,
         });
+    }
+
+    /// Hands PHP a request that is nobody's event; the answer goes to `reply`.
+    ///
+    /// # Errors
+    ///
+    /// The content type is too long for FastCGI.
+    pub fn submit_plain(
+        self: &Arc<Self>,
+        request: &PlainRequest<'_>,
+        reply: oneshot::Sender<HttpReply>,
+    ) -> Result<(), PairTooLong> {
+        // Nobody's name, but log lines and fairness need one.
+        let id = self.hub.ids.next_id();
+        let event = Event {
+            class: Class::Message,
+            seq: 0,
+            kind: FrameKind::Text,
+            body: request.body.clone(),
+            profile: EncodedParams::default(),
+            close: None,
+        };
+        let own = cgi::plain_params(request)?;
+        let info = EventInfo::new(self.clone(), id, &event);
+        let answer = HttpAnswer::new(info, None, reply).for_method(request.method);
+        self.upstream.submit(Request {
+            class: event.class,
+            params: [self.plain_params.clone(), request.own_params.clone(), event.profile, own],
+            body: event.body,
+            idempotent: self.app.idempotent,
+            responder: Answer::Http(Box::new(answer)),
+        });
+        Ok(())
     }
 
     /// The close event, on its way to PHP, if the app wants it and PHP knows of the session. The future ends when it is
@@ -175,6 +233,24 @@ impl Endpoint {
         // An error means that the upstream ended without telling; it has logged why.
         Some(async move { delivered.await.unwrap_or_default() })
     }
+}
+
+/// A request that is nobody's event.
+pub struct PlainRequest<'a> {
+    /// `REQUEST_METHOD`.
+    pub method: &'a str,
+    /// For `SERVER_PROTOCOL`.
+    pub version: Version,
+    /// `CONTENT_TYPE`, as the client says.
+    pub content_type: Option<&'a [u8]>,
+    /// All of it.
+    pub body: Bytes,
+    /// The other end.
+    pub peer: Peer,
+    /// This end.
+    pub local: Peer,
+    /// Of the connection, and URI and headers.
+    pub own_params: EncodedParams,
 }
 
 /// One event of a session.

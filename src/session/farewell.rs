@@ -19,9 +19,13 @@ pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSo
     let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
     let client_began = close.reason == CloseReason::ClientClosed;
     outbox.last_word(outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }));
+    if client_began && outbox.link().feed().is_some() {
+        // It takes no response any more, or has said so.
+        return outbox.link().shutdown_write();
+    }
     let wire = async {
         poll_fn(|cx| outbox.poll_flush(cx)).await;
-        outbox.transport().shutdown_write();
+        outbox.link().shutdown_write();
         if !(client_began && websocket.is_none()) {
             poll_fn(|cx| poll_discard(outbox, cx)).await;
         }
@@ -33,7 +37,7 @@ pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSo
 fn poll_discard(outbox: &Outbox, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
     SCRATCH.with_borrow_mut(|scratch| {
         loop {
-            match std::task::ready!(outbox.transport().poll_read(cx, scratch)) {
+            match std::task::ready!(outbox.link().poll_read(cx, scratch)) {
                 Ok(0) | Err(_) => return std::task::Poll::Ready(()),
                 Ok(_) => {}
             }

@@ -1,9 +1,11 @@
-//! From an HTTP request that asks for a WebSocket to a session: PHP's leave, the 101, and the socket out of hyper's hands.
+//! From an HTTP request that asks for a session to that session: PHP's leave, then for a WebSocket the 101 and the socket out of
+//! hyper's hands, for a client of event streams the first event.
 //!
 //! Runs in a task of its own, not in hyper's: a client that vanishes in the middle takes hyper's future with it, and PHP
 //! would wait for ever for the end of a session that it has admitted.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,15 +19,16 @@ use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
 use super::endpoint::{Endpoint, Event, Permit};
 use super::head::Head;
 use super::{Session, State};
-use crate::outbox::Close;
+use crate::outbox::{Close, Feed, Link};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, FrameKind, Framing};
+use crate::proto::id::SessionId;
 use crate::transport::{Peer, Transport};
 use crate::upstream::Class;
 
-/// An HTTP request that asks for a WebSocket, looked at and found good.
-pub struct Upgrade {
+/// An HTTP request that asks for a session, looked at and found good.
+pub struct Opening {
     /// Where it came in.
     pub endpoint: Arc<Endpoint>,
     /// The framing, with what was negotiated.
@@ -38,15 +41,30 @@ pub struct Upgrade {
     pub own_params: EncodedParams,
     /// The place among the sessions.
     pub permit: Permit,
-    /// The connection, once the 101 is sent.
-    pub on_upgrade: OnUpgrade,
+    /// What will lead to the client.
+    pub way: Way,
+}
+
+/// What will lead to a client that came over HTTP.
+pub enum Way {
+    /// The connection's socket, once the 101 is sent.
+    Socket(OnUpgrade),
+    /// Responses.
+    Responses {
+        /// What they are fed from.
+        feed: Arc<Feed>,
+        /// Cancelled to end the connection of a client that does not read.
+        cut: CancellationToken,
+        /// Where the client of a session sends its requests.
+        address: Box<dyn FnOnce(SessionId) -> String + Send>,
+    },
 }
 
 /// What the client is to be told.
 #[derive(Debug)]
 pub enum Verdict {
-    /// 101, with these of the handler's headers.
-    Accepted(Box<Head>),
+    /// The session is there, or will be with the 101; these of the handler's headers go with the response.
+    Accepted(SessionId, Box<Head>),
     /// The handler's own refusal, status and body.
     Refused(Box<Head>, Vec<u8>),
     /// The handler failed or could not be asked; nothing of it is shown.
@@ -55,16 +73,16 @@ pub enum Verdict {
 
 /// Asks PHP if the app wants that, tells `verdict`, and starts the session; ends when that lives, or when the close event of
 /// one that never came to live is delivered.
-pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>) {
-    let endpoint = upgrade.endpoint.clone();
+pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>) {
+    let endpoint = opening.endpoint.clone();
     let events = endpoint.app.events;
     let mut state = State {
         id: endpoint.hub.ids.next_id(),
-        peer: upgrade.peer,
-        local: upgrade.local,
-        own_params: upgrade.own_params,
+        peer: opening.peer,
+        local: opening.local,
+        own_params: opening.own_params,
         next_seq: 0,
-        decoder: Decoder::new(&upgrade.framing),
+        decoder: Decoder::new(&opening.framing),
         waiting: VecDeque::new(),
         unread: Bytes::new(),
         connect_due: false,
@@ -75,7 +93,6 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
         match ask(&endpoint, &mut state, &mut verdict).await {
             Some(answer) if answer.head.status < 400 => {
                 state.close_owed = true;
-                let _ = verdict.send(Verdict::Accepted(Box::new(answer.head.clone())));
                 first_reply = Some(answer);
             }
             Some(answer) => {
@@ -95,19 +112,35 @@ pub async fn shake_hands(upgrade: Upgrade, mut verdict: oneshot::Sender<Verdict>
                 return never_live(&endpoint, state, EncodedParams::default(), reason).await;
             }
         }
-    } else {
-        let _ = verdict.send(Verdict::Accepted(Box::default()));
     }
-    let Some((transport, early)) = take_over(&endpoint, upgrade.on_upgrade).await else {
-        // What the handler has bound to the session tells it, at the close event, who it was.
-        let actions = first_reply.map(|answer| answer.head.actions).unwrap_or_default();
-        let profile = endpoint.hub.router.profile_of(&actions);
-        return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
+    let head = first_reply.as_ref().map(|answer| Box::new(answer.head.clone())).unwrap_or_default();
+    let accepted = Verdict::Accepted(state.id, head);
+    let (link, responses) = match opening.way {
+        Way::Socket(on_upgrade) => {
+            // hyper sends the 101 when it has this.
+            let _ = verdict.send(accepted);
+            let Some((transport, early)) = take_over(&endpoint, on_upgrade).await else {
+                // What the handler has bound to the session tells it, at the close event, who it was.
+                let actions = first_reply.map(|answer| answer.head.actions).unwrap_or_default();
+                let profile = endpoint.hub.router.profile_of(&actions);
+                return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
+            };
+            state.unread = early;
+            (Link::Socket(transport), None)
+        }
+        Way::Responses { feed, cut, address } => (Link::Feed(feed), Some((cut, address, verdict, accepted))),
     };
-    state.unread = early;
     // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
     state.close_owed = true;
-    let session = Session::new(endpoint, state, upgrade.framing, transport, upgrade.permit);
+    let mut session = Session::new(endpoint, state, opening.framing, link, opening.permit);
+    if let Some((cut, address, verdict, accepted)) = responses {
+        // Before the client can know its address, the session can be found there.
+        session.take_posts(cut);
+        if let Some(event) = session.outbox.framing().notice("session", &address(session.state.id)) {
+            session.outbox.write_frame(&[IoSlice::new(&event)]);
+        }
+        let _ = verdict.send(accepted);
+    }
     if let Some(answer) = first_reply {
         super::answer::greet(&session.outbox, answer);
     }

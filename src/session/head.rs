@@ -21,6 +21,8 @@ pub struct Head {
     pub content_offset: i64,
     /// `Longwire-Type:`
     pub kind: Option<FrameKind>,
+    /// `Longwire-Id:`: what the reply is called, for clients of event streams.
+    pub id: Option<Name>,
     /// `Longwire-Close:` code and reason.
     pub close: Option<(u16, Box<str>)>,
     /// `Longwire-Stream: lines`
@@ -61,6 +63,7 @@ impl Default for Head {
             content_length: None,
             content_offset: 0,
             kind: None,
+            id: None,
             close: None,
             lines: false,
             actions: Vec::new(),
@@ -187,6 +190,11 @@ impl Head {
                 "text" => self.kind = Some(FrameKind::Text),
                 "binary" => self.kind = Some(FrameKind::Binary),
                 _ => self.complain(format_args!("Longwire-Type: {value:?} is neither text nor binary")),
+            }
+        } else if is("Id") {
+            match Name::new(raw) {
+                Ok(id) => self.id = Some(id),
+                Err(error) => self.complain(format_args!("Longwire-Id: {error}")),
             }
         } else if is("Stream") {
             match value {

@@ -23,6 +23,7 @@ mod endpoint;
 mod farewell;
 mod handshake;
 mod head;
+mod posts;
 mod text;
 pub mod wheel;
 
@@ -35,23 +36,26 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use answer::Answer;
-pub use endpoint::{Admission, Endpoint, Hub, Permit};
-pub use handshake::{Upgrade, Verdict, shake_hands};
+pub use answer::{Answer, HttpReply, ReplyBody};
+pub use endpoint::{Admission, Endpoint, Hub, Permit, PlainRequest};
+pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use head::Head;
+pub use posts::{NotTaken, Post, PostBoxes, Posts};
 
-use self::answer::{EventInfo, Reply};
+use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::endpoint::Event;
 use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
-use crate::outbox::{Close, Outbox};
+use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, Frame, FrameKind, Framing, Item};
 use crate::proto::id::SessionId;
-use crate::transport::{Arrival, Peer, Transport};
+use crate::transport::{Arrival, Peer};
 use crate::upstream::{Class, READ_BYTES};
 
 thread_local! {
@@ -122,7 +126,7 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
         close_owed: !events.connect,
     };
     let framing = endpoint.framing.clone();
-    Session::new(endpoint, state, framing, transport, permit).spawn();
+    Session::new(endpoint, state, framing, Link::Socket(transport), permit).spawn();
 }
 
 /// A live session: what its task owns.
@@ -131,6 +135,8 @@ struct Session {
     outbox: Arc<Outbox>,
     permit: Permit,
     state: State,
+    /// Where its frames come from, if not from a socket.
+    posts: Option<Arc<Posts>>,
     waiting_bytes: usize,
     in_flight: u32,
     /// Nothing more is read, for this reason.
@@ -144,8 +150,8 @@ struct Clock {
     opened: Tick,
     last_frame: Tick,
     last_bytes: Tick,
-    /// A ping that was not answered by anything yet.
-    pinged: Option<Tick>,
+    /// The client owes something since then: anything after a ping, or its next poll.
+    awaited: Option<Tick>,
     /// Bytes that had left for the client when its outbox was last seen not to move, and since when.
     stalled: Option<(u64, Tick)>,
     /// The next time the wheel will call.
@@ -191,15 +197,34 @@ impl Future for Task {
 }
 
 impl Session {
-    fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, transport: Transport, permit: Permit) -> Self {
+    fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, link: Link, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
-        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.terms.clone(), transport));
+        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.terms.clone(), link));
         endpoint.hub.router.insert(outbox.clone());
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
-        let clock = Clock { opened: now, last_frame: now, last_bytes: now, pinged: None, stalled: None, armed: None };
-        Self { endpoint, outbox, permit, state, waiting_bytes: 0, in_flight: 0, ending: None, clock, bytes_in: 0 }
+        let clock = Clock { opened: now, last_frame: now, last_bytes: now, awaited: None, stalled: None, armed: None };
+        Self {
+            endpoint,
+            outbox,
+            permit,
+            state,
+            posts: None,
+            waiting_bytes: 0,
+            in_flight: 0,
+            ending: None,
+            clock,
+            bytes_in: 0,
+        }
+    }
+
+    /// What its client says comes in requests of their own, from now on; `cut` ends the connection of a client that does
+    /// not read.
+    fn take_posts(&mut self, cut: CancellationToken) {
+        let posts = Arc::new(Posts::new(self.outbox.clone(), &self.endpoint.app, cut));
+        self.endpoint.hub.posts.insert(posts.clone());
+        self.posts = Some(posts);
     }
 
     /// Lives in a task of its own from now on.
@@ -219,6 +244,7 @@ impl Session {
         self.outbox.register(cx.waker());
         loop {
             self.take_signals();
+            self.watch_absence();
             let is_flushed = self.outbox.poll_flush(cx).is_ready();
             if let Some(close) = self.outbox.take_asked_close() {
                 self.end_input(close);
@@ -237,7 +263,7 @@ impl Session {
                 // Pongs for what was read just now: all of them leave in one write.
                 continue;
             }
-            let is_done = self.in_flight == 0 && self.state.waiting.is_empty() && is_flushed;
+            let is_done = self.in_flight == 0 && self.state.waiting.is_empty() && self.has_no_posts() && is_flushed;
             return match self.ending.take_if(|_| is_done) {
                 Some(close) => Poll::Ready(close),
                 None => Poll::Pending,
@@ -275,6 +301,9 @@ impl Session {
             // Refused above all: PHP must hear nothing of a session that it has turned away.
             _ => true,
         };
+        if let Some(posts) = &self.posts {
+            posts.close();
+        }
         if drops_waiting {
             self.drop_waiting(close.reason);
         }
@@ -291,7 +320,8 @@ impl Session {
     }
 
     fn drop_waiting(&mut self, reason: CloseReason) {
-        let dropped = std::mem::take(&mut self.state.waiting).len() as u64;
+        let posts = self.posts.as_ref().map_or(0, |posts| posts.clear());
+        let dropped = (std::mem::take(&mut self.state.waiting).len() + posts) as u64;
         self.waiting_bytes = 0;
         if dropped > 0 {
             let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: reason.label() };
@@ -303,14 +333,23 @@ impl Session {
     fn start_events(&mut self) {
         if self.state.connect_due {
             self.state.connect_due = false;
-            self.submit(Class::Connect, self.endpoint.default_kind(), Bytes::new());
+            self.submit(Class::Connect, self.endpoint.default_kind(), Bytes::new(), None);
             return;
         }
         while self.may_start()
             && let Some(frame) = self.state.waiting.pop_front()
         {
             self.waiting_bytes -= frame.body.len();
-            self.submit(Class::Message, frame.kind, frame.body);
+            self.submit(Class::Message, frame.kind, frame.body, None);
+        }
+        while self.may_start()
+            && let Some(post) = self.posts.as_ref().and_then(|posts| posts.pop())
+        {
+            self.clock.last_frame = self.endpoint.hub.wheel.now();
+            self.bytes_in += post.body.len() as u64;
+            self.endpoint.hub.metrics.frames_in.inc();
+            self.endpoint.hub.metrics.bytes_in.inc_by(post.body.len() as u64);
+            self.submit(Class::Message, post.kind, post.body, Some(post.reply));
         }
         if self.state.waiting.is_empty() && self.state.waiting.capacity() > 0 {
             self.state.waiting = VecDeque::new();
@@ -329,13 +368,22 @@ impl Session {
         self.in_flight < allowed && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
     }
 
-    fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes) {
+    fn has_no_posts(&self) -> bool {
+        self.posts.as_ref().is_none_or(|posts| posts.is_empty())
+    }
+
+    /// `reply` is where the answer is waited for, if it is not simply for the outbox.
+    fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
         let profile = self.endpoint.hub.router.params(self.state.id);
         let event = Event { class, seq: self.state.next_seq, kind, body, profile, close: None };
         self.state.next_seq += 1;
         self.in_flight += 1;
         let info = EventInfo::new(self.endpoint.clone(), self.state.id, &event);
-        let answer = Answer::Reply(Box::new(Reply::new(info, self.outbox.clone())));
+        let outbox = self.outbox.clone();
+        let answer = match reply {
+            None => Answer::Reply(Box::new(Reply::new(info, outbox))),
+            Some(reply) => Answer::Http(Box::new(HttpAnswer::new(info, Some(outbox), reply))),
+        };
         self.endpoint.submit(&self.state, event, answer);
     }
 
@@ -352,7 +400,7 @@ impl Session {
             }
             return true;
         }
-        SCRATCH.with_borrow_mut(|scratch| match self.outbox.transport().poll_read(cx, scratch) {
+        SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
                 let is_whole = !self.state.decoder.is_mid_frame();
@@ -364,7 +412,7 @@ impl Session {
                 self.bytes_in += n as u64;
                 self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
                 self.clock.last_bytes = self.endpoint.hub.wheel.now();
-                self.clock.pinged = None;
+                self.clock.awaited = None;
                 let used = self.take_bytes(&scratch[..n]);
                 if self.ending.is_none() && used < n {
                     self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
@@ -409,7 +457,7 @@ impl Session {
                 self.clock.last_frame = self.clock.last_bytes;
                 self.endpoint.hub.metrics.frames_in.inc();
                 if self.state.waiting.is_empty() && !self.state.connect_due && self.may_start() {
-                    self.submit(Class::Message, frame.kind, frame.body);
+                    self.submit(Class::Message, frame.kind, frame.body, None);
                 } else {
                     self.waiting_bytes += frame.body.len();
                     self.state.waiting.push_back(frame);
@@ -420,7 +468,7 @@ impl Session {
                     self.outbox.queue_control(pong);
                 }
             }
-            // Whatever came shows that the peer lives; see `Clock::pinged`.
+            // Whatever came shows that the peer lives; see `Clock::awaited`.
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
                 let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
@@ -445,7 +493,8 @@ impl Session {
         }
         if let Some((bytes_out, since)) = self.clock.stalled {
             let queued = self.outbox.queued_bytes();
-            if queued == 0 {
+            // Between two polls nobody could take anything; how long that may last has a limit of its own.
+            if queued == 0 || self.is_away() {
                 self.clock.stalled = None;
             } else if self.outbox.bytes_out() != bytes_out {
                 self.clock.stalled = Some((self.outbox.bytes_out(), now));
@@ -454,6 +503,9 @@ impl Session {
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
             }
         }
+        if self.posts.is_some() {
+            return self.look_at_http_client(now);
+        }
         let Some(websocket) = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())
         else {
             return;
@@ -461,21 +513,67 @@ impl Session {
         if self.ending.is_some() || !self.has_room() {
             // Nothing is read now, so no pong could be seen either: the silence is ours.
             self.clock.last_bytes = now;
-            self.clock.pinged = None;
+            self.clock.awaited = None;
             return;
         }
-        match self.clock.pinged {
+        match self.clock.awaited {
             Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
                 self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
             }
             None if now - self.clock.last_bytes >= ticks(websocket.ping_interval) => {
-                self.clock.pinged = Some(now);
+                self.clock.awaited = Some(now);
                 if let Some(ping) = self.outbox.framing().ping(b"") {
                     self.outbox.queue_control(ping);
                 }
             }
             _ => {}
         }
+    }
+
+    /// A stream is kept alive for proxies that drop silent connections; who polls must come back.
+    fn look_at_http_client(&mut self, now: Tick) {
+        let Some(sse) = &self.endpoint.sse else { return };
+        match self.clock.awaited {
+            Some(since) if now - since >= ticks(sse.poll_gap) => {
+                let detail = format!("no poll for {:?}", sse.poll_gap);
+                self.outbox.ask_close(Close::new(CloseReason::ClientGone).because(detail));
+            }
+            Some(_) => {}
+            None => {
+                let is_due = !sse.heartbeat.is_zero() && now - self.clock.last_bytes >= ticks(sse.heartbeat);
+                if is_due
+                    && self.is_stream()
+                    && self.ending.is_none()
+                    && let Some(heartbeat) = self.outbox.framing().ping(b"")
+                {
+                    self.clock.last_bytes = now;
+                    self.outbox.queue_control(heartbeat);
+                }
+            }
+        }
+    }
+
+    /// Notices when polls stop, and when they come again.
+    fn watch_absence(&mut self) {
+        if self.posts.is_none() {
+            return;
+        }
+        match (self.is_away(), self.clock.awaited) {
+            (true, None) => {
+                self.clock.awaited = Some(self.endpoint.hub.wheel.now());
+                self.arm();
+            }
+            (false, Some(_)) => self.clock.awaited = None,
+            _ => {}
+        }
+    }
+
+    fn is_away(&self) -> bool {
+        self.outbox.link().feed().is_some_and(|feed| feed.is_away())
+    }
+
+    fn is_stream(&self) -> bool {
+        self.outbox.link().feed().is_some_and(|feed| !feed.is_polled())
     }
 
     /// The outbox does not empty: from now on the clock watches whether it moves.
@@ -491,17 +589,31 @@ impl Session {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
         let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let ping =
-            self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero()).map(|websocket| {
-                match self.clock.pinged {
-                    Some(pinged) => pinged + ticks(websocket.pong_timeout),
-                    None => self.clock.last_bytes + ticks(websocket.ping_interval),
-                }
-            });
-        if let Some(due) = [idle, stall, ping].into_iter().flatten().min()
+        let sign_of_life = match &self.posts {
+            Some(_) => self.http_client_due(),
+            None => self.ping_due(),
+        };
+        if let Some(due) = [idle, stall, sign_of_life].into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {
             self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));
+        }
+    }
+
+    fn ping_due(&self) -> Option<Tick> {
+        let websocket = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())?;
+        Some(match self.clock.awaited {
+            Some(pinged) => pinged + ticks(websocket.pong_timeout),
+            None => self.clock.last_bytes + ticks(websocket.ping_interval),
+        })
+    }
+
+    fn http_client_due(&self) -> Option<Tick> {
+        let sse = self.endpoint.sse.as_ref()?;
+        match self.clock.awaited {
+            Some(since) => Some(since + ticks(sse.poll_gap)),
+            None if self.is_stream() && !sse.heartbeat.is_zero() => Some(self.clock.last_bytes + ticks(sse.heartbeat)),
+            None => None,
         }
     }
 
@@ -509,9 +621,14 @@ impl Session {
     async fn finish(mut self, close: Close) {
         let hub = self.endpoint.hub.clone();
         let profile = hub.router.remove(self.state.id);
+        if let Some(posts) = &self.posts {
+            hub.posts.remove(self.state.id);
+            posts.clear();
+        }
         if close.is_abrupt() {
             // Replies in flight learn that nobody wants them.
             hub.metrics.router.count_lost(self.outbox.end());
+            self.posts.iter().for_each(|posts| posts.cut());
         }
         self.events_ended().await;
         let close_event = self.endpoint.close_event(&mut self.state, profile.params(), &close);
@@ -522,7 +639,8 @@ impl Session {
         self.permit.release_address();
         self.report(&close);
         // The socket goes with the outbox; a close event that waits for PHP to come back must not keep it.
-        drop(self.outbox);
+        self.outbox.link().feed().into_iter().for_each(|feed| feed.break_off());
+        drop((self.posts, self.outbox));
         if let Some(delivered) = close_event {
             delivered.await;
         }

@@ -73,8 +73,8 @@ fn message(example: &Value, key: &str) -> Message {
         Some("binary") => Some(FrameKind::Binary),
         _ => None,
     };
-    let key_of_message = example["key"].as_str().map(|_| name(example, "key"));
-    Message { body: bytes(example, key), kind, key: key_of_message }
+    let name_if_any = |key| example[key].as_str().map(|_| name(example, key));
+    Message { body: bytes(example, key), kind, key: name_if_any("key"), id: name_if_any("id") }
 }
 
 fn command(example: &Value) -> Command {

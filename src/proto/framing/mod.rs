@@ -1,6 +1,7 @@
 //! How bytes become frames, and replies become bytes.
 //!
-//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate. Promises
+//! Owns the framings of streams (`length`, `delimiter`, `raw`), `websocket` with permessage-deflate, and the event stream of HTTP
+//! clients, which goes one way only. Promises
 //! that a limit is checked before anything is kept, that a buffer grows with what truly arrived and never with what
 //! was announced, that a decoder between frames holds no heap memory, and that any split of the same bytes gives the
 //! same frames. Leaves to the session what frames mean: it answers pings, does the close handshake, decides what may
@@ -21,13 +22,15 @@
 //! streamed frame   begin(total)  { piece(len)  body }+  tail()      at least one piece, the last marked as such
 //! ```
 //!
-//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins.
+//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. An event
+//! stream has lines inside its bodies, so its frames are made by [`Framing::encode`] alone.
 
 mod affix;
 pub mod client;
 pub mod deflate;
 mod delimiter;
 mod error;
+mod event_stream;
 mod extension;
 mod header;
 mod length;
@@ -115,6 +118,8 @@ pub enum Framing {
         /// permessage-deflate, as [`deflate::negotiate`] settled it.
         deflate: Option<Deflate>,
     },
+    /// Server-sent events: frames to a client, none from it.
+    EventStream,
 }
 
 impl Framing {
@@ -125,15 +130,28 @@ impl Framing {
             Framing::Delimiter(_) => "delimiter",
             Framing::Raw => "raw",
             Framing::WebSocket { .. } => "websocket",
+            Framing::EventStream => "event-stream",
         }
     }
 
-    /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it.
+    /// Bodies stay in one piece, and something is put around them.
+    pub const fn wraps(&self) -> bool {
+        !matches!(self, Framing::EventStream)
+    }
+
+    /// Text must be UTF-8 to be carried.
+    pub const fn is_text_checked(&self) -> bool {
+        matches!(self, Framing::WebSocket { .. } | Framing::EventStream)
+    }
+
+    /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it. Only for a framing that
+    /// [`wraps`](Framing::wraps).
     pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyTooLong> {
         match self {
             Framing::Length(framing) => framing.head(len as u64),
             Framing::Delimiter(_) | Framing::Raw => Ok(Affix::EMPTY),
             Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
+            Framing::EventStream => unreachable!("an event's lines stand inside its body"),
         }
     }
 
@@ -141,7 +159,7 @@ impl Framing {
     pub fn tail(&self) -> &[u8] {
         match self {
             Framing::Delimiter(framing) => &framing.delimiter,
-            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } => &[],
+            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } | Framing::EventStream => &[],
         }
     }
 
@@ -152,6 +170,7 @@ impl Framing {
             (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
             (Framing::Length(framing), None) => Ok(framing.keep_header.then_some(Affix::EMPTY)),
             (Framing::Delimiter(_) | Framing::Raw | Framing::WebSocket { .. }, _) => Ok(Some(Affix::EMPTY)),
+            (Framing::EventStream, _) => Ok(None),
         }
     }
 
@@ -176,13 +195,27 @@ impl Framing {
     pub fn deflate(&self) -> Option<Deflate> {
         match self {
             Framing::WebSocket { deflate } => *deflate,
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => None,
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream => None,
         }
     }
 
     /// A whole frame in one piece of memory, to be shared among receivers.
     pub fn encode(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyTooLong> {
-        Ok(join(&self.whole(kind, body.len())?, body, self.tail()))
+        self.encode_with_id(kind, None, body)
+    }
+
+    /// The same with the id that its publisher gave it, where the framing has a place for one. The id has no control
+    /// characters in it.
+    pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+        match self {
+            Framing::EventStream => Ok(event_stream::frame(kind, id, body)),
+            _ => Ok(join(&self.whole(kind, body.len())?, body, self.tail())),
+        }
+    }
+
+    /// An event of Longwire's own, which clients of an event stream tell from frames by its name. `None` on other framings.
+    pub fn notice(&self, name: &str, data: &str) -> Option<Bytes> {
+        matches!(self, Framing::EventStream).then(|| event_stream::event(Some(name), None, data.as_bytes()))
     }
 
     /// The same, compressed if the peer understands that.
@@ -198,9 +231,13 @@ impl Framing {
         client::encode(self, kind, body, mask)
     }
 
-    /// A ping; at most 125 bytes of payload are sent. `None` where the framing knows no pings.
+    /// A ping; at most 125 bytes of payload are sent. `None` where the framing knows no pings. That of an event stream is
+    /// never answered.
     pub fn ping(&self, payload: &[u8]) -> Option<Bytes> {
-        self.control(Opcode::Ping, payload)
+        match self {
+            Framing::EventStream => Some(Bytes::from_static(event_stream::HEARTBEAT)),
+            _ => self.control(Opcode::Ping, payload),
+        }
     }
 
     /// A pong; at most 125 bytes of payload are sent.
@@ -209,8 +246,11 @@ impl Framing {
     }
 
     /// A close frame; the text is cut to the 123 bytes that fit. A code that must not be sent (1006) is left out, and
-    /// so is a text without a code.
+    /// so is a text without a code. To an event stream it is an event named `close`: a browser would come back otherwise.
     pub fn close(&self, code: Option<u16>, text: &str) -> Option<Bytes> {
+        if let Framing::EventStream = self {
+            return self.notice("close", format!("{} {text}", code.unwrap_or(1005)).trim_end());
+        }
         let (payload, len) = header::close_payload(code, text);
         self.control(Opcode::Close, &payload[..len])
     }
@@ -241,6 +281,8 @@ enum State {
     Delimiter(delimiter::Decoder),
     Raw,
     WebSocket(websocket::Decoder),
+    /// Nothing comes.
+    EventStream,
     Broken(FrameError),
 }
 
@@ -270,6 +312,7 @@ impl Decoder {
             }
             Framing::Raw => State::Raw,
             Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
+            Framing::EventStream => State::EventStream,
         })
     }
 
@@ -292,6 +335,7 @@ impl Decoder {
             (State::WebSocket(decoder), Framing::WebSocket { deflate }) => {
                 decoder.decode(deflate.is_some(), max_frame, input)
             }
+            (State::EventStream, Framing::EventStream) => Ok((input.len(), None)),
             (State::Broken(error), _) => Err(*error),
             (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
         };
@@ -309,7 +353,7 @@ impl Decoder {
             State::Length(decoder) => decoder.is_mid_frame(),
             State::Delimiter(decoder) => decoder.is_mid_frame(),
             State::WebSocket(decoder) => decoder.is_mid_frame(),
-            State::Raw | State::Broken(_) => false,
+            State::Raw | State::EventStream | State::Broken(_) => false,
         }
     }
 
@@ -320,7 +364,7 @@ impl Decoder {
             State::Length(decoder) => decoder.buffered(),
             State::Delimiter(decoder) => decoder.buffered(),
             State::WebSocket(decoder) => decoder.buffered(),
-            State::Raw | State::Broken(_) => 0,
+            State::Raw | State::EventStream | State::Broken(_) => 0,
         }
     }
 }

@@ -82,7 +82,7 @@ impl CloseAnswer {
         if head.destinations.is_empty() || body.is_empty() && head.content_length.is_none() {
             return Ok(0);
         }
-        self.event.send_to(&head.destinations, self.event.kind_for_others(head.kind), &body)?;
+        self.event.send_to(&head.destinations, self.event.kind_for_others(head.kind), head.id.as_ref(), &body)?;
         Ok(body.len() as u64)
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! * [`reply`]: to an event of a live session; the body goes to the client.
 //! * [`connect`]: to a connect event that a handshake waits for.
+//! * [`http`]: to an event whose client waits for an HTTP response of its own.
 //! * [`close`]: to a close event; only whether it was delivered matters.
 
 mod close;
 mod connect;
+mod http;
 mod reply;
+mod slice;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use tracing::{debug, warn};
 
 pub(super) use self::close::CloseAnswer;
 pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
+pub(super) use self::http::HttpAnswer;
+pub use self::http::{HttpReply, ReplyBody};
 pub(super) use self::reply::Reply;
 pub(super) use self::reply::greet;
 
@@ -24,13 +29,15 @@ use super::endpoint::{Endpoint, Event};
 use super::head::{Destination, Head};
 use crate::metrics::FailureLabels;
 use crate::metrics::router::Door;
-use crate::proto::command::{Action, Command, Message, Target};
+use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 
 /// Bytes of stderr that one event may bring into the log; what is beyond is counted there.
 const MAX_STDERR_BYTES: usize = 16 * 1024;
+/// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
+const MAX_PIECE_BYTES: usize = 64 * 1024;
 
 /// Who takes the answer to an event: the client, or a handshake that waits for leave to go on.
 pub enum Answer {
@@ -38,6 +45,8 @@ pub enum Answer {
     Reply(Box<Reply>),
     /// To the connect event of an HTTP request that wants to become a session.
     Handshake(Box<HandshakeAnswer>),
+    /// To an event whose client waits for an HTTP response of its own.
+    Http(Box<HttpAnswer>),
     /// To a close event.
     Close(Box<CloseAnswer>),
 }
@@ -98,7 +107,13 @@ impl EventInfo {
     }
 
     /// Sends a body to others than the client, or to it among others; says whether the client is among `destinations` itself.
-    fn send_to(&self, destinations: &[Destination], kind: Option<FrameKind>, body: &[u8]) -> Result<bool, Fault> {
+    fn send_to(
+        &self,
+        destinations: &[Destination],
+        kind: Option<FrameKind>,
+        id: Option<&Name>,
+        body: &[u8],
+    ) -> Result<bool, Fault> {
         let mut to_client = destinations.is_empty();
         let mut message = None;
         for destination in destinations {
@@ -110,7 +125,7 @@ impl EventInfo {
                 return Err(Fault::NotUtf8);
             }
             let body = message.get_or_insert_with(|| Bytes::copy_from_slice(body)).clone();
-            let action = Action::Send(Message { body, kind, key: key.clone() });
+            let action = Action::Send(Message { body, kind, key: key.clone(), id: id.cloned() });
             let mut command = Command { to: to.clone(), except: except.clone(), action };
             if *except_self {
                 command.except.sessions.push(self.id);
@@ -241,13 +256,16 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.stdout(data),
             Answer::Handshake(answer) => answer.stdout(data),
+            Answer::Http(answer) => answer.stdout(data),
             Answer::Close(answer) => answer.stdout(data),
         }
     }
 
     fn pause(&mut self) {
-        if let Answer::Reply(reply) = self {
-            reply.pause();
+        match self {
+            Answer::Reply(reply) => reply.pause(),
+            Answer::Http(answer) => answer.pause(),
+            Answer::Handshake(_) | Answer::Close(_) => {}
         }
     }
 
@@ -258,6 +276,7 @@ impl Responder for Answer {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Answer::Reply(reply) => reply.outbox.poll_room(cx),
+            Answer::Http(answer) => answer.poll_room(cx),
             Answer::Handshake(_) | Answer::Close(_) => Poll::Ready(()),
         }
     }
@@ -266,6 +285,7 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.has_begun()),
             Answer::Handshake(answer) => answer.client_gone.as_mut().poll(cx),
+            Answer::Http(answer) => answer.poll_cancelled(cx),
             // Owed, whoever still listens.
             Answer::Close(_) => Poll::Pending,
         }
@@ -275,6 +295,7 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.end(outcome),
             Answer::Handshake(answer) => answer.end(outcome),
+            Answer::Http(answer) => (*answer).end(outcome),
             Answer::Close(answer) => (*answer).end(outcome),
         }
     }
@@ -289,6 +310,7 @@ impl Answer {
         match self {
             Answer::Reply(reply) => &reply.event,
             Answer::Handshake(answer) => &answer.event,
+            Answer::Http(answer) => &answer.event,
             Answer::Close(answer) => &answer.event,
         }
     }
@@ -297,6 +319,7 @@ impl Answer {
         match self {
             Answer::Reply(reply) => &mut reply.event,
             Answer::Handshake(answer) => &mut answer.event,
+            Answer::Http(answer) => &mut answer.event,
             Answer::Close(answer) => &mut answer.event,
         }
     }

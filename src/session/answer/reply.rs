@@ -19,19 +19,18 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{ConnectAnswer, EventInfo, Fault};
+use super::slice::Slice;
+use super::{ConnectAnswer, EventInfo, Fault, MAX_PIECE_BYTES};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
+use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, FrameKind, Framing};
+use crate::proto::framing::{Affix, FrameKind};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
 use crate::upstream::{Class, Outcome, Timing};
-
-/// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
-const MAX_PIECE_BYTES: usize = 64 * 1024;
 
 /// The answer to an event of a session that has its outbox.
 pub struct Reply {
@@ -58,11 +57,9 @@ struct Body {
     destinations: Vec<Destination>,
     /// Of what goes to others than the client.
     kind_for_others: Option<FrameKind>,
-    /// Bytes of the body before the reply.
-    skip: u64,
-    /// `Content-Length`, and how much of it is still to come.
-    announced: Option<u64>,
-    left: Option<u64>,
+    slice: Slice,
+    /// What its publisher calls it.
+    id: Option<Name>,
     mode: Mode,
     /// Bytes of the reply that have not left yet.
     pending: Vec<u8>,
@@ -106,6 +103,7 @@ impl Reply {
     }
 
     fn begin_body(&mut self, head: Head) {
+        let slice = Slice::of(&head);
         self.event.complain(&head.complaints);
         self.status = head.status;
         self.close = head.close;
@@ -118,7 +116,7 @@ impl Reply {
         }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
-        let is_checked = matches!(framing, Framing::WebSocket { .. }) && kind == FrameKind::Text;
+        let is_checked = framing.is_text_checked() && kind == FrameKind::Text;
         let from_end = (head.content_offset < 0).then(|| head.content_offset.unsigned_abs());
         let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
         let can_stream = match framing.begin(head.content_length) {
@@ -137,9 +135,8 @@ impl Reply {
             kind,
             destinations: head.destinations,
             kind_for_others: self.event.kind_for_others(head.kind),
-            skip: u64::try_from(head.content_offset).unwrap_or(0),
-            announced: head.content_length,
-            left: head.content_length,
+            slice,
+            id: head.id,
             mode,
             pending: Vec::new(),
             text: is_checked.then(TextCheck::default),
@@ -148,7 +145,7 @@ impl Reply {
 
     fn body(&mut self, data: &[u8]) {
         let Stage::Body(body) = &mut self.stage else { return };
-        let data = if matches!(body.mode, Mode::Hold { from_end: Some(_) }) { data } else { body.slice(data) };
+        let data = if matches!(body.mode, Mode::Hold { from_end: Some(_) }) { data } else { body.slice.take(data) };
         body.pending.extend_from_slice(data);
         let max_bytes = self.event.endpoint.app.max_reply_bytes;
         if body.pending.len() < MAX_PIECE_BYTES.min(max_bytes) {
@@ -270,21 +267,6 @@ impl Body {
         matches!(self.mode, Mode::Stream { begun: true, .. })
     }
 
-    /// The part of these bytes of the body that belongs to the reply.
-    fn slice<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
-        let skipped = self.skip.min(data.len() as u64);
-        self.skip -= skipped;
-        let data = &data[skipped as usize..];
-        match &mut self.left {
-            None => data,
-            Some(left) => {
-                let taken = (*left).min(data.len() as u64);
-                *left -= taken;
-                &data[..taken as usize]
-            }
-        }
-    }
-
     /// Sends what is pending as a piece of a streamed frame.
     fn stream(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
         if self.pending.is_empty() && !is_last {
@@ -310,7 +292,7 @@ impl Body {
             if let Some(deflate) = framing.deflate() {
                 *deflater = Some(Box::new(Deflater::new(deflate)));
             }
-            framing.begin(self.announced).expect("begin_body has seen that this framing can carry it")
+            framing.begin(self.slice.announced()).expect("begin_body has seen that this framing can carry it")
         } else {
             None
         };
@@ -361,8 +343,8 @@ impl Body {
 
     /// Sends one whole frame to everybody who is to have it.
     fn send(&self, outbox: &Outbox, event: &EventInfo, frame: &[u8]) -> Result<(), Fault> {
-        match event.send_to(&self.destinations, self.kind_for_others, frame)? {
-            true => send_whole(outbox, &event.endpoint, self.kind, frame),
+        match event.send_to(&self.destinations, self.kind_for_others, self.id.as_ref(), frame)? {
+            true => send_whole(outbox, &event.endpoint, self.kind, self.id.as_ref(), frame),
             false => Ok(()),
         }
     }
@@ -370,19 +352,17 @@ impl Body {
     /// The answer is complete: sends the rest.
     fn finish(&mut self, outbox: &Outbox, event: &EventInfo) -> Result<u64, Fault> {
         if let Mode::Hold { from_end: Some(from_end) } = self.mode {
-            self.skip = (self.pending.len() as u64).saturating_sub(from_end);
+            self.slice.skip((self.pending.len() as u64).saturating_sub(from_end));
             let whole = std::mem::take(&mut self.pending);
-            self.pending = self.slice(&whole).to_vec();
+            self.pending = self.slice.take(&whole).to_vec();
         }
-        if let (Some(announced), Some(missing @ 1..)) = (self.announced, self.left) {
-            return Err(Fault::Short { announced, missing });
-        }
+        self.slice.check_whole()?;
         match self.mode {
             Mode::Lines => self.lines(outbox, event, true),
             Mode::Stream { begun: true, .. } => self.stream(outbox, event, true),
             Mode::Stream { .. } | Mode::Hold { .. } => {
                 // An empty body is no reply, unless the handler announced just that.
-                if self.pending.is_empty() && self.announced.is_none() {
+                if self.pending.is_empty() && self.slice.announced().is_none() {
                     return Ok(0);
                 }
                 self.send(outbox, event, &self.pending)?;
@@ -393,9 +373,15 @@ impl Body {
 }
 
 /// Sends one whole frame, compressed where that was negotiated and is worth it.
-fn send_whole(outbox: &Outbox, endpoint: &Endpoint, kind: FrameKind, body: &[u8]) -> Result<(), Fault> {
+fn send_whole(
+    outbox: &Outbox,
+    endpoint: &Endpoint,
+    kind: FrameKind,
+    id: Option<&Name>,
+    body: &[u8],
+) -> Result<(), Fault> {
     let framing = outbox.framing();
-    if matches!(framing, Framing::WebSocket { .. }) && kind == FrameKind::Text && str::from_utf8(body).is_err() {
+    if framing.is_text_checked() && kind == FrameKind::Text && str::from_utf8(body).is_err() {
         return Err(Fault::NotUtf8);
     }
     let min_bytes = endpoint.websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes);
@@ -404,6 +390,12 @@ fn send_whole(outbox: &Outbox, endpoint: &Endpoint, kind: FrameKind, body: &[u8]
             let body = deflate_whole(deflate, body);
             let head = framing.whole_deflated(kind, body.len());
             outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(&body)]);
+        }
+        _ if !framing.wraps() => {
+            let frame = framing
+                .encode_with_id(kind, id.map(Name::as_bytes), body)
+                .map_err(|error| Fault::Framing(error.to_string()))?;
+            outbox.write_frame(&[IoSlice::new(&frame)]);
         }
         _ => {
             let head = framing.whole(kind, body.len()).map_err(|error| Fault::Framing(error.to_string()))?;
@@ -426,8 +418,8 @@ pub(in crate::session) fn greet(outbox: &Outbox, answer: ConnectAnswer) {
         return;
     }
     let kind = head.kind.unwrap_or(FrameKind::Text);
-    let sent = match event.send_to(&head.destinations, head.kind, &body) {
-        Ok(true) => send_whole(outbox, &event.endpoint, kind, &body),
+    let sent = match event.send_to(&head.destinations, head.kind, head.id.as_ref(), &body) {
+        Ok(true) => send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), &body),
         Ok(false) => Ok(()),
         Err(fault) => Err(fault),
     };

@@ -33,6 +33,7 @@ pub(super) mod tag {
     pub(in crate::proto::control::long) const EXPECT_ABSENT: u8 = 0x26;
     pub(in crate::proto::control::long) const AFTER: u8 = 0x27;
     pub(in crate::proto::control::long) const LIMIT: u8 = 0x28;
+    pub(in crate::proto::control::long) const ID: u8 = 0x29;
 }
 
 /// Goes through the fields of a frame.
@@ -65,7 +66,7 @@ impl Fields {
     /// The next field, as a server takes it: one that it knows, and not twice unless it may be repeated.
     pub(super) fn next_once(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
         let Some((tag, value)) = self.next()? else { return Ok(None) };
-        if tag > tag::LIMIT {
+        if tag > tag::ID {
             return Err(unknown(tag));
         }
         let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);

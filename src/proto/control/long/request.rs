@@ -81,6 +81,7 @@ struct Parts {
     name: Option<Bytes>,
     kind: Option<FrameKind>,
     key: Option<Name>,
+    id: Option<Name>,
     code: Option<u16>,
     reason: Option<Box<str>>,
     expect: Option<Expect>,
@@ -121,6 +122,7 @@ impl Parts {
                 });
             }
             tag::KEY => self.key = Some(name("key", &value)?),
+            tag::ID => self.id = Some(name("id", &value)?),
             tag::CODE => {
                 let code =
                     value[..].try_into().map(u16::from_be_bytes).map_err(|_| Wrong::field("code has two bytes"))?;
@@ -160,7 +162,7 @@ impl Parts {
     /// Puts together what the type asks for, and refuses what it has no use for.
     fn into_what(mut self, frame: &Frame) -> Result<What, Wrong> {
         let allowed: &[u8] = match frame.kind {
-            kind::SEND => &[tag::KIND, tag::KEY],
+            kind::SEND => &[tag::KIND, tag::KEY, tag::ID],
             kind::JOIN | kind::LEAVE | kind::BIND | kind::DELETE => &[tag::NAME],
             kind::CLOSE => &[tag::CODE, tag::REASON, tag::KIND],
             kind::SET => &[tag::NAME, tag::EXPECT, tag::EXPECT_ABSENT],
@@ -244,7 +246,7 @@ impl Parts {
         if self.kind == Some(FrameKind::Text) && str::from_utf8(&frame.body).is_err() {
             return Err(Wrong::new(ErrorWord::NotText, "the message is of kind text and not UTF-8"));
         }
-        Ok(Message { body: frame.body.clone(), kind: self.kind, key: self.key.take() })
+        Ok(Message { body: frame.body.clone(), kind: self.kind, key: self.key.take(), id: self.id.take() })
     }
 
     fn name(&mut self) -> Result<Name, Wrong> {
@@ -298,6 +300,9 @@ impl FieldWriter {
         }
         if let Some(key) = &message.key {
             self.put(tag::KEY, key.as_bytes());
+        }
+        if let Some(id) = &message.id {
+            self.put(tag::ID, id.as_bytes());
         }
     }
 

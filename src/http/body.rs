@@ -1,0 +1,134 @@
+//! Bodies: those of requests, read whole within bounds, and those of responses, of every origin.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use tower_http::services::fs::ServeFileSystemResponseBody;
+
+use super::plain;
+use crate::outbox::{BrokenOff, Feed, FeedReader};
+
+/// A short text, a file, or what is still being made.
+pub(super) type AnyBody = Either<Full<Bytes>, Either<ServeFileSystemResponseBody, FeedBody>>;
+
+/// A body that is in hand.
+pub(super) fn whole(body: Full<Bytes>) -> AnyBody {
+    Either::Left(body)
+}
+
+/// A body that a feed brings.
+pub(super) fn fed(body: FeedBody) -> AnyBody {
+    Either::Right(Either::Right(body))
+}
+
+/// Whether it is still being made, and may stand still for that.
+pub(super) fn is_fed(body: &AnyBody) -> bool {
+    matches!(body, Either::Right(Either::Right(_)))
+}
+
+/// A body that comes from a session or a script, as it comes.
+pub(super) struct FeedBody {
+    reader: FeedReader,
+    len: Option<u64>,
+    _watch: Option<AbortOnDropHandle<()>>,
+}
+
+impl FeedBody {
+    /// Of a session, which has its own eye on clients that do not read.
+    pub(super) fn of_session(reader: FeedReader) -> Self {
+        Self { reader, len: None, _watch: None }
+    }
+
+    /// Of an answer. A client that takes nothing for `patience` while something waits for it loses it, and `give_up` is called:
+    /// it would hold a php-fpm worker for as long as it likes.
+    pub(super) fn of_answer(
+        reader: FeedReader,
+        feed: Arc<Feed>,
+        len: Option<u64>,
+        patience: Duration,
+        give_up: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let watch = async move {
+            let mut last = None;
+            loop {
+                tokio::time::sleep(patience).await;
+                let (taken, waits) = feed.progress();
+                if waits && last == Some(taken) {
+                    feed.abandon();
+                    return give_up();
+                }
+                last = waits.then_some(taken);
+            }
+        };
+        Self { reader, len, _watch: Some(AbortOnDropHandle::new(tokio::spawn(watch))) }
+    }
+}
+
+impl Body for FeedBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let chunk = std::task::ready!(self.reader.poll_chunk(cx));
+        if let (Some(Ok(chunk)), Some(len)) = (&chunk, &mut self.len) {
+            *len = len.saturating_sub(chunk.len() as u64);
+        }
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.len.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+/// Reads a request's body, at most `max_bytes` of it. Each piece must come within `patience` of the last one, all of it within
+/// ten times as long.
+///
+/// # Errors
+///
+/// The response that says what was wrong.
+pub(super) async fn read(
+    mut body: Incoming,
+    max_bytes: usize,
+    patience: Duration,
+) -> Result<Bytes, Box<Response<Full<Bytes>>>> {
+    let too_large =
+        || Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {max_bytes} bytes here")));
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large());
+    }
+    let ceiling = Instant::now() + patience * 10;
+    let mut bytes = BytesMut::new();
+    loop {
+        let piece = match timeout_at(ceiling, timeout(patience, body.frame())).await {
+            Ok(Ok(Some(Ok(piece)))) => piece,
+            Ok(Ok(None)) => return Ok(bytes.freeze()),
+            Ok(Ok(Some(Err(error)))) => {
+                return Err(Box::new(plain(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}"))));
+            }
+            Ok(Err(_)) | Err(_) => {
+                return Err(Box::new(plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")));
+            }
+        };
+        // Trailers say nothing that anybody here would hear.
+        let Ok(data) = piece.into_data() else { continue };
+        if bytes.len() + data.len() > max_bytes {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
+    }
+}
+
+/// Marks what no cache may keep.
+pub(super) fn never_cached<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}

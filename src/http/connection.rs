@@ -1,0 +1,277 @@
+//! One HTTP connection, 1.1 or 2, until it ends or becomes a session.
+//!
+//! A connection has a place among those that are not sessions yet, which `max_handshakes` bounds, from accept to its end. It
+//! leaves the place when it carries a session, for that has a place of its own kind.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::body::{AnyBody, is_fed};
+use super::progress::{Progress, Watched};
+use super::{Site, answer};
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::EncodedParams;
+use crate::transport::{Arrival, Peer, Transport};
+
+/// Headers of one request; browsers send about fifteen.
+const MAX_HEADERS: usize = 100;
+/// Requests at once on an HTTP/2 connection; browsers share one among all pages of a site.
+const MAX_STREAMS: u32 = 128;
+/// How an HTTP/2 client begins (RFC 9113 section 3.4); no HTTP/1 method begins with its first three letters.
+const PREFACE: &[u8] = b"PRI";
+
+/// What every request on one connection has in common.
+pub(super) struct Connection {
+    pub(super) peer: Peer,
+    pub(super) local: Peer,
+    /// Of the connection itself.
+    pub(super) params: EncodedParams,
+    /// Among those that are not sessions.
+    pub(super) place: Place,
+    /// Cancelled to end it at once: its client takes nothing.
+    pub(super) cut: CancellationToken,
+    /// Whether an answer moves.
+    progress: Arc<Progress>,
+    /// Requests that have no whole answer yet.
+    busy: AtomicUsize,
+    /// Requests so far.
+    requests: AtomicU64,
+}
+
+/// Marks a response behind which the client may ask for more on the same connection.
+#[derive(Clone, Copy)]
+pub(super) struct KeepOpen;
+
+/// A place among the connections that are not sessions.
+pub(super) struct Place {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    gauge: Gauge,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, gauge: Gauge) -> Self {
+        gauge.inc();
+        Self { permit: Mutex::new(Some(permit)), gauge }
+    }
+
+    /// Makes room for another connection.
+    pub(super) fn leave(&self) {
+        if self.permit.lock().expect("nothing panics while a place is locked").take().is_some() {
+            self.gauge.dec();
+        }
+    }
+
+    /// Takes a place again, unless it has one; false when there is none.
+    pub(super) fn enter(&self, site: &Site) -> bool {
+        let mut permit = self.permit.lock().expect("nothing panics while a place is locked");
+        if permit.is_none() {
+            *permit = site.places.clone().try_acquire_owned().ok();
+            self.gauge.inc_by(i64::from(permit.is_some()));
+        }
+        permit.is_some()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Serves one HTTP connection until it ends or becomes a session.
+pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSemaphorePermit) {
+    let Arrival { transport, peer, local, params } = arrival;
+    let connection = Arc::new(Connection {
+        peer,
+        local,
+        params,
+        place: Place::new(permit, site.hub.metrics.handshakes.clone()),
+        cut: CancellationToken::new(),
+        progress: Arc::default(),
+        busy: AtomicUsize::new(0),
+        requests: AtomicU64::new(0),
+    });
+    let is_heard = Arc::new(AtomicBool::new(false));
+    let served = serve(&site, transport, &connection, &is_heard);
+    let result = tokio::select! {
+        result = served => Some(result),
+        () = connection.progress.stalled() => None,
+        () = connection.progress.over(&site.hub.draining) => None,
+        () = connection.cut.cancelled() => None,
+    };
+    match result {
+        None => debug!(%peer, listener = %site.listener, "an answer was cut short"),
+        Some(Ok(())) => {}
+        Some(Err(ended)) => {
+            // What became of a request that was heard is counted where it was answered.
+            if !is_heard.load(Ordering::Relaxed) {
+                site.hub.refuse(&site.listener, peer, ended.reason);
+            }
+            debug!(%peer, error = ended.error, "HTTP connection ended");
+        }
+    }
+}
+
+/// A connection that did not end well.
+struct Ended {
+    /// If nobody was heard on it.
+    reason: CloseReason,
+    error: String,
+}
+
+impl From<hyper::Error> for Ended {
+    fn from(error: hyper::Error) -> Self {
+        let reason = if error.is_timeout() { CloseReason::HandshakeTimeout } else { CloseReason::HandshakeRefused };
+        Self { reason, error: error.to_string() }
+    }
+}
+
+async fn serve(
+    site: &Arc<Site>,
+    transport: Transport,
+    connection: &Arc<Connection>,
+    is_heard: &Arc<AtomicBool>,
+) -> Result<(), Ended> {
+    let service = {
+        let (site, connection, is_heard) = (site.clone(), connection.clone(), is_heard.clone());
+        service_fn(move |request| {
+            is_heard.store(true, Ordering::Relaxed);
+            let (site, connection) = (site.clone(), connection.clone());
+            async move { Ok::<_, Infallible>(one_request(&site, request, connection).await) }
+        })
+    };
+    if site.http2 && begins_http2(&transport, site.handshake_timeout).await? {
+        let served = http2::Builder::new(Executor(site.hub.tasks.clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(site.max_header_bytes as u32)
+            .serve_connection(TokioIo::new(transport), service);
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            result = served.as_mut() => return Ok(result?),
+            () = site.hub.draining.cancelled() => served.as_mut().graceful_shutdown(),
+            () = connection.idle(site.handshake_timeout) => {
+                served.as_mut().graceful_shutdown();
+                // A client that does not hear that either has nothing to lose here.
+                return Ok(tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()))?);
+            }
+        }
+        return Ok(served.await?);
+    }
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(site.handshake_timeout)
+        // hyper wants room for 8 KB at least; a head above this is answered with 431.
+        .max_buf_size(site.max_header_bytes.max(8192))
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(transport), service)
+        .with_upgrades();
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        result = served.as_mut() => return Ok(result?),
+        () = site.hub.draining.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    Ok(served.await?)
+}
+
+async fn one_request(
+    site: &Arc<Site>,
+    request: Request<Incoming>,
+    connection: Arc<Connection>,
+) -> Response<Watched<AnyBody, Busy>> {
+    let busy = Busy::new(connection.clone());
+    let version = request.version();
+    let mut response = answer(site, request, &connection).await;
+    let keeps_open = response.extensions_mut().remove::<KeepOpen>().is_some();
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let is_last = version < Version::HTTP_2 && !keeps_open;
+    if is_last && !switches {
+        // Others have one request each: a handshake needs no second one, and whoever asked again and again would keep a place
+        // among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
+        response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let is_watched = !switches && !is_fed(response.body());
+    let progress = is_watched.then(|| connection.progress.clone());
+    response.map(|body| Watched::new(body, progress, is_last, busy))
+}
+
+/// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.
+async fn begins_http2(transport: &Transport, patience: Duration) -> Result<bool, Ended> {
+    let mut begin = [0; PREFACE.len()];
+    let look = async {
+        let mut known = 0;
+        loop {
+            match poll_fn(|cx| transport.poll_peek(cx, &mut begin, known)).await {
+                Ok(n) if n == begin.len() || n == 0 || !PREFACE.starts_with(&begin[..n]) => {
+                    return &begin[..n] == PREFACE;
+                }
+                Ok(n) => known = n,
+                // Who reads from it will find the same.
+                Err(_) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(patience, look)
+        .await
+        .map_err(|_| Ended { reason: CloseReason::HandshakeTimeout, error: "nothing came".to_owned() })
+}
+
+impl Connection {
+    /// Ends when there was no request for so long and a little more.
+    async fn idle(&self, patience: Duration) {
+        let mut last = None;
+        loop {
+            tokio::time::sleep(patience).await;
+            let requests = self.requests.load(Ordering::Relaxed);
+            let is_idle = self.busy.load(Ordering::Relaxed) == 0;
+            if is_idle && last == Some(requests) {
+                return;
+            }
+            last = is_idle.then_some(requests);
+        }
+    }
+}
+
+/// A request that has no whole answer yet.
+pub(super) struct Busy(Arc<Connection>);
+
+impl Busy {
+    fn new(connection: Arc<Connection>) -> Self {
+        connection.busy.fetch_add(1, Ordering::Relaxed);
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs hyper's streams among the tasks that a draining node waits for.
+#[derive(Clone)]
+struct Executor(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

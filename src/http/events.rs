@@ -1,0 +1,389 @@
+//! Sessions of clients that speak in HTTP requests: event streams, polls, and what the client says itself.
+//!
+//! ```text
+//!   GET /live        Accept: text/event-stream    opens a session; the response is its stream
+//!   GET /live?longwire=poll                       opens a session that is polled; answers at once
+//!   GET /live?longwire=SESSION.KEY                the next frames of a polled session, or 204
+//!   POST /live?longwire=SESSION.KEY               a frame from the client; the handler's answer is the response
+//!   DELETE /live?longwire=SESSION.KEY             ends the session
+//! ```
+//!
+//! The first event of a session is named `session` and says its address, which the header `Longwire-Session` says too. The
+//! key in it is not the session's id: ids are known to whoever may send to a session, and must not let them speak for it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use sha2::Sha256;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::body::{AnyBody, FeedBody, fed, never_cached, read, whole};
+use super::connection::{Connection, KeepOpen};
+use super::handler_response::{pass_on, response};
+use super::{Site, handshake, origin, plain};
+use crate::config::model::Sse;
+use crate::outbox::{Batch, Feed};
+use crate::proto::close::CloseReason;
+use crate::proto::framing::{FrameKind, Framing};
+use crate::proto::id::SessionId;
+use crate::session::{Endpoint, NotTaken, Opening, Post, Posts, Way, shake_hands};
+
+/// The part of a query string that speaks to Longwire.
+const PARAMETER: &str = "longwire=";
+/// Bytes of a session's key: nobody guesses 128 bits.
+const KEY_BYTES: usize = 16;
+/// Headers of a handler's answer to a connect event that do not describe a stream of ours.
+const NOT_OF_A_STREAM: [&str; 9] = [
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-type",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What a request to an app's path wants of its sessions.
+pub(super) enum Wish {
+    /// A session whose frames come as one long response.
+    Stream,
+    /// A session whose frames are asked for.
+    Polled,
+    /// Something of a session that is there, if the key is right.
+    Session(String),
+}
+
+impl Wish {
+    /// `None`: it has nothing to do with sessions.
+    pub(super) fn of(request: &Request<Incoming>) -> Option<Self> {
+        let parameter =
+            request.uri().query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix(PARAMETER)));
+        match parameter {
+            Some("poll") => Some(Wish::Polled),
+            Some(session) => Some(Wish::Session(session.to_owned())),
+            None if request.method() == Method::GET && accepts_events(request.headers()) => Some(Wish::Stream),
+            None => None,
+        }
+    }
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let accepts = |value: &HeaderValue| {
+        let types = value.to_str().unwrap_or("").split(',');
+        types
+            .into_iter()
+            .any(|kind| kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("text/event-stream"))
+    };
+    headers.get_all(header::ACCEPT).iter().any(accepts)
+}
+
+/// Makes and checks the addresses of sessions.
+pub(super) struct Addresses(Hmac<Sha256>);
+
+impl Addresses {
+    /// With a key that nobody knows.
+    pub(super) fn new() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self(Hmac::new_from_slice(&key).expect("HMAC takes keys of any length")))
+    }
+
+    fn of(&self, path: &str, id: SessionId) -> String {
+        let code = self.0.clone().chain_update(id.as_str()).finalize().into_bytes();
+        format!("{path}?{PARAMETER}{id}.{}", BASE64.encode(&code[..KEY_BYTES]))
+    }
+
+    /// The session of an address, if its key is right.
+    fn session(&self, written: &str) -> Option<SessionId> {
+        let (id, key) = written.split_once('.')?;
+        let id = SessionId::from_bytes(id.as_bytes())?;
+        let key = BASE64.decode(key).ok().filter(|key| key.len() == KEY_BYTES)?;
+        // Compares in constant time.
+        self.0.clone().chain_update(id.as_str()).verify_truncated_left(&key).ok().map(|()| id)
+    }
+}
+
+/// Answers a request that has to do with sessions.
+pub(super) async fn answer(
+    site: &Arc<Site>,
+    endpoint: &Arc<Endpoint>,
+    sse: &Sse,
+    wish: Wish,
+    request: Request<Incoming>,
+    connection: &Connection,
+) -> Response<AnyBody> {
+    let origins = &endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has them").origins;
+    if !origin::is_allowed(origins, request.headers()) {
+        return handshake::refuse_origin(site, request.headers(), connection.peer).map(whole);
+    }
+    let headers = request.headers().clone();
+    let mut response = match wish {
+        _ if request.method() == Method::OPTIONS => preflight(),
+        Wish::Stream | Wish::Polled if request.method() != Method::GET => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a session is opened with GET").map(whole);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            response
+        }
+        Wish::Stream => open(site, endpoint, &request, connection, false).await,
+        Wish::Polled => open(site, endpoint, &request, connection, true).await,
+        Wish::Session(address) => match find(site, endpoint, &address) {
+            Some(posts) => of_session(site, endpoint, sse, posts, request, connection).await,
+            None => plain(StatusCode::GONE, "there is no such session").map(whole),
+        },
+    };
+    never_cached(&mut response);
+    origin::allow(&headers, response.headers_mut());
+    response
+}
+
+/// What a browser asks before it lets a page of another host speak.
+fn preflight() -> Response<AnyBody> {
+    let mut response = Response::new(whole(Full::default()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, last-event-id"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
+}
+
+fn find(site: &Site, endpoint: &Arc<Endpoint>, address: &str) -> Option<Arc<Posts>> {
+    let posts = site.hub.posts.find(site.addresses.session(address)?)?;
+    // A session is at home at one path; at another it would meet another app's limits.
+    std::ptr::eq(posts.outbox().terms(), &*endpoint.terms).then_some(posts)
+}
+
+/// A new session: its stream, or the answer to its first poll.
+async fn open(
+    site: &Arc<Site>,
+    endpoint: &Arc<Endpoint>,
+    request: &Request<Incoming>,
+    connection: &Connection,
+    is_polled: bool,
+) -> Response<AnyBody> {
+    let (own_params, permit) = match handshake::admit(site, endpoint, request.uri(), request.headers(), connection) {
+        Ok(admitted) => admitted,
+        Err(response) => return response.map(whole),
+    };
+    let (feed, reader) = match is_polled {
+        true => (Feed::polled(), None),
+        false => {
+            let (feed, reader) = Feed::stream();
+            (feed, Some(reader))
+        }
+    };
+    // From the beginning on, or the first event would find nobody.
+    let turn = is_polled.then(|| feed.take_turn());
+    let path = request.uri().path().to_owned();
+    let address = {
+        let (site, path) = (site.clone(), path.clone());
+        Box::new(move |id| site.addresses.of(&path, id))
+    };
+    let way = Way::Responses { feed, cut: connection.cut.clone(), address };
+    let opening = Opening {
+        endpoint: endpoint.clone(),
+        framing: Framing::EventStream,
+        peer: connection.peer,
+        local: connection.local,
+        own_params,
+        permit,
+        way,
+    };
+    let (verdict, asked) = oneshot::channel();
+    site.hub.tasks.spawn(shake_hands(opening, verdict));
+    let (id, head) = match handshake::verdict(site, connection.peer, asked.await) {
+        Ok(accepted) => accepted,
+        Err(response) => return response.map(whole),
+    };
+    let mut response = match (reader, turn) {
+        (Some(reader), _) => {
+            // From now on the connection is the session's, which has its own place.
+            connection.place.leave();
+            Response::new(fed(FeedBody::of_session(reader)))
+        }
+        (None, Some(mut turn)) => {
+            let batch = poll_fn(|cx| turn.poll_batch(cx)).await;
+            batch_response(batch)
+        }
+        (None, None) => unreachable!("a polled session has its first turn"),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // nginx would wait for its buffers to fill.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let address = site.addresses.of(&path, id);
+    headers.insert("longwire-session", HeaderValue::from_str(&address).expect("paths of requests are ASCII"));
+    pass_on(&head, &NOT_OF_A_STREAM, headers);
+    response
+}
+
+async fn of_session(
+    site: &Arc<Site>,
+    endpoint: &Arc<Endpoint>,
+    sse: &Sse,
+    posts: Arc<Posts>,
+    request: Request<Incoming>,
+    connection: &Connection,
+) -> Response<AnyBody> {
+    let mut response = match *request.method() {
+        Method::GET => match posts.outbox().link().feed().filter(|feed| feed.is_polled()) {
+            Some(feed) => poll(site, sse, feed, connection).await,
+            None => plain(StatusCode::CONFLICT, "this session has a stream and is not polled").map(whole),
+        },
+        Method::POST => post(site, endpoint, &posts, request, connection).await,
+        Method::DELETE => {
+            posts.outbox().ask_close(CloseReason::ClientClosed.into());
+            let mut response = Response::new(whole(Full::default()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        _ => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a session takes GET, POST and DELETE").map(whole);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+            response
+        }
+    };
+    // Between a session's requests its connection waits as any other does, in its place.
+    if connection.place.enter(site) {
+        response.extensions_mut().insert(KeepOpen);
+    }
+    response
+}
+
+/// The frames that wait, or that come within `poll_timeout`.
+async fn poll(site: &Site, sse: &Sse, feed: &Arc<Feed>, connection: &Connection) -> Response<AnyBody> {
+    let mut turn = feed.take_turn();
+    // A session has one poll at a time, so these connections are bounded as sessions are.
+    connection.place.leave();
+    let batch = tokio::select! {
+        batch = poll_fn(|cx| turn.poll_batch(cx)) => batch,
+        () = tokio::time::sleep(sse.poll_timeout) => Batch::Superseded,
+        () = site.hub.draining.cancelled() => {
+            // What the session still says comes at once.
+            tokio::time::timeout(sse.poll_timeout.min(super::LAST_WORDS), poll_fn(|cx| turn.poll_batch(cx)))
+                .await
+                .unwrap_or(Batch::Superseded)
+        }
+    };
+    batch_response(batch)
+}
+
+fn batch_response(batch: Batch) -> Response<AnyBody> {
+    match batch {
+        Batch::Frames(frames) => {
+            let mut response = Response::new(whole(Full::new(frames)));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            response
+        }
+        Batch::Superseded => {
+            let mut response = Response::new(whole(Full::default()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Batch::Ended => plain(StatusCode::GONE, "the session has ended").map(whole),
+    }
+}
+
+/// A frame from the client; the response is the handler's answer.
+async fn post(
+    site: &Arc<Site>,
+    endpoint: &Endpoint,
+    posts: &Posts,
+    request: Request<Incoming>,
+    connection: &Connection,
+) -> Response<AnyBody> {
+    let (parts, body) = request.into_parts();
+    let body = match read(body, endpoint.app.max_frame_bytes, site.handshake_timeout).await {
+        Ok(body) => body,
+        Err(response) => return response.map(whole),
+    };
+    let (reply, answered) = oneshot::channel();
+    let kind = kind_of(&parts.headers, &body);
+    match posts.push(Post { kind, body, reply }) {
+        Ok(()) => {}
+        Err(NotTaken::Full) => {
+            let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "as many frames wait as may").map(whole);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            return response;
+        }
+        Err(NotTaken::Ending) => return plain(StatusCode::GONE, "the session has ended").map(whole),
+    }
+    match answered.await {
+        Ok(reply) => response(reply, endpoint.app.send_timeout, &connection.cut),
+        Err(_) => {
+            warn!(session = %posts.outbox().id(), "a post was dropped with its session");
+            plain(StatusCode::GONE, "the session has ended").map(whole)
+        }
+    }
+}
+
+/// Text if it is announced as such, or as nothing in particular, and is UTF-8.
+fn kind_of(headers: &HeaderMap, body: &Bytes) -> FrameKind {
+    let announced = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("text/plain");
+    let media_type = announced.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let is_textual = media_type.starts_with("text/")
+        || media_type.ends_with("json")
+        || media_type.ends_with("xml")
+        || media_type == "application/x-www-form-urlencoded";
+    if is_textual && str::from_utf8(body).is_ok() { FrameKind::Text } else { FrameKind::Binary }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_leads_to_its_session_and_no_other_key_does() {
+        let (addresses, others) = (Addresses::new().unwrap(), Addresses::new().unwrap());
+        let id = |text: &[u8; 16]| SessionId::from_bytes(text).unwrap();
+        let (mine, theirs) = (id(b"AAAN5xSVtmv6fR3q"), id(b"AAAN5zXuM1vl2aFa"));
+        let address = addresses.of("/live", mine);
+        let written = address.strip_prefix("/live?longwire=").unwrap();
+        assert_eq!(addresses.session(written), Some(mine));
+        assert_eq!(others.session(written), None, "another run has another key");
+        let key = written.split_once('.').unwrap().1;
+        let cases = [
+            mine.to_string(),
+            format!("{mine}."),
+            format!("{theirs}.{key}"),
+            format!("{mine}.{}", &key[..20]),
+            format!("{mine}.{key}A"),
+            format!("{mine}.{}", key.replace(|_| true, "A")),
+            "poll".to_owned(),
+            String::new(),
+        ];
+        for written in cases {
+            assert_eq!(addresses.session(&written), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_post_is_what_it_says_if_it_can_be() {
+        let cases: &[(Option<&str>, &[u8], FrameKind)] = &[
+            (None, b"hello", FrameKind::Text),
+            (None, &[0xff], FrameKind::Binary),
+            (Some("text/plain;charset=UTF-8"), "h\u{e9}".as_bytes(), FrameKind::Text),
+            (Some("application/json"), b"{}", FrameKind::Text),
+            (Some("application/vnd.api+json; x=1"), b"{}", FrameKind::Text),
+            (Some("application/octet-stream"), b"hello", FrameKind::Binary),
+            (Some("text/plain"), &[0xc3], FrameKind::Binary),
+        ];
+        for (announced, body, expected) in cases {
+            let mut headers = HeaderMap::new();
+            if let Some(announced) = announced {
+                headers.insert(header::CONTENT_TYPE, announced.parse().unwrap());
+            }
+            assert_eq!(kind_of(&headers, &Bytes::from_static(body)), *expected, "{announced:?} {body:?}");
+        }
+    }
+}

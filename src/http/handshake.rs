@@ -1,0 +1,95 @@
+//! What all requests for a session have to pass: the bounds of the node, and PHP's leave.
+
+use http::{HeaderMap, Response, StatusCode, Uri, header};
+use http_body_util::Full;
+use tokio::sync::oneshot::error::RecvError;
+use tracing::warn;
+
+use super::connection::Connection;
+use super::handler_response::{append, pass_on};
+use super::{Body, Site, plain};
+use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::EncodedParams;
+use crate::proto::id::SessionId;
+use crate::session::{Endpoint, Head, Permit, Verdict};
+use crate::transport::Peer;
+
+/// Headers of a refusal that are not for the client: they describe the answer's own transfer, or belong to us.
+pub(super) const NOT_PASSED_ON: [&str; 9] = [
+    "connection",
+    "content-type",
+    "keep-alive",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "transfer-encoding",
+    "upgrade",
+    "trailer",
+];
+
+/// The request's params and a place among the sessions.
+///
+/// # Errors
+///
+/// The response that says why not; it is counted.
+pub(super) fn admit(
+    site: &Site,
+    endpoint: &Endpoint,
+    uri: &Uri,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<(EncodedParams, Permit), Box<Response<Body>>> {
+    let peer = connection.peer;
+    let refused = |reason, response| {
+        site.hub.refuse(&site.listener, peer, reason);
+        Err(Box::new(response))
+    };
+    let Ok(own_params) = endpoint.own_params(&connection.params, uri, headers) else {
+        let response = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long");
+        return refused(CloseReason::HandshakeRefused, response);
+    };
+    if site.hub.is_draining() {
+        return refused(CloseReason::Draining, plain(StatusCode::SERVICE_UNAVAILABLE, "going away"));
+    }
+    match site.hub.admission.admit(peer) {
+        Ok(permit) => Ok((own_params, permit)),
+        Err(reason) => refused(reason, plain(StatusCode::SERVICE_UNAVAILABLE, "too many sessions")),
+    }
+}
+
+/// The session that PHP has let in, and what it said.
+///
+/// # Errors
+///
+/// The response that says why not; it is counted.
+pub(super) fn verdict(
+    site: &Site,
+    peer: Peer,
+    verdict: Result<Verdict, RecvError>,
+) -> Result<(SessionId, Box<Head>), Box<Response<Body>>> {
+    let (reason, response) = match verdict {
+        Ok(Verdict::Accepted(id, head)) => return Ok((id, head)),
+        Ok(Verdict::Refused(head, body)) => {
+            let mut response = Response::new(Full::from(body));
+            *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::FORBIDDEN);
+            pass_on(&head, &NOT_PASSED_ON, response.headers_mut());
+            for (name, value) in head.others.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+                append(response.headers_mut(), name, value);
+            }
+            (CloseReason::Refused, response)
+        }
+        Ok(Verdict::Failed) | Err(_) => {
+            (CloseReason::ConnectFailed, plain(StatusCode::SERVICE_UNAVAILABLE, "the handler did not answer"))
+        }
+    };
+    site.hub.refuse(&site.listener, peer, reason);
+    Err(Box::new(response))
+}
+
+/// A page that may not speak to us.
+pub(super) fn refuse_origin(site: &Site, headers: &HeaderMap, peer: Peer) -> Response<Body> {
+    let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
+    warn!(%peer, listener = %site.listener, origin = ?origin, "origin refused");
+    site.hub.refuse(&site.listener, peer, CloseReason::HandshakeRefused);
+    plain(StatusCode::FORBIDDEN, "this origin may not connect")
+}

@@ -1,0 +1,312 @@
+//! The answer to an event whose client waits for it as an HTTP response: a post to a session, or a plain request.
+//!
+//! ```text
+//!            head whole              first pause with something to send, or a large piece
+//!   Head -----------------> Body -------------------------------------------------------> Body, begun: a feed
+//!    |                        |  end: one whole response                                    |  end: the feed is finished
+//!    | 5xx of a session's     |                                                             |  end too early: it breaks off
+//!    v event                  | goes to others, negative offset: held to the end
+//!   Discard
+//! ```
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::slice::Slice;
+use super::{EventInfo, Fault, MAX_PIECE_BYTES, reply_in};
+use crate::config::model::OnError;
+use crate::outbox::{Close, Feed, FeedReader, Outbox};
+use crate::proto::close::CloseReason;
+use crate::session::head::{Destination, Head, HeadReader};
+use crate::upstream::{Failure, Outcome, Timing};
+
+/// What an HTTP client is to be told.
+pub enum HttpReply {
+    /// The handler's answer. `body` is all of it, or its beginning has come.
+    Answer {
+        /// Status and headers.
+        head: Box<Head>,
+        /// What follows.
+        body: ReplyBody,
+    },
+    /// There is no usable answer.
+    Failed {
+        /// The status that says so.
+        status: u16,
+        /// What the app wants to be said instead.
+        text: String,
+    },
+}
+
+/// The body of an answer.
+pub enum ReplyBody {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// It is still being made.
+    Feed {
+        /// Where it comes from.
+        reader: FeedReader,
+        /// The same, to see whether the client takes it.
+        feed: Arc<Feed>,
+        /// Its length, if the handler said.
+        len: Option<u64>,
+    },
+}
+
+/// See the module.
+pub struct HttpAnswer {
+    pub(super) event: EventInfo,
+    /// Whose event it is; `None` for a plain request, which belongs to nobody.
+    session: Option<Arc<Outbox>>,
+    stage: Stage,
+    status: u16,
+    bytes_out: u64,
+    close: Option<(u16, Box<str>)>,
+    /// It has headers only.
+    is_bodyless: bool,
+    /// Until the response begins.
+    reply: Option<oneshot::Sender<HttpReply>>,
+}
+
+enum Stage {
+    Head(HeadReader),
+    Body(Box<Body>),
+    Discard,
+    Failed(Fault),
+}
+
+struct Body {
+    head: Head,
+    slice: Slice,
+    /// Only the end tells what the reply is, or it goes to others than the client.
+    is_held: bool,
+    pending: Vec<u8>,
+    feed: Option<Arc<Feed>>,
+}
+
+impl HttpAnswer {
+    /// For an event that is about to be submitted.
+    pub fn new(event: EventInfo, session: Option<Arc<Outbox>>, reply: oneshot::Sender<HttpReply>) -> Self {
+        let stage = Stage::Head(HeadReader::default());
+        Self { event, session, stage, status: 0, bytes_out: 0, close: None, is_bodyless: false, reply: Some(reply) }
+    }
+
+    /// To a request with this method: PHP sends no body to a HEAD, whatever length it announces.
+    pub fn for_method(mut self, method: &str) -> Self {
+        self.is_bodyless = method == "HEAD";
+        self
+    }
+
+    pub(super) fn stdout(&mut self, data: &[u8]) {
+        match &mut self.stage {
+            Stage::Head(reader) => match reader.push(data, true) {
+                Ok(None) => {}
+                Ok(Some((head, used))) => {
+                    self.begin_body(head);
+                    self.body(&data[used..]);
+                }
+                Err(error) => self.stage = Stage::Failed(Fault::BadHead(error.to_string())),
+            },
+            Stage::Body(_) => self.body(data),
+            Stage::Discard | Stage::Failed(_) => {}
+        }
+    }
+
+    fn begin_body(&mut self, mut head: Head) {
+        if self.session.is_none() && (!head.actions.is_empty() || head.close.is_some()) {
+            head.complaints
+                .push("Longwire-Join, -Leave, -Uid, -Set and -Close have no session to act on here".to_owned());
+        }
+        self.event.complain(&head.complaints);
+        self.status = head.status;
+        if self.session.is_some() {
+            if head.status >= 500 {
+                self.stage = Stage::Discard;
+                return;
+            }
+            self.close = head.close.take();
+            self.event.act(std::mem::take(&mut head.actions));
+        }
+        let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
+        let is_held = to_others || head.content_offset < 0;
+        // What is held is sliced when it is whole.
+        let slice = if is_held || self.is_bodyless { Slice::of(&Head::default()) } else { Slice::of(&head) };
+        self.stage = Stage::Body(Box::new(Body { head, slice, is_held, pending: Vec::new(), feed: None }));
+    }
+
+    fn body(&mut self, data: &[u8]) {
+        let Stage::Body(body) = &mut self.stage else { return };
+        let data = body.slice.take(data);
+        body.pending.extend_from_slice(data);
+        if body.pending.len() >= MAX_PIECE_BYTES {
+            self.pause();
+        }
+        if let Stage::Body(body) = &self.stage
+            && body.pending.len() > self.event.endpoint.app.max_reply_bytes
+        {
+            self.stage = Stage::Failed(Fault::TooLarge);
+        }
+    }
+
+    /// What can leave now leaves.
+    pub(super) fn pause(&mut self) {
+        let Stage::Body(body) = &mut self.stage else { return };
+        if body.is_held || body.pending.is_empty() {
+            return;
+        }
+        if body.feed.is_none()
+            && let Some(reply) = self.reply.take()
+        {
+            let (feed, reader) = Feed::stream();
+            let begun = ReplyBody::Feed { reader, feed: feed.clone(), len: body.slice.announced() };
+            // Nobody waits any more: the reader goes with what could not be sent, and the feed is abandoned by that.
+            let _ = reply.send(HttpReply::Answer { head: Box::new(body.head.clone()), body: begun });
+            body.feed = Some(feed);
+        }
+        body.flush(&mut self.bytes_out);
+    }
+
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.feed() {
+            Some(feed) => feed.poll_room(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// A post may matter for more than its client, and is cancelled when its session ends or what has begun is read by
+    /// nobody; a plain request when nobody waits.
+    pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Stage::Body(body) = &self.stage
+            && let Some(feed) = &body.feed
+            // Who has all that was announced reads no further, and the script may still have something to do.
+            && !body.slice.is_through()
+            && feed.poll_abandoned(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        match (&self.session, &mut self.reply) {
+            (Some(outbox), _) => outbox.poll_unwanted(cx, false),
+            (None, Some(reply)) => reply.poll_closed(cx),
+            (None, None) => Poll::Pending,
+        }
+    }
+
+    fn feed(&self) -> Option<&Arc<Feed>> {
+        match &self.stage {
+            Stage::Body(body) => body.feed.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn end(mut self, outcome: Outcome) {
+        let result = self.finish(outcome);
+        if let Err(fault) = &result {
+            self.fail(fault);
+        } else if let (Some((code, text)), Some(outbox)) = (self.close.take(), &self.session) {
+            outbox.ask_close(Close::by_handler(code, text));
+        }
+        self.event.report(self.status, self.bytes_out, result);
+        if let Some(outbox) = &self.session {
+            outbox.event_ended();
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Result<Timing, Fault> {
+        match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
+            (Outcome::Failed(failure), stage) => {
+                if let Stage::Body(body) = stage
+                    && let Some(feed) = body.feed
+                {
+                    feed.break_off();
+                }
+                Err(Fault::Upstream(failure))
+            }
+            (_, Stage::Failed(fault)) => Err(fault),
+            (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
+            (_, Stage::Discard) => Err(Fault::Status(self.status)),
+            (Outcome::Done(timing), Stage::Body(body)) => self.finish_body(*body).map(|()| timing),
+        }
+    }
+
+    fn finish_body(&mut self, mut body: Body) -> Result<(), Fault> {
+        if let Some(feed) = body.feed.clone() {
+            body.flush(&mut self.bytes_out);
+            return match body.slice.check_whole() {
+                Ok(()) => {
+                    feed.finish();
+                    Ok(())
+                }
+                Err(fault) => {
+                    feed.break_off();
+                    Err(fault)
+                }
+            };
+        }
+        let mut head = body.head;
+        let mut reply = body.pending;
+        if body.is_held {
+            reply = reply_in(&head, reply)?;
+            let kind = self.event.kind_for_others(head.kind);
+            if !head.destinations.is_empty()
+                && !self.event.send_to(&head.destinations, kind, head.id.as_ref(), &reply)?
+            {
+                // It has gone to others; the client is told that it was done.
+                reply = Vec::new();
+                head.status = if head.status == 200 { 204 } else { head.status };
+            }
+        } else {
+            body.slice.check_whole()?;
+        }
+        self.bytes_out += reply.len() as u64;
+        if let Some(sender) = self.reply.take() {
+            // A client that has gone has its answer in the log.
+            let _ = sender.send(HttpReply::Answer { head: Box::new(head), body: ReplyBody::Whole(reply) });
+        }
+        Ok(())
+    }
+
+    /// What a failed event means for its session, and what its client is told.
+    fn fail(&mut self, fault: &Fault) {
+        let mut text = String::new();
+        if let Some(outbox) = &self.session {
+            match &self.event.endpoint.app.on_error {
+                OnError::Ignore => {}
+                OnError::Send(instead) => text.clone_from(instead),
+                OnError::Close => outbox.ask_close(CloseReason::HandlerFailed.into()),
+            }
+        }
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(HttpReply::Failed { status: status_of(fault), text });
+        }
+    }
+}
+
+impl Body {
+    fn flush(&mut self, bytes_out: &mut u64) {
+        if let Some(feed) = &self.feed
+            && !self.pending.is_empty()
+        {
+            *bytes_out += self.pending.len() as u64;
+            feed.push(std::mem::take(&mut self.pending).into());
+        }
+    }
+}
+
+/// What nginx would answer for its FastCGI backend.
+fn status_of(fault: &Fault) -> u16 {
+    match fault {
+        Fault::Status(status) => *status,
+        Fault::Upstream(
+            Failure::QueueFull
+            | Failure::QueueTimeout
+            | Failure::Unavailable
+            | Failure::Refused(_)
+            | Failure::Stopping
+            | Failure::Cancelled { .. },
+        ) => 503,
+        Fault::Upstream(Failure::ResponseTimeout { .. } | Failure::RequestTimeout { .. }) => 504,
+        _ => 502,
+    }
+}
