@@ -190,11 +190,12 @@ async fn serve(
 
 async fn one_request(
     site: &Arc<Site>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     connection: Arc<Connection>,
 ) -> Response<Watched<AnyBody, Busy>> {
     let busy = Busy::new(connection.clone());
     let version = request.version();
+    name_host(&mut request);
     let mut response = answer(site, request, &connection).await;
     let keeps_open = response.extensions_mut().remove::<KeepOpen>().is_some();
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -207,6 +208,15 @@ async fn one_request(
     let is_watched = !switches && !is_fed(response.body());
     let progress = is_watched.then(|| connection.progress.clone());
     response.map(|body| Watched::new(body, progress, is_last, busy))
+}
+
+/// A target that names the host stands for the header `Host` (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+fn name_host(request: &mut Request<Incoming>) {
+    if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
 }
 
 /// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.

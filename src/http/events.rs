@@ -23,6 +23,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use sha2::Sha256;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::body::{AnyBody, FeedBody, fed, never_cached, read, whole};
@@ -189,7 +190,9 @@ async fn open(
         let (site, path) = (site.clone(), path.clone());
         Box::new(move |id| site.addresses.of(&path, id))
     };
-    let way = Way::Responses { feed, cut: connection.cut.clone(), address };
+    // A stream's connection ends with it at the latest; whoever polls has none that is the session's.
+    let cut = if is_polled { CancellationToken::new() } else { connection.cut.clone() };
+    let way = Way::Responses { feed, cut, address };
     let opening = Opening {
         endpoint: endpoint.clone(),
         framing: Framing::EventStream,
@@ -213,7 +216,9 @@ async fn open(
         }
         (None, Some(mut turn)) => {
             let batch = poll_fn(|cx| turn.poll_batch(cx)).await;
-            batch_response(batch)
+            let mut response = batch_response(batch);
+            response.extensions_mut().insert(KeepOpen);
+            response
         }
         (None, None) => unreachable!("a polled session has its first turn"),
     };
@@ -319,7 +324,7 @@ async fn post(
         Err(NotTaken::Ending) => return plain(StatusCode::GONE, "the session has ended").map(whole),
     }
     match answered.await {
-        Ok(reply) => response(reply, endpoint.app.send_timeout, &connection.cut),
+        Ok(reply) => response(reply, false, endpoint.app.send_timeout, &connection.cut),
         Err(_) => {
             warn!(session = %posts.outbox().id(), "a post was dropped with its session");
             plain(StatusCode::GONE, "the session has ended").map(whole)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,14 @@ use crate::session::{Head, HttpReply, ReplyBody};
 const NOT_PASSED_ON: [&str; 6] = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// The response to a request that a handler has answered. A client that does not take it within `patience` is cut off.
-pub(super) fn response(reply: HttpReply, patience: Duration, cut: &CancellationToken) -> Response<AnyBody> {
+///
+/// One that `is_bodyless` has no body, but the length that it would have.
+pub(super) fn response(
+    reply: HttpReply,
+    is_bodyless: bool,
+    patience: Duration,
+    cut: &CancellationToken,
+) -> Response<AnyBody> {
     let (head, body) = match reply {
         HttpReply::Answer { head, body } => (head, body),
         HttpReply::Failed { status, text } => {
@@ -26,6 +33,7 @@ pub(super) fn response(reply: HttpReply, patience: Duration, cut: &CancellationT
         }
     };
     let body = match body {
+        _ if is_bodyless => whole(Full::default()),
         ReplyBody::Whole(body) => whole(Full::new(Bytes::from(body))),
         ReplyBody::Feed { reader, feed, len } => {
             let cut = cut.clone();
@@ -35,6 +43,9 @@ pub(super) fn response(reply: HttpReply, patience: Duration, cut: &CancellationT
     let mut response = Response::new(body);
     *response.status_mut() = status_of(&head);
     pass_on(&head, &NOT_PASSED_ON, response.headers_mut());
+    if let (true, Some(len)) = (is_bodyless, head.content_length) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
+    }
     response
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
@@ -52,12 +51,9 @@ pub(super) async fn answer(
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long").map(whole);
     }
     let mut response = match answered.await {
-        Ok(reply) => response(reply, endpoint.app.send_timeout, &connection.cut),
+        Ok(reply) => response(reply, parts.method == Method::HEAD, endpoint.app.send_timeout, &connection.cut),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the handler did not answer").map(whole),
     };
-    if parts.method == Method::HEAD {
-        *response.body_mut() = whole(Full::default());
-    }
     response.extensions_mut().insert(KeepOpen);
     response
 }
