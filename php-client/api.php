@@ -66,7 +66,7 @@ if (!class_exists('RouterClient', false)) {
 
         // ---- What fooking had ----------------------------------------------------------------------------------------
 
-        /** To one session or several. Options here and below: type ('text', 'binary'), key, except. */
+        /** To one session or several. Options here and below: type ('text', 'binary'), key, id, except. */
         public function sendMsg($sid, $msg, array $options = array())
         {
             return $this->command(0x4C10, array('sessions' => $sid), $options, $msg);
@@ -379,6 +379,8 @@ if (!class_exists('RouterClient', false)) {
                     $fields .= self::field(0x21, $value === 'text' ? "\x01" : "\x02");
                 } elseif ($name === 'key') {
                     $fields .= self::field(0x22, $value);
+                } elseif ($name === 'id') {
+                    $fields .= self::field(0x29, $value);
                 } else {
                     throw new RuntimeException("there is no option $name, or its value is wrong");
                 }

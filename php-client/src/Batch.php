@@ -37,14 +37,14 @@ final class Batch
         return $requests === [] ? [] : ($this->commands)($requests);
     }
 
-    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): self
+    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): self
     {
-        return $this->add(Request::send($to, $message, $kind, $key));
+        return $this->add(Request::send($to, $message, $kind, $key, $id));
     }
 
-    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null): self
+    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): self
     {
-        return $this->add(Request::send(Target::channel($channel), $message, $kind, $key));
+        return $this->add(Request::send(Target::channel($channel), $message, $kind, $key, $id));
     }
 
     public function join(Target $who, string $channel): self

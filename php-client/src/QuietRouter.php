@@ -40,14 +40,14 @@ final class QuietRouter
         }
     }
 
-    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): ?Receipt
+    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): ?Receipt
     {
-        return $this->try(static fn (RouterInterface $router) => $router->send($to, $message, $kind, $key));
+        return $this->try(static fn (RouterInterface $router) => $router->send($to, $message, $kind, $key, $id));
     }
 
-    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null): ?Receipt
+    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): ?Receipt
     {
-        return $this->try(static fn (RouterInterface $router) => $router->publish($channel, $message, $kind, $key));
+        return $this->try(static fn (RouterInterface $router) => $router->publish($channel, $message, $kind, $key, $id));
     }
 
     public function join(Target $who, string $channel): ?Receipt

@@ -58,6 +58,14 @@ final class Reply
         return $this->header('Longwire-Set', $key);
     }
 
+    /** What a client of an event stream calls the body when it comes back (Last-Event-ID). */
+    public function id(string $id): self
+    {
+        Check::name('the id of a message', $id);
+        self::checkSpaces('the id of a message', $id);
+        return $this->header('Longwire-Id', $id);
+    }
+
     /**
      * The body goes there, and no longer back to the client. Several calls are several receivers.
      *

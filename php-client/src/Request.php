@@ -20,6 +20,7 @@ final class Request
      * @param bool        $expectAbsent there must be no such attribute for it to be set
      * @param string|null $after        of a list: only what comes after this name or id
      * @param int|null    $limit        of a list: at most so many, 0 gives only the count
+     * @param string|null $id           what a client of an event stream calls the message when it comes back
      */
     public function __construct(
         public readonly Verb $verb,
@@ -34,12 +35,13 @@ final class Request
         public readonly bool $expectAbsent = false,
         public readonly ?string $after = null,
         public readonly ?int $limit = null,
+        public readonly ?string $id = null,
     ) {
     }
 
-    public static function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): self
+    public static function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): self
     {
-        return new self(Verb::Send, $to, $message, kind: $kind, key: $key);
+        return new self(Verb::Send, $to, $message, kind: $kind, key: $key, id: $id);
     }
 
     public static function join(Target $to, string $channel): self
@@ -108,6 +110,9 @@ final class Request
         };
         if ($this->key !== null) {
             Check::name('the key of a message', $this->key);
+        }
+        if ($this->id !== null) {
+            Check::name('the id of a message', $this->id);
         }
         if ($this->code !== null) {
             Check::closeCode($this->code);

@@ -17,10 +17,10 @@ interface RouterInterface
      * @param Kind|null   $kind null: text if the message is UTF-8
      * @param string|null $key  for channels that keep only the latest message per key while a client does not read
      */
-    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): Receipt;
+    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt;
 
     /** The same, to everybody in a channel. */
-    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null): Receipt;
+    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt;
 
     /** Sessions join a channel. */
     public function join(Target $who, string $channel): Receipt;

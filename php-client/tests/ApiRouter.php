@@ -92,7 +92,8 @@ final class ApiRouter implements RouterInterface
         $options = array_filter([
             'except' => array_merge(...array_map(self::excepts(...), $request->to->except)),
             'type' => $request->kind?->word(),
-        ]) + ($request->key === null ? [] : ['key' => $request->key]);
+        ]) + ($request->key === null ? [] : ['key' => $request->key])
+            + ($request->id === null ? [] : ['id' => $request->id]);
         $name = (string) $request->name;
         switch ($request->verb) {
             case Verb::Send:

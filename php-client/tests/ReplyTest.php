@@ -110,6 +110,7 @@ final class ReplyTest extends TestCase
         $this->assertSame(404, (new Reply())->refuse(404)->status());
         $json = (new Reply())->json(['a/ä']);
         $this->assertSame([['Longwire-Type', 'text'], ['Content-Length', '8']], $json->headers());
+        $this->assertSame([['Longwire-Id', 'n 7']], (new Reply())->id('n 7')->headers());
         $this->assertSame([['Content-Length', '1']], (new Reply())->body('1', Kind::Text)->body('2')->headers());
         $many = Target::session('AAAN5xSVtmv6fR3q', 'AAAN5zXuM1vl2aFa')->except(Target::uid('7'));
         $this->assertSame([

@@ -171,7 +171,7 @@ final class VectorsTest extends TestCase
         $kind = ['text' => Kind::Text, 'binary' => Kind::Binary][$case['kind'] ?? ''] ?? null;
         $page = ['after' => $text('after'), 'limit' => $case['limit'] ?? null];
         return match ($case['do'] ?? $case['ask']) {
-            'send' => Request::send($to, (string) $text('body'), $kind, $text('key')),
+            'send' => Request::send($to, (string) $text('body'), $kind, $text('key'), $text('id')),
             'join' => Request::join($to, $text('channel')),
             'leave' => Request::leave($to, $text('channel')),
             'close' => Request::close($to, $case['code'], (string) $text('reason'), (string) $text('last'), $kind),

@@ -109,6 +109,11 @@ impl Arguments {
         }
     }
 
+    /// An argument of this name is still there.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn take(&mut self, name: &str) -> Option<Argument> {
         self.0.remove(name)
     }
@@ -154,7 +159,7 @@ impl Arguments {
 
     /// The same, where there may be none.
     pub(super) fn name_if_any(&mut self, name: &str) -> Result<Option<Name>, Problem> {
-        if self.0.contains_key(name) { self.name(name).map(Some) } else { Ok(None) }
+        if self.has(name) { self.name(name).map(Some) } else { Ok(None) }
     }
 
     pub(super) fn attribute_key(&mut self) -> Result<AttributeKey, Problem> {

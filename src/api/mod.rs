@@ -308,9 +308,9 @@ impl Verb {
         arguments.command(|arguments| {
             Ok(match self {
                 Verb::Send => {
-                    let body = arguments.blob("message")?.ok_or_else(|| Problem::argument("message: is missing"))?;
+                    let message = message(arguments)?.ok_or_else(|| Problem::argument("message: is missing"))?;
                     let (key, id) = (arguments.name_if_any("key")?, arguments.name_if_any("id")?);
-                    Action::Send(Message { key, id, ..message(arguments, body)? })
+                    Action::Send(Message { key, id, ..message })
                 }
                 Verb::Join => Action::Join(arguments.name("channel")?),
                 Verb::Leave => Action::Leave(arguments.name("channel")?),
@@ -330,12 +330,19 @@ impl Verb {
 }
 
 /// With the kind that was asked for, and without key and id.
-fn message(arguments: &mut Arguments, body: Bytes) -> Result<Message, Problem> {
+fn message(arguments: &mut Arguments) -> Result<Option<Message>, Problem> {
+    let is_encoded = arguments.has("message_base64");
+    let body = arguments.blob("message")?;
     let kind = arguments.kind()?;
+    if kind == Some(FrameKind::Text) && is_encoded {
+        // Whether it is UTF-8 is nothing that a schema could say of base64.
+        return Err(Problem::argument("message_base64: is for bytes; what is of kind text is sent as message"));
+    }
+    let Some(body) = body else { return Ok(None) };
     if kind == Some(FrameKind::Text) && str::from_utf8(&body).is_err() {
         return Err(Problem::argument("message: is of kind text and not UTF-8"));
     }
-    Ok(Message { kind, ..Message::new(body) })
+    Ok(Some(Message { kind, ..Message::new(body) }))
 }
 
 fn close(arguments: &mut Arguments) -> Result<Action, Problem> {
@@ -345,8 +352,7 @@ fn close(arguments: &mut Arguments) -> Result<Action, Problem> {
     }
     let text = arguments.text("reason")?.unwrap_or_default().into();
     // An empty one is none, as on the router port.
-    let body = arguments.blob("message")?.unwrap_or_default();
-    let last = Some(message(arguments, body)?).filter(|message| !message.body.is_empty());
+    let last = message(arguments)?.filter(|message| !message.body.is_empty());
     Ok(Action::Close { code, text, last })
 }
 

@@ -159,6 +159,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
         ("send", json!({"message": "x"}), "to: is missing"),
         ("send", json!({"to": "everybody", "message": "x"}), "\"everybody\" is none of"),
         ("send", json!({"to": "all", "message": "x", "message_base64": "eA=="}), "stand together"),
+        ("send", json!({"to": "all", "message_base64": "eA==", "kind": "text"}), "is for bytes"),
         ("send", json!({"to": "all", "message": "x", "chanel": "y"}), "\"chanel\": there is no such argument"),
         ("send", json!({"to": "all", "message": "x", "kind": "blob"}), "kind: \"text\" or \"binary\""),
         ("join", json!({"to": "all", "channel": ""}), "channel: a name is empty"),

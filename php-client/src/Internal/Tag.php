@@ -34,4 +34,5 @@ final class Tag
     public const EXPECT_ABSENT = 0x26;
     public const AFTER = 0x27;
     public const LIMIT = 0x28;
+    public const ID = 0x29;
 }

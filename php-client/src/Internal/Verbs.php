@@ -63,14 +63,14 @@ trait Verbs
         return $this->read($request) ?? throw new ProtocolError('the router answered that there is no such list');
     }
 
-    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null): Receipt
+    public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt
     {
-        return $this->command(Request::send($to, $message, $kind, $key));
+        return $this->command(Request::send($to, $message, $kind, $key, $id));
     }
 
-    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null): Receipt
+    public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt
     {
-        return $this->command(Request::send(Target::channel($channel), $message, $kind, $key));
+        return $this->command(Request::send(Target::channel($channel), $message, $kind, $key, $id));
     }
 
     public function join(Target $who, string $channel): Receipt

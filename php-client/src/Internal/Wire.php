@@ -59,6 +59,7 @@ final class Wire
             Tag::EXPECT => $request->expect,
             Tag::EXPECT_ABSENT => $request->expectAbsent ? '' : null,
             Tag::AFTER => $request->after,
+            Tag::ID => $request->id,
             Tag::LIMIT => $request->limit !== null ? pack('n', $request->limit) : null,
         ] as $tag => $value) {
             if ($value !== null) {
