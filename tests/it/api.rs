@@ -198,7 +198,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
     assert!(wrong_method.head.to_lowercase().contains("allow: post"));
     assert_problem(&request(api, "DELETE", "/v1/node", b"").await.unwrap(), 405, "method", "GET");
     let refused = node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"bad_argument\"");
-    assert_eq!(refused, 16.0);
+    assert_eq!(refused, 17.0);
     assert_eq!(node.metric("longwire_commands_total", "door=\"api\",command=\"query\""), 1.0, "the attribute's");
     assert_eq!(get(&node, &format!("/v1/sessions/{sid}")).await.json()["channels"], json!([]), "nothing was done");
 }
