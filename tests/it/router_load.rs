@@ -113,7 +113,7 @@ const OUTBOX: usize = 256 * 1024;
 async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
     const MEMBERS: usize = 1000;
     let fpm = Pool::of(4).start();
-    let app = format!("outbox_bytes = {OUTBOX}\nslow_reader = \"close\"");
+    let app = format!("outbox_bytes = {OUTBOX}\nslow_reader = \"close\"\nsend_timeout = \"5m\"");
     let router = format!("{LISTENERS}\n[router]\nbind = \"127.0.0.1:0\"\nslow_readers = {{ \"ne*\" = \"{rule}\" }}");
     let node = Longwire::with(&fpm, &fpm.script("join.php", JOIN), &app, "", &router);
     let mut clients = joined(&node, MEMBERS, "news").await;
