@@ -49,7 +49,7 @@
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
 //! | [`config`] | what an operator wrote, and what we run with |
-//! | [`transport`] | a socket, TCP or Unix |
+//! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |

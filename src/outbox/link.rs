@@ -40,6 +40,22 @@ impl Link {
         }
     }
 
+    /// Bytes that count as written and have not left yet.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Link::Socket(transport) => transport.unsent(),
+            Link::Feed(_) => 0,
+        }
+    }
+
+    /// Sends those bytes; false when not all of them leave, and then [`Self::poll_write_ready`] waits.
+    pub fn try_flush(&self) -> io::Result<bool> {
+        match self {
+            Link::Socket(transport) => transport.try_flush(),
+            Link::Feed(_) => Ok(true),
+        }
+    }
+
     /// Nothing more will be written.
     pub fn shutdown_write(&self) {
         match self {

@@ -231,10 +231,10 @@ impl Outbox {
             inner.backlog.hold(push.frame, kind);
             return pushed;
         }
-        let queued_before = inner.backlog.ready_bytes();
+        let queued_before = self.writable(&inner);
         let frame = push.frame;
         inner.write(&self.link, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
-        if inner.backlog.has_nothing_ready() {
+        if self.writable(&inner) == 0 {
             pushed.fate = if inner.is_deaf { Fate::Gone } else { Fate::Written };
         }
         self.wake_writer(inner, queued_before);
@@ -259,7 +259,7 @@ impl Outbox {
         if inner.is_ended {
             return;
         }
-        let queued_before = inner.backlog.ready_bytes();
+        let queued_before = self.writable(&inner);
         inner.write(&self.link, slices, Kind::Reply, |rest| copy_tail(slices, rest));
         self.wake_writer(inner, queued_before);
     }
@@ -283,7 +283,7 @@ impl Outbox {
     pub fn end_stream(&self) {
         let mut inner = self.lock();
         inner.is_streaming = false;
-        let queued_before = inner.backlog.ready_bytes();
+        let queued_before = self.writable(&inner);
         if !inner.backlog.release() {
             return;
         }
@@ -296,11 +296,11 @@ impl Outbox {
         loop {
             {
                 let mut inner = self.lock();
-                if inner.backlog.has_nothing_ready() || inner.is_ended {
+                if inner.is_ended {
                     return Poll::Ready(());
                 }
                 inner.flush(&self.link);
-                if inner.backlog.has_nothing_ready() {
+                if self.writable(&inner) == 0 || inner.is_deaf {
                     return Poll::Ready(());
                 }
             }
@@ -334,17 +334,23 @@ impl Outbox {
 
     /// Bytes that wait for the client to read.
     pub fn queued_bytes(&self) -> usize {
-        self.lock().backlog.bytes()
+        self.lock().backlog.bytes() + self.link.unsent()
     }
 
     /// Bytes wait that could be written now; those held behind a streamed reply could not.
     pub fn has_unwritten(&self) -> bool {
-        !self.lock().backlog.has_nothing_ready()
+        let inner = self.lock();
+        self.writable(&inner) > 0 && !inner.is_deaf
     }
 
     /// As many bytes wait as may: the task stops reading from the client too.
     pub fn is_full(&self) -> bool {
         self.lock().backlog.cost() >= self.terms.max_bytes
+    }
+
+    /// Grows whenever the socket takes something, be it of what counts as written already.
+    pub fn progress(&self) -> u64 {
+        self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64)
     }
 
     /// Bytes that the socket has taken.
@@ -429,11 +435,16 @@ impl Outbox {
 
     /// Wakes the task when it has to write what the socket did not take, or to look at an error.
     fn wake_writer(&self, inner: MutexGuard<'_, Inner>, queued_before: usize) {
-        let wake = queued_before == 0 && inner.backlog.ready_bytes() > 0 || inner.asked_close.is_some();
+        let wake = queued_before == 0 && self.writable(&inner) > 0 || inner.asked_close.is_some();
         drop(inner);
         if wake {
             self.task.wake();
         }
+    }
+
+    /// Bytes that the task has to write: in the queue, and behind it those that only count as written.
+    fn writable(&self, inner: &Inner) -> usize {
+        inner.backlog.ready_bytes() + self.link.unsent()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -488,6 +499,9 @@ impl Inner {
             if written < offered {
                 return;
             }
+        }
+        if let Err(error) = link.try_flush() {
+            self.fail(error);
         }
     }
 

@@ -152,7 +152,7 @@ struct Clock {
     last_bytes: Tick,
     /// The client owes something since then: anything after a ping, or its next poll.
     awaited: Option<Tick>,
-    /// Bytes that had left for the client when its outbox was last seen not to move, and since when.
+    /// How far its outbox was when it was last seen not to move, and since when.
     stalled: Option<(u64, Tick)>,
     /// The next time the wheel will call.
     armed: Option<Tick>,
@@ -491,13 +491,13 @@ impl Session {
         if is_idle && !app.idle_timeout.is_zero() && now - self.clock.last_frame >= ticks(app.idle_timeout) {
             self.outbox.ask_close(CloseReason::IdleTimeout.into());
         }
-        if let Some((bytes_out, since)) = self.clock.stalled {
+        if let Some((progress, since)) = self.clock.stalled {
             let queued = self.outbox.queued_bytes();
             // Between two polls nobody could take anything; how long that may last has a limit of its own.
             if queued == 0 || self.is_away() {
                 self.clock.stalled = None;
-            } else if self.outbox.bytes_out() != bytes_out {
-                self.clock.stalled = Some((self.outbox.bytes_out(), now));
+            } else if self.outbox.progress() != progress {
+                self.clock.stalled = Some((self.outbox.progress(), now));
             } else if now - since >= ticks(app.send_timeout) {
                 let detail = format!("took nothing for {:?}, {queued} bytes wait", app.send_timeout);
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
@@ -579,7 +579,7 @@ impl Session {
     /// The outbox does not empty: from now on the clock watches whether it moves.
     fn watch_stall(&mut self) {
         if self.clock.stalled.is_none() {
-            self.clock.stalled = Some((self.outbox.bytes_out(), self.endpoint.hub.wheel.now()));
+            self.clock.stalled = Some((self.outbox.progress(), self.endpoint.hub.wheel.now()));
             self.arm();
         }
     }

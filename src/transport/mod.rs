@@ -1,21 +1,28 @@
 //! A connection's socket: TCP or Unix, non-blocking, written to from any thread.
 //!
-//! One type for both families, so that what stands above never asks which it has. Reads and writes carry
+//! One type for both families, plain or with TLS, so that what stands above never asks which it has. Reads and writes carry
 //! `MSG_DONTWAIT` and `MSG_NOSIGNAL` instead of switching the descriptor's flags, which saves two system calls an accept.
 //! Readiness is tokio's; after a short read it is cleared at once, because an edge-triggered epoll reports the next bytes
 //! by itself and the read that would only say `EAGAIN` is never made.
 
+mod tls;
+
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use self::tls::{Read, Tls};
 use crate::proto::fastcgi::params::EncodedParams;
 
 /// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
@@ -73,6 +80,7 @@ impl Arrival {
 /// A connected socket, registered with the runtime it was made in.
 pub struct Transport {
     fd: AsyncFd<Socket>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Transport {
@@ -81,7 +89,55 @@ impl Transport {
         // SAFETY: the socket owns its descriptor, gives the same one at every call, and closes it only when it is
         // dropped, which AsyncFd does after it has deregistered it.
         let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE) }?;
-        Ok(Self { fd })
+        Ok(Self { fd, tls: None })
+    }
+
+    /// From now on what is read and written is what TLS protects; [`Self::handshake`] comes first.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot serve anybody.
+    pub fn with_tls(self, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self { tls: Some(Box::new(Tls::new(config)?)), ..self })
+    }
+
+    /// Shakes hands. Safe to drop, and then the connection is of no further use.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when the peer does not follow the protocol or cannot agree with us, after it was told so; whatever the socket says.
+    pub async fn handshake(&self) -> io::Result<()> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        loop {
+            while !self.try_flush()? {
+                poll_fn(|cx| self.poll_write_ready(cx)).await?;
+            }
+            if !tls.with(|connection| connection.is_handshaking()) {
+                return Ok(());
+            }
+            // What comes right behind the handshake is kept for the first read.
+            if poll_fn(|cx| self.poll_read_tls(tls, cx, &mut [])).await? == Read::End {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Looks at what was agreed on; `None` without TLS.
+    pub fn of_tls<R>(&self, look: impl FnOnce(&UnbufferedServerConnection) -> R) -> Option<R> {
+        self.tls.as_ref().map(|tls| tls.with(look))
+    }
+
+    /// Bytes that count as written and that the socket has not taken: never more than one write.
+    pub fn unsent(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.unsent())
+    }
+
+    /// Sends those bytes; false when the socket does not take all of them, and then [`Self::poll_write_ready`] waits.
+    pub fn try_flush(&self) -> io::Result<bool> {
+        match &self.tls {
+            None => Ok(true),
+            Some(tls) => tls.flush(|bytes| self.send(&[IoSlice::new(bytes)])),
+        }
     }
 
     /// How a peer that vanished without FIN is noticed: probes after `keepalive` of silence, and an end to waiting for
@@ -101,6 +157,15 @@ impl Transport {
     ///
     /// Reads until nothing is left or `buffer` is full. `Ok(0)` is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            loop {
+                match ready!(self.poll_read_tls(tls, cx, buffer))? {
+                    Read::Plain(len) => return Poll::Ready(Ok(len)),
+                    Read::End => return Poll::Ready(Ok(0)),
+                    Read::Nothing => {}
+                }
+            }
+        }
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match recv_now(guard.get_inner(), buffer, 0) {
@@ -109,6 +174,29 @@ impl Transport {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_read_tls(&self, tls: &Tls, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Read>> {
+        if !buffer.is_empty()
+            && let Some(read) = tls.take_plain(buffer)
+        {
+            return Poll::Ready(Ok(read));
+        }
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let recv = |scratch: &mut [u8]| recv_now(self.fd.get_ref(), scratch, 0);
+            match tls.read(buffer, recv, |bytes| self.send(&[IoSlice::new(bytes)])) {
+                Ok((read, was_full)) => {
+                    if read != Read::End && !was_full {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(read));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -140,6 +228,13 @@ impl Transport {
 
     /// Writes what the socket takes now; `WouldBlock` when that is nothing, and then [`Self::poll_write_ready`] waits.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.tls {
+            None => self.send(slices),
+            Some(tls) => tls.write(slices, |bytes| self.send(&[IoSlice::new(bytes)])),
+        }
+    }
+
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // The system call stands inside try_io: readiness that arrives between an EAGAIN and its clearing must survive.
         self.fd.try_io(Interest::WRITABLE, |socket| {
@@ -152,8 +247,11 @@ impl Transport {
         })
     }
 
-    /// Sends FIN; the other direction stays open.
+    /// Sends FIN, with TLS behind its own word for that; the other direction stays open.
     pub fn shutdown_write(&self) {
+        if let Some(tls) = &self.tls {
+            tls.close(|bytes| self.send(&[IoSlice::new(bytes)]));
+        }
         // The only error is that the peer was faster.
         let _ = self.fd.get_ref().shutdown(Shutdown::Write);
     }
@@ -218,11 +316,15 @@ impl AsyncWrite for Transport {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.try_flush()? {
+            ready!(Transport::poll_write_ready(&self, cx))?;
+        }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         self.shutdown_write();
         Poll::Ready(Ok(()))
     }

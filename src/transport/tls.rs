@@ -1,0 +1,579 @@
+//! TLS on a connection's socket, by rustls's unbuffered connections: every byte is here, and at rest there is none.
+//!
+//! ```text
+//!   recv --> scratch of the thread --decrypt--> the caller's buffer
+//!              |  not a whole record: incoming     |  no room there: plain
+//!
+//!   send <-- scratch of the thread <--encrypt-- what the caller offers, at most MAX_PLAIN at once
+//!              |  not taken by the socket: unsent
+//! ```
+//!
+//! What was encrypted is written: it can be neither taken back nor encrypted again, so it counts as taken from the caller, and
+//! `unsent` is to be seen as the end of the socket's own buffer. Nothing more is encrypted while something is unsent, which
+//! bounds it. Whoever waits for a write must [`Tls::flush`] before it waits.
+//!
+//! Lock order: an outbox, then this. No call waits while it is held.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
+
+/// Plaintext of one write: four records (RFC 8446 section 5.1), as many as a session's scratch buffer brings in.
+const MAX_PLAIN: usize = 64 * 1024;
+/// One read. A record has at most 16 KB and 256 bytes (RFC 5246 section 6.2.3 allows 2 KB more), so a partial one always leaves room.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// What encryption adds to [`MAX_PLAIN`], and whatever handshake message goes along with it.
+const OVERHEAD: usize = 4 * 1024;
+/// Messages that may follow an error: the alert that says so, and what was queued before it.
+const LAST_MESSAGES: usize = 8;
+
+thread_local! {
+    static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+    static OUTGOING: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_PLAIN + OVERHEAD].into_boxed_slice());
+}
+
+/// See the module.
+pub(super) struct Tls {
+    inner: Mutex<Inner>,
+    /// Bytes of `Inner::unsent`, to be looked at without the lock.
+    unsent: AtomicUsize,
+}
+
+struct Inner {
+    connection: UnbufferedServerConnection,
+    /// What was received and is not a whole record.
+    incoming: Vec<u8>,
+    /// What was decrypted and found no room, from `plain_from` on.
+    plain: Vec<u8>,
+    plain_from: usize,
+    /// What was encrypted and the socket did not take.
+    unsent: Vec<u8>,
+    /// The peer has ended its side, or broken the protocol.
+    is_ended: bool,
+}
+
+/// What one read has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Bytes for the caller.
+    Plain(usize),
+    /// Whole records, and nothing for the caller in them.
+    Nothing,
+    /// The end of the peer's side.
+    End,
+}
+
+impl Tls {
+    /// Before the handshake.
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let inner = Inner {
+            connection: UnbufferedServerConnection::new(config)?,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            plain_from: 0,
+            unsent: Vec::new(),
+            is_ended: false,
+        };
+        Ok(Self { inner: Mutex::new(inner), unsent: AtomicUsize::new(0) })
+    }
+
+    /// Looks at the connection.
+    pub(super) fn with<R>(&self, look: impl FnOnce(&UnbufferedServerConnection) -> R) -> R {
+        look(&self.lock().connection)
+    }
+
+    /// Encrypted bytes that the socket has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Acquire)
+    }
+
+    /// What is kept for the caller from earlier reads.
+    pub(super) fn take_plain(&self, buffer: &mut [u8]) -> Option<Read> {
+        let mut inner = self.lock();
+        let rest = &inner.plain[inner.plain_from..];
+        if rest.is_empty() {
+            return inner.is_ended.then_some(Read::End);
+        }
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        inner.plain_from += len;
+        if inner.plain_from == inner.plain.len() {
+            (inner.plain, inner.plain_from) = (Vec::new(), 0);
+        }
+        Some(Read::Plain(len))
+    }
+
+    /// One `recv` into the scratch buffer, and what is in it; also how many bytes `recv` could have given. Call when [`Self::take_plain`] has nothing.
+    pub(super) fn read(
+        &self,
+        buffer: &mut [u8],
+        recv: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        send: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<(Read, bool)> {
+        let mut inner = self.lock();
+        INCOMING.with_borrow_mut(|scratch| {
+            let kept = inner.incoming.len();
+            scratch[..kept].copy_from_slice(&inner.incoming);
+            let received = recv(&mut scratch[kept..])?;
+            let was_full = kept + received == scratch.len();
+            if received == 0 {
+                inner.is_ended = true;
+                return Ok((Read::End, was_full));
+            }
+            let mut filled = 0;
+            let mut out = Vec::new();
+            let pumped = inner.pump(&mut scratch[..kept + received], buffer, &mut filled, &mut out);
+            if !out.is_empty() {
+                inner.unsent.extend_from_slice(&out);
+                // Its failure is the next writer's, or the end of the connection that a reader will see.
+                let _ = inner.flush(send);
+                self.note(&inner);
+            }
+            let used = pumped?;
+            inner.incoming = scratch[used..kept + received].to_vec();
+            let read = match (filled, inner.is_ended) {
+                (0, true) => Read::End,
+                (0, false) => Read::Nothing,
+                (filled, _) => Read::Plain(filled),
+            };
+            Ok((read, was_full))
+        })
+    }
+
+    /// Encrypts and sends what is offered, up to a bound; says how much of it was taken. `WouldBlock` while earlier bytes
+    /// are unsent.
+    pub(super) fn write(
+        &self,
+        slices: &[IoSlice<'_>],
+        mut send: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut inner = self.lock();
+        let flushed = inner.flush(&mut send);
+        self.note(&inner);
+        if !flushed? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let gathered;
+        let plain = match slices.iter().find(|slice| !slice.is_empty()) {
+            None => return Ok(0),
+            Some(first)
+                if first.len() >= MAX_PLAIN
+                    || slices.iter().all(|other| other.is_empty() || std::ptr::eq(other, first)) =>
+            {
+                &first[..first.len().min(MAX_PLAIN)]
+            }
+            Some(_) => {
+                gathered = gather(slices);
+                &gathered[..]
+            }
+        };
+        OUTGOING.with_borrow_mut(|scratch| {
+            let len = inner.encrypt(Some(plain), scratch)?;
+            inner.send_or_keep(&scratch[..len], &mut send)
+        })?;
+        self.note(&inner);
+        Ok(plain.len())
+    }
+
+    /// Sends what is unsent; false when the socket does not take all of it.
+    pub(super) fn flush(&self, send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
+        let mut inner = self.lock();
+        let flushed = inner.flush(send);
+        self.note(&inner);
+        flushed
+    }
+
+    /// Says that nothing will follow (RFC 8446 section 6.1).
+    pub(super) fn close(&self, mut send: impl FnMut(&[u8]) -> io::Result<usize>) {
+        let mut inner = self.lock();
+        let _ = OUTGOING.with_borrow_mut(|scratch| {
+            let len = inner.encrypt(None, scratch)?;
+            inner.unsent.extend_from_slice(&scratch[..len]);
+            inner.flush(&mut send)
+        });
+        self.note(&inner);
+    }
+
+    fn note(&self, inner: &Inner) {
+        self.unsent.store(inner.unsent.len(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while a TLS connection is locked")
+    }
+}
+
+impl Inner {
+    /// Takes whole records from the front of `incoming`; says how many bytes they had. What they bring goes to `buffer`, and what
+    /// finds no room there is kept; what has to be said goes to `out`, also after an error.
+    fn pump(
+        &mut self,
+        incoming: &mut [u8],
+        buffer: &mut [u8],
+        filled: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut incoming[used..]);
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.is_ended = true;
+                    self.last_messages(out);
+                    return Err(io::Error::new(ErrorKind::InvalidData, error));
+                }
+            };
+            match state {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                        discard += record.discard;
+                        let taken = record.payload.len().min(buffer.len() - *filled);
+                        buffer[*filled..*filled + taken].copy_from_slice(&record.payload[..taken]);
+                        *filled += taken;
+                        self.plain.extend_from_slice(&record.payload[taken..]);
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut data) => encode(|space| data.encode(space), out)?,
+                // It leaves in order with everything else.
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::PeerClosed => self.is_ended = true,
+                ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
+                    return Ok(used + discard);
+                }
+                _ => return Err(io::Error::new(ErrorKind::InvalidData, "early data was not asked for")),
+            }
+            used += discard;
+        }
+    }
+
+    /// The alert that tells the peer what it did wrong.
+    fn last_messages(&mut self, out: &mut Vec<u8>) {
+        for _ in 0..LAST_MESSAGES {
+            match self.connection.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if encode(|space| data.encode(space), out).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Encrypts `plain`, or with `None` the word that nothing will follow, into `space`; says how many bytes that took.
+    fn encrypt(&mut self, plain: Option<&[u8]>, space: &mut [u8]) -> io::Result<usize> {
+        let mut len = 0;
+        loop {
+            // What is not a whole record yet stays where it is: rustls remembers how far it has looked at it.
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
+            match state.map_err(broken)? {
+                ConnectionState::EncodeTlsData(mut data) => len += data.encode(&mut space[len..]).map_err(broken)?,
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::PeerClosed => self.is_ended = true,
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    let taken = match plain {
+                        Some(plain) => traffic.encrypt(plain, &mut space[len..]),
+                        None => traffic.queue_close_notify(&mut space[len..]),
+                    };
+                    return Ok(len + taken.map_err(broken)?);
+                }
+                state => return Err(broken(format!("nothing can be written in {state:?}"))),
+            }
+            self.incoming.drain(..discard);
+        }
+    }
+
+    fn send_or_keep(&mut self, bytes: &[u8], send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+        debug_assert!(self.unsent.is_empty(), "what is unsent comes first");
+        let sent = send_all(bytes, send)?;
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    fn flush(&mut self, send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
+        if self.unsent.is_empty() {
+            return Ok(true);
+        }
+        let sent = send_all(&self.unsent, send)?;
+        if sent < self.unsent.len() {
+            self.unsent.drain(..sent);
+            return Ok(false);
+        }
+        self.unsent = Vec::new();
+        Ok(true)
+    }
+}
+
+/// Sends until the socket takes no more.
+fn send_all(bytes: &[u8], mut send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match send(&bytes[sent..]) {
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
+fn encode(mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, out: &mut Vec<u8>) -> io::Result<()> {
+    let from = out.len();
+    loop {
+        match encode(&mut out[from..]) {
+            Ok(len) => {
+                out.truncate(from + len);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                out.resize(from + required_size, 0)
+            }
+            Err(error) => return Err(broken(error)),
+        }
+    }
+}
+
+fn gather(slices: &[IoSlice<'_>]) -> Vec<u8> {
+    let all: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut gathered = Vec::with_capacity(all.min(MAX_PLAIN));
+    for slice in slices {
+        let room = MAX_PLAIN - gathered.len();
+        gathered.extend_from_slice(&slice[..slice.len().min(room)]);
+    }
+    gathered
+}
+
+/// What ends a connection and is not the peer's doing.
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
+    use std::sync::Arc;
+
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::transport::Transport;
+
+    type Client = StreamOwned<ClientConnection, Socket>;
+
+    fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let made = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).unwrap();
+        let certificate = CertificateDer::from(made.cert.der().to_vec());
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    fn sockets() -> (Transport, Socket) {
+        let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        // Small, so that both ends meet full ones all the time.
+        near.set_send_buffer_size(4096).unwrap();
+        far.set_send_buffer_size(4096).unwrap();
+        (Transport::new(near).unwrap(), far)
+    }
+
+    /// Both ends, after the handshake.
+    async fn pair(version: &'static SupportedProtocolVersion) -> (Transport, Client) {
+        let (server, client) = configs(version);
+        let (near, far) = sockets();
+        let near = near.with_tls(server).unwrap();
+        let name = ServerName::try_from("shop.example").unwrap();
+        let mut client = StreamOwned::new(ClientConnection::new(client, name).unwrap(), far);
+        let shaken = tokio::task::spawn_blocking(move || {
+            client.conn.complete_io(&mut client.sock).unwrap();
+            client
+        });
+        near.handshake().await.unwrap();
+        (near, shaken.await.unwrap())
+    }
+
+    fn noise(seed: u32, len: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    async fn write_all(transport: &Transport, mut bytes: &[u8], piece: usize) {
+        while !bytes.is_empty() {
+            let (one, two) = bytes[..piece.min(bytes.len())].split_at(piece.min(bytes.len()) / 3);
+            match transport.try_write(&[IoSlice::new(one), IoSlice::new(&[]), IoSlice::new(two)]) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    poll_fn(|cx| transport.poll_write_ready(cx)).await.unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        while !transport.try_flush().unwrap() {
+            poll_fn(|cx| transport.poll_write_ready(cx)).await.unwrap();
+        }
+    }
+
+    async fn read_all(transport: &Transport, buffer_bytes: usize) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; buffer_bytes]);
+        loop {
+            match poll_fn(|cx| transport.poll_read(cx, &mut buffer)).await.unwrap() {
+                0 => return all,
+                n => all.extend_from_slice(&buffer[..n]),
+            }
+        }
+    }
+
+    fn holds_nothing(transport: &Transport) -> bool {
+        let inner = transport.tls.as_ref().unwrap().lock();
+        [&inner.incoming, &inner.plain, &inner.unsent].iter().all(|buffer| buffer.capacity() == 0)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn both_directions_at_once_arrive_whole_whatever_the_sizes_and_nothing_is_held_at_rest() {
+        let cases = [
+            (&rustls::version::TLS13, 1 << 20, 70_000, 64 * 1024),
+            (&rustls::version::TLS13, 100_000, 1, 7),
+            (&rustls::version::TLS12, 1 << 20, 200_000, 1000),
+            (&rustls::version::TLS12, 1 << 20, 16_384, 100_000),
+        ];
+        for (version, total, piece, buffer_bytes) in cases {
+            let (near, mut far) = pair(version).await;
+            assert!(holds_nothing(&near), "after the handshake");
+            let (down, up) = (noise(1, total), noise(2, total));
+            let expected = (down.clone(), up.clone());
+            let mut writer = StreamOwned::new(far.conn, far.sock.try_clone().unwrap());
+            // One rustls connection has one thread here: it writes a piece and reads what has come, in turns, without waiting
+            // for either, as a client with an event loop does.
+            let peer = tokio::task::spawn_blocking(move || {
+                writer.sock.set_nonblocking(true).unwrap();
+                let (mut sent, mut got, mut buffer) = (0, Vec::new(), vec![0; 30_000]);
+                while sent < up.len() || got.len() < down.len() {
+                    if sent < up.len() {
+                        sent += writer.conn.writer().write(&up[sent..(sent + 10_000).min(up.len())]).unwrap();
+                    }
+                    let _ = writer.conn.write_tls(&mut writer.sock);
+                    match writer.conn.read_tls(&mut writer.sock) {
+                        Ok(_) => drop(writer.conn.process_new_packets().unwrap()),
+                        Err(_) => std::thread::yield_now(),
+                    }
+                    while let Ok(n @ 1..) = writer.conn.reader().read(&mut buffer) {
+                        got.extend_from_slice(&buffer[..n]);
+                    }
+                }
+                writer.sock.set_nonblocking(false).unwrap();
+                writer.conn.send_close_notify();
+                while writer.conn.wants_write() {
+                    writer.conn.write_tls(&mut writer.sock).unwrap();
+                }
+                (got, writer)
+            });
+            let near = Arc::new(near);
+            let writing = tokio::spawn({
+                let (near, down) = (near.clone(), expected.0.clone());
+                async move { write_all(&near, &down, piece).await }
+            });
+            let read = tokio::time::timeout(std::time::Duration::from_secs(60), read_all(&near, buffer_bytes)).await;
+            assert!(read.expect("the end comes") == expected.1, "up, {piece} {buffer_bytes}");
+            writing.await.unwrap();
+            let (got, mut writer) = peer.await.unwrap();
+            assert!(got == expected.0, "down, {piece} {buffer_bytes}");
+            assert!(holds_nothing(&near));
+            near.shutdown_write();
+            far = StreamOwned::new(writer.conn, writer.sock.try_clone().unwrap());
+            let mut rest = Vec::new();
+            assert_eq!(far.read_to_end(&mut rest).unwrap(), 0, "close_notify came: its absence would be an error");
+            drop(writer.sock);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn any_split_of_the_ciphertext_gives_the_same_bytes() {
+        let (server, client) = configs(&rustls::version::TLS13);
+        for step in [1, 2, 5, 100, 16_000] {
+            let (near, mut far) = sockets();
+            let near = near.with_tls(server.clone()).unwrap();
+            let name = ServerName::try_from("shop.example").unwrap();
+            let mut conn = ClientConnection::new(client.clone(), name).unwrap();
+            let sent = noise(3, 40_000);
+            let text = sent.clone();
+            let peer = tokio::task::spawn_blocking(move || {
+                let mut has_written = false;
+                let mut is_closed = false;
+                loop {
+                    if !conn.is_handshaking() && !has_written {
+                        conn.writer().write_all(&text).unwrap();
+                        has_written = true;
+                    }
+                    if has_written && !conn.wants_write() && !is_closed {
+                        conn.send_close_notify();
+                        is_closed = true;
+                    }
+                    let mut ciphertext = Vec::new();
+                    while conn.wants_write() {
+                        conn.write_tls(&mut ciphertext).unwrap();
+                    }
+                    for piece in ciphertext.chunks(step) {
+                        far.write_all(piece).unwrap();
+                    }
+                    if is_closed {
+                        return far;
+                    }
+                    if conn.is_handshaking() {
+                        conn.read_tls(&mut far).unwrap();
+                        conn.process_new_packets().unwrap();
+                    }
+                }
+            });
+            near.handshake().await.unwrap();
+            assert!(read_all(&near, 64 * 1024).await == sent, "in pieces of {step}");
+            assert!(holds_nothing(&near));
+            drop(peer.await.unwrap());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_does_not_speak_tls_is_told_so_and_who_goes_away_is_noticed() {
+        let (server, _) = configs(&rustls::version::TLS13);
+        let (near, mut far) = sockets();
+        let near = near.with_tls(server.clone()).unwrap();
+        far.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n").unwrap();
+        assert_eq!(near.handshake().await.unwrap_err().kind(), ErrorKind::InvalidData);
+        let mut alert = [0; 7];
+        far.read_exact(&mut alert).unwrap();
+        assert_eq!(alert[0], 21, "an alert record (RFC 8446 section 5.1)");
+
+        let (near, far) = sockets();
+        let near = near.with_tls(server).unwrap();
+        drop(far);
+        assert_eq!(near.handshake().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+}
