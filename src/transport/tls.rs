@@ -504,7 +504,7 @@ mod tests {
             let read = tokio::time::timeout(std::time::Duration::from_secs(60), read_all(&near, buffer_bytes)).await;
             assert!(read.expect("the end comes") == expected.1, "up, {piece} {buffer_bytes}");
             writing.await.unwrap();
-            let (got, mut writer) = peer.await.unwrap();
+            let (got, writer) = peer.await.unwrap();
             assert!(got == expected.0, "down, {piece} {buffer_bytes}");
             assert!(holds_nothing(&near));
             near.shutdown_write();
