@@ -269,6 +269,22 @@ impl Outbox {
         }
     }
 
+    /// The same for what must not stand inside a frame: while a reply streams it is held.
+    pub fn queue_frame(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        match inner.is_ended {
+            true => {}
+            false if inner.is_streaming => inner.backlog.hold(frame, Kind::Reply),
+            false => inner.backlog.enqueue(frame, Kind::Reply),
+        }
+    }
+
+    /// Nothing waits and no reply streams: what is sent now is what the client sees next.
+    pub fn is_clear(&self) -> bool {
+        let inner = self.lock();
+        !inner.is_streaming && !inner.waits()
+    }
+
     /// A reply begins to stream: whole frames are held until [`Self::end_stream`]. False while another one streams, which
     /// events that run at once make possible.
     pub fn begin_stream(&self) -> bool {

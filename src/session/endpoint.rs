@@ -15,7 +15,7 @@ use super::State;
 use super::answer::{Answer, CloseAnswer, EventInfo};
 use super::cgi::{self, EventParams};
 use super::wheel::Wheel;
-use crate::config::model::{App, WebSocket};
+use crate::config::model::{App, Heartbeat, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::{Close, Terms};
 use crate::proto::close::CloseReason;
@@ -81,6 +81,8 @@ pub struct Endpoint {
     pub framing: Framing,
     /// Pings, deflate and the close handshake; none on streams.
     pub websocket: Option<WebSocket>,
+    /// What pings are on streams.
+    pub heartbeat: Option<Heartbeat>,
     /// The constant params.
     pub params: EncodedParams,
     /// What the outboxes of its sessions have in common.
@@ -106,7 +108,13 @@ impl Endpoint {
             deflate_min_bytes: websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes),
         };
         let terms = Arc::new(terms);
-        Ok(Self { hub, listener: listener.to_owned(), app, upstream, framing, websocket, params, terms })
+        let (listener, heartbeat) = (listener.to_owned(), None);
+        Ok(Self { hub, listener, app, upstream, framing, websocket, heartbeat, params, terms })
+    }
+
+    /// The same with a heartbeat.
+    pub fn with_heartbeat(self, heartbeat: Option<Heartbeat>) -> Self {
+        Self { heartbeat, ..self }
     }
 
     /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.

@@ -23,6 +23,7 @@ mod endpoint;
 mod farewell;
 mod handshake;
 mod head;
+mod liveness;
 mod text;
 pub mod wheel;
 
@@ -44,6 +45,7 @@ pub use head::Head;
 
 use self::answer::{EventInfo, Reply};
 use self::endpoint::Event;
+use self::liveness::Probes;
 use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Outbox};
@@ -144,8 +146,8 @@ struct Clock {
     opened: Tick,
     last_frame: Tick,
     last_bytes: Tick,
-    /// A ping that was not answered by anything yet.
-    pinged: Option<Tick>,
+    /// Pings or heartbeat probes.
+    probes: Probes,
     /// Bytes that had left for the client when its outbox was last seen not to move, and since when.
     stalled: Option<(u64, Tick)>,
     /// The next time the wheel will call.
@@ -198,7 +200,14 @@ impl Session {
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
-        let clock = Clock { opened: now, last_frame: now, last_bytes: now, pinged: None, stalled: None, armed: None };
+        let clock = Clock {
+            opened: now,
+            last_frame: now,
+            last_bytes: now,
+            probes: Probes::default(),
+            stalled: None,
+            armed: None,
+        };
         Self { endpoint, outbox, permit, state, waiting_bytes: 0, in_flight: 0, ending: None, clock, bytes_in: 0 }
     }
 
@@ -363,8 +372,7 @@ impl Session {
             Poll::Ready(Ok(n)) => {
                 self.bytes_in += n as u64;
                 self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
-                self.clock.last_bytes = self.endpoint.hub.wheel.now();
-                self.clock.pinged = None;
+                self.heard();
                 let used = self.take_bytes(&scratch[..n]);
                 if self.ending.is_none() && used < n {
                     self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
@@ -405,6 +413,7 @@ impl Session {
 
     fn take_item(&mut self, item: Item) {
         match item {
+            Item::Frame(frame) if self.is_heartbeat(&frame.body) => {}
             Item::Frame(frame) => {
                 self.clock.last_frame = self.clock.last_bytes;
                 self.endpoint.hub.metrics.frames_in.inc();
@@ -420,7 +429,7 @@ impl Session {
                     self.outbox.queue_control(pong);
                 }
             }
-            // Whatever came shows that the peer lives; see `Clock::pinged`.
+            // Whatever came shows that the peer lives; see `heard`.
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
                 let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
@@ -454,28 +463,7 @@ impl Session {
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
             }
         }
-        let Some(websocket) = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())
-        else {
-            return;
-        };
-        if self.ending.is_some() || !self.has_room() {
-            // Nothing is read now, so no pong could be seen either: the silence is ours.
-            self.clock.last_bytes = now;
-            self.clock.pinged = None;
-            return;
-        }
-        match self.clock.pinged {
-            Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
-                self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
-            }
-            None if now - self.clock.last_bytes >= ticks(websocket.ping_interval) => {
-                self.clock.pinged = Some(now);
-                if let Some(ping) = self.outbox.framing().ping(b"") {
-                    self.outbox.queue_control(ping);
-                }
-            }
-            _ => {}
-        }
+        self.look_at_silence(now);
     }
 
     /// The outbox does not empty: from now on the clock watches whether it moves.
@@ -491,14 +479,8 @@ impl Session {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
         let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let ping =
-            self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero()).map(|websocket| {
-                match self.clock.pinged {
-                    Some(pinged) => pinged + ticks(websocket.pong_timeout),
-                    None => self.clock.last_bytes + ticks(websocket.ping_interval),
-                }
-            });
-        if let Some(due) = [idle, stall, ping].into_iter().flatten().min()
+        let probe = self.probe_due();
+        if let Some(due) = [idle, stall, probe].into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {
             self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));

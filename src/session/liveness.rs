@@ -1,0 +1,155 @@
+//! Whether a silent client is still there: WebSocket pings, and the heartbeat of a stream listener.
+//!
+//! ```text
+//!           silence for `after`          `every` without an answer, fewer than max_unanswered
+//!   quiet ----------------------> asked ------------------------------------------------------> asked
+//!     ^                             |  \
+//!     '-----------------------------'   '-- as many as max_unanswered: PeerTimeout
+//!        an answer, or we did not listen
+//! ```
+//!
+//! Any bytes end a silence. Whether they also answer a probe is for the heartbeat to say. While as many frames wait as may
+//! we do not read, and while bytes wait for the client or a reply streams it would not see a stream's probe: then the
+//! silence is ours, and begins anew.
+//!
+//! Frames that belong to a heartbeat are taken here. They are no frames to anybody else: PHP does not see them, they are
+//! not counted, and they do not end an idleness.
+
+use std::time::Duration;
+
+use super::Session;
+use super::wheel::{Tick, ticks};
+use crate::metrics::ListenerLabels;
+use crate::outbox::Close;
+use crate::proto::close::CloseReason;
+use crate::proto::heartbeat::Ask;
+
+/// What was sent to find out.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    /// When the last one left that nothing has answered yet.
+    pending: Option<Tick>,
+    /// How many in a row nothing has answered.
+    unanswered: u8,
+    /// How many of a heartbeat in all: the number of the next.
+    sent: u32,
+}
+
+impl Probes {
+    /// Nothing is to be answered any more; says whether something was.
+    fn settle(&mut self) -> bool {
+        self.unanswered = 0;
+        self.pending.take().is_some()
+    }
+}
+
+/// When to ask, and how often.
+struct Patience {
+    after: Duration,
+    every: Duration,
+    max_unanswered: u8,
+}
+
+impl Session {
+    /// Bytes came.
+    pub(super) fn heard(&mut self) {
+        self.clock.last_bytes = self.endpoint.hub.wheel.now();
+        let awaits_a_frame = self.ask().is_some_and(|ask| ask.answer.is_some());
+        if !awaits_a_frame && self.clock.probes.settle() && self.ask().is_some() {
+            self.endpoint.hub.metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
+        }
+    }
+
+    /// Takes a frame that is nobody's but the heartbeat's, and answers it if it asks.
+    pub(super) fn is_heartbeat(&mut self, frame: &[u8]) -> bool {
+        let Some(heartbeat) = &self.endpoint.heartbeat else { return false };
+        let metrics = &self.endpoint.hub.metrics;
+        if let Some(answer) = heartbeat.reply.as_ref().and_then(|reply| reply.to(frame)) {
+            self.outbox.queue_frame(answer);
+            metrics.heartbeat_replies.get_or_create(&self.labels()).inc();
+            return true;
+        }
+        let answer = heartbeat.ask.as_ref().and_then(|ask| ask.answer.as_ref());
+        if !answer.is_some_and(|answer| answer.matches(frame)) {
+            return false;
+        }
+        // One that comes unasked, or again, is taken all the same.
+        if self.clock.probes.settle() {
+            metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
+        }
+        true
+    }
+
+    /// When there will be something to do about a silence that goes on.
+    pub(super) fn probe_due(&self) -> Option<Tick> {
+        let patience = self.patience()?;
+        Some(match self.clock.probes.pending {
+            Some(sent) => sent + ticks(patience.every),
+            None => self.clock.last_bytes + ticks(patience.after),
+        })
+    }
+
+    /// Asks, or gives up.
+    pub(super) fn look_at_silence(&mut self, now: Tick) {
+        let Some(patience) = self.patience() else { return };
+        if self.ending.is_some() || !self.has_room() || !self.would_be_seen() {
+            self.clock.last_bytes = now;
+            self.clock.probes.settle();
+            return;
+        }
+        match self.clock.probes.pending {
+            Some(sent) if now - sent >= ticks(patience.every) => {
+                if self.clock.probes.unanswered >= patience.max_unanswered {
+                    let detail = match self.clock.probes.unanswered {
+                        1 => "no answer to a ping".to_owned(),
+                        many => format!("no answer to {many} probes"),
+                    };
+                    self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because(detail));
+                } else {
+                    self.send_probe(now);
+                }
+            }
+            None if now - self.clock.last_bytes >= ticks(patience.after) => self.send_probe(now),
+            _ => {}
+        }
+    }
+
+    fn send_probe(&mut self, now: Tick) {
+        let probes = &mut self.clock.probes;
+        probes.pending = Some(now);
+        probes.unanswered += 1;
+        match self.endpoint.heartbeat.as_ref().and_then(|heartbeat| heartbeat.ask.as_ref()) {
+            Some(ask) => {
+                self.outbox.queue_frame(ask.probe(probes.sent));
+                probes.sent = probes.sent.wrapping_add(1);
+                self.endpoint.hub.metrics.heartbeat_probes.get_or_create(&self.labels()).inc();
+            }
+            None => {
+                if let Some(ping) = self.outbox.framing().ping(b"") {
+                    self.outbox.queue_control(ping);
+                }
+            }
+        }
+    }
+
+    fn patience(&self) -> Option<Patience> {
+        if let Some(ask) = self.ask() {
+            return Some(Patience { after: ask.after, every: ask.every, max_unanswered: ask.max_unanswered });
+        }
+        let websocket = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())?;
+        Some(Patience { after: websocket.ping_interval, every: websocket.pong_timeout, max_unanswered: 1 })
+    }
+
+    /// Whether a probe would reach a client that reads. A ping may stand among the pieces of a message; a frame may not.
+    fn would_be_seen(&self) -> bool {
+        self.ask().is_none() || self.outbox.is_clear()
+    }
+
+    fn ask(&self) -> Option<&Ask> {
+        self.endpoint.heartbeat.as_ref()?.ask.as_ref()
+    }
+
+    fn labels(&self) -> ListenerLabels {
+        ListenerLabels { listener: self.endpoint.listener.clone() }
+    }
+}
