@@ -234,7 +234,7 @@ config_table! {
     /// Keeping a link alive in both directions without waking PHP.
     Heartbeat {
         /// The probe that is sent into silence: a whole frame as it stands on the wire, a string or a list of bytes.
-        send: Option<Entry<HeartbeatBytes>> = absent("none is sent", "[0, 0, 0, 12, 0, 0, 0, 8, 0, 0, 0, 0]");
+        send: Option<Entry<HeartbeatBytes>> = absent("none is sent", "[0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0]");
         /// Silence from the client after which the first probe is sent.
         // What CMPP and SMPP gateways are commonly set to, and below the 5 minutes after which NAT boxes forget a connection.
         after: Entry<Time> = is("\"60s\"");
@@ -246,13 +246,13 @@ config_table! {
         /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
         sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
         /// Which frames answer a probe, by the bytes at a place of the frame as PHP would see it. They are not given to PHP.
-        answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 4, bytes = [0x80, 0, 0, 8] }");
+        answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
         /// Which frames are probes of the client, in the same way. They are answered here and not given to PHP.
-        probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 4, bytes = [0, 0, 0, 8] }");
+        probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 0, bytes = [0, 0, 0, 8] }");
         /// The answer to them: a whole frame as it stands on the wire.
-        reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 13, 0x80, 0, 0, 8, 0, 0, 0, 0, 0]");
+        reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 8, 0x80, 0, 0, 8, 0, 0, 0, 0]");
         /// What the answer takes over from the probe: so many bytes, from one place to another.
-        copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 8, to = 8, bytes = 4 }");
+        copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 4, to = 8, bytes = 4 }");
     }
 }
 

@@ -54,9 +54,8 @@ impl Session {
     /// Bytes came.
     pub(super) fn heard(&mut self) {
         self.clock.last_bytes = self.endpoint.hub.wheel.now();
-        let awaits_a_frame = self.ask().is_some_and(|ask| ask.answer.is_some());
-        if !awaits_a_frame && self.clock.probes.settle() && self.ask().is_some() {
-            self.endpoint.hub.metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
+        if !self.ask().is_some_and(|ask| ask.answer.is_some()) {
+            self.answered();
         }
     }
 
@@ -74,10 +73,19 @@ impl Session {
             return false;
         }
         // One that comes unasked, or again, is taken all the same.
-        if self.clock.probes.settle() {
-            metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
-        }
+        self.answered();
         true
+    }
+
+    fn answered(&mut self) {
+        if !self.clock.probes.settle() {
+            return;
+        }
+        // The next silence may be over before this answer would have been due.
+        self.arm();
+        if self.ask().is_some() {
+            self.endpoint.hub.metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
+        }
     }
 
     /// When there will be something to do about a silence that goes on.

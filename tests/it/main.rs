@@ -11,6 +11,7 @@ mod bounds;
 mod bridge;
 mod chat;
 mod check;
+mod cmpp;
 mod connect;
 mod control_headers;
 mod dev_page;
