@@ -24,6 +24,7 @@ mod hostile;
 mod lifecycle;
 mod php_client;
 mod readme;
+mod responders;
 mod router_auth;
 mod router_client;
 mod router_load;

@@ -72,6 +72,12 @@ pub fn question() -> Vec<u8> {
     bytes
 }
 
+/// An empty record of the same type. The specification has no use for it, but libfcgi 2.4 takes the question for a stream and
+/// waits for its end.
+pub const fn question_end() -> [u8; HEADER_LEN] {
+    Header::encode(Kind::GetValues, 0, 0)
+}
+
 /// A whole answer, as responders in tests give it.
 pub fn answer(values: &Values) -> Vec<u8> {
     let mut pairs = Params::new();
@@ -199,11 +205,16 @@ mod tests {
     #[test]
     fn answers_of_real_responders_and_broken_ones_are_told_apart() {
         let no_values = Values::default();
-        let cases: [(&[u8], Result<Option<Values>, ValuesError>); 8] = [
+        let cases: [(&[u8], Result<Option<Values>, ValuesError>); 9] = [
             // php-fpm 8.2, without its padding.
             (
                 b"\x01\x0a\0\0\0\x12\x06\0\x0f\x01FCGI_MPXS_CONNS0",
                 Ok(Some(Values { multiplexes: Some(false), ..no_values })),
+            ),
+            // libfcgi 2.4.2, without its padding.
+            (
+                b"\x01\x0a\0\0\0\x33\x05\0\x0e\x01FCGI_MAX_CONNS1\x0d\x01FCGI_MAX_REQS1\x0f\x01FCGI_MPXS_CONNS0",
+                Ok(Some(Values { max_connections: Some(1), max_requests: Some(1), multiplexes: Some(false) })),
             ),
             (b"\x01\x0b\0\0\0\x08\0\0\x09\0\0\0\0\0\0\0", Ok(Some(no_values))),
             (b"\x01\x0a\0\0\0\0\0\0", Ok(Some(no_values))),
