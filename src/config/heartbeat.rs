@@ -27,7 +27,7 @@ pub(super) fn resolve(
     if is_sound {
         check_companions(written, report);
         check_frames(written, framing, report);
-        check_patterns(written, max_frame, report);
+        check_patterns(written, framing, max_frame, report);
     }
     let pattern = |entry: &Option<Entry<super::compound::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
     let ask = written.send.as_ref().map(|send| Ask {
@@ -127,13 +127,23 @@ fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
 }
 
 /// What is looked for can come, and says which is which.
-fn check_patterns(written: &written::Heartbeat, max_frame: Option<usize>, report: &mut Report<'_>) {
+fn check_patterns(
+    written: &written::Heartbeat,
+    framing: Option<&StreamFraming>,
+    max_frame: Option<usize>,
+    report: &mut Report<'_>,
+) {
     let patterns = [&written.answer, &written.probe];
     let ends = patterns.into_iter().flatten().map(|entry| (entry.place.as_ref(), entry.value.0.end()));
     let copied = written.copy.iter().map(|entry| (entry.place.as_ref(), entry.value.0.from + entry.value.0.len));
     for (place, end) in ends.chain(copied) {
         if let (Some(place), Some(max)) = (place, max_frame.filter(|max| end > *max)) {
             report.error(place, format!("looks at {end} bytes, and frames have at most {max} (max_frame_bytes)"));
+        }
+    }
+    for place in patterns.into_iter().flatten().filter_map(|entry| entry.place.as_ref()) {
+        if let Some(StreamFraming::Raw) = framing {
+            report.warn(place, "type = \"raw\" has no frames: what comes together with other bytes is not seen");
         }
     }
     if let (Some(Entry { value: answer, .. }), Some(Entry { value: probe, place: Some(place) })) =

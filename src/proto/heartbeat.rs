@@ -126,17 +126,16 @@ mod tests {
 
     #[test]
     fn each_probe_has_its_own_number_counted_from_what_stands_there() {
-        let cases: [(&[u8], Range<usize>, u32, &[u8]); 6] = [
-            (b"P\0\0\0\0!", 1..5, 0, b"P\0\0\0\0!"),
-            (b"P\0\0\0\0!", 1..5, 0x0102_0304, b"P\x01\x02\x03\x04!"),
-            (b"P\x80\0\0\0!", 1..5, 7, b"P\x80\0\0\x07!"),
-            (b"P\0\xff!", 1..3, 1, b"P\x01\x00!"),
-            (b"P\xff!", 1..2, 1, b"P\x00!"),
-            (b"\0\0\0\0\xff\xff\xff\xff", 0..8, u32::MAX, b"\0\0\0\x01\xff\xff\xff\xfe"),
-        ];
-        for (send, place, n, expected) in cases {
-            assert_eq!(&ask(send, Some(place)).probe(n)[..], expected, "{send:?} + {n}");
+        #[track_caller]
+        fn check(send: &[u8], place: Range<usize>, n: u32, expected: &[u8]) {
+            assert_eq!(&ask(send, Some(place)).probe(n)[..], expected);
         }
+        check(b"P\0\0\0\0!", 1..5, 0, b"P\0\0\0\0!");
+        check(b"P\0\0\0\0!", 1..5, 0x0102_0304, b"P\x01\x02\x03\x04!");
+        check(b"P\x80\0\0\0!", 1..5, 7, b"P\x80\0\0\x07!");
+        check(b"P\0\xff!", 1..3, 1, b"P\x01\x00!");
+        check(b"P\xff!", 1..2, 1, b"P\x00!");
+        check(b"\0\0\0\0\xff\xff\xff\xff", 0..8, u32::MAX, b"\0\0\0\x01\xff\xff\xff\xfe");
         assert_eq!(&ask(b"ping\n", None).probe(7)[..], b"ping\n");
     }
 

@@ -54,7 +54,7 @@ impl Session {
     /// Bytes came.
     pub(super) fn heard(&mut self) {
         self.clock.last_bytes = self.endpoint.hub.wheel.now();
-        if !self.ask().is_some_and(|ask| ask.answer.is_some()) {
+        if self.ask().is_none_or(|ask| ask.answer.is_none()) {
             self.answered();
         }
     }

@@ -20,6 +20,7 @@ mod example_push;
 mod examples;
 mod faults;
 mod framing_interop;
+mod heartbeat;
 mod hostile;
 mod lifecycle;
 mod php_client;

@@ -163,8 +163,10 @@ mod tests {
         )
     }
 
+    type Decoded = Result<Option<Values>, ValuesError>;
+
     /// Decodes `pieces` as so many reads.
-    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Values>, ValuesError> {
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         let mut decoder = ValuesDecoder::default();
         for piece in pieces {
             let found = decoder.decode(piece)?;
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn answers_of_real_responders_and_broken_ones_are_told_apart() {
         let no_values = Values::default();
-        let cases: [(&[u8], Result<Option<Values>, ValuesError>); 9] = [
+        let cases: [(&[u8], Decoded); 9] = [
             // php-fpm 8.2, without its padding.
             (
                 b"\x01\x0a\0\0\0\x12\x06\0\x0f\x01FCGI_MPXS_CONNS0",
