@@ -59,6 +59,12 @@ impl Session {
         }
     }
 
+    /// Nothing is read now, or nothing would be seen: the silence is not the client's.
+    pub(super) fn not_listening(&mut self) {
+        self.clock.last_bytes = self.endpoint.hub.wheel.now();
+        self.clock.probes.settle();
+    }
+
     /// Takes a frame that is nobody's but the heartbeat's, and answers it if it asks.
     pub(super) fn is_heartbeat(&mut self, frame: &[u8]) -> bool {
         let Some(heartbeat) = &self.endpoint.heartbeat else { return false };
@@ -101,8 +107,7 @@ impl Session {
     pub(super) fn look_at_silence(&mut self, now: Tick) {
         let Some(patience) = self.patience() else { return };
         if self.ending.is_some() || !self.has_room() || !self.would_be_seen() {
-            self.clock.last_bytes = now;
-            self.clock.probes.settle();
+            self.not_listening();
             return;
         }
         match self.clock.probes.pending {

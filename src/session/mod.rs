@@ -350,7 +350,11 @@ impl Session {
 
     /// Reads and cuts frames while there is room for them. True when something happened.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ending.is_some() || !self.has_room() {
+        if self.ending.is_some() {
+            return false;
+        }
+        if !self.has_room() {
+            self.not_listening();
             return false;
         }
         if !self.state.unread.is_empty() {
