@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::compound::{self, HeartbeatBytes};
 use super::model::{Heartbeat, StreamFraming};
 use super::problem::{Place, Report};
 use super::schema::{Entry, IfWritten};
@@ -23,13 +24,12 @@ pub(super) fn resolve(
 ) -> Option<Option<Heartbeat>> {
     let Some(written) = &written.0 else { return Some(None) };
     // A key with an error of its own is absent here, and is no second error.
-    let is_sound = !report.has_error_at(&written.place.key);
-    if is_sound {
+    if !report.has_error_at(&written.place.key) {
         check_companions(written, report);
         check_frames(written, framing, report);
         check_patterns(written, framing, max_frame, report);
     }
-    let pattern = |entry: &Option<Entry<super::compound::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
+    let pattern = |entry: &Option<Entry<compound::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
     let ask = written.send.as_ref().map(|send| Ask {
         after: written.after.value.0,
         every: written.every.value.0,
@@ -51,21 +51,18 @@ fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
     if written.send.is_none() && written.probe.is_none() && written.reply.is_none() {
         report.error(&written.place, "needs send, or probe and reply, or both");
     }
-    let place = |entry: &Option<Place>| entry.clone();
     let of_send = [
-        place(&written.after.place),
-        place(&written.every.place),
-        place(&written.max_unanswered.place),
-        written.sequence.as_ref().and_then(|entry| entry.place.clone()),
-        written.answer.as_ref().and_then(|entry| entry.place.clone()),
+        written.after.place.as_ref(),
+        written.every.place.as_ref(),
+        written.max_unanswered.place.as_ref(),
+        place(&written.sequence),
+        place(&written.answer),
     ];
-    for place in of_send.iter().flatten().filter(|_| written.send.is_none()) {
+    for place in of_send.into_iter().flatten().filter(|_| written.send.is_none()) {
         report.error(place, "only beside send, the probe that it is about");
     }
-    let probe = written.probe.as_ref().and_then(|entry| entry.place.as_ref());
-    let reply = written.reply.as_ref().and_then(|entry| entry.place.as_ref());
-    let copy = written.copy.as_ref().and_then(|entry| entry.place.as_ref());
-    match (probe, reply) {
+    let (reply, copy) = (place(&written.reply), place(&written.copy));
+    match (place(&written.probe), reply) {
         (Some(place), None) => report.error(place, "needs a reply beside it"),
         (None, Some(place)) => report.error(place, "only beside probe, which it answers"),
         _ => {}
@@ -75,13 +72,16 @@ fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
     }
 }
 
+/// Where a key was written, if it was.
+fn place<T>(entry: &Option<Entry<T>>) -> Option<&Place> {
+    entry.as_ref()?.place.as_ref()
+}
+
 /// What is sent is one frame, and stays one with whatever number or copied bytes.
 fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, report: &mut Report<'_>) {
     let filled = written.sequence.as_ref().map(|entry| (&entry.place, entry.value.0.clone()));
     check_sent(&written.send, filled, framing, report);
-    if let (Some(entry), Some(StreamFraming::Delimiter(_))) = (&written.sequence, framing)
-        && let Some(place) = &entry.place
-    {
+    if let (Some(place), Some(StreamFraming::Delimiter(_))) = (place(&written.sequence), framing) {
         report.error(place, "not for type = \"delimiter\": the number could hold the delimiter");
     }
     let filled =
@@ -90,7 +90,7 @@ fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, r
 }
 
 fn check_sent(
-    sent: &Option<Entry<super::compound::HeartbeatBytes>>,
+    sent: &Option<Entry<HeartbeatBytes>>,
     filled: Option<(&Option<Place>, Range<usize>)>,
     framing: Option<&StreamFraming>,
     report: &mut Report<'_>,
@@ -141,7 +141,7 @@ fn check_patterns(
             report.error(place, format!("looks at {end} bytes, and frames have at most {max} (max_frame_bytes)"));
         }
     }
-    for place in patterns.into_iter().flatten().filter_map(|entry| entry.place.as_ref()) {
+    for place in patterns.into_iter().filter_map(place) {
         if let Some(StreamFraming::Raw) = framing {
             report.warn(place, "type = \"raw\" has no frames: what comes together with other bytes is not seen");
         }

@@ -236,12 +236,12 @@ config_table! {
         /// The probe that is sent into silence: a whole frame as it stands on the wire, a string or a list of bytes.
         send: Option<Entry<HeartbeatBytes>> = absent("none is sent", "[0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0]");
         /// Silence from the client after which the first probe is sent.
-        // What CMPP and SMPP gateways are commonly set to, and below the 5 minutes after which NAT boxes forget a connection.
+        // As tcp_keepalive: below the 5 minutes after which NAT boxes commonly forget a connection.
         after: Entry<Time> = is("\"60s\"");
         /// How long a probe may go unanswered before the next, or the close.
         every: Entry<Time> = is("\"60s\"");
         /// Unanswered probes after which the client counts as gone.
-        // CMPP's own: a link is given up after the third.
+        // One may come while the client pauses; three in a row are no pause.
         max_unanswered: Entry<Whole<1, 255>> = is("3");
         /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
         sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
@@ -346,7 +346,7 @@ config_table! {
         /// Connections at once to each backend. Each pins a php-fpm worker: stay at or below pm.max_children, less what others need.
         // php-fpm's stock pool has 5 children; one connection too many gets no answer and no error.
         max_connections: Option<Entry<Whole<1, 10_000>>> = absent("4, or with spawn as many as workers", "4");
-        /// Ask each backend how many connections it takes (FCGI_GET_VALUES), at start and when it comes back: fewer than max_connections lower that for it. A backend that does not answer within a second, as php-fpm does not say, is left as it is.
+        /// Ask each backend how many connections it takes (FCGI_GET_VALUES), at start and when it comes back: fewer than max_connections lower that for it. One that does not say, such as php-fpm, or does not answer within a second, is left as it is.
         // php-fpm never tells, and libfcgi tells of one process where there may be many: docs/responders.md.
         ask_limits: Entry<bool> = is("false");
         /// How long a connection is kept when no work waits for it.

@@ -269,13 +269,17 @@ impl Outbox {
         }
     }
 
-    /// The same for what must not stand inside a frame: while a reply streams it is held.
+    /// The same for a frame that is no control frame: it must not stand inside another, so it waits for the end of a reply
+    /// that streams.
     pub fn queue_frame(&self, frame: Bytes) {
         let mut inner = self.lock();
-        match inner.is_ended {
-            true => {}
-            false if inner.is_streaming => inner.backlog.hold(frame, Kind::Reply),
-            false => inner.backlog.enqueue(frame, Kind::Reply),
+        if inner.is_ended {
+            return;
+        }
+        if inner.is_streaming {
+            inner.backlog.hold(frame, Kind::Reply);
+        } else {
+            inner.backlog.enqueue(frame, Kind::Reply);
         }
     }
 

@@ -113,9 +113,9 @@ impl Session {
         match self.clock.probes.pending {
             Some(sent) if now - sent >= ticks(patience.every) => {
                 if self.clock.probes.unanswered >= patience.max_unanswered {
-                    let detail = match self.clock.probes.unanswered {
-                        1 => "no answer to a ping".to_owned(),
-                        many => format!("no answer to {many} probes"),
+                    let detail = match self.ask() {
+                        None => "no answer to a ping".to_owned(),
+                        Some(ask) => format!("no answer to {} of the heartbeat's probes", ask.max_unanswered),
                     };
                     self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because(detail));
                 } else {

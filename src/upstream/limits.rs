@@ -1,8 +1,8 @@
 //! What a backend says of its own limits, asked on a connection of its own.
 //!
-//! Not on a connection that serves: php-fpm closes one on which it was asked. The question takes a worker for as long as
-//! its answer takes, outside of what `max_connections` counts, so it is asked once at start and once when a backend comes
-//! back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of multiplexing.
+//! Not on a connection that serves, where a late answer would belong to no request. The question takes a worker for as long
+//! as its answer takes, outside of what `max_connections` counts, so it is asked once at start and once when a backend
+//! comes back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of multiplexing.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -16,8 +16,8 @@ use crate::proto::fastcgi::values::{self, Values, ValuesDecoder};
 
 /// For connecting and the answer together. A responder that knows the question has nothing to look up for it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Before the record that libfcgi waits for is sent. Others have answered by then, and php-fpm has closed, which on TCP
-/// would cost the answer if there were bytes that it has not read.
+/// Before the record that libfcgi waits for is sent. Others have answered by then, and are spared a record that the
+/// specification does not have.
 const END_AFTER: Duration = Duration::from_millis(200);
 
 /// Asks. An error: it could not be asked, did not answer, or answered something else.
