@@ -24,22 +24,26 @@ use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::heartbeat::Ask;
 
-/// What was sent to find out.
+/// What was sent to find out. Twelve bytes in every session, whether it is ever asked or not.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// When the last one left that nothing has answered yet.
-    pending: Option<Tick>,
     /// How many in a row nothing has answered.
     unanswered: u8,
+    /// When the last of these left.
+    asked: Tick,
     /// How many of a heartbeat in all: the number of the next.
     sent: u32,
 }
 
 impl Probes {
+    /// When the last one left, if it is still to be answered.
+    fn pending(&self) -> Option<Tick> {
+        (self.unanswered > 0).then_some(self.asked)
+    }
+
     /// Nothing is to be answered any more; says whether something was.
     fn settle(&mut self) -> bool {
-        self.unanswered = 0;
-        self.pending.take().is_some()
+        std::mem::take(&mut self.unanswered) > 0
     }
 }
 
@@ -97,8 +101,8 @@ impl Session {
     /// When there will be something to do about a silence that goes on.
     pub(super) fn probe_due(&self) -> Option<Tick> {
         let patience = self.patience()?;
-        Some(match self.clock.probes.pending {
-            Some(sent) => sent + ticks(patience.every),
+        Some(match self.clock.probes.pending() {
+            Some(asked) => asked + ticks(patience.every),
             None => self.clock.last_bytes + ticks(patience.after),
         })
     }
@@ -110,8 +114,8 @@ impl Session {
             self.not_listening();
             return;
         }
-        match self.clock.probes.pending {
-            Some(sent) if now - sent >= ticks(patience.every) => {
+        match self.clock.probes.pending() {
+            Some(asked) if now - asked >= ticks(patience.every) => {
                 if self.clock.probes.unanswered >= patience.max_unanswered {
                     let detail = match self.ask() {
                         None => "no answer to a ping".to_owned(),
@@ -129,7 +133,7 @@ impl Session {
 
     fn send_probe(&mut self, now: Tick) {
         let probes = &mut self.clock.probes;
-        probes.pending = Some(now);
+        probes.asked = now;
         probes.unanswered += 1;
         match self.endpoint.heartbeat.as_ref().and_then(|heartbeat| heartbeat.ask.as_ref()) {
             Some(ask) => {

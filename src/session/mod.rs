@@ -146,7 +146,7 @@ struct Clock {
     opened: Tick,
     last_frame: Tick,
     last_bytes: Tick,
-    /// Pings or heartbeat probes.
+    /// Pings, or probes of a heartbeat.
     probes: Probes,
     /// Bytes that had left for the client when its outbox was last seen not to move, and since when.
     stalled: Option<(u64, Tick)>,
@@ -262,7 +262,9 @@ impl Session {
         }
         self.state.close_owed |= signals.connect_counts;
         if signals.tick {
-            self.clock.armed = None;
+            // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
+            // would arm another, and they would become more and more.
+            self.clock.armed.take_if(|armed| *armed <= self.endpoint.hub.wheel.now());
             self.look_at_clock();
             self.arm();
         }
