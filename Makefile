@@ -14,7 +14,7 @@ demo:
 
 test:
 	tests/install-deps.sh test
-	tests/venv.sh autobahn chat schemathesis
+	tests/venv.sh autobahn chat responders schemathesis
 	$(MAKE) lint
 	$(CARGO) test --locked -- --skip autobahn
 	$(CARGO) test --locked --test it -- autobahn

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::model::{App, Backend, Bind, Config, Http, LengthCounts, Listener, LogFormat, OnError, Origins};
+use crate::config::model::{
+    App, Backend, Bind, Config, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
+};
 use crate::config::model::{Endian, LengthFraming, Protocol, StreamFraming, Upstream};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
@@ -171,8 +173,11 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     writeln!(f, "\nlistener {}", listener.name)?;
     row(f, "bind", &listener.bind)?;
     match &listener.protocol {
-        Protocol::Stream { framing, app } => {
+        Protocol::Stream { framing, heartbeat, app } => {
             row(f, "framing", framing_text(framing))?;
+            if let Some(heartbeat) = heartbeat {
+                row(f, "heartbeat", heartbeat_text(heartbeat))?;
+            }
             row(f, "app", &app.name)
         }
         Protocol::Http(Http { routes, websocket, static_dir, http2, sse }) => {
@@ -226,6 +231,15 @@ fn framing_text(framing: &StreamFraming) -> String {
     }
 }
 
+fn heartbeat_text(heartbeat: &Heartbeat) -> String {
+    let ask = heartbeat.ask.as_ref().map(|ask| {
+        let (after, every) = (duration_text(ask.after), duration_text(ask.every));
+        format!("a probe after {after}, up to {} of them {every} apart", ask.max_unanswered)
+    });
+    let reply = heartbeat.reply.as_ref().map(|_| "the client's probes are answered".to_owned());
+    ask.into_iter().chain(reply).collect::<Vec<_>>().join("; ")
+}
+
 fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
     writeln!(f, "\napp {}", app.name)?;
     row(f, "script", app.script.display())?;
@@ -274,6 +288,9 @@ fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Resul
     }
     let kept = duration_text(upstream.linger);
     row(f, "connections", format_args!("{} to each backend, kept for {kept}", upstream.max_connections))?;
+    if upstream.ask_limits {
+        row(f, "limits", "each backend is asked")?;
+    }
     row(f, "request", format_args!("up to {}", duration_text(upstream.request_timeout)))?;
     let wait = duration_text(upstream.queue_timeout);
     row(

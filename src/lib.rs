@@ -46,7 +46,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`proto`] | bytes only, sans IO: framings, FastCGI, session ids, the table of close reasons |
+//! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |

@@ -245,17 +245,17 @@ impl Running {
         let endpoint = |app: &Arc<model::App>, framing: Framing, http: Option<(model::WebSocket, model::Sse)>| {
             let upstream = self.upstreams[&app.upstream].clone();
             Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, http)
-                .map(Arc::new)
                 .map_err(|error| StartError::Params { app: app.name.clone(), error })
         };
         match &listener.protocol {
-            Protocol::Stream { framing, app } => {
+            Protocol::Stream { framing, heartbeat, app } => {
                 let framing = match framing {
                     StreamFraming::Length(length) => Framing::Length(*length),
                     StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
                     StreamFraming::Raw => Framing::Raw,
                 };
-                Ok(Service::Stream(endpoint(app, framing, None)?))
+                let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
+                Ok(Service::Stream(Arc::new(endpoint)))
             }
             Protocol::Http(http @ Http { routes, websocket, sse, .. }) => {
                 let routes = routes
@@ -263,7 +263,8 @@ impl Running {
                     .map(|route| {
                         // What is negotiated replaces the deflate of each session's own framing.
                         let framing = Framing::WebSocket { deflate: None };
-                        Ok((route.path.clone(), endpoint(&route.app, framing, Some((websocket.clone(), sse.clone())))?))
+                        let endpoint = endpoint(&route.app, framing, Some((websocket.clone(), sse.clone())))?;
+                        Ok((route.path.clone(), Arc::new(endpoint)))
                     })
                     .collect::<Result<_, StartError>>()?;
                 let site =

@@ -3,7 +3,7 @@
 #
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
 #   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, curl, a browser with
-#                                its driver, python's venv
+#                                its driver, python's venv, a C compiler with libfcgi, fcgiwrap
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
@@ -36,6 +36,9 @@ missing_for() {
     has curl || echo curl
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
+    has cc || printf '%s\n' gcc libc6-dev
+    [[ -e /usr/include/fcgiapp.h ]] || echo libfcgi-dev
+    [[ -x /usr/sbin/fcgiwrap ]] || echo fcgiwrap
     python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
 }
 

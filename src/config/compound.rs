@@ -1,12 +1,15 @@
 //! Values made of several: lists of backends, routes, params, and the few keys that take a word or something longer.
 
+use std::ops::Range;
+
 use toml::de::DeValue;
 
 use super::address::Address;
 use super::model::{ChannelRule, OnError, Origins, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
-use super::value::{Value, elements, integer, read_str};
+use super::value::{Value, Whole, elements, integer, read_str};
+use crate::proto::heartbeat;
 
 /// The width of a length field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +35,21 @@ impl Value for Width {
     }
 }
 
-/// What ends a frame. TOML strings are UTF-8, so bytes that are not can be written as a list of numbers.
+/// Bytes of a protocol, 1 to `MAX` of them. TOML strings are UTF-8, so bytes that are not can be written as a list of
+/// numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Delimiter(pub Vec<u8>);
+pub(super) struct Octets<const MAX: usize>(pub Vec<u8>);
 
-/// The decoder looks for the delimiter's beginning at the end of what it has; no protocol needs a long one.
-const LONGEST_DELIMITER: usize = 64;
+/// What ends a frame. The decoder looks for the delimiter's beginning at the end of what it has; no protocol needs a long
+/// one.
+pub(super) type Delimiter = Octets<64>;
 
-impl Value for Delimiter {
+/// One frame of a heartbeat, or a part of one: the widest header that a length framing can have, and some body.
+pub(super) type HeartbeatBytes = Octets<1024>;
+
+impl<const MAX: usize> Value for Octets<MAX> {
     fn kind() -> String {
-        format!("a string or a list of bytes, 1 to {LONGEST_DELIMITER} bytes long")
+        format!("a string or a list of bytes, 1 to {MAX} bytes long")
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
@@ -56,12 +64,89 @@ impl Value for Delimiter {
                 return None;
             }
         };
-        let bytes = bytes.filter(|bytes| (1..=LONGEST_DELIMITER).contains(&bytes.len()));
+        let bytes = bytes.filter(|bytes| (1..=MAX).contains(&bytes.len()));
         if bytes.is_none() {
             report.refuse(item, format!("must be {}", Self::kind()));
         }
         bytes.map(Self)
     }
+}
+
+/// What a heartbeat looks for in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern(pub heartbeat::Pattern);
+
+impl Value for Pattern {
+    fn kind() -> String {
+        "{ offset = 4, bytes = [0, 0, 0, 8] }, bytes a string or a list".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let [offset, bytes] = members(item, &Self::kind(), ["offset", "bytes"], report)?;
+        let offset = FrameOffset::read(&offset, report);
+        let bytes = HeartbeatBytes::read(&bytes, report);
+        Some(Self(heartbeat::Pattern { offset: offset?.0 as usize, bytes: bytes?.0 }))
+    }
+}
+
+/// Where in the bytes of a probe its number stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SequencePlace(pub Range<usize>);
+
+impl Value for SequencePlace {
+    fn kind() -> String {
+        "{ offset = 8, width = 4 }, 1, 2, 4 or 8 bytes wide".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let [offset, width] = members(item, &Self::kind(), ["offset", "width"], report)?;
+        let offset = FrameOffset::read(&offset, report);
+        let width = Width::read(&width, report);
+        let offset = offset?.0 as usize;
+        Some(Self(offset..offset + usize::from(width?.0)))
+    }
+}
+
+/// What the answer to a probe takes over from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CopiedBytes(pub heartbeat::Copied);
+
+impl Value for CopiedBytes {
+    fn kind() -> String {
+        "{ from = 8, to = 8, bytes = 4 }".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let [from, to, bytes] = members(item, &Self::kind(), ["from", "to", "bytes"], report)?;
+        let from = FrameOffset::read(&from, report);
+        let to = FrameOffset::read(&to, report);
+        let len = Whole::<1, 1024>::read(&bytes, report);
+        Some(Self(heartbeat::Copied { from: from?.0 as usize, to: to?.0 as usize, len: len?.0 as usize }))
+    }
+}
+
+/// A place in a frame; heartbeats stand in headers and short bodies.
+type FrameOffset = Whole<0, 65_535>;
+
+/// The members of an inline table that needs just these.
+fn members<'a, const N: usize>(
+    item: &Item<'a>,
+    kind: &str,
+    names: [&str; N],
+    report: &mut Report<'_>,
+) -> Option<[Item<'a>; N]> {
+    let entries = table_entries(item, kind, report)?;
+    for (name, unknown) in entries.iter().filter(|(name, _)| !names.contains(name)) {
+        report.refuse(unknown, format!("unknown key{}", did_you_mean(name, names)));
+    }
+    let found = names.map(|name| entries.iter().find(|(known, _)| *known == name).map(|(_, member)| member.clone()));
+    let missing: Vec<&str> =
+        names.into_iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(name, _)| name).collect();
+    if !missing.is_empty() && entries.iter().all(|(name, _)| names.contains(name)) {
+        report.refuse(item, format!("must be {kind}: {} missing", missing.join(" and ")));
+    }
+    let found: Option<Vec<Item<'a>>> = found.into_iter().collect();
+    found.map(|found| found.try_into().unwrap_or_else(|_| unreachable!("as many as there are names")))
 }
 
 /// Paths and the names of the apps behind them.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::heartbeat;
 use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, StreamFraming};
 use super::problem::{Place, Report};
 use super::resolve::{Resolved, refer, resolve_address};
@@ -72,13 +73,14 @@ fn resolve_stream(
 ) -> Option<model::Protocol> {
     let framing = resolve_framing(&listener.framing, report);
     let entry = listener.app.as_ref()?;
-    if let Some(StreamFraming::Length(framing)) = &framing
-        && let Some((_, app)) = written.apps.0.iter().find(|(app, _)| *app == entry.value)
-    {
+    let app = written.apps.0.iter().find(|(app, _)| *app == entry.value).map(|(_, app)| app);
+    if let (Some(StreamFraming::Length(framing)), Some(app)) = (&framing, app) {
         check_announceable(name, framing, app, report);
     }
+    let max_frame = app.map(|app| app.max_frame_bytes.value.0 as usize);
+    let heartbeat = heartbeat::resolve(&listener.heartbeat, framing.as_ref(), max_frame, report);
     let app = refer(entry, apps, "apps", report)?.clone();
-    Some(model::Protocol::Stream { framing: framing?, app })
+    Some(model::Protocol::Stream { framing: framing?, heartbeat: heartbeat?, app })
 }
 
 fn resolve_framing(framing: &written::Framing, report: &mut Report<'_>) -> Option<StreamFraming> {

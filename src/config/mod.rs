@@ -6,7 +6,7 @@
 //!
 //! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address` and
 //!   `compound` are the types of single values.
-//! - `resolve` (with `listener`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names, secrets, and
+//! - `resolve` (with `listener`, `heartbeat`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names, secrets, and
 //!   the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
@@ -19,6 +19,7 @@ mod address;
 mod app;
 mod compound;
 pub mod document;
+mod heartbeat;
 mod listener;
 pub mod model;
 pub mod php_fpm;

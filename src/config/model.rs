@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
+pub use crate::proto::heartbeat::Heartbeat;
 
 /// A whole node.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,6 +208,8 @@ pub enum Protocol {
     Stream {
         /// How bytes become frames.
         framing: StreamFraming,
+        /// What keeps the link alive without PHP.
+        heartbeat: Option<Heartbeat>,
         /// Who handles them.
         app: Arc<App>,
     },
@@ -368,6 +371,8 @@ pub struct Upstream {
     pub spawn: Option<Spawn>,
     /// Connections to each backend at once: at or below its `pm.max_children`, less what others need.
     pub max_connections: usize,
+    /// Backends are asked how many they take; fewer lower `max_connections` for the one that says so.
+    pub ask_limits: bool,
     /// How long a connection is kept while no work waits.
     pub linger: Duration,
     /// Until a connection stands.

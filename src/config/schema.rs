@@ -252,7 +252,7 @@ impl<T: Value> Field for Entry<T> {
         if let Some(item) = section.get(key.name)
             && let Some(value) = T::read(item, report)
         {
-            return Self { value, place: Some(report.place(&item.key, item.span.clone())) };
+            return Self { value, place: Some(report.place_of(item)) };
         }
         let Default::Is(text) = key.default else { unreachable!("an entry without a default is an Option") };
         Self { value: default_value(key.name, text), place: None }
@@ -275,7 +275,7 @@ impl<T: Value> Field for Option<Entry<T>> {
             }
             return None;
         };
-        let place = Some(report.place(&item.key, item.span.clone()));
+        let place = Some(report.place_of(item));
         T::read(item, report).map(|value| Entry { value, place })
     }
 }
@@ -352,11 +352,16 @@ fn default_value<T: Value>(key: &str, text: &str) -> T {
 impl Report<'_> {
     /// A value that breaks `rule`.
     pub(super) fn refuse(&mut self, item: &Item<'_>, rule: impl Into<String>) {
-        let place = match item.value {
+        let place = self.place_of(item);
+        self.error(&place, rule);
+    }
+
+    /// Where it stands, and what it is unless that is a table.
+    pub(super) fn place_of(&self, item: &Item<'_>) -> Place {
+        match item.value {
             DeValue::Table(_) => self.table_place(&item.key, item.span.clone()),
             _ => self.place(&item.key, item.span.clone()),
-        };
-        self.error(&place, rule);
+        }
     }
 
     /// A value of another type than `wanted`.

@@ -38,7 +38,7 @@ fn a_small_file_gets_every_default() {
     assert_eq!(config.limits.max_sessions, 100_000);
     assert_eq!(config.admin, Some(Bind::Tcp("127.0.0.1:9011".parse().unwrap())));
     let [listener] = config.listeners.as_slice() else { panic!("{config:?}") };
-    let Protocol::Stream { framing: StreamFraming::Length(framing), app } = &listener.protocol else {
+    let Protocol::Stream { framing: StreamFraming::Length(framing), app, .. } = &listener.protocol else {
         panic!("{listener:?}")
     };
     assert_eq!((framing.width, framing.offset, framing.header, framing.keep_header), (4, 0, 4, false));
@@ -105,7 +105,7 @@ deflate = true
     assert_eq!(config.node, Node { name: "edge-1".into(), number: 7, threads: 3 });
     assert_eq!((config.admin, config.log.format), (None, LogFormat::Json));
     assert_eq!(config.listeners[0].bind, Bind::Unix("/etc/longwire/run/lines.sock".into()));
-    let Protocol::Stream { framing, app } = &config.listeners[0].protocol else { panic!() };
+    let Protocol::Stream { framing, app, .. } = &config.listeners[0].protocol else { panic!() };
     assert_eq!(*framing, StreamFraming::Delimiter(DelimiterFraming { delimiter: vec![0x0D, 0xFF], strip_cr: true }));
     assert_eq!(app.script, Path::new("/etc/longwire/app/index.php"));
     assert_eq!((app.script_name.as_str(), app.on_error.clone()), ("/app/index.php", OnError::Send("sorry".into())));

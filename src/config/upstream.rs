@@ -49,6 +49,7 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
         backends: backends?,
         spawn,
         max_connections,
+        ask_limits: upstream.ask_limits.value,
         linger: upstream.linger.value.0,
         connect_timeout: upstream.connect_timeout.value.0,
         response_timeout: upstream.response_timeout.value.0,

@@ -4,7 +4,9 @@
 //! two slashes are for us. Rules about one value are in its type, rules about several in `resolve`.
 
 use super::address::{Address, AddressOrOff};
-use super::compound::{Backends, ChannelRules, Delimiter, Ini, Params, Routes, Width};
+use super::compound::{
+    Backends, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes, SequencePlace, Width,
+};
 use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins, SlowReader};
 use super::problem::{Place, Report};
 use super::schema::{
@@ -156,6 +158,8 @@ config_table! {
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
         /// How bytes become frames.
         framing: Framing = table(), only when protocol = "tcp";
+        /// Keeping a link alive in both directions without waking PHP.
+        heartbeat: IfWritten<Heartbeat> = table(), only when protocol = "tcp";
         /// WebSocket.
         websocket: WebSocket = table(), only when protocol = "http";
         /// Speak HTTP/2 too, with clients that begin with it (prior knowledge); WebSocket handshakes are HTTP/1.1.
@@ -228,6 +232,32 @@ impl Choice for Endian {
 
 impl Choice for LengthCounts {
     const WORDS: &'static [(&'static str, Self)] = &[("body", Self::Body), ("frame", Self::Frame)];
+}
+
+config_table! {
+    /// Keeping a link alive in both directions without waking PHP.
+    Heartbeat {
+        /// The probe that is sent into silence: a whole frame as it stands on the wire, a string or a list of bytes.
+        send: Option<Entry<HeartbeatBytes>> = absent("none is sent", "[0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0]");
+        /// Silence from the client after which the first probe is sent.
+        // As tcp_keepalive: below the 5 minutes after which NAT boxes commonly forget a connection.
+        after: Entry<Time> = is("\"60s\"");
+        /// How long a probe may go unanswered before the next, or the close.
+        every: Entry<Time> = is("\"60s\"");
+        /// Unanswered probes after which the client counts as gone.
+        // One may come while the client pauses; three in a row are no pause.
+        max_unanswered: Entry<Whole<1, 255>> = is("3");
+        /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
+        sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
+        /// Which frames answer a probe, by the bytes at a place of the frame as PHP would see it. They are not given to PHP.
+        answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
+        /// Which frames are probes of the client, in the same way. They are answered here and not given to PHP.
+        probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 0, bytes = [0, 0, 0, 8] }");
+        /// The answer to them: a whole frame as it stands on the wire.
+        reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 8, 0x80, 0, 0, 8, 0, 0, 0, 0]");
+        /// What the answer takes over from the probe: so many bytes, from one place to another.
+        copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 4, to = 8, bytes = 4 }");
+    }
 }
 
 config_table! {
@@ -339,6 +369,9 @@ config_table! {
         /// Connections at once to each backend. Each pins a php-fpm worker: stay at or below pm.max_children, less what others need.
         // php-fpm's stock pool has 5 children; one connection too many gets no answer and no error.
         max_connections: Option<Entry<Whole<1, 10_000>>> = absent("4, or with spawn as many as workers", "4");
+        /// Ask each backend how many connections it takes (FCGI_GET_VALUES), at start and when it comes back: fewer than max_connections lower that for it. One that does not say, such as php-fpm, or does not answer within a second, is left as it is.
+        // php-fpm never tells, and libfcgi tells of one process where there may be many: docs/responders.md.
+        ask_limits: Entry<bool> = is("false");
         /// How long a connection is kept when no work waits for it.
         // Long enough to bridge the gaps of a busy node, short enough that a silent one pins no worker for a noticeable time.
         linger: Entry<TimeOrOff> = is("\"200ms\"");

@@ -67,6 +67,12 @@ pub struct Metrics {
     pub events_failed: Family<FailureLabels, Counter>,
     /// Frames that were received and will not be handled, by why.
     pub frames_dropped: Family<ReasonLabels, Counter>,
+    /// Probes of the heartbeat sent to silent clients.
+    pub heartbeat_probes: Family<ListenerLabels, Counter>,
+    /// Probes of ours that were answered.
+    pub heartbeat_answers: Family<ListenerLabels, Counter>,
+    /// Probes of clients that we have answered.
+    pub heartbeat_replies: Family<ListenerLabels, Counter>,
     /// What the router counts.
     pub router: Arc<router::RouterMetrics>,
     /// What upstreams count.
@@ -102,6 +108,24 @@ impl Default for Metrics {
                 r,
                 "frames_dropped",
                 "Frames received that no handler will see, by the close reason of their session",
+                Family::default(),
+            ),
+            heartbeat_probes: register(
+                r,
+                "heartbeat_probes",
+                "Heartbeat probes sent to silent clients",
+                Family::default(),
+            ),
+            heartbeat_answers: register(
+                r,
+                "heartbeat_answers",
+                "Heartbeat probes that clients answered",
+                Family::default(),
+            ),
+            heartbeat_replies: register(
+                r,
+                "heartbeat_replies",
+                "Probes of clients that were answered",
                 Family::default(),
             ),
             router: Arc::new(router::RouterMetrics::register(r)),
@@ -159,11 +183,16 @@ mod tests {
             bytes_out: _,
             events_failed,
             frames_dropped,
+            heartbeat_probes,
+            heartbeat_answers,
+            heartbeat_replies,
             router,
             upstream,
         } = &metrics;
         let listener = "web".to_owned();
-        sessions_opened.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
+        for family in [sessions_opened, heartbeat_probes, heartbeat_answers, heartbeat_replies] {
+            family.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
+        }
         for family in [sessions_closed, connections_refused, frames_dropped] {
             family.get_or_create(&ReasonLabels { listener: listener.clone(), reason: "draining" }).inc();
         }

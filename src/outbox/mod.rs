@@ -273,6 +273,26 @@ impl Outbox {
         }
     }
 
+    /// The same for a frame that is no control frame: it must not stand inside another, so it waits for the end of a reply
+    /// that streams.
+    pub fn queue_frame(&self, frame: Bytes) {
+        let mut inner = self.lock();
+        if inner.is_ended {
+            return;
+        }
+        if inner.is_streaming {
+            inner.backlog.hold(frame, Kind::Reply);
+        } else {
+            inner.backlog.enqueue(frame, Kind::Reply);
+        }
+    }
+
+    /// Nothing waits and no reply streams: what is sent now is what the client sees next.
+    pub fn is_clear(&self) -> bool {
+        let inner = self.lock();
+        !inner.is_streaming && !inner.waits()
+    }
+
     /// A reply begins to stream: whole frames are held until [`Self::end_stream`]. False while another one streams, which
     /// events that run at once make possible.
     pub fn begin_stream(&self) -> bool {

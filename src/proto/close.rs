@@ -41,7 +41,7 @@ close_reasons! {
     ClientGone = "client_gone", 1006, "";
     /// The client ended in the middle of a frame.
     FrameTruncated = "frame_truncated", 1006, "";
-    /// The client did not answer a ping, or TCP gave up on unacknowledged bytes.
+    /// The client did not answer a ping or the probes of a heartbeat, or TCP gave up on unacknowledged bytes.
     PeerTimeout = "peer_timeout", 1006, "";
     /// Nothing was received for `idle_timeout`.
     IdleTimeout = "idle_timeout", 3008, "idle for too long";

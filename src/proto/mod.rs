@@ -9,4 +9,5 @@ pub mod command;
 pub mod control;
 pub mod fastcgi;
 pub mod framing;
+pub mod heartbeat;
 pub mod id;

@@ -17,7 +17,7 @@ use super::answer::{Answer, CloseAnswer, EventInfo, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
 use super::posts::PostBoxes;
 use super::wheel::Wheel;
-use crate::config::model::{App, Sse, WebSocket};
+use crate::config::model::{App, Heartbeat, Sse, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::{Close, Terms};
 use crate::proto::close::CloseReason;
@@ -87,6 +87,8 @@ pub struct Endpoint {
     pub websocket: Option<WebSocket>,
     /// For clients that speak in HTTP requests; none on streams.
     pub sse: Option<Sse>,
+    /// What pings are on streams.
+    pub heartbeat: Option<Heartbeat>,
     /// The constant params of events.
     pub params: EncodedParams,
     /// Those of plain requests, where the app takes them.
@@ -128,10 +130,16 @@ impl Endpoint {
             framing,
             websocket,
             sse,
+            heartbeat: None,
             params,
             plain_params,
             terms,
         })
+    }
+
+    /// The same with a heartbeat.
+    pub fn with_heartbeat(self, heartbeat: Option<Heartbeat>) -> Self {
+        Self { heartbeat, ..self }
     }
 
     /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.

@@ -23,6 +23,7 @@ mod endpoint;
 mod farewell;
 mod handshake;
 mod head;
+mod liveness;
 mod posts;
 mod text;
 pub mod wheel;
@@ -48,6 +49,7 @@ pub use posts::{NotTaken, Post, PostBoxes, Posts};
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::endpoint::Event;
+use self::liveness::Probes;
 use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Link, Outbox};
@@ -150,8 +152,8 @@ struct Clock {
     opened: Tick,
     last_frame: Tick,
     last_bytes: Tick,
-    /// The client owes something since then: anything after a ping, or its next poll.
-    awaited: Option<Tick>,
+    /// Pings, or probes of a heartbeat.
+    probes: Probes,
     /// How far its outbox was when it was last seen not to move, and since when.
     stalled: Option<(u64, Tick)>,
     /// The next time the wheel will call.
@@ -204,7 +206,14 @@ impl Session {
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
-        let clock = Clock { opened: now, last_frame: now, last_bytes: now, awaited: None, stalled: None, armed: None };
+        let clock = Clock {
+            opened: now,
+            last_frame: now,
+            last_bytes: now,
+            probes: Probes::default(),
+            stalled: None,
+            armed: None,
+        };
         Self {
             endpoint,
             outbox,
@@ -279,7 +288,9 @@ impl Session {
         }
         self.state.close_owed |= signals.connect_counts;
         if signals.tick {
-            self.clock.armed = None;
+            // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
+            // would arm another, and they would become more and more.
+            self.clock.armed.take_if(|armed| *armed <= self.endpoint.hub.wheel.now());
             self.look_at_clock();
             self.arm();
         }
@@ -389,7 +400,11 @@ impl Session {
 
     /// Reads and cuts frames while there is room for them. True when something happened.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ending.is_some() || !self.has_room() {
+        if self.ending.is_some() {
+            return false;
+        }
+        if !self.has_room() {
+            self.not_listening();
             return false;
         }
         if !self.state.unread.is_empty() {
@@ -411,8 +426,7 @@ impl Session {
             Poll::Ready(Ok(n)) => {
                 self.bytes_in += n as u64;
                 self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
-                self.clock.last_bytes = self.endpoint.hub.wheel.now();
-                self.clock.awaited = None;
+                self.heard();
                 let used = self.take_bytes(&scratch[..n]);
                 if self.ending.is_none() && used < n {
                     self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
@@ -453,6 +467,7 @@ impl Session {
 
     fn take_item(&mut self, item: Item) {
         match item {
+            Item::Frame(frame) if self.is_heartbeat(&frame.body) => {}
             Item::Frame(frame) => {
                 self.clock.last_frame = self.clock.last_bytes;
                 self.endpoint.hub.metrics.frames_in.inc();
@@ -468,7 +483,7 @@ impl Session {
                     self.outbox.queue_control(pong);
                 }
             }
-            // Whatever came shows that the peer lives; see `Clock::awaited`.
+            // Whatever came shows that the peer lives; see `heard`.
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
                 let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
@@ -503,77 +518,7 @@ impl Session {
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
             }
         }
-        if self.posts.is_some() {
-            return self.look_at_http_client(now);
-        }
-        let Some(websocket) = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())
-        else {
-            return;
-        };
-        if self.ending.is_some() || !self.has_room() {
-            // Nothing is read now, so no pong could be seen either: the silence is ours.
-            self.clock.last_bytes = now;
-            self.clock.awaited = None;
-            return;
-        }
-        match self.clock.awaited {
-            Some(pinged) if now - pinged >= ticks(websocket.pong_timeout) => {
-                self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because("no answer to a ping"));
-            }
-            None if now - self.clock.last_bytes >= ticks(websocket.ping_interval) => {
-                self.clock.awaited = Some(now);
-                if let Some(ping) = self.outbox.framing().ping(b"") {
-                    self.outbox.queue_control(ping);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A stream is kept alive for proxies that drop silent connections; who polls must come back.
-    fn look_at_http_client(&mut self, now: Tick) {
-        let Some(sse) = &self.endpoint.sse else { return };
-        match self.clock.awaited {
-            Some(since) if now - since >= ticks(sse.poll_gap) => {
-                let detail = format!("no poll for {:?}", sse.poll_gap);
-                self.outbox.ask_close(Close::new(CloseReason::ClientGone).because(detail));
-            }
-            Some(_) => {}
-            None => {
-                let is_due = !sse.heartbeat.is_zero() && now - self.clock.last_bytes >= ticks(sse.heartbeat);
-                if is_due
-                    && self.is_stream()
-                    && self.ending.is_none()
-                    && let Some(heartbeat) = self.outbox.framing().ping(b"")
-                {
-                    self.clock.last_bytes = now;
-                    self.outbox.queue_control(heartbeat);
-                }
-            }
-        }
-    }
-
-    /// Notices when polls stop, and when they come again.
-    fn watch_absence(&mut self) {
-        if self.posts.is_none() {
-            return;
-        }
-        match (self.is_away(), self.clock.awaited) {
-            (true, None) => {
-                self.clock.awaited = Some(self.endpoint.hub.wheel.now());
-                self.arm();
-            }
-            (false, Some(_)) => self.clock.awaited = None,
-            _ => {}
-        }
-    }
-
-    fn is_away(&self) -> bool {
-        self.outbox.link().feed().is_some_and(|feed| feed.is_away())
-    }
-
-    fn is_stream(&self) -> bool {
-        self.outbox.link().feed().is_some_and(|feed| !feed.is_polled())
+        self.look_at_silence(now);
     }
 
     /// The outbox does not empty: from now on the clock watches whether it moves.
@@ -589,31 +534,11 @@ impl Session {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
         let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let sign_of_life = match &self.posts {
-            Some(_) => self.http_client_due(),
-            None => self.ping_due(),
-        };
-        if let Some(due) = [idle, stall, sign_of_life].into_iter().flatten().min()
+        let probe = self.probe_due();
+        if let Some(due) = [idle, stall, probe].into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {
             self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));
-        }
-    }
-
-    fn ping_due(&self) -> Option<Tick> {
-        let websocket = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())?;
-        Some(match self.clock.awaited {
-            Some(pinged) => pinged + ticks(websocket.pong_timeout),
-            None => self.clock.last_bytes + ticks(websocket.ping_interval),
-        })
-    }
-
-    fn http_client_due(&self) -> Option<Tick> {
-        let sse = self.endpoint.sse.as_ref()?;
-        match self.clock.awaited {
-            Some(since) => Some(since + ticks(sse.poll_gap)),
-            None if self.is_stream() && !sse.heartbeat.is_zero() => Some(self.clock.last_bytes + ticks(sse.heartbeat)),
-            None => None,
         }
     }
 

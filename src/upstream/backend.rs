@@ -1,7 +1,8 @@
 //! Which backend takes the next request. Plain data: no clock, no locks, no sockets.
 //!
 //! The least busy backend wins, by `(busy + 1) / weight`; between equals one that has an idle connection. A backend
-//! holds at most `max_connections`, because php-fpm answers neither yes nor no to a connection beyond its workers.
+//! holds at most `max_connections`, or as many as it says it takes where those are fewer, because php-fpm answers neither yes nor
+//! no to a connection beyond its workers.
 //!
 //! ```text
 //!            eject_after failures in a row
@@ -47,7 +48,9 @@ pub(super) struct Backends<H> {
 #[derive(Debug)]
 struct Backend<H> {
     weight: u32,
-    /// Connections that count against `max_connections`: being opened, running a request, idle, or closed by us while
+    /// The most connections: `max_connections`, or fewer where the backend has said so.
+    limit: usize,
+    /// Connections that count against `limit`: being opened, running a request, idle, or closed by us while
     /// the worker behind them may still be busy.
     open: usize,
     /// Those that neither are idle nor stand for a worker we gave up on.
@@ -79,6 +82,7 @@ impl<H> Backends<H> {
             .into_iter()
             .map(|weight| Backend {
                 weight: weight.max(1),
+                limit: rules.max_connections,
                 open: 0,
                 busy: 0,
                 idle: Vec::new(),
@@ -109,9 +113,9 @@ impl<H> Backends<H> {
     fn has_room(&self, at: usize, none_up: bool, now: Instant) -> bool {
         let backend = &self.list[at];
         match backend.health {
-            Health::Up { .. } => !backend.idle.is_empty() || backend.open < self.rules.max_connections,
+            Health::Up { .. } => !backend.idle.is_empty() || backend.open < backend.limit,
             Health::Ejected { since, trials } => {
-                backend.open < self.rules.max_connections && since + self.pause(none_up, trials) <= now
+                backend.open < backend.limit && since + self.pause(none_up, trials) <= now
             }
             Health::Trial { .. } => false,
         }
@@ -129,7 +133,7 @@ impl<H> Backends<H> {
     pub(super) fn next_trial(&self) -> Option<Instant> {
         let none_up = self.up() == 0;
         let times = self.list.iter().filter_map(|backend| match backend.health {
-            Health::Ejected { since, trials } if backend.open < self.rules.max_connections => {
+            Health::Ejected { since, trials } if backend.open < backend.limit => {
                 Some(since + self.pause(none_up, trials))
             }
             _ => None,
@@ -199,6 +203,27 @@ impl<H> Backends<H> {
             }
             Health::Ejected { .. } => Verdict::Unchanged,
         }
+    }
+
+    /// The backend takes so many connections, it says: that can lower its limit and never raises it above
+    /// `max_connections`. What is open beyond closes when its request has ended.
+    pub(super) fn told_limit(&mut self, at: usize, connections: usize) {
+        self.list[at].limit = connections.clamp(1, self.rules.max_connections);
+    }
+
+    /// The most connections of one backend.
+    pub(super) fn limit(&self, at: usize) -> usize {
+        self.list[at].limit
+    }
+
+    /// The most connections of all.
+    pub(super) fn limits(&self) -> usize {
+        self.list.iter().map(|backend| backend.limit).sum()
+    }
+
+    /// Whether more connections are open than may be.
+    pub(super) fn is_over(&self, at: usize) -> bool {
+        self.list[at].open > self.list[at].limit
     }
 
     /// Every idle connection, to be told to close; they stay counted until they do.
@@ -275,6 +300,24 @@ mod tests {
         assert!(!backends.take_idle(1, |handle| *handle == 7));
         assert!(backends.take_idle(1, |handle| *handle == 8));
         assert_eq!(backends.counts(1), (0, 0));
+    }
+
+    #[test]
+    fn what_a_backend_says_lowers_its_own_connections_and_never_raises_them() {
+        let mut backends = backends(&[1, 1]);
+        let now = Instant::now();
+        backends.told_limit(0, 1);
+        backends.told_limit(1, 900);
+        let places: Vec<_> = std::iter::from_fn(|| backends.place(now)).map(|(at, _)| at).collect();
+        assert_eq!(places.iter().filter(|at| **at == 0).count(), 1);
+        assert_eq!((places.len(), backends.limits()), (5, 5));
+        backends.told_limit(1, 3);
+        assert!(backends.is_over(1) && !backends.is_over(0));
+        backends.closed(1, now);
+        assert!(!backends.is_over(1));
+        assert_eq!(backends.place(now), None);
+        backends.told_limit(1, 0);
+        assert_eq!(backends.limit(1), 1, "a backend that takes none would not have answered");
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl<R: Responder> Lease<R> {
         if is_back {
             self.scheduler.metrics.backends_up.set(up as i64);
             info!(upstream = %self.scheduler.config.name, backend = %self.address(), "backend is back");
+            self.scheduler.ask_limits(self.backend);
             // While it was away requests queued up; one connection was allowed, now all are.
             self.scheduler.dispatch();
         }
@@ -158,7 +159,7 @@ impl<R: Responder> Lease<R> {
         if answered {
             state.backends.succeeded(self.backend);
         }
-        if !state.backends.is_up(self.backend) {
+        if !state.backends.is_up(self.backend) || state.backends.is_over(self.backend) {
             return Next::Close;
         }
         if state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()) {

@@ -8,6 +8,7 @@
 //! * `queue`: who is next. `backend`: where to. Both plain data.
 //! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
+//! * `limits`: what a backend says of itself, where it is asked.
 //! * [`supervisor`]: a php-fpm of our own.
 //!
 //! What may be sent twice: a request of which no byte left us; a request that php-fpm provably did not take (it had
@@ -19,6 +20,7 @@ mod backend;
 mod connection;
 mod exchange;
 mod lease;
+mod limits;
 mod queue;
 mod request;
 mod scheduler;

@@ -64,6 +64,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// From now on connect events may hold so many connections while others wait.
+    pub(super) fn set_connects_running(&mut self, most: usize) {
+        self.bounds.connects_running = most;
+    }
+
     /// Puts `item` at the end of its queue, or gives it back when that is full.
     pub(super) fn push(&mut self, class: Class, item: T, deadline: Option<Instant>) -> Result<(), T> {
         let queue = &mut self.classes[class as usize];

@@ -5,6 +5,7 @@
 //! a [`Lease`] that ends), and when a connection takes its next request itself ([`Lease::next`]), so that under load no
 //! task wakes another. One task keeps house: it ends what has waited for too long, and tries backends that were away.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,15 +13,17 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::backend::{Backends, Place, Rules};
 use super::connection;
 use super::lease::{Handoff, Lease};
+use super::limits;
 use super::queue::{Bounds, Queue, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use crate::config::model;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
+use crate::proto::fastcgi::values::Values;
 
 /// A request with what the upstream knows of it.
 #[derive(Debug)]
@@ -82,7 +85,9 @@ pub struct BackendSnapshot {
     pub address: String,
     /// Whether it takes requests.
     pub up: bool,
-    /// Connections that count against `max_connections`.
+    /// The most connections: `max_connections`, or fewer where it said so.
+    pub max_connections: usize,
+    /// Connections that count against that.
     pub open: usize,
     /// Connections whose worker is, or may be, busy.
     pub busy: usize,
@@ -90,11 +95,10 @@ pub struct BackendSnapshot {
 
 impl<R: Responder> Scheduler<R> {
     pub(super) fn new(config: model::Upstream, metrics: UpstreamHandles) -> Arc<Self> {
-        let connections = config.max_connections * config.backends.len();
         let bounds = Bounds {
             messages: config.queue_length,
             connects: config.connect_queue_length,
-            connects_running: (connections * usize::from(config.connect_share_percent) / 100).max(1),
+            connects_running: connect_share(&config, config.max_connections * config.backends.len()),
         };
         let rules = Rules {
             max_connections: config.max_connections,
@@ -118,7 +122,45 @@ impl<R: Responder> Scheduler<R> {
             runtime: Handle::current(),
         });
         scheduler.tasks.spawn(scheduler.clone().keep_house());
+        (0..scheduler.config.backends.len()).for_each(|backend| scheduler.ask_limits(backend));
         scheduler
+    }
+
+    /// Asks a backend how much it takes, where that is wanted.
+    pub(super) fn ask_limits(self: &Arc<Self>, backend: usize) {
+        if !self.config.ask_limits {
+            return;
+        }
+        let scheduler = self.clone();
+        let asking = async move {
+            tokio::select! {
+                answer = limits::ask(&scheduler.config.backends[backend].address) => scheduler.told_limits(backend, answer),
+                () = scheduler.stopping.cancelled() => {}
+            }
+        };
+        self.tasks.spawn_on(asking, &self.runtime);
+    }
+
+    fn told_limits(self: &Arc<Self>, at: usize, answer: io::Result<Values>) {
+        let (upstream, backend) = (&self.config.name, &self.config.backends[at].address);
+        let Values { max_connections, max_requests, multiplexes } = match answer {
+            Ok(values) => values,
+            Err(error) => {
+                info!(%upstream, %backend, %error, "backend does not tell its limits");
+                return;
+            }
+        };
+        let mut state = lock(&self.state);
+        if let Some(connections) = max_connections {
+            state.backends.told_limit(at, connections as usize);
+            let share = connect_share(&self.config, state.backends.limits());
+            state.queue.set_connects_running(share);
+        }
+        let used = state.backends.limit(at);
+        drop(state);
+        info!(%upstream, %backend, max_connections, max_requests, multiplexes, used, "backend tells its limits");
+        // It may take more than it said before.
+        self.dispatch();
     }
 
     /// Queues a request and gives it a connection when one is free.
@@ -257,7 +299,13 @@ impl<R: Responder> Scheduler<R> {
         let state = lock(&self.state);
         let backends = self.config.backends.iter().enumerate().map(|(at, backend)| {
             let (open, busy) = state.backends.counts(at);
-            BackendSnapshot { address: backend.address.to_string(), up: state.backends.is_up(at), open, busy }
+            BackendSnapshot {
+                address: backend.address.to_string(),
+                up: state.backends.is_up(at),
+                max_connections: state.backends.limit(at),
+                open,
+                busy,
+            }
         });
         Snapshot { queued: state.queue.len(), backends: backends.collect() }
     }
@@ -301,6 +349,11 @@ impl<R> State<R> {
         let trial = self.backends.next_trial();
         self.queue.next_deadline().into_iter().chain(trial).min()
     }
+}
+
+/// Of so many connections, those that connect events may hold while others wait.
+fn connect_share(config: &model::Upstream, connections: usize) -> usize {
+    (connections * usize::from(config.connect_share_percent) / 100).max(1)
 }
 
 impl Class {

@@ -148,6 +148,19 @@ fn the_configuration_for_production_is_accepted() {
 }
 
 #[test]
+fn the_heartbeat_fits_the_protocol_that_it_is_shown_for() {
+    let heartbeat = block(section("### Heartbeat"), "toml");
+    let text = format!(
+        "[listeners.sms]\nbind = \"127.0.0.1:0\"\napp = \"sms\"\n\
+         framing = {{ length_counts = \"frame\", header_bytes = 12, keep_header = true }}\n{heartbeat}\
+         [apps.sms]\nupstream = \"php\"\nscript = \"/srv/sms.php\"\ncheck_script = false\n\
+         [upstreams.php]\nbackends = [\"127.0.0.1:9000\"]\n"
+    );
+    let (_, warnings) = Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
 fn what_check_says_is_what_its_golden_files_have() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check");
     let mut golden = String::new();

@@ -3,6 +3,7 @@
 //! * [`params`]: name-value pairs, encoded once and shared by every request that needs them.
 //! * [`request`]: a whole request as slices for one vectored write.
 //! * [`response`]: the answer, taken apart as it arrives.
+//! * [`values`]: what a responder says of itself when asked.
 //! * [`responder`]: the other side, for null responders in tests and benchmarks.
 //! * [`record`]: the eight bytes that all of them begin with.
 //!
@@ -15,3 +16,4 @@ pub mod record;
 pub mod request;
 pub mod responder;
 pub mod response;
+pub mod values;

@@ -29,6 +29,12 @@ pub enum Kind {
     Stdout = 6,
     /// FCGI_STDERR
     Stderr = 7,
+    /// FCGI_GET_VALUES
+    GetValues = 9,
+    /// FCGI_GET_VALUES_RESULT
+    GetValuesResult = 10,
+    /// FCGI_UNKNOWN_TYPE
+    UnknownType = 11,
 }
 
 impl Kind {
@@ -42,6 +48,9 @@ impl Kind {
             5 => Kind::Stdin,
             6 => Kind::Stdout,
             7 => Kind::Stderr,
+            9 => Kind::GetValues,
+            10 => Kind::GetValuesResult,
+            11 => Kind::UnknownType,
             _ => return None,
         })
     }
@@ -94,8 +103,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_survives_the_wire(kind in 1u8..8, id: u16, content: u16) {
-            let known = Kind::from_number(kind).expect("1 to 7 are known");
+        fn a_header_survives_the_wire(
+            kind in prop_oneof![1u8..8, 9u8..12],
+            id: u16,
+            content: u16,
+        ) {
+            let known = Kind::from_number(kind).expect("all but DATA, which responders do not get, are known");
             let decoded = Header::decode(Header::encode(known, id, content));
             prop_assert_eq!(decoded, Ok(Header { kind, id, content, padding: 0 }));
         }

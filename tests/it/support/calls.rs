@@ -23,6 +23,7 @@ pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
         backends: backends.iter().map(|address| Backend { address: address.clone(), weight: 1 }).collect(),
         spawn: None,
         max_connections,
+        ask_limits: false,
         linger: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(10),

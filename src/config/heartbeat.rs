@@ -1,0 +1,160 @@
+//! A listener's heartbeat, from what was written to what runs.
+//!
+//! What is sent stands on the wire as it is written, so it must be a frame of the listener's framing, whatever number or
+//! copied bytes are put into it; what is looked for must fit a frame that may come.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::compound::{self, HeartbeatBytes};
+use super::model::{Heartbeat, StreamFraming};
+use super::problem::{Place, Report};
+use super::schema::{Entry, IfWritten};
+use super::written;
+use crate::proto::framing::{Decoder, Framing, Item};
+use crate::proto::heartbeat::{Ask, Pattern, Reply};
+
+/// The heartbeat, `Some(None)` where none is written. `None` only beside errors in `report`; `framing` and `max_frame` are
+/// absent where they have errors of their own.
+pub(super) fn resolve(
+    written: &IfWritten<written::Heartbeat>,
+    framing: Option<&StreamFraming>,
+    max_frame: Option<usize>,
+    report: &mut Report<'_>,
+) -> Option<Option<Heartbeat>> {
+    let Some(written) = &written.0 else { return Some(None) };
+    // A key with an error of its own is absent here, and is no second error.
+    if !report.has_error_at(&written.place.key) {
+        check_companions(written, report);
+        check_frames(written, framing, report);
+        check_patterns(written, framing, max_frame, report);
+    }
+    let pattern = |entry: &Option<Entry<compound::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
+    let ask = written.send.as_ref().map(|send| Ask {
+        after: written.after.value.0,
+        every: written.every.value.0,
+        max_unanswered: written.max_unanswered.value.0 as u8,
+        send: send.value.0.clone(),
+        sequence: written.sequence.as_ref().map(|entry| entry.value.0.clone()),
+        answer: pattern(&written.answer),
+    });
+    let reply = pattern(&written.probe).zip(written.reply.as_ref()).map(|(probe, reply)| Reply {
+        probe,
+        send: reply.value.0.clone(),
+        copy: written.copy.as_ref().map(|entry| entry.value.0),
+    });
+    (!report.has_error_at(&written.place.key)).then_some(Some(Heartbeat { ask, reply }))
+}
+
+/// Keys that mean nothing without another.
+fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
+    if written.send.is_none() && written.probe.is_none() && written.reply.is_none() {
+        report.error(&written.place, "needs send, or probe and reply, or both");
+    }
+    let of_send = [
+        written.after.place.as_ref(),
+        written.every.place.as_ref(),
+        written.max_unanswered.place.as_ref(),
+        place(&written.sequence),
+        place(&written.answer),
+    ];
+    for place in of_send.into_iter().flatten().filter(|_| written.send.is_none()) {
+        report.error(place, "only beside send, the probe that it is about");
+    }
+    let (reply, copy) = (place(&written.reply), place(&written.copy));
+    match (place(&written.probe), reply) {
+        (Some(place), None) => report.error(place, "needs a reply beside it"),
+        (None, Some(place)) => report.error(place, "only beside probe, which it answers"),
+        _ => {}
+    }
+    if let (Some(place), None) = (copy, reply) {
+        report.error(place, "only beside reply, into which it is copied");
+    }
+}
+
+/// Where a key was written, if it was.
+fn place<T>(entry: &Option<Entry<T>>) -> Option<&Place> {
+    entry.as_ref()?.place.as_ref()
+}
+
+/// What is sent is one frame, and stays one with whatever number or copied bytes.
+fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, report: &mut Report<'_>) {
+    let filled = written.sequence.as_ref().map(|entry| (&entry.place, entry.value.0.clone()));
+    check_sent(&written.send, filled, framing, report);
+    if let (Some(place), Some(StreamFraming::Delimiter(_))) = (place(&written.sequence), framing) {
+        report.error(place, "not for type = \"delimiter\": the number could hold the delimiter");
+    }
+    let filled =
+        written.copy.as_ref().map(|entry| (&entry.place, entry.value.0.to..entry.value.0.to + entry.value.0.len));
+    check_sent(&written.reply, filled, framing, report);
+}
+
+fn check_sent(
+    sent: &Option<Entry<HeartbeatBytes>>,
+    filled: Option<(&Option<Place>, Range<usize>)>,
+    framing: Option<&StreamFraming>,
+    report: &mut Report<'_>,
+) {
+    let Some(Entry { value: bytes, place: Some(place) }) = sent else { return };
+    if let Some(what) = framing.and_then(|framing| not_a_frame(framing, &bytes.0)) {
+        report.error(place, format!("must be one whole frame of this listener's framing: {what}"));
+    }
+    let Some((Some(place), range)) = filled else { return };
+    if range.end > bytes.0.len() {
+        report.error(place, format!("ends at byte {} of the {} that are sent", range.end, bytes.0.len()));
+    } else if let Some(StreamFraming::Length(length)) = framing
+        && range.start < length.offset + usize::from(length.width)
+        && length.offset < range.end
+    {
+        report.error(place, "overlaps the length field");
+    }
+}
+
+/// Why these bytes are not one frame, if they are not.
+fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
+    let framing = match framing {
+        StreamFraming::Length(length) => Framing::Length(*length),
+        StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
+        StreamFraming::Raw => return None,
+    };
+    let mut decoder = Decoder::new_client(&framing);
+    match decoder.decode(&framing, usize::MAX, bytes) {
+        Ok((used, Some(Item::Frame(_)))) if used == bytes.len() => None,
+        Ok((used, Some(_))) => Some(format!("it ends after {used} of these {} bytes", bytes.len())),
+        Ok((_, None)) => Some(format!("after these {} bytes it goes on", bytes.len())),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// What is looked for can come, and says which is which.
+fn check_patterns(
+    written: &written::Heartbeat,
+    framing: Option<&StreamFraming>,
+    max_frame: Option<usize>,
+    report: &mut Report<'_>,
+) {
+    let patterns = [&written.answer, &written.probe];
+    let ends = patterns.into_iter().flatten().map(|entry| (entry.place.as_ref(), entry.value.0.end()));
+    let copied = written.copy.iter().map(|entry| (entry.place.as_ref(), entry.value.0.from + entry.value.0.len));
+    for (place, end) in ends.chain(copied) {
+        if let (Some(place), Some(max)) = (place, max_frame.filter(|max| end > *max)) {
+            report.error(place, format!("looks at {end} bytes, and frames have at most {max} (max_frame_bytes)"));
+        }
+    }
+    for place in patterns.into_iter().filter_map(place) {
+        if let Some(StreamFraming::Raw) = framing {
+            report.warn(place, "type = \"raw\" has no frames: what comes together with other bytes is not seen");
+        }
+    }
+    if let (Some(Entry { value: answer, .. }), Some(Entry { value: probe, place: Some(place) })) =
+        (&written.answer, &written.probe)
+        && (implies(&answer.0, &probe.0) || implies(&probe.0, &answer.0))
+    {
+        report.error(place, "cannot be told from answer: whatever matches one matches the other");
+    }
+}
+
+/// Whether every frame that matches `a` matches `b`.
+fn implies(a: &Pattern, b: &Pattern) -> bool {
+    b.offset >= a.offset && a.bytes[(b.offset - a.offset).min(a.bytes.len())..].starts_with(&b.bytes)
+}
