@@ -8,5 +8,7 @@ pub mod close;
 pub mod command;
 pub mod control;
 pub mod fastcgi;
+pub mod forwarded;
 pub mod framing;
 pub mod id;
+pub mod proxy;
