@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Secret;
+pub use super::network::Networks;
+pub use crate::proto::forwarded::Dialect;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 
 /// A whole node.
@@ -187,6 +189,8 @@ pub struct Listener {
     pub backlog: u32,
     /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
     pub tcp: TcpOptions,
+    /// Who begins each connection with a PROXY header; nobody else's is looked for.
+    pub proxy_protocol: Networks,
     /// What is spoken there.
     pub protocol: Protocol,
 }
@@ -234,6 +238,17 @@ pub struct Http {
     pub routes: Vec<Route>,
     /// WebSocket settings of this listener.
     pub websocket: WebSocket,
+    /// Whose word counts on who the client is.
+    pub forwarding: Forwarding,
+}
+
+/// What is believed of a request that a proxy passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Proxies that are believed.
+    pub trusted_proxies: Networks,
+    /// The header that they write.
+    pub dialect: Dialect,
 }
 
 /// A path and who handles it.

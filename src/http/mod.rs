@@ -2,6 +2,7 @@
 //! a page of the node's own or a static file.
 
 mod admin;
+mod forwarded;
 mod progress;
 mod static_files;
 mod websocket;
@@ -24,7 +25,7 @@ use tracing::debug;
 
 use self::progress::Progress;
 use self::static_files::{FileBody, StaticFiles};
-use crate::config::model::Limits;
+use crate::config::model::{Forwarding, Limits};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::session::{Endpoint, Hub};
@@ -44,6 +45,7 @@ pub struct Site {
     routes: Vec<(Pattern, Arc<Endpoint>)>,
     pages: Vec<Page>,
     static_files: Option<StaticFiles>,
+    forwarding: Forwarding,
     handshake_timeout: Duration,
     max_header_bytes: usize,
     places: Arc<Semaphore>,
@@ -92,6 +94,7 @@ impl Site {
         routes: Vec<(String, Arc<Endpoint>)>,
         pages: Vec<Page>,
         static_dir: Option<&Path>,
+        forwarding: Forwarding,
         limits: &Limits,
     ) -> Self {
         Self {
@@ -100,6 +103,7 @@ impl Site {
             routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
             pages,
             static_files: static_dir.map(StaticFiles::new),
+            forwarding,
             handshake_timeout: limits.handshake_timeout,
             max_header_bytes: limits.max_header_bytes,
             places: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
@@ -117,6 +121,7 @@ impl Site {
 }
 
 /// What every request on one connection has in common.
+#[derive(Clone)]
 struct Connection {
     peer: Peer,
     local: Peer,
@@ -127,7 +132,7 @@ struct Connection {
 pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, place: OwnedSemaphorePermit) {
     let gauge = site.hub.metrics.handshakes.clone();
     gauge.inc();
-    let Arrival { transport, peer, local, params } = arrival;
+    let Arrival { transport, peer, local, params, accepted } = arrival;
     let about = Arc::new(Connection { peer, local, params });
     let is_heard = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
@@ -149,7 +154,7 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, place: OwnedSem
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(site.handshake_timeout)
+        .header_read_timeout(site.handshake_timeout.saturating_sub(accepted.elapsed()))
         // hyper wants room for 8 KB at least; a head above this is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)
@@ -186,6 +191,7 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, place: OwnedSem
 }
 
 async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<FileBody> {
+    let connection = &*forwarded::client_of(site, request.headers(), connection);
     let path = request.uri().path();
     if let Some(endpoint) = site.endpoint(path) {
         return websocket::upgrade(site, endpoint.clone(), request, connection).await.map(Either::Left);
