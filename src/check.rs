@@ -15,7 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, Config, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
+    App, Backend, Bind, Config, Dialect, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
 };
 use crate::config::model::{Endian, LengthFraming, Protocol, StreamFraming, Upstream};
 use crate::config::php_fpm;
@@ -172,6 +172,9 @@ fn or_off(time: Duration) -> String {
 fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
     writeln!(f, "\nlistener {}", listener.name)?;
     row(f, "bind", &listener.bind)?;
+    if !listener.proxy_protocol.is_empty() {
+        row(f, "PROXY header", format_args!("from {}", listener.proxy_protocol))?;
+    }
     match &listener.protocol {
         Protocol::Stream { framing, heartbeat, app } => {
             row(f, "framing", framing_text(framing))?;
@@ -180,12 +183,19 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             }
             row(f, "app", &app.name)
         }
-        Protocol::Http(Http { routes, websocket, static_dir, http2, sse }) => {
+        Protocol::Http(Http { routes, websocket, static_dir, forwarding, http2, sse }) => {
             for route in routes {
                 row(f, "route", format_args!("{} -> {}", route.path, route.app.name))?;
             }
             if let Some(folder) = static_dir {
                 row(f, "static", folder.display())?;
+            }
+            if !forwarding.trusted_proxies.is_empty() {
+                let header = match forwarding.dialect {
+                    Dialect::XForwardedFor => "X-Forwarded-For",
+                    Dialect::Forwarded => "Forwarded",
+                };
+                row(f, "client is in", format_args!("{header} from {}", forwarding.trusted_proxies))?;
             }
             let origins = match &websocket.origins {
                 Origins::SameHost => "same host".to_owned(),

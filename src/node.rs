@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use crate::api::serve_api;
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
-use crate::listener::{Entrance, Service};
+use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
 use crate::metrics::Metrics;
 use crate::outbox::Close;
@@ -176,7 +176,13 @@ impl Running {
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
             info!(listener = %listener.name, bind = %listening.local(), "listening");
-            let entrance = Entrance { hub: hub.clone(), name: listener.name.clone(), tcp: listener.tcp, service };
+            let entrance = Entrance {
+                hub: hub.clone(),
+                name: listener.name.clone(),
+                tcp: listener.tcp,
+                preparation: Preparation::new(listener.proxy_protocol.clone(), &config.limits),
+                service,
+            };
             running.accepting.spawn(entrance.accept_loop(listening));
         }
         running.warn_of_silent_backends();

@@ -50,6 +50,7 @@ fn resolve(
         name: name.to_owned(),
         backlog: listener.backlog.value.0 as u32,
         tcp: resolve_tcp(listener, report),
+        proxy_protocol: resolve_networks(&listener.proxy_protocol, report),
         bind: bind?,
         protocol: protocol?,
     })
@@ -62,6 +63,14 @@ fn resolve_tcp(listener: &written::Listener, report: &mut Report<'_>) -> model::
         report.error(place, "must be 0 or from 1s to 9h");
     }
     model::TcpOptions { keepalive, user_timeout: listener.tcp_user_timeout.value.0 }
+}
+
+/// Where everybody is believed, everybody is whoever they like.
+fn resolve_networks(entry: &Entry<model::Networks>, report: &mut Report<'_>) -> model::Networks {
+    if let Some(place) = entry.place.as_ref().filter(|_| entry.value.has_everybody()) {
+        report.warn(place, "whoever can connect can choose the address that it is known by");
+    }
+    entry.value.clone()
 }
 
 fn resolve_stream(
@@ -172,9 +181,18 @@ fn resolve_http(
         static_dir,
         routes,
         websocket,
+        forwarding: resolve_forwarding(listener, report),
         http2: listener.http2.value,
         sse,
     }))
+}
+
+fn resolve_forwarding(listener: &written::Listener, report: &mut Report<'_>) -> model::Forwarding {
+    let trusted_proxies = resolve_networks(&listener.trusted_proxies, report);
+    if let Some(place) = listener.forwarded.place.as_ref().filter(|_| trusted_proxies.is_empty()) {
+        report.warn(place, "without trusted_proxies nobody's header is believed");
+    }
+    model::Forwarding { trusted_proxies, dialect: listener.forwarded.value }
 }
 
 /// The folder itself, whatever links lead to it: what is served must be below it.

@@ -4,8 +4,8 @@
 //! file --toml--> tree --schema, value--> written --resolve--> model
 //! ```
 //!
-//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address` and
-//!   `compound` are the types of single values.
+//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network`
+//!   and `compound` are the types of single values.
 //! - `resolve` (with `listener`, `heartbeat`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names, secrets, and
 //!   the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
@@ -22,6 +22,7 @@ pub mod document;
 mod heartbeat;
 mod listener;
 pub mod model;
+mod network;
 pub mod php_fpm;
 mod problem;
 mod resolve;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Secret;
+pub use super::network::Networks;
+pub use crate::proto::forwarded::Dialect;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 pub use crate::proto::heartbeat::Heartbeat;
 
@@ -188,6 +190,8 @@ pub struct Listener {
     pub backlog: u32,
     /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
     pub tcp: TcpOptions,
+    /// Who begins each connection with a PROXY header; nobody else's is looked for.
+    pub proxy_protocol: Networks,
     /// What is spoken there.
     pub protocol: Protocol,
 }
@@ -237,10 +241,21 @@ pub struct Http {
     pub routes: Vec<Route>,
     /// WebSocket settings of this listener.
     pub websocket: WebSocket,
+    /// Whose word counts on who the client is.
+    pub forwarding: Forwarding,
     /// HTTP/2 is spoken too.
     pub http2: bool,
     /// For clients without WebSocket.
     pub sse: Sse,
+}
+
+/// What is believed of a request that a proxy passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Proxies that are believed.
+    pub trusted_proxies: Networks,
+    /// The header that they write.
+    pub dialect: Dialect,
 }
 
 /// A path and who handles it.

@@ -7,7 +7,7 @@ use super::address::{Address, AddressOrOff};
 use super::compound::{
     Backends, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes, SequencePlace, Width,
 };
-use super::model::{Endian, LengthCounts, LogFormat, OnError, Origins, SlowReader};
+use super::model::{Dialect, Endian, LengthCounts, LogFormat, Networks, OnError, Origins, SlowReader};
 use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
@@ -62,7 +62,7 @@ config_table! {
         /// Sessions at once from one client address; 0 sets no bound.
         // Offices and mobile networks put thousands of people behind one address, and so does a proxy in front of us.
         max_sessions_per_address: Entry<Whole<0, 100_000_000>> = is("0");
-        /// HTTP connections at once that have not become a session yet.
+        /// Connections at once that have not become a session yet, on each listener: HTTP, and those that begin with a PROXY header.
         // hyper holds 18 KB for each, measured: 75 MB in a reconnect storm.
         max_handshakes: Entry<Whole<1, 1_000_000>> = is("4096");
         /// How long a client may take from connecting to the end of its handshake.
@@ -156,6 +156,13 @@ config_table! {
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
         /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
+        /// Proxies that begin each connection with a PROXY header (version 1 or 2), which then says who the client is; from anybody else none is looked for.
+        proxy_protocol: Entry<Networks> = is("[]");
+        /// Proxies whose forwarding header says who the client is; from anybody else it changes nothing.
+        trusted_proxies: Entry<Networks> = is("[]"), only when protocol = "http";
+        /// Which header they write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other is never believed.
+        // A proxy writes one and passes on what a client put into the other.
+        forwarded: Entry<Dialect> = is("\"x-forwarded-for\""), only when protocol = "http";
         /// How bytes become frames.
         framing: Framing = table(), only when protocol = "tcp";
         /// Keeping a link alive in both directions without waking PHP.
@@ -187,6 +194,11 @@ pub(super) enum ProtocolWord {
 
 impl Choice for ProtocolWord {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+}
+
+impl Choice for Dialect {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
 }
 
 config_table! {

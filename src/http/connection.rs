@@ -34,6 +34,15 @@ const MAX_STREAMS: u32 = 128;
 /// How an HTTP/2 client begins (RFC 9113 section 3.4); no HTTP/1 method begins with its first three letters.
 const PREFACE: &[u8] = b"PRI";
 
+/// Who a request comes from, and the connection that it came on, which may be a proxy's.
+pub(super) struct Caller<'c> {
+    pub(super) peer: Peer,
+    pub(super) local: Peer,
+    /// Of the connection itself.
+    pub(super) params: EncodedParams,
+    pub(super) connection: &'c Connection,
+}
+
 /// What every request on one connection has in common.
 pub(super) struct Connection {
     pub(super) peer: Peer,
@@ -94,7 +103,7 @@ impl Drop for Place {
 
 /// Serves one HTTP connection until it ends or becomes a session.
 pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSemaphorePermit) {
-    let Arrival { transport, peer, local, params } = arrival;
+    let Arrival { transport, peer, local, params, accepted } = arrival;
     let connection = Arc::new(Connection {
         peer,
         local,
@@ -106,7 +115,8 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSe
         requests: AtomicU64::new(0),
     });
     let is_heard = Arc::new(AtomicBool::new(false));
-    let served = serve(&site, transport, &connection, &is_heard);
+    let time_left = site.handshake_timeout.saturating_sub(accepted.elapsed());
+    let served = serve(&site, transport, &connection, &is_heard, time_left);
     let result = tokio::select! {
         result = served => Some(result),
         () = connection.progress.stalled() => None,
@@ -145,6 +155,7 @@ async fn serve(
     transport: Transport,
     connection: &Arc<Connection>,
     is_heard: &Arc<AtomicBool>,
+    time_left: Duration,
 ) -> Result<(), Ended> {
     let service = {
         let (site, connection, is_heard) = (site.clone(), connection.clone(), is_heard.clone());
@@ -154,7 +165,7 @@ async fn serve(
             async move { Ok::<_, Infallible>(one_request(&site, request, connection).await) }
         })
     };
-    if site.http2 && begins_http2(&transport, site.handshake_timeout).await? {
+    if site.http2 && begins_http2(&transport, time_left).await? {
         let served = http2::Builder::new(Executor(site.hub.tasks.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -174,7 +185,7 @@ async fn serve(
     }
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(site.handshake_timeout)
+        .header_read_timeout(time_left)
         // hyper wants room for 8 KB at least; a head above this is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::body::{AnyBody, FeedBody, fed, never_cached, read, whole};
-use super::connection::{Connection, KeepOpen};
+use super::connection::{Caller, KeepOpen};
 use super::handler_response::{pass_on, response};
 use super::{Site, handshake, origin, plain};
 use crate::config::model::Sse;
@@ -121,11 +121,11 @@ pub(super) async fn answer(
     sse: &Sse,
     wish: Wish,
     request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let origins = &endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has them").origins;
     if !origin::is_allowed(origins, request.headers()) {
-        return handshake::refuse_origin(site, request.headers(), connection.peer).map(whole);
+        return handshake::refuse_origin(site, request.headers(), caller.peer).map(whole);
     }
     let headers = request.headers().clone();
     let mut response = match wish {
@@ -135,10 +135,10 @@ pub(super) async fn answer(
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             response
         }
-        Wish::Stream => open(site, endpoint, &request, connection, false).await,
-        Wish::Polled => open(site, endpoint, &request, connection, true).await,
+        Wish::Stream => open(site, endpoint, &request, caller, false).await,
+        Wish::Polled => open(site, endpoint, &request, caller, true).await,
         Wish::Session(address) => match find(site, endpoint, &address) {
-            Some(posts) => of_session(site, endpoint, sse, posts, request, connection).await,
+            Some(posts) => of_session(site, endpoint, sse, posts, request, caller).await,
             None => plain(StatusCode::GONE, "there is no such session").map(whole),
         },
     };
@@ -169,10 +169,10 @@ async fn open(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,
     request: &Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
     is_polled: bool,
 ) -> Response<AnyBody> {
-    let (own_params, permit) = match handshake::admit(site, endpoint, request.uri(), request.headers(), connection) {
+    let (own_params, permit) = match handshake::admit(site, endpoint, request.uri(), request.headers(), caller) {
         Ok(admitted) => admitted,
         Err(response) => return response.map(whole),
     };
@@ -191,27 +191,27 @@ async fn open(
         Box::new(move |id| site.addresses.of(&path, id))
     };
     // A stream's connection ends with it at the latest; whoever polls has none that is the session's.
-    let cut = if is_polled { CancellationToken::new() } else { connection.cut.clone() };
+    let cut = if is_polled { CancellationToken::new() } else { caller.connection.cut.clone() };
     let way = Way::Responses { feed, cut, address };
     let opening = Opening {
         endpoint: endpoint.clone(),
         framing: Framing::EventStream,
-        peer: connection.peer,
-        local: connection.local,
+        peer: caller.peer,
+        local: caller.local,
         own_params,
         permit,
         way,
     };
     let (verdict, asked) = oneshot::channel();
     site.hub.tasks.spawn(shake_hands(opening, verdict));
-    let (id, head) = match handshake::verdict(site, connection.peer, asked.await) {
+    let (id, head) = match handshake::verdict(site, caller.peer, asked.await) {
         Ok(accepted) => accepted,
         Err(response) => return response.map(whole),
     };
     let mut response = match (reader, turn) {
         (Some(reader), _) => {
             // From now on the connection is the session's, which has its own place.
-            connection.place.leave();
+            caller.connection.place.leave();
             Response::new(fed(FeedBody::of_session(reader)))
         }
         (None, Some(mut turn)) => {
@@ -238,14 +238,14 @@ async fn of_session(
     sse: &Sse,
     posts: Arc<Posts>,
     request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let mut response = match *request.method() {
         Method::GET => match posts.outbox().link().feed().filter(|feed| feed.is_polled()) {
-            Some(feed) => poll(site, sse, feed, connection).await,
+            Some(feed) => poll(site, sse, feed, caller).await,
             None => plain(StatusCode::CONFLICT, "this session has a stream and is not polled").map(whole),
         },
-        Method::POST => post(site, endpoint, &posts, request, connection).await,
+        Method::POST => post(site, endpoint, &posts, request, caller).await,
         Method::DELETE => {
             posts.outbox().ask_close(CloseReason::ClientClosed.into());
             let mut response = Response::new(whole(Full::default()));
@@ -259,17 +259,17 @@ async fn of_session(
         }
     };
     // Between a session's requests its connection waits as any other does, in its place.
-    if connection.place.enter(site) {
+    if caller.connection.place.enter(site) {
         response.extensions_mut().insert(KeepOpen);
     }
     response
 }
 
 /// The frames that wait, or that come within `poll_timeout`.
-async fn poll(site: &Site, sse: &Sse, feed: &Arc<Feed>, connection: &Connection) -> Response<AnyBody> {
+async fn poll(site: &Site, sse: &Sse, feed: &Arc<Feed>, caller: &Caller<'_>) -> Response<AnyBody> {
     let mut turn = feed.take_turn();
     // A session has one poll at a time, so these connections are bounded as sessions are.
-    connection.place.leave();
+    caller.connection.place.leave();
     let batch = tokio::select! {
         batch = poll_fn(|cx| turn.poll_batch(cx)) => batch,
         () = tokio::time::sleep(sse.poll_timeout) => Batch::Superseded,
@@ -305,7 +305,7 @@ async fn post(
     endpoint: &Endpoint,
     posts: &Posts,
     request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let (parts, body) = request.into_parts();
     let body = match read(body, endpoint.app.max_frame_bytes, site.handshake_timeout).await {
@@ -324,7 +324,7 @@ async fn post(
         Err(NotTaken::Ending) => return plain(StatusCode::GONE, "the session has ended").map(whole),
     }
     match answered.await {
-        Ok(reply) => response(reply, false, endpoint.app.send_timeout, &connection.cut),
+        Ok(reply) => response(reply, false, endpoint.app.send_timeout, &caller.connection.cut),
         Err(_) => {
             warn!(session = %posts.outbox().id(), "a post was dropped with its session");
             plain(StatusCode::GONE, "the session has ended").map(whole)

@@ -5,7 +5,7 @@ use http_body_util::Full;
 use tokio::sync::oneshot::error::RecvError;
 use tracing::warn;
 
-use super::connection::Connection;
+use super::connection::Caller;
 use super::handler_response::{append, pass_on};
 use super::{Body, Site, plain};
 use crate::proto::close::CloseReason;
@@ -37,14 +37,14 @@ pub(super) fn admit(
     endpoint: &Endpoint,
     uri: &Uri,
     headers: &HeaderMap,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Result<(EncodedParams, Permit), Box<Response<Body>>> {
-    let peer = connection.peer;
+    let peer = caller.peer;
     let refused = |reason, response| {
         site.hub.refuse(&site.listener, peer, reason);
         Err(Box::new(response))
     };
-    let Ok(own_params) = endpoint.own_params(&connection.params, uri, headers) else {
+    let Ok(own_params) = endpoint.own_params(&caller.params, uri, headers) else {
         let response = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long");
         return refused(CloseReason::HandshakeRefused, response);
     };

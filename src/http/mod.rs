@@ -10,6 +10,7 @@ mod admin;
 mod body;
 mod connection;
 mod events;
+mod forwarded;
 mod handler_response;
 mod handshake;
 mod origin;
@@ -29,10 +30,10 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::body::{AnyBody, whole};
-use self::connection::Connection;
+use self::connection::{Caller, Connection};
 use self::events::Addresses;
 use self::static_files::StaticFiles;
-use crate::config::model::{self, Limits};
+use crate::config::model::{self, Forwarding, Limits};
 use crate::proto::close::CloseReason;
 use crate::session::{Endpoint, Hub};
 
@@ -53,6 +54,7 @@ pub struct Site {
     routes: Vec<(Pattern, Arc<Endpoint>)>,
     pages: Vec<Page>,
     static_files: Option<StaticFiles>,
+    forwarding: Forwarding,
     handshake_timeout: Duration,
     max_header_bytes: usize,
     http2: bool,
@@ -113,6 +115,7 @@ impl Site {
             routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
             pages,
             static_files: http.static_dir.as_deref().map(StaticFiles::new),
+            forwarding: http.forwarding.clone(),
             handshake_timeout: limits.handshake_timeout,
             max_header_bytes: limits.max_header_bytes,
             http2: http.http2,
@@ -132,9 +135,10 @@ impl Site {
 }
 
 async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<AnyBody> {
+    let caller = &forwarded::caller(site, request.headers(), connection);
     let path = request.uri().path();
     if let Some(endpoint) = site.endpoint(path) {
-        return of_app(site, &endpoint.clone(), request, connection).await;
+        return of_app(site, &endpoint.clone(), request, caller).await;
     }
     let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page),
@@ -142,7 +146,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
         // Who wants to talk has come to a wrong path; a file would answer nothing.
         (None, Some(files)) if !request.headers().contains_key(header::UPGRADE) => return files.answer(request).await,
         (None, _) => {
-            site.hub.refuse(&site.listener, connection.peer, CloseReason::HandshakeRefused);
+            site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
     };
@@ -154,19 +158,19 @@ async fn of_app(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,
     request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let wants_websocket = websocket::has_token(request.headers(), &header::UPGRADE, "websocket");
     if !wants_websocket
         && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
         && let Some(wish) = events::Wish::of(&request)
     {
-        return events::answer(site, endpoint, sse, wish, request, connection).await;
+        return events::answer(site, endpoint, sse, wish, request, caller).await;
     }
     if !wants_websocket && endpoint.app.plain_requests {
-        return plain_request::answer(site, endpoint, request, connection).await;
+        return plain_request::answer(site, endpoint, request, caller).await;
     }
-    websocket::upgrade(site, endpoint.clone(), request, connection).await.map(whole)
+    websocket::upgrade(site, endpoint.clone(), request, caller).await.map(whole)
 }
 
 fn is_read(method: &Method) -> bool {

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::body::{AnyBody, read, whole};
-use super::connection::{Connection, KeepOpen};
+use super::connection::{Caller, KeepOpen};
 use super::handler_response::response;
 use super::{Site, plain};
 use crate::proto::close::CloseReason;
@@ -19,13 +19,13 @@ pub(super) async fn answer(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,
     request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is for proxies").map(whole);
     }
-    let Ok(own_params) = endpoint.own_params(&connection.params, request.uri(), request.headers()) else {
-        site.hub.refuse(&site.listener, connection.peer, CloseReason::HandshakeRefused);
+    let Ok(own_params) = endpoint.own_params(&caller.params, request.uri(), request.headers()) else {
+        site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long").map(whole);
     };
     if site.hub.is_draining() {
@@ -43,15 +43,15 @@ pub(super) async fn answer(
         version: parts.version,
         content_type,
         body,
-        peer: connection.peer,
-        local: connection.local,
+        peer: caller.peer,
+        local: caller.local,
         own_params,
     };
     if endpoint.submit_plain(&asked, reply).is_err() {
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long").map(whole);
     }
     let mut response = match answered.await {
-        Ok(reply) => response(reply, parts.method == Method::HEAD, endpoint.app.send_timeout, &connection.cut),
+        Ok(reply) => response(reply, parts.method == Method::HEAD, endpoint.app.send_timeout, &caller.connection.cut),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the handler did not answer").map(whole),
     };
     response.extensions_mut().insert(KeepOpen);

@@ -10,7 +10,7 @@ use sha1::{Digest, Sha1};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::connection::Connection;
+use super::connection::Caller;
 use super::handler_response::{append, pass_on};
 use super::handshake::{self, NOT_PASSED_ON, admit, refuse_origin};
 use super::{Body, Site, origin, plain};
@@ -26,20 +26,20 @@ pub(super) async fn upgrade(
     site: &Arc<Site>,
     endpoint: Arc<Endpoint>,
     mut request: Request<Incoming>,
-    connection: &Connection,
+    caller: &Caller<'_>,
 ) -> Response<Body> {
     let accept = match check_handshake(&request) {
         Ok(accept) => accept,
         Err(response) => {
-            site.hub.refuse(&site.listener, connection.peer, CloseReason::HandshakeRefused);
+            site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
             return *response;
         }
     };
     let websocket = endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has WebSocket settings");
     if !origin::is_allowed(&websocket.origins, request.headers()) {
-        return refuse_origin(site, request.headers(), connection.peer);
+        return refuse_origin(site, request.headers(), caller.peer);
     }
-    let (own_params, permit) = match admit(site, &endpoint, request.uri(), request.headers(), connection) {
+    let (own_params, permit) = match admit(site, &endpoint, request.uri(), request.headers(), caller) {
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };
@@ -52,15 +52,15 @@ pub(super) async fn upgrade(
     let (verdict, asked) = oneshot::channel();
     let opening = Opening {
         framing: Framing::WebSocket { deflate: negotiated.as_ref().map(|negotiated| negotiated.deflate) },
-        peer: connection.peer,
-        local: connection.local,
+        peer: caller.peer,
+        local: caller.local,
         own_params,
         permit,
         way: Way::Socket(hyper::upgrade::on(&mut request)),
         endpoint: endpoint.clone(),
     };
     site.hub.tasks.spawn(shake_hands(opening, verdict));
-    let (_, head) = match handshake::verdict(site, connection.peer, asked.await) {
+    let (_, head) = match handshake::verdict(site, caller.peer, asked.await) {
         Ok(accepted) => accepted,
         Err(response) => return *response,
     };

@@ -53,8 +53,10 @@ pub struct Metrics {
     pub connections_refused: Family<ReasonLabels, Counter>,
     /// Sessions now.
     pub sessions: Gauge,
-    /// HTTP connections now that have not become sessions.
+    /// Connections now that have not become sessions: HTTP, and those that begin with a PROXY header.
     pub handshakes: Gauge,
+    /// Requests whose forwarding header, from a trusted proxy, names no client.
+    pub forwarded_without_client: Family<ListenerLabels, Counter>,
     /// Whole frames from clients.
     pub frames_in: Counter,
     /// Bytes of sessions read from clients.
@@ -93,7 +95,13 @@ impl Default for Metrics {
                 Family::default(),
             ),
             sessions: register(r, "sessions", "Sessions now", Gauge::default()),
-            handshakes: register(r, "handshakes", "HTTP connections now that are not sessions", Gauge::default()),
+            handshakes: register(r, "handshakes", "Connections in their handshake now", Gauge::default()),
+            forwarded_without_client: register(
+                r,
+                "forwarded_without_client",
+                "Requests of trusted proxies whose forwarding header names no client",
+                Family::default(),
+            ),
             frames_in: register(r, "frames_in", "Whole frames from clients", Counter::default()),
             bytes_in: register_bytes(r, "received", "Bytes read from sessions"),
             frames_out: register(r, "frames_out", "Replies given to sessions", Counter::default()),
@@ -177,6 +185,7 @@ mod tests {
             connections_refused,
             sessions: _,
             handshakes: _,
+            forwarded_without_client,
             frames_in: _,
             bytes_in: _,
             frames_out: _,
@@ -190,7 +199,9 @@ mod tests {
             upstream,
         } = &metrics;
         let listener = "web".to_owned();
-        for family in [sessions_opened, heartbeat_probes, heartbeat_answers, heartbeat_replies] {
+        for family in
+            [sessions_opened, heartbeat_probes, heartbeat_answers, heartbeat_replies, forwarded_without_client]
+        {
             family.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
         }
         for family in [sessions_closed, connections_refused, frames_dropped] {

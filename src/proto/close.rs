@@ -71,6 +71,8 @@ close_reasons! {
     HandshakeTimeout = "handshake_timeout", 1006, "";
     /// The handshake was not one: bad HTTP, unknown path, forbidden Origin, missing upgrade.
     HandshakeRefused = "handshake_refused", 1006, "";
+    /// A proxy that has to begin with a PROXY header (`proxy_protocol`) did not, or sent a broken one.
+    ProxyHeaderBad = "proxy_header_bad", 1006, "";
     /// The node is stopping.
     Draining = "draining", 1001, "going away";
 }

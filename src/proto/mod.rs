@@ -8,6 +8,8 @@ pub mod close;
 pub mod command;
 pub mod control;
 pub mod fastcgi;
+pub mod forwarded;
 pub mod framing;
 pub mod heartbeat;
 pub mod id;
+pub mod proxy;

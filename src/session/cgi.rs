@@ -237,8 +237,11 @@ impl Block {
         match peer {
             Peer::Ip(address) => {
                 self.put_display(address_name, &address.ip().to_canonical());
-                if !port_name.is_empty() {
-                    self.put_number(port_name, u64::from(address.port()));
+                match address.port() {
+                    _ if port_name.is_empty() => {}
+                    // As nginx tells a port that is not known.
+                    0 => self.put(port_name, ""),
+                    port => self.put_number(port_name, u64::from(port)),
                 }
             }
             Peer::Unix => self.put_display(address_name, &peer),

@@ -112,7 +112,7 @@ mod encoded {
 
 /// Starts a session on a stream connection, in a task that ends when its close event is delivered.
 pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
-    let Arrival { transport, peer, local, params } = arrival;
+    let Arrival { transport, peer, local, params, accepted: _ } = arrival;
     let events = endpoint.app.events;
     let state = State {
         id: endpoint.hub.ids.next_id(),

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
@@ -31,7 +31,7 @@ pub const MAX_SLICES: usize = 64;
 /// Who is at the other end, as `REMOTE_ADDR` and `REMOTE_PORT` tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Peer {
-    /// An internet address.
+    /// An internet address; port 0 where it is not known.
     Ip(SocketAddr),
     /// A process on this machine, through a Unix socket.
     Unix,
@@ -50,6 +50,8 @@ impl Peer {
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            // The port of a client that a forwarding header names may not be known.
+            Peer::Ip(address) if address.port() == 0 => write!(f, "{}", address.ip()),
             Peer::Ip(address) => write!(f, "{address}"),
             // nginx shows clients of a Unix listener like this too.
             Peer::Unix => f.write_str("unix:"),
@@ -67,13 +69,15 @@ pub struct Arrival {
     pub local: Peer,
     /// What the connection itself tells PHP, the same for every event on it.
     pub params: EncodedParams,
+    /// Since when it is here: its handshake, of however many steps, has one deadline.
+    pub accepted: Instant,
 }
 
 impl Arrival {
     /// A connection of which nothing is known but its socket.
     pub fn new(transport: Transport, peer: Peer) -> Self {
         let local = transport.local();
-        Self { transport, peer, local, params: EncodedParams::default() }
+        Self { transport, peer, local, params: EncodedParams::default(), accepted: Instant::now() }
     }
 }
 
