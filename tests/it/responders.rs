@@ -1,6 +1,6 @@
 //! The bridge in front of responders that are not php-fpm: libfcgi (C), flup (Python), fcgiwrap (any CGI script).
 //!
-//! docs/responders.md is written from what is asserted here, and its configurations are those that are used here.
+//! docs/responders.md is written from what is asserted here, and its configurations are loaded here.
 
 use std::collections::BTreeMap;
 use std::fs;
