@@ -4,10 +4,10 @@
 //! file --toml--> tree --schema, value--> written --resolve--> model
 //! ```
 //!
-//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network`
-//!   and `compound` are the types of single values.
-//! - `resolve` (with `listener`, `heartbeat`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names, secrets, and
-//!   the rules that span keys.
+//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network` and
+//!   `compound` are the types of single values.
+//! - `resolve` (with `listener`, `heartbeat`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names,
+//!   secrets, and the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
 //! - [`document`] prints the description, for `longwire defaults` and README.md.

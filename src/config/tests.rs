@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::model::*;
 use super::*;
+use crate::proto::heartbeat::{Copied, Pattern};
 
 /// A configuration that runs, to which a case adds what it is about.
 const BASE: &str = r#"
@@ -342,4 +343,48 @@ proptest! {
         let text = format!("{}{with}{}", &BASE[..at], &BASE[end..]);
         let _ = parse(&text);
     }
+}
+
+#[test]
+fn a_heartbeat_is_what_was_written_with_its_defaults() {
+    let text = r#"
+[listeners.sms]
+bind = "127.0.0.1:0"
+app = "sms"
+framing = { length_counts = "frame", header_bytes = 12, keep_header = true }
+[listeners.sms.heartbeat]
+send = [0, 0, 0, 12, 0, 0, 0, 8, 0, 0, 0, 0]
+sequence = { offset = 8, width = 4 }
+answer = { offset = 4, bytes = [0x80, 0, 0, 8] }
+probe = { offset = 4, bytes = "test" }
+reply = [0, 0, 0, 12, 0, 0, 0, 9, 0, 0, 0, 0]
+copy = { from = 8, to = 8, bytes = 4 }
+[apps.sms]
+upstream = "php"
+script = "/srv/sms.php"
+check_script = false
+[upstreams.php]
+backends = ["127.0.0.1:9000"]
+ask_limits = true
+"#;
+    let (config, warnings) = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(warnings.is_empty() && config.upstreams[0].ask_limits, "{warnings:?}");
+    let Protocol::Stream { heartbeat: Some(heartbeat), .. } = &config.listeners[0].protocol else { panic!() };
+    let ask = heartbeat.ask.as_ref().unwrap();
+    assert_eq!((ask.after, ask.every), (Duration::from_secs(60), Duration::from_secs(60)));
+    assert_eq!((ask.max_unanswered, ask.sequence.clone()), (3, Some(8..12)));
+    assert_eq!(ask.answer, Some(Pattern { offset: 4, bytes: vec![0x80, 0, 0, 8] }));
+    let reply = heartbeat.reply.as_ref().unwrap();
+    assert_eq!(reply.probe, Pattern { offset: 4, bytes: b"test".to_vec() });
+    assert_eq!(reply.copy, Some(Copied { from: 8, to: 8, len: 4 }));
+}
+
+#[test]
+fn frames_that_raw_does_not_have_are_not_looked_for_without_a_warning() {
+    let heartbeat =
+        "framing = { type = \"raw\" }\nheartbeat = { send = \"PING\", answer = { offset = 0, bytes = \"PONG\" } }";
+    let (_, warnings) = parse(&format!("{BASE}{heartbeat}")).unwrap_or_else(|errors| panic!("{errors}"));
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    let warning = warning.to_string();
+    assert!(warning.contains("listeners.raw.heartbeat.answer: type = \"raw\" has no frames"), "{warning}");
 }

@@ -125,6 +125,7 @@ pub struct UpstreamMetrics {
     response: Family<OfUpstream, Histogram>,
     connects: Family<OfUpstream, Counter>,
     connect_failures: Family<OfUpstream, Counter>,
+    limit: Family<OfUpstream, Gauge>,
     open: Family<OfUpstream, Gauge>,
     busy: Family<OfUpstream, Gauge>,
     abandoned: Family<OfUpstream, Gauge>,
@@ -146,7 +147,9 @@ pub struct UpstreamHandles {
     pub connects: Counter,
     /// Connections that could not be made.
     pub connect_failures: Counter,
-    /// Connections that count against `max_connections`.
+    /// Connections that all backends together may have.
+    pub limit: Gauge,
+    /// Connections that count against it.
     pub open: Gauge,
     /// Connections that run a request.
     pub busy: Gauge,
@@ -174,6 +177,7 @@ impl UpstreamMetrics {
             response: Family::new_with_constructor(histogram),
             connects: Family::default(),
             connect_failures: Family::default(),
+            limit: Family::default(),
             open: Family::default(),
             busy: Family::default(),
             abandoned: Family::default(),
@@ -199,7 +203,8 @@ impl UpstreamMetrics {
             "Connections to backends that could not be made",
             metrics.connect_failures.clone(),
         );
-        into.register("open_connections", "Connections that count against max_connections", metrics.open.clone());
+        into.register("connection_limit", "Connections that all backends together may have", metrics.limit.clone());
+        into.register("open_connections", "Connections that count against connection_limit", metrics.open.clone());
         into.register("busy_connections", "Connections that run a request", metrics.busy.clone());
         into.register(
             "abandoned_connections",
@@ -239,6 +244,7 @@ impl UpstreamMetrics {
             response: self.response.get_or_create_owned(&of),
             connects: self.connects.get_or_create_owned(&of),
             connect_failures: self.connect_failures.get_or_create_owned(&of),
+            limit: self.limit.get_or_create_owned(&of),
             open: self.open.get_or_create_owned(&of),
             busy: self.busy.get_or_create_owned(&of),
             abandoned: self.abandoned.get_or_create_owned(&of),

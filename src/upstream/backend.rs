@@ -1,8 +1,8 @@
 //! Which backend takes the next request. Plain data: no clock, no locks, no sockets.
 //!
 //! The least busy backend wins, by `(busy + 1) / weight`; between equals one that has an idle connection. A backend
-//! holds at most `max_connections`, or as many as it says it takes where those are fewer, because php-fpm answers neither yes nor
-//! no to a connection beyond its workers.
+//! holds at most `max_connections`, or as many as it says it takes where those are fewer, because php-fpm answers
+//! neither yes nor no to a connection beyond its workers.
 //!
 //! ```text
 //!            eject_after failures in a row

@@ -2,7 +2,8 @@
 //!
 //! Not on a connection that serves, where a late answer would belong to no request. The question takes a worker for as long
 //! as its answer takes, outside of what `max_connections` counts, so it is asked once at start and once when a backend
-//! comes back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of multiplexing.
+//! comes back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of
+//! multiplexing.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

@@ -112,6 +112,7 @@ impl<R: Responder> Scheduler<R> {
             stopping: false,
         };
         metrics.backends_up.set(config.backends.len() as i64);
+        metrics.limit.set(state.backends.limits() as i64);
         let scheduler = Arc::new(Self {
             config,
             metrics,
@@ -153,8 +154,9 @@ impl<R: Responder> Scheduler<R> {
         let mut state = lock(&self.state);
         if let Some(connections) = max_connections {
             state.backends.told_limit(at, connections as usize);
-            let share = connect_share(&self.config, state.backends.limits());
-            state.queue.set_connects_running(share);
+            let all = state.backends.limits();
+            state.queue.set_connects_running(connect_share(&self.config, all));
+            self.metrics.limit.set(all as i64);
         }
         let used = state.backends.limit(at);
         drop(state);

@@ -1,6 +1,6 @@
 //! The bridge in front of responders that are not php-fpm: libfcgi (C), flup (Python), fcgiwrap (any CGI script).
 //!
-//! docs/responders.md is written from what is asserted here, and its configurations are those that are used here.
+//! docs/responders.md is written from what is asserted here, and its configurations are loaded here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -305,13 +305,15 @@ fn told(node: &Longwire) -> Value {
 
 #[tokio::test]
 async fn php_fpm_tells_no_limit_and_keeps_the_configured_one() {
-    let fpm = Pool::of(3).start();
-    let script = fpm.script("echo.php", crate::bridge::ECHO);
-    let node = Longwire::with(&fpm, &script, "", "max_connections = 3\nask_limits = true", LISTENER);
-    let line = told(&node);
-    let told = [&line["max_connections"], &line["multiplexes"], &line["used"]];
-    assert_eq!(told, [&Value::Null, &json!(false), &json!(3)], "{line}");
-    assert_eq!(client(&node).await.ask("hello").await, "hello");
+    for pool in [Pool::of(3), Pool::of(3).tcp()] {
+        let fpm = pool.start();
+        let script = fpm.script("echo.php", crate::bridge::ECHO);
+        let node = Longwire::with(&fpm, &script, "", "max_connections = 3\nask_limits = true", LISTENER);
+        let line = told(&node);
+        let told = [&line["max_connections"], &line["multiplexes"], &line["used"]];
+        assert_eq!(told, [&Value::Null, &json!(false), &json!(3)], "{line}");
+        assert_eq!(client(&node).await.ask("hello").await, "hello");
+    }
 }
 
 #[tokio::test]
@@ -321,6 +323,7 @@ async fn libfcgi_and_fcgiwrap_tell_of_one_process_and_python_of_nothing() {
         let line = told(&node);
         let told = [&line["max_connections"], &line["max_requests"], &line["multiplexes"], &line["used"]];
         assert_eq!(told, [&json!(1), &json!(1), &json!(false), &json!(1)], "{line}");
+        assert_eq!(node.metric("longwire_upstream_connection_limit", ""), 1.0);
         assert_eq!(client(&node).await.ask("hello").await, "hello");
     }
     let responder = Responder::flup(true);

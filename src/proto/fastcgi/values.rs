@@ -72,8 +72,8 @@ pub fn question() -> Vec<u8> {
     bytes
 }
 
-/// An empty record of the same type. The specification has no use for it, but libfcgi 2.4 takes the question for a stream and
-/// waits for its end.
+/// An empty record of the same type. The specification has no use for it, but libfcgi 2.4 takes the question for a stream
+/// and waits for its end.
 pub const fn question_end() -> [u8; HEADER_LEN] {
     Header::encode(Kind::GetValues, 0, 0)
 }
