@@ -48,6 +48,7 @@
 //! |---|---|
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
+//! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
@@ -84,6 +85,7 @@
 //! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held.
 
 pub mod api;
+pub mod certificates;
 pub mod check;
 pub mod cli;
 pub mod config;

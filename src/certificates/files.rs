@@ -1,0 +1,163 @@
+//! PEM files: certificate chains, keys, roots.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::{Pair, Remark};
+
+/// Chains have a handful of certificates of 2 KB each, bundles of roots some hundred.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Which file it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The certificates of a pair.
+    Cert(usize),
+    /// The key of a pair.
+    Key(usize),
+    /// The roots of clients' certificates.
+    ClientCa,
+}
+
+/// A file that is of no use.
+#[derive(Debug)]
+pub struct LoadError {
+    /// Which one.
+    pub role: Role,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with a file.
+#[derive(Debug)]
+pub enum Fault {
+    /// It cannot be read.
+    Io(io::Error),
+    /// It has nothing of the kind in it.
+    Nothing(&'static str),
+    /// What is in it cannot be used.
+    Unusable(String),
+    /// The key is another certificate's.
+    OtherKey,
+    /// rustls does not take it.
+    Rustls(rustls::Error),
+}
+
+impl LoadError {
+    pub(super) fn of(role: Role, path: &Path, fault: Fault) -> Self {
+        Self { role, path: path.to_owned(), fault }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path.display())?;
+        match &self.fault {
+            Fault::Io(error) => error.fmt(f),
+            Fault::Nothing(what) => write!(f, "there is no {what} in it (PEM)"),
+            Fault::Unusable(what) => f.write_str(what),
+            Fault::OtherKey => f.write_str("does not belong to the certificate"),
+            Fault::Rustls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// A pair that can be used.
+pub(super) struct Loaded {
+    pub(super) key: CertifiedKey,
+    /// DNS names that the certificate is for.
+    pub(super) names: Vec<String>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -> Result<Loaded, LoadError> {
+    let (cert_role, key_role) = (Role::Cert(number), Role::Key(number));
+    let chain = certificates(cert_role, &pair.cert)?;
+    let (names, mut remarks) = judge(cert_role, &pair.cert, &chain[0])?;
+    let text = read(key_role, &pair.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");
+        let fault = match error {
+            _ if is_encrypted => Fault::Unusable("is encrypted; nobody is there to type its passphrase".to_owned()),
+            pem::Error::NoItemsFound => Fault::Nothing("private key"),
+            error => Fault::Unusable(error.to_string()),
+        };
+        LoadError::of(key_role, &pair.key, fault)
+    })?;
+    let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            LoadError::of(key_role, &pair.key, Fault::OtherKey)
+        }
+        error => LoadError::of(key_role, &pair.key, Fault::Rustls(error)),
+    })?;
+    let mode = fs::metadata(&pair.key).map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o004 != 0) {
+        let text = format!("{} can be read by everybody on this machine", pair.key.display());
+        remarks.push(Remark { role: key_role, text });
+    }
+    Ok(Loaded { key, names, remarks })
+}
+
+pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, LoadError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(Role::ClientCa, path)? {
+        roots.add(certificate).map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Rustls(error)))?;
+    }
+    Ok(roots)
+}
+
+/// At least one.
+fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let text = read(role, path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(LoadError::of(role, path, Fault::Nothing("certificate"))),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(LoadError::of(role, path, Fault::Unusable(error.to_string()))),
+    }
+}
+
+fn read(role: Role, path: &Path) -> Result<Vec<u8>, LoadError> {
+    let fail = |fault| LoadError::of(role, path, fault);
+    let metadata = fs::metadata(path).map_err(|error| fail(Fault::Io(error)))?;
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(fail(Fault::Unusable(format!("is larger than {MAX_FILE_BYTES} bytes"))));
+    }
+    fs::read(path).map_err(|error| fail(Fault::Io(error)))
+}
+
+/// The names that a certificate is for, and whether its time has come and not gone.
+fn judge(role: Role, path: &Path, certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Vec<Remark>), LoadError> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|error| LoadError::of(role, path, Fault::Unusable(format!("is not a certificate: {error}"))))?;
+    let alternatives = parsed.subject_alternative_name().ok().flatten();
+    let names = alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let validity = parsed.validity();
+    let remark = if now > validity.not_after.timestamp() {
+        Some(format!("{} expired on {}", path.display(), validity.not_after))
+    } else if now < validity.not_before.timestamp() {
+        Some(format!("{} is not valid before {}", path.display(), validity.not_before))
+    } else {
+        None
+    };
+    Ok((names.collect(), remark.map(|text| Remark { role, text }).into_iter().collect()))
+}

@@ -1,0 +1,275 @@
+//! What TLS listeners show to clients and ask of them: certificates and keys out of files, picked by the name that a client
+//! asks for, and renewed while sessions go on.
+//!
+//! - `files`: PEM files, and what is wrong with them.
+//! - `names`: which certificate is for which name.
+//! - `params`: what PHP is told of a TLS connection.
+//!
+//! Promises: an [`Acceptor`] always has something to accept handshakes with; a renewed file that is of no use changes nothing. TLS 1.2
+//! and 1.3 only, with the cipher suites of rustls, none of which is weak. Sessions are resumed by tickets, whose keys
+//! are made here and outlive a renewal, so nothing is stored per client.
+
+mod files;
+mod names;
+mod params;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+
+pub use self::files::{Fault, LoadError, Role};
+pub use self::names::asked_name;
+pub use self::params::{Facts, params};
+
+use self::names::Resolver;
+
+/// What a listener's TLS is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Certificate chains with their keys; the first is for names that no other has.
+    pub pairs: Vec<Pair>,
+    /// Who may have signed the certificates of clients.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients have to show one.
+    pub client_certs: ClientCerts,
+    /// What is spoken above TLS, by preference (RFC 7301); empty when nothing is negotiated.
+    pub protocols: Vec<&'static [u8]>,
+}
+
+/// A certificate chain and the key of its first certificate, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate, then those that lead to a root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCerts {
+    /// They are not asked.
+    #[default]
+    Off,
+    /// One that is shown must be good.
+    Optional,
+    /// Without a good one there is no handshake.
+    Required,
+}
+
+/// Something that works and will not for long, or not yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// Of which file.
+    pub role: Role,
+    /// What is the matter with it.
+    pub text: String,
+}
+
+/// What a TLS listener accepts handshakes with.
+pub struct Acceptor {
+    settings: Settings,
+    provider: Arc<CryptoProvider>,
+    ticketer: Arc<dyn ProducesTickets>,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<ServerConfig>,
+    /// The files as they were last looked at, good or not.
+    stamps: Vec<Stamp>,
+}
+
+/// Enough to see that a file is another one.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+impl Acceptor {
+    /// Loads every file.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is of no use.
+    pub fn load(settings: Settings) -> Result<(Self, Vec<Remark>), LoadError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let ticketer = rustls::crypto::ring::Ticketer::new()
+            .map_err(|error| LoadError::of(Role::Cert(0), &settings.pairs[0].cert, Fault::Rustls(error)))?;
+        // Before they are read: what changes in between is seen as a change.
+        let stamps = stamps(&settings);
+        let (config, remarks) = configure(&settings, &provider, &ticketer)?;
+        Ok((Self { settings, provider, ticketer, state: Mutex::new(State { config, stamps }) }, remarks))
+    }
+
+    /// What the next handshake is shaken with.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.lock().config.clone()
+    }
+
+    /// Loads the files again if one of them is another than it was; true when that is so and they are good. Bad ones are told once.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is of no use; the old ones stay in use.
+    pub fn reload(&self) -> Result<bool, LoadError> {
+        let stamps = stamps(&self.settings);
+        if self.lock().stamps == stamps {
+            return Ok(false);
+        }
+        self.lock().stamps = stamps;
+        self.reload_now().map(|()| true)
+    }
+
+    /// Loads the files again.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is of no use; the old ones stay in use.
+    pub fn reload_now(&self) -> Result<(), LoadError> {
+        let stamps = stamps(&self.settings);
+        let (config, _) = configure(&self.settings, &self.provider, &self.ticketer)?;
+        *self.lock() = State { config, stamps };
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while an acceptor is locked")
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn configure(
+    settings: &Settings,
+    provider: &Arc<CryptoProvider>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> Result<(Arc<ServerConfig>, Vec<Remark>), LoadError> {
+    let mut remarks = Vec::new();
+    let mut resolver = Resolver::default();
+    for (number, pair) in settings.pairs.iter().enumerate() {
+        let loaded = files::load_pair(number, pair, provider)?;
+        remarks.extend(loaded.remarks);
+        resolver.add(loaded.names, Arc::new(loaded.key));
+    }
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .expect("ring has cipher suites for both");
+    let builder = match (&settings.client_ca, settings.client_certs) {
+        (Some(path), wanted @ (ClientCerts::Optional | ClientCerts::Required)) => {
+            let roots = files::load_roots(path)?;
+            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            if wanted == ClientCerts::Optional {
+                verifier = verifier.allow_unauthenticated();
+            }
+            let verifier = verifier
+                .build()
+                .map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Unusable(error.to_string())))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = settings.protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.ticketer = ticketer.clone();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok((Arc::new(config), remarks))
+}
+
+fn stamps(settings: &Settings) -> Vec<Stamp> {
+    let files = settings.pairs.iter().flat_map(|pair| [&pair.cert, &pair.key]).chain(&settings.client_ca);
+    files.map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder with a certificate of each name, signed by itself.
+    fn folder(names: &[&str]) -> (tempfile::TempDir, Settings) {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = names.iter().enumerate().map(|(number, name)| make(dir.path(), number, name)).collect();
+        let protocols = Vec::new();
+        (dir, Settings { pairs, client_ca: None, client_certs: ClientCerts::Off, protocols })
+    }
+
+    fn make(dir: &Path, number: usize, name: &str) -> Pair {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let pair = Pair { cert: dir.join(format!("{number}.pem")), key: dir.join(format!("{number}.key")) };
+        fs::write(&pair.cert, made.cert.pem()).unwrap();
+        fs::write(&pair.key, made.signing_key.serialize_pem()).unwrap();
+        pair
+    }
+
+    fn fails(settings: Settings, role: Role, part: &str) {
+        let error = Acceptor::load(settings).expect_err("one file is of no use");
+        assert!(error.role == role && error.to_string().contains(part), "{error:?} {error}");
+    }
+
+    #[test]
+    fn a_file_that_is_of_no_use_is_named_with_what_is_wrong() {
+        let (dir, good) = folder(&["a.example", "b.example"]);
+        Acceptor::load(good.clone()).unwrap();
+        let write = |name: &str, text: &str| {
+            fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let with = |change: &dyn Fn(&mut Settings)| {
+            let mut settings = good.clone();
+            change(&mut settings);
+            settings
+        };
+        let absent = dir.path().join("absent.pem");
+        fails(with(&|s| s.pairs[0].cert.clone_from(&absent)), Role::Cert(0), "No such file");
+        fails(with(&|s| s.pairs[1].key.clone_from(&absent)), Role::Key(1), "No such file");
+        let empty = write("empty.pem", "nothing here");
+        fails(with(&|s| s.pairs[0].cert.clone_from(&empty)), Role::Cert(0), "no certificate in it");
+        fails(with(&|s| s.pairs[0].key.clone_from(&empty)), Role::Key(0), "no private key in it");
+        fails(
+            with(&|s| s.pairs[0].key.clone_from(&good.pairs[1].key)),
+            Role::Key(0),
+            "does not belong to the certificate",
+        );
+        let locked =
+            write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        fails(with(&|s| s.pairs[0].key.clone_from(&locked)), Role::Key(0), "encrypted");
+        let garbage = write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        fails(with(&|s| s.pairs[0].cert.clone_from(&garbage)), Role::Cert(0), "not a certificate");
+        let ca = with(&|s| (s.client_ca, s.client_certs) = (Some(empty.clone()), ClientCerts::Required));
+        fails(ca, Role::ClientCa, "no certificate in it");
+    }
+
+    #[test]
+    fn renewed_files_are_taken_and_bad_ones_leave_what_is_there() {
+        let (dir, settings) = folder(&["a.example"]);
+        let pair = settings.pairs[0].clone();
+        let (acceptor, _) = Acceptor::load(settings).unwrap();
+        let first = acceptor.server_config();
+        assert!(!acceptor.reload().unwrap(), "nothing has changed");
+        let text = fs::read(&pair.cert).unwrap();
+        fs::write(&pair.cert, "half a file").unwrap();
+        assert!(acceptor.reload().is_err());
+        assert!(!acceptor.reload().unwrap(), "it was told");
+        assert!(acceptor.reload_now().is_err(), "but whoever asks is told again");
+        assert!(Arc::ptr_eq(&first, &acceptor.server_config()));
+        fs::write(&pair.cert, text).unwrap();
+        assert!(acceptor.reload().unwrap());
+        make(dir.path(), 0, "a.example");
+        assert!(acceptor.reload().unwrap());
+        assert!(!Arc::ptr_eq(&first, &acceptor.server_config()));
+    }
+}
