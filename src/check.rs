@@ -15,7 +15,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, Config, Dialect, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
+    App, Backend, Bind, ClientCerts, Config, Dialect, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError,
+    Origins,
 };
 use crate::config::model::{Endian, LengthFraming, Protocol, StreamFraming, Upstream};
 use crate::config::php_fpm;
@@ -174,6 +175,16 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     row(f, "bind", &listener.bind)?;
     if !listener.proxy_protocol.is_empty() {
         row(f, "PROXY header", format_args!("from {}", listener.proxy_protocol))?;
+    }
+    if let Some(tls) = &listener.tls {
+        let certificates: Vec<_> = tls.pairs.iter().map(|pair| pair.cert.display().to_string()).collect();
+        row(f, "TLS", certificates.join(", "))?;
+        let clients = match tls.client_certs {
+            ClientCerts::Off => None,
+            ClientCerts::Optional => Some("optional"),
+            ClientCerts::Required => Some("required"),
+        };
+        clients.map_or(Ok(()), |clients| row(f, "client certificates", clients))?;
     }
     match &listener.protocol {
         Protocol::Stream { framing, heartbeat, app } => {

@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::api::serve_api;
+use crate::certificates::{Acceptor, LoadError};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReloadLabels};
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::PairTooLong;
@@ -39,6 +40,8 @@ use crate::upstream::supervisor::{SpawnError, Supervisor};
 
 /// Descriptors that are not sessions: listeners, connections to php-fpm, logs, epoll.
 const SPARE_DESCRIPTORS: usize = 256;
+/// Between two looks at the files of certificates: a look is a stat(2) each.
+const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 /// How long requests that still run are waited for when the sessions have ended.
 const UPSTREAM_GRACE: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,13 @@ pub enum StartError {
         /// What is wrong.
         error: SpawnError,
     },
+    /// A listener's certificates are of no use.
+    Tls {
+        /// Which listener.
+        listener: String,
+        /// What is wrong.
+        error: Box<LoadError>,
+    },
     /// An app's params are too long for FastCGI.
     Params {
         /// Which app.
@@ -79,6 +89,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
+            StartError::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
             StartError::Runtime(error) => write!(f, "no runtime: {error}"),
@@ -105,8 +116,12 @@ pub struct Running {
     admin: Option<Bind>,
     router: Option<Bind>,
     api: Option<Bind>,
+    acceptors: Acceptors,
     drain_timeout: Duration,
 }
+
+/// What TLS listeners accept with, by their names.
+type Acceptors = Vec<(String, Arc<Acceptor>)>;
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +164,7 @@ impl Running {
             admin: None,
             router: None,
             api: None,
+            acceptors: load_certificates(config)?,
             drain_timeout: config.limits.drain_timeout,
         };
         let visited = hub.clone();
@@ -180,12 +196,17 @@ impl Running {
                 hub: hub.clone(),
                 name: listener.name.clone(),
                 tcp: listener.tcp,
-                preparation: Preparation::new(listener.proxy_protocol.clone(), &config.limits),
+                preparation: Preparation::new(
+                    listener.proxy_protocol.clone(),
+                    running.acceptor(&listener.name),
+                    &config.limits,
+                ),
                 service,
             };
             running.accepting.spawn(entrance.accept_loop(listening));
         }
         running.warn_of_silent_backends();
+        running.housekeeping.spawn(watch_certificates(running.acceptors.clone(), hub.clone()));
         info!(node = %hub.node_name, "started");
         Ok(running)
     }
@@ -193,6 +214,17 @@ impl Running {
     /// Where a listener listens, with the port that the kernel chose for port 0.
     pub fn address(&self, listener: &str) -> Option<&Bind> {
         self.listeners.iter().find(|(name, _)| name == listener).map(|(_, bind)| bind)
+    }
+
+    fn acceptor(&self, listener: &str) -> Option<Arc<Acceptor>> {
+        self.acceptors.iter().find(|(name, _)| name == listener).map(|(_, acceptor)| acceptor.clone())
+    }
+
+    /// Loads every certificate again: new handshakes meet the new ones, and sessions do not notice.
+    pub fn reload_certificates(&self) {
+        for (listener, acceptor) in &self.acceptors {
+            told(&self.hub, listener, acceptor.reload_now());
+        }
     }
 
     /// Where the admin listener listens.
@@ -332,6 +364,44 @@ fn bind_all(config: &Config) -> Result<Bound, BindError> {
         router: own(&config.router.bind, 4096)?,
         api: own(&config.api.bind, 128)?,
     })
+}
+
+fn load_certificates(config: &Config) -> Result<Acceptors, StartError> {
+    let listeners = config.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.clone()?)));
+    listeners
+        .map(|(name, settings)| match Acceptor::load(settings) {
+            Ok((acceptor, _)) => Ok((name.clone(), Arc::new(acceptor))),
+            Err(error) => Err(StartError::Tls { listener: name.clone(), error: Box::new(error) }),
+        })
+        .collect()
+}
+
+/// Looks at the files of certificates now and then, for ever; the owner aborts the task.
+async fn watch_certificates(acceptors: Acceptors, hub: Arc<Hub>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_WATCH).await;
+        for (listener, acceptor) in &acceptors {
+            match acceptor.reload() {
+                Ok(false) => {}
+                Ok(true) => told(&hub, listener, Ok(())),
+                Err(error) => told(&hub, listener, Err(error)),
+            }
+        }
+    }
+}
+
+/// Counts and logs what became of certificates that were to be loaded again.
+fn told(hub: &Hub, listener: &str, result: Result<(), LoadError>) {
+    let outcome = match &result {
+        Ok(()) => "done",
+        Err(_) => "failed",
+    };
+    let labels = ReloadLabels { listener: listener.to_owned(), outcome };
+    hub.metrics.certificate_reloads.get_or_create(&labels).inc();
+    match result {
+        Ok(()) => info!(listener, "certificates loaded again"),
+        Err(error) => error!(listener, %error, "certificates not renewed, the old ones stay in use"),
+    }
 }
 
 /// What handlers find in `LONGWIRE_ROUTER`.

@@ -29,7 +29,7 @@ pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> 
             () = signals.next() => return Ok(ExitCode::FAILURE),
         };
         started(&node);
-        signals.next().await;
+        signals.end_or_reload(&node).await;
         let drained = node.drain(signals.next()).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });
@@ -61,11 +61,32 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Until the node is to stop; SIGHUP has it load its certificates again.
+    async fn end_or_reload(&mut self, node: &Running) {
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hangup.recv() => "SIGHUP",
+            };
+            info!(signal = name, "signal received");
+            if name != "SIGHUP" {
+                return;
+            }
+            node.reload_certificates();
+        }
     }
 
     async fn next(&mut self) {

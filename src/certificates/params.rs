@@ -25,7 +25,9 @@ pub struct Facts<'a> {
 pub fn params(facts: &Facts<'_>) -> EncodedParams {
     let mut params = Params::new();
     // What is too long for FastCGI is left out, and a client that wants its subject seen makes it shorter.
-    let mut put = |name: &str, value: &str| drop(params.push(name.as_bytes(), value.as_bytes()));
+    let mut put = |name: &str, value: &str| {
+        let _ = params.push(name.as_bytes(), value.as_bytes());
+    };
     put("HTTPS", "on");
     match facts.version {
         Some(ProtocolVersion::TLSv1_3) => put("SSL_PROTOCOL", "TLSv1.3"),

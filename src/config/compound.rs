@@ -125,6 +125,27 @@ impl Value for CopiedBytes {
     }
 }
 
+/// Further certificates of a listener and their keys, as paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CertificatePairs(pub Vec<(String, String)>);
+
+impl Value for CertificatePairs {
+    fn kind() -> String {
+        "a list such as [{ cert = \"b.pem\", key = \"b.key\" }]".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let pairs = elements(item, &Self::kind(), report)?.into_iter().map(|pair| {
+            let kind = "{ cert = \"b.pem\", key = \"b.key\" }";
+            let [cert, key] = members(&pair, kind, ["cert", "key"], report)?;
+            let cert = read_str(&cert, "a path", report).map(str::to_owned);
+            let key = read_str(&key, "a path", report).map(str::to_owned);
+            Some((cert?, key?))
+        });
+        pairs.collect::<Option<Vec<_>>>().map(Self)
+    }
+}
+
 /// A place in a frame; heartbeats stand in headers and short bodies.
 type FrameOffset = Whole<0, 65_535>;
 

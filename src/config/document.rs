@@ -204,6 +204,23 @@ mod tests {
         defaults().lines().filter(|line| live(line)).map(|line| format!("{}\n", &line[1..])).collect()
     }
 
+    /// With every file that the examples name.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        for (name, text) in [
+            ("handler.php", "<?php"),
+            ("fullchain.pem", &certificate),
+            ("clients-ca.pem", &certificate),
+            ("privkey.pem", &key),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("public")).unwrap();
+        folder
+    }
+
     fn walk(keys: &'static [Key], visit: &mut impl FnMut(&'static Key)) {
         for key in keys {
             visit(key);
@@ -216,10 +233,8 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid_toml_and_uncommented_they_run() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let script = folder.path().join("handler.php");
-        std::fs::write(&script, "<?php").unwrap();
-        std::fs::create_dir(folder.path().join("public")).unwrap();
         let text = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         let (config, _) =
             Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
@@ -229,9 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_as_default_is_the_default() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("handler.php"), "<?php").unwrap();
-        std::fs::create_dir(folder.path().join("public")).unwrap();
+        let folder = folder();
         let full = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         // The same file without every line that repeats a default.
         let mut repeats = Vec::new();

@@ -10,6 +10,7 @@ use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, St
 use super::problem::{Place, Report};
 use super::resolve::{Resolved, refer, resolve_address};
 use super::schema::Entry;
+use super::tls;
 use super::value::size_text;
 use super::written::{self, FramingWord, ProtocolWord, Written};
 
@@ -46,12 +47,20 @@ fn resolve(
         ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, report),
         ProtocolWord::Http => resolve_http(listener, apps, base, report),
     };
+    // A browser that may choose takes HTTP/2; its WebSockets come on connections where it has asked for HTTP/1.1 alone.
+    let protocols: Vec<&'static [u8]> = match listener.protocol.value {
+        ProtocolWord::Tcp => Vec::new(),
+        ProtocolWord::Http if listener.http2.value => vec![b"h2", b"http/1.1"],
+        ProtocolWord::Http => vec![b"http/1.1"],
+    };
+    let tls = tls::resolve(&listener.tls, protocols, base, report);
     Some(model::Listener {
         name: name.to_owned(),
         backlog: listener.backlog.value.0 as u32,
         tcp: resolve_tcp(listener, report),
         proxy_protocol: resolve_networks(&listener.proxy_protocol, report),
         bind: bind?,
+        tls: tls?,
         protocol: protocol?,
     })
 }

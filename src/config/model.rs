@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use super::network::Networks;
+pub use crate::certificates::{ClientCerts, Settings as Tls};
 pub use crate::proto::forwarded::Dialect;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 pub use crate::proto::heartbeat::Heartbeat;
@@ -192,6 +193,8 @@ pub struct Listener {
     pub tcp: TcpOptions,
     /// Who begins each connection with a PROXY header; nobody else's is looked for.
     pub proxy_protocol: Networks,
+    /// TLS in front of what is spoken there.
+    pub tls: Option<Tls>,
     /// What is spoken there.
     pub protocol: Protocol,
 }

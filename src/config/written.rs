@@ -5,9 +5,10 @@
 
 use super::address::{Address, AddressOrOff};
 use super::compound::{
-    Backends, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes, SequencePlace, Width,
+    Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
+    SequencePlace, Width,
 };
-use super::model::{Dialect, Endian, LengthCounts, LogFormat, Networks, OnError, Origins, SlowReader};
+use super::model::{ClientCerts, Dialect, Endian, LengthCounts, LogFormat, Networks, OnError, Origins, SlowReader};
 use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
@@ -163,6 +164,8 @@ config_table! {
         /// Which header they write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other is never believed.
         // A proxy writes one and passes on what a client put into the other.
         forwarded: Entry<Dialect> = is("\"x-forwarded-for\""), only when protocol = "http";
+        /// TLS in front of everything else.
+        tls: IfWritten<Tls> = table();
         /// How bytes become frames.
         framing: Framing = table(), only when protocol = "tcp";
         /// Keeping a link alive in both directions without waking PHP.
@@ -199,6 +202,27 @@ impl Choice for ProtocolWord {
 impl Choice for Dialect {
     const WORDS: &'static [(&'static str, Self)] =
         &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
+}
+
+config_table! {
+    /// TLS 1.2 and 1.3. Renewed files are noticed within seconds, and at once after SIGHUP.
+    Tls {
+        /// The certificate and those that lead to a root, in a PEM file. A relative path begins at the folder of this file.
+        cert: Option<Entry<String>> = required("\"/srv/chat/fullchain.pem\"");
+        /// Its private key, in a PEM file.
+        key: Option<Entry<String>> = required("\"/srv/chat/privkey.pem\"");
+        /// Further certificates for other names; the one above is for names that none of them has.
+        more: Entry<CertificatePairs> = is("[]");
+        /// Whether clients are asked for a certificate of their own: not at all, one that is shown must be good, or nobody comes in without.
+        client_certs: Entry<ClientCerts> = is("\"off\"");
+        /// Who may have signed them, in a PEM file.
+        client_ca: Option<Entry<String>> = absent("nobody", "\"/srv/chat/clients-ca.pem\"");
+    }
+}
+
+impl Choice for ClientCerts {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
 config_table! {

@@ -165,7 +165,11 @@ async fn serve(
             async move { Ok::<_, Infallible>(one_request(&site, request, connection).await) }
         })
     };
-    if site.http2 && begins_http2(&transport, time_left).await? {
+    let speaks_http2 = match transport.is_tls() {
+        true => transport.has_negotiated(b"h2"),
+        false => site.http2 && begins_http2(&transport, time_left).await?,
+    };
+    if speaks_http2 {
         let served = http2::Builder::new(Executor(site.hub.tasks.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)

@@ -3,9 +3,9 @@
 //! ```text
 //!   accepted --nothing to prepare---------------------------> served
 //!      |                                                        ^
-//!      `--a place among the handshakes--> PROXY header ---------'
-//!                                              |
-//!                                              `--broken, late--> refused, counted
+//!      `--a place among the handshakes--> PROXY header --> TLS -'
+//!                                              |            |
+//!                                              `------------'--broken, late--> refused, counted
 //! ```
 //!
 //! One task for each listener, until the node begins to stop. What accept(2) brings is admitted against the bounds of the
@@ -14,6 +14,7 @@
 
 mod proxy;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use self::proxy::NoHeader;
+use crate::certificates::Acceptor;
 use crate::config::model::{Limits, Networks, TcpOptions};
 use crate::http;
 use crate::listening::Listening;
 use crate::proto::close::CloseReason;
+use crate::proto::fastcgi::params::Params;
 use crate::session::{self, Endpoint, Hub};
 use crate::transport::{Arrival, Peer};
 
@@ -54,6 +57,8 @@ pub struct Entrance {
 pub struct Preparation {
     /// Whose connections begin with a PROXY header.
     proxies: Networks,
+    /// What TLS is accepted with.
+    tls: Option<Arc<Acceptor>>,
     /// From accept to the end of it.
     timeout: Duration,
     /// Bounds the streams that are being prepared; HTTP has places of its own.
@@ -61,14 +66,14 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// For a listener whose `proxies` begin with a PROXY header.
-    pub fn new(proxies: Networks, limits: &Limits) -> Self {
+    /// For a listener whose `proxies` begin with a PROXY header, and behind that everybody with TLS if there is an acceptor.
+    pub fn new(proxies: Networks, tls: Option<Arc<Acceptor>>, limits: &Limits) -> Self {
         let places = limits.max_handshakes.min(Semaphore::MAX_PERMITS);
-        Self { proxies, timeout: limits.handshake_timeout, places: Arc::new(Semaphore::new(places)) }
+        Self { proxies, tls, timeout: limits.handshake_timeout, places: Arc::new(Semaphore::new(places)) }
     }
 
     fn is_needed(&self, peer: Peer) -> bool {
-        self.proxies.contains(peer.address())
+        self.tls.is_some() || self.proxies.contains(peer.address())
     }
 }
 
@@ -123,23 +128,41 @@ impl Entrance {
     }
 
     /// Reads what comes first, then serves.
-    async fn prepare(self: Arc<Self>, mut arrival: Arrival, place: OwnedSemaphorePermit) {
+    async fn prepare(self: Arc<Self>, arrival: Arrival, place: OwnedSemaphorePermit) {
         let left = self.preparation.timeout.saturating_sub(arrival.accepted.elapsed());
         let gauge = &self.hub.metrics.handshakes;
         gauge.inc();
-        let refusal = tokio::select! {
-            read = proxy::take_header(&mut arrival) => read.err().map(|missing| self.missing(&arrival, &missing)),
-            () = tokio::time::sleep(left) => Some(CloseReason::HandshakeTimeout),
-            () = self.hub.draining.cancelled() => Some(CloseReason::Draining),
+        let peer = arrival.peer;
+        let prepared = tokio::select! {
+            prepared = self.read_what_comes_first(arrival) => prepared,
+            () = tokio::time::sleep(left) => Err(CloseReason::HandshakeTimeout),
+            () = self.hub.draining.cancelled() => Err(CloseReason::Draining),
         };
         gauge.dec();
-        match (refusal, &self.service) {
-            (Some(reason), _) => {
-                self.hub.refuse(&self.name, arrival.peer, reason);
-                arrival.transport.reset_on_close();
-            }
-            (None, Service::Stream(endpoint)) => self.start_stream(endpoint, arrival),
-            (None, Service::Http(site)) => http::serve_connection(site.clone(), arrival, place).await,
+        match (prepared, &self.service) {
+            (Err(reason), _) => self.hub.refuse(&self.name, peer, reason),
+            (Ok(arrival), Service::Stream(endpoint)) => self.start_stream(endpoint, arrival),
+            (Ok(arrival), Service::Http(site)) => http::serve_connection(site.clone(), arrival, place).await,
+        }
+    }
+
+    /// The PROXY header, then the TLS handshake.
+    async fn read_what_comes_first(&self, mut arrival: Arrival) -> Result<Arrival, CloseReason> {
+        if self.preparation.proxies.contains(arrival.peer.address())
+            && let Err(missing) = proxy::take_header(&mut arrival).await
+        {
+            arrival.transport.reset_on_close();
+            return Err(self.missing(&arrival, &missing));
+        }
+        match &self.preparation.tls {
+            None => Ok(arrival),
+            Some(acceptor) => secure(arrival, acceptor).await.map_err(|error| {
+                debug!(listener = %self.name, %error, "TLS handshake failed");
+                match error.kind() {
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => CloseReason::TlsFailed,
+                    _ => CloseReason::ClientGone,
+                }
+            }),
         }
     }
 
@@ -160,4 +183,21 @@ impl Entrance {
             }
         }
     }
+}
+
+/// The same connection behind TLS, with what PHP is to know of it.
+async fn secure(arrival: Arrival, acceptor: &Acceptor) -> io::Result<Arrival> {
+    let Arrival { transport, peer, local, params, accepted } = arrival;
+    let transport = transport
+        .with_tls(acceptor.server_config())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    transport.handshake().await?;
+    // What a proxy tells of TLS in front of it gives way to what was seen here.
+    let mut merged = Params::new();
+    let own = transport.tls_params();
+    let is_own = |name: &[u8]| own.pairs().any(|(known, _)| known == name);
+    for (name, value) in params.pairs().filter(|(name, _)| !is_own(name)).chain(own.pairs()) {
+        merged.push(name, value).expect("it was a param before");
+    }
+    Ok(Arrival { transport, peer, local, params: merged.finish(), accepted })
 }

@@ -42,6 +42,15 @@ pub struct FailureLabels {
     pub cause: &'static str,
 }
 
+/// By listener and outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// Its name.
+    pub listener: String,
+    /// `done` or `failed`.
+    pub outcome: &'static str,
+}
+
 /// What a node counts.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -57,6 +66,8 @@ pub struct Metrics {
     pub handshakes: Gauge,
     /// Requests whose forwarding header, from a trusted proxy, names no client.
     pub forwarded_without_client: Family<ListenerLabels, Counter>,
+    /// Certificates that were looked at again because they, or somebody, said so.
+    pub certificate_reloads: Family<ReloadLabels, Counter>,
     /// Whole frames from clients.
     pub frames_in: Counter,
     /// Bytes of sessions read from clients.
@@ -100,6 +111,12 @@ impl Default for Metrics {
                 r,
                 "forwarded_without_client",
                 "Requests of trusted proxies whose forwarding header names no client",
+                Family::default(),
+            ),
+            certificate_reloads: register(
+                r,
+                "certificate_reloads",
+                "Times that a listener's certificates were loaded again, by outcome",
                 Family::default(),
             ),
             frames_in: register(r, "frames_in", "Whole frames from clients", Counter::default()),
@@ -186,6 +203,7 @@ mod tests {
             sessions: _,
             handshakes: _,
             forwarded_without_client,
+            certificate_reloads,
             frames_in: _,
             bytes_in: _,
             frames_out: _,
@@ -204,6 +222,7 @@ mod tests {
         {
             family.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
         }
+        certificate_reloads.get_or_create(&ReloadLabels { listener: listener.clone(), outcome: "done" }).inc();
         for family in [sessions_closed, connections_refused, frames_dropped] {
             family.get_or_create(&ReasonLabels { listener: listener.clone(), reason: "draining" }).inc();
         }

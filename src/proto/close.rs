@@ -73,6 +73,8 @@ close_reasons! {
     HandshakeRefused = "handshake_refused", 1006, "";
     /// A proxy that has to begin with a PROXY header (`proxy_protocol`) did not, or sent a broken one.
     ProxyHeaderBad = "proxy_header_bad", 1006, "";
+    /// The TLS handshake came to nothing: other bytes, nothing in common, no certificate where one is required.
+    TlsFailed = "tls_failed", 1006, "";
     /// The node is stopping.
     Draining = "draining", 1001, "going away";
 }

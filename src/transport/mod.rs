@@ -16,13 +16,13 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
-use rustls::server::UnbufferedServerConnection;
 use serde::{Deserialize, Serialize};
 use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use self::tls::{Read, Tls};
+use crate::certificates::{self, Facts};
 use crate::proto::fastcgi::params::EncodedParams;
 
 /// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
@@ -126,9 +126,28 @@ impl Transport {
         }
     }
 
-    /// Looks at what was agreed on; `None` without TLS.
-    pub fn of_tls<R>(&self, look: impl FnOnce(&UnbufferedServerConnection) -> R) -> Option<R> {
-        self.tls.as_ref().map(|tls| tls.with(look))
+    /// What PHP is to know of a handshake that is done; nothing without TLS. Asked once, for the name is given away.
+    pub fn tls_params(&self) -> EncodedParams {
+        let Some(tls) = &self.tls else { return EncodedParams::default() };
+        let name = tls.take_server_name();
+        tls.with(|connection| {
+            certificates::params(&Facts {
+                version: connection.protocol_version(),
+                cipher: connection.negotiated_cipher_suite(),
+                sni: name.as_deref(),
+                peer_certificates: connection.peer_certificates(),
+            })
+        })
+    }
+
+    /// Without TLS nothing is negotiated, and the first bytes tell what is spoken.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What is spoken above TLS, if that was negotiated (RFC 7301).
+    pub fn has_negotiated(&self, protocol: &[u8]) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.with(|connection| connection.alpn_protocol() == Some(protocol)))
     }
 
     /// Bytes that count as written and that the socket has not taken: never more than one write.

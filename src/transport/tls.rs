@@ -23,6 +23,8 @@ use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 
+use crate::certificates;
+
 /// Plaintext of one write: four records (RFC 8446 section 5.1), as many as a session's scratch buffer brings in.
 const MAX_PLAIN: usize = 64 * 1024;
 /// One read. A record has at most 16 KB and 256 bytes (RFC 5246 section 6.2.3 allows 2 KB more), so a partial one always leaves room.
@@ -55,6 +57,8 @@ struct Inner {
     unsent: Vec<u8>,
     /// The peer has ended its side, or broken the protocol.
     is_ended: bool,
+    /// What the client has asked for, until somebody wants to know.
+    server_name: Option<Box<str>>,
 }
 
 /// What one read has brought.
@@ -78,6 +82,7 @@ impl Tls {
             plain_from: 0,
             unsent: Vec::new(),
             is_ended: false,
+            server_name: None,
         };
         Ok(Self { inner: Mutex::new(inner), unsent: AtomicUsize::new(0) })
     }
@@ -85,6 +90,11 @@ impl Tls {
     /// Looks at the connection.
     pub(super) fn with<R>(&self, look: impl FnOnce(&UnbufferedServerConnection) -> R) -> R {
         look(&self.lock().connection)
+    }
+
+    /// The name that the client has asked for: once.
+    pub(super) fn take_server_name(&self) -> Option<Box<str>> {
+        self.lock().server_name.take()
     }
 
     /// Encrypted bytes that the socket has not taken.
@@ -133,6 +143,9 @@ impl Tls {
                 // Its failure is the next writer's, or the end of the connection that a reader will see.
                 let _ = inner.flush(send);
                 self.note(&inner);
+            }
+            if let Some(name) = certificates::asked_name() {
+                inner.server_name = Some(name);
             }
             let used = pumped?;
             inner.incoming = scratch[used..kept + received].to_vec();

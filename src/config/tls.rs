@@ -1,0 +1,57 @@
+//! A listener's TLS, from what was written to what runs. The files are loaded to see whether they are of use, and loaded again
+//! by whoever serves.
+
+use std::path::Path;
+
+use super::problem::{Place, Report};
+use super::schema::IfWritten;
+use super::written;
+use crate::certificates::{Acceptor, ClientCerts, Pair, Role, Settings};
+
+/// The settings, `Some(None)` where none are written. `None` only beside errors in `report`.
+pub(super) fn resolve(
+    written: &IfWritten<written::Tls>,
+    protocols: Vec<&'static [u8]>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<Option<Settings>> {
+    let Some(written) = &written.0 else { return Some(None) };
+    let (cert, key) = (written.cert.as_ref()?, written.key.as_ref()?);
+    let mut pairs = vec![Pair { cert: base.join(&cert.value), key: base.join(&key.value) }];
+    let more = written.more.value.0.iter();
+    pairs.extend(more.map(|(cert, key)| Pair { cert: base.join(cert), key: base.join(key) }));
+    let client_certs = written.client_certs.value;
+    match (&written.client_ca, client_certs, &written.client_certs.place) {
+        (None, ClientCerts::Optional | ClientCerts::Required, Some(place)) => {
+            report.error(place, "needs client_ca, who may have signed the certificates of clients");
+            return None;
+        }
+        (Some(ca), ClientCerts::Off, _) => {
+            let place = ca.place.as_ref()?;
+            report.warn(place, "client_certs is \"off\", so no client is asked for a certificate");
+        }
+        _ => {}
+    }
+    let client_ca = written.client_ca.as_ref().map(|entry| base.join(&entry.value));
+    let settings = Settings { pairs, client_ca, client_certs, protocols };
+    let place_of = |role| -> Option<&Place> {
+        match role {
+            Role::Cert(0) => cert.place.as_ref(),
+            Role::Key(0) => key.place.as_ref(),
+            Role::Cert(_) | Role::Key(_) => written.more.place.as_ref(),
+            Role::ClientCa => written.client_ca.as_ref()?.place.as_ref(),
+        }
+    };
+    match Acceptor::load(settings.clone()) {
+        Ok((_, remarks)) => {
+            for remark in remarks {
+                report.warn(place_of(remark.role)?, remark.text);
+            }
+            Some(Some(settings))
+        }
+        Err(error) => {
+            report.error(place_of(error.role)?, error.to_string());
+            None
+        }
+    }
+}
