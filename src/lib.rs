@@ -50,6 +50,7 @@
 //! | [`metrics`] | what is counted |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix |
+//! | [`lua`] | framings that are scripts: VMs, what they may use up, the two modules that scripts know |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
@@ -93,6 +94,7 @@ pub mod http;
 pub mod listener;
 pub mod listening;
 pub mod logging;
+pub mod lua;
 pub mod metrics;
 pub mod node;
 pub mod outbox;

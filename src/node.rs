@@ -24,6 +24,7 @@ use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Service};
 use crate::listening::{BindError, Listening, dial_address};
+use crate::lua::{self, ScriptError};
 use crate::metrics::Metrics;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
@@ -68,6 +69,13 @@ pub enum StartError {
         /// What is wrong.
         error: PairTooLong,
     },
+    /// The script of a framing does not run.
+    Script {
+        /// Of which listener.
+        listener: String,
+        /// What is wrong.
+        error: ScriptError,
+    },
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
     /// The operating system gave no threads, or no signals.
@@ -80,6 +88,7 @@ impl fmt::Display for StartError {
             StartError::Bind(error) => error.fmt(f),
             StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
+            StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
             StartError::Runtime(error) => write!(f, "no runtime: {error}"),
         }
@@ -254,6 +263,8 @@ impl Running {
                     StreamFraming::Length(length) => Framing::Length(*length),
                     StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
                     StreamFraming::Raw => Framing::Raw,
+                    StreamFraming::Lua(framing) => lua::framing(&listener.name, framing, config.node.threads)
+                        .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?,
                 };
                 Ok(Service::Stream(endpoint(app, framing, None)?))
             }

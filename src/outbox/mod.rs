@@ -22,6 +22,7 @@
 
 mod backlog;
 mod close;
+mod codec;
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU32, Ordering};

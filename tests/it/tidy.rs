@@ -11,6 +11,7 @@ const STEPS: &[&[&str]] = &[
     &["metrics"],
     &["config"],
     &["transport"],
+    &["lua"],
     &["outbox"],
     &["upstream"],
     &["router"],

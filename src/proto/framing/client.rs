@@ -11,7 +11,7 @@ use super::{BodyTooLong, FrameKind, Framing, deflate, join};
 pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
     match framing {
         Framing::WebSocket { .. } => Ok(masked(Opcode::of(kind), true, false, body, mask)),
-        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => framing.encode(kind, body),
+        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::Custom(_) => framing.encode(kind, body),
     }
 }
 

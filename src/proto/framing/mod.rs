@@ -1,6 +1,7 @@
 //! How bytes become frames, and replies become bytes.
 //!
-//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate. Promises
+//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate, and says what
+//! it takes to be another one ([`custom`]). Promises
 //! that a limit is checked before anything is kept, that a buffer grows with what truly arrived and never with what
 //! was announced, that a decoder between frames holds no heap memory, and that any split of the same bytes gives the
 //! same frames. Leaves to the session what frames mean: it answers pings, does the close handshake, decides what may
@@ -21,10 +22,12 @@
 //! streamed frame   begin(total)  { piece(len)  body }+  tail()      at least one piece, the last marked as such
 //! ```
 //!
-//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins.
+//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. A custom
+//! framing takes whole bodies only, and gives their frames itself: [`custom::SessionCodec::encode`].
 
 mod affix;
 pub mod client;
+pub mod custom;
 pub mod deflate;
 mod delimiter;
 mod error;
@@ -48,7 +51,10 @@ pub use error::{BodyTooLong, FrameError};
 pub use header::is_valid_close_code;
 pub use length::{Endian, LengthCounts, LengthFraming};
 
+use custom::{Custom, SessionCodec};
 use header::{Opcode, Role};
+
+use crate::proto::id::SessionId;
 
 /// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames
 /// count as text (unchecked), length-prefixed and raw ones as binary.
@@ -115,6 +121,9 @@ pub enum Framing {
         /// permessage-deflate, as [`deflate::negotiate`] settled it.
         deflate: Option<Deflate>,
     },
+    /// A codec of its own. Nothing of it can be written down.
+    #[serde(skip)]
+    Custom(Custom),
 }
 
 impl Framing {
@@ -125,6 +134,23 @@ impl Framing {
             Framing::Delimiter(_) => "delimiter",
             Framing::Raw => "raw",
             Framing::WebSocket { .. } => "websocket",
+            Framing::Custom(_) => "lua",
+        }
+    }
+
+    /// The framing of one session, from that of its listener.
+    pub fn of_session(&self, id: SessionId) -> Self {
+        match self {
+            Framing::Custom(custom) => Framing::Custom(custom.of_session(id)),
+            framing => framing.clone(),
+        }
+    }
+
+    /// The codec of a session that has one. All that gives heads and tails below is for framings without.
+    pub fn codec(&self) -> Option<&dyn SessionCodec> {
+        match self {
+            Framing::Custom(custom) => custom.session(),
+            _ => None,
         }
     }
 
@@ -134,6 +160,7 @@ impl Framing {
             Framing::Length(framing) => framing.head(len as u64),
             Framing::Delimiter(_) | Framing::Raw => Ok(Affix::EMPTY),
             Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
+            Framing::Custom(_) => unreachable!("a codec encodes whole bodies: {self:?}"),
         }
     }
 
@@ -141,7 +168,7 @@ impl Framing {
     pub fn tail(&self) -> &[u8] {
         match self {
             Framing::Delimiter(framing) => &framing.delimiter,
-            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } => &[],
+            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } | Framing::Custom(_) => &[],
         }
     }
 
@@ -152,6 +179,7 @@ impl Framing {
             (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
             (Framing::Length(framing), None) => Ok(framing.keep_header.then_some(Affix::EMPTY)),
             (Framing::Delimiter(_) | Framing::Raw | Framing::WebSocket { .. }, _) => Ok(Some(Affix::EMPTY)),
+            (Framing::Custom(_), _) => Ok(None),
         }
     }
 
@@ -176,7 +204,7 @@ impl Framing {
     pub fn deflate(&self) -> Option<Deflate> {
         match self {
             Framing::WebSocket { deflate } => *deflate,
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => None,
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::Custom(_) => None,
         }
     }
 
@@ -241,6 +269,10 @@ enum State {
     Delimiter(delimiter::Decoder),
     Raw,
     WebSocket(websocket::Decoder),
+    Custom {
+        /// Bytes that the codec keeps.
+        buffered: usize,
+    },
     Broken(FrameError),
 }
 
@@ -270,6 +302,7 @@ impl Decoder {
             }
             Framing::Raw => State::Raw,
             Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
+            Framing::Custom(_) => State::Custom { buffered: 0 },
         })
     }
 
@@ -292,6 +325,7 @@ impl Decoder {
             (State::WebSocket(decoder), Framing::WebSocket { deflate }) => {
                 decoder.decode(deflate.is_some(), max_frame, input)
             }
+            (State::Custom { buffered }, Framing::Custom(codec)) => custom::decode(codec, buffered, max_frame, input),
             (State::Broken(error), _) => Err(*error),
             (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
         };
@@ -309,6 +343,7 @@ impl Decoder {
             State::Length(decoder) => decoder.is_mid_frame(),
             State::Delimiter(decoder) => decoder.is_mid_frame(),
             State::WebSocket(decoder) => decoder.is_mid_frame(),
+            State::Custom { buffered } => *buffered > 0,
             State::Raw | State::Broken(_) => false,
         }
     }
@@ -320,6 +355,7 @@ impl Decoder {
             State::Length(decoder) => decoder.buffered(),
             State::Delimiter(decoder) => decoder.buffered(),
             State::WebSocket(decoder) => decoder.buffered(),
+            State::Custom { buffered } => *buffered,
             State::Raw | State::Broken(_) => 0,
         }
     }

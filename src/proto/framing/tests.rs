@@ -48,6 +48,7 @@ fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) 
             (kind, String::from_utf8_lossy(body).chars().take(90).collect::<String>().into_bytes())
         }
         Framing::WebSocket { .. } => (kind, body.to_vec()),
+        Framing::Custom(_) => unreachable!("not one of framings()"),
     }
 }
 
