@@ -283,6 +283,7 @@ fn a_hundred_thousand_hostile_streams_break_no_decoder_and_read_the_same_in_piec
             Framing::Length(_) => 100_000 / 17,
             Framing::Delimiter(_) => 100_000 / 5,
             Framing::Raw | Framing::WebSocket { .. } => 100_000,
+            Framing::Custom(_) => unreachable!("not one of framings()"),
         };
         let mut broken = 0;
         for _ in 0..=streams {
