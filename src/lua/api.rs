@@ -59,7 +59,14 @@ local function on(...)
     return ...
 end
 function pcall(...) return on(pcall_(...)) end
-function xpcall(...) return on(xpcall_(...)) end
+function xpcall(protected, handler, ...)
+    -- For an error of the hook the handler would run with hooks off, without an end.
+    local function checked(...)
+        check()
+        return handler(...)
+    end
+    return on(xpcall_(protected, checked, ...))
+end
 function coroutine.resume(...) return on(resume_(...)) end
 function load(chunk, name, mode, ...) return on(load_(chunk, name, "t", ...)) end
 function loadfile(name, mode, ...)

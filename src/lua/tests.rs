@@ -16,7 +16,7 @@ use crate::proto::id::SessionIds;
 const MAX_FRAME: usize = 1_000;
 
 fn options(script: PathBuf) -> LuaFraming {
-    LuaFraming { script, max_instructions: 200_000, max_memory_bytes: 4 << 20 }
+    LuaFraming { script, max_instructions: 2_000_000, max_memory_bytes: 4 << 20 }
 }
 
 /// A pool of one VM for a script of `tests/lua`.
@@ -256,7 +256,10 @@ fn a_hoard_sets_the_vm_aside_and_the_oldest_of_too_many_ends() {
     let text = "
         all = {}
         local fb = require('fooking.buffer')
-        function onRead(c, n, i) while true do all[#all + 1] = ('x'):rep(10000) .. #all end end
+        function onRead(c, n, i)
+            local piece = ('x'):rep(10000)
+            while true do all[#all + 1] = piece .. #all end
+        end
         function onWrite(c, n, i) mine = (mine or 0) + 1 fb.append(i, mine) end
     ";
     let pool = pool(text).unwrap();
@@ -280,6 +283,21 @@ fn a_hoard_sets_the_vm_aside_and_the_oldest_of_too_many_ends() {
 }
 
 #[test]
+fn garbage_of_many_calls_is_no_reason_to_fail() {
+    // Two thirds of the memory stay, and each call leaves a tenth of it behind.
+    let text = "
+        local fb = require('fooking.buffer')
+        kept = {}
+        for i = 1, 27 do kept[i] = ('k'):rep(100000) .. i end
+        function onWrite(c, n, i, o) fb.append(o, #(('x'):rep(400000) .. fb.data(i))) return 1 end
+    ";
+    let session = session(&pool(text).unwrap());
+    for _ in 0..100 {
+        assert_eq!(encoded(&*session, b"a"), [framed(b"400001")]);
+    }
+}
+
+#[test]
 fn scripts_find_what_stands_beside_them_and_the_libraries() {
     let text = "
         assert(require('beside').found and dofile('beside.lua').found and loadfile('beside.lua')().found)
@@ -287,6 +305,7 @@ fn scripts_find_what_stands_beside_them_and_the_libraries() {
         assert(require('fooking.buffer') and require('longwire.connection'))
         local nothing, problem = loadfile('nowhere.lua')
         assert(nothing == nil and problem:find('nowhere.lua'))
+        assert(select(2, xpcall(error, function(e) return e .. '!' end, 'x')) == 'x!')
         assert(select('#', pcall(error)) == 2 and select(2, pcall(error, 'x')) == 'x')
         assert(load('return ...', 'name', 't', {})(5) == 5)
         assert(coroutine.wrap(function() coroutine.yield(7) end)() == 7)

@@ -104,6 +104,8 @@ struct Script {
     shared: Shared,
     /// What the allocator gives it.
     memory_limit: usize,
+    /// When more than this is in use before a call, garbage is collected.
+    collect_above: usize,
 }
 
 impl Vm {
@@ -129,6 +131,7 @@ impl Vm {
             let failure = Failure::new(CloseReason::CodecOutOfMemory, text);
             return Ran { call, result: Err(failure), memory: Memory::Enough };
         };
+        script.make_room();
         script.shared.budget.store(self.max_instructions as i64, Ordering::Relaxed);
         let (result, call) = script.run(function, requestid, call);
         let is_too_long = script.shared.budget.load(Ordering::Relaxed) < 0;
@@ -153,9 +156,9 @@ impl Vm {
         self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Collects garbage when less than an eighth of the memory is free, and sees whether that helped.
+    /// Collects garbage when less than a quarter of the memory is free, and sees whether that helped.
     fn look_after_memory(&self, script: &mut Script) -> Memory {
-        let is_full = |script: &Script| script.lua.used_memory() + self.max_memory_bytes / 8 > script.memory_limit;
+        let is_full = |script: &Script| script.lua.used_memory() + self.max_memory_bytes / 4 > script.memory_limit;
         if !is_full(script) {
             return Memory::Enough;
         }
@@ -219,7 +222,24 @@ impl Script {
         if shared.budget.load(Ordering::Relaxed) < 0 {
             return Err(Error::RuntimeError(TOO_LONG.to_owned()));
         }
-        Ok(Self { globals: lua.globals(), lua, shared, memory_limit: source.max_memory_bytes })
+        Ok(Self {
+            globals: lua.globals(),
+            lua,
+            shared,
+            memory_limit: source.max_memory_bytes,
+            collect_above: source.max_memory_bytes / 2,
+        })
+    }
+
+    /// Lua collects when memory has doubled, which may be past the limit; and where its library asks for memory for a long
+    /// string it fails without a last look for garbage. So there is a look before a call, when half of what was free is used.
+    fn make_room(&mut self) {
+        if self.lua.used_memory() > self.collect_above {
+            // A finalizer that fails is the script's own loss.
+            let _ = self.lua.gc_collect();
+            let used = self.lua.used_memory();
+            self.collect_above = used + self.memory_limit.saturating_sub(used) / 2;
+        }
     }
 
     fn run(&self, function: Function, requestid: u64, call: Call) -> (mlua::Result<Verdict>, Call) {
