@@ -373,6 +373,7 @@ mod tests {
             panic!()
         };
         assert_eq!(lines.delimiter, b"\r\n");
+        assert_eq!(framing(&["--framing", "lua"]), Err(NO_LUA.to_owned()));
         assert!(framing(&["--length-bytes", "3"]).is_err());
         assert!(framing(&["--length-offset", "2", "--header-bytes", "5"]).is_err());
         assert!(framing(&["--framing", "delimiter", "--delimiter", ""]).is_err());

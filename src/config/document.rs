@@ -40,6 +40,13 @@ const EXAMPLES: &[Example] = &[
     },
     Example {
         table: "listeners",
+        name: "device",
+        about: "Frames that a script of yours cuts.",
+        set: &[("bind", "\"127.0.0.1:9007\""), ("type", "\"lua\"")],
+        leave: &[],
+    },
+    Example {
+        table: "listeners",
         name: "web",
         about: "WebSocket.",
         set: &[("bind", "\"127.0.0.1:8080\""), ("protocol", "\"http\"")],
@@ -214,23 +221,28 @@ mod tests {
         }
     }
 
+    // A build without Lua refuses what all builds print.
+    #[cfg(feature = "lua")]
     #[test]
     fn the_defaults_are_valid_toml_and_uncommented_they_run() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("handler.php");
         std::fs::write(&script, "<?php").unwrap();
+        std::fs::write(folder.path().join("codec.lua"), "").unwrap();
         std::fs::create_dir(folder.path().join("public")).unwrap();
         let text = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         let (config, _) =
             Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (3, 1, 2));
+        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (4, 1, 2));
         assert_eq!(config.apps[0].script, script);
     }
 
+    #[cfg(feature = "lua")]
     #[test]
     fn what_is_printed_as_default_is_the_default() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("handler.php"), "<?php").unwrap();
+        std::fs::write(folder.path().join("codec.lua"), "").unwrap();
         std::fs::create_dir(folder.path().join("public")).unwrap();
         let full = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         // The same file without every line that repeats a default.

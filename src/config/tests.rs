@@ -343,3 +343,12 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[cfg(not(feature = "lua"))]
+#[test]
+fn a_build_without_lua_refuses_framings_in_lua() {
+    check(
+        &format!("{BASE}framing = {{ type = \"lua\", script = \"codec.lua\" }}\n"),
+        &["11: listeners.raw.framing.type = \"lua\": this longwire was built without Lua (the cargo feature \"lua\")"],
+    );
+}

@@ -203,7 +203,7 @@ config_table! {
         /// Take one carriage return off the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
         /// The Lua file; a relative path begins at the folder of this file.
-        script: Option<Entry<String>> = required("\"codec.lua\""), only when r#type = "lua";
+        script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
         /// Instructions of Lua that one call of the script may take.
         // To unmask a WebSocket frame of 1 MiB byte by byte takes 20 million, and a call that never ends is cut off after a fifth of
         // a second, measured.

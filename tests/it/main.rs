@@ -21,6 +21,7 @@ mod faults;
 mod framing_interop;
 mod hostile;
 mod lifecycle;
+#[cfg(feature = "lua")]
 mod lua;
 mod php_client;
 mod readme;
