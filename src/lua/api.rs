@@ -105,7 +105,7 @@ fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
     module.set(
         "append",
         lua.create_function(move |lua, (buffer, text): (Value, Value)| {
-            let text = string_of(lua, 2, "append", text)?;
+            let text = string_of(lua, 2, "append", &text)?;
             let mut call = at_hand(lua, &call)?;
             let handle = handle_of(lua, &call, "append", &buffer, "buffer")?;
             let text = text.as_bytes();
@@ -159,7 +159,7 @@ fn connection_module(lua: &Lua, shared: &Shared) -> Result<Table> {
     module.set(
         "send",
         lua.create_function(move |lua, (connection, text): (Value, Value)| {
-            let text = string_of(lua, 2, "send", text)?;
+            let text = string_of(lua, 2, "send", &text)?;
             let mut call = at_hand(lua, &call)?;
             connection_of(lua, &call, "send", &connection)?;
             let text = text.as_bytes();
@@ -197,10 +197,8 @@ fn print(lua: &Lua, shared: &Shared) -> Result<Function> {
     let shared = shared.clone();
     lua.create_function(move |_, values: MultiValue| {
         let words = values.iter().map(Value::to_string).collect::<Result<Vec<_>>>()?;
-        let mut line = words.join("\t");
-        if line.len() > MAX_PRINT_BYTES {
-            line.truncate(line.floor_char_boundary(MAX_PRINT_BYTES));
-        }
+        let line = words.join("\t");
+        let line = cut(&line, MAX_PRINT_BYTES);
         // Outside of a call there is no session: the script is being loaded.
         let session = shared.call.try_lock().ok().and_then(|call| call.id).map(tracing::field::display);
         info!(target: "longwire::lua", script = shared.script, session, "{line}");
@@ -212,7 +210,7 @@ fn print(lua: &Lua, shared: &Shared) -> Result<Function> {
 fn read_file(lua: &Lua, folder: &Path) -> Result<Function> {
     let folder = folder.to_owned();
     lua.create_function(move |lua, name: Value| {
-        let name = string_of(lua, 1, "dofile", name)?.to_string_lossy();
+        let name = string_of(lua, 1, "dofile", &name)?.to_string_lossy();
         let beside = folder.join(&name);
         let text = std::fs::read(&beside).or_else(|_| std::fs::read(&name));
         match text {
@@ -277,9 +275,9 @@ fn connection_of(lua: &Lua, call: &Call, function: &str, value: &Value) -> Resul
 }
 
 /// A string, or a number as Lua writes it.
-fn string_of(lua: &Lua, position: usize, function: &str, value: Value) -> Result<mlua::String> {
+fn string_of(lua: &Lua, position: usize, function: &str, value: &Value) -> Result<mlua::String> {
     let text = lua.coerce_string(value.clone())?;
-    text.ok_or_else(|| bad_argument(lua, position, function, "string", &value))
+    text.ok_or_else(|| bad_argument(lua, position, function, "string", value))
 }
 
 fn check_room(call: &Call, more: usize) -> Result<()> {
@@ -287,6 +285,12 @@ fn check_room(call: &Call, more: usize) -> Result<()> {
         true => Ok(()),
         false => Err(Error::MemoryError("not enough memory for what is to be sent".to_owned())),
     }
+}
+
+/// The beginning of a text, in whole characters.
+pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// The light userdata of a handle.

@@ -71,7 +71,7 @@ impl Session {
     fn begin(&self, inner: &mut Inner) {
         if inner.stage == Stage::New {
             inner.stage = Stage::Live;
-            if let Some((_, sent)) = self.run(inner, Function::OnConnect, None) {
+            if let Some((_, sent)) = self.run(inner, Function::Connect, None) {
                 inner.unsent.extend_from_slice(&sent.sent);
             }
         }
@@ -123,7 +123,7 @@ impl Session {
     /// The next frame in `received`, if the script finds one. `Ok(None)`: it wants more, or failed.
     fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
         let before = inner.received.len();
-        let Some((verdict, call)) = self.run(inner, Function::OnRead, None) else { return Ok(Found::Nothing) };
+        let Some((verdict, call)) = self.run(inner, Function::Read, None) else { return Ok(Found::Nothing) };
         inner.unsent.extend_from_slice(&call.sent);
         if inner.unsent.len() > call.max_bytes {
             let text = "onRead: more is to be sent than max_memory_bytes";
@@ -152,7 +152,7 @@ impl Session {
 
     /// What there is to send for a body, after what the script has sent by itself.
     fn write(&self, inner: &mut Inner, body: &[u8]) -> Option<Bytes> {
-        let (verdict, call) = self.run(inner, Function::OnWrite, Some(body))?;
+        let (verdict, call) = self.run(inner, Function::Write, Some(body))?;
         let mut frame = call.sent;
         match verdict {
             Verdict::Handled => frame.extend_from_slice(&call.output),
@@ -262,7 +262,7 @@ impl SessionCodec for Session {
         if matches!(was, Stage::New | Stage::Closed) {
             return;
         }
-        if let Some((_, call)) = self.run(inner, Function::OnClose, None)
+        if let Some((_, call)) = self.run(inner, Function::Close, None)
             && was != Stage::Failed
         {
             inner.unsent.extend_from_slice(&call.sent);

@@ -27,19 +27,19 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 /// The functions that a script may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
-    OnConnect,
-    OnClose,
-    OnRead,
-    OnWrite,
+    Connect,
+    Close,
+    Read,
+    Write,
 }
 
 impl Function {
     fn name(self) -> &'static str {
         match self {
-            Function::OnConnect => "onConnect",
-            Function::OnClose => "onClose",
-            Function::OnRead => "onRead",
-            Function::OnWrite => "onWrite",
+            Function::Connect => "onConnect",
+            Function::Close => "onClose",
+            Function::Read => "onRead",
+            Function::Write => "onWrite",
         }
     }
 }
@@ -248,10 +248,10 @@ impl Script {
         *self.call() = call;
         let result = self.globals.raw_get(function.name()).and_then(|script: Value| match (script, function) {
             (Value::Nil, _) => Ok(Verdict::Native),
-            (Value::Function(script), Function::OnConnect | Function::OnClose) => {
+            (Value::Function(script), Function::Connect | Function::Close) => {
                 script.call::<()>(connection).map(|()| Verdict::Native)
             }
-            (Value::Function(script), Function::OnRead | Function::OnWrite) => {
+            (Value::Function(script), Function::Read | Function::Write) => {
                 let values: MultiValue = script.call((connection, requestid, input, output))?;
                 self.verdict(function, values.front())
             }
@@ -302,5 +302,5 @@ fn describe(error: &Error) -> String {
         other => other.to_string(),
     };
     let text = text.split("\nstack traceback:").next().unwrap_or_default();
-    text[..text.floor_char_boundary(MAX_MESSAGE_BYTES)].trim_end().to_owned()
+    api::cut(text, MAX_MESSAGE_BYTES).trim_end().to_owned()
 }
