@@ -205,11 +205,11 @@ config_table! {
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
         /// Instructions of Lua that one call of the script may take.
-        // To unmask a WebSocket frame of 1 MiB byte by byte takes 20 million, and a call that never ends is cut off after a fifth of
-        // a second, measured.
+        // To unmask a WebSocket frame of 1 MiB byte by byte takes 16 million, and a call that never ends is cut off after less than
+        // a tenth of a second, measured.
         max_instructions: Entry<Whole<1_000, 1_000_000_000_000>> = is("30_000_000"), only when r#type = "lua";
         /// Memory of each VM of the script; there is one for each worker thread.
-        // A frame of 1 MiB as a table of its bytes takes 16 MiB, and twice that while the table grows.
+        // To unmask a frame of 1 MiB byte by byte takes 20 MiB, measured; as much again for what is not collected yet.
         max_memory_bytes: Entry<Size<{ 1 << 20 }, LARGEST>> = is("\"64 MiB\""), only when r#type = "lua";
     }
 }

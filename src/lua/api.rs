@@ -110,9 +110,10 @@ fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
             let handle = handle_of(lua, &call, "append", &buffer, "buffer")?;
             let text = text.as_bytes();
             check_room(&call, text.len())?;
+            let bound = call.max_bytes;
             match handle {
                 Handle::Output => call.output.extend_from_slice(&text),
-                Handle::Input if call.received.is_some() => call.input.append(&text),
+                Handle::Input if call.received.is_some() => call.input.append(&text, bound),
                 _ => return Err(fail(lua, "append: nothing can be added to what the client has sent")),
             }
             Ok(())

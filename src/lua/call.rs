@@ -92,7 +92,18 @@ impl Buffer {
         self.bytes.len() - self.start
     }
 
-    pub(super) fn append(&mut self, more: &[u8]) {
+    /// Bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Adds to the end. Memory doubles when it grows, but not past `bound`.
+    pub(super) fn append(&mut self, more: &[u8], bound: usize) {
+        let needed = self.bytes.len() + more.len();
+        if needed > self.bytes.capacity() {
+            let doubled = self.bytes.capacity().saturating_mul(2).min(bound);
+            self.bytes.reserve_exact(doubled.max(needed) - self.bytes.len());
+        }
         self.bytes.extend_from_slice(more);
     }
 

@@ -29,9 +29,6 @@ const HEADER_ROOM: usize = 16 * 1024;
 /// of them, and would copy a large frame once for each read.
 const FIRST_LOOK: usize = 16 * 1024;
 
-/// What answer 0 stands for.
-const NATIVE: LengthFraming = LengthFraming::NATIVE;
-
 /// See the module.
 pub(super) struct Session {
     pool: Arc<Pool>,
@@ -120,7 +117,7 @@ impl Session {
         inner.end.get_or_insert((failure.reason, failure.text));
     }
 
-    /// The next frame in `received`, if the script finds one. `Ok(None)`: it wants more, or failed.
+    /// The next frame in `received`, if the script finds one.
     fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
         let before = inner.received.len();
         let Some((verdict, call)) = self.run(inner, Function::Read, None) else { return Ok(Found::Nothing) };
@@ -158,13 +155,15 @@ impl Session {
             Verdict::Handled => frame.extend_from_slice(&call.output),
             Verdict::NotYet if frame.is_empty() => return None,
             Verdict::NotYet => {}
-            Verdict::Native => match Framing::Length(NATIVE).encode(FrameKind::Binary, call.input.as_slice()) {
-                Ok(native) => frame.extend_from_slice(&native),
-                Err(error) => {
-                    self.fail(inner, Failure::new(CloseReason::CodecFailed, error.to_string()));
-                    return None;
+            Verdict::Native => {
+                match Framing::Length(LengthFraming::NATIVE).encode(FrameKind::Binary, call.input.as_slice()) {
+                    Ok(native) => frame.extend_from_slice(&native),
+                    Err(error) => {
+                        self.fail(inner, Failure::new(CloseReason::CodecFailed, error.to_string()));
+                        return None;
+                    }
                 }
-            },
+            }
         }
         Some(frame.into())
     }
@@ -188,7 +187,8 @@ impl SessionCodec for Session {
     fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError> {
         let inner = &mut *lock(&self.inner);
         self.begin(inner);
-        let most = max_frame.saturating_add(HEADER_ROOM);
+        // One byte more is kept, and shows that there are too many.
+        let most = max_frame.saturating_add(HEADER_ROOM).min(usize::MAX - 1);
         let mut taken = 0;
         while taken < input.len() && inner.stage == Stage::Live {
             let kept = inner.received.len();
@@ -198,11 +198,10 @@ impl SessionCodec for Session {
                 let held = inner.received.len();
                 let rest = &input[taken + seen..];
                 let more = rest.len().min(held.max(FIRST_LOOK)).min(most.saturating_sub(held) + 1);
-                inner.received.append(&rest[..more]);
+                inner.received.append(&rest[..more], most + 1);
                 seen += more;
                 let found = self.read(inner, max_frame);
-                let is_over =
-                    inner.stage == Stage::Failed || taken + seen == input.len() || inner.received.len() > most;
+                let is_over = inner.stage != Stage::Live || taken + seen == input.len() || inner.received.len() > most;
                 if is_over || !matches!(found, Ok(Found::Nothing)) {
                     break found;
                 }
@@ -214,7 +213,7 @@ impl SessionCodec for Session {
                     taken += consumed.saturating_sub(kept);
                     inner.received.keep_first(kept.saturating_sub(consumed));
                     if frame.is_some() {
-                        return Ok(Decoded { taken, frame, buffered: inner.received.len() });
+                        return Ok(Decoded { taken, frame, buffered: inner.received.held() });
                     }
                 }
                 Ok(Found::Nothing) if inner.received.len() > most => {
@@ -236,7 +235,7 @@ impl SessionCodec for Session {
         if inner.stage != Stage::Live {
             inner.received = Buffer::default();
         }
-        Ok(Decoded { taken: input.len(), frame: None, buffered: inner.received.len() })
+        Ok(Decoded { taken: input.len(), frame: None, buffered: inner.received.held() })
     }
 
     fn settle(&self, deliver: &mut dyn FnMut(Outgoing)) {
@@ -295,7 +294,7 @@ fn frame(body: Bytes) -> Frame {
 
 /// A frame of the framing that fooking has without a script.
 fn native_frame(received: &mut Buffer, max_frame: usize) -> Result<Option<Frame>, FrameError> {
-    let framing = Framing::Length(NATIVE);
+    let framing = Framing::Length(LengthFraming::NATIVE);
     let (taken, item) = Decoder::new(&framing).decode(&framing, max_frame, received.as_slice())?;
     let Some(Item::Frame(frame)) = item else { return Ok(None) };
     received.seek(taken);

@@ -72,7 +72,7 @@ fn frames(pool: &Arc<Pool>, input: &[u8], sizes: &[usize]) -> Result<Vec<Vec<u8>
         rest = later;
         loop {
             let (taken, item) = decoder.decode(&framing, MAX_FRAME, piece)?;
-            assert!(decoder.buffered() <= MAX_FRAME + 16 * 1024);
+            assert!(decoder.buffered() <= MAX_FRAME + 16 * 1024 + 1);
             piece = &piece[taken..];
             match item {
                 Some(Item::Frame(frame)) => found.push(frame.body.to_vec()),

@@ -17,7 +17,7 @@ use super::pool::Source;
 use crate::config::value::size_text;
 use crate::proto::close::CloseReason;
 
-/// Instructions between two looks at the budget: some microseconds, so the looking costs a few parts in a hundred.
+/// Instructions between two looks at the budget: a few microseconds.
 const HOOK_EVERY: u32 = 1_000;
 /// The error of a call whose budget is used up.
 pub(super) const TOO_LONG: &str = "too many instructions in one call (max_instructions)";
