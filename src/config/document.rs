@@ -204,6 +204,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    #[cfg(feature = "lua")]
     use crate::config::model::Config;
 
     fn uncommented() -> String {
