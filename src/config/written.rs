@@ -204,7 +204,7 @@ config_table! {
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
-        /// Instructions of Lua that one call of the script may take.
+        /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
         // To unmask a WebSocket frame of 1 MiB byte by byte takes 16 million, and a call that never ends is cut off after less than
         // a tenth of a second, measured.
         max_instructions: Entry<Whole<1_000, 1_000_000_000_000>> = is("30_000_000"), only when r#type = "lua";

@@ -5,13 +5,14 @@
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mlua::{Error, Function, LightUserData, Lua, MultiValue, Result, Table, Value};
 use tracing::info;
 
+use super::budget::Budget;
 use super::call::{Call, Handle};
+use super::pool::lock;
 
 /// Bytes of one `print` that go into the log.
 const MAX_PRINT_BYTES: usize = 8 * 1024;
@@ -21,8 +22,8 @@ const MAX_PRINT_BYTES: usize = 8 * 1024;
 pub(super) struct Shared {
     /// The call at hand.
     pub(super) call: Arc<Mutex<Call>>,
-    /// Instructions that it has left.
-    pub(super) budget: Arc<AtomicI64>,
+    /// What it may still use up.
+    pub(super) budget: Arc<Mutex<Budget>>,
     /// Where the script is.
     pub(super) folder: PathBuf,
     /// The script, as messages name it.
@@ -228,9 +229,9 @@ pub(super) fn without_shebang(text: &[u8]) -> &[u8] {
 
 fn check_budget(lua: &Lua, shared: &Shared) -> Result<Function> {
     let budget = shared.budget.clone();
-    lua.create_function(move |lua, ()| match budget.load(Ordering::Relaxed) {
-        0.. => Ok(()),
-        _ => Err(fail(lua, super::vm::TOO_LONG)),
+    lua.create_function(move |lua, ()| match lock(&budget).is_used_up() {
+        false => Ok(()),
+        true => Err(fail(lua, super::vm::TOO_LONG)),
     })
 }
 

@@ -14,7 +14,7 @@
 //!
 //! - `pool`: which VM a session gets, and what becomes of one whose memory is used up.
 //! - `session`: the codec of a session, from the script's answers to frames.
-//! - `vm`: loads a script and calls it, within its limits.
+//! - `vm`: loads a script and calls it, within its limits; `budget`: what a call may use up.
 //! - `call`: what one call is about; `api`: how the script gets at it.
 //!
 //! Locks are taken in one order: a session's, then its VM's. An outbox's may be taken while a session's is held, so that no
@@ -22,6 +22,8 @@
 
 #[cfg(feature = "lua")]
 mod api;
+#[cfg(feature = "lua")]
+mod budget;
 #[cfg(feature = "lua")]
 mod call;
 #[cfg(feature = "lua")]

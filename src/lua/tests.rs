@@ -16,7 +16,7 @@ use crate::proto::id::SessionIds;
 const MAX_FRAME: usize = 1_000;
 
 fn options(script: PathBuf) -> LuaFraming {
-    LuaFraming { script, max_instructions: 2_000_000, max_memory_bytes: 4 << 20 }
+    LuaFraming { script, max_instructions: 10_000_000, max_memory_bytes: 4 << 20 }
 }
 
 /// A pool of one VM for a script of `tests/lua`.
@@ -228,6 +228,7 @@ fn no_protection_protects_a_call_that_runs_too_long() {
         "while true do ('x'):gsub('x', function() while true do end end) end",
         "local t = setmetatable({}, { __index = function(t, k) return t[k + 1] end }) while true do pcall(function() return t[1] end) end",
         "goto again ::again:: goto again",
+        "while true do string.rep('x', 1000000) end",
     ] {
         let (reason, detail) = fault(body);
         assert_eq!(reason, CloseReason::CodecTooLong, "{body}: {detail}");

@@ -1,19 +1,20 @@
 //! A VM with a script in it, called by one session at a time, within limits.
 //!
 //! Instructions are counted by a hook, a thousand at a time; a script that protects itself from the error meets it again behind
-//! the protection. What runs long inside one function of the standard library (a pattern that finds nothing in many ways)
-//! is one instruction and cannot be stopped. Memory is counted by the allocator; what a script keeps outside of its VM, in
+//! the protection. What runs long inside one call of the standard library (a pattern that finds nothing in many ways) is
+//! seen when it is over, and cannot be stopped. Memory is counted by the allocator; what a script keeps outside of its VM, in
 //! buffers to be sent, has the same bound.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mlua::{ChunkMode, Error, HookTriggers, Lua, MultiValue, Table, Value, VmState};
 
 use super::ScriptError;
 use super::api::{self, Shared, userdata};
+use super::budget::Budget;
 use super::call::{Call, Handle};
-use super::pool::Source;
+use super::pool::{Source, lock};
 use crate::config::value::size_text;
 use crate::proto::close::CloseReason;
 
@@ -94,7 +95,6 @@ pub(super) struct Vm {
     script: Mutex<Option<Script>>,
     has_ended: AtomicBool,
     max_memory_bytes: usize,
-    max_instructions: u64,
     serial: AtomicU64,
 }
 
@@ -116,7 +116,6 @@ impl Vm {
             script: Mutex::new(Some(script)),
             has_ended: AtomicBool::new(false),
             max_memory_bytes: source.max_memory_bytes,
-            max_instructions: source.max_instructions,
             serial: AtomicU64::new(0),
         })
     }
@@ -132,9 +131,9 @@ impl Vm {
             return Ran { call, result: Err(failure), memory: Memory::Enough };
         };
         script.make_room();
-        script.shared.budget.store(self.max_instructions as i64, Ordering::Relaxed);
+        lock(&script.shared.budget).renew();
         let (result, call) = script.run(function, requestid, call);
-        let is_too_long = script.shared.budget.load(Ordering::Relaxed) < 0;
+        let is_too_long = lock(&script.shared.budget).is_used_up();
         let result = match result {
             Ok(_) if is_too_long => Err(Failure::new(CloseReason::CodecTooLong, TOO_LONG)),
             Ok(verdict) => Ok(verdict),
@@ -192,7 +191,7 @@ impl Vm {
     }
 
     fn script(&self) -> MutexGuard<'_, Option<Script>> {
-        self.script.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.script)
     }
 }
 
@@ -201,14 +200,16 @@ impl Script {
         let lua = Lua::new();
         let shared = Shared {
             call: Arc::default(),
-            budget: Arc::new(AtomicI64::new(source.max_instructions as i64)),
+            budget: Arc::new(Mutex::new(Budget::new(source.max_instructions))),
             folder: source.folder.clone(),
             script: source.name.clone(),
         };
         api::install(&lua, &shared)?;
         let budget = shared.budget.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(HOOK_EVERY), move |_, debug| {
-            if budget.fetch_sub(i64::from(HOOK_EVERY), Ordering::Relaxed) >= i64::from(HOOK_EVERY) {
+            let mut budget = lock(&budget);
+            budget.charge(HOOK_EVERY);
+            if !budget.is_used_up() {
                 return Ok(VmState::Continue);
             }
             let line = debug.current_line().unwrap_or(0);
@@ -219,7 +220,7 @@ impl Script {
         lua.set_memory_limit(source.max_memory_bytes)?;
         let text = api::without_shebang(&source.text);
         lua.load(text).set_name(format!("@{}", source.name)).set_mode(ChunkMode::Text).exec()?;
-        if shared.budget.load(Ordering::Relaxed) < 0 {
+        if lock(&shared.budget).is_used_up() {
             return Err(Error::RuntimeError(TOO_LONG.to_owned()));
         }
         Ok(Self {
@@ -280,7 +281,7 @@ impl Script {
     }
 
     fn call(&self) -> MutexGuard<'_, Call> {
-        self.shared.call.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.shared.call)
     }
 }
 

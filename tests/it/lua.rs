@@ -255,7 +255,7 @@ async fn check_fault(node: &Longwire, bystander: &mut Client, fault: &str, reaso
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_that_goes_wrong_ends_its_session_and_no_other() {
     let fpm = Pool::of(1).start();
-    let node = one_vm(&fpm, ", max_instructions = 2_000_000, max_memory_bytes = \"16 MiB\"");
+    let node = one_vm(&fpm, ", max_instructions = 20_000_000, max_memory_bytes = \"16 MiB\"");
     let mut bystander = connect(&node).await;
     assert_eq!(bystander.ask("hello").await, "hello");
     let at_rest = node.settled_memory().await;

@@ -1,10 +1,10 @@
 //! How bytes become frames, and replies become bytes.
 //!
-//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate, and says what
-//! it takes to be another one ([`custom`]). Promises that a limit is checked before anything is kept, that a buffer grows
-//! with what truly arrived and never with what was announced, that a decoder between frames holds no heap memory, and that
-//! any split of the same bytes gives the same frames. Leaves to the session what frames mean: it answers pings, does the close handshake, decides what may
-//! be compressed, and picks text or binary for a reply.
+//! Owns the four framings (`length`, `delimiter`, `raw`, `websocket`), their options and permessage-deflate, and says
+//! what it takes to be another one ([`custom`]). Promises that a limit is checked before anything is kept, that a buffer
+//! grows with what truly arrived and never with what was announced, that a decoder between frames holds no heap memory,
+//! and that any split of the same bytes gives the same frames. Leaves to the session what frames mean: it answers pings,
+//! does the close handshake, decides what may be compressed, and picks text or binary for a reply.
 //!
 //! Receiving, a [`Decoder`] is called until it wants more:
 //!
