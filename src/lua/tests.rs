@@ -236,6 +236,26 @@ fn no_protection_protects_a_call_that_runs_too_long() {
 }
 
 #[test]
+fn no_depth_overflows_the_stack() {
+    for body in [
+        "local function f() return 1 + f() end f()",
+        "local function f() return pcall(f) end f() error('deep')",
+        "local function f() return xpcall(f, f) end f() error('deep')",
+        "local function f() return (('x'):gsub('x', f)) end f()",
+        "local function f() return coroutine.wrap(f)() end f()",
+        "local function f() return coroutine.resume(coroutine.create(f)) end f() error('deep')",
+        "local function f() return load(f) end f() error('deep')",
+        "local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) return t[k] end return t.x",
+        "local t = setmetatable({}, {}) getmetatable(t).__tostring = function(t) return tostring(t) end print(t)",
+        "assert(load('return ' .. ('('):rep(100000)))",
+        "local function f() table.sort({ 1, 2 }, f) end f()",
+    ] {
+        // An overflow would end the process. Which limit comes first is Lua's affair.
+        fault(body);
+    }
+}
+
+#[test]
 fn no_way_to_ask_for_memory_passes_the_limit() {
     for body in [
         "local t = {} while true do t[#t + 1] = {} end",
