@@ -181,7 +181,7 @@ impl SessionCodec for Session {
     fn open(&self) -> bool {
         let mut inner = lock(&self.inner);
         self.begin(&mut inner);
-        inner.stage != Stage::Failed
+        inner.stage == Stage::Live
     }
 
     fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError> {

@@ -170,6 +170,18 @@ fn a_push_before_the_first_byte_finds_the_session_open() {
     assert_eq!(settled(&*session), []);
 }
 
+#[test]
+fn a_session_that_the_script_closes_or_fails_at_once_never_opens() {
+    let head = "local fc = require('fooking.connection') function onConnect(c)";
+    for (body, reason) in [("fc.close(c)", CloseReason::CodecClosed), ("error('no')", CloseReason::CodecFailed)] {
+        let session = session(&pool(&format!("{head} {body} end")).unwrap());
+        assert!(!session.open() && !session.open(), "{body}");
+        assert_eq!(session.decode(9, b"\0\0\0\x01a").unwrap().frame, None, "{body}");
+        let [Outgoing::End(why, _)] = &settled(&*session)[..] else { panic!("{body}: it ends") };
+        assert_eq!(*why, reason, "{body}");
+    }
+}
+
 /// The end of a session in whose `onRead` this happens.
 fn fault(body: &str) -> (CloseReason, String) {
     let head = "fb, fc = require('fooking.buffer'), require('fooking.connection')";

@@ -451,6 +451,24 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn php_never_hears_of_a_client_that_the_script_turns_away_at_once() {
+    let fpm = Pool::of(1).start();
+    let text = r#"
+        local fc = require("fooking.connection")
+        function onConnect(conn) fc.send(conn, "full") fc.close(conn) end
+    "#;
+    let node = node_of(&fpm, text, "events = [\"connect\", \"close\"]");
+    let mut socket = TcpStream::connect(node.address("lua")).await.unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "full");
+    drop(socket);
+    let closed = node.closed(1);
+    assert_eq!((&closed[0]["reason"], &closed[0]["events"]), (&"codec_closed".into(), &0.into()), "{}", closed[0]);
+    assert_eq!(node.metric("longwire_upstream_requests_total", ""), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_without_functions_is_the_native_framing() {
     let fpm = Pool::of(1).start();
     let node = node_of(&fpm, "-- nothing", "max_frame_bytes = 1000");
