@@ -1,9 +1,9 @@
 //! Framings that are Lua scripts, as fooking's users write them.
 //!
-//! Owns the VMs, what a script may use up in them, and the modules that scripts know. Promises that a session meets the same
-//! VM for all its life, that a script's fault ends the session whose call it was in and no other, and that bytes leave in the
-//! order in which the script gave them. Leaves to the outbox how they leave, and to docs/lua.md what authors of scripts have
-//! to know.
+//! Owns the VMs, what a script may use up in them, and the modules that scripts know. Promises that a session meets the
+//! same VM for all its life, that a script's fault ends the session whose call it was in and no other (`pool` says what a
+//! hoard of memory does), and that bytes leave in the order in which the script gave them. Leaves to the outbox how they
+//! leave, and to docs/lua.md what authors of scripts have to know.
 //!
 //! ```text
 //!                     number of the session           one call at a time
