@@ -35,9 +35,13 @@ fn main() {
             "{:<10} {:>9} {:>7} {:>10} {:>10} {:>9} {:>9}",
             "framing", "sessions", "bytes", "frames/s", "CPU µs", "p50 µs", "p99 µs"
         );
-        for (name, framing) in
-            [("length", Framing::Length(LengthFraming::default())), ("websocket", Framing::WebSocket { deflate: None })]
-        {
+        let length = Framing::Length(LengthFraming::default());
+        let mut rows = vec![("length", length.clone()), ("websocket", Framing::WebSocket { deflate: None })];
+        if cfg!(feature = "lua") {
+            // The same bytes, by a script.
+            rows.push(("lua", length));
+        }
+        for (name, framing) in rows {
             for (sessions, bytes) in [(1, 64), (32, 64), (32, 4096), (512, 64)] {
                 let row = measure(&node, name, &framing, sessions, bytes).await;
                 println!("{name:<10} {sessions:>9} {bytes:>7} {row}");
@@ -188,6 +192,11 @@ struct Node {
 
 impl Node {
     fn start(dir: &Path, responder: &Path) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua/length.lua");
+        let lua = format!(
+            "listeners.lua = {{ bind = \"127.0.0.1:0\", app = \"echo\", framing = {{ type = \"lua\", script = {script:?} }} }}"
+        );
+        let lua = if cfg!(feature = "lua") { lua } else { String::new() };
         let config = format!(
             r#"
             log.format = "json"
@@ -196,6 +205,7 @@ impl Node {
             api.bind = "off"
             listeners.length = {{ bind = "127.0.0.1:0", app = "echo" }}
             listeners.websocket = {{ bind = "127.0.0.1:0", protocol = "http", routes = {{ "/ws" = "echo" }} }}
+            {lua}
             apps.echo = {{ upstream = "null", script = "/echo.php", check_script = false }}
             upstreams.null = {{ backends = ["unix:{}"], max_connections = {BACKEND_CONNECTIONS} }}
             "#,
@@ -212,7 +222,7 @@ impl Node {
             .expect("the binary was built for this");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
         let mut addresses = Vec::new();
-        while addresses.len() < 2 {
+        while addresses.len() < if cfg!(feature = "lua") { 3 } else { 2 } {
             let line = lines.next().expect("it says where it listens");
             let line: serde_json::Value = serde_json::from_str(&line).expect("log lines are JSON");
             if line["message"] == "listening" {

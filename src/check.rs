@@ -18,9 +18,10 @@ use crate::config::model::{
     App, Backend, Bind, ClientCerts, Config, Dialect, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError,
     Origins,
 };
-use crate::config::model::{Endian, LengthFraming, Protocol, StreamFraming, Upstream};
+use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, StreamFraming, Upstream};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
+use crate::lua;
 
 /// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
 /// status whether it would start: 0 or 1.
@@ -71,6 +72,14 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
                 text: error.to_string(),
                 prevents_start: true,
             });
+        }
+    }
+    for listener in &config.listeners {
+        if let Protocol::Stream { framing: StreamFraming::Lua(framing), .. } = &listener.protocol
+            && let Err(error) = lua::try_out(framing)
+        {
+            let key = format!("listeners.{}.framing.script = \"{}\"", listener.name, framing.script.display());
+            findings.push(Finding { key, text: error.to_string(), prevents_start: true });
         }
     }
     for upstream in &config.upstreams {
@@ -249,6 +258,10 @@ fn framing_text(framing: &StreamFraming) -> String {
             text
         }
         StreamFraming::Raw => "raw".to_owned(),
+        StreamFraming::Lua(LuaFraming { script, max_instructions, max_memory_bytes }) => {
+            let memory = size_text(*max_memory_bytes as u64);
+            format!("lua {}, up to {max_instructions} instructions a call, {memory} a VM", script.display())
+        }
     }
 }
 

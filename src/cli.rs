@@ -199,7 +199,14 @@ pub enum FramingWord {
     Delimiter,
     /// Whatever arrives is a frame.
     Raw,
+    /// A script of the listener decides; here only to be refused with a reason.
+    #[value(hide = true)]
+    Lua,
 }
+
+/// Why a client cannot speak a framing in Lua.
+pub const NO_LUA: &str =
+    "a framing in Lua is only spoken on a listener of the configuration: its script knows that side alone";
 
 /// Byte orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -228,6 +235,7 @@ impl FramingArgs {
     pub fn stream_framing(&self) -> Result<StreamFraming, String> {
         match self.framing {
             FramingWord::Raw => Ok(StreamFraming::Raw),
+            FramingWord::Lua => Err(NO_LUA.into()),
             FramingWord::Delimiter => {
                 let delimiter = unescape(&self.delimiter)?;
                 if delimiter.is_empty() {
@@ -365,6 +373,7 @@ mod tests {
             panic!()
         };
         assert_eq!(lines.delimiter, b"\r\n");
+        assert_eq!(framing(&["--framing", "lua"]), Err(NO_LUA.to_owned()));
         assert!(framing(&["--length-bytes", "3"]).is_err());
         assert!(framing(&["--length-offset", "2", "--header-bytes", "5"]).is_err());
         assert!(framing(&["--framing", "delimiter", "--delimiter", ""]).is_err());

@@ -19,8 +19,8 @@
 //!    route gives the app, `http/websocket.rs` judges handshake and Origin, and [`session::shake_hands`] asks PHP if the app
 //!    wants `connect`. Only then the 101 is sent, the socket is taken out of hyper, and nothing of hyper stays behind.
 //! 2. **Bytes become frames.** The session's task (`session/mod.rs`) reads into a scratch buffer of its thread;
-//!    [`proto::framing::Decoder`] cuts frames and keeps only what is incomplete. While as many frames wait as may, the socket is
-//!    not read, and TCP holds the client back.
+//!    [`proto::framing::Decoder`] cuts frames and keeps only what is incomplete, or a script does it ([`lua`]). While as
+//!    many frames wait as may, the socket is not read, and TCP holds the client back.
 //! 3. **A frame becomes an event.** In the order of arrival, the next when the last has ended. `session/cgi.rs` encodes the params in
 //!    three blocks: the endpoint's once, the handshake's once a session, the event's each time. `session/endpoint.rs`
 //!    submits them with the body.
@@ -51,6 +51,7 @@
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
+//! | [`lua`] | framings that are scripts: VMs, what they may use up, the two modules that scripts know |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
@@ -82,7 +83,9 @@
 //! A session's task owns its state. Everybody else holds its [`outbox::Outbox`]: bytes, a request to close, and signals are all
 //! that can be left there. A connection to php-fpm is a task that owns a lease; whatever becomes of the task, the lease
 //! returns its place. One coarse wheel ([`session::wheel`]) wakes sessions that have to look at the clock, so none has a timer
-//! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held.
+//! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held. (The codec of
+//! a session with a framing in Lua writes to its outbox while it is locked: bytes must leave in the order in which a script
+//! gave them.)
 
 pub mod api;
 pub mod certificates;
@@ -95,6 +98,7 @@ pub mod http;
 pub mod listener;
 pub mod listening;
 pub mod logging;
+pub mod lua;
 pub mod metrics;
 pub mod node;
 pub mod outbox;

@@ -25,6 +25,7 @@ use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
+use crate::lua::{self, ScriptError};
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
@@ -78,6 +79,13 @@ pub enum StartError {
         /// What is wrong.
         error: PairTooLong,
     },
+    /// The script of a framing does not run.
+    Script {
+        /// Of which listener.
+        listener: String,
+        /// What is wrong.
+        error: ScriptError,
+    },
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
     /// The operating system gave no threads, or no signals.
@@ -91,6 +99,7 @@ impl fmt::Display for StartError {
             StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
             StartError::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
+            StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
             StartError::Runtime(error) => write!(f, "no runtime: {error}"),
         }
@@ -291,6 +300,8 @@ impl Running {
                     StreamFraming::Length(length) => Framing::Length(*length),
                     StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
                     StreamFraming::Raw => Framing::Raw,
+                    StreamFraming::Lua(framing) => lua::framing(&listener.name, framing, config.node.threads)
+                        .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?,
                 };
                 let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
                 Ok(Service::Stream(Arc::new(endpoint)))

@@ -40,6 +40,13 @@ const EXAMPLES: &[Example] = &[
     },
     Example {
         table: "listeners",
+        name: "device",
+        about: "Frames that a script of yours cuts.",
+        set: &[("bind", "\"127.0.0.1:9007\""), ("type", "\"lua\"")],
+        leave: &[],
+    },
+    Example {
+        table: "listeners",
         name: "web",
         about: "WebSocket.",
         set: &[("bind", "\"127.0.0.1:8080\""), ("protocol", "\"http\"")],
@@ -197,6 +204,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    #[cfg(feature = "lua")]
     use crate::config::model::Config;
 
     fn uncommented() -> String {
@@ -205,12 +213,14 @@ mod tests {
     }
 
     /// With every file that the examples name.
+    #[cfg(feature = "lua")]
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         for (name, text) in [
             ("handler.php", "<?php"),
+            ("codec.lua", ""),
             ("fullchain.pem", &certificate),
             ("clients-ca.pem", &certificate),
             ("privkey.pem", &key),
@@ -231,6 +241,8 @@ mod tests {
         }
     }
 
+    // A build without Lua refuses what all builds print.
+    #[cfg(feature = "lua")]
     #[test]
     fn the_defaults_are_valid_toml_and_uncommented_they_run() {
         let folder = folder();
@@ -238,10 +250,11 @@ mod tests {
         let text = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         let (config, _) =
             Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (3, 1, 2));
+        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (4, 1, 2));
         assert_eq!(config.apps[0].script, script);
     }
 
+    #[cfg(feature = "lua")]
     #[test]
     fn what_is_printed_as_default_is_the_default() {
         let folder = folder();

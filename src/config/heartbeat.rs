@@ -115,7 +115,7 @@ fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
     let framing = match framing {
         StreamFraming::Length(length) => Framing::Length(*length),
         StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
-        StreamFraming::Raw => return None,
+        StreamFraming::Raw | StreamFraming::Lua(_) => return None,
     };
     let mut decoder = Decoder::new_client(&framing);
     match decoder.decode(&framing, usize::MAX, bytes) {

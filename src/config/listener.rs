@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::heartbeat;
-use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, StreamFraming};
+use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, LuaFraming, StreamFraming};
 use super::problem::{Place, Report};
 use super::resolve::{Resolved, refer, resolve_address};
 use super::schema::Entry;
@@ -44,7 +44,7 @@ fn resolve(
     let bind = listener.bind.as_ref();
     let bind = bind.and_then(|entry| resolve_address(&entry.value, entry.place.as_ref(), base, report));
     let protocol = match listener.protocol.value {
-        ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, report),
+        ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, base, report),
         ProtocolWord::Http => resolve_http(listener, apps, base, report),
     };
     // A browser that may choose takes HTTP/2; its WebSockets come on connections where it has asked for HTTP/1.1 alone.
@@ -87,9 +87,10 @@ fn resolve_stream(
     listener: &written::Listener,
     written: &Written,
     apps: &Apps,
+    base: &Path,
     report: &mut Report<'_>,
 ) -> Option<model::Protocol> {
-    let framing = resolve_framing(&listener.framing, report);
+    let framing = resolve_framing(&listener.framing, base, report);
     let entry = listener.app.as_ref()?;
     let app = written.apps.0.iter().find(|(app, _)| *app == entry.value).map(|(_, app)| app);
     if let (Some(StreamFraming::Length(framing)), Some(app)) = (&framing, app) {
@@ -101,9 +102,10 @@ fn resolve_stream(
     Some(model::Protocol::Stream { framing: framing?, heartbeat: heartbeat?, app })
 }
 
-fn resolve_framing(framing: &written::Framing, report: &mut Report<'_>) -> Option<StreamFraming> {
+fn resolve_framing(framing: &written::Framing, base: &Path, report: &mut Report<'_>) -> Option<StreamFraming> {
     match framing.r#type.value {
         FramingWord::Raw => Some(StreamFraming::Raw),
+        FramingWord::Lua => resolve_lua(framing, base, report).map(StreamFraming::Lua),
         FramingWord::Delimiter => Some(StreamFraming::Delimiter(DelimiterFraming {
             delimiter: framing.delimiter.value.0.clone(),
             strip_cr: framing.strip_cr.value,
@@ -128,6 +130,30 @@ fn resolve_framing(framing: &written::Framing, report: &mut Report<'_>) -> Optio
             }))
         }
     }
+}
+
+/// What stands in the script is looked at by whoever can run it.
+fn resolve_lua(framing: &written::Framing, base: &Path, report: &mut Report<'_>) -> Option<LuaFraming> {
+    if let Some(place) = framing.r#type.place.as_ref().filter(|_| !cfg!(feature = "lua")) {
+        report.error(place, "this longwire was built without Lua (the cargo feature \"lua\")");
+        return None;
+    }
+    let entry = framing.script.as_ref()?;
+    let script = base.join(&entry.value);
+    let fact = match std::fs::metadata(&script) {
+        Ok(metadata) if metadata.is_file() => None,
+        Ok(_) => Some("is not a file".to_owned()),
+        Err(error) => Some(format!("is not there: {error}")),
+    };
+    if let Some(fact) = fact {
+        report.error(entry.place.as_ref()?, fact);
+        return None;
+    }
+    Some(LuaFraming {
+        script: std::path::absolute(&script).unwrap_or(script),
+        max_instructions: framing.max_instructions.value.0,
+        max_memory_bytes: framing.max_memory_bytes.value.0 as usize,
+    })
 }
 
 /// A limit above what the length field can say is a mistake in one of the two. A limit that nobody wrote is not.

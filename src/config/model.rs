@@ -233,6 +233,19 @@ pub enum StreamFraming {
     Delimiter(DelimiterFraming),
     /// Whatever arrives is a frame.
     Raw,
+    /// A script decides.
+    Lua(LuaFraming),
+}
+
+/// A framing in Lua, and what its script may use up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LuaFraming {
+    /// The file, absolute.
+    pub script: PathBuf,
+    /// Instructions that one call may take.
+    pub max_instructions: u64,
+    /// Memory of each VM.
+    pub max_memory_bytes: usize,
 }
 
 /// An HTTP listener.

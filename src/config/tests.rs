@@ -388,3 +388,12 @@ fn frames_that_raw_does_not_have_are_not_looked_for_without_a_warning() {
     let warning = warning.to_string();
     assert!(warning.contains("listeners.raw.heartbeat.answer: type = \"raw\" has no frames"), "{warning}");
 }
+
+#[cfg(not(feature = "lua"))]
+#[test]
+fn a_build_without_lua_refuses_framings_in_lua() {
+    check(
+        &format!("{BASE}framing = {{ type = \"lua\", script = \"codec.lua\" }}\n"),
+        &["11: listeners.raw.framing.type = \"lua\": this longwire was built without Lua (the cargo feature \"lua\")"],
+    );
+}

@@ -228,7 +228,7 @@ impl Choice for ClientCerts {
 config_table! {
     /// How bytes become frames on a stream.
     Framing {
-        /// A header says how long the frame is (length), a byte string ends it (delimiter), or whatever arrives is one (raw).
+        /// A header says how long the frame is (length), a byte string ends it (delimiter), whatever arrives is one (raw), or a script of yours knows (lua).
         r#type: Entry<FramingWord> = is("\"length\"");
         /// Width of the length field: 1, 2, 4 or 8 bytes (Swoole: package_length_type C, n or v, N or V, J or P).
         length_bytes: Entry<Width> = is("4"), only when r#type = "length";
@@ -246,6 +246,15 @@ config_table! {
         delimiter: Entry<Delimiter> = is("\"\\n\""), only when r#type = "delimiter";
         /// Take one carriage return off the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
+        /// The Lua file; a relative path begins at the folder of this file.
+        script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
+        /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
+        // To unmask a WebSocket frame of 1 MiB byte by byte takes 16 million, and a call that never ends is cut off after less than
+        // a tenth of a second, measured.
+        max_instructions: Entry<Whole<1_000, 1_000_000_000_000>> = is("30_000_000"), only when r#type = "lua";
+        /// Memory of each VM of the script; there is one for each worker thread.
+        // To unmask a frame of 1 MiB byte by byte takes 20 MiB, measured; as much again for what is not collected yet.
+        max_memory_bytes: Entry<Size<{ 1 << 20 }, LARGEST>> = is("\"64 MiB\""), only when r#type = "lua";
     }
 }
 
@@ -255,11 +264,12 @@ pub(super) enum FramingWord {
     Length,
     Delimiter,
     Raw,
+    Lua,
 }
 
 impl Choice for FramingWord {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("length", Self::Length), ("delimiter", Self::Delimiter), ("raw", Self::Raw)];
+        &[("length", Self::Length), ("delimiter", Self::Delimiter), ("raw", Self::Raw), ("lua", Self::Lua)];
 }
 
 impl Choice for Endian {

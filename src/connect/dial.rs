@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::ConnectError;
 use super::target::Target;
 use super::wire::Wire;
-use crate::cli::ConnectArgs;
+use crate::cli::{self, ConnectArgs};
 use crate::config::model::StreamFraming;
 use crate::proto::framing::Framing;
 
@@ -59,6 +59,7 @@ fn stream_framing(args: &ConnectArgs) -> Result<Framing, ConnectError> {
         StreamFraming::Length(framing) => Framing::Length(framing),
         StreamFraming::Delimiter(framing) => Framing::Delimiter(Arc::new(framing)),
         StreamFraming::Raw => Framing::Raw,
+        StreamFraming::Lua(_) => return Err(ConnectError::Usage(cli::NO_LUA.to_owned())),
     })
 }
 

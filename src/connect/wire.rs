@@ -92,7 +92,9 @@ impl Wire {
     pub(super) fn close(&mut self) {
         match self.framing {
             Framing::WebSocket { .. } => self.outgoing.extend_from_slice(&client::close(Some(1000), "", mask())),
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream => self.end_wanted = true,
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
+                self.end_wanted = true
+            }
         }
         self.closing = true;
     }

@@ -219,7 +219,7 @@ fn framing_words(args: &DevArgs) -> String {
         Ok(StreamFraming::Delimiter(lines)) => {
             format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter))
         }
-        Ok(StreamFraming::Raw) | Err(_) => "whatever arrives is a frame".to_owned(),
+        Ok(StreamFraming::Raw | StreamFraming::Lua(_)) | Err(_) => "whatever arrives is a frame".to_owned(),
     }
 }
 
@@ -228,6 +228,6 @@ fn framing_options(args: &DevArgs) -> &'static str {
     match args.framing.stream_framing() {
         Ok(StreamFraming::Delimiter(_)) => " --framing delimiter",
         Ok(StreamFraming::Raw) => " --framing raw",
-        Ok(StreamFraming::Length(_)) | Err(_) => "",
+        Ok(StreamFraming::Length(_) | StreamFraming::Lua(_)) | Err(_) => "",
     }
 }

@@ -22,6 +22,7 @@
 
 mod backlog;
 mod close;
+mod codec;
 mod feed;
 mod link;
 

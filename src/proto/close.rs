@@ -51,6 +51,14 @@ close_reasons! {
     BadText = "bad_text", 1007, "text is not UTF-8";
     /// A frame above `max_frame_bytes` (for compressed frames: once inflated).
     FrameTooLarge = "frame_too_large", 1009, "frame too large";
+    /// The Lua script of the listener failed: an error in it, or a call that took nothing of what it said it had handled.
+    CodecFailed = "codec_failed", 1011, "codec failed";
+    /// A call of the Lua script took more than `max_instructions`.
+    CodecTooLong = "codec_too_long", 1011, "codec took too long";
+    /// The Lua script asked for more than `max_memory_bytes`.
+    CodecOutOfMemory = "codec_out_of_memory", 1011, "codec out of memory";
+    /// The Lua script closed the session.
+    CodecClosed = "codec_closed", 1000, "";
     /// The handler answered the connect event with 4xx or 5xx.
     Refused = "refused", 1008, "refused";
     /// The connect event could not be answered: queue full, backend away, timeout.

@@ -94,7 +94,7 @@ pub struct SessionAnswer {
     pub app: String,
     /// Through which listener it came.
     pub listener: String,
-    /// `length`, `delimiter`, `raw` or `websocket`.
+    /// `length`, `delimiter`, `raw`, `lua` or `websocket`.
     pub framing: &'static str,
     /// Bytes that wait for the client to read.
     pub queued_bytes: usize,

@@ -12,6 +12,9 @@ use crate::outbox::{Close, Fate, Outbox, Push};
 use crate::proto::command::{Action, Command, Except, Message, Receipt, Target};
 use crate::proto::id::SessionId;
 
+/// What a push to a session with a codec costs, in pushes of a frame that is encoded already.
+const CODEC_COST: usize = 16;
+
 /// Goes through the sessions of one command, some at each step, and counts.
 pub(super) struct Delivery<'a> {
     router: &'a Router,
@@ -56,13 +59,13 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Does it with at most `count` more sessions; true when all are done.
+    /// Does it with at most `count` more sessions; true when all are done. A session that has a codec counts for several.
     pub(super) fn step(&mut self, count: usize) -> bool {
-        for _ in 0..count {
-            match self.next() {
-                Some(outbox) => self.act(&outbox),
-                None => return true,
-            }
+        let mut done = 0;
+        while done < count {
+            let Some(outbox) = self.next() else { return true };
+            self.act(&outbox);
+            done += if outbox.framing().codec().is_some() { CODEC_COST } else { 1 };
         }
         false
     }
@@ -115,11 +118,17 @@ impl<'a> Delivery<'a> {
 
     fn push(&mut self, outbox: &Outbox) {
         let encodings = self.encodings.as_mut().expect("an action that pushes has a message");
-        let Some(frame) = encodings.frame_for(outbox) else {
+        let pushed = match outbox.framing().codec() {
+            Some(codec) => outbox.push_by(codec, encodings.body(), self.rule, &encodings.topic),
+            None => {
+                let frame = encodings.frame_for(outbox);
+                frame.map(|frame| outbox.push(Push { frame, rule: self.rule, topic: &encodings.topic }))
+            }
+        };
+        let Some(pushed) = pushed else {
             self.receipt.refused += 1;
             return;
         };
-        let pushed = outbox.push(Push { frame, rule: self.rule, topic: &encodings.topic });
         self.receipt.dropped.oldest += pushed.dropped_oldest;
         self.receipt.dropped.latest += pushed.dropped_latest;
         match pushed.fate {

@@ -1,4 +1,4 @@
-//! A message, encoded once per framing and shared by all who get it.
+//! A message, encoded once per framing and shared by all who get it. Sessions with a codec of their own encode it themselves.
 
 use std::sync::Arc;
 
@@ -22,6 +22,11 @@ impl<'m> Encodings<'m> {
     pub(super) fn new(message: &'m Message, channel: Option<&Name>) -> Self {
         let topic = Arc::new(Topic { channel: channel.cloned(), key: message.key.clone() });
         Self { message, kind: message.kind(), frames: Vec::new(), topic }
+    }
+
+    /// What the message says, for sessions that have a codec.
+    pub(super) fn body(&self) -> &'m [u8] {
+        &self.message.body
     }
 
     /// The frame for one session; `None` when its framing cannot carry the message.

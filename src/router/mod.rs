@@ -12,7 +12,7 @@
 //! - `registry`: which sessions this node holds, each with its profile: uid, attributes, channels.
 //! - `groups`: the members of channels and uids.
 //! - `delivery`: a command on its way through its sessions, some at a time.
-//! - `encodings`: a message, encoded once per framing.
+//! - `encodings`: a message, encoded once per framing, or by the codec of each session that has one.
 //! - `answer`: what queries are answered.
 //!
 //! Promises: when [`Router::remove`] has returned, the session is in no channel and no uid. A publisher's frames reach each

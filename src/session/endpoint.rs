@@ -156,7 +156,7 @@ impl Endpoint {
     pub(super) fn default_kind(&self) -> FrameKind {
         match self.framing {
             Framing::WebSocket { .. } | Framing::EventStream | Framing::Delimiter(_) => FrameKind::Text,
-            Framing::Length(_) | Framing::Raw => FrameKind::Binary,
+            Framing::Length(_) | Framing::Raw | Framing::Custom(_) => FrameKind::Binary,
         }
     }
 

@@ -114,20 +114,21 @@ mod encoded {
 pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
     let Arrival { transport, peer, local, params, accepted: _ } = arrival;
     let events = endpoint.app.events;
+    let id = endpoint.hub.ids.next_id();
+    let framing = endpoint.framing.of_session(id);
     let state = State {
-        id: endpoint.hub.ids.next_id(),
+        id,
         peer,
         local,
         own_params: params,
         next_seq: 0,
-        decoder: Decoder::new(&endpoint.framing),
+        decoder: Decoder::new(&framing),
         waiting: VecDeque::new(),
         unread: Bytes::new(),
         connect_due: events.connect,
         // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
         close_owed: !events.connect,
     };
-    let framing = endpoint.framing.clone();
     Session::new(endpoint, state, framing, Link::Socket(transport), permit).spawn();
 }
 
@@ -145,6 +146,8 @@ struct Session {
     ending: Option<Box<Close>>,
     clock: Clock,
     bytes_in: u64,
+    /// Its codec, if it has one, knows of it.
+    is_open: bool,
 }
 
 /// When what happened, in ticks of the wheel.
@@ -225,6 +228,7 @@ impl Session {
             ending: None,
             clock,
             bytes_in: 0,
+            is_open: false,
         }
     }
 
@@ -251,6 +255,10 @@ impl Session {
     /// Serves until the reason to end is known and everything before it is done.
     fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Box<Close>> {
         self.outbox.register(cx.waker());
+        if !std::mem::replace(&mut self.is_open, true) && !self.outbox.open_codec() {
+            // It failed before PHP has heard of the session, and so it never does.
+            self.state.connect_due = false;
+        }
         loop {
             self.take_signals();
             self.watch_absence();
@@ -305,6 +313,10 @@ impl Session {
             | CloseReason::BadFrame
             | CloseReason::BadText
             | CloseReason::FrameTooLarge
+            | CloseReason::CodecFailed
+            | CloseReason::CodecTooLong
+            | CloseReason::CodecOutOfMemory
+            | CloseReason::CodecClosed
             | CloseReason::Draining
             | CloseReason::IdleTimeout => false,
             // Who ended its side and now does not even listen has still said what it said before.
@@ -454,6 +466,8 @@ impl Session {
             match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
                 Ok((n, item)) => {
                     used += n;
+                    // What a codec answers by itself leaves before PHP can answer what it found.
+                    self.outbox.settle_codec();
                     match item {
                         Some(item) => self.take_item(item),
                         None => break,
@@ -556,6 +570,7 @@ impl Session {
             self.posts.iter().for_each(|posts| posts.cut());
         }
         self.events_ended().await;
+        self.outbox.close_codec();
         let close_event = self.endpoint.close_event(&mut self.state, profile.params(), &close);
         if !close.is_abrupt() {
             farewell::say(&self.outbox, &close, self.endpoint.websocket.as_ref()).await;

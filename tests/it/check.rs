@@ -39,7 +39,7 @@ fn each_configuration_gets_its_messages() {
     let mut names: Vec<_> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".toml"))
+        .filter(|name| name.ends_with(".toml") && (cfg!(feature = "lua") || !name.starts_with("lua-")))
         .collect();
     names.sort();
     assert!(names.len() > 10, "{names:?}");

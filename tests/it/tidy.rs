@@ -12,6 +12,7 @@ const STEPS: &[&[&str]] = &[
     &["certificates"],
     &["config"],
     &["transport"],
+    &["lua"],
     &["outbox"],
     &["upstream"],
     &["router"],

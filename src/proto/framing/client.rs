@@ -12,7 +12,9 @@ pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) ->
     match framing {
         Framing::WebSocket { .. } => Ok(masked(Opcode::of(kind), true, false, body, mask)),
         // Nothing comes from clients of event streams; what encodes is what they would read.
-        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream => framing.encode(kind, body),
+        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
+            framing.encode(kind, body)
+        }
     }
 }
 

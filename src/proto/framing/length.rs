@@ -51,20 +51,22 @@ pub enum LengthCounts {
 }
 
 impl Default for LengthFraming {
-    /// An unsigned 32-bit big-endian body length, then the body: what the ancestor spoke.
     fn default() -> Self {
-        LengthFraming {
-            width: 4,
-            offset: 0,
-            endian: Endian::Big,
-            header: 4,
-            counts: LengthCounts::Body,
-            keep_header: false,
-        }
+        Self::NATIVE
     }
 }
 
 impl LengthFraming {
+    /// An unsigned 32-bit big-endian body length, then the body: what the ancestor spoke.
+    pub const NATIVE: Self = LengthFraming {
+        width: 4,
+        offset: 0,
+        endian: Endian::Big,
+        header: 4,
+        counts: LengthCounts::Body,
+        keep_header: false,
+    };
+
     /// Whether the numbers fit each other. Decoding and encoding rely on it, so config refuses what is not.
     pub const fn is_valid(&self) -> bool {
         matches!(self.width, 1 | 2 | 4 | 8)

@@ -1,11 +1,11 @@
 //! How bytes become frames, and replies become bytes.
 //!
 //! Owns the framings of streams (`length`, `delimiter`, `raw`), `websocket` with permessage-deflate, and the event stream of HTTP
-//! clients, which goes one way only. Promises
-//! that a limit is checked before anything is kept, that a buffer grows with what truly arrived and never with what
-//! was announced, that a decoder between frames holds no heap memory, and that any split of the same bytes gives the
-//! same frames. Leaves to the session what frames mean: it answers pings, does the close handshake, decides what may
-//! be compressed, and picks text or binary for a reply.
+//! clients, which goes one way only; says what it takes to be another one ([`custom`]). Promises that a limit is checked before
+//! anything is kept, that a buffer grows with what truly arrived and never with what was announced, that a decoder between
+//! frames holds no heap memory, and that any split of the same bytes gives the same frames. Leaves to the session what
+//! frames mean: it answers pings, does the close handshake, decides what may be compressed, and picks text or binary for a
+//! reply.
 //!
 //! Receiving, a [`Decoder`] is called until it wants more:
 //!
@@ -23,10 +23,12 @@
 //! ```
 //!
 //! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. An event
-//! stream has lines inside its bodies, so its frames are made by [`Framing::encode`] alone.
+//! stream has lines inside its bodies, so its frames are made by [`Framing::encode`] alone. A custom framing takes whole
+//! bodies only, and gives their frames itself: [`custom::SessionCodec::encode`].
 
 mod affix;
 pub mod client;
+pub mod custom;
 pub mod deflate;
 mod delimiter;
 mod error;
@@ -51,7 +53,10 @@ pub use error::{BodyTooLong, FrameError};
 pub use header::is_valid_close_code;
 pub use length::{Endian, LengthCounts, LengthFraming};
 
+use custom::{Custom, SessionCodec};
 use header::{Opcode, Role};
+
+use crate::proto::id::SessionId;
 
 /// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames
 /// count as text (unchecked), length-prefixed and raw ones as binary.
@@ -120,6 +125,9 @@ pub enum Framing {
     },
     /// Server-sent events: frames to a client, none from it.
     EventStream,
+    /// A codec of its own. Nothing of it can be written down.
+    #[serde(skip)]
+    Custom(Custom),
 }
 
 impl Framing {
@@ -131,12 +139,29 @@ impl Framing {
             Framing::Raw => "raw",
             Framing::WebSocket { .. } => "websocket",
             Framing::EventStream => "event-stream",
+            Framing::Custom(_) => "lua",
+        }
+    }
+
+    /// The framing of one session, from that of its listener.
+    pub fn of_session(&self, id: SessionId) -> Self {
+        match self {
+            Framing::Custom(custom) => Framing::Custom(custom.of_session(id)),
+            framing => framing.clone(),
+        }
+    }
+
+    /// The codec of a session that has one. All that gives heads and tails below is for framings without.
+    pub fn codec(&self) -> Option<&dyn SessionCodec> {
+        match self {
+            Framing::Custom(custom) => custom.session(),
+            _ => None,
         }
     }
 
     /// Bodies stay in one piece, and something is put around them.
     pub const fn wraps(&self) -> bool {
-        !matches!(self, Framing::EventStream)
+        !matches!(self, Framing::EventStream | Framing::Custom(_))
     }
 
     /// Text must be UTF-8 to be carried.
@@ -152,6 +177,7 @@ impl Framing {
             Framing::Delimiter(_) | Framing::Raw => Ok(Affix::EMPTY),
             Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
             Framing::EventStream => unreachable!("an event's lines stand inside its body"),
+            Framing::Custom(_) => unreachable!("a codec encodes whole bodies: {self:?}"),
         }
     }
 
@@ -159,7 +185,11 @@ impl Framing {
     pub fn tail(&self) -> &[u8] {
         match self {
             Framing::Delimiter(framing) => &framing.delimiter,
-            Framing::Length(_) | Framing::Raw | Framing::WebSocket { .. } | Framing::EventStream => &[],
+            Framing::Length(_)
+            | Framing::Raw
+            | Framing::WebSocket { .. }
+            | Framing::EventStream
+            | Framing::Custom(_) => &[],
         }
     }
 
@@ -170,7 +200,7 @@ impl Framing {
             (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
             (Framing::Length(framing), None) => Ok(framing.keep_header.then_some(Affix::EMPTY)),
             (Framing::Delimiter(_) | Framing::Raw | Framing::WebSocket { .. }, _) => Ok(Some(Affix::EMPTY)),
-            (Framing::EventStream, _) => Ok(None),
+            (Framing::EventStream | Framing::Custom(_), _) => Ok(None),
         }
     }
 
@@ -195,7 +225,9 @@ impl Framing {
     pub fn deflate(&self) -> Option<Deflate> {
         match self {
             Framing::WebSocket { deflate } => *deflate,
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream => None,
+            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
+                None
+            }
         }
     }
 
@@ -283,6 +315,10 @@ enum State {
     WebSocket(websocket::Decoder),
     /// Nothing comes.
     EventStream,
+    Custom {
+        /// Bytes that the codec keeps.
+        buffered: usize,
+    },
     Broken(FrameError),
 }
 
@@ -313,6 +349,7 @@ impl Decoder {
             Framing::Raw => State::Raw,
             Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
             Framing::EventStream => State::EventStream,
+            Framing::Custom(_) => State::Custom { buffered: 0 },
         })
     }
 
@@ -336,6 +373,7 @@ impl Decoder {
                 decoder.decode(deflate.is_some(), max_frame, input)
             }
             (State::EventStream, Framing::EventStream) => Ok((input.len(), None)),
+            (State::Custom { buffered }, Framing::Custom(codec)) => custom::decode(codec, buffered, max_frame, input),
             (State::Broken(error), _) => Err(*error),
             (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
         };
@@ -353,6 +391,7 @@ impl Decoder {
             State::Length(decoder) => decoder.is_mid_frame(),
             State::Delimiter(decoder) => decoder.is_mid_frame(),
             State::WebSocket(decoder) => decoder.is_mid_frame(),
+            State::Custom { buffered } => *buffered > 0,
             State::Raw | State::EventStream | State::Broken(_) => false,
         }
     }
@@ -364,6 +403,7 @@ impl Decoder {
             State::Length(decoder) => decoder.buffered(),
             State::Delimiter(decoder) => decoder.buffered(),
             State::WebSocket(decoder) => decoder.buffered(),
+            State::Custom { buffered } => *buffered,
             State::Raw | State::EventStream | State::Broken(_) => 0,
         }
     }

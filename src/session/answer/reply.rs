@@ -26,7 +26,7 @@ use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, FrameKind};
+use crate::proto::framing::{Affix, BodyTooLong, FrameKind};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
@@ -226,9 +226,8 @@ impl Reply {
             Class::Message if failed => match &self.event.endpoint.app.on_error {
                 OnError::Ignore => {}
                 OnError::Send(text) => {
-                    if let Ok(frame) = self.outbox.framing().encode(FrameKind::Text, text.as_bytes()) {
-                        self.outbox.write_frame(&[IoSlice::new(&frame)]);
-                    }
+                    // Nothing is left to be said about a text that does not fit.
+                    let _ = send_text(&self.outbox, text.as_bytes());
                 }
                 OnError::Close => self.outbox.ask_close(CloseReason::HandlerFailed.into()),
             },
@@ -372,6 +371,14 @@ impl Body {
     }
 }
 
+fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), BodyTooLong> {
+    match outbox.framing().codec() {
+        Some(codec) => outbox.write_by(codec, text),
+        None => outbox.write_frame(&[IoSlice::new(&outbox.framing().encode(FrameKind::Text, text)?)]),
+    }
+    Ok(())
+}
+
 /// Sends one whole frame, compressed where that was negotiated and is worth it.
 fn send_whole(
     outbox: &Outbox,
@@ -381,6 +388,11 @@ fn send_whole(
     body: &[u8],
 ) -> Result<(), Fault> {
     let framing = outbox.framing();
+    if let Some(codec) = framing.codec() {
+        outbox.write_by(codec, body);
+        endpoint.hub.metrics.frames_out.inc();
+        return Ok(());
+    }
     if framing.is_text_checked() && kind == FrameKind::Text && str::from_utf8(body).is_err() {
         return Err(Fault::NotUtf8);
     }

@@ -1,0 +1,302 @@
+//! The codec of one session: what the script is called with, and what its answers mean.
+//!
+//! ```text
+//!            open: onConnect         fc.close               close: onClose
+//!   New --------------------> Live ------------> Closing ------------------> Closed
+//!                              |  a call fails      |                          ^
+//!                              `--------------------'------> Failed -----------'
+//! ```
+//!
+//! Live reads and writes. Closing reads nothing more, and still writes answers to what was read. Failed does neither; the
+//! script is told of the end all the same, so that it can forget the session.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::call::{Buffer, Call};
+use super::pool::{Pool, lock};
+use super::vm::{Failure, Function, Memory, Ran, Verdict, Vm};
+use crate::proto::close::CloseReason;
+use crate::proto::framing::custom::{Decoded, Outgoing, SessionCodec};
+use crate::proto::framing::{Decoder, Frame, FrameError, FrameKind, Framing, Item, LengthFraming};
+use crate::proto::id::SessionId;
+
+/// Bytes that a frame may have beyond its body: the head of an HTTP request that opens a WebSocket, with its cookies.
+const HEADER_ROOM: usize = 16 * 1024;
+/// Bytes that a script is first shown. It is shown as many again as it has seen whenever it wants more: `fb.data` copies all
+/// of them, and would copy a large frame once for each read.
+const FIRST_LOOK: usize = 16 * 1024;
+
+/// See the module.
+pub(super) struct Session {
+    pool: Arc<Pool>,
+    vm: Arc<Vm>,
+    id: SessionId,
+    number: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    stage: Stage,
+    /// Frames so far.
+    requests: u64,
+    /// Bytes received that the script wants to see again.
+    received: Buffer,
+    /// What is to be sent before anything else.
+    unsent: Vec<u8>,
+    end: Option<(CloseReason, String)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    New,
+    Live,
+    Closing,
+    Failed,
+    Closed,
+}
+
+impl Session {
+    pub(super) fn new(pool: Arc<Pool>, vm: Arc<Vm>, id: SessionId, number: u64) -> Self {
+        Self { pool, vm, id, number, inner: Mutex::default() }
+    }
+
+    fn begin(&self, inner: &mut Inner) {
+        if inner.stage == Stage::New {
+            inner.stage = Stage::Live;
+            if let Some((_, sent)) = self.run(inner, Function::Connect, None) {
+                inner.unsent.extend_from_slice(&sent.sent);
+            }
+        }
+    }
+
+    /// Calls the script. `body` is what is to be sent; without one `input` is what was received. `None`: it failed.
+    fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Option<(Verdict, Call)> {
+        let received = std::mem::take(&mut inner.received);
+        let (input, received) = match body {
+            Some(body) => (Buffer::from(body.to_vec()), Some(received)),
+            None => (received, None),
+        };
+        let call = Call { session: self.number, id: Some(self.id), input, received, ..Call::default() };
+        let Ran { mut call, result, memory } = self.vm.run(function, inner.requests, call);
+        match memory {
+            Memory::Enough => {}
+            Memory::Full => self.pool.set_aside(&self.vm),
+            Memory::FullAgain => {
+                self.pool.end(&self.vm, "a VM that was set aside is full again: it ends, and its sessions with it")
+            }
+        }
+        inner.received = match &mut call.received {
+            Some(received) => std::mem::take(received),
+            None => std::mem::take(&mut call.input),
+        };
+        match result {
+            Ok(verdict) => {
+                if call.closes && inner.stage == Stage::Live {
+                    inner.stage = Stage::Closing;
+                    inner.end = Some((CloseReason::CodecClosed, String::new()));
+                }
+                Some((verdict, call))
+            }
+            Err(failure) => {
+                self.fail(inner, failure);
+                None
+            }
+        }
+    }
+
+    fn fail(&self, inner: &mut Inner, failure: Failure) {
+        self.pool.log(self.id, &failure);
+        inner.stage = Stage::Failed;
+        inner.received = Buffer::default();
+        // Of several reasons the first stands.
+        inner.end.get_or_insert((failure.reason, failure.text));
+    }
+
+    /// The next frame in `received`, if the script finds one.
+    fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
+        let before = inner.received.len();
+        let Some((verdict, call)) = self.run(inner, Function::Read, None) else { return Ok(Found::Nothing) };
+        inner.unsent.extend_from_slice(&call.sent);
+        if inner.unsent.len() > call.max_bytes {
+            let text = "onRead: more is to be sent than max_memory_bytes";
+            self.fail(inner, Failure::new(CloseReason::CodecOutOfMemory, text));
+            return Ok(Found::Nothing);
+        }
+        let frame = match verdict {
+            Verdict::NotYet => return Ok(Found::Nothing),
+            Verdict::Native => match native_frame(&mut inner.received, max_frame)? {
+                Some(frame) => Some(frame),
+                None => return Ok(Found::Nothing),
+            },
+            Verdict::Handled if call.output.len() > max_frame => {
+                return Err(FrameError::TooLarge { size: call.output.len() as u64, max: max_frame as u64 });
+            }
+            Verdict::Handled => (!call.output.is_empty()).then(|| frame(call.output.into())),
+        };
+        inner.requests += 1;
+        if inner.received.len() == before && inner.stage == Stage::Live {
+            let text = "onRead said that it handled something and took nothing: it would be called for ever";
+            self.fail(inner, Failure::new(CloseReason::CodecFailed, text));
+            return Ok(Found::Nothing);
+        }
+        Ok(Found::Handled(frame))
+    }
+
+    /// What there is to send for a body, after what the script has sent by itself.
+    fn write(&self, inner: &mut Inner, body: &[u8]) -> Option<Bytes> {
+        let (verdict, call) = self.run(inner, Function::Write, Some(body))?;
+        let mut frame = call.sent;
+        match verdict {
+            Verdict::Handled => frame.extend_from_slice(&call.output),
+            Verdict::NotYet if frame.is_empty() => return None,
+            Verdict::NotYet => {}
+            Verdict::Native => {
+                match Framing::Length(LengthFraming::NATIVE).encode(FrameKind::Binary, call.input.as_slice()) {
+                    Ok(native) => frame.extend_from_slice(&native),
+                    Err(error) => {
+                        self.fail(inner, Failure::new(CloseReason::CodecFailed, error.to_string()));
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(frame.into())
+    }
+}
+
+/// What a look at the received bytes gave.
+enum Found {
+    /// Nothing yet, or never again.
+    Nothing,
+    /// Bytes were taken; there may be no frame in them.
+    Handled(Option<Frame>),
+}
+
+impl SessionCodec for Session {
+    fn open(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        self.begin(&mut inner);
+        inner.stage == Stage::Live
+    }
+
+    fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError> {
+        let inner = &mut *lock(&self.inner);
+        self.begin(inner);
+        // One byte more is kept, and shows that there are too many.
+        let most = max_frame.saturating_add(HEADER_ROOM).min(usize::MAX - 1);
+        let mut taken = 0;
+        while taken < input.len() && inner.stage == Stage::Live {
+            let kept = inner.received.len();
+            // What the script has seen of `input`, from `taken` on.
+            let mut seen = 0;
+            let found = loop {
+                let held = inner.received.len();
+                let rest = &input[taken + seen..];
+                let more = rest.len().min(held.max(FIRST_LOOK)).min(most.saturating_sub(held) + 1);
+                inner.received.append(&rest[..more], most + 1);
+                seen += more;
+                let found = self.read(inner, max_frame);
+                let is_over = inner.stage != Stage::Live || taken + seen == input.len() || inner.received.len() > most;
+                if is_over || !matches!(found, Ok(Found::Nothing)) {
+                    break found;
+                }
+            };
+            match found {
+                Ok(Found::Handled(frame)) => {
+                    // What is left of `input` is not ours: it stays there.
+                    let consumed = kept + seen - inner.received.len();
+                    taken += consumed.saturating_sub(kept);
+                    inner.received.keep_first(kept.saturating_sub(consumed));
+                    if frame.is_some() {
+                        return Ok(Decoded { taken, frame, buffered: inner.received.held() });
+                    }
+                }
+                Ok(Found::Nothing) if inner.received.len() > most => {
+                    let size = inner.received.len() as u64;
+                    inner.received = Buffer::default();
+                    return Err(FrameError::TooLarge { size, max: most as u64 });
+                }
+                Ok(Found::Nothing) => {
+                    let len = inner.received.len();
+                    inner.received.keep_first(len);
+                    taken += seen;
+                }
+                Err(error) => {
+                    inner.received = Buffer::default();
+                    return Err(error);
+                }
+            }
+        }
+        if inner.stage != Stage::Live {
+            inner.received = Buffer::default();
+        }
+        Ok(Decoded { taken: input.len(), frame: None, buffered: inner.received.held() })
+    }
+
+    fn settle(&self, deliver: &mut dyn FnMut(Outgoing)) {
+        settle(&mut lock(&self.inner), deliver);
+    }
+
+    fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing)) {
+        let inner = &mut *lock(&self.inner);
+        self.begin(inner);
+        settle(inner, deliver);
+        if !matches!(inner.stage, Stage::Live | Stage::Closing) {
+            return;
+        }
+        if let Some(frame) = self.write(inner, body) {
+            deliver(Outgoing::Frame(frame));
+        }
+        settle(inner, deliver);
+    }
+
+    fn close(&self) {
+        let inner = &mut *lock(&self.inner);
+        let was = std::mem::replace(&mut inner.stage, Stage::Closed);
+        if matches!(was, Stage::New | Stage::Closed) {
+            return;
+        }
+        if let Some((_, call)) = self.run(inner, Function::Close, None)
+            && was != Stage::Failed
+        {
+            inner.unsent.extend_from_slice(&call.sent);
+        }
+        inner.stage = Stage::Closed;
+        inner.received = Buffer::default();
+        // It ends already.
+        inner.end = None;
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}, {:?})", self.id, self.pool)
+    }
+}
+
+fn settle(inner: &mut Inner, deliver: &mut dyn FnMut(Outgoing)) {
+    if !inner.unsent.is_empty() {
+        deliver(Outgoing::Bytes(std::mem::take(&mut inner.unsent).into()));
+    }
+    if let Some((reason, detail)) = inner.end.take() {
+        deliver(Outgoing::End(reason, detail.into()));
+    }
+}
+
+fn frame(body: Bytes) -> Frame {
+    Frame { kind: FrameKind::Binary, body }
+}
+
+/// A frame of the framing that fooking has without a script.
+fn native_frame(received: &mut Buffer, max_frame: usize) -> Result<Option<Frame>, FrameError> {
+    let framing = Framing::Length(LengthFraming::NATIVE);
+    let (taken, item) = Decoder::new(&framing).decode(&framing, max_frame, received.as_slice())?;
+    let Some(Item::Frame(frame)) = item else { return Ok(None) };
+    received.seek(taken);
+    Ok(Some(frame))
+}

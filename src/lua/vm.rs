@@ -1,0 +1,307 @@
+//! A VM with a script in it, called by one session at a time, within limits.
+//!
+//! Instructions are counted by a hook, a thousand at a time; a script that protects itself from the error meets it again behind
+//! the protection. What runs long inside one call of the standard library (a pattern that finds nothing in many ways) is
+//! seen when it is over, and cannot be stopped. Memory is counted by the allocator; what a script keeps outside of its VM, in
+//! buffers to be sent, has the same bound.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use mlua::{ChunkMode, Error, HookTriggers, Lua, MultiValue, Table, Value, VmState};
+
+use super::ScriptError;
+use super::api::{self, Shared, userdata};
+use super::budget::Budget;
+use super::call::{Call, Handle};
+use super::pool::{Source, lock};
+use crate::config::value::size_text;
+use crate::proto::close::CloseReason;
+
+/// Instructions between two looks at the budget: a few microseconds.
+const HOOK_EVERY: u32 = 1_000;
+/// The error of a call whose budget is used up.
+pub(super) const TOO_LONG: &str = "too many instructions in one call (max_instructions)";
+/// Bytes of an error message that are kept.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// The functions that a script may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Function {
+    Connect,
+    Close,
+    Read,
+    Write,
+}
+
+impl Function {
+    fn name(self) -> &'static str {
+        match self {
+            Function::Connect => "onConnect",
+            Function::Close => "onClose",
+            Function::Read => "onRead",
+            Function::Write => "onWrite",
+        }
+    }
+}
+
+/// What `onRead` and `onWrite` return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Above 0.
+    Handled,
+    /// 0, or no such function.
+    Native,
+    /// Below 0.
+    NotYet,
+}
+
+/// Why a call gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: CloseReason,
+    /// The place in the script, and what is wrong there.
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(reason: CloseReason, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+/// What a call came to.
+pub(super) struct Ran {
+    pub(super) call: Call,
+    pub(super) result: Result<Verdict, Failure>,
+    pub(super) memory: Memory,
+}
+
+/// How a VM stands after a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// There is some left.
+    Enough,
+    /// The script holds nearly all that it may, and lets go of none. The VM was given a quarter more for the sessions that it
+    /// has.
+    Full,
+    /// That is used up too.
+    FullAgain,
+}
+
+/// See the module.
+pub(super) struct Vm {
+    /// Nothing once the VM has ended.
+    script: Mutex<Option<Script>>,
+    has_ended: AtomicBool,
+    max_memory_bytes: usize,
+    serial: AtomicU64,
+}
+
+struct Script {
+    lua: Lua,
+    globals: Table,
+    shared: Shared,
+    /// What the allocator gives it.
+    memory_limit: usize,
+    /// When more than this is in use before a call, garbage is collected.
+    collect_above: usize,
+}
+
+impl Vm {
+    /// Runs the script's own text, which defines its functions.
+    pub(super) fn load(source: &Source) -> Result<Self, ScriptError> {
+        let script = Script::load(source).map_err(|error| ScriptError(describe(&error)))?;
+        Ok(Self {
+            script: Mutex::new(Some(script)),
+            has_ended: AtomicBool::new(false),
+            max_memory_bytes: source.max_memory_bytes,
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    /// Calls a function of the script; one that is absent does nothing.
+    pub(super) fn run(&self, function: Function, requestid: u64, mut call: Call) -> Ran {
+        call.serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        call.max_bytes = self.max_memory_bytes;
+        let mut guard = self.script();
+        let Some(script) = guard.as_mut() else {
+            let text = "the script's VM has ended: its memory was used up";
+            let failure = Failure::new(CloseReason::CodecOutOfMemory, text);
+            return Ran { call, result: Err(failure), memory: Memory::Enough };
+        };
+        script.make_room();
+        lock(&script.shared.budget).renew();
+        let (result, call) = script.run(function, requestid, call);
+        let is_too_long = lock(&script.shared.budget).is_used_up();
+        let result = match result {
+            Ok(_) if is_too_long => Err(Failure::new(CloseReason::CodecTooLong, TOO_LONG)),
+            Ok(verdict) => Ok(verdict),
+            Err(error) => Err(self.failure(function, &error, is_too_long)),
+        };
+        let memory = if result.is_ok() { Memory::Enough } else { self.look_after_memory(script) };
+        Ran { call, result, memory }
+    }
+
+    /// Frees it. Calls give an error from now on.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        let script = self.script().take();
+        drop(script);
+    }
+
+    /// It was freed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Collects garbage when less than a quarter of the memory is free, and sees whether that helped.
+    fn look_after_memory(&self, script: &mut Script) -> Memory {
+        let is_full = |script: &Script| script.lua.used_memory() + self.max_memory_bytes / 4 > script.memory_limit;
+        if !is_full(script) {
+            return Memory::Enough;
+        }
+        // A finalizer that fails is the script's own loss.
+        let _ = script.lua.gc_collect();
+        if !is_full(script) {
+            return Memory::Enough;
+        }
+        if script.memory_limit > self.max_memory_bytes {
+            return Memory::FullAgain;
+        }
+        script.memory_limit = self.max_memory_bytes + self.max_memory_bytes / 4;
+        // It fails for a Lua with a foreign allocator only.
+        let _ = script.lua.set_memory_limit(script.memory_limit);
+        Memory::Full
+    }
+
+    fn failure(&self, function: Function, error: &Error, is_too_long: bool) -> Failure {
+        let text = describe(error);
+        if is_too_long {
+            return Failure::new(CloseReason::CodecTooLong, text);
+        }
+        match root(error) {
+            Error::MemoryError(_) => {
+                let limit = size_text(self.max_memory_bytes as u64);
+                let text = format!("{}: {text}: max_memory_bytes is {limit}", function.name());
+                Failure::new(CloseReason::CodecOutOfMemory, text)
+            }
+            _ => Failure::new(CloseReason::CodecFailed, text),
+        }
+    }
+
+    fn script(&self) -> MutexGuard<'_, Option<Script>> {
+        lock(&self.script)
+    }
+}
+
+impl Script {
+    fn load(source: &Source) -> mlua::Result<Self> {
+        let lua = Lua::new();
+        let shared = Shared {
+            call: Arc::default(),
+            budget: Arc::new(Mutex::new(Budget::new(source.max_instructions))),
+            folder: source.folder.clone(),
+            script: source.name.clone(),
+        };
+        api::install(&lua, &shared)?;
+        let budget = shared.budget.clone();
+        lua.set_global_hook(HookTriggers::new().every_nth_instruction(HOOK_EVERY), move |_, debug| {
+            let mut budget = lock(&budget);
+            budget.charge(HOOK_EVERY);
+            if !budget.is_used_up() {
+                return Ok(VmState::Continue);
+            }
+            let line = debug.current_line().unwrap_or(0);
+            let source = debug.source();
+            let place = source.short_src.as_deref().unwrap_or("?");
+            Err(Error::RuntimeError(format!("{place}:{line}: {TOO_LONG}")))
+        })?;
+        lua.set_memory_limit(source.max_memory_bytes)?;
+        let text = api::without_shebang(&source.text);
+        lua.load(text).set_name(format!("@{}", source.name)).set_mode(ChunkMode::Text).exec()?;
+        if lock(&shared.budget).is_used_up() {
+            return Err(Error::RuntimeError(TOO_LONG.to_owned()));
+        }
+        Ok(Self {
+            globals: lua.globals(),
+            lua,
+            shared,
+            memory_limit: source.max_memory_bytes,
+            collect_above: source.max_memory_bytes / 2,
+        })
+    }
+
+    /// Lua collects when memory has doubled, which may be past the limit; and where its library asks for memory for a long
+    /// string it fails without a last look for garbage. So there is a look before a call, when half of what was free is used.
+    fn make_room(&mut self) {
+        if self.lua.used_memory() > self.collect_above {
+            // A finalizer that fails is the script's own loss.
+            let _ = self.lua.gc_collect();
+            let used = self.lua.used_memory();
+            self.collect_above = used + self.memory_limit.saturating_sub(used) / 2;
+        }
+    }
+
+    fn run(&self, function: Function, requestid: u64, call: Call) -> (mlua::Result<Verdict>, Call) {
+        let connection = userdata(call.address(Handle::Connection));
+        let (input, output) = (userdata(call.address(Handle::Input)), userdata(call.address(Handle::Output)));
+        *self.call() = call;
+        let result = self.globals.raw_get(function.name()).and_then(|script: Value| match (script, function) {
+            (Value::Nil, _) => Ok(Verdict::Native),
+            (Value::Function(script), Function::Connect | Function::Close) => {
+                script.call::<()>(connection).map(|()| Verdict::Native)
+            }
+            (Value::Function(script), Function::Read | Function::Write) => {
+                let values: MultiValue = script.call((connection, requestid, input, output))?;
+                self.verdict(function, values.front())
+            }
+            (other, _) => {
+                let (name, kind) = (function.name(), other.type_name());
+                Err(Error::RuntimeError(format!("{name} is a {kind}, not a function")))
+            }
+        });
+        (result, std::mem::take(&mut *self.call()))
+    }
+
+    fn verdict(&self, function: Function, value: Option<&Value>) -> mlua::Result<Verdict> {
+        let number = match value {
+            None | Some(Value::Nil) => Some(0.0),
+            Some(value) => self.lua.coerce_number(value.clone())?,
+        };
+        match number {
+            Some(number) if number > 0.0 => Ok(Verdict::Handled),
+            Some(number) if number < 0.0 => Ok(Verdict::NotYet),
+            Some(_) => Ok(Verdict::Native),
+            None => {
+                let (name, kind) = (function.name(), value.map_or("nil", Value::type_name));
+                Err(Error::RuntimeError(format!("{name} returned a {kind}, not a number")))
+            }
+        }
+    }
+
+    fn call(&self) -> MutexGuard<'_, Call> {
+        lock(&self.shared.call)
+    }
+}
+
+/// What went wrong first, below what it was handed on through.
+fn root(error: &Error) -> &Error {
+    match error {
+        Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } | Error::BadArgument { cause, .. } => {
+            root(cause)
+        }
+        error => error,
+    }
+}
+
+/// The message without the stack below it.
+fn describe(error: &Error) -> String {
+    let text = match root(error) {
+        Error::RuntimeError(text) | Error::MemoryError(text) => text.clone(),
+        Error::SyntaxError { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    let text = text.split("\nstack traceback:").next().unwrap_or_default();
+    api::cut(text, MAX_MESSAGE_BYTES).trim_end().to_owned()
+}

@@ -1,0 +1,3 @@
+function onRead(conn, requestid, input, output)
+    return 0
+end

@@ -1,0 +1,3 @@
+-- Its limit ends it.
+while true do
+end

@@ -1,0 +1,19 @@
+-- The standard framing, by a script: what the benchmark sets beside the same framing without one.
+
+local fb = require("longwire.buffer")
+
+function onRead(conn, requestid, input, output)
+    local data = fb.data(input)
+    if #data < 4 or #data < 4 + string.unpack(">I4", data) then
+        return -1
+    end
+    local body, next = string.unpack(">s4", data)
+    fb.append(output, body)
+    fb.seek(input, next - 1)
+    return 1
+end
+
+function onWrite(conn, requestid, input, output)
+    fb.append(output, string.pack(">s4", fb.data(input)))
+    return 1
+end
