@@ -29,7 +29,7 @@ async fn a_frame_of_eight_megabytes_echoes_within_the_limits_and_leaves_no_memor
     let mut resting = 0;
     for round in 0..8 {
         for client in [&mut stream, &mut web] {
-            let Client { sender, receiver } = client;
+            let Client { sender, receiver, .. } = client;
             let ((), echo) = tokio::join!(sender.send(FrameKind::Binary, &frame), receiver.frame());
             assert!(echo.body == frame, "round {round}: the echo differs");
         }
@@ -152,7 +152,7 @@ async fn a_session_that_sends_a_thousand_frames_at_once_delays_others_by_its_own
     let node = Longwire::with(&fpm, &script, "", "", LISTENERS);
     let greedy = Client::connect(node.address("length"), length()).await;
     let mut modest = Client::connect(node.address("length"), length()).await;
-    let Client { mut sender, mut receiver } = greedy;
+    let Client { mut sender, mut receiver, .. } = greedy;
     let flood = tokio::spawn(async move {
         for number in 0..1000 {
             sender.send(FrameKind::Binary, format!("{number}").as_bytes()).await;

@@ -47,7 +47,8 @@ fn body(session: u64, frame: u64) -> bytes::Bytes {
     noise(seed, len as usize)
 }
 
-async fn exchange(mut client: Client, session: u64, is_raw: bool) {
+/// Sends frames of 0 to 70 000 random bytes and gets each back, whole and in order.
+pub async fn exchange(mut client: Client, session: u64, is_raw: bool) {
     let sender = async {
         for frame in 0..FRAMES {
             client.sender.send(FrameKind::Binary, &body(session, frame)).await;
@@ -96,7 +97,8 @@ async fn run(node: &Longwire, listener: &str, framing: Option<Framing>, first: u
     }
 }
 
-async fn all_ended(mut tasks: JoinSet<()>) {
+/// Fails at the first that has failed.
+pub async fn all_ended(mut tasks: JoinSet<()>) {
     while let Some(result) = tasks.join_next().await {
         result.unwrap();
     }

@@ -244,7 +244,7 @@ async fn load(stage: &Stage, sessions: usize, stop: &Arc<AtomicBool>) -> JoinSet
         let client = stage.client().await;
         let stop = stop.clone();
         tasks.spawn(async move {
-            let Client { mut sender, mut receiver } = client;
+            let Client { mut sender, mut receiver, .. } = client;
             let (mut asked, mut answered) = (0, 0);
             while !stop.load(Ordering::Relaxed) {
                 let question = format!("load {session} {asked}");

@@ -37,6 +37,7 @@ mod router_port;
 mod static_files;
 mod support;
 mod tidy;
+mod tls;
 mod upstream_cost;
 mod upstream_faults;
 mod upstream_peers;

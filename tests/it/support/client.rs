@@ -1,27 +1,29 @@
 //! A client of any framing, on the library's own codec in its client role.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use bytes::Bytes;
 use longwire::proto::framing::{Decoder, Frame, FrameKind, Framing, Item, client};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 pub struct Client {
     pub sender: Sender,
     pub receiver: Receiver,
+    /// Of the halves' socket, where it is their own.
+    fd: Option<RawFd>,
 }
 
 pub struct Sender {
     framing: Framing,
-    socket: OwnedWriteHalf,
+    socket: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 pub struct Receiver {
     framing: Framing,
     decoder: Decoder,
-    socket: OwnedReadHalf,
+    socket: Box<dyn AsyncRead + Send + Unpin>,
     buffer: Vec<u8>,
     from: usize,
 }
@@ -43,39 +45,45 @@ impl Client {
 
     /// A WebSocket client and the head of the 101, or the whole answer that was none.
     pub async fn try_upgrade(address: SocketAddr, path: &str, headers: &str) -> Result<(Self, String), String> {
-        let mut socket = TcpStream::connect(address).await.expect("it listens");
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-        );
-        socket.write_all(request.as_bytes()).await.expect("it reads");
-        let mut answer = Vec::new();
-        let end = loop {
-            if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if socket.read_buf(&mut answer).await.expect("it answers") == 0 {
-                return Err(String::from_utf8_lossy(&answer).into_owned());
-            }
-        };
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        if !head.starts_with("HTTP/1.1 101 ") {
-            let length = head.to_ascii_lowercase();
-            let length = length.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-            let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
-            while answer.len() < end + length && socket.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
-            return Err(String::from_utf8_lossy(&answer).into_owned());
-        }
-        // RFC 6455 section 1.3 has this very key and its answer.
-        assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-        Ok((Self::from_parts(socket, Framing::WebSocket { deflate: None }, answer.split_off(end)), head))
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        let (socket, framing, early, head) = shake_hands(socket, address, path, headers).await?;
+        Ok((Self::from_parts(socket, framing, early), head))
+    }
+
+    /// A WebSocket client on any connection.
+    pub async fn upgrade_on<S>(socket: S, address: SocketAddr, path: &str) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (socket, framing, early, _) = shake_hands(socket, address, path, "").await.expect("a WebSocket");
+        Self::on(socket, framing, early)
     }
 
     /// On a connection that stands, with the bytes that were already read from it.
     pub fn from_parts(socket: TcpStream, framing: Framing, early: Vec<u8>) -> Self {
         socket.set_nodelay(true).expect("a TCP socket");
+        let fd = socket.as_raw_fd();
         let (read, write) = socket.into_split();
+        Self { fd: Some(fd), ..Self::of_halves(Box::new(read), Box::new(write), framing, early) }
+    }
+
+    /// The same for any connection.
+    pub fn on<S>(socket: S, framing: Framing, early: Vec<u8>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (read, write) = tokio::io::split(socket);
+        Self::of_halves(Box::new(read), Box::new(write), framing, early)
+    }
+
+    fn of_halves(
+        read: Box<dyn AsyncRead + Send + Unpin>,
+        write: Box<dyn AsyncWrite + Send + Unpin>,
+        framing: Framing,
+        early: Vec<u8>,
+    ) -> Self {
         Self {
+            fd: None,
             sender: Sender { framing: framing.clone(), socket: write },
             receiver: Receiver {
                 decoder: Decoder::new_client(&framing),
@@ -138,9 +146,48 @@ impl Client {
 
     /// Closes with a reset.
     pub fn reset(self) {
-        let socket = self.sender.socket.reunite(self.receiver.socket).expect("they are halves of one");
+        let fd = self.fd.expect("a socket of its own");
+        // SAFETY: the halves have it open until the end of this call.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).expect("a TCP socket");
     }
+}
+
+/// The opening handshake: the connection, what was read behind it, and the head of the 101; or the whole answer that was none.
+async fn shake_hands<S>(
+    mut socket: S,
+    address: SocketAddr,
+    path: &str,
+    headers: &str,
+) -> Result<(S, Framing, Vec<u8>, String), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = Vec::new();
+    let end = loop {
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if socket.read_buf(&mut answer).await.expect("it answers") == 0 {
+            return Err(String::from_utf8_lossy(&answer).into_owned());
+        }
+    };
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    if !head.starts_with("HTTP/1.1 101 ") {
+        let length = head.to_ascii_lowercase();
+        let length = length.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        while answer.len() < end + length && socket.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
+        return Err(String::from_utf8_lossy(&answer).into_owned());
+    }
+    // RFC 6455 section 1.3 has this very key and its answer.
+    assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    Ok((socket, Framing::WebSocket { deflate: None }, answer.split_off(end), head))
 }
 
 impl Sender {

@@ -9,6 +9,7 @@ pub mod http;
 pub mod longwire;
 pub mod php_fpm;
 pub mod router;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 
