@@ -2,7 +2,7 @@
 # Installs what a make target needs beside cargo, from Debian's packages.
 #
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
-#   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, curl, a browser with
+#   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, haproxy, openssl, curl, a browser with
 #                                its driver, python's venv, a C compiler with libfcgi, fcgiwrap
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
@@ -33,6 +33,8 @@ missing_for() {
     has php || echo php-cli
     has phpunit || echo phpunit
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
+    [[ -x /usr/sbin/haproxy ]] || echo haproxy
+    has openssl || echo openssl
     has curl || echo curl
     has chromium || echo chromium
     has chromedriver || echo chromium-driver

@@ -28,6 +28,7 @@ mod lifecycle;
 mod lua;
 mod php_client;
 mod plain_requests;
+mod proxies;
 mod readme;
 mod responders;
 mod router_auth;
