@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::admission::Permit;
 use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
-use super::endpoint::{Endpoint, Event, Permit};
+use super::endpoint::{Endpoint, Event};
 use super::head::Head;
 use super::{Session, State};
 use crate::outbox::{Close, Feed, Link};

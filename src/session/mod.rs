@@ -17,6 +17,7 @@
 //! What was received whole before the client ended its side (FIN, close frame, bad bytes) is still handled, and
 //! answered if the client listens; after a reset what runs is aborted and what waits is dropped and counted.
 
+mod admission;
 mod answer;
 mod cgi;
 mod endpoint;
@@ -41,8 +42,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use admission::{Admission, Permit};
 pub use answer::{Answer, HttpReply, ReplyBody};
-pub use endpoint::{Admission, Endpoint, Hub, Permit, PlainRequest};
+pub use endpoint::{Endpoint, Hub, PlainRequest};
 pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use head::Head;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
