@@ -35,7 +35,7 @@ use crate::proto::id::SessionIds;
 use crate::router::{NodeFacts, Router};
 use crate::router_port::serve_router;
 use crate::session::wheel::Wheel;
-use crate::session::{Admission, Answer, Endpoint, Hub, PostBoxes};
+use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
@@ -442,6 +442,7 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
     };
     let slow_readers = config.router.slow_readers.clone();
     let router = Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts);
+    let watch = Arc::new(Watch::new(&limits.dry_run, metrics.clone()));
     Ok(Hub {
         node_name: config.node.name.clone(),
         ids: SessionIds::new(config.node.number, epoch, key),
@@ -450,7 +451,9 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
         wheel: Arc::new(Wheel::default()),
         metrics,
         tasks: TaskTracker::new(),
-        admission: Arc::new(Admission::new(max_sessions(limits), limits.max_sessions_per_address)),
+        admission: Arc::new(Admission::new(max_sessions(limits), limits, watch.clone())),
+        connects: ConnectGates::new(&config.apps, watch.clone()),
+        watch,
         posts: PostBoxes::default(),
         draining,
     })

@@ -2,11 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::compound::is_param_name;
-use super::model::{self, Bind, Events};
+use super::model::{self, Bind, Events, Rate};
 use super::problem::{Place, Report};
-use super::resolve::{Resolved, refer};
+use super::resolve::{Resolved, check_burst, refer, resolve_rate};
 use super::schema::{Entry, Named};
 use super::secret::Secret;
 use super::value::size_text;
@@ -14,6 +15,11 @@ use super::written::{self, EventWord};
 
 /// What may wait in a session that has never heard of `max_queued_bytes`: as much as one frame of the default size.
 const DEFAULT_QUEUED_BYTES: usize = 1 << 20;
+
+/// What any frame may take where no `frame_timeout` is written.
+const LEAST_FRAME_TIME: Duration = Duration::from_secs(120);
+/// What a large one may take beyond that: a second for each of these. The slowest lines that people use carry more.
+const SLOWEST_BYTES_PER_SECOND: usize = 4 << 10;
 
 /// The apps in the order written; `None` for each that has errors in `report`.
 pub(super) fn resolve_all(
@@ -40,6 +46,9 @@ fn resolve(
     check_prefix(&app.param_prefix, report);
     let max_frame_bytes = app.max_frame_bytes.value.0 as usize;
     let max_queued_bytes = resolve_queued_bytes(app, max_frame_bytes, report);
+    let connect_rate = resolve_rate("connect_rate", &app.connect_rate, &app.connect_burst, report);
+    let frame_rate = resolve_rate("max_frames_per_second", &app.max_frames_per_second, &app.burst_frames, report);
+    let byte_rate = resolve_byte_rate(app, max_frame_bytes, report);
     let upstream = app.upstream.as_ref().and_then(|entry| refer(entry, upstreams, "upstreams", report));
     let paths = resolve_paths(app, base, report);
     if let (Some(paths), Some(upstream), Some(entry)) = (&paths, upstream, &app.script)
@@ -72,6 +81,12 @@ fn resolve(
         slow_reader: app.slow_reader.value,
         send_timeout: app.send_timeout.value.0,
         idle_timeout: app.idle_timeout.value.0,
+        connect_rate,
+        frame_rate,
+        byte_rate,
+        rate_rule: app.rate_rule.value,
+        frame_idle_timeout: app.frame_idle_timeout.value.0,
+        frame_timeout: frame_timeout(app, max_frame_bytes),
     })
 }
 
@@ -192,4 +207,19 @@ fn resolve_queued_bytes(app: &written::App, max_frame_bytes: usize, report: &mut
         report.error(place, format!("must be at least max_frame_bytes, {}", size_text(max_frame_bytes as u64)));
     }
     bytes
+}
+
+/// Without a word from the operator the largest frame may come in one go: `close` must not end a session for it.
+fn resolve_byte_rate(app: &written::App, max_frame_bytes: usize, report: &mut Report<'_>) -> Rate {
+    let per_second = app.max_bytes_per_second.value.0;
+    check_burst("max_bytes_per_second", per_second, app.burst_bytes.as_ref().and_then(|b| b.place.as_ref()), report);
+    let burst = app.burst_bytes.as_ref().map_or(per_second.max(max_frame_bytes as u64), |burst| burst.value.0);
+    Rate { per_second, burst }
+}
+
+fn frame_timeout(app: &written::App, max_frame_bytes: usize) -> Duration {
+    match &app.frame_timeout {
+        Some(entry) => entry.value.0,
+        None => LEAST_FRAME_TIME + Duration::from_secs((max_frame_bytes / SLOWEST_BYTES_PER_SECOND) as u64),
+    }
 }

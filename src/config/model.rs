@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Secret;
 pub use super::network::Networks;
 pub use crate::certificates::{ClientCerts, Settings as Tls};
+pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
 pub use crate::proto::heartbeat::Heartbeat;
@@ -56,6 +57,10 @@ pub struct Limits {
     pub max_sessions: usize,
     /// Sessions at once from one client address; 0 means no bound of its own.
     pub max_sessions_per_address: usize,
+    /// Connections, all of them.
+    pub accept_rate: Rate,
+    /// Connections from one client address.
+    pub accept_rate_per_address: Rate,
     /// HTTP connections that have not become a session yet.
     pub max_handshakes: usize,
     /// From accept to a whole handshake.
@@ -64,6 +69,24 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// From the first signal to the end.
     pub drain_timeout: Duration,
+    /// Limits, of apps too, that are counted and not acted upon.
+    pub dry_run: Vec<Limit>,
+}
+
+/// How much of something there may be in the long run, and how much at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Each second; 0 sets no bound.
+    pub per_second: u64,
+    /// What may come at once after a time of silence.
+    pub burst: u64,
+}
+
+impl Rate {
+    /// Whether it bounds anything.
+    pub fn is_bound(&self) -> bool {
+        self.per_second > 0
+    }
 }
 
 /// Logging.
@@ -369,6 +392,27 @@ pub struct App {
     pub send_timeout: Duration,
     /// Silence from the client after which the session ends; zero never.
     pub idle_timeout: Duration,
+    /// Connect events, of all sessions together.
+    pub connect_rate: Rate,
+    /// Frames of one session.
+    pub frame_rate: Rate,
+    /// Bytes of one session, read from its socket.
+    pub byte_rate: Rate,
+    /// What becomes of a session that is faster.
+    pub rate_rule: RateRule,
+    /// Silence within a frame; zero never ends a session.
+    pub frame_idle_timeout: Duration,
+    /// From the first byte of a frame to its last; zero sets no bound.
+    pub frame_timeout: Duration,
+}
+
+/// What becomes of a session that sends faster than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateRule {
+    /// It is not read for a while, so TCP holds the client back.
+    Wait,
+    /// It is closed.
+    Close,
 }
 
 /// Which events an app wants beside `message`.

@@ -10,7 +10,7 @@ use std::path::Path;
 use tracing_subscriber::EnvFilter;
 
 use super::address::Address;
-use super::model::{self, Bind, Config};
+use super::model::{self, Bind, Config, Rate};
 use super::problem::{Place, Report, did_you_mean};
 use super::schema::{Entry, is_name};
 use super::written::{self, Written};
@@ -31,7 +31,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
     warn_of_unused(written, report);
     Some(Config {
         node: resolve_node(&written.node, report),
-        limits: resolve_limits(&written.limits),
+        limits: resolve_limits(&written.limits, report),
         log: resolve_log(&written.log, report),
         admin: admin?,
         router: router?,
@@ -111,14 +111,41 @@ pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }
 
-fn resolve_limits(limits: &written::Limits) -> model::Limits {
+fn resolve_limits(limits: &written::Limits, report: &mut Report<'_>) -> model::Limits {
     model::Limits {
         max_sessions: limits.max_sessions.value.0 as usize,
         max_sessions_per_address: limits.max_sessions_per_address.value.0 as usize,
         max_handshakes: limits.max_handshakes.value.0 as usize,
+        accept_rate: resolve_rate("accept_rate", &limits.accept_rate, &limits.accept_burst, report),
+        accept_rate_per_address: resolve_rate(
+            "accept_rate_per_address",
+            &limits.accept_rate_per_address,
+            &limits.accept_burst_per_address,
+            report,
+        ),
         handshake_timeout: limits.handshake_timeout.value.0,
         max_header_bytes: limits.max_header_bytes.value.0 as usize,
         drain_timeout: limits.drain_timeout.value.0,
+        dry_run: limits.dry_run.value.0.clone(),
+    }
+}
+
+/// A rate whose burst is a second's worth unless the operator says otherwise. `key` is the rate's.
+pub(super) fn resolve_rate(
+    key: &str,
+    rate: &Entry<written::PerSecond>,
+    burst: &Option<Entry<written::Burst>>,
+    report: &mut Report<'_>,
+) -> Rate {
+    let per_second = rate.value.0;
+    check_burst(key, per_second, burst.as_ref().and_then(|burst| burst.place.as_ref()), report);
+    Rate { per_second, burst: burst.as_ref().map_or(per_second, |burst| burst.value.0) }
+}
+
+/// A burst of what has no bound says nothing.
+pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, report: &mut Report<'_>) {
+    if let Some(place) = burst.filter(|_| per_second == 0) {
+        report.warn(place, format!("says nothing while {key} is 0"));
     }
 }
 

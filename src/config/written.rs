@@ -8,7 +8,9 @@ use super::compound::{
     Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
     SequencePlace, Width,
 };
-use super::model::{ClientCerts, Dialect, Endian, LengthCounts, LogFormat, Networks, OnError, Origins, SlowReader};
+use super::model::{
+    ClientCerts, Dialect, Endian, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule, SlowReader,
+};
 use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
@@ -60,10 +62,20 @@ config_table! {
         /// Sessions at once. The limit of open files lowers it where that is smaller.
         // About 5 KB each with the kernel's part, measured: half a gigabyte.
         max_sessions: Entry<Whole<1, 100_000_000>> = is("100_000");
-        /// Sessions at once from one client address; 0 sets no bound.
+        /// Sessions at once from one client address (of IPv6, one /64); 0 sets no bound.
         // Offices and mobile networks put thousands of people behind one address, and so does a proxy in front of us.
         max_sessions_per_address: Entry<Whole<0, 100_000_000>> = is("0");
-        /// Connections at once that have not become a session yet, on each listener: HTTP, and those that begin with a PROXY header.
+        /// Connections a second, on all listeners together; 0 sets no bound.
+        // After a restart every client comes back at once, and should: what PHP can bear is connect_rate's to say.
+        accept_rate: Entry<PerSecond> = is("0");
+        /// Connections that may come at once after a time of silence.
+        accept_burst: Option<Entry<Burst>> = absent("accept_rate", "1000");
+        /// Connections a second from one client address (of IPv6, one /64); 0 sets no bound.
+        // See max_sessions_per_address.
+        accept_rate_per_address: Entry<PerSecond> = is("0");
+        /// Connections that may come from it at once after a time of silence.
+        accept_burst_per_address: Option<Entry<Burst>> = absent("accept_rate_per_address", "50");
+        /// Connections at once that have not become a session yet, on each listener: HTTP, TLS, and those that begin with a PROXY header.
         // hyper holds 18 KB for each, measured: 75 MB in a reconnect storm.
         max_handshakes: Entry<Whole<1, 1_000_000>> = is("4096");
         /// How long a client may take from connecting to the end of its handshake.
@@ -74,7 +86,18 @@ config_table! {
         /// How long a stopping node may take to answer what is in flight and deliver its close events.
         // docker gives 10 s before it kills, Kubernetes 30 s; systemd 90 s.
         drain_timeout: Entry<Time> = is("\"30s\"");
+        /// Limits, here and in apps, that are only counted and logged, not acted upon: to see whom they would meet.
+        dry_run: Entry<Set<Limit>> = is("[]");
     }
+}
+
+/// How many a second; 0 for no bound.
+pub(super) type PerSecond = Whole<0, 10_000_000>;
+/// How many at once.
+pub(super) type Burst = Whole<1, 10_000_000>;
+
+impl Choice for Limit {
+    const WORDS: &'static [(&'static str, Self)] = Limit::WORDS;
 }
 
 config_table! {
@@ -389,7 +412,32 @@ config_table! {
         send_timeout: Entry<Time> = is("\"30s\"");
         /// Silence from the client that ends the session; 0 never does.
         idle_timeout: Entry<TimeOrOff> = is("0");
+        /// Connect events a second, of all sessions together; beyond, clients are turned away before PHP hears of them. 0 sets no bound.
+        // What a pool bears is known only to who wrote the script; connect_queue_length bounds what waits.
+        connect_rate: Entry<PerSecond> = is("0");
+        /// Connect events that may come at once after a time of silence.
+        connect_burst: Option<Entry<Burst>> = absent("connect_rate", "100");
+        /// Frames a second from one session, pings included; 0 sets no bound.
+        max_frames_per_second: Entry<PerSecond> = is("0");
+        /// Frames that may come at once after a time of silence.
+        burst_frames: Option<Entry<Burst>> = absent("max_frames_per_second", "20");
+        /// Bytes a second from one session; 0 sets no bound.
+        max_bytes_per_second: Entry<Size<0, LARGEST>> = is("0");
+        /// Bytes that may come at once after a time of silence.
+        burst_bytes: Option<Entry<Size<1, LARGEST>>> = absent("max_bytes_per_second, or max_frame_bytes if that is more", "\"1 MiB\"");
+        /// What becomes of a session that sends faster: wait does not read it for a while, so that TCP holds the client back; close ends it.
+        // Nothing is lost by waiting, and a program that sends in bursts is no enemy.
+        rate_rule: Entry<RateRule> = is("\"wait\"");
+        /// Silence in the middle of a frame that ends the session; 0 never does.
+        // A phone that changes networks is silent for half a minute; people who type into a telnet client think longer.
+        frame_idle_timeout: Entry<TimeOrOff> = is("\"60s\"");
+        /// How long a frame may take from its first byte to its last, however steadily it comes; 0 sets no bound.
+        frame_timeout: Option<Entry<TimeOrOff>> = absent("2m, and 1s more for every 4 KiB of max_frame_bytes", "\"10m\"");
     }
+}
+
+impl Choice for RateRule {
+    const WORDS: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("close", Self::Close)];
 }
 
 /// Names of events.

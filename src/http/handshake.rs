@@ -1,6 +1,6 @@
 //! What all requests for a session have to pass: the bounds of the node, and PHP's leave.
 
-use http::{HeaderMap, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use tokio::sync::oneshot::error::RecvError;
 use tracing::warn;
@@ -51,9 +51,16 @@ pub(super) fn admit(
     if site.hub.is_draining() {
         return refused(CloseReason::Draining, plain(StatusCode::SERVICE_UNAVAILABLE, "going away"));
     }
-    match site.hub.admission.admit(peer) {
+    let is_forwarded = site.is_trusted_proxy(caller.connection.peer);
+    let counted = if is_forwarded { site.hub.admission.accept_from(peer) } else { Ok(()) };
+    let passed = counted.and_then(|()| site.hub.connects.pass(&endpoint.app, peer));
+    match passed.and_then(|()| site.hub.admission.admit(peer)) {
         Ok(permit) => Ok((own_params, permit)),
-        Err(reason) => refused(reason, plain(StatusCode::SERVICE_UNAVAILABLE, "too many sessions")),
+        Err(reason) => {
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, reason.text());
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            refused(reason, response)
+        }
     }
 }
 

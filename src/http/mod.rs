@@ -36,6 +36,7 @@ use self::static_files::StaticFiles;
 use crate::config::model::{self, Forwarding, Limits};
 use crate::proto::close::CloseReason;
 use crate::session::{Endpoint, Hub};
+use crate::transport::Peer;
 
 pub use admin::{Readiness, serve_admin};
 pub use connection::serve_connection;
@@ -127,6 +128,11 @@ impl Site {
     /// A place among the connections that are not sessions yet.
     pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
         self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Whether a peer is believed when it says who it speaks for.
+    pub(crate) fn is_trusted_proxy(&self, peer: Peer) -> bool {
+        self.forwarding.trusted_proxies.contains(peer.address())
     }
 
     fn endpoint(&self, path: &str) -> Option<&Arc<Endpoint>> {

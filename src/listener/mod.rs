@@ -94,6 +94,11 @@ impl Entrance {
                 debug!(%peer, %error, "connection ended before it was served");
                 continue;
             }
+            if let Err(reason) = entrance.count_in(peer) {
+                entrance.hub.refuse(&entrance.name, peer, reason);
+                transport.reset_on_close();
+                continue;
+            }
             let arrival = Arrival::new(transport, peer);
             let is_prepared = !entrance.preparation.is_needed(peer);
             if let (true, Service::Stream(endpoint)) = (is_prepared, &entrance.service) {
@@ -114,6 +119,17 @@ impl Entrance {
                 }
             }
         }
+    }
+
+    /// Whether one connection more may come now, before anything is spent on it. A proxy's address is nobody's: whoever it speaks for is
+    /// counted when that is known.
+    fn count_in(&self, peer: Peer) -> Result<(), CloseReason> {
+        let is_proxy = self.preparation.proxies.contains(peer.address())
+            || matches!(&self.service, Service::Http(site) if site.is_trusted_proxy(peer));
+        if !is_proxy {
+            self.hub.admission.accept_from(peer)?;
+        }
+        self.hub.admission.accept(peer)
     }
 
     /// A place among the connections that are not sessions yet.
@@ -148,11 +164,15 @@ impl Entrance {
 
     /// The PROXY header, then the TLS handshake.
     async fn read_what_comes_first(&self, mut arrival: Arrival) -> Result<Arrival, CloseReason> {
+        let proxy = arrival.peer;
         if self.preparation.proxies.contains(arrival.peer.address())
             && let Err(missing) = proxy::take_header(&mut arrival).await
         {
             arrival.transport.reset_on_close();
             return Err(self.missing(&arrival, &missing));
+        }
+        if arrival.peer != proxy {
+            self.hub.admission.accept_from(arrival.peer)?;
         }
         match &self.preparation.tls {
             None => Ok(arrival),
@@ -175,7 +195,8 @@ impl Entrance {
     }
 
     fn start_stream(&self, endpoint: &Arc<Endpoint>, arrival: Arrival) {
-        match self.hub.admission.admit(arrival.peer) {
+        let gate = self.hub.connects.pass(&endpoint.app, arrival.peer);
+        match gate.and_then(|()| self.hub.admission.admit(arrival.peer)) {
             Ok(permit) => session::spawn_stream(endpoint.clone(), arrival, permit),
             Err(reason) => {
                 self.hub.refuse(&self.name, arrival.peer, reason);

@@ -3,6 +3,7 @@
 //! Every reason for which something was closed, refused or dropped has its counter. Labels are names from the
 //! configuration or words of a closed table, so the number of series is known when the node starts.
 
+pub mod limits;
 pub mod router;
 pub mod upstream;
 
@@ -86,6 +87,8 @@ pub struct Metrics {
     pub heartbeat_answers: Family<ListenerLabels, Counter>,
     /// Probes of clients that we have answered.
     pub heartbeat_replies: Family<ListenerLabels, Counter>,
+    /// Limits that were passed.
+    pub limits: limits::LimitMetrics,
     /// What the router counts.
     pub router: Arc<router::RouterMetrics>,
     /// What upstreams count.
@@ -153,6 +156,7 @@ impl Default for Metrics {
                 "Probes of clients that were answered",
                 Family::default(),
             ),
+            limits: limits::LimitMetrics::register(r),
             router: Arc::new(router::RouterMetrics::register(r)),
             upstream: upstream::UpstreamMetrics::register(r),
             registry: Mutex::default(),
@@ -213,6 +217,7 @@ mod tests {
             heartbeat_probes,
             heartbeat_answers,
             heartbeat_replies,
+            limits,
             router,
             upstream,
         } = &metrics;
@@ -228,6 +233,7 @@ mod tests {
         }
         let failure = FailureLabels { app: "chat".to_owned(), event: "message", cause: "status" };
         events_failed.get_or_create(&failure).inc();
+        limits.count(limits::Limit::AcceptRate, true);
         router.count_lost(1);
         router.count_query(router::Door::Api);
         router.count_refused(router::Door::Long, "bad_proof");

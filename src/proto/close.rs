@@ -75,6 +75,14 @@ close_reasons! {
     SlowReader = "slow_reader", 1008, "reading too slowly";
     /// The node, or this client's address, has as many sessions as it may.
     TooManySessions = "too_many_sessions", 1013, "too many sessions";
+    /// More connections came within a short time than the node, or this client's address, may bring.
+    AcceptRate = "accept_rate", 1013, "too many connections";
+    /// More clients came within a short time than the app lets PHP be told of.
+    ConnectRate = "connect_rate", 1013, "try again later";
+    /// The client sends faster than it may, and the app says `rate_rule = "close"`.
+    RateLimit = "rate_limit", 1008, "sending too fast";
+    /// A frame that had begun did not go on for `frame_idle_timeout`, or did not end within `frame_timeout`.
+    FrameTimeout = "frame_timeout", 1008, "frame not finished in time";
     /// The handshake was not finished within `handshake_timeout`.
     HandshakeTimeout = "handshake_timeout", 1006, "";
     /// The handshake was not one: bad HTTP, unknown path, forbidden Origin, missing upgrade.

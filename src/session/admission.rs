@@ -1,34 +1,82 @@
-//! How many sessions there may be, on the node and from one address.
+//! How many connections may come and how many sessions there may be, on the node and from one address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::bucket::Bucket;
+use super::watch::Watch;
+use crate::config::model::{Limit, Limits, Rate};
 use crate::proto::close::CloseReason;
 use crate::transport::Peer;
 
-/// Counts sessions against the bounds of the node.
+/// Addresses whose rates are remembered, in each of two generations: as many as fit into a table of 32 768 places, 1.3 MB.
+const ADDRESSES: usize = 28_672;
+
+/// Counts connections and sessions against the bounds of the node.
 ///
 /// A session counts until its close event is delivered, so the queue of close events, which is never shed, is bounded by
 /// `max_sessions` too. It counts for its address until its connection ends.
+///
+/// In this order: [`Admission::accept_from`] as soon as the client's address is known, [`Admission::accept`] for every
+/// connection, [`Admission::admit`] when one is to become a session.
 pub struct Admission {
+    watch: Arc<Watch>,
     max_sessions: usize,
     max_per_address: usize,
     sessions: AtomicUsize,
     /// Only kept when there is a bound for an address.
     addresses: Mutex<HashMap<IpAddr, usize>>,
+    accept_rate: Rate,
+    accepted: Mutex<Bucket>,
+    accept_rate_per_address: Rate,
+    accepted_from: Mutex<Generations>,
 }
 
 impl Admission {
-    /// Bounds on sessions; `max_per_address` of 0 is none.
-    pub fn new(max_sessions: usize, max_per_address: usize) -> Self {
-        Self { max_sessions, max_per_address, sessions: AtomicUsize::new(0), addresses: Mutex::default() }
+    /// `max_sessions` is what the process can have, at most what `limits` say.
+    pub fn new(max_sessions: usize, limits: &Limits, watch: Arc<Watch>) -> Self {
+        Self {
+            max_sessions,
+            max_per_address: limits.max_sessions_per_address,
+            sessions: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            accept_rate: limits.accept_rate,
+            accepted: Mutex::new(Bucket::full(limits.accept_rate, watch.now())),
+            accept_rate_per_address: limits.accept_rate_per_address,
+            accepted_from: Mutex::default(),
+            watch,
+        }
+    }
+
+    /// A connection has come: the reason to turn it away, when the node has had too many of late.
+    pub fn accept(&self, peer: Peer) -> Result<(), CloseReason> {
+        if !self.accept_rate.is_bound() {
+            return Ok(());
+        }
+        let is_within = lock(&self.accepted).take(self.accept_rate, self.watch.now());
+        if !is_within && self.watch.acts_on(Limit::AcceptRate, peer) {
+            return Err(CloseReason::AcceptRate);
+        }
+        Ok(())
+    }
+
+    /// The same for the address it has come from. Asked first, so that one address cannot use up what the others have.
+    pub fn accept_from(&self, peer: Peer) -> Result<(), CloseReason> {
+        let Some(address) = peer.counted_address().filter(|_| self.accept_rate_per_address.is_bound()) else {
+            return Ok(());
+        };
+        let is_within = lock(&self.accepted_from).take(address, self.accept_rate_per_address, self.watch.now());
+        if !is_within && self.watch.acts_on(Limit::AcceptRatePerAddress, peer) {
+            return Err(CloseReason::AcceptRate);
+        }
+        Ok(())
     }
 
     /// One session more, or the reason why not.
     pub fn admit(self: &Arc<Self>, peer: Peer) -> Result<Permit, CloseReason> {
-        let address = peer.address().filter(|_| self.max_per_address > 0);
+        let address = peer.counted_address().filter(|_| self.max_per_address > 0);
         let counted = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
             (sessions < self.max_sessions).then_some(sessions + 1)
         });
@@ -37,9 +85,9 @@ impl Admission {
         }
         let mut permit = Permit { admission: self.clone(), address: None };
         if let Some(address) = address {
-            let mut addresses = self.addresses();
+            let mut addresses = lock(&self.addresses);
             let count = addresses.entry(address).or_default();
-            if *count >= self.max_per_address {
+            if *count >= self.max_per_address && self.watch.acts_on(Limit::MaxSessionsPerAddress, peer) {
                 return Err(CloseReason::TooManySessions);
             }
             *count += 1;
@@ -52,9 +100,35 @@ impl Admission {
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Acquire)
     }
+}
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.addresses.lock().expect("nothing panics while addresses are locked")
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while counts are locked")
+}
+
+/// The rates of the addresses that came of late.
+///
+/// Bounded by two generations: an address that comes is taken into the younger one, and when that is full the elder is
+/// forgotten and the younger takes its place. So of more than [`ADDRESSES`] at once the ones heard longest ago begin anew with a
+/// full burst; what they may do together the rate of the node bounds.
+#[derive(Debug, Default)]
+struct Generations {
+    younger: HashMap<IpAddr, Bucket>,
+    elder: HashMap<IpAddr, Bucket>,
+}
+
+impl Generations {
+    fn take(&mut self, address: IpAddr, rate: Rate, now: u64) -> bool {
+        if let Some(bucket) = self.younger.get_mut(&address) {
+            return bucket.take(rate, now);
+        }
+        let mut bucket = self.elder.remove(&address).unwrap_or_else(|| Bucket::full(rate, now));
+        let is_within = bucket.take(rate, now);
+        if self.younger.len() >= ADDRESSES {
+            self.elder = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert(address, bucket);
+        is_within
     }
 }
 
@@ -68,7 +142,7 @@ impl Permit {
     /// The connection has ended: the address may come again, though the close event is still owed.
     pub fn release_address(&mut self) {
         if let Some(address) = self.address.take() {
-            let mut addresses = self.admission.addresses();
+            let mut addresses = lock(&self.admission.addresses);
             if let Some(count) = addresses.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {
@@ -88,15 +162,39 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn peer(host: u8, port: u16) -> Peer {
         Peer::Ip(([127, 0, 0, host], port).into())
     }
 
+    fn limits(max_per_address: usize, accept_rate: Rate, accept_rate_per_address: Rate, dry_run: &[Limit]) -> Limits {
+        Limits {
+            max_sessions: 1,
+            max_sessions_per_address: max_per_address,
+            max_handshakes: 1,
+            accept_rate,
+            accept_rate_per_address,
+            handshake_timeout: Duration::ZERO,
+            max_header_bytes: 0,
+            drain_timeout: Duration::ZERO,
+            dry_run: dry_run.to_vec(),
+        }
+    }
+
+    fn admission(max_sessions: usize, limits: &Limits) -> Arc<Admission> {
+        let watch = Arc::new(Watch::new(&limits.dry_run, Arc::default()));
+        Arc::new(Admission::new(max_sessions, limits, watch))
+    }
+
+    const NONE: Rate = Rate { per_second: 0, burst: 0 };
+    const TWO: Rate = Rate { per_second: 1, burst: 2 };
+
     #[test]
     fn a_node_and_an_address_have_their_bounds() {
-        let admission = Arc::new(Admission::new(3, 2));
+        let admission = admission(3, &limits(2, NONE, NONE, &[]));
         let mut first = admission.admit(peer(1, 1)).unwrap();
         let second = admission.admit(peer(1, 2)).unwrap();
         assert_eq!(admission.admit(peer(1, 3)).err(), Some(CloseReason::TooManySessions));
@@ -108,15 +206,56 @@ mod tests {
         let fourth = admission.admit(peer(1, 4)).unwrap();
         drop((first, second, fourth));
         assert_eq!(admission.sessions(), 0);
-        assert!(admission.addresses().is_empty());
+        assert!(lock(&admission.addresses).is_empty());
     }
 
     #[test]
     fn mapped_addresses_count_as_what_they_map() {
-        let admission = Arc::new(Admission::new(9, 1));
+        let admission = admission(9, &limits(1, NONE, NONE, &[]));
         let _held = admission.admit(peer(1, 1)).unwrap();
         let mapped = Peer::Ip("[::ffff:127.0.0.1]:9".parse().unwrap());
         assert!(admission.admit(mapped).is_err());
         assert!(admission.admit(Peer::Unix).is_ok());
+    }
+
+    #[test]
+    fn one_line_of_ipv6_counts_as_one_address() {
+        let admission = admission(9, &limits(1, NONE, NONE, &[]));
+        let peer = |address: &str| Peer::Ip(address.parse().unwrap());
+        let _held = admission.admit(peer("[2001:db8:1:2::7]:1")).unwrap();
+        assert!(admission.admit(peer("[2001:db8:1:2:ffff::8]:2")).is_err());
+        assert!(admission.admit(peer("[2001:db8:1:3::7]:3")).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_comes_too_often_is_turned_away_and_others_are_not() {
+        let admission = admission(9, &limits(0, NONE, TWO, &[]));
+        let from = |host| admission.accept_from(peer(host, 1)).is_ok();
+        assert_eq!([from(1), from(1), from(1), from(2), from(2), from(2)], [true, true, false, true, true, false]);
+        assert!(admission.accept_from(Peer::Unix).is_ok() && admission.accept(peer(1, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_limit_that_is_only_tried_turns_nobody_away() {
+        let limits = limits(1, TWO, TWO, &[Limit::AcceptRate, Limit::MaxSessionsPerAddress]);
+        let admission = admission(9, &limits);
+        assert!((0..5).all(|_| admission.accept(peer(1, 1)).is_ok()));
+        let held = (admission.admit(peer(1, 1)).unwrap(), admission.admit(peer(1, 2)).unwrap());
+        assert_eq!((0..3).filter(|_| admission.accept_from(peer(1, 1)).is_ok()).count(), 2, "this one is in force");
+        drop(held);
+        assert!(lock(&admission.addresses).is_empty());
+    }
+
+    #[test]
+    fn more_addresses_than_are_remembered_cost_no_more_memory() {
+        let mut generations = Generations::default();
+        let mut last = 0;
+        for number in 0..3 * ADDRESSES as u32 {
+            assert!(generations.take(IpAddr::from(number.to_be_bytes()), TWO, 0));
+            last = number;
+        }
+        assert!(generations.younger.len() + generations.elder.len() <= 2 * ADDRESSES);
+        assert!(generations.take(IpAddr::from(last.to_be_bytes()), TWO, 0));
+        assert!(!generations.take(IpAddr::from(last.to_be_bytes()), TWO, 0), "who was here just now is remembered");
     }
 }

@@ -13,7 +13,9 @@ use super::State;
 use super::admission::Admission;
 use super::answer::{Answer, CloseAnswer, EventInfo, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
+use super::gates::ConnectGates;
 use super::posts::PostBoxes;
+use super::watch::Watch;
 use super::wheel::Wheel;
 use crate::config::model::{App, Heartbeat, Sse, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
@@ -42,8 +44,12 @@ pub struct Hub {
     pub metrics: Arc<Metrics>,
     /// Every session's task: it ends when the session's close event is delivered.
     pub tasks: TaskTracker,
-    /// How many sessions there may be.
+    /// What happens when a limit is passed.
+    pub watch: Arc<Watch>,
+    /// How many connections may come, and how many sessions there may be.
     pub admission: Arc<Admission>,
+    /// How many connect events there may be.
+    pub connects: ConnectGates,
     /// The sessions whose clients speak in HTTP requests.
     pub posts: PostBoxes,
     /// Cancelled when the node begins to stop.

@@ -19,14 +19,18 @@
 
 mod admission;
 mod answer;
+mod bucket;
 mod cgi;
 mod endpoint;
 mod farewell;
+mod gates;
 mod handshake;
 mod head;
 mod liveness;
+mod pace;
 mod posts;
 mod text;
+mod watch;
 pub mod wheel;
 
 use std::cell::RefCell;
@@ -45,13 +49,16 @@ use tracing::info;
 pub use admission::{Admission, Permit};
 pub use answer::{Answer, HttpReply, ReplyBody};
 pub use endpoint::{Endpoint, Hub, PlainRequest};
+pub use gates::ConnectGates;
 pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use head::Head;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
+pub use watch::Watch;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::endpoint::Event;
 use self::liveness::Probes;
+use self::pace::Pace;
 use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Link, Outbox};
@@ -142,6 +149,8 @@ struct Session {
     state: State,
     /// Where its frames come from, if not from a socket.
     posts: Option<Arc<Posts>>,
+    /// What is left of its rates, if it has any.
+    pace: Option<Box<Pace>>,
     waiting_bytes: usize,
     in_flight: u32,
     /// Nothing more is read, for this reason.
@@ -157,6 +166,8 @@ struct Clock {
     opened: Tick,
     last_frame: Tick,
     last_bytes: Tick,
+    /// The frame that the client is in the middle of.
+    frame_begun: Option<Tick>,
     /// Pings, or probes of a heartbeat.
     probes: Probes,
     /// How far its outbox was when it was last seen not to move, and since when.
@@ -215,6 +226,7 @@ impl Session {
             opened: now,
             last_frame: now,
             last_bytes: now,
+            frame_begun: None,
             probes: Probes::default(),
             stalled: None,
             armed: None,
@@ -225,6 +237,7 @@ impl Session {
             permit,
             state,
             posts: None,
+            pace: None,
             waiting_bytes: 0,
             in_flight: 0,
             ending: None,
@@ -244,6 +257,7 @@ impl Session {
 
     /// Lives in a task of its own from now on.
     fn spawn(mut self) {
+        self.pace = self.new_pace();
         if self.endpoint.hub.is_draining() {
             // Accepted while the node began to stop: nobody else will tell it, and PHP need not hear of it.
             self.outbox.ask_close(CloseReason::Draining.into());
@@ -368,13 +382,17 @@ impl Session {
             self.submit(Class::Message, frame.kind, frame.body, None);
         }
         while self.may_start()
+            && !self.is_held_back()
             && let Some(post) = self.posts.as_ref().and_then(|posts| posts.pop())
         {
             self.clock.last_frame = self.endpoint.hub.wheel.now();
             self.bytes_in += post.body.len() as u64;
             self.endpoint.hub.metrics.frames_in.inc();
             self.endpoint.hub.metrics.bytes_in.inc_by(post.body.len() as u64);
+            let len = post.body.len();
             self.submit(Class::Message, post.kind, post.body, Some(post.reply));
+            self.charge_bytes(len);
+            self.charge_frame();
         }
         if self.state.waiting.is_empty() && self.state.waiting.capacity() > 0 {
             self.state.waiting = VecDeque::new();
@@ -417,13 +435,15 @@ impl Session {
         if self.ending.is_some() {
             return false;
         }
-        if !self.has_room() {
+        if self.is_held_back() || !self.has_room() {
             self.not_listening();
+            self.forgive_frame();
             return false;
         }
         if !self.state.unread.is_empty() {
             let unread = std::mem::take(&mut self.state.unread);
             let used = self.take_bytes(&unread);
+            self.note_frame();
             if self.ending.is_none() && used < unread.len() {
                 self.state.unread = unread.slice(used..);
             }
@@ -441,7 +461,9 @@ impl Session {
                 self.bytes_in += n as u64;
                 self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
                 self.heard();
+                self.charge_bytes(n);
                 let used = self.take_bytes(&scratch[..n]);
+                self.note_frame();
                 if self.ending.is_none() && used < n {
                     self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
                 }
@@ -458,6 +480,7 @@ impl Session {
         self.state.waiting.len() < self.endpoint.app.max_queued_frames
             && self.waiting_bytes < self.endpoint.app.max_queued_bytes
             && !self.outbox.is_full()
+            && !self.is_held()
     }
 
     /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
@@ -482,6 +505,10 @@ impl Session {
     }
 
     fn take_item(&mut self, item: Item) {
+        let is_charged = matches!(item, Item::Frame(_) | Item::Ping(_) | Item::Pong(_));
+        if matches!(item, Item::Frame(_)) {
+            self.clock.frame_begun = None;
+        }
         match item {
             Item::Frame(frame) if self.is_heartbeat(&frame.body) => {}
             Item::Frame(frame) => {
@@ -512,6 +539,9 @@ impl Session {
                 self.end_input(Box::new(close));
             }
         }
+        if is_charged {
+            self.charge_frame();
+        }
     }
 
     /// What is due by now.
@@ -534,6 +564,7 @@ impl Session {
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
             }
         }
+        self.look_at_frame(now);
         self.look_at_silence(now);
     }
 
@@ -550,8 +581,8 @@ impl Session {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
         let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let probe = self.probe_due();
-        if let Some(due) = [idle, stall, probe].into_iter().flatten().min()
+        let dues = [idle, stall, self.probe_due(), self.frame_due(), self.pace_due()];
+        if let Some(due) = dues.into_iter().flatten().min()
             && self.clock.armed.is_none_or(|armed| due < armed)
         {
             self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));

@@ -9,7 +9,7 @@ mod tls;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -38,12 +38,21 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The address to count sessions by; none for Unix sockets.
+    /// Its address; none for Unix sockets.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Peer::Ip(address) => Some(address.ip().to_canonical()),
             Peer::Unix => None,
         }
+    }
+
+    /// The address to count connections and sessions by. Of IPv6 the first 64 bits: what one line is given (RFC 6177), so that
+    /// nobody escapes a count by using more of it.
+    pub fn counted_address(&self) -> Option<IpAddr> {
+        self.address().map(|address| match address {
+            IpAddr::V6(address) => Ipv6Addr::from(address.to_bits() & !u128::from(u64::MAX)).into(),
+            address => address,
+        })
     }
 }
 

@@ -1,0 +1,39 @@
+//! How many connect events an app lets PHP be told of.
+//!
+//! A gate for each app that bounds them, shared by all listeners that lead to it. A client that finds it closed is turned away
+//! before there is a session, so a flood costs PHP no more than the rate.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::bucket::Bucket;
+use super::watch::Watch;
+use crate::config::model::{App, Limit};
+use crate::proto::close::CloseReason;
+use crate::transport::Peer;
+
+/// The gates of a node's apps.
+pub struct ConnectGates {
+    gates: HashMap<String, Mutex<Bucket>>,
+    watch: Arc<Watch>,
+}
+
+impl ConnectGates {
+    /// For those that have a rate, and ask for connect events at all.
+    pub fn new(apps: &[Arc<App>], watch: Arc<Watch>) -> Self {
+        let bounded = apps.iter().filter(|app| app.events.connect && app.connect_rate.is_bound());
+        let gate = |app: &Arc<App>| (app.name.clone(), Mutex::new(Bucket::full(app.connect_rate, watch.now())));
+        Self { gates: bounded.map(gate).collect(), watch }
+    }
+
+    /// One client more, or the reason why not.
+    pub fn pass(&self, app: &App, peer: Peer) -> Result<(), CloseReason> {
+        let Some(gate) = self.gates.get(&app.name) else { return Ok(()) };
+        let is_within =
+            gate.lock().expect("nothing panics while a gate is locked").take(app.connect_rate, self.watch.now());
+        match is_within || !self.watch.acts_on(Limit::ConnectRate, peer) {
+            true => Ok(()),
+            false => Err(CloseReason::ConnectRate),
+        }
+    }
+}

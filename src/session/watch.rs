@@ -1,0 +1,96 @@
+//! What happens whenever a limit is passed: it is counted, told in the log now and then, and acted upon, unless the operator
+//! only wants to see whom it would meet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tracing::warn;
+
+use crate::metrics::Metrics;
+use crate::metrics::limits::Limit;
+use crate::transport::Peer;
+
+/// Between two log lines about one limit: a flood must not become one of the log.
+const TELL_EVERY_MS: u64 = 10_000;
+
+/// See the module.
+pub struct Watch {
+    metrics: Arc<Metrics>,
+    started: Instant,
+    limits: [State; Limit::WORDS.len()],
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_dry_run: bool,
+    /// Times since the last line.
+    untold: AtomicU64,
+    /// When the next line may come.
+    tell_at: AtomicU64,
+}
+
+impl Watch {
+    /// Acts upon every limit that is not among `dry_run`.
+    pub fn new(dry_run: &[Limit], metrics: Arc<Metrics>) -> Self {
+        let state = |(_, limit): &(&str, Limit)| State { is_dry_run: dry_run.contains(limit), ..State::default() };
+        let limits = std::array::from_fn(|at| state(&Limit::WORDS[at]));
+        Self { metrics, started: Instant::now(), limits }
+    }
+
+    /// Whether a limit is only counted.
+    pub fn is_dry_run(&self, limit: Limit) -> bool {
+        self.limits[limit as usize].is_dry_run
+    }
+
+    /// Somebody has passed `limit`. True when that is to have a consequence.
+    pub fn acts_on(&self, limit: Limit, peer: Peer) -> bool {
+        let state = &self.limits[limit as usize];
+        let acts = !state.is_dry_run;
+        self.metrics.limits.count(limit, acts);
+        let times = state.untold.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.now();
+        let tell_at = state.tell_at.load(Ordering::Relaxed);
+        let next = now + TELL_EVERY_MS;
+        // Of several at once, the one that sets the next time tells.
+        if now >= tell_at && state.tell_at.compare_exchange(tell_at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            state.untold.fetch_sub(times, Ordering::Relaxed);
+            warn!(limit = limit.label(), %peer, times, acted = acts, "limit exceeded");
+        }
+        acts
+    }
+
+    /// Milliseconds since it was made.
+    pub fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dry_run_has_no_consequence_and_is_counted_all_the_same() {
+        let metrics = Arc::new(Metrics::default());
+        let watch = Watch::new(&[Limit::FrameTimeout], metrics.clone());
+        assert!(watch.acts_on(Limit::AcceptRate, Peer::Unix));
+        assert!(!watch.acts_on(Limit::FrameTimeout, Peer::Unix));
+        assert!(!watch.acts_on(Limit::FrameTimeout, Peer::Unix));
+        let text = metrics.encode();
+        for line in [
+            "longwire_limits_exceeded_total{limit=\"accept_rate\",acted=\"true\"} 1\n",
+            "longwire_limits_exceeded_total{limit=\"frame_timeout\",acted=\"false\"} 2\n",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn each_limit_has_a_state_of_its_own() {
+        for (at, (word, limit)) in Limit::WORDS.iter().enumerate() {
+            assert_eq!((*limit as usize, limit.label()), (at, *word));
+        }
+    }
+}
