@@ -20,11 +20,13 @@ mod example_notify;
 mod example_push;
 mod examples;
 mod faults;
+mod floods;
 mod framing_interop;
 mod heartbeat;
 mod hostile;
 mod lifecycle;
 #[cfg(feature = "lua")]
+mod limits;
 mod lua;
 mod php_client;
 mod plain_requests;

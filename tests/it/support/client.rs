@@ -201,6 +201,11 @@ impl Sender {
         self.socket.write_all(&frame).await
     }
 
+    /// The same for bytes that are no frame.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes).await
+    }
+
     pub async fn finish(&mut self) {
         self.socket.shutdown().await.expect("it is connected");
     }
