@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -132,13 +132,20 @@ fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
+/// What is no file at all, such as a device or a pipe, has no end that its size tells.
 fn read(role: Role, path: &Path) -> Result<Vec<u8>, LoadError> {
     let fail = |fault| LoadError::of(role, path, fault);
     let metadata = fs::metadata(path).map_err(|error| fail(Fault::Io(error)))?;
-    if metadata.len() > MAX_FILE_BYTES {
+    if !metadata.is_file() {
+        return Err(fail(Fault::Unusable("is not a file".to_owned())));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| fail(Fault::Io(error)))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| fail(Fault::Io(error)))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(fail(Fault::Unusable(format!("is larger than {MAX_FILE_BYTES} bytes"))));
     }
-    fs::read(path).map_err(|error| fail(Fault::Io(error)))
+    Ok(bytes)
 }
 
 /// The names that a certificate is for, and whether its time has come and not gone.

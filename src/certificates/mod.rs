@@ -196,6 +196,7 @@ fn stamp(path: &Path) -> Stamp {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -247,10 +248,40 @@ mod tests {
         let locked =
             write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
         fails(with(&|s| s.pairs[0].key.clone_from(&locked)), Role::Key(0), "encrypted");
+        fails(with(&|s| s.pairs[0].cert = dir.path().to_owned()), Role::Cert(0), "is not a file");
+        fails(with(&|s| s.pairs[0].key = "/dev/zero".into()), Role::Key(0), "is not a file");
+        let big = write("big.pem", &"x".repeat((4 << 20) + 1));
+        fails(with(&|s| s.pairs[0].cert.clone_from(&big)), Role::Cert(0), "larger than 4194304 bytes");
         let garbage = write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         fails(with(&|s| s.pairs[0].cert.clone_from(&garbage)), Role::Cert(0), "not a certificate");
         let ca = with(&|s| (s.client_ca, s.client_certs) = (Some(empty.clone()), ClientCerts::Required));
         fails(ca, Role::ClientCa, "no certificate in it");
+    }
+
+    #[test]
+    fn what_works_and_will_surprise_somebody_is_remarked() {
+        let check = |years: [i32; 2], mode: u32, expected: &[(Role, &str)]| {
+            let (dir, settings) = folder(&[]);
+            let mut wanted = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            wanted.not_before = rcgen::date_time_ymd(years[0], 1, 1);
+            wanted.not_after = rcgen::date_time_ymd(years[1], 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let pair = Pair { cert: dir.path().join("a.pem"), key: dir.path().join("a.key") };
+            fs::write(&pair.cert, wanted.self_signed(&key).unwrap().pem()).unwrap();
+            fs::write(&pair.key, key.serialize_pem()).unwrap();
+            fs::set_permissions(&pair.key, PermissionsExt::from_mode(mode)).unwrap();
+            let (_, remarks) = Acceptor::load(Settings { pairs: vec![pair], ..settings }).unwrap();
+            let are_expected = remarks.len() == expected.len()
+                && remarks
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, (role, part))| found.role == *role && found.text.contains(part));
+            assert!(are_expected, "{remarks:?} {expected:?}");
+        };
+        check([2020, 2100], 0o640, &[]);
+        check([2020, 2021], 0o600, &[(Role::Cert(0), "a.pem expired on Jan")]);
+        check([2099, 2100], 0o600, &[(Role::Cert(0), "a.pem is not valid before Jan")]);
+        check([2020, 2100], 0o644, &[(Role::Key(0), "a.key can be read by everybody")]);
     }
 
     #[test]

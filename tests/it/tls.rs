@@ -158,13 +158,16 @@ async fn openssl_finds_only_tls_1_2_and_1_3_with_strong_ciphers() {
         assert!(said.contains(&format!("New, {name}, Cipher is")) && said.contains("Verify return code: 0"), "{said}");
     }
     // Debian's OpenSSL offers neither the old versions nor the old ciphers unless it is told that security does not matter.
+    // The alert shows that it did offer them: without one, it may be OpenSSL that refused.
+    let is_refused = |options: &[&str]| {
+        let said = ask(options);
+        assert!(said.contains("SSL alert number") && said.contains("Cipher is (NONE)"), "{options:?}: {said}");
+    };
     for version in ["-tls1", "-tls1_1"] {
-        let said = ask(&[version, "-cipher", "DEFAULT@SECLEVEL=0"]);
-        assert!(said.contains("Cipher is (NONE)"), "{version}: {said}");
+        is_refused(&[version, "-cipher", "DEFAULT@SECLEVEL=0"]);
     }
-    for cipher in ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "AES256-GCM-SHA384", "NULL", "3DES", "aNULL"] {
-        let said = ask(&["-tls1_2", "-cipher", &format!("{cipher}@SECLEVEL=0")]);
-        assert!(!said.contains("New, TLSv1.2, Cipher is E"), "{cipher}: {said}");
+    for cipher in ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "AES256-GCM-SHA384", "NULL", "aNULL"] {
+        is_refused(&["-tls1_2", "-cipher", &format!("{cipher}@SECLEVEL=0")]);
     }
     let said = ask(&["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"]);
     assert!(said.contains("Cipher is ECDHE-ECDSA-CHACHA20-POLY1305"), "{said}");
