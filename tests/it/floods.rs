@@ -139,7 +139,11 @@ async fn a_flood_of_connects_reaches_php_at_its_rate_and_sessions_keep_their_lat
     let node = Longwire::serve(&config);
     let mut clients = sessions(&node).await;
     let start = Instant::now();
-    let (ratio, made) = slowdown(&mut clients, node.address("open"), |_| {}).await;
+    let wait_for_an_answer = |stream: &mut TcpStream| {
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(2)));
+        let _ = stream.read(&mut [0; 1]);
+    };
+    let (ratio, made) = slowdown(&mut clients, node.address("open"), wait_for_an_answer).await;
     let seconds = start.elapsed().as_secs_f64();
     assert!(ratio <= 2.0, "echoes take {ratio:.2} times as long");
     let heard = || std::fs::read(fpm.dir().join("told")).map_or(0, |told| told.len()) as f64;
@@ -147,7 +151,7 @@ async fn a_flood_of_connects_reaches_php_at_its_rate_and_sessions_keep_their_lat
     let opened = || node.metric("longwire_sessions_opened_total", "listener=\"open\"");
     // A connection that was reset before it was accepted may have left no trace but the kernel's.
     let all = || refused() + opened();
-    eventually("what came is told apart", || all() <= made as f64 && all() >= made as f64 * 0.9).await;
+    eventually("what came is told apart", || all() <= made as f64 && all() >= made as f64 / 2.0).await;
     assert!(opened() <= 50.0 * (seconds + 1.0) + 50.0, "{} sessions in {seconds} s", opened());
     assert!(heard() <= opened(), "PHP heard of {} clients, of {} sessions", heard(), opened());
     assert!(heard() > 0.0);
