@@ -25,8 +25,8 @@ mod framing_interop;
 mod heartbeat;
 mod hostile;
 mod lifecycle;
-#[cfg(feature = "lua")]
 mod limits;
+#[cfg(feature = "lua")]
 mod lua;
 mod php_client;
 mod plain_requests;
