@@ -243,7 +243,7 @@ pub enum Protocol {
         /// Who handles them.
         app: Arc<App>,
     },
-    /// HTTP/1.1 with WebSocket upgrades, routed by path.
+    /// HTTP with WebSocket upgrades, event streams, polls and plain requests, routed by path.
     Http(Http),
 }
 

@@ -172,7 +172,7 @@ config_table! {
     Listener {
         /// Address to listen on. Port 0 takes a free one.
         bind: Option<Entry<Address>> = required("\"127.0.0.1:9005\"");
-        /// Frames straight on the stream (tcp), or HTTP/1.1 with WebSocket upgrades (http).
+        /// Frames straight on the stream (tcp), or HTTP: WebSocket, event streams, polls, plain requests (http).
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";

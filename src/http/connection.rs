@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::body::{AnyBody, is_fed};
 use super::progress::{Progress, Watched};
-use super::{Site, answer};
+use super::{Site, answer, plain, whole};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::transport::{Arrival, Peer, Transport};
@@ -210,8 +210,13 @@ async fn one_request(
 ) -> Response<Watched<AnyBody, Busy>> {
     let busy = Busy::new(connection.clone());
     let version = request.version();
-    name_host(&mut request);
-    let mut response = answer(site, request, &connection).await;
+    let mut response = match name_host(&mut request) {
+        Ok(()) => answer(site, request, &connection).await,
+        Err(problem) => {
+            site.hub.refuse(&site.listener, connection.peer, CloseReason::HandshakeRefused);
+            plain(StatusCode::BAD_REQUEST, problem).map(whole)
+        }
+    };
     let keeps_open = response.extensions_mut().remove::<KeepOpen>().is_some();
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let is_last = version < Version::HTTP_2 && !keeps_open;
@@ -226,12 +231,22 @@ async fn one_request(
 }
 
 /// A target that names the host stands for the header `Host` (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
-fn name_host(request: &mut Request<Incoming>) {
+///
+/// # Errors
+///
+/// What is wrong with a request that does not name exactly one (RFC 9112 section 3.2).
+fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
+    match request.headers().get_all(header::HOST).iter().count() {
+        0 if request.version() == Version::HTTP_11 => return Err("there is no Host header"),
+        0 | 1 => {}
+        _ => return Err("there is more than one Host header"),
+    }
     if let Some(authority) = request.uri().authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().insert(header::HOST, host);
     }
+    Ok(())
 }
 
 /// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.

@@ -1,5 +1,6 @@
 //! What a handler's answer becomes on the wire, for each framing, and what a handler is told: the contract with PHP.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use longwire::proto::framing::{DelimiterFraming, Frame, FrameKind, Framing, Item, LengthFraming};
@@ -451,6 +452,41 @@ const HOSTILE: &str = "Proxy: http://evil.example\r\nX_Forwarded_For: 10.0.0.1\r
      Sessionid: forged\r\nEvent: 2\r\nX-Secret: forged\r\nCookie: a=1\r\nCookie: b=2\r\nAccept-Language: de\r\n\
      Accept-Language: en\r\nContent-Type: x/y\r\nAuthorization: Basic eDp5\r\n";
 
+/// Headers, and the one name in `$_SERVER` that each adds, if any.
+const ODD: &[(&str, &str)] = &[
+    ("X-Empty:\r\n", "HTTP_X_EMPTY"),
+    ("X-Tab: a\tb\r\n", "HTTP_X_TAB"),
+    ("X-Umlaut: ä\r\n", "HTTP_X_UMLAUT"),
+    ("Https: on\r\n", "HTTP_HTTPS"),
+    ("Content-Length: 0\r\n", "HTTP_CONTENT_LENGTH"),
+    ("Content-Type: x/y\r\n", "HTTP_CONTENT_TYPE"),
+    ("Remote-Addr: 10.0.0.1\r\n", "HTTP_REMOTE_ADDR"),
+    ("X-Forwarded-For: 10.0.0.1\r\n", "HTTP_X_FORWARDED_FOR"),
+    ("X-Forwarded-Proto: https\r\n", "HTTP_X_FORWARDED_PROTO"),
+    ("Forwarded: for=10.0.0.1;proto=https\r\n", "HTTP_FORWARDED"),
+    ("X-Many: 1\r\nX-Many: 2\r\nx-many: 3\r\n", "HTTP_X_MANY"),
+    ("PROXY: http://evil.example\r\n", ""),
+    ("pRoXy: http://evil.example\r\n", ""),
+    ("Remote_Addr: 10.0.0.1\r\n", ""),
+    ("X.Dot: a\r\n", ""),
+    ("X~Tilde: a\r\n", ""),
+    ("X*Star: a\r\n", ""),
+    ("PHP_VALUE: auto_prepend_file=/etc/passwd\r\n", ""),
+    ("HTTP_HOST: evil.example\r\n", ""),
+];
+
+fn names_of(server: &Value) -> BTreeSet<String> {
+    server.as_object().expect("names and values").keys().cloned().collect()
+}
+
+/// What is the same for all sessions, whatever their clients say.
+fn given(server: &Value) -> Vec<(&String, &Value)> {
+    let is_own = |name: &str| {
+        name.starts_with("HTTP_") || name.starts_with("REQUEST_TIME") || name == "SESSIONID" || name == "REMOTE_PORT"
+    };
+    server.as_object().expect("names and values").iter().filter(|(name, _)| !is_own(name)).collect()
+}
+
 #[tokio::test]
 async fn no_header_of_a_client_passes_for_a_word_of_ours() {
     let listeners =
@@ -481,6 +517,26 @@ async fn no_header_of_a_client_passes_for_a_word_of_ours() {
         }
     }
     let stage = Stage::with_listeners("", &listeners);
+    let honest = server_of(&mut Client::upgrade(stage.node.address("web"), "/ws", "").await).await;
+    for (header, name) in ODD {
+        let mut client = Client::upgrade(stage.node.address("web"), "/ws", header).await;
+        let server = server_of(&mut client).await;
+        let mut names = names_of(&server);
+        assert!(name.is_empty() || names.remove(*name), "{name} of {header:?} in {names:?}");
+        assert_eq!(names, names_of(&honest), "{header:?}");
+        assert_eq!(given(&server), given(&honest), "{header:?}");
+    }
+    // A target that names the host, and characters that are not ours to judge.
+    let targets = [
+        ("http://other.example/ws?a=1", "/ws?a=1", "other.example"),
+        ("/ws?%00=%ff&a=%2e%2e", "/ws?%00=%ff&a=%2e%2e", honest["HTTP_HOST"].as_str().expect("one is sent")),
+    ];
+    for (target, uri, host) in targets {
+        let mut client = Client::upgrade(stage.node.address("web"), target, "").await;
+        let server = server_of(&mut client).await;
+        assert_eq!(names_of(&server), names_of(&honest), "{target}");
+        expect(&server, &[("REQUEST_URI", uri), ("HTTP_HOST", host)]);
+    }
     let long = |len: usize| format!("X-Long: {}\r\n", "x".repeat(len));
     let (mut client, _) =
         Client::try_upgrade(stage.node.address("web"), "/ws", &long(60_000)).await.expect("it is admitted");

@@ -168,3 +168,37 @@ async fn a_body_within_bounds_is_whole_before_php_runs_and_others_are_refused() 
     assert_eq!(chunked(&many).await, "HTTP/1.1 413 Payload Too Large");
     assert_eq!(chunked(b"zz\r\nhello").await, "HTTP/1.1 400 Bad Request");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_length_is_in_doubt_hides_no_second_one() {
+    let (fpm, node) = stage("");
+    let hidden = "GET /app/hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+    let length = hidden.len();
+    let cases = [
+        // RFC 9112 section 6.3: chunks count where both are there, and lengths that differ are none.
+        (format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), "200", Some("")),
+        (format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n0\r\n\r\n{hidden}"), "200", Some("")),
+        (format!("Content-Length: {length}\r\n\r\n{hidden}"), "200", Some(hidden)),
+        (format!("Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{hidden}"), "400", None),
+        (format!("Content-Length: +{length}\r\n\r\n{hidden}"), "400", None),
+        (format!("Content-Length: {length}, 0\r\n\r\n{hidden}"), "400", None),
+        (format!("Content-Length: -1\r\n\r\n{hidden}"), "400", None),
+        (format!("Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{hidden}"), "400", None),
+        (format!("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{hidden}"), "400", None),
+    ];
+    for (rest, status, body) in cases {
+        let mut stream = TcpStream::connect(node.address("web")).await.unwrap();
+        stream.write_all(format!("POST /app/open HTTP/1.1\r\nHost: a\r\n{rest}").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.expect("an end");
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{rest:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{rest:?}: {answer}");
+        if let Some(body) = body {
+            let seen: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+            assert_eq!(seen["body"], body, "{rest:?}");
+            assert_eq!(seen["server"]["REQUEST_URI"], "/app/open");
+        }
+    }
+    drop(fpm);
+}
