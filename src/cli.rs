@@ -116,7 +116,7 @@ pub enum DevEvent {
 /// What `connect` may be told.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
-    /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH.
+    /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH; with TLS tls://HOST:PORT or wss://HOST:PORT/PATH.
     pub url: String,
     /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
     #[arg(long)]
@@ -145,6 +145,12 @@ pub struct ConnectArgs {
     /// A header of the WebSocket handshake: 'Name: value'; may be repeated.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
+    /// Who may have signed the certificate of tls:// and wss://, in a PEM file, instead of those that the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Believe any certificate.
+    #[arg(long, conflicts_with = "ca")]
+    pub insecure: bool,
     /// The Origin of the WebSocket handshake.
     #[arg(long)]
     pub origin: Option<String>,
@@ -152,7 +158,7 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
     // Last, because its help heading holds for everything after it.
-    /// Framing of a tcp:// or unix: connection.
+    /// Framing of a tcp://, tls:// or unix: connection.
     #[command(flatten)]
     pub framing: FramingArgs,
 }

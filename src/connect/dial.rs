@@ -11,12 +11,14 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use sha1::{Digest as _, Sha1};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::ConnectError;
 use super::target::Target;
-use super::wire::Wire;
+use super::tls;
+use super::wire::{Stream, Wire};
 use crate::cli::{self, ConnectArgs};
 use crate::config::model::StreamFraming;
 use crate::proto::framing::Framing;
@@ -30,27 +32,42 @@ const MAX_REFUSAL_BYTES: usize = 4096;
 pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, ConnectError> {
     let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
     match target {
-        Target::Tcp(address) => {
+        Target::Tcp { address, tls } => {
             let framing = stream_framing(args)?;
-            let stream = TcpStream::connect(address).await.map_err(fail)?;
-            // A frame is one write, and its reply is being waited for.
-            stream.set_nodelay(true).map_err(fail)?;
-            Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
+            let stream = open(address, tls.as_ref(), None, args).await?;
+            Ok(Wire::new(stream, framing, args.max_frame_bytes, &Bytes::new()))
         }
         Target::Unix(path) => {
             let framing = stream_framing(args)?;
             let stream = UnixStream::connect(path).await.map_err(fail)?;
             Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
         }
-        Target::WebSocket { address, host, path } => {
+        Target::WebSocket { address, host, path, tls } => {
             let key = BASE64.encode(random::<16>());
             let request = request(host, path, &key, args)?;
-            let stream = TcpStream::connect(address).await.map_err(fail)?;
-            stream.set_nodelay(true).map_err(fail)?;
+            let stream = open(address, tls.as_ref(), Some(b"http/1.1"), args).await?;
             let (stream, received) = upgrade(stream, request, &key).await?;
             let framing = Framing::WebSocket { deflate: None };
-            Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &received))
+            Ok(Wire::new(stream, framing, args.max_frame_bytes, &received))
         }
+    }
+}
+
+/// A connection to `address`, with TLS if somebody's certificate is expected.
+async fn open(
+    address: &str,
+    tls: Option<&ServerName<'static>>,
+    protocol: Option<&[u8]>,
+    args: &ConnectArgs,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
+    let tls = tls.map(|name| Ok::<_, ConnectError>((tls::connector(protocol, args)?, name.clone()))).transpose()?;
+    let stream = TcpStream::connect(address).await.map_err(fail)?;
+    // A frame is one write, and its reply is being waited for.
+    stream.set_nodelay(true).map_err(fail)?;
+    match tls {
+        Some((connector, name)) => Ok(Box::new(connector.connect(name, stream).await.map_err(fail)?)),
+        None => Ok(Box::new(stream)),
     }
 }
 
@@ -98,10 +115,10 @@ fn parse_header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 /// Asks for the upgrade. Gives the socket back, with what the server sent behind its answer.
 async fn upgrade(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     request: Request<Empty<Bytes>>,
     key: &str,
-) -> Result<(TcpStream, Bytes), ConnectError> {
+) -> Result<(Box<dyn Stream>, Bytes), ConnectError> {
     let broken = |error: hyper::Error| ConnectError::Handshake(format!("handshake failed: {error}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let asking = async move {
@@ -110,7 +127,7 @@ async fn upgrade(
     };
     // The connection's own error is the request's too.
     let (_, upgraded) = tokio::join!(connection.with_upgrades(), asking);
-    let parts = upgraded?.downcast::<TokioIo<TcpStream>>().expect("the stream that was given to hyper");
+    let parts = upgraded?.downcast::<TokioIo<Box<dyn Stream>>>().expect("the stream that was given to hyper");
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 

@@ -8,6 +8,7 @@ mod dial;
 mod script;
 mod show;
 mod target;
+mod tls;
 mod wire;
 
 use std::collections::VecDeque;

@@ -9,6 +9,11 @@ use std::thread;
 use futures_util::{SinkExt, StreamExt};
 use tokio_websockets::{CloseCode, Message, ServerBuilder};
 
+use crate::bridge::ECHO;
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::Pool;
+use crate::support::tls::{Authority, table};
+
 fn connect(args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
     command.arg("connect").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -206,7 +211,12 @@ fn nobody_there_and_a_wrong_url_are_said_in_one_line() {
     assert_eq!((status, notes), (1, format!("longwire: cannot connect to {url}: Connection refused (os error 111)\n")));
     let (status, _, notes) = talk(&["http://127.0.0.1/", "--send", "hi"], "");
     assert_eq!(status, 1);
-    assert!(notes.contains("is not tcp://host:port, unix:/path or ws://host:port/path"), "{notes}");
+    assert!(
+        notes.contains(
+            "is not tcp://host:port, tls://host:port, unix:/path, ws://host:port/path or wss://host:port/path"
+        ),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -281,4 +291,40 @@ fn a_server_that_closes_ends_an_idle_talk() {
     let output = child.wait_with_output().unwrap();
     drop(open);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"< hi\n"[..]));
+}
+
+#[test]
+fn tls_is_spoken_with_whom_the_authority_has_signed_and_with_anybody_if_that_is_wished() {
+    let authority = Authority::new("Test Authority");
+    let tls = table(&authority.sign("server", "localhost", &["localhost"]), "");
+    let fpm = Pool::of(1).start();
+    let script = fpm.script("echo.php", ECHO);
+    let listeners = format!(
+        "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n{tls}[listeners.web]\nbind = \"127.0.0.1:0\"\n\
+         protocol = \"http\"\nroutes = {{ \"/ws\" = \"app\" }}\n{tls}"
+    );
+    let node = Longwire::with(&fpm, &script, "", "", &listeners);
+    let ca_file = authority.ca_file().display().to_string();
+    let urls = |host: &str| {
+        let (tcp, web) = (node.address("tcp").port(), node.address("web").port());
+        [format!("tls://{host}:{tcp}"), format!("wss://{host}:{web}/ws")]
+    };
+    for url in urls("localhost") {
+        let (status, frames, notes) = talk(&[&url, "--quiet", "--ca", &ca_file, "--send", "hello"], "");
+        assert_eq!((status, frames.as_str()), (0, "hello\n"), "{url}: {notes}");
+        let (status, _, notes) = talk(&[&url, "--send", "hello"], "");
+        assert_eq!(status, 1);
+        let is_unknown = notes.contains(&format!("cannot connect to {url}: invalid peer certificate: "));
+        assert!(is_unknown || notes.contains("this system trusts no authority"), "{notes}");
+    }
+    for url in urls("127.0.0.1") {
+        let (status, _, notes) = talk(&[&url, "--ca", &ca_file, "--send", "hello"], "");
+        assert_eq!(status, 1);
+        assert!(notes.contains("not valid for name"), "{notes}");
+        let (status, frames, notes) = talk(&[&url, "--quiet", "--insecure", "--send", "hello"], "");
+        assert_eq!((status, frames.as_str()), (0, "hello\n"), "{url}: {notes}");
+    }
+    let (status, _, notes) = talk(&["tls://localhost:1", "--ca", "/nowhere.pem", "--send", "hello"], "");
+    assert_eq!(status, 1);
+    assert!(notes.contains("--ca /nowhere.pem: "), "{notes}");
 }

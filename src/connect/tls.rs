@@ -1,0 +1,97 @@
+//! TLS as a client speaks it: whom to believe.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+use super::ConnectError;
+use crate::cli::ConnectArgs;
+
+/// What shakes hands. `protocol` is what ALPN offers (RFC 7301), nothing for bare frames.
+pub(super) fn connector(protocol: Option<&[u8]>, args: &ConnectArgs) -> Result<TlsConnector, ConnectError> {
+    let mut config = config(args).map_err(ConnectError::Usage)?;
+    config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn config(args: &ConnectArgs) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    if args.insecure {
+        let anybody = Arc::new(Anybody(provider));
+        return Ok(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth());
+    }
+    let roots = match &args.ca {
+        Some(file) => roots_in(file).map_err(|problem| format!("--ca {}: {problem}", file.display()))?,
+        None => roots_of_system()?,
+    };
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn roots_in(file: &Path) -> Result<RootCertStore, String> {
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| error.to_string())?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
+}
+
+fn roots_of_system() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // One that is of no use must not keep the others from being believed.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        return Err(format!("this system trusts no authority{why}: name one with --ca"));
+    }
+    Ok(roots)
+}
+
+/// Believes every certificate, as long as the server has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
