@@ -227,6 +227,45 @@ async fn nothing_is_lost_or_reordered_between_polls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_with_curl_polls_and_posts_and_gets_everything_in_order() {
+    const COUNT: usize = 60;
+    let stage = Stage::new("", "sse = { poll_timeout = \"300ms\" }\n");
+    let base = format!("http://{}", stage.node.address("web"));
+    let opened = curl(&[&format!("{base}/live?longwire=poll")]).await;
+    let path = opened.lines().find_map(|line| line.strip_prefix("data: ")).expect("the session event");
+    let address = &format!("{base}{path}");
+    assert_eq!(curl(&[address, "-d", "hello"]).await, "hello");
+    let publisher = async {
+        for n in 0..COUNT {
+            stage.command("send", json!({ "to": "channel:room", "message": format!("push {n}") })).await;
+        }
+    };
+    let reader = async {
+        let (mut polls, mut got) = (opened, Vec::new());
+        while got.len() < COUNT {
+            polls += &curl(&[address]).await;
+            got = polls.lines().filter_map(|line| line.strip_prefix("data: push ")).map(str::to_owned).collect();
+        }
+        got
+    };
+    let ((), got) = tokio::join!(publisher, reader);
+    assert_eq!(got, (0..COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
+    let status = ["-o", "/dev/null", "-w", "%{http_code}"];
+    assert_eq!(curl(&[&[address.as_str()][..], &status[..]].concat()).await, "204");
+    assert_eq!(curl(&[&[address.as_str(), "-X", "DELETE"][..], &status[..]].concat()).await, "204");
+    assert_eq!(curl(&[&[address.as_str()][..], &status[..]].concat()).await, "410");
+    assert_eq!(stage.closed(1).await[0]["reason"], "client_closed");
+}
+
+/// What curl prints.
+async fn curl(arguments: &[&str]) -> String {
+    let mut curl = tokio::process::Command::new("curl");
+    let output = curl.args(["-sS", "--max-time", "30"]).args(arguments).output().await.expect("curl runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_polled_session_ends_when_nobody_polls_and_at_its_outbox_bound() {
     let stage = Stage::new("outbox_bytes = \"16 KiB\"", "sse = { poll_timeout = \"100ms\", poll_gap = \"1s\" }\n");
     let (mut http, address) = stage.polled().await;
