@@ -183,6 +183,9 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     let (stream, _) = connect_from(78, web).await;
     let seen = who(&mut Client::upgrade_on(stream, web, "/ws").await).await;
     assert_eq!(seen["REMOTE_ADDR"], "127.0.0.78");
+    let headers = "X-Forwarded-Proto: https\r\nForwarded: for=10.1.2.3;proto=https\r\n";
+    let seen = who(&mut Client::upgrade(web, "/ws", headers).await).await;
+    assert_eq!((&seen["REMOTE_ADDR"], &seen["HTTPS"]), (&json!("127.0.0.1"), &Value::Null), "a client's own word");
 
     // A client that has ended its side still gets what it asked for.
     let mut client = Client::connect(tcp, length()).await;
