@@ -111,9 +111,10 @@ impl Value for Networks {
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
         let mut networks = Self::default();
         for element in elements(item, &Self::kind(), report)? {
-            match read_str(&element, Self::kind_of_one(), report)? {
-                "unix:" => networks.unix = true,
-                text => match Network::parse(text) {
+            match read_str(&element, Self::kind_of_one(), report) {
+                None => {}
+                Some("unix:") => networks.unix = true,
+                Some(text) => match Network::parse(text) {
                     Ok(network) => networks.networks.push(network),
                     Err(rule) => report.refuse(&element, rule),
                 },
