@@ -216,7 +216,7 @@ impl Transport {
 
     fn poll_read_tls(&self, tls: &Tls, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Read>> {
         if !buffer.is_empty()
-            && let Some(read) = tls.take_plain(buffer)
+            && let Some(read) = tls.take_plain(buffer)?
         {
             return Poll::Ready(Ok(read));
         }

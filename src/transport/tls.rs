@@ -31,8 +31,6 @@ const MAX_PLAIN: usize = 64 * 1024;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// What encryption adds to [`MAX_PLAIN`], and whatever handshake message goes along with it.
 const OVERHEAD: usize = 4 * 1024;
-/// Messages that may follow an error: the alert that says so, and what was queued before it.
-const LAST_MESSAGES: usize = 8;
 
 thread_local! {
     static INCOMING: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
@@ -55,8 +53,10 @@ struct Inner {
     plain_from: usize,
     /// What was encrypted and the socket did not take.
     unsent: Vec<u8>,
-    /// The peer has ended its side, or broken the protocol.
+    /// The peer has ended its side.
     is_ended: bool,
+    /// How the peer has broken the protocol. rustls is not asked for anything any more: what it remembers of `incoming` is gone.
+    fault: Option<rustls::Error>,
     /// What the client has asked for, until somebody wants to know.
     server_name: Option<Box<str>>,
 }
@@ -82,6 +82,7 @@ impl Tls {
             plain_from: 0,
             unsent: Vec::new(),
             is_ended: false,
+            fault: None,
             server_name: None,
         };
         Ok(Self { inner: Mutex::new(inner), unsent: AtomicUsize::new(0) })
@@ -102,12 +103,15 @@ impl Tls {
         self.unsent.load(Ordering::Acquire)
     }
 
-    /// What is kept for the caller from earlier reads.
-    pub(super) fn take_plain(&self, buffer: &mut [u8]) -> Option<Read> {
+    /// What is kept for the caller from earlier reads, and behind that how they ended.
+    pub(super) fn take_plain(&self, buffer: &mut [u8]) -> io::Result<Option<Read>> {
         let mut inner = self.lock();
         let rest = &inner.plain[inner.plain_from..];
         if rest.is_empty() {
-            return inner.is_ended.then_some(Read::End);
+            return match &inner.fault {
+                Some(fault) => Err(invalid(fault)),
+                None => Ok(inner.is_ended.then_some(Read::End)),
+            };
         }
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
@@ -115,7 +119,7 @@ impl Tls {
         if inner.plain_from == inner.plain.len() {
             (inner.plain, inner.plain_from) = (Vec::new(), 0);
         }
-        Some(Read::Plain(len))
+        Ok(Some(Read::Plain(len)))
     }
 
     /// One `recv` into the scratch buffer, and what is in it; also how many bytes `recv` could have given. Call when [`Self::take_plain`] has nothing.
@@ -128,6 +132,11 @@ impl Tls {
         let mut inner = self.lock();
         INCOMING.with_borrow_mut(|scratch| {
             let kept = inner.incoming.len();
+            if kept == scratch.len() {
+                // Nothing could be received, which looks like the end.
+                inner.break_off(rustls::Error::General("a handshake message is too long".to_owned()));
+                return Err(invalid(inner.fault.as_ref().expect("just now")));
+            }
             scratch[..kept].copy_from_slice(&inner.incoming);
             let received = recv(&mut scratch[kept..])?;
             let was_full = kept + received == scratch.len();
@@ -147,8 +156,13 @@ impl Tls {
             if let Some(name) = certificates::asked_name() {
                 inner.server_name = Some(name);
             }
-            let used = pumped?;
-            inner.incoming = scratch[used..kept + received].to_vec();
+            match pumped {
+                Ok(used) => inner.incoming = scratch[used..kept + received].to_vec(),
+                Err(fault) => inner.break_off(fault),
+            }
+            if let (0, Some(fault)) = (filled, &inner.fault) {
+                return Err(invalid(fault));
+            }
             let read = match (filled, inner.is_ended) {
                 (0, true) => Read::End,
                 (0, false) => Read::Nothing,
@@ -205,8 +219,10 @@ impl Tls {
     pub(super) fn close(&self, mut send: impl FnMut(&[u8]) -> io::Result<usize>) {
         let mut inner = self.lock();
         let _ = OUTGOING.with_borrow_mut(|scratch| {
-            let len = inner.encrypt(None, scratch)?;
-            inner.unsent.extend_from_slice(&scratch[..len]);
+            // After a fault the alert has said so, if it has left.
+            if let Ok(len) = inner.encrypt(None, scratch) {
+                inner.unsent.extend_from_slice(&scratch[..len]);
+            }
             inner.flush(&mut send)
         });
         self.note(&inner);
@@ -223,29 +239,28 @@ impl Tls {
 
 impl Inner {
     /// Takes whole records from the front of `incoming`; says how many bytes they had. What they bring goes to `buffer`, and what
-    /// finds no room there is kept; what has to be said goes to `out`, also after an error.
+    /// finds no room there is kept; what has to be said goes to `out`. Both also before an error.
     fn pump(
         &mut self,
         incoming: &mut [u8],
         buffer: &mut [u8],
         filled: &mut usize,
         out: &mut Vec<u8>,
-    ) -> io::Result<usize> {
+    ) -> Result<usize, rustls::Error> {
         let mut used = 0;
         loop {
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut incoming[used..]);
             let state = match state {
                 Ok(state) => state,
                 Err(error) => {
-                    self.is_ended = true;
                     self.last_messages(out);
-                    return Err(io::Error::new(ErrorKind::InvalidData, error));
+                    return Err(error);
                 }
             };
             match state {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                        let record = record?;
                         discard += record.discard;
                         let taken = record.payload.len().min(buffer.len() - *filled);
                         buffer[*filled..*filled + taken].copy_from_slice(&record.payload[..taken]);
@@ -253,36 +268,47 @@ impl Inner {
                         self.plain.extend_from_slice(&record.payload[taken..]);
                     }
                 }
-                ConnectionState::EncodeTlsData(mut data) => encode(|space| data.encode(space), out)?,
+                ConnectionState::EncodeTlsData(mut data) => {
+                    encode(|space| data.encode(space), out)
+                        .map_err(|error| rustls::Error::General(error.to_string()))?;
+                }
                 // It leaves in order with everything else.
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed => self.is_ended = true,
                 ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
                     return Ok(used + discard);
                 }
-                _ => return Err(io::Error::new(ErrorKind::InvalidData, "early data was not asked for")),
+                _ => return Err(rustls::Error::General("early data was not asked for".to_owned())),
             }
             used += discard;
         }
     }
 
-    /// The alert that tells the peer what it did wrong.
+    /// From now on there is only the fault.
+    fn break_off(&mut self, fault: rustls::Error) {
+        self.fault = Some(fault);
+        self.incoming = Vec::new();
+    }
+
+    /// The alert that tells the peer what it did wrong. rustls gives what it has to say before it looks at input. It must not get
+    /// that far: half a handshake message that it remembers is not there, and of the same record it would complain twice.
     fn last_messages(&mut self, out: &mut Vec<u8>) {
-        for _ in 0..LAST_MESSAGES {
-            match self.connection.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(|space| data.encode(space), out).is_err() {
-                        return;
-                    }
-                }
-                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-                _ => return,
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(&mut []).state
+            else {
+                return;
+            };
+            if encode(|space| data.encode(space), out).is_err() {
+                return;
             }
         }
     }
 
     /// Encrypts `plain`, or with `None` the word that nothing will follow, into `space`; says how many bytes that took.
     fn encrypt(&mut self, plain: Option<&[u8]>, space: &mut [u8]) -> io::Result<usize> {
+        if let Some(fault) = &self.fault {
+            return Err(broken(fault.clone()));
+        }
         let mut len = 0;
         loop {
             // What is not a whole record yet stays where it is: rustls remembers how far it has looked at it.
@@ -364,6 +390,11 @@ fn gather(slices: &[IoSlice<'_>]) -> Vec<u8> {
     gathered
 }
 
+/// What ends a connection and is the peer's doing.
+fn invalid(fault: &rustls::Error) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, fault.clone())
+}
+
 /// What ends a connection and is not the peer's doing.
 fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(ErrorKind::NotConnected, error)
@@ -375,8 +406,10 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::sync::Arc;
 
+    use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+    use rustls::{ConnectionTrafficSecrets, ContentType, ProtocolVersion};
     use socket2::{Domain, Socket, Type};
 
     use super::*;
@@ -416,6 +449,10 @@ mod tests {
     /// Both ends, after the handshake.
     async fn pair(version: &'static SupportedProtocolVersion) -> (Transport, Client) {
         let (server, client) = configs(version);
+        shaken(server, client).await
+    }
+
+    async fn shaken(server: Arc<ServerConfig>, client: Arc<ClientConfig>) -> (Transport, Client) {
         let (near, far) = sockets();
         let near = near.with_tls(server).unwrap();
         let name = ServerName::try_from("shop.example").unwrap();
@@ -588,5 +625,88 @@ mod tests {
         let near = near.with_tls(server).unwrap();
         drop(far);
         assert_eq!(near.handshake().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_broken_record_behind_half_a_handshake_message_is_an_error() {
+        let (server, _) = configs(&rustls::version::TLS13);
+        let (near, mut far) = sockets();
+        let near = near.with_tls(server).unwrap();
+        // A ClientHello of 1000 bytes of which one comes, then an alert.
+        far.write_all(&[22, 3, 1, 0, 5, 1, 0, 3, 232, 3, 21, 3, 1, 0, 2, 1, 0]).unwrap();
+        assert_eq!(near.handshake().await.unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    /// A client that encrypts records of its own making, which no client of a library sends.
+    struct Forger {
+        encrypter: Box<dyn MessageEncrypter>,
+        sequence: u64,
+        socket: Socket,
+    }
+
+    impl Forger {
+        async fn pair() -> (Transport, Self) {
+            let (server, client) = configs(&rustls::version::TLS13);
+            let mut client = (*client).clone();
+            client.enable_secret_extraction = true;
+            let (near, client) = shaken(server, Arc::new(client)).await;
+            let suite = client.conn.negotiated_cipher_suite().unwrap().tls13().unwrap();
+            let (sequence, secrets) = client.conn.dangerous_extract_secrets().unwrap().tx;
+            let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("another suite") };
+            (near, Self { encrypter: suite.aead_alg.encrypter(key, iv), sequence, socket: client.sock })
+        }
+
+        fn send(&mut self, records: &[(ContentType, &[u8])]) {
+            let mut bytes = Vec::new();
+            for (typ, payload) in records {
+                let payload = OutboundChunks::Single(payload);
+                let message = OutboundPlainMessage { typ: *typ, version: ProtocolVersion::TLSv1_2, payload };
+                bytes.extend(self.encrypter.encrypt(message, self.sequence).unwrap().encode());
+                self.sequence += 1;
+            }
+            self.socket.write_all(&bytes).unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn forged_records_end_the_connection_and_what_came_before_them_is_read() {
+        let (near, mut forger) = Forger::pair().await;
+        let mut buffer = [0; 100];
+        // Half a key update is kept, and writing goes on.
+        forger.send(&[(ContentType::ApplicationData, b"first"), (ContentType::Handshake, &[24, 0, 0, 9, 1])]);
+        assert_eq!(poll_fn(|cx| near.poll_read(cx, &mut buffer)).await.unwrap(), 5);
+        near.try_write(&[IoSlice::new(b"hello")]).unwrap();
+        forger.send(&[(ContentType::ApplicationData, b"not now")]);
+        let error = poll_fn(|cx| near.poll_read(cx, &mut buffer)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(near.try_write(&[IoSlice::new(b"hello")]).is_err(), "nothing more can be said");
+        near.shutdown_write();
+
+        let (near, mut forger) = Forger::pair().await;
+        let forged = (ContentType::Handshake, &[1, 0, 0, 0][..]);
+        forger.send(&[(ContentType::ApplicationData, b"last"), forged]);
+        assert_eq!(poll_fn(|cx| near.poll_read(cx, &mut buffer)).await.unwrap(), 4, "it came whole");
+        let error = poll_fn(|cx| near.poll_read(cx, &mut buffer)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+
+        // A handshake message that is longer than what is kept of one.
+        let (near, mut forger) = Forger::pair().await;
+        let beginning = [&[24, 0, 255, 255][..], &[0; 16_380]].concat();
+        let shaken = Arc::new(near);
+        let reading = tokio::spawn({
+            let near = shaken.clone();
+            async move { poll_fn(|cx| near.poll_read(cx, &mut [0; 100])).await }
+        });
+        let sending = tokio::task::spawn_blocking(move || {
+            forger.send(&[(ContentType::Handshake, &beginning)]);
+            for _ in 0..3 {
+                forger.send(&[(ContentType::Handshake, &[0; 16_384])]);
+            }
+            forger
+        });
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), ErrorKind::InvalidData);
+        // The end of the socket lets the sender go, wherever it is.
+        drop(shaken);
+        let _ = sending.await;
     }
 }
