@@ -7,7 +7,8 @@
 //!
 //! Promises: an [`Acceptor`] always has something to accept handshakes with; a renewed file that is of no use changes nothing. TLS 1.2
 //! and 1.3 only, with the cipher suites of rustls, none of which is weak. Sessions are resumed by tickets, whose keys
-//! are made here and outlive a renewal, so nothing is stored per client.
+//! are made here, so nothing is stored per client. They outlive a renewal, except where clients show certificates: whoever
+//! resumes is not judged again, so a ticket counts no longer than the roots it was given under.
 
 mod files;
 mod names;
@@ -96,8 +97,7 @@ impl Acceptor {
     /// The first file that is of no use.
     pub fn load(settings: Settings) -> Result<(Self, Vec<Remark>), LoadError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let ticketer = rustls::crypto::ring::Ticketer::new()
-            .map_err(|error| LoadError::of(Role::Cert(0), &settings.pairs[0].cert, Fault::Rustls(error)))?;
+        let ticketer = make_ticketer(&settings)?;
         // Before they are read: what changes in between is seen as a change.
         let stamps = stamps(&settings);
         let (config, remarks) = configure(&settings, &provider, &ticketer)?;
@@ -130,7 +130,11 @@ impl Acceptor {
     /// The first file that is of no use; the old ones stay in use.
     pub fn reload_now(&self) -> Result<(), LoadError> {
         let stamps = stamps(&self.settings);
-        let (config, _) = configure(&self.settings, &self.provider, &self.ticketer)?;
+        let ticketer = match self.settings.client_certs {
+            ClientCerts::Off => self.ticketer.clone(),
+            ClientCerts::Optional | ClientCerts::Required => make_ticketer(&self.settings)?,
+        };
+        let (config, _) = configure(&self.settings, &self.provider, &ticketer)?;
         *self.lock() = State { config, stamps };
         Ok(())
     }
@@ -144,6 +148,11 @@ impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+fn make_ticketer(settings: &Settings) -> Result<Arc<dyn ProducesTickets>, LoadError> {
+    rustls::crypto::ring::Ticketer::new()
+        .map_err(|error| LoadError::of(Role::Cert(0), &settings.pairs[0].cert, Fault::Rustls(error)))
 }
 
 fn configure(

@@ -248,6 +248,31 @@ async fn who_comes_back_resumes_its_session_also_after_a_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_is_no_way_around_renewed_roots_of_clients() {
+    let (authority, next) = (Authority::new("test authority"), Authority::new("next authority"));
+    let signed = authority.sign("shop", "shop", &["shop.example"]);
+    let ann = authority.sign("ann", "Ann", &[]);
+    let fpm = Pool::of(2).start();
+    let more = format!(", client_ca = {:?}, client_certs = \"required\"", authority.ca_file());
+    let node = node(&fpm, TELL, "", &listeners(&table(&signed, &more)));
+    let connector = authority.client(&[&TLS12], Some(&ann));
+    let connect = async || connect(&connector, node.address("length"), "shop.example").await;
+    for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let stream = connect().await.unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected));
+        let told = told(&mut Client::on(stream, length(), Vec::new())).await;
+        assert_eq!(told["SSL_CLIENT_S_DN_CN"], "Ann", "a resumed session is hers as well");
+    }
+    std::fs::copy(next.ca_file(), authority.ca_file()).unwrap();
+    node.signal(libc::SIGHUP);
+    eventually("they are loaded", || {
+        node.metric("longwire_certificate_reloads_total", "listener=\"length\",outcome=\"done\"") >= 1.0
+    })
+    .await;
+    assert!(connect().await.is_err(), "nobody who counts has signed for her any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_stall_break_or_are_none_cost_nobody_else_anything() {
     let authority = Authority::new("test authority");
     let signed = authority.sign("shop", "shop", &["shop.example"]);
