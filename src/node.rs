@@ -229,11 +229,12 @@ impl Running {
         self.acceptors.iter().find(|(name, _)| name == listener).map(|(_, acceptor)| acceptor.clone())
     }
 
-    /// Loads every certificate again: new handshakes meet the new ones, and sessions do not notice.
-    pub fn reload_certificates(&self) {
+    /// Loads every certificate again: new handshakes meet the new ones, and sessions do not notice. False where there is none.
+    pub fn reload_certificates(&self) -> bool {
         for (listener, acceptor) in &self.acceptors {
             told(&self.hub, listener, acceptor.reload_now());
         }
+        !self.acceptors.is_empty()
     }
 
     /// Where the admin listener listens.

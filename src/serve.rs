@@ -73,7 +73,8 @@ impl Signals {
         })
     }
 
-    /// Until the node is to stop; SIGHUP has it load its certificates again.
+    /// Until the node is to stop; SIGHUP has it load its certificates again. Without any it means what it means elsewhere: the
+    /// terminal is closed, and `longwire dev` must not go on without it.
     async fn end_or_reload(&mut self, node: &Running) {
         loop {
             let name = tokio::select! {
@@ -82,10 +83,9 @@ impl Signals {
                 _ = self.hangup.recv() => "SIGHUP",
             };
             info!(signal = name, "signal received");
-            if name != "SIGHUP" {
+            if name != "SIGHUP" || !node.reload_certificates() {
                 return;
             }
-            node.reload_certificates();
         }
     }
 
