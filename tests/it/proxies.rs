@@ -8,7 +8,7 @@ use std::time::Duration;
 use longwire::proto::framing::{Framing, LengthFraming};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::bridge::{all_ended, exchange};
@@ -149,6 +149,10 @@ async fn through_nginx_every_echo_comes_back_in_order_and_php_sees_the_client() 
     assert_eq!((&seen["REMOTE_ADDR"], &seen["REMOTE_PORT"]), (&json!("127.0.0.9"), &json!("")));
     // What the client claims stands before what nginx has seen.
     let headers = "X-Forwarded-For: 10.1.2.3, 127.0.0.1\r\nForwarded: for=10.1.2.3\r\nX-Forwarded-Proto: https\r\n";
+    let (stream, _) = connect_from(9, address).await;
+    let seen = who(&mut Client::upgrade_with(stream, address, "/ws", headers).await).await;
+    assert_eq!((&seen["REMOTE_ADDR"], &seen["HTTPS"]), (&json!("127.0.0.9"), &Value::Null), "a stranger's own word");
+    assert_eq!(seen["HTTP_X_FORWARDED_FOR"], "10.1.2.3, 127.0.0.1, 127.0.0.9", "PHP may read it");
     let seen = who(&mut Client::upgrade(address, "/ws", headers).await).await;
     assert_eq!(
         (&seen["REMOTE_ADDR"], &seen["HTTPS"]),
@@ -183,6 +187,10 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     let (stream, _) = connect_from(78, web).await;
     let seen = who(&mut Client::upgrade_on(stream, web, "/ws").await).await;
     assert_eq!(seen["REMOTE_ADDR"], "127.0.0.78");
+    let (stream, _) = connect_from(78, web).await;
+    let headers = "X-Forwarded-For: 10.1.2.3, 127.0.0.1\r\nX-Forwarded-Proto: https\r\n";
+    let seen = who(&mut Client::upgrade_with(stream, web, "/ws", headers).await).await;
+    assert_eq!((&seen["REMOTE_ADDR"], &seen["HTTPS"]), (&json!("127.0.0.78"), &Value::Null), "a stranger's own word");
     let headers = "X-Forwarded-Proto: https\r\nForwarded: for=10.1.2.3;proto=https\r\n";
     let seen = who(&mut Client::upgrade(web, "/ws", headers).await).await;
     assert_eq!((&seen["REMOTE_ADDR"], &seen["HTTPS"]), (&json!("127.0.0.1"), &Value::Null), "a client's own word");
@@ -193,11 +201,15 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     client.finish().await;
     assert_eq!(client.frame().await.body, "last words");
     assert!(client.next().await.is_none());
-    // One that is reset takes nobody with it.
+    // One that is reset ends, and takes nobody with it.
     let mut other = Client::connect(tcp, length()).await;
-    let mut gone = Client::connect(tcp, length()).await;
+    let (stream, port) = connect_from(79, tcp).await;
+    let mut gone = Client::from_parts(stream, length(), Vec::new());
     assert_eq!(gone.ask("here").await, "here");
     gone.reset();
+    node.wait_for_log("its session has ended", |line| {
+        line["message"] == "session closed" && line["peer"] == format!("127.0.0.79:{port}")
+    });
     assert_eq!(other.ask("still here").await, "still here");
 }
 
@@ -249,6 +261,16 @@ async fn headers_of_both_versions_are_believed_of_listed_proxies_however_they_co
         let seen = ask(stream).await;
         assert_eq!((&seen["REMOTE_ADDR"], &seen["REMOTE_PORT"]), (&json!("127.0.0.2"), &json!(port.to_string())));
     }
+    // The proxy resets a connection: the session of that client ends.
+    let (mut stream, _) = connect_from(2, address).await;
+    stream.write_all(&[&version_2(1, [203, 0, 113, 99], 4799)[..], question].concat()).await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    let closed = node.wait_for_log("the session has ended", |line| {
+        line["message"] == "session closed" && line["peer"] == "203.0.113.99:4799"
+    });
+    assert_eq!(closed["reason"], "client_gone", "{closed}");
     // A stranger is who it is, and its header is nothing but bytes of a frame: one of 0x50524f58.
     let (mut stream, _) = connect_from(3, address).await;
     stream.write_all(question).await.unwrap();
@@ -310,6 +332,40 @@ async fn a_listed_proxy_without_a_good_header_is_refused_in_time_and_counted() {
         clients.push(stream);
     }
     eventually("no place is kept", || node.metric("longwire_handshakes", "") == 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_on_a_unix_socket_is_listed_as_unix() {
+    let fpm = Pool::of(2).start();
+    let path = fpm.dir().join("in.sock");
+    let tcp = TCP.replace("127.0.0.1:0", &format!("unix:{}", path.display()));
+    let _node = node(&fpm, &format!("{tcp}proxy_protocol = [\"unix:\"]\n"));
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream.write_all(&version_2(1, [203, 0, 113, 7], 4711)).await.unwrap();
+    let seen = who(&mut Client::on(stream, length(), Vec::new())).await;
+    assert_eq!((&seen["REMOTE_ADDR"], &seen["REMOTE_PORT"]), (&json!("203.0.113.7"), &json!("4711")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_headers_are_waited_for_than_there_are_places_and_all_get_their_turn() {
+    let fpm = Pool::of(2).start();
+    let limits = "[limits]\nhandshake_timeout = \"60s\"\nmax_handshakes = 2\n";
+    let node = node(&fpm, &format!("{limits}{TCP}proxy_protocol = [\"127.0.0.1\"]\n"));
+    let header = version_2(1, [203, 0, 113, 7], 4711);
+    let (begun, rest) = header.split_at(10);
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(node.address("tcp")).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        waiting.push(stream);
+    }
+    eventually("the places are taken", || node.metric("longwire_handshakes", "") == 2.0).await;
+    for mut stream in waiting {
+        assert!(node.metric("longwire_handshakes", "") <= 2.0);
+        stream.write_all(&[rest, b"\0\0\0\x03who"].concat()).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut [0; 4])).await;
+        answer.expect("its turn comes").expect("it is answered");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,15 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (socket, framing, early, _) = shake_hands(socket, address, path, "").await.expect("a WebSocket");
+        Self::upgrade_with(socket, address, path, "").await
+    }
+
+    /// The same, with headers of its own.
+    pub async fn upgrade_with<S>(socket: S, address: SocketAddr, path: &str, headers: &str) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (socket, framing, early, _) = shake_hands(socket, address, path, headers).await.expect("a WebSocket");
         Self::on(socket, framing, early)
     }
 
