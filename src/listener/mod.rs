@@ -171,8 +171,11 @@ impl Entrance {
             arrival.transport.reset_on_close();
             return Err(self.missing(&arrival, &missing));
         }
-        if arrival.peer != proxy {
-            self.hub.admission.accept_from(arrival.peer)?;
+        if arrival.peer != proxy
+            && let Err(reason) = self.hub.admission.accept_from(arrival.peer)
+        {
+            arrival.transport.reset_on_close();
+            return Err(reason);
         }
         match &self.preparation.tls {
             None => Ok(arrival),
