@@ -2,11 +2,12 @@
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   CPU time and latency of an echoed frame, PHP left out
+# make bench-micro   time of each codec and of the router by themselves, in minutes; FILTER="websocket" runs some
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
@@ -27,3 +28,6 @@ lint:
 
 bench:
 	$(CARGO) bench --locked --bench echo
+
+bench-micro:
+	$(CARGO) bench --locked --bench micro -- $(FILTER)
