@@ -297,17 +297,28 @@ impl Session {
                 continue;
             }
             let is_done = self.in_flight == 0 && self.state.waiting.is_empty() && self.has_no_posts() && is_flushed;
-            return match self.ending.take_if(|_| is_done) {
-                Some(close) => Poll::Ready(close),
-                None => Poll::Pending,
-            };
+            if let Some(close) = self.ending.take_if(|_| is_done) {
+                return Poll::Ready(close);
+            }
+            if self.in_flight == 0 || !self.waits_for_ends() || self.outbox.watch_ends() {
+                return Poll::Pending;
+            }
         }
+    }
+
+    /// Whether the end of an event lets something happen: another begin, or the session end.
+    fn waits_for_ends(&self) -> bool {
+        self.ending.is_some()
+            || !self.state.waiting.is_empty()
+            || !self.state.unread.is_empty()
+            || self.posts.is_some()
+            || self.endpoint.app.concurrency > 1
     }
 
     fn take_signals(&mut self) {
         let signals = self.outbox.take_signals();
         self.in_flight -= signals.ended_events;
-        if signals.ended_events > 0 && self.in_flight == 0 {
+        if signals.ended_events > 0 && self.in_flight == 0 && self.endpoint.app.concurrency > 1 {
             self.outbox.forget_waiters();
         }
         self.state.close_owed |= signals.connect_counts;
@@ -417,7 +428,10 @@ impl Session {
 
     /// `reply` is where the answer is waited for, if it is not simply for the outbox.
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
-        let profile = self.endpoint.hub.router.params(self.state.id);
+        let profile = match self.outbox.has_profile() {
+            true => self.endpoint.hub.router.params(self.state.id),
+            false => EncodedParams::default(),
+        };
         let event = Event { class, seq: self.state.next_seq, kind, body, profile, close: None };
         self.state.next_seq += 1;
         self.in_flight += 1;
@@ -622,10 +636,17 @@ impl Session {
     async fn events_ended(&mut self) {
         poll_fn(|cx| {
             self.outbox.register(cx.waker());
-            let signals = self.outbox.take_signals();
-            self.in_flight -= signals.ended_events;
-            self.state.close_owed |= signals.connect_counts;
-            if self.in_flight == 0 { Poll::Ready(()) } else { Poll::Pending }
+            loop {
+                let signals = self.outbox.take_signals();
+                self.in_flight -= signals.ended_events;
+                self.state.close_owed |= signals.connect_counts;
+                if self.in_flight == 0 {
+                    return Poll::Ready(());
+                }
+                if self.outbox.watch_ends() {
+                    return Poll::Pending;
+                }
+            }
         })
         .await;
     }
