@@ -69,6 +69,13 @@ impl Params {
     pub fn finish(self) -> EncodedParams {
         EncodedParams(self.0.into())
     }
+
+    /// The same, and none are here again, with the room that there was. What is shared is of the exact size, in one allocation.
+    pub fn finish_copy(&mut self) -> EncodedParams {
+        let copy = Bytes::copy_from_slice(&self.0);
+        self.0.clear();
+        EncodedParams(copy)
+    }
 }
 
 impl EncodedParams {
