@@ -92,6 +92,15 @@ impl From<Fate> for Pushed {
     }
 }
 
+/// What became of frames that were to leave together.
+#[derive(Default)]
+struct Together {
+    /// So many left whole.
+    written: usize,
+    /// The next one left in part, and its rest waits.
+    has_rest: bool,
+}
+
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -218,6 +227,62 @@ impl Outbox {
         self.has_profile.store(true, Ordering::Release);
     }
 
+    /// Sends encoded frames of commands, in one write where the socket takes them, and tells what became of each.
+    pub fn push_all<'a, T>(&self, pushes: SmallVec<[(Push<'a>, T); 1]>, mut tell: impl FnMut(T, Pushed)) {
+        let together = if pushes.len() > 1 { self.push_together(&pushes) } else { Together::default() };
+        for (at, (push, of)) in pushes.into_iter().enumerate() {
+            let pushed = match at {
+                _ if at < together.written => Fate::Written.into(),
+                _ if at == together.written && together.has_rest => Fate::Queued.into(),
+                // What comes behind it waits, or finds no room.
+                _ => self.push(push),
+            };
+            tell(of, pushed);
+        }
+    }
+
+    /// As many whole frames as the socket takes while nothing waits for it.
+    fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
+        let mut together = Together::default();
+        let mut inner = self.lock();
+        if inner.is_ended || inner.is_said || inner.is_streaming || inner.is_deaf || self.writable(&inner) > 0 {
+            return together;
+        }
+        for chunk in pushes.chunks(MAX_SLICES) {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            for (slice, (push, _)) in slices.iter_mut().zip(chunk) {
+                *slice = IoSlice::new(&push.frame);
+            }
+            let mut left = inner.try_write(&self.link, &slices[..chunk.len()]);
+            for (push, _) in chunk {
+                if left < push.frame.len() {
+                    together.has_rest = left > 0;
+                    if left > 0 {
+                        inner.backlog.enqueue_rest(push.frame.slice(left..), self.kind_of(push));
+                    }
+                    self.wake_writer(inner, 0);
+                    return together;
+                }
+                left -= push.frame.len();
+                together.written += 1;
+            }
+            if self.writable(&inner) > 0 {
+                // TLS has taken all of it, and the socket has not taken all from TLS.
+                (together.written, together.has_rest) = (together.written - 1, true);
+                break;
+            }
+        }
+        self.wake_writer(inner, 0);
+        together
+    }
+
+    fn kind_of(&self, push: &Push<'_>) -> Kind {
+        match push.rule.unwrap_or(self.terms.slow_reader) {
+            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
+            SlowReader::Close | SlowReader::Newest => Kind::Push,
+        }
+    }
+
     /// Sends one encoded frame of a command.
     pub fn push(&self, push: Push<'_>) -> Pushed {
         let rule = push.rule.unwrap_or(self.terms.slow_reader);
@@ -245,10 +310,7 @@ impl Outbox {
             self.task.wake();
             return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
-        let kind = match rule {
-            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
-            SlowReader::Close | SlowReader::Newest => Kind::Push,
-        };
+        let kind = self.kind_of(&push);
         if inner.is_streaming {
             inner.backlog.hold(push.frame, kind);
             return pushed;
