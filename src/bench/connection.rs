@@ -189,7 +189,12 @@ impl Connection {
     }
 
     /// The socket can be written to: for a new connection that means that it is there.
-    pub(super) fn writable(&mut self, endpoint: &Endpoint, scratch: &mut Scratch, heard: &mut Vec<Heard>) -> Result<(), Trouble> {
+    pub(super) fn writable(
+        &mut self,
+        endpoint: &Endpoint,
+        scratch: &mut Scratch,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), Trouble> {
         if self.stage == Stage::Connecting {
             if let Some(error) = self.socket.take_error().map_err(Trouble::Connect)? {
                 return Err(Trouble::Connect(error));
@@ -213,7 +218,12 @@ impl Connection {
     }
 
     /// Reads what there is. What was heard before an error is in `heard` all the same.
-    pub(super) fn readable(&mut self, endpoint: &Endpoint, scratch: &mut Scratch, heard: &mut Vec<Heard>) -> Result<(), Trouble> {
+    pub(super) fn readable(
+        &mut self,
+        endpoint: &Endpoint,
+        scratch: &mut Scratch,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), Trouble> {
         let mut raw = std::mem::take(&mut scratch.raw);
         let result = self.read_all(endpoint, &mut raw, scratch, heard);
         scratch.raw = raw;
@@ -294,7 +304,13 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, endpoint: &Endpoint, bytes: &[u8], scratch: &mut Scratch, heard: &mut Vec<Heard>) -> Result<(), Trouble> {
+    fn take(
+        &mut self,
+        endpoint: &Endpoint,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), Trouble> {
         match &endpoint.speech {
             Speech::Stream(framing) => self.take_frames(endpoint, framing, bytes, scratch, heard),
             Speech::WebSocket { framing, .. } => {
@@ -324,7 +340,13 @@ impl Connection {
         }
     }
 
-    fn take_replies(&mut self, endpoint: &Endpoint, bytes: &[u8], ended: bool, heard: &mut Vec<Heard>) -> Result<usize, Trouble> {
+    fn take_replies(
+        &mut self,
+        endpoint: &Endpoint,
+        bytes: &[u8],
+        ended: bool,
+        heard: &mut Vec<Heard>,
+    ) -> Result<usize, Trouble> {
         let mut taken = 0;
         while taken < bytes.len() {
             let Some((len, reply)) = http::reply(&bytes[taken..], endpoint.max_frame_bytes, ended)? else { break };
@@ -333,7 +355,8 @@ impl Connection {
             heard.push(if (200..300).contains(&reply.status) {
                 Heard::Frame(reply.body)
             } else {
-                let body: String = String::from_utf8_lossy(&reply.body).chars().filter(|c| !c.is_control()).take(200).collect();
+                let body: String =
+                    String::from_utf8_lossy(&reply.body).chars().filter(|c| !c.is_control()).take(200).collect();
                 Heard::Failure(Trouble::Status { status: reply.status, body })
             });
         }
@@ -351,7 +374,8 @@ impl Connection {
         let decoder = self.decoder.as_mut().expect("a connection of frames has one");
         while !bytes.is_empty() {
             let found = decoder.decode(framing, endpoint.max_frame_bytes, bytes);
-            let (taken, item) = found.map_err(|error| Trouble::Broken(format!("the server broke the framing: {error}")))?;
+            let (taken, item) =
+                found.map_err(|error| Trouble::Broken(format!("the server broke the framing: {error}")))?;
             bytes = &bytes[taken..];
             match item {
                 None => break,

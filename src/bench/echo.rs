@@ -308,7 +308,11 @@ impl Echo {
         self.answered += 1;
         let found = match client.waiting.front() {
             Some(front) if front.number == number => client.waiting.pop_front(),
-            _ => client.waiting.iter().position(|waiting| waiting.number == number).and_then(|at| client.waiting.remove(at)),
+            _ => client
+                .waiting
+                .iter()
+                .position(|waiting| waiting.number == number)
+                .and_then(|at| client.waiting.remove(at)),
         };
         client.answered_at(now, self.begin, self.end);
         if (self.begin..self.end).contains(&now) {

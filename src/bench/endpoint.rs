@@ -55,7 +55,9 @@ impl Endpoint {
             .find_map(|(scheme, alike)| url.strip_prefix(scheme).map(|rest| format!("{alike}{rest}")));
         let is_http = as_web.is_some();
         if is_http && !with_http {
-            return Err(format!("{url:?}: connections that frames come in on are tcp://, tls://, unix:, ws:// or wss://"));
+            return Err(format!(
+                "{url:?}: connections that frames come in on are tcp://, tls://, unix:, ws:// or wss://"
+            ));
         }
         let target = Target::parse(as_web.as_deref().unwrap_or(url))?;
         let (address, name, speech) = match target {
@@ -127,7 +129,10 @@ impl Endpoint {
 fn framing(args: &BenchArgs) -> Result<Framing, String> {
     let framing = client::stream_framing(&args.framing)?;
     if let Framing::Length(LengthFraming { keep_header: true, .. }) = framing {
-        return Err("--keep-header is for peers that take the header for a part of the message; here it is the framing's".into());
+        return Err(
+            "--keep-header is for peers that take the header for a part of the message; here it is the framing's"
+                .into(),
+        );
     }
     Ok(framing)
 }
@@ -162,7 +167,9 @@ fn bind_without_port(socket: &Socket, ip: Ipv4Addr) -> io::Result<()> {
 
 fn upgrade(host: &str, path: &str, headers: &[String]) -> Result<Speech, String> {
     let mut head = head("GET", host, path, headers)?;
-    head.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ");
+    head.extend_from_slice(
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+    );
     let framing = Framing::WebSocket { deflate: None };
     Ok(Speech::WebSocket { before_key: head, after_key: b"\r\n\r\n".to_vec(), framing })
 }

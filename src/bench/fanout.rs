@@ -27,7 +27,9 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     let message = Message::new(args.bytes, true).map_err(usage)?;
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
     if endpoint.is_raw() && !args.any_reply {
-        return Err(usage("raw frames have no ends by which deliveries could be told apart: --any-reply takes each for one".into()));
+        return Err(usage(
+            "raw frames have no ends by which deliveries could be told apart: --any-reply takes each for one".into(),
+        ));
     }
     let publisher = Publisher::new(args).map_err(usage)?;
     let mut stage = Stage::new(args.connections + 1, &args.common)?;
@@ -44,7 +46,12 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     let why = |fanout: &Fanout| fanout.troubles.worst().unwrap_or("interrupted").to_owned();
     if connected == 0 {
         stage.finish();
-        return Err(BenchError::Nobody(format!("none of {} subscribers of {} is there: {}", args.connections, args.url, why(&fanout))));
+        return Err(BenchError::Nobody(format!(
+            "none of {} subscribers of {} is there: {}",
+            args.connections,
+            args.url,
+            why(&fanout)
+        )));
     }
     if !fanout.publisher.is_ready() {
         stage.finish();
@@ -103,7 +110,9 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     report::print(&report, args.common.json);
     if fanout.delivered == 0 {
         let nothing = format!("{} messages were published and not one was delivered", fanout.published.len());
-        return Err(BenchError::Nobody(fanout.troubles.worst().map_or(nothing.clone(), |why| format!("{nothing}: {why}"))));
+        return Err(BenchError::Nobody(
+            fanout.troubles.worst().map_or(nothing.clone(), |why| format!("{nothing}: {why}")),
+        ));
     }
     Ok(())
 }
@@ -246,7 +255,10 @@ impl Fanout {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.wrong > 0 && self.wrong >= self.delivered {
-            notes.push("what subscribers get are not the messages: if a script puts them into something else, use --any-reply".to_owned());
+            notes.push(
+                "what subscribers get are not the messages: if a script puts them into something else, use --any-reply"
+                    .to_owned(),
+            );
         }
         notes
     }

@@ -70,7 +70,8 @@ fn head(input: &[u8]) -> Result<Option<Head>, Trouble> {
 pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble> {
     let Some(head) = head(input)? else { return Ok(None) };
     if head.status != 101 {
-        let body: String = String::from_utf8_lossy(&input[head.len..]).chars().filter(|c| !c.is_control()).take(200).collect();
+        let body: String =
+            String::from_utf8_lossy(&input[head.len..]).chars().filter(|c| !c.is_control()).take(200).collect();
         return Err(Trouble::Refused { status: head.status, body: body.trim().to_owned() });
     }
     if head.accept.as_deref() != Some(&handshake::accept_value(key)) {
@@ -105,9 +106,7 @@ pub(super) fn reply(input: &[u8], max_body: usize, ended: bool) -> Result<Option
             Ok(Some((input.len(), Reply { status: head.status, body: Bytes::copy_from_slice(rest), closes: true })))
         }
         Body::UntilEnd => Ok(None),
-        Body::Chunked => {
-            Ok(chunks(rest, max_body)?.map(|(taken, body)| (head.len + taken, made(body.into()))))
-        }
+        Body::Chunked => Ok(chunks(rest, max_body)?.map(|(taken, body)| (head.len + taken, made(body.into())))),
     }
 }
 

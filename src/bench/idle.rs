@@ -45,7 +45,10 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     if connected == 0 {
         stage.finish();
         let why = idle.troubles.worst().unwrap_or("interrupted");
-        return Err(BenchError::Nobody(format!("none of {} connections to {} could be made: {why}", args.connections, args.url)));
+        return Err(BenchError::Nobody(format!(
+            "none of {} connections to {} could be made: {why}",
+            args.connections, args.url
+        )));
     }
     stage.event("connected");
     idle.is_holding = true;
@@ -77,7 +80,9 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
             pss_bytes: held.map(|memory| memory.pss),
             rss_bytes_per_connection: each(|memory| memory.rss),
             pss_bytes_per_connection: each(|memory| memory.pss),
-            cpu_us_per_connection_and_s: cpu.filter(|_| still_open > 0).map(|micros| micros / still_open as f64 / window),
+            cpu_us_per_connection_and_s: cpu
+                .filter(|_| still_open > 0)
+                .map(|micros| micros / still_open as f64 / window),
         }
     });
     let report = report::Idle {

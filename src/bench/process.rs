@@ -40,7 +40,8 @@ impl Usage {
 
     /// What was used since, with what it is divided by.
     pub(super) fn until(&self, end: &Self, messages: u64) -> Cpu {
-        let used: Vec<Option<u64>> = self.processes.iter().zip(&end.processes).map(|(then, now)| used(then, now)).collect();
+        let used: Vec<Option<u64>> =
+            self.processes.iter().zip(&end.processes).map(|(then, now)| used(then, now)).collect();
         let own = end.own.saturating_sub(self.own);
         let all = end.all.saturating_sub(self.all).max(1) as f64;
         let known = own + used.iter().flatten().sum::<u64>();
@@ -98,7 +99,9 @@ fn threads_of(pid: u32) -> HashMap<u32, u64> {
     let mut threads = HashMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let thread = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let nanos = fs::read_to_string(entry.path().join("schedstat")).ok().and_then(|text| text.split(' ').next()?.parse().ok());
+        let nanos = fs::read_to_string(entry.path().join("schedstat"))
+            .ok()
+            .and_then(|text| text.split(' ').next()?.parse().ok());
         if let (Some(thread), Some(nanos)) = (thread, nanos) {
             threads.insert(thread, nanos);
         }

@@ -47,7 +47,8 @@ impl Publisher {
     pub(super) fn new(args: &FanoutArgs) -> Result<Self, String> {
         let (endpoint, door) = if let Some(rest) = args.publish.strip_prefix("router://") {
             let wrong = || format!("{:?} is not router://host:port/channel", args.publish);
-            let (address, channel) = rest.split_once('/').filter(|(address, _)| !address.is_empty()).ok_or_else(wrong)?;
+            let (address, channel) =
+                rest.split_once('/').filter(|(address, _)| !address.is_empty()).ok_or_else(wrong)?;
             let channel = percent_encoding::percent_decode_str(channel).collect::<Vec<u8>>();
             let channel = Name::new(&channel).map_err(|error| format!("{:?}: channel: {error}", args.publish))?;
             let secret = args.secret_file.as_deref().map(Secret::read_file).transpose();

@@ -173,7 +173,11 @@ pub(super) struct Accept {
 /// Writes a report.
 pub(super) fn print(report: &impl Serialize, as_json: bool) {
     let value = serde_json::to_value(report).expect("a report is plain data");
-    let text = if as_json { format!("{}\n", serde_json::to_string(report).expect("a report is plain data")) } else { table(&value) };
+    let text = if as_json {
+        format!("{}\n", serde_json::to_string(report).expect("a report is plain data"))
+    } else {
+        table(&value)
+    };
     // `longwire bench ... | head` closes the pipe early, which is no failure.
     let _closed_early = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
@@ -189,7 +193,9 @@ fn table(report: &serde_json::Value) -> String {
                 lines.extend(notes.as_array().into_iter().flatten().map(|note| ("note".to_owned(), plain(note))));
             }
             ("processes", held) => lines.extend(held.as_array().into_iter().flatten().map(held_line)),
-            ("cpu", cpu) => lines.extend(cpu.as_object().into_iter().flatten().map(|(name, value)| (words(name), number(value)))),
+            ("cpu", cpu) => {
+                lines.extend(cpu.as_object().into_iter().flatten().map(|(name, value)| (words(name), number(value))))
+            }
             (_, serde_json::Value::Object(times)) => lines.push((words(name), percentiles(times))),
             (_, value) => lines.push((words(name), number(value))),
         }
@@ -242,11 +248,15 @@ fn time(micros: f64) -> String {
 
 fn error_line(error: &serde_json::Value) -> (String, String) {
     let code = error["code"].as_u64().map_or_else(String::new, |code| format!(" {code}"));
-    (format!("error {}{code}", plain(&error["kind"])), format!("{}  first: {}", error["count"], plain(&error["example"])))
+    (
+        format!("error {}{code}", plain(&error["kind"])),
+        format!("{}  first: {}", error["count"], plain(&error["example"])),
+    )
 }
 
 fn held_line(held: &serde_json::Value) -> (String, String) {
-    let kib = |key: &str| held[key].as_f64().map_or_else(|| "-".to_owned(), |bytes| format!("{:.2} KiB", bytes / 1024.0));
+    let kib =
+        |key: &str| held[key].as_f64().map_or_else(|| "-".to_owned(), |bytes| format!("{:.2} KiB", bytes / 1024.0));
     let text = format!(
         "PSS {} a connection (base {}), RSS {} (base {}), CPU {} us a connection and second",
         kib("pss_bytes_per_connection"),

@@ -28,7 +28,8 @@ impl<'a> Stage<'a> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // The second one ends the program at once: whoever presses Ctrl-C twice means it.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone()).map_err(BenchError::System)?;
+            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
+                .map_err(BenchError::System)?;
             signal_hook::flag::register(signal, interrupted.clone()).map_err(BenchError::System)?;
         }
         for pid in &args.pid {

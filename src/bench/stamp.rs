@@ -161,7 +161,10 @@ mod tests {
     fn a_sequence_tells_what_is_late_again_or_missing() {
         let mut sequence = Sequence::default();
         let fits: Vec<Fit> = [0, 1, 4, 2, 2, 4, 0, 5].into_iter().map(|number| sequence.take(number)).collect();
-        assert_eq!(fits, [Fit::Ahead, Fit::Ahead, Fit::Ahead, Fit::Late, Fit::Again, Fit::Again, Fit::Again, Fit::Ahead]);
+        assert_eq!(
+            fits,
+            [Fit::Ahead, Fit::Ahead, Fit::Ahead, Fit::Late, Fit::Again, Fit::Again, Fit::Again, Fit::Ahead]
+        );
         assert_eq!((sequence.missing(6), sequence.missing(8)), (1, 3));
         assert!(sequence.has(2) && !sequence.has(3) && !sequence.has(6));
     }

@@ -169,7 +169,13 @@ impl Swarm {
     /// Adds a place; its connection is opened in one of the next turns.
     pub(super) fn add(&mut self, endpoint: &Rc<Endpoint>) -> usize {
         let who = self.places.len();
-        self.places.push(Place { endpoint: endpoint.clone(), connection: None, times: 0, begun: 0, wants_write: false });
+        self.places.push(Place {
+            endpoint: endpoint.clone(),
+            connection: None,
+            times: 0,
+            begun: 0,
+            wants_write: false,
+        });
         self.to_open.push_back(who);
         who
     }
@@ -230,7 +236,8 @@ impl Swarm {
                 self.timer_at = 0;
                 continue;
             }
-            let (readable, writable) = (event.is_readable() || event.is_read_closed() || event.is_error(), event.is_writable());
+            let (readable, writable) =
+                (event.is_readable() || event.is_read_closed() || event.is_error(), event.is_writable());
             let now = self.now();
             self.drive(
                 who,

@@ -59,7 +59,9 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Connect(error) => write!(f, "cannot connect: {error}"),
             Trouble::Tls(error) => write!(f, "TLS: {error}"),
-            Trouble::Refused { status, body } if body.is_empty() => write!(f, "the handshake was refused with {status}"),
+            Trouble::Refused { status, body } if body.is_empty() => {
+                write!(f, "the handshake was refused with {status}")
+            }
             Trouble::Refused { status, body } => write!(f, "the handshake was refused with {status}: {body}"),
             Trouble::Closed { code: None, .. } => f.write_str("the server closed"),
             Trouble::Closed { code: Some(code), reason } => write!(f, "the server closed with {code} {reason}"),

@@ -189,5 +189,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     // Above it a message would be due every nanosecond.
-    text.parse().ok().filter(|rate| (1e-3..=1e9).contains(rate)).ok_or_else(|| "a number of messages a second, above 0".into())
+    text.parse()
+        .ok()
+        .filter(|rate| (1e-3..=1e9).contains(rate))
+        .ok_or_else(|| "a number of messages a second, above 0".into())
 }
