@@ -8,7 +8,7 @@ use clap::Parser as _;
 use longwire::cli::{Cli, Command, ConfigArgs};
 use longwire::config::model::Config;
 use longwire::node::Extras;
-use longwire::{check, config, connect, dev, logging, serve};
+use longwire::{bench, check, config, connect, dev, logging, serve};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -29,6 +29,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
             Ok(runtime.block_on(connect::run(&args))?)
         }
+        Command::Bench(command) => Ok(bench::run(&command)?),
         Command::Defaults => {
             // `longwire defaults | head` closes the pipe early, which is no failure.
             let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());
