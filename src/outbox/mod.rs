@@ -464,9 +464,9 @@ impl Outbox {
         !self.is_quiet() && self.lock().backlog.cost() >= self.terms.max_bytes
     }
 
-    /// Grows whenever the socket takes something, be it of what counts as written already.
-    pub fn progress(&self) -> u64 {
-        self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64)
+    /// Grows, and begins anew after 4 GB, whenever the socket takes something, be it of what counts as written already.
+    pub fn progress(&self) -> u32 {
+        self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64) as u32
     }
 
     /// Bytes that the socket has taken.

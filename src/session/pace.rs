@@ -55,7 +55,7 @@ impl Session {
         if bucket.charge(rate, tokens, watch.now()) || pace.is_held {
             return;
         }
-        if !watch.acts_on(limit, self.state.peer) {
+        if !watch.acts_on(limit, self.state.peer.into()) {
             bucket.forgive();
             return;
         }
@@ -123,7 +123,7 @@ impl Session {
         };
         // Once for each frame, also where nothing follows from it.
         self.clock.frame_begun = None;
-        if self.endpoint.hub.watch.acts_on(limit, self.state.peer) {
+        if self.endpoint.hub.watch.acts_on(limit, self.state.peer.into()) {
             self.outbox.ask_close(Close::new(CloseReason::FrameTimeout).because(detail));
         }
     }

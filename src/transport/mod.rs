@@ -9,7 +9,7 @@ mod tls;
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -57,6 +57,52 @@ impl Peer {
             IpAddr::V6(address) => Ipv6Addr::from(address.to_bits() & !u128::from(u64::MAX)).into(),
             address => address,
         })
+    }
+}
+
+/// A [`Peer`] as a session keeps it: 20 bytes instead of 32. What only matters on this machine's own links, the scope of an IPv6
+/// address, is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedPeer {
+    /// Of IPv4 the first four count.
+    ip: [u8; 16],
+    port: u16,
+    family: Family,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Family {
+    Unix,
+    V4,
+    V6,
+}
+
+impl From<Peer> for PackedPeer {
+    fn from(peer: Peer) -> Self {
+        let mut ip = [0; 16];
+        let (family, port) = match peer {
+            Peer::Unix => (Family::Unix, 0),
+            Peer::Ip(SocketAddr::V4(address)) => {
+                ip[..4].copy_from_slice(&address.ip().octets());
+                (Family::V4, address.port())
+            }
+            Peer::Ip(SocketAddr::V6(address)) => {
+                ip = address.ip().octets();
+                (Family::V6, address.port())
+            }
+        };
+        Self { ip, port, family }
+    }
+}
+
+impl From<PackedPeer> for Peer {
+    fn from(packed: PackedPeer) -> Self {
+        let [a, b, c, d, ..] = packed.ip;
+        match packed.family {
+            Family::Unix => Peer::Unix,
+            Family::V4 => Peer::Ip((Ipv4Addr::new(a, b, c, d), packed.port).into()),
+            Family::V6 => Peer::Ip((Ipv6Addr::from(packed.ip), packed.port).into()),
+        }
     }
 }
 

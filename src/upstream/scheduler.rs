@@ -64,7 +64,6 @@ pub(super) struct State<R> {
 }
 
 /// A free place and the job for it.
-#[expect(clippy::large_enum_variant, reason = "moved once, right after it is made: a box would only cost more")]
 enum Assigned<R> {
     /// The idle connection already has the job.
     Reused(Arc<Handoff<R>>),
