@@ -855,21 +855,33 @@ mod tests {
         }
     }
 
-    /// Pushes numbered frames to a client that reads nothing, then reads: what arrives, and the sum of what became of all.
-    async fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32) -> (Vec<u32>, [u32; 5]) {
+    /// Pushes numbered frames, so many at a time, to a client that reads nothing, then reads: what arrives, and the sum of what became
+    /// of all.
+    async fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32, together: usize) -> (Vec<u32>, [u32; 5]) {
         let (outbox, mut far) = outbox(20_000);
         let mut counts = [0; 5];
-        for number in 0..200 {
-            let frame = outbox.framing().encode(FrameKind::Binary, &body(1, number, 1000)).unwrap();
-            let pushed = push(&outbox, frame, rule, (number % keys).to_string().as_bytes());
-            match pushed.fate {
-                Fate::Written => counts[0] += 1,
-                Fate::Queued => counts[1] += 1,
-                Fate::DroppedNewest => counts[2] += 1,
-                Fate::DroppedClose | Fate::Gone => unreachable!("{pushed:?}"),
-            }
-            counts[3] += pushed.dropped_oldest;
-            counts[4] += pushed.dropped_latest;
+        let numbers: Vec<u32> = (0..200).collect();
+        let topics: Vec<_> = (0..keys)
+            .map(|key| Arc::new(Topic { channel: None, key: Name::new(key.to_string().as_bytes()).ok() }))
+            .collect();
+        for numbers in numbers.chunks(together) {
+            let pushes = numbers.iter().map(|number| {
+                let frame = outbox.framing().encode(FrameKind::Binary, &body(1, *number, 1000)).unwrap();
+                (Push { frame, rule: Some(rule), topic: &topics[(number % keys) as usize] }, *number)
+            });
+            let mut told = Vec::new();
+            outbox.push_all(pushes.collect(), |number, pushed| {
+                told.push(number);
+                match pushed.fate {
+                    Fate::Written => counts[0] += 1,
+                    Fate::Queued => counts[1] += 1,
+                    Fate::DroppedNewest => counts[2] += 1,
+                    Fate::DroppedClose | Fate::Gone => unreachable!("{pushed:?}"),
+                }
+                counts[3] += pushed.dropped_oldest;
+                counts[4] += pushed.dropped_latest;
+            });
+            assert_eq!(told, numbers);
             assert!(outbox.queued_bytes() <= 20_000);
         }
         let reader = std::thread::spawn(move || {
@@ -900,24 +912,26 @@ mod tests {
 
     #[tokio::test]
     async fn each_rule_for_slow_readers_drops_what_it_says_and_counts_it() {
-        let (arrived, [written, queued, newest, oldest, latest]) =
-            pushed_to_a_stalled_reader(SlowReader::Newest, 1).await;
-        assert_eq!(arrived, (0..written + queued).collect::<Vec<_>>(), "the first ones, in order");
-        assert_eq!((written + queued + newest, oldest, latest), (200, 0, 0));
-        assert!(newest > 100);
+        for together in [1, 3, 100] {
+            let (arrived, [written, queued, newest, oldest, latest]) =
+                pushed_to_a_stalled_reader(SlowReader::Newest, 1, together).await;
+            assert_eq!(arrived, (0..written + queued).collect::<Vec<_>>(), "the first ones, in order");
+            assert_eq!((written + queued + newest, oldest, latest), (200, 0, 0));
+            assert!(newest > 100);
 
-        let (arrived, [written, queued, newest, oldest, latest]) =
-            pushed_to_a_stalled_reader(SlowReader::Oldest, 1).await;
-        assert_eq!((written + queued, newest, latest), (200, 0, 0));
-        assert_eq!(arrived.len() as u32, 200 - oldest);
-        assert!(arrived.is_sorted() && arrived.ends_with(&(190..200).collect::<Vec<_>>()), "{arrived:?}");
+            let (arrived, [written, queued, newest, oldest, latest]) =
+                pushed_to_a_stalled_reader(SlowReader::Oldest, 1, together).await;
+            assert_eq!((written + queued, newest, latest), (200, 0, 0));
+            assert_eq!(arrived.len() as u32, 200 - oldest);
+            assert!(arrived.is_sorted() && arrived.ends_with(&(190..200).collect::<Vec<_>>()), "{arrived:?}");
 
-        let (arrived, [written, queued, newest, oldest, latest]) =
-            pushed_to_a_stalled_reader(SlowReader::Latest, 5).await;
-        assert_eq!((written + queued, newest, oldest), (200, 0, 0));
-        assert_eq!(arrived.len() as u32, 200 - latest);
-        assert!(arrived.is_sorted() && arrived.ends_with(&[195, 196, 197, 198, 199]), "{arrived:?}");
-        assert!(latest > 150, "one frame for each of five keys waits: {latest}");
+            let (arrived, [written, queued, newest, oldest, latest]) =
+                pushed_to_a_stalled_reader(SlowReader::Latest, 5, together).await;
+            assert_eq!((written + queued, newest, oldest), (200, 0, 0));
+            assert_eq!(arrived.len() as u32, 200 - latest);
+            assert!(arrived.is_sorted() && arrived.ends_with(&[195, 196, 197, 198, 199]), "{arrived:?}");
+            assert!(latest > 150, "one frame for each of five keys waits: {latest}");
+        }
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
 pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
@@ -184,10 +185,12 @@ impl Router {
         self.count(door, commands, delivery)
     }
 
-    /// Does a command at once.
+    /// Does a command before it returns. What is sent to many is sent while other tasks go on elsewhere.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
         let mut delivery = Delivery::begin(self, slice::from_ref(command));
-        while !delivery.step(usize::MAX) {}
+        if !delivery.step(BATCH) {
+            aside(|| while !delivery.step(usize::MAX) {});
+        }
         self.count(door, slice::from_ref(command), delivery).pop().expect("a command has a receipt")
     }
 
@@ -254,6 +257,15 @@ impl Router {
             entry.profile = Some(profile).filter(|profile| !profile.is_empty());
             result
         })
+    }
+}
+
+/// Does what takes long while another thread takes over the tasks of this one.
+fn aside(work: impl FnOnce()) {
+    // A runtime of one thread, as tests have, has nobody to take over.
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
