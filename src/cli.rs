@@ -1,9 +1,13 @@
 //! The command line: what may be asked for, and its help.
 
+mod bench;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::bench::{AcceptArgs, BenchArgs, BenchCommand, EchoArgs, FanoutArgs, IdleArgs};
 
 use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming, StreamFraming};
 
@@ -31,6 +35,9 @@ pub enum Command {
     /// Talk to a server, frame by frame: type a line, see the replies.
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
+    /// Measure a server: what a frame costs, how long it takes, whether any is lost.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print every configuration key with its default and its meaning.
     Defaults,
 }
@@ -145,12 +152,9 @@ pub struct ConnectArgs {
     /// A header of the WebSocket handshake: 'Name: value'; may be repeated.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
-    /// Who may have signed the certificate of tls:// and wss://, in a PEM file, instead of those that the system trusts.
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// Believe any certificate.
-    #[arg(long, conflicts_with = "ca")]
-    pub insecure: bool,
+    /// Whom to believe.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// The Origin of the WebSocket handshake.
     #[arg(long)]
     pub origin: Option<String>,
@@ -161,6 +165,17 @@ pub struct ConnectArgs {
     /// Framing of a tcp://, tls:// or unix: connection.
     #[command(flatten)]
     pub framing: FramingArgs,
+}
+
+/// Whom a client believes that speaks TLS.
+#[derive(Clone, Debug, Args)]
+pub struct TlsArgs {
+    /// Who may have signed the certificate of tls:// and wss://, in a PEM file, instead of those that the system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Believe any certificate.
+    #[arg(long, conflicts_with = "ca")]
+    pub insecure: bool,
 }
 
 /// How bytes become frames, in the words of the configuration.

@@ -62,7 +62,7 @@
 //! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtime, signals, exit status |
-//! | [`dev`], [`connect`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
+//! | [`dev`], [`connect`], [`bench`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
 //!
 //! `main.rs` parses the command line and calls one of them.
 //!
@@ -88,9 +88,11 @@
 //! gave them.)
 
 pub mod api;
+pub mod bench;
 pub mod certificates;
 pub mod check;
 pub mod cli;
+mod client;
 pub mod config;
 pub mod connect;
 pub mod dev;

@@ -23,6 +23,15 @@ impl Secret {
         &self.0
     }
 
+    /// Reads the file of a secret that a command line names.
+    ///
+    /// # Errors
+    ///
+    /// Names the file and says why there is no secret in it.
+    pub fn read_file(path: &Path) -> Result<Self, String> {
+        read_file(path).map(|(text, _)| Self(text))
+    }
+
     /// Reads what `written` refers to; relative files are below `base`. The second value is a warning.
     ///
     /// # Errors

@@ -51,7 +51,8 @@ config_table! {
         name: Option<Entry<String>> = absent("the host's name", "\"edge-1\"");
         /// Number of this node; it is part of every session id, so no two nodes that know each other share one.
         number: Entry<Whole<0, 4095>> = is("0");
-        /// Worker threads; 0 takes one for each core.
+        /// Worker threads; 0 takes one for every two cores. PHP needs several times the CPU time of Longwire: where php-fpm runs on
+        /// another machine, or messages go to many more than they come from, ask for as many as there are cores.
         threads: Entry<Whole<0, 1024>> = is("0");
     }
 }

@@ -3,28 +3,24 @@
 use std::io;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use sha1::{Digest as _, Sha1};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::ConnectError;
-use super::target::Target;
-use super::tls;
 use super::wire::{Stream, Wire};
-use crate::cli::{self, ConnectArgs};
-use crate::config::model::StreamFraming;
+use crate::cli::ConnectArgs;
+use crate::client::handshake::{self, accept_value, parse_header};
+use crate::client::target::Target;
+use crate::client::{self, tls};
 use crate::proto::framing::Framing;
 
-/// RFC 6455 section 1.3.
-const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// How much of a refusal's body is shown.
 const MAX_REFUSAL_BYTES: usize = 4096;
 
@@ -43,7 +39,7 @@ pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, Co
             Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
         }
         Target::WebSocket { address, host, path, tls } => {
-            let key = BASE64.encode(random::<16>());
+            let key = handshake::key(random());
             let request = request(host, path, &key, args)?;
             let stream = open(address, tls.as_ref(), Some(b"http/1.1"), args).await?;
             let (stream, received) = upgrade(stream, request, &key).await?;
@@ -61,7 +57,13 @@ async fn open(
     args: &ConnectArgs,
 ) -> Result<Box<dyn Stream>, ConnectError> {
     let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
-    let tls = tls.map(|name| Ok::<_, ConnectError>((tls::connector(protocol, args)?, name.clone()))).transpose()?;
+    let tls = match tls {
+        Some(name) => {
+            let config = tls::config(protocol, &args.tls).map_err(ConnectError::Usage)?;
+            Some((TlsConnector::from(Arc::new(config)), name.clone()))
+        }
+        None => None,
+    };
     let stream = TcpStream::connect(address).await.map_err(fail)?;
     // A frame is one write, and its reply is being waited for.
     stream.set_nodelay(true).map_err(fail)?;
@@ -72,12 +74,7 @@ async fn open(
 }
 
 fn stream_framing(args: &ConnectArgs) -> Result<Framing, ConnectError> {
-    Ok(match args.framing.stream_framing().map_err(ConnectError::Usage)? {
-        StreamFraming::Length(framing) => Framing::Length(framing),
-        StreamFraming::Delimiter(framing) => Framing::Delimiter(Arc::new(framing)),
-        StreamFraming::Raw => Framing::Raw,
-        StreamFraming::Lua(_) => return Err(ConnectError::Usage(cli::NO_LUA.to_owned())),
-    })
+    client::stream_framing(&args.framing).map_err(ConnectError::Usage)
 }
 
 fn request(host: &str, path: &str, key: &str, args: &ConnectArgs) -> Result<Request<Empty<Bytes>>, ConnectError> {
@@ -104,13 +101,6 @@ fn request(host: &str, path: &str, key: &str, args: &ConnectArgs) -> Result<Requ
         }
     }
     Ok(request)
-}
-
-fn parse_header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = line.split_once(':').ok_or_else(|| format!("a header is 'Name: value', this is {line:?}"))?;
-    let name = name.trim().parse().map_err(|_| format!("{:?} is not the name of a header", name.trim()))?;
-    let value = value.trim().parse().map_err(|_| format!("{:?} is not the value of a header", value.trim()))?;
-    Ok((name, value))
 }
 
 /// Asks for the upgrade. Gives the socket back, with what the server sent behind its answer.
@@ -153,33 +143,8 @@ async fn check_response(response: Response<Incoming>, key: &str) -> Result<Respo
     Ok(response)
 }
 
-/// RFC 6455 section 4.2.2.
-fn accept_value(key: &str) -> String {
-    BASE64.encode(Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize())
-}
-
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_accept_value_is_that_of_the_rfc() {
-        // RFC 6455 section 1.3.
-        assert_eq!(accept_value("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn headers_are_read_or_refused() {
-        let (name, value) = parse_header("Cookie: a=b; c=d").unwrap();
-        assert_eq!((name, value.as_bytes()), (header::COOKIE, &b"a=b; c=d"[..]));
-        for bad in ["no colon", "bad name: x", "X: a\nb", ": x"] {
-            assert!(parse_header(bad).is_err(), "{bad}");
-        }
-    }
 }

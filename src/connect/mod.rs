@@ -1,14 +1,12 @@
 //! `longwire connect`: talks to a server, frame by frame.
 //!
-//! Owns the three ways to talk (typed lines, `--send`, a script) and their exit status. `target` reads the URL, `dial`
+//! Owns the three ways to talk (typed lines, `--send`, a script) and their exit status. `client` reads the URL, `dial`
 //! makes the connection and the WebSocket handshake, `wire` moves frames, `script` knows the orders, `show` prints.
 //! Frames go to standard output, everything about the connection to standard error.
 
 mod dial;
 mod script;
 mod show;
-mod target;
-mod tls;
 mod wire;
 
 use std::collections::VecDeque;
@@ -22,9 +20,9 @@ use tokio::time::timeout;
 
 use self::script::{Order, Script};
 use self::show::Show;
-use self::target::Target;
 use self::wire::{Arrival, Wire};
 use crate::cli::{ConnectArgs, parse_hex, unescape};
+use crate::client::target::Target;
 use crate::proto::framing::{BodyTooLong, Frame, FrameError, FrameKind};
 
 /// Frames that wait while a script does not look at them; behind them the socket is not read.

@@ -381,6 +381,61 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_sent_in_one_go_keep_their_order_among_other_commands_and_each_has_its_receipt() {
+    const EACH: usize = 150;
+    let fpm = Pool::of(2).start();
+    let node = node(&fpm, "");
+    let (mut early, early_sid) = tcp(&node).await;
+    let (mut late, late_sid) = websocket(&node).await;
+    let mut router = Router::connect(node.address("router"), "").await;
+    let to = |sid: &str| Target::session(session(sid));
+    let join = |sid: &str| Command::new(to(sid), Action::Join(name("news")));
+    let news = |number: usize| {
+        Command::new(Target::Channel(name("news")), Action::Send(Message::new(format!("news {number}"))))
+    };
+    let mut commands = vec![join(&early_sid)];
+    commands.extend((0..EACH).map(news));
+    commands.push(join(&late_sid));
+    commands.extend((EACH..2 * EACH).map(news));
+    // Messages for others in between belong where they stand, and one to nobody reaches nobody.
+    commands.push(Command::new(to(&early_sid), Action::Send(Message::new("for you"))));
+    commands.push(Command::new(to(IDS[0]), Action::Send(Message::new("nobody"))));
+    commands.extend((2 * EACH..3 * EACH).map(news));
+    let numbers = router.start_all(commands).await;
+    let mut counts = Vec::new();
+    for number in numbers {
+        let receipt = router.receipt(number).await;
+        counts.push((receipt.reached + receipt.queued, receipt.gone));
+    }
+    let mut expected = vec![(1, 0); 2 + EACH];
+    expected.extend([(2, 0)].repeat(EACH));
+    expected.extend([(1, 0), (0, 1)]);
+    expected.extend([(2, 0)].repeat(EACH));
+    assert_eq!(counts, expected);
+    for number in 0..3 * EACH {
+        if number == 2 * EACH {
+            assert_eq!(&early.frame().await.body[..], b"for you");
+        }
+        assert_eq!(early.frame().await.body, format!("news {number}"));
+    }
+    for number in EACH..3 * EACH {
+        assert_eq!(late.frame().await.body, format!("news {number}"));
+    }
+
+    // What stands before something wrong is done, and answered, before the connection ends for it.
+    let mut wrong = Router::connect(node.address("router"), "").await;
+    let numbers = wrong.start_all((0..3).map(news)).await;
+    wrong.bytes(b"\0\0 no frame at all \0\0\0\0\0\0\0\0").await;
+    for number in numbers {
+        assert_eq!(wrong.receipt(number).await.reached, 2);
+    }
+    assert_eq!(wrong.error().await, ("bad_frame".to_owned(), None));
+    for number in 0..3 {
+        assert_eq!(early.frame().await.body, format!("news {number}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unix_socket_speaks_both_protocols() {
     let fpm = Pool::of(2).start();
     let path = fpm.dir().join("router.sock");

@@ -24,7 +24,7 @@ const STEPS: &[&[&str]] = &[
     &["listener"],
     &["node"],
     &["serve"],
-    &["dev", "connect", "check", "cli", "logging"],
+    &["dev", "client", "connect", "bench", "check", "cli", "logging"],
     &["main"],
 ];
 

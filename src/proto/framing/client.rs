@@ -18,6 +18,31 @@ pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) ->
     }
 }
 
+/// The same as [`encode`], at the end of what `out` has: for who sends much and would not have memory taken for each frame.
+pub fn append(
+    framing: &Framing,
+    kind: FrameKind,
+    body: &[u8],
+    mask: [u8; 4],
+    out: &mut Vec<u8>,
+) -> Result<(), BodyTooLong> {
+    match framing {
+        Framing::WebSocket { .. } => {
+            out.extend_from_slice(&header::head(Opcode::of(kind), true, false, body.len(), Some(mask)));
+            let at = out.len();
+            out.extend_from_slice(body);
+            header::apply_mask(&mut out[at..], mask, 0);
+        }
+        Framing::EventStream | Framing::Custom(_) => out.extend_from_slice(&framing.encode(kind, body)?),
+        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => {
+            out.extend_from_slice(&framing.whole(kind, body.len())?);
+            out.extend_from_slice(body);
+            out.extend_from_slice(framing.tail());
+        }
+    }
+    Ok(())
+}
+
 /// The same, compressed if that was negotiated.
 pub fn encode_deflated(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
     match framing.deflate() {

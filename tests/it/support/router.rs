@@ -138,6 +138,18 @@ impl Router {
         self.next
     }
 
+    /// Sends commands in one write, however many, and does not wait; their numbers.
+    pub async fn start_all(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<u32> {
+        let mut out = BytesMut::new();
+        let first = self.next + 1;
+        for command in commands {
+            self.next += 1;
+            Request { number: self.next, what: What::Command(command) }.encode(&mut out);
+        }
+        self.bytes(&out).await;
+        (first..=self.next).collect()
+    }
+
     /// A command and its receipt.
     pub async fn run(&mut self, command: Command) -> Receipt {
         let number = self.start(What::Command(command)).await;

@@ -8,19 +8,21 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use tokio_rustls::TlsConnector;
 
-use super::ConnectError;
-use crate::cli::ConnectArgs;
+use crate::cli::TlsArgs;
 
 /// What shakes hands. `protocol` is what ALPN offers (RFC 7301), nothing for bare frames.
-pub(super) fn connector(protocol: Option<&[u8]>, args: &ConnectArgs) -> Result<TlsConnector, ConnectError> {
-    let mut config = config(args).map_err(ConnectError::Usage)?;
+///
+/// # Errors
+///
+/// Says why nobody could be believed.
+pub(crate) fn config(protocol: Option<&[u8]>, args: &TlsArgs) -> Result<ClientConfig, String> {
+    let mut config = believing(args)?;
     config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(config)
 }
 
-fn config(args: &ConnectArgs) -> Result<ClientConfig, String> {
+fn believing(args: &TlsArgs) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;

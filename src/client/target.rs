@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     Tcp {
         /// `host:port`
         address: String,
@@ -28,7 +28,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
             // unix:///path is how some tools write it.
             let path = path.strip_prefix("//").unwrap_or(path);

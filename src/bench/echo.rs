@@ -1,0 +1,452 @@
+//! `bench echo`: each client sends messages and checks their replies.
+//!
+//! Flat out a client sends when a reply has made room, and latency is response time. With a rate message number i is due at a time of
+//! its own, for client i modulo the number of clients; if the client has no room then it is sent later, and its latency
+//! counts from when it was due. (Otherwise a server that stalls would keep those messages from being sent that
+//! would have shown it.)
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::BenchError;
+use super::endpoint::{Endpoint, Speech};
+use super::report::{self, Times};
+use super::stage::Stage;
+use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
+use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::trouble::{Trouble, Troubles};
+use crate::cli::EchoArgs;
+
+/// How often late replies are looked for.
+const SCAN: Nanos = 50_000_000;
+/// Who waits for longer is without an answer.
+const SILENCE: Nanos = 1_000_000_000;
+
+pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
+    let usage = BenchError::Usage;
+    let message = Message::new(args.bytes, false).map_err(usage)?;
+    if args.connections > MAX_CLIENTS {
+        return Err(usage(format!("at most {MAX_CLIENTS} connections can be told apart")));
+    }
+    let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, true).map_err(usage)?);
+    let is_http = matches!(endpoint.speech, Speech::Http { .. });
+    if is_http && args.in_flight > 1 {
+        return Err(usage("--in-flight is 1 for http://: a connection has one request at a time".into()));
+    }
+    let mut stage = Stage::new(args.connections, &args.common)?;
+    let mut echo = Echo::new(args, message, is_http, endpoint.is_raw() && !args.any_reply);
+    for _ in 0..args.connections {
+        stage.swarm.add(&endpoint);
+    }
+    stage.go(&mut echo, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    let connected = echo.clients.iter().filter(|client| client.is_open).count();
+    if connected == 0 {
+        stage.finish();
+        return Err(BenchError::Nobody(format!(
+            "none of {} connections to {} could be made: {}",
+            args.connections,
+            args.url,
+            echo.troubles.worst().unwrap_or("interrupted")
+        )));
+    }
+    stage.event("connected");
+    echo.start(&mut stage.swarm);
+    let warm = stage.after(args.warm_up);
+    stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
+    let before = stage.usage();
+    echo.begin = stage.swarm.now();
+    stage.event("begin");
+    let end = stage.after(args.duration);
+    stage.go(&mut echo, end, |echo, _| echo.is_deserted())?;
+    echo.stop(stage.swarm.now());
+    let after = stage.usage();
+    stage.event("end");
+    let interrupted = stage.swarm.is_interrupted();
+    let in_flight_at_end = echo.waiting();
+    let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
+    stage.go(&mut echo, drained, |echo, _| echo.waiting() == 0)?;
+    stage.finish();
+
+    let window = (echo.end - echo.begin) as f64 / 1e9;
+    let report = report::Echo {
+        mode: "echo",
+        url: args.url.clone(),
+        connections: args.connections,
+        connected,
+        in_flight: args.in_flight,
+        message_bytes: args.bytes,
+        rate_per_s: args.rate,
+        interrupted,
+        window_s: window,
+        replies: echo.replies,
+        replies_per_s: echo.replies as f64 / window.max(1e-9),
+        latency_from: if args.rate.is_some() { "intended" } else { "response" },
+        latency: echo.times.summary(),
+        clients_silent_over_1s: echo.clients.iter().filter(|client| client.was_silent).count(),
+        sent: echo.clients.iter().map(|client| client.next).sum(),
+        lost: echo.lost(),
+        repeated: echo.repeated,
+        out_of_order: echo.out_of_order,
+        wrong: echo.wrong,
+        timeouts: echo.timeouts,
+        unsent: echo.unsent,
+        in_flight_at_end,
+        pings: echo.pings,
+        cpu: before.until(&after, echo.replies),
+        errors: echo.troubles.list(),
+        notes: echo.notes(),
+    };
+    report::print(&report, args.common.json);
+    if echo.answered == 0 {
+        let why = echo.troubles.worst().unwrap_or("no reply was what had been sent (--any-reply takes every one)");
+        return Err(BenchError::Nobody(format!("not one good reply came: {why}")));
+    }
+    Ok(())
+}
+
+struct Waiting {
+    number: u64,
+    /// What its latency counts from.
+    from: Nanos,
+    sent: Nanos,
+}
+
+#[derive(Default)]
+struct Client {
+    is_open: bool,
+    /// Messages sent; the number of the next one.
+    next: u64,
+    waiting: VecDeque<Waiting>,
+    sequence: Sequence,
+    /// Due, and not sent for want of room.
+    backlog: u64,
+    /// Since when it has waited without a reply.
+    since: Nanos,
+    was_silent: bool,
+    /// Of a framing without ends: what has come of the next reply.
+    partial: Vec<u8>,
+}
+
+struct Echo {
+    clients: Vec<Client>,
+    message: Message,
+    any_reply: bool,
+    is_http: bool,
+    cuts: bool,
+    in_flight: usize,
+    timeout: Nanos,
+    rate: Option<f64>,
+    is_sending: bool,
+    start: Nanos,
+    /// Messages that were due so far.
+    due: u64,
+    begin: Nanos,
+    end: Nanos,
+    next_scan: Nanos,
+    replies: u64,
+    answered: u64,
+    repeated: u64,
+    out_of_order: u64,
+    wrong: u64,
+    timeouts: u64,
+    unsent: u64,
+    pings: u64,
+    times: Times,
+    troubles: Troubles,
+}
+
+impl Echo {
+    fn new(args: &EchoArgs, message: Message, is_http: bool, cuts: bool) -> Self {
+        let client = || Client { waiting: VecDeque::with_capacity(args.in_flight.min(1024)), ..Client::default() };
+        Self {
+            clients: (0..args.connections).map(|_| client()).collect(),
+            message,
+            any_reply: args.any_reply,
+            is_http,
+            cuts,
+            in_flight: args.in_flight,
+            timeout: args.common.timeout.as_nanos() as Nanos,
+            rate: args.rate,
+            is_sending: false,
+            start: 0,
+            due: 0,
+            begin: Nanos::MAX,
+            end: Nanos::MAX,
+            next_scan: 0,
+            replies: 0,
+            answered: 0,
+            repeated: 0,
+            out_of_order: 0,
+            wrong: 0,
+            timeouts: 0,
+            unsent: 0,
+            pings: 0,
+            times: Times::new(),
+            troubles: Troubles::default(),
+        }
+    }
+
+    fn start(&mut self, swarm: &mut Swarm) {
+        self.is_sending = true;
+        self.start = swarm.now();
+        if self.rate.is_some() {
+            return;
+        }
+        for who in 0..self.clients.len() {
+            swarm.with(who, self, Self::fill);
+        }
+    }
+
+    /// The window is over: no message is sent any more. What is due and not sent has waited at least until now.
+    fn stop(&mut self, now: Nanos) {
+        self.is_sending = false;
+        self.end = now;
+        for who in 0..self.clients.len() {
+            if self.clients[who].is_open {
+                for k in 0..self.clients[who].backlog {
+                    let from = self.due_at(who, self.clients[who].next + k);
+                    if from >= self.begin {
+                        self.times.record(now - from);
+                    }
+                }
+            }
+            let client = &mut self.clients[who];
+            self.unsent += std::mem::take(&mut client.backlog);
+            client.was_silent |= !client.waiting.is_empty() && now - client.since > SILENCE;
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.clients.iter().all(|client| !client.is_open)
+    }
+
+    fn waiting(&self) -> usize {
+        self.clients.iter().map(|client| client.waiting.len()).sum()
+    }
+
+    /// Sent, and neither answered nor waited for any more.
+    fn lost(&self) -> u64 {
+        let missing = |client: &Client| client.sequence.missing(client.next) - client.waiting.len() as u64;
+        self.clients.iter().map(missing).sum()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.wrong > 0 && self.wrong >= self.answered {
+            notes.push("the replies are not the messages: if the script does not echo, use --any-reply".to_owned());
+        }
+        notes
+    }
+
+    /// When message `k` of a client is due.
+    fn due_at(&self, who: usize, k: u64) -> Nanos {
+        let number = who as u64 + k * self.clients.len() as u64;
+        self.nth_due(number)
+    }
+
+    fn nth_due(&self, number: u64) -> Nanos {
+        self.start + (number as f64 * 1e9 / self.rate.expect("only with a rate is anything due")) as Nanos
+    }
+
+    /// Sends what this client has room for.
+    fn fill(&mut self, link: &mut Link<'_>) {
+        let who = link.who;
+        while self.is_sending && self.clients[who].waiting.len() < self.in_flight {
+            let number = self.clients[who].next;
+            let from = if self.rate.is_some() {
+                if self.clients[who].backlog == 0 {
+                    return;
+                }
+                self.clients[who].backlog -= 1;
+                self.due_at(who, number)
+            } else {
+                link.now
+            };
+            let client = &mut self.clients[who];
+            link.say(self.message.stamped(who, number, 0));
+            client.next += 1;
+            if client.waiting.is_empty() {
+                client.since = link.now;
+            }
+            client.waiting.push_back(Waiting { number, from, sent: link.now });
+        }
+    }
+
+    /// One whole reply.
+    fn reply(&mut self, who: usize, now: Nanos, body: &[u8]) {
+        let client = &mut self.clients[who];
+        let number = if self.any_reply {
+            client.waiting.front().map(|waiting| waiting.number)
+        } else {
+            let stamp = self.message.read(body).filter(|stamp| stamp.client == who && stamp.number < client.next);
+            if stamp.is_none() {
+                self.wrong += 1;
+                // It is a reply all the same, and most likely the oldest message's.
+                if let Some(waiting) = client.waiting.pop_front() {
+                    client.sequence.take(waiting.number);
+                    client.answered_at(now, self.begin, self.end);
+                }
+                return;
+            }
+            stamp.map(|stamp| stamp.number)
+        };
+        let Some(number) = number else {
+            self.repeated += 1;
+            return;
+        };
+        match client.sequence.take(number) {
+            Fit::Again => {
+                self.repeated += 1;
+                return;
+            }
+            Fit::Late => self.out_of_order += 1,
+            Fit::Ahead => {}
+        }
+        self.answered += 1;
+        let found = match client.waiting.front() {
+            Some(front) if front.number == number => client.waiting.pop_front(),
+            _ => client
+                .waiting
+                .iter()
+                .position(|waiting| waiting.number == number)
+                .and_then(|at| client.waiting.remove(at)),
+        };
+        client.answered_at(now, self.begin, self.end);
+        if (self.begin..self.end).contains(&now) {
+            self.replies += 1;
+        }
+        if let Some(waiting) = found
+            && (self.begin..self.end).contains(&waiting.from)
+        {
+            self.times.record(now.saturating_sub(waiting.from));
+        }
+    }
+
+    fn expire(&mut self, swarm: &mut Swarm, now: Nanos) {
+        for who in 0..self.clients.len() {
+            let mut expired = false;
+            while let Some(Waiting { sent, from, .. }) = self.clients[who].waiting.front()
+                && sent + self.timeout <= now
+            {
+                let from = *from;
+                self.timeouts += 1;
+                self.troubles.count(&Trouble::Timeout("no reply"));
+                let client = &mut self.clients[who];
+                if (self.begin..self.end).contains(&from) {
+                    // It took at least as long.
+                    self.times.record(now - from);
+                }
+                client.waiting.pop_front();
+                client.answered_at(now, self.begin, self.end);
+                expired = true;
+            }
+            if expired && self.is_http {
+                // The reply could still come, and would be taken for the next one's.
+                swarm.drop_connection(who);
+                swarm.reopen(who);
+            } else if expired {
+                swarm.with(who, self, Self::fill);
+            }
+        }
+    }
+}
+
+impl Client {
+    fn answered_at(&mut self, now: Nanos, begin: Nanos, end: Nanos) {
+        self.was_silent |= now - self.since > SILENCE && (begin..end).contains(&now);
+        self.since = now;
+    }
+}
+
+impl Load for Echo {
+    fn opened(&mut self, link: &mut Link<'_>) {
+        self.clients[link.who].is_open = true;
+        self.fill(link);
+    }
+
+    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) {
+        if self.cuts {
+            let mut partial = std::mem::take(&mut self.clients[link.who].partial);
+            partial.extend_from_slice(body);
+            let whole = partial.len() - partial.len() % self.message.len();
+            for reply in partial[..whole].chunks(self.message.len()) {
+                self.reply(link.who, link.now, reply);
+            }
+            partial.drain(..whole);
+            self.clients[link.who].partial = partial;
+        } else {
+            self.reply(link.who, link.now, body);
+        }
+        if self.is_http && link.closes() {
+            link.leave(After::Again);
+        } else {
+            self.fill(link);
+        }
+    }
+
+    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
+        self.troubles.count(&trouble);
+        let client = &mut self.clients[link.who];
+        if let Some(waiting) = client.waiting.pop_front() {
+            client.sequence.take(waiting.number);
+            client.answered_at(link.now, self.begin, self.end);
+        }
+        if link.closes() {
+            link.leave(After::Again);
+        } else {
+            self.fill(link);
+        }
+    }
+
+    fn pinged(&mut self) {
+        self.pings += 1;
+    }
+
+    fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After {
+        let client = &mut self.clients[who];
+        // A kept connection of HTTP may end between two requests.
+        let is_usual = self.is_http
+            && client.is_open
+            && client.waiting.is_empty()
+            && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_));
+        if !is_usual {
+            self.troubles.count(&trouble);
+            client.answered_at(now, self.begin, self.end);
+            client.waiting.clear();
+        }
+        let comes_back = self.is_http && client.is_open && self.end == Nanos::MAX;
+        client.is_open &= comes_back && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_));
+        if client.is_open { After::Again } else { After::Gone }
+    }
+
+    fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos {
+        if now >= self.next_scan {
+            self.next_scan = now + SCAN;
+            self.expire(swarm, now);
+        }
+        if self.rate.is_none() || !self.is_sending {
+            return self.next_scan;
+        }
+        while self.nth_due(self.due) <= now {
+            let who = (self.due % self.clients.len() as u64) as usize;
+            self.due += 1;
+            if self.clients[who].is_open {
+                self.clients[who].backlog += 1;
+                swarm.with(who, self, Self::fill);
+            } else {
+                self.unsent += 1;
+            }
+        }
+        self.nth_due(self.due).min(self.next_scan)
+    }
+
+    fn line(&self, now: Nanos) -> String {
+        let open = self.clients.iter().filter(|client| client.is_open).count();
+        let faults = self.wrong + self.repeated + self.out_of_order + self.timeouts;
+        let seconds = now / 1_000_000_000;
+        format!("{seconds}s: {open} open, {} replies, {faults} faults, {} errors", self.answered, self.troubles.total())
+    }
+}

@@ -1,0 +1,206 @@
+//! A server as every client of a run sees it: its address, what is spoken there, and all that can be prepared once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::header;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::cli::BenchArgs;
+use crate::client::target::Target;
+use crate::client::{self, handshake, tls};
+use crate::proto::framing::{Framing, LengthFraming};
+
+/// One address has some 28 000 ports for connections to one server; these many are taken in turn on loopback.
+const LOOPBACK_SOURCES: usize = 64;
+
+/// A server.
+pub(super) struct Endpoint {
+    address: Address,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub(super) speech: Speech,
+    pub(super) max_frame_bytes: usize,
+}
+
+enum Address {
+    Ip(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// What is spoken.
+pub(super) enum Speech {
+    /// Frames from the first byte on.
+    Stream(Framing),
+    /// Frames after a handshake; the request up to the value of its key, and behind that.
+    WebSocket { before_key: Vec<u8>, after_key: Vec<u8>, framing: Framing },
+    /// A POST for each message; its head up to the length of the body.
+    Http { before_length: Vec<u8> },
+}
+
+impl Endpoint {
+    /// Reads a URL. `with_http` says whether `http://` is one that makes sense.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with URL or options.
+    pub(super) fn new(url: &str, headers: &[String], args: &BenchArgs, with_http: bool) -> Result<Self, String> {
+        // They have host, port and path in the same places.
+        let as_web = [("https://", "wss://"), ("http://", "ws://")]
+            .iter()
+            .find_map(|(scheme, alike)| url.strip_prefix(scheme).map(|rest| format!("{alike}{rest}")));
+        let is_http = as_web.is_some();
+        if is_http && !with_http {
+            return Err(format!(
+                "{url:?}: connections that frames come in on are tcp://, tls://, unix:, ws:// or wss://"
+            ));
+        }
+        let target = Target::parse(as_web.as_deref().unwrap_or(url))?;
+        let (address, name, speech) = match target {
+            Target::Tcp { address, tls } => (resolve(&address)?, tls, Speech::Stream(framing(args)?)),
+            Target::Unix(path) => (Address::Unix(path), None, Speech::Stream(framing(args)?)),
+            Target::WebSocket { address, host, path, tls } => {
+                let speech = if is_http { post(&host, &path, headers)? } else { upgrade(&host, &path, headers)? };
+                (resolve(&address)?, tls, speech)
+            }
+        };
+        let protocol = match speech {
+            Speech::Stream(_) => None,
+            Speech::WebSocket { .. } | Speech::Http { .. } => Some(&b"http/1.1"[..]),
+        };
+        let tls = name.map(|name| Ok::<_, String>((Arc::new(tls::config(protocol, &args.tls)?), name))).transpose()?;
+        Ok(Self { address, tls, speech, max_frame_bytes: args.max_frame_bytes })
+    }
+
+    /// The router port, whose bytes are not client frames.
+    pub(super) fn router(address: &str, max_frame_bytes: usize) -> Result<Self, String> {
+        let speech = Speech::Stream(Framing::Raw);
+        Ok(Self { address: resolve(address)?, tls: None, speech, max_frame_bytes })
+    }
+
+    /// Begins a connection, which is there once the socket can be written to. `turn` chooses where it comes from.
+    pub(super) fn begin(&self, turn: usize) -> io::Result<Socket> {
+        let kind = Type::STREAM.nonblocking();
+        let (socket, address) = match &self.address {
+            Address::Ip(address) => {
+                let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
+                // A message is one write, and its reply is being waited for.
+                socket.set_tcp_nodelay(true)?;
+                if let IpAddr::V4(ip) = address.ip()
+                    && ip.is_loopback()
+                {
+                    bind_without_port(&socket, source(turn))?;
+                }
+                (socket, SockAddr::from(*address))
+            }
+            Address::Unix(path) => (Socket::new(Domain::UNIX, kind, None)?, SockAddr::unix(path)?),
+        };
+        match socket.connect(&address) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+            Err(error) => Err(error),
+            Ok(()) => Ok(socket),
+        }
+    }
+
+    /// A Unix socket calls for a writer at every read of its peer.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    /// What begins TLS on a new connection, if it is to have any.
+    pub(super) fn tls(&self) -> Result<Option<Box<rustls::ClientConnection>>, rustls::Error> {
+        let Some((config, name)) = &self.tls else { return Ok(None) };
+        let mut connection = rustls::ClientConnection::new(config.clone(), name.clone())?;
+        // What waits is bounded by what a run says at once.
+        connection.set_buffer_limit(None);
+        Ok(Some(Box::new(connection)))
+    }
+
+    /// Frames have no ends on the wire.
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.speech, Speech::Stream(Framing::Raw))
+    }
+}
+
+fn framing(args: &BenchArgs) -> Result<Framing, String> {
+    let framing = client::stream_framing(&args.framing)?;
+    if let Framing::Length(LengthFraming { keep_header: true, .. }) = framing {
+        return Err(
+            "--keep-header is for peers that take the header for a part of the message; here it is the framing's"
+                .into(),
+        );
+    }
+    Ok(framing)
+}
+
+fn resolve(address: &str) -> Result<Address, String> {
+    let mut found = address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))?;
+    found.next().map(Address::Ip).ok_or_else(|| format!("{address}: there is no such host"))
+}
+
+fn source(turn: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, 1 + (turn % LOOPBACK_SOURCES) as u8)
+}
+
+/// The port is chosen at connect, when the kernel knows to whom: then the same one can serve for several servers.
+fn bind_without_port(socket: &Socket, ip: Ipv4Addr) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for as long as `socket` is, and the kernel reads an int behind the pointer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.bind(&SockAddr::from(SocketAddrV4::new(ip, 0)))
+}
+
+fn upgrade(host: &str, path: &str, headers: &[String]) -> Result<Speech, String> {
+    let mut head = head("GET", host, path, headers)?;
+    head.extend_from_slice(
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+    );
+    let framing = Framing::WebSocket { deflate: None };
+    Ok(Speech::WebSocket { before_key: head, after_key: b"\r\n\r\n".to_vec(), framing })
+}
+
+fn post(host: &str, path: &str, headers: &[String]) -> Result<Speech, String> {
+    let mut head = head("POST", host, path, headers)?;
+    if !names(headers, &header::CONTENT_TYPE) {
+        head.extend_from_slice(b"Content-Type: text/plain\r\n");
+    }
+    head.extend_from_slice(b"Content-Length: ");
+    Ok(Speech::Http { before_length: head })
+}
+
+fn head(method: &str, host: &str, path: &str, headers: &[String]) -> Result<Vec<u8>, String> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
+    if !names(headers, &header::HOST) {
+        head.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
+    }
+    for line in headers {
+        let (name, value) = handshake::parse_header(line)?;
+        if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING {
+            return Err(format!("{name} is not for --header to say: the length is that of the message"));
+        }
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    Ok(head)
+}
+
+fn names(headers: &[String], wanted: &header::HeaderName) -> bool {
+    headers.iter().any(|line| handshake::parse_header(line).is_ok_and(|(name, _)| name == *wanted))
+}

@@ -1,0 +1,469 @@
+//! `bench fanout`: one publisher, many subscribers, and each message must reach each of them once.
+//!
+//! With a window at most so many messages are on their way that not everybody has; with a rate each is published when it is
+//! due, and its latency counts from then.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::BenchError;
+use super::endpoint::Endpoint;
+use super::publisher::Publisher;
+use super::report::{self, Times};
+use super::stage::Stage;
+use super::stamp::{Fit, Message, Sequence};
+use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::trouble::{Trouble, Troubles};
+use crate::cli::FanoutArgs;
+
+/// How often messages are looked for that somebody will not get any more.
+const SCAN: Nanos = 50_000_000;
+
+pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
+    let usage = BenchError::Usage;
+    let message = Message::new(args.bytes, true).map_err(usage)?;
+    let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
+    if endpoint.is_raw() && !args.any_reply {
+        return Err(usage(
+            "raw frames have no ends by which deliveries could be told apart: --any-reply takes each for one".into(),
+        ));
+    }
+    let publisher = Publisher::new(args).map_err(usage)?;
+    let mut stage = Stage::new(args.connections + 1, &args.common)?;
+    for _ in 0..args.connections {
+        stage.swarm.add(&endpoint);
+    }
+    let publishing_place = stage.swarm.add(&publisher.endpoint);
+    let mut fanout = Fanout::new(args, message, publisher, publishing_place);
+    stage.go(&mut fanout, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    let answered = stage.after(args.common.timeout);
+    stage.go(&mut fanout, answered, |fanout, _| fanout.is_prepared())?;
+    fanout.give_up_mute(&mut stage.swarm);
+    let connected = fanout.subscribers.iter().filter(|subscriber| subscriber.is_live()).count();
+    let why = |fanout: &Fanout| fanout.troubles.worst().unwrap_or("interrupted").to_owned();
+    if connected == 0 {
+        stage.finish();
+        return Err(BenchError::Nobody(format!(
+            "none of {} subscribers of {} is there: {}",
+            args.connections,
+            args.url,
+            why(&fanout)
+        )));
+    }
+    if !fanout.publisher.is_ready() {
+        stage.finish();
+        let why = fanout.publisher_trouble.take().unwrap_or_else(|| why(&fanout));
+        return Err(BenchError::Nobody(format!("cannot publish at {}: {why}", args.publish)));
+    }
+    stage.event("connected");
+    fanout.is_publishing = true;
+    fanout.start = stage.swarm.now();
+    let warm = stage.after(args.warm_up);
+    stage.go(&mut fanout, warm, |fanout, _| fanout.is_deserted())?;
+    let before = stage.usage();
+    fanout.begin = stage.swarm.now();
+    stage.event("begin");
+    let end = stage.after(args.duration);
+    stage.go(&mut fanout, end, |fanout, _| fanout.is_deserted())?;
+    fanout.stop(stage.swarm.now());
+    let after = stage.usage();
+    stage.event("end");
+    let interrupted = stage.swarm.is_interrupted();
+    let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
+    stage.go(&mut fanout, drained, |fanout, _| fanout.underway.is_empty())?;
+    stage.finish();
+
+    let window = (fanout.end - fanout.begin) as f64 / 1e9;
+    let report = report::Fanout {
+        mode: "fanout",
+        url: args.url.clone(),
+        publish: args.publish.clone(),
+        connections: args.connections,
+        connected,
+        window: args.rate.is_none().then_some(args.window),
+        message_bytes: args.bytes,
+        rate_per_s: args.rate,
+        interrupted,
+        window_s: window,
+        messages: fanout.messages,
+        messages_per_s: fanout.messages as f64 / window.max(1e-9),
+        deliveries: fanout.deliveries,
+        deliveries_per_s: fanout.deliveries as f64 / window.max(1e-9),
+        latency_from: if args.rate.is_some() { "intended" } else { "published" },
+        latency: fanout.times.summary(),
+        latency_of_last: fanout.last_times.summary(),
+        published: fanout.published.len() as u64,
+        delivered: fanout.delivered,
+        lost: fanout.lost(),
+        repeated: fanout.repeated,
+        out_of_order: fanout.out_of_order,
+        wrong: fanout.wrong,
+        unsent: fanout.unsent,
+        pings: fanout.pings,
+        cpu: before.until(&after, fanout.deliveries),
+        errors: fanout.troubles.list(),
+        notes: fanout.notes(),
+    };
+    report::print(&report, args.common.json);
+    if fanout.delivered == 0 {
+        let nothing = format!("{} messages were published and not one was delivered", fanout.published.len());
+        return Err(BenchError::Nobody(
+            fanout.troubles.worst().map_or(nothing.clone(), |why| format!("{nothing}: {why}")),
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Subscriber {
+    is_open: bool,
+    has_joined: bool,
+    sequence: Sequence,
+}
+
+impl Subscriber {
+    fn is_live(&self) -> bool {
+        self.is_open && self.has_joined
+    }
+}
+
+/// A message that somebody has not got.
+struct Underway {
+    number: u64,
+    missing: usize,
+}
+
+struct Fanout {
+    subscribers: Vec<Subscriber>,
+    live: usize,
+    publisher: Publisher,
+    publishing_place: usize,
+    publisher_trouble: Option<String>,
+    message: Message,
+    say: Option<Vec<u8>>,
+    any_reply: bool,
+    window: usize,
+    rate: Option<f64>,
+    timeout: Nanos,
+    is_publishing: bool,
+    start: Nanos,
+    begin: Nanos,
+    end: Nanos,
+    next_scan: Nanos,
+    /// What the latency of each message counts from, and so how many there were.
+    published: Vec<Nanos>,
+    underway: VecDeque<Underway>,
+    /// Of those underway, how many somebody has not got.
+    unfinished: usize,
+    messages: u64,
+    deliveries: u64,
+    delivered: u64,
+    /// Of subscribers that have gone.
+    lost: u64,
+    repeated: u64,
+    out_of_order: u64,
+    wrong: u64,
+    unsent: u64,
+    pings: u64,
+    times: Times,
+    last_times: Times,
+    troubles: Troubles,
+}
+
+impl Fanout {
+    fn new(args: &FanoutArgs, message: Message, publisher: Publisher, publishing_place: usize) -> Self {
+        Self {
+            subscribers: (0..args.connections).map(|_| Subscriber::default()).collect(),
+            live: 0,
+            publisher,
+            publishing_place,
+            publisher_trouble: None,
+            message,
+            say: args.say.as_ref().map(|text| text.as_bytes().to_vec()),
+            any_reply: args.any_reply,
+            window: args.window,
+            rate: args.rate,
+            timeout: args.common.timeout.as_nanos() as Nanos,
+            is_publishing: false,
+            start: 0,
+            begin: Nanos::MAX,
+            end: Nanos::MAX,
+            next_scan: 0,
+            published: Vec::new(),
+            underway: VecDeque::new(),
+            unfinished: 0,
+            messages: 0,
+            deliveries: 0,
+            delivered: 0,
+            lost: 0,
+            repeated: 0,
+            out_of_order: 0,
+            wrong: 0,
+            unsent: 0,
+            pings: 0,
+            times: Times::new(),
+            last_times: Times::new(),
+            troubles: Troubles::default(),
+        }
+    }
+
+    fn is_prepared(&self) -> bool {
+        let publisher = self.publisher.is_ready() || self.publisher_trouble.is_some();
+        publisher && self.subscribers.iter().all(|subscriber| subscriber.has_joined || !subscriber.is_open)
+    }
+
+    /// A subscriber that has no answer has not joined, and would only seem to lose messages.
+    fn give_up_mute(&mut self, swarm: &mut Swarm) {
+        for who in 0..self.subscribers.len() {
+            let subscriber = &mut self.subscribers[who];
+            if subscriber.is_open && !subscriber.has_joined {
+                subscriber.is_open = false;
+                swarm.drop_connection(who);
+                self.troubles.count(&Trouble::Timeout("no answer to --say"));
+            }
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.live == 0 || self.publisher_trouble.is_some()
+    }
+
+    fn stop(&mut self, now: Nanos) {
+        self.is_publishing = false;
+        self.end = now;
+        if self.rate.is_some() {
+            let mut number = self.published.len() as u64;
+            while self.nth_due(number) < now {
+                self.unsent += 1;
+                number += 1;
+            }
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        let published = self.published.len() as u64;
+        // What is still on its way when a run is cut short is neither here nor lost.
+        let underway: u64 = self.underway.iter().map(|message| message.missing as u64).sum();
+        let live = self.subscribers.iter().filter(|subscriber| subscriber.is_live());
+        let missing: u64 = live.map(|subscriber| subscriber.sequence.missing(published)).sum();
+        self.lost + missing.saturating_sub(underway)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.wrong > 0 && self.wrong >= self.delivered {
+            notes.push(
+                "what subscribers get are not the messages: if a script puts them into something else, use --any-reply"
+                    .to_owned(),
+            );
+        }
+        notes
+    }
+
+    fn nth_due(&self, number: u64) -> Nanos {
+        self.start + (number as f64 * 1e9 / self.rate.expect("only with a rate is anything due")) as Nanos
+    }
+
+    fn publish(&mut self, swarm: &mut Swarm) {
+        swarm.with(self.publishing_place, self, |fanout: &mut Self, link| {
+            let from = match fanout.rate {
+                Some(_) => fanout.nth_due(fanout.published.len() as u64),
+                None => link.now,
+            };
+            let number = fanout.published.len() as u64;
+            let body = fanout.message.stamped(0, number, from / 1000);
+            fanout.publisher.publish(link, body);
+            fanout.published.push(from);
+            fanout.underway.push_back(Underway { number, missing: fanout.live });
+            fanout.unfinished += 1;
+            if (fanout.begin..fanout.end).contains(&link.now) {
+                fanout.messages += 1;
+            }
+        });
+    }
+
+    fn deliver(&mut self, who: usize, now: Nanos, body: &[u8]) {
+        let subscriber = &mut self.subscribers[who];
+        let sent = self.published.len() as u64;
+        let number = if self.any_reply {
+            Some(subscriber.sequence.next()).filter(|number| *number < sent)
+        } else {
+            let stamp = self.message.read(body).filter(|stamp| stamp.number < sent);
+            if stamp.is_none() {
+                self.wrong += 1;
+                return;
+            }
+            stamp.map(|stamp| stamp.number)
+        };
+        let Some(number) = number else {
+            self.repeated += 1;
+            return;
+        };
+        match subscriber.sequence.take(number) {
+            Fit::Again => {
+                self.repeated += 1;
+                return;
+            }
+            Fit::Late => self.out_of_order += 1,
+            Fit::Ahead => {}
+        }
+        self.delivered += 1;
+        let from = self.published[number as usize];
+        if (self.begin..self.end).contains(&now) {
+            self.deliveries += 1;
+        }
+        let is_measured = (self.begin..self.end).contains(&from);
+        if is_measured {
+            self.times.record(now.saturating_sub(from));
+        }
+        self.has_got(number, is_measured.then(|| now.saturating_sub(from)));
+    }
+
+    /// One more has this message, or will never have it; the time it took if it is to be measured.
+    fn has_got(&mut self, number: u64, took: Option<Nanos>) {
+        let Some(first) = self.underway.front().map(|message| message.number) else { return };
+        // One that was given up may come yet.
+        let Some(at) = number.checked_sub(first) else { return };
+        let message = &mut self.underway[at as usize];
+        message.missing = message.missing.saturating_sub(1);
+        if message.missing == 0 {
+            self.unfinished -= 1;
+            if let Some(took) = took {
+                self.last_times.record(took);
+            }
+            while self.underway.front().is_some_and(|message| message.missing == 0) {
+                self.underway.pop_front();
+            }
+        }
+    }
+
+    /// Messages that have been on their way for too long are not waited for any more.
+    fn expire(&mut self, now: Nanos) {
+        while let Some(message) = self.underway.front()
+            && self.published[message.number as usize] + self.timeout <= now
+        {
+            for _ in 0..message.missing {
+                self.troubles.count(&Trouble::Timeout("no delivery"));
+            }
+            self.unfinished -= usize::from(message.missing > 0);
+            self.underway.pop_front();
+        }
+    }
+
+    fn join(&mut self, who: usize) {
+        self.subscribers[who].has_joined = true;
+        self.live += 1;
+    }
+}
+
+impl Load for Fanout {
+    fn opened(&mut self, link: &mut Link<'_>) {
+        if link.who == self.publishing_place {
+            return self.publisher.opened(link);
+        }
+        self.subscribers[link.who].is_open = true;
+        match &self.say {
+            Some(text) => link.say(text),
+            None => self.join(link.who),
+        }
+    }
+
+    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) {
+        if link.who == self.publishing_place {
+            if let Err(trouble) = self.publisher.heard(link, body) {
+                self.troubles.count(&trouble);
+            }
+            if link.closes() {
+                self.publisher.ended();
+                link.leave(After::Again);
+            }
+            return;
+        }
+        if !self.subscribers[link.who].has_joined {
+            self.join(link.who);
+        } else if !self.published.is_empty() {
+            self.deliver(link.who, link.now, body);
+        }
+    }
+
+    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
+        self.troubles.count(&trouble);
+        self.publisher.failed();
+        if link.closes() {
+            self.publisher.ended();
+            link.leave(After::Again);
+        }
+    }
+
+    fn pinged(&mut self) {
+        self.pings += 1;
+    }
+
+    fn ended(&mut self, who: usize, _now: Nanos, trouble: Trouble) -> After {
+        if who == self.publishing_place {
+            let was_ready = self.publisher.is_ready();
+            self.publisher.ended();
+            // A kept connection of HTTP may end between two requests.
+            if self.publisher.is_http() && was_ready && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_)) {
+                return After::Again;
+            }
+            self.troubles.count(&trouble);
+            self.publisher_trouble = Some(trouble.to_string());
+            return After::Gone;
+        }
+        self.troubles.count(&trouble);
+        let subscriber = &mut self.subscribers[who];
+        let was_live = subscriber.is_live();
+        subscriber.is_open = false;
+        if was_live {
+            self.live -= 1;
+            self.lost += subscriber.sequence.missing(self.published.len() as u64);
+            let numbers: Vec<u64> = self.underway.iter().map(|message| message.number).collect();
+            for number in numbers {
+                if !self.subscribers[who].sequence.has(number) {
+                    self.has_got(number, None);
+                }
+            }
+        }
+        After::Gone
+    }
+
+    fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos {
+        if now >= self.next_scan {
+            self.next_scan = now + SCAN;
+            self.expire(now);
+        }
+        if !self.is_publishing || self.live == 0 {
+            return self.next_scan;
+        }
+        if self.rate.is_none() {
+            while self.unfinished < self.window && self.publisher.is_ready() {
+                self.publish(swarm);
+            }
+            return self.next_scan;
+        }
+        while self.nth_due(self.published.len() as u64) <= now && self.publisher.is_ready() {
+            self.publish(swarm);
+        }
+        match self.nth_due(self.published.len() as u64) {
+            due if due > now => due.min(self.next_scan),
+            // The answer to the one before is waited for.
+            _ => self.next_scan,
+        }
+    }
+
+    fn line(&self, now: Nanos) -> String {
+        let seconds = now / 1_000_000_000;
+        let faults = self.wrong + self.repeated + self.out_of_order;
+        format!(
+            "{seconds}s: {} subscribers, {} messages, {} deliveries, {faults} faults, {} errors",
+            self.live,
+            self.published.len(),
+            self.delivered,
+            self.troubles.total()
+        )
+    }
+}

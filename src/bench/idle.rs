@@ -1,0 +1,182 @@
+//! `bench idle`: many connections that say nothing, and what a server spends on them.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::BenchError;
+use super::endpoint::Endpoint;
+use super::process::{Memory, memory};
+use super::report;
+use super::stage::Stage;
+use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::trouble::{Trouble, Troubles};
+use crate::cli::IdleArgs;
+
+const SECOND: Nanos = 1_000_000_000;
+
+pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
+    let usage = BenchError::Usage;
+    let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
+    let mut stage = Stage::new(args.connections, &args.common)?;
+    let base: Vec<Option<Memory>> = args.common.pid.iter().map(|pid| memory(*pid)).collect();
+    let mut idle = Idle {
+        places: vec![Place::Closed; args.connections],
+        say: args.say.as_ref().map(|text| text.as_bytes().to_vec()),
+        is_holding: false,
+        pings: 0,
+        frames: 0,
+        closed: 0,
+        troubles: Troubles::default(),
+    };
+    let began = stage.swarm.now();
+    for _ in 0..args.connections {
+        stage.swarm.add(&endpoint);
+    }
+    stage.go(&mut idle, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    let answered = stage.after(args.common.timeout);
+    stage.go(&mut idle, answered, |idle, _| idle.count(Place::Asked) == 0)?;
+    let set_up = (stage.swarm.now() - began) as f64 / 1e9;
+    for _ in 0..idle.count(Place::Asked) {
+        idle.troubles.count(&Trouble::Timeout("no answer to --say"));
+    }
+    let answered = idle.count(Place::Ready);
+    let connected = answered + idle.count(Place::Asked);
+    if connected == 0 {
+        stage.finish();
+        let why = idle.troubles.worst().unwrap_or("interrupted");
+        return Err(BenchError::Nobody(format!(
+            "none of {} connections to {} could be made: {why}",
+            args.connections, args.url
+        )));
+    }
+    stage.event("connected");
+    idle.is_holding = true;
+    let before = stage.usage();
+    let begin = stage.swarm.now();
+    stage.event("begin");
+    let end = stage.after(args.hold);
+    stage.go(&mut idle, end, |idle, _| idle.open() == 0)?;
+    let window = (stage.swarm.now() - begin) as f64 / 1e9;
+    let after = stage.usage();
+    let held: Vec<Option<Memory>> = args.common.pid.iter().map(|pid| memory(*pid)).collect();
+    stage.event("end");
+    let still_open = idle.open();
+    let interrupted = stage.swarm.is_interrupted();
+    stage.finish();
+
+    let cpu = before.until(&after, 0);
+    let processes = args.common.pid.iter().zip(base.iter().zip(&held)).zip(&cpu.pid_cpu_us);
+    let processes = processes.map(|((pid, (base, held)), cpu)| {
+        let each = |of: fn(&Memory) -> u64| {
+            let (base, held) = (base.as_ref().map(of)?, held.as_ref().map(of)?);
+            (still_open > 0).then(|| (held as f64 - base as f64) / still_open as f64)
+        };
+        report::Held {
+            pid: *pid,
+            base_rss_bytes: base.map(|memory| memory.rss),
+            base_pss_bytes: base.map(|memory| memory.pss),
+            rss_bytes: held.map(|memory| memory.rss),
+            pss_bytes: held.map(|memory| memory.pss),
+            rss_bytes_per_connection: each(|memory| memory.rss),
+            pss_bytes_per_connection: each(|memory| memory.pss),
+            cpu_us_per_connection_and_s: cpu
+                .filter(|_| still_open > 0)
+                .map(|micros| micros / still_open as f64 / window),
+        }
+    });
+    let report = report::Idle {
+        mode: "idle",
+        url: args.url.clone(),
+        connections: args.connections,
+        connected,
+        answered,
+        interrupted,
+        set_up_s: set_up,
+        set_up_per_s: connected as f64 / set_up.max(1e-9),
+        window_s: window,
+        pings: idle.pings,
+        frames: idle.frames,
+        closed: idle.closed,
+        still_open,
+        processes: processes.collect(),
+        cpu,
+        errors: idle.troubles.list(),
+        notes: Vec::new(),
+    };
+    report::print(&report, args.common.json);
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Closed,
+    /// Its answer has not come.
+    Asked,
+    Ready,
+}
+
+struct Idle {
+    places: Vec<Place>,
+    say: Option<Vec<u8>>,
+    is_holding: bool,
+    pings: u64,
+    /// That came after the answer.
+    frames: u64,
+    /// While they were held.
+    closed: u64,
+    troubles: Troubles,
+}
+
+impl Idle {
+    fn count(&self, wanted: Place) -> usize {
+        self.places.iter().filter(|place| **place == wanted).count()
+    }
+
+    fn open(&self) -> usize {
+        self.places.len() - self.count(Place::Closed)
+    }
+}
+
+impl Load for Idle {
+    fn opened(&mut self, link: &mut Link<'_>) {
+        self.places[link.who] = match &self.say {
+            Some(text) => {
+                link.say(text);
+                Place::Asked
+            }
+            None => Place::Ready,
+        };
+    }
+
+    fn heard(&mut self, link: &mut Link<'_>, _body: &Bytes) {
+        match self.places[link.who] {
+            Place::Asked => self.places[link.who] = Place::Ready,
+            Place::Ready | Place::Closed => self.frames += 1,
+        }
+    }
+
+    fn failed(&mut self, _link: &mut Link<'_>, trouble: Trouble) {
+        self.troubles.count(&trouble);
+    }
+
+    fn pinged(&mut self) {
+        self.pings += 1;
+    }
+
+    fn ended(&mut self, who: usize, _now: Nanos, trouble: Trouble) -> After {
+        self.troubles.count(&trouble);
+        self.closed += u64::from(self.is_holding && self.places[who] != Place::Closed);
+        self.places[who] = Place::Closed;
+        After::Gone
+    }
+
+    fn tick(&mut self, _swarm: &mut Swarm, now: Nanos) -> Nanos {
+        now + SECOND
+    }
+
+    fn line(&self, now: Nanos) -> String {
+        let (open, seconds) = (self.open(), now / SECOND);
+        format!("{seconds}s: {open} open, {} pings, {} errors", self.pings, self.troubles.total())
+    }
+}

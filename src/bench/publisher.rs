@@ -1,0 +1,206 @@
+//! Who publishes in `bench fanout`: one connection to the router port, to an HTTP API, or to a listener.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::endpoint::{Endpoint, Speech};
+use super::swarm::Link;
+use super::trouble::Trouble;
+use crate::cli::FanoutArgs;
+use crate::config::Secret;
+use crate::proto::command::{Action, Command, Message, Name, Target};
+use crate::proto::control::Frame;
+use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, Proofs, Request, VERSION, What};
+
+/// Longest answer that the router port gives to what is said here.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The publisher's side of its connection.
+pub(super) struct Publisher {
+    pub(super) endpoint: Rc<Endpoint>,
+    door: Door,
+    is_ready: bool,
+    /// Messages that have no answer yet, where there are answers.
+    pub(super) unanswered: u64,
+    /// Sessions that the answers say were reached.
+    pub(super) reached: u64,
+}
+
+enum Door {
+    Router(Box<Router>),
+    Http,
+    Frames,
+}
+
+struct Router {
+    channel: Name,
+    secret: Option<Secret>,
+    nonce: [u8; NONCE_BYTES],
+    server_nonce: Option<[u8; NONCE_BYTES]>,
+    input: BytesMut,
+    output: BytesMut,
+    number: u32,
+}
+
+impl Publisher {
+    pub(super) fn new(args: &FanoutArgs) -> Result<Self, String> {
+        let (endpoint, door) = if let Some(rest) = args.publish.strip_prefix("router://") {
+            let wrong = || format!("{:?} is not router://host:port/channel", args.publish);
+            let (address, channel) =
+                rest.split_once('/').filter(|(address, _)| !address.is_empty()).ok_or_else(wrong)?;
+            let channel = percent_encoding::percent_decode_str(channel).collect::<Vec<u8>>();
+            let channel = Name::new(&channel).map_err(|error| format!("{:?}: channel: {error}", args.publish))?;
+            let secret = args.secret_file.as_deref().map(Secret::read_file).transpose();
+            let secret = secret.map_err(|error| format!("--secret-file {error}"))?;
+            let (input, output) = (BytesMut::new(), BytesMut::new());
+            let mut nonce = [0; NONCE_BYTES];
+            getrandom::fill(&mut nonce).expect("the operating system has random numbers");
+            let router = Router { channel, secret, nonce, server_nonce: None, input, output, number: 0 };
+            (Endpoint::router(address, MAX_ANSWER_BYTES)?, Door::Router(Box::new(router)))
+        } else {
+            if args.secret_file.is_some() {
+                return Err("--secret-file is for --publish router://".into());
+            }
+            let endpoint = Endpoint::new(&args.publish, &args.publish_header, &args.common, true)?;
+            let door = if let Speech::Http { .. } = endpoint.speech { Door::Http } else { Door::Frames };
+            (endpoint, door)
+        };
+        Ok(Self { endpoint: Rc::new(endpoint), door, is_ready: false, unanswered: 0, reached: 0 })
+    }
+
+    /// Whether a message may be published now.
+    pub(super) fn is_ready(&self) -> bool {
+        match self.door {
+            // A kept connection has one request at a time.
+            Door::Http => self.is_ready && self.unanswered == 0,
+            Door::Router(_) | Door::Frames => self.is_ready,
+        }
+    }
+
+    /// A connection that has ended may be made again.
+    pub(super) fn is_http(&self) -> bool {
+        matches!(self.door, Door::Http)
+    }
+
+    pub(super) fn opened(&mut self, link: &mut Link<'_>) {
+        match &mut self.door {
+            Door::Router(router) => {
+                let versions = Bytes::from_static(&[VERSION]);
+                let hello = Hello { versions, nonce: router.nonce, peer: "longwire bench".to_owned() };
+                hello.encode(&mut router.output);
+                link.say_raw(&router.output);
+                router.output.clear();
+            }
+            Door::Http | Door::Frames => self.is_ready = true,
+        }
+    }
+
+    pub(super) fn publish(&mut self, link: &mut Link<'_>, message: &[u8]) {
+        match &mut self.door {
+            Door::Router(router) => {
+                router.number = router.number.wrapping_add(1);
+                let action = Action::Send(Message::new(Bytes::copy_from_slice(message)));
+                let command = Command::new(Target::Channel(router.channel.clone()), action);
+                Request { number: router.number, what: What::Command(command) }.encode(&mut router.output);
+                link.say_raw(&router.output);
+                router.output.clear();
+                self.unanswered += 1;
+            }
+            Door::Http => {
+                link.say(message);
+                self.unanswered += 1;
+            }
+            // Whether there is an answer is for the script to say.
+            Door::Frames => link.say(message),
+        }
+    }
+
+    /// Something came back; an error is one message that was not published.
+    pub(super) fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) -> Result<(), Trouble> {
+        match &mut self.door {
+            Door::Router(router) => {
+                router.input.extend_from_slice(body);
+                loop {
+                    let frame = Frame::decode(&mut router.input, MAX_ANSWER_BYTES);
+                    match frame.map_err(|error| Trouble::Router(format!("the router port: {error}"))) {
+                        Ok(None) => return Ok(()),
+                        Ok(Some(frame)) if self.is_ready => match Answer::decode(&frame) {
+                            Ok(Answer::Receipt { counts, .. }) => {
+                                self.unanswered = self.unanswered.saturating_sub(1);
+                                self.reached += u64::from(counts.first().copied().unwrap_or(0));
+                            }
+                            Ok(Answer::Error { word, text, .. }) => {
+                                return Err(Trouble::Router(format!("the router port: {word}: {text}")));
+                            }
+                            Ok(_) => return Err(Trouble::Router("the router port answered another question".into())),
+                            Err(wrong) => return Err(Trouble::Router(format!("the router port: {wrong}"))),
+                        },
+                        Ok(Some(frame)) => match router.greet(&frame) {
+                            Ok(is_done) => {
+                                self.is_ready = is_done;
+                                link.say_raw(&router.output);
+                                router.output.clear();
+                            }
+                            Err(text) => {
+                                link.refuse(Trouble::Router(text));
+                                return Ok(());
+                            }
+                        },
+                        Err(trouble) => {
+                            link.refuse(trouble);
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            Door::Http => {
+                self.unanswered = 0;
+                Ok(())
+            }
+            Door::Frames => Ok(()),
+        }
+    }
+
+    /// A request was answered, though not well.
+    pub(super) fn failed(&mut self) {
+        self.unanswered = 0;
+    }
+
+    pub(super) fn ended(&mut self) {
+        self.is_ready = false;
+        self.unanswered = 0;
+    }
+}
+
+impl Router {
+    /// Answers what the server says before commands may be sent; true when that is over.
+    fn greet(&mut self, frame: &Frame) -> Result<bool, String> {
+        if let Ok(Answer::Error { word, text, .. }) = Answer::decode(frame) {
+            return Err(format!("the router port: {word}: {text}"));
+        }
+        let wrong = |wrong: long::Wrong| format!("the router port: {wrong}");
+        let Some(server_nonce) = self.server_nonce else {
+            let challenge = Challenge::decode(frame).map_err(wrong)?;
+            self.server_nonce = Some(challenge.nonce);
+            if challenge.wants_proof {
+                let missing = || "the router port asks for a secret: name its file with --secret-file".to_owned();
+                let secret = self.secret.as_ref().ok_or_else(missing)?;
+                let proof = self.proofs(secret, challenge.nonce).of_client();
+                long::encode_proof(&proof, &mut self.output);
+            }
+            return Ok(false);
+        };
+        let proof = long::decode_welcome(frame).map_err(wrong)?;
+        match (&self.secret, proof) {
+            (Some(secret), Some(proof)) if self.proofs(secret, server_nonce).of_server() != proof[..] => {
+                Err("the router port does not know the secret".to_owned())
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn proofs<'a>(&self, secret: &'a Secret, server_nonce: [u8; NONCE_BYTES]) -> Proofs<'a> {
+        Proofs { secret: secret.reveal().as_bytes(), client_nonce: self.nonce, server_nonce }
+    }
+}

@@ -1,0 +1,146 @@
+//! What every run has: its connections, its phases, what is said while it goes.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::BenchError;
+use super::process::Usage;
+use super::swarm::{Load, Nanos, Swarm};
+use crate::cli::BenchArgs;
+
+/// Descriptors beside those of connections: standard streams, epoll, timer, /proc, a few to spare.
+const OTHER_DESCRIPTORS: usize = 16;
+const SECOND: Nanos = 1_000_000_000;
+
+/// A run.
+pub(super) struct Stage<'a> {
+    pub(super) swarm: Swarm,
+    pub(super) args: &'a BenchArgs,
+    progress: Progress,
+}
+
+impl<'a> Stage<'a> {
+    /// Makes room for `connections`.
+    pub(super) fn new(connections: usize, args: &'a BenchArgs) -> Result<Self, BenchError> {
+        raise_descriptors(connections)?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // The second one ends the program at once: whoever presses Ctrl-C twice means it.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
+                .map_err(BenchError::System)?;
+            signal_hook::flag::register(signal, interrupted.clone()).map_err(BenchError::System)?;
+        }
+        for pid in &args.pid {
+            if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+                return Err(BenchError::Usage(format!("--pid {pid}: there is no such process")));
+            }
+        }
+        let swarm = Swarm::new(args.timeout, interrupted).map_err(BenchError::System)?;
+        Ok(Self { swarm, args, progress: Progress::new(args) })
+    }
+
+    /// Goes on until a time, until the load is done, or until somebody presses Ctrl-C.
+    pub(super) fn go<L: Load>(
+        &mut self,
+        load: &mut L,
+        until: Nanos,
+        done: impl Fn(&L, &Swarm) -> bool,
+    ) -> Result<(), BenchError> {
+        loop {
+            let now = self.swarm.now();
+            if now >= until || self.swarm.is_interrupted() || done(load, &self.swarm) {
+                return Ok(());
+            }
+            let wake = load.tick(&mut self.swarm, now);
+            self.progress.tick(now, || load.line(now));
+            self.swarm.turn(load, wake.min(until)).map_err(BenchError::System)?;
+        }
+    }
+
+    /// Tells a program that something has happened.
+    pub(super) fn event(&mut self, what: &str) {
+        if self.args.json {
+            // Whoever does not listen is not told.
+            let _closed = writeln!(io::stdout(), "{{\"event\":\"{what}\"}}").and_then(|()| io::stdout().flush());
+        }
+    }
+
+    /// CPU time so far.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::now(&self.args.pid)
+    }
+
+    /// A duration from now.
+    pub(super) fn after(&self, time: Duration) -> Nanos {
+        self.swarm.now().saturating_add(time.as_nanos() as Nanos)
+    }
+
+    /// Takes the connections down; nothing is said any more of how it goes.
+    pub(super) fn finish(&mut self) {
+        self.progress.end();
+        self.swarm.reset_all();
+    }
+}
+
+/// One line a second, overwritten on a terminal.
+struct Progress {
+    next: Nanos,
+    is_terminal: bool,
+    is_quiet: bool,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn new(args: &BenchArgs) -> Self {
+        Self {
+            next: SECOND,
+            is_terminal: io::stderr().is_terminal() && !args.json,
+            is_quiet: args.quiet,
+            is_shown: false,
+        }
+    }
+
+    fn tick(&mut self, now: Nanos, line: impl FnOnce() -> String) {
+        if self.is_quiet || now < self.next {
+            return;
+        }
+        self.next = (now / SECOND + 1) * SECOND;
+        if self.is_terminal {
+            eprint!("\r\x1b[K{}", line());
+            self.is_shown = true;
+        } else {
+            eprintln!("{}", line());
+        }
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn raise_descriptors(connections: usize) -> Result<(), BenchError> {
+    let needed = (connections + OTHER_DESCRIPTORS) as libc::rlim_t;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit behind the pointer.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(BenchError::System(io::Error::last_os_error()));
+    }
+    if limit.rlim_max < needed {
+        return Err(BenchError::Usage(format!(
+            "{connections} connections need {needed} open files, and this process may have {} (ulimit -Hn)",
+            limit.rlim_max
+        )));
+    }
+    if limit.rlim_cur < needed {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the kernel reads one rlimit behind the pointer.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(BenchError::System(io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}

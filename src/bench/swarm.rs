@@ -1,0 +1,405 @@
+//! All connections of a run, on one thread: epoll, and a call to the load for each thing that happens.
+//!
+//! A [`Load`] is told what happened and says what is to be sent; [`Swarm::turn`] waits once and handles all that is ready. What
+//! a turn's calls have put behind a connection's messages leaves in one write at the end of its event.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::connection::{Connection, Heard, Scratch};
+use super::endpoint::Endpoint;
+use super::trouble::Trouble;
+
+/// Connections that are being made at the same time: fewer than listeners hold in their backlog.
+const MAX_OPENING: usize = 128;
+/// Longest wait in one turn, so that Ctrl-C is seen.
+const MAX_WAIT: Duration = Duration::from_millis(100);
+const TIMER: Token = Token(usize::MAX);
+
+/// Nanoseconds since a run's start.
+pub(super) type Nanos = u64;
+
+/// What a run does.
+pub(super) trait Load {
+    /// A connection is open.
+    fn opened(&mut self, link: &mut Link<'_>);
+    /// A frame came, or a reply.
+    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes);
+    /// A reply came that is no success.
+    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble);
+    /// The server asked whether we are there.
+    fn pinged(&mut self) {}
+    /// A connection is not there any more, or never was.
+    fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After;
+    /// Called once a turn: does what is due, and says when the next thing is.
+    fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos;
+    /// How it goes, in one line.
+    fn line(&self, now: Nanos) -> String;
+}
+
+/// What becomes of a place whose connection has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It stays empty.
+    Gone,
+    /// Another one is opened.
+    Again,
+}
+
+/// One connection, as a load has it in hand.
+pub(super) struct Link<'s> {
+    /// Its number.
+    pub(super) who: usize,
+    /// When this happened.
+    pub(super) now: Nanos,
+    connection: &'s mut Connection,
+    endpoint: &'s Endpoint,
+    scratch: &'s mut Scratch,
+    verdict: Result<(), Trouble>,
+    leaves: Option<After>,
+    /// When the connection was begun.
+    pub(super) begun: Nanos,
+}
+
+impl Link<'_> {
+    /// Sends a message, with the others of this turn.
+    pub(super) fn say(&mut self, body: &[u8]) {
+        let said = self.connection.say(self.endpoint, body, self.scratch);
+        if self.verdict.is_ok() {
+            self.verdict = said;
+        }
+    }
+
+    /// Sends bytes that are no message.
+    pub(super) fn say_raw(&mut self, bytes: &[u8]) {
+        self.connection.say_raw(bytes);
+    }
+
+    /// Ends the connection with a reset, which is not told to [`Load::ended`].
+    pub(super) fn leave(&mut self, after: After) {
+        self.leaves = Some(after);
+    }
+
+    /// Ends the connection because of something that the load has found in what came.
+    pub(super) fn refuse(&mut self, trouble: Trouble) {
+        self.verdict = Err(trouble);
+    }
+
+    /// Whether the server has said that it closes after its last reply.
+    pub(super) fn closes(&self) -> bool {
+        self.connection.closes()
+    }
+}
+
+struct Place {
+    endpoint: Rc<Endpoint>,
+    connection: Option<Connection>,
+    /// How often a connection was begun here.
+    times: u32,
+    begun: Nanos,
+    wants_write: bool,
+}
+
+/// The connections.
+pub(super) struct Swarm {
+    poll: Poll,
+    events: Events,
+    timer: OwnedFd,
+    timer_at: Nanos,
+    places: Vec<Place>,
+    to_open: VecDeque<usize>,
+    /// With the number of the attempt, and when it is too late for it.
+    opening: VecDeque<(Nanos, usize, u32)>,
+    pending: usize,
+    scratch: Scratch,
+    heard: Vec<Heard>,
+    start: Instant,
+    timeout: Duration,
+    interrupted: Arc<AtomicBool>,
+    pub(super) max_opening: usize,
+}
+
+impl Swarm {
+    pub(super) fn new(timeout: Duration, interrupted: Arc<AtomicBool>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        // SAFETY: no pointers are passed; what comes back is a descriptor that nobody else has, or -1.
+        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        if timer < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: see above.
+        let timer = unsafe { OwnedFd::from_raw_fd(timer) };
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            timer,
+            timer_at: 0,
+            places: Vec::new(),
+            to_open: VecDeque::new(),
+            opening: VecDeque::new(),
+            pending: 0,
+            scratch: Scratch::new(),
+            heard: Vec::new(),
+            start: Instant::now(),
+            timeout,
+            interrupted,
+            max_opening: MAX_OPENING,
+        })
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        self.start.elapsed().as_nanos() as Nanos
+    }
+
+    /// Somebody has pressed Ctrl-C.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Adds a place; its connection is opened in one of the next turns.
+    pub(super) fn add(&mut self, endpoint: &Rc<Endpoint>) -> usize {
+        let who = self.places.len();
+        self.places.push(Place {
+            endpoint: endpoint.clone(),
+            connection: None,
+            times: 0,
+            begun: 0,
+            wants_write: false,
+        });
+        self.to_open.push_back(who);
+        who
+    }
+
+    /// Connections that are being made or wait for that.
+    pub(super) fn pending(&self) -> usize {
+        self.pending + self.to_open.len()
+    }
+
+    /// Lets the load do something with a connection, outside of an event. Nothing happens where there is none.
+    pub(super) fn with<L: Load>(&mut self, who: usize, load: &mut L, act: impl FnOnce(&mut L, &mut Link<'_>)) {
+        let now = self.now();
+        self.drive(who, now, load, |_, _, _, _| Ok(()), Some(act));
+    }
+
+    /// Ends a connection on our side, which is not told to the load.
+    pub(super) fn drop_connection(&mut self, who: usize) {
+        if let Some(connection) = self.places[who].connection.take() {
+            if !connection.is_open() {
+                self.pending -= 1;
+            }
+            connection.reset();
+        }
+    }
+
+    /// Opens another connection where there is none.
+    pub(super) fn reopen(&mut self, who: usize) {
+        self.to_open.push_back(who);
+    }
+
+    /// Ends every connection with a reset.
+    pub(super) fn reset_all(&mut self) {
+        self.to_open.clear();
+        for who in 0..self.places.len() {
+            self.drop_connection(who);
+        }
+    }
+
+    /// Waits until something happens, at most until `until`, and handles it.
+    pub(super) fn turn<L: Load>(&mut self, load: &mut L, until: Nanos) -> io::Result<()> {
+        self.open_some(load);
+        self.give_up_late(load);
+        let now = self.now();
+        let wait = if until <= now { Duration::ZERO } else { self.wait(until, now)? };
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let polled = self.poll.poll(&mut events, Some(wait));
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                self.events = events;
+                return Err(error);
+            }
+            _ => {}
+        }
+        for event in &events {
+            let Token(who) = event.token();
+            if event.token() == TIMER {
+                // Armed again it is new; until then it has nothing more to say.
+                self.timer_at = 0;
+                continue;
+            }
+            let (readable, writable) =
+                (event.is_readable() || event.is_read_closed() || event.is_error(), event.is_writable());
+            let now = self.now();
+            self.drive(
+                who,
+                now,
+                load,
+                |connection, endpoint, scratch, heard| {
+                    if writable && (!connection.is_open() || connection.is_blocked()) {
+                        connection.writable(endpoint, scratch, heard)?;
+                    }
+                    if readable {
+                        connection.readable(endpoint, scratch, heard)?;
+                    }
+                    Ok(())
+                },
+                None::<fn(&mut L, &mut Link<'_>)>,
+            );
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// A timer in the kernel, because epoll counts milliseconds and a message may be due in between.
+    fn wait(&mut self, until: Nanos, now: Nanos) -> io::Result<Duration> {
+        let left = Duration::from_nanos(until - now);
+        if left >= MAX_WAIT {
+            return Ok(MAX_WAIT);
+        }
+        if self.timer_at != until {
+            // SAFETY: all of a timespec is numbers.
+            let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
+            spec.it_value.tv_sec = left.as_secs() as libc::time_t;
+            spec.it_value.tv_nsec = libc::c_long::from(left.subsec_nanos().max(1) as i32);
+            // SAFETY: the descriptor is a timer's and open; the kernel reads one itimerspec and writes none.
+            if unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            self.timer_at = until;
+        }
+        Ok(MAX_WAIT)
+    }
+
+    fn open_some(&mut self, load: &mut impl Load) {
+        while self.pending < self.max_opening {
+            let Some(who) = self.to_open.pop_front() else { return };
+            let now = self.now();
+            let place = &mut self.places[who];
+            place.times += 1;
+            place.begun = now;
+            let begun = Connection::begin(&place.endpoint, who + place.times as usize).and_then(|connection| {
+                // TCP calls for a writer only when it was full; a Unix socket after every read of the peer.
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registered = self.poll.registry().register(&mut SourceFd(&connection.fd()), Token(who), interest);
+                registered.map_err(Trouble::Connect).map(|()| connection)
+            });
+            match begun {
+                Ok(connection) => {
+                    place.wants_write = true;
+                    place.connection = Some(connection);
+                    self.pending += 1;
+                    self.opening.push_back((now + self.timeout.as_nanos() as Nanos, who, place.times));
+                }
+                Err(trouble) => {
+                    if load.ended(who, now, trouble) == After::Again {
+                        // Not at once: whatever refused it would do so again, for ever in one turn.
+                        self.to_open.push_back(who);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_up_late(&mut self, load: &mut impl Load) {
+        if self.opening.is_empty() {
+            return;
+        }
+        let now = self.now();
+        while let Some((late, who, times)) = self.opening.front().copied() {
+            let place = &self.places[who];
+            let is_settled = place.times != times || place.connection.as_ref().is_none_or(Connection::is_open);
+            if !is_settled && late > now {
+                return;
+            }
+            self.opening.pop_front();
+            if !is_settled {
+                self.drop_connection(who);
+                if load.ended(who, now, Trouble::Timeout("no connection")) == After::Again {
+                    self.to_open.push_back(who);
+                }
+            }
+        }
+    }
+
+    /// Moves one connection on, tells the load, and writes what that has brought.
+    fn drive<L: Load>(
+        &mut self,
+        who: usize,
+        now: Nanos,
+        load: &mut L,
+        step: impl FnOnce(&mut Connection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
+        act: Option<impl FnOnce(&mut L, &mut Link<'_>)>,
+    ) {
+        let place = &mut self.places[who];
+        let endpoint = &*place.endpoint;
+        let Some(connection) = place.connection.as_mut() else { return };
+        let was_open = connection.is_open();
+        let mut heard = std::mem::take(&mut self.heard);
+        let result = step(connection, endpoint, &mut self.scratch, &mut heard);
+        if !was_open && connection.is_open() {
+            self.pending -= 1;
+        }
+        let mut link = Link {
+            who,
+            now,
+            connection,
+            endpoint,
+            scratch: &mut self.scratch,
+            verdict: Ok(()),
+            leaves: None,
+            begun: place.begun,
+        };
+        for what in heard.drain(..) {
+            match what {
+                Heard::Opened => load.opened(&mut link),
+                Heard::Frame(body) => load.heard(&mut link, &body),
+                Heard::Ping => load.pinged(),
+                Heard::Failure(trouble) => load.failed(&mut link, trouble),
+            }
+            if link.leaves.is_some() {
+                break;
+            }
+        }
+        heard.clear();
+        self.heard = heard;
+        if let Some(act) = act {
+            act(load, &mut link);
+        }
+        let Link { verdict, leaves, .. } = link;
+        let connection = place.connection.as_mut().expect("it was there");
+        let result = if leaves.is_some() { Ok(()) } else { result.and(verdict).and_then(|()| connection.flush()) };
+        let is_open = connection.is_open();
+        if leaves.is_some() || result.is_err() {
+            if !is_open {
+                self.pending -= 1;
+            }
+            place.connection.take().expect("it was there").reset();
+            let after = match (leaves, result) {
+                (None, Err(trouble)) => load.ended(who, now, trouble),
+                (leaves, _) => leaves.unwrap_or(After::Gone),
+            };
+            if after == After::Again {
+                self.to_open.push_back(who);
+            }
+            return;
+        }
+        let wants_write = !endpoint.is_unix() || !is_open || connection.is_blocked();
+        if place.wants_write != wants_write {
+            let interest = if wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            // A descriptor that is registered can be registered anew.
+            if self.poll.registry().reregister(&mut SourceFd(&connection.fd()), Token(who), interest).is_ok() {
+                place.wants_write = wants_write;
+            }
+        }
+    }
+}
