@@ -31,7 +31,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
         let body = Bytes::from(text(bytes));
         let mut encoder = RequestEncoder::new();
         bench(&mut group, name, Throughput::Elements(1), || {
-            encoder.start(ID, blocks.clone(), body.clone());
+            encoder.start(ID, black_box(&blocks), black_box(&body));
             let mut written = 0;
             while !encoder.is_done() {
                 let mut slices = [IoSlice::new(&[]); 16];

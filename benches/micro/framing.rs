@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use longwire::proto::framing::deflate::{self, Deflate, Deflater};
 use longwire::proto::framing::{Decoder, DelimiterFraming, FrameKind, Framing, Item, LengthFraming, client};
@@ -11,9 +12,9 @@ use super::{bench, text};
 
 const MAX_FRAME: usize = 1 << 20;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// One read of a session.
-const READ_BYTES: usize = 64 * 1024;
-const SIZES: [(&str, usize); 3] = [("64 B", 64), ("4 KB", 4096), ("64 KB", 64 * 1024)];
+/// About as many as fit in one read of a session.
+const FRAMES: usize = 2048;
+pub(super) const SIZES: [(&str, usize); 3] = [("64 B", 64), ("4 KB", 4096), ("64 KB", 64 * 1024)];
 
 pub(super) fn benches(criterion: &mut Criterion) {
     let delimiter = |bytes: &[u8]| {
@@ -28,39 +29,63 @@ pub(super) fn benches(criterion: &mut Criterion) {
     ] {
         both_ways(criterion, name, &framing, kind);
     }
+    event_stream(criterion);
     deflated(criterion);
 }
 
 fn both_ways(criterion: &mut Criterion, name: &str, framing: &Framing, kind: FrameKind) {
-    let mut group = criterion.benchmark_group(format!("decode {name}"));
-    let encode = |body: &[u8]| framing.encode_client(kind, body, MASK).expect("it fits");
-    for (size, bytes) in SIZES {
-        let wire = encode(&text(bytes));
-        let mut decoder = Decoder::new(framing);
-        bench(&mut group, size, Throughput::Bytes(bytes as u64), || decode(&mut decoder, framing, &wire, 1));
-    }
-    let frames = READ_BYTES / 32;
-    let wire = encode(&text(16)).repeat(frames);
-    let mut decoder = Decoder::new(framing);
-    bench(&mut group, "2048 of 16 B in one read", Throughput::Elements(frames as u64), || {
-        decode(&mut decoder, framing, &wire, frames)
-    });
-    // Frames that come in pieces: four times the bytes must not cost much more than four times the time.
-    for (size, bytes) in [("256 KB in reads of 1460 B", 256 << 10), ("1 MB in reads of 1460 B", 1 << 20)] {
-        let wire = encode(&text(bytes));
-        let mut decoder = Decoder::new(framing);
-        bench(&mut group, size, Throughput::Bytes(bytes as u64), || {
-            wire.chunks(1460).map(|piece| decode_all(&mut decoder, framing, piece)).sum::<usize>()
-        });
-    }
-    group.finish();
-
+    decoding(criterion, name, framing, |body| framing.encode_client(kind, body, MASK).expect("it fits"));
     let mut group = criterion.benchmark_group(format!("encode {name}"));
     for (size, bytes) in SIZES {
         let body = text(bytes);
         bench(&mut group, size, Throughput::Bytes(bytes as u64), || framing.encode(kind, black_box(&body)));
     }
     bench(&mut group, "head alone", Throughput::Elements(1), || framing.whole(kind, black_box(4096)));
+    group.finish();
+}
+
+/// Frames of each size, many of them, and in pieces. `encode` is the client's.
+pub(super) fn decoding(criterion: &mut Criterion, name: &str, framing: &Framing, encode: impl Fn(&[u8]) -> Bytes) {
+    let mut group = criterion.benchmark_group(format!("decode {name}"));
+    for (size, bytes) in SIZES {
+        let wire = encode(&text(bytes));
+        let mut decoder = Decoder::new(framing);
+        bench(&mut group, size, Throughput::Bytes(bytes as u64), || decode(&mut decoder, framing, &wire, 1));
+    }
+    let wire = encode(&text(16)).repeat(FRAMES);
+    let mut decoder = Decoder::new(framing);
+    bench(&mut group, format!("{FRAMES} of 16 B in one read"), Throughput::Elements(FRAMES as u64), || {
+        decode(&mut decoder, framing, &wire, FRAMES)
+    });
+    // Four times the bytes must not cost much more than four times the time.
+    for (size, bytes) in [("256 KB in reads of 1460 B", 256 << 10), ("1 MB in reads of 1460 B", 1 << 20)] {
+        let wire = encode(&text(bytes));
+        let mut decoder = Decoder::new(framing);
+        bench(&mut group, size, Throughput::Bytes(bytes as u64), || {
+            let frames: usize = wire.chunks(1460).map(|piece| decode_all(&mut decoder, framing, piece)).sum();
+            assert_eq!(frames, 1);
+        });
+    }
+    group.finish();
+}
+
+/// Of server-sent events, which only leave.
+fn event_stream(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode event stream");
+    let framing = Framing::EventStream;
+    for (size, bytes) in SIZES {
+        let body = text(bytes);
+        let lines: Vec<_> = body.iter().map(|byte| if *byte == b',' { b'\n' } else { *byte }).collect();
+        let mut encode = |name: &str, kind, id: Option<&[u8]>, body: &[u8]| {
+            bench(&mut group, format!("{size}, {name}"), Throughput::Bytes(bytes as u64), || {
+                framing.encode_with_id(kind, id, black_box(body))
+            });
+        };
+        encode("one line", FrameKind::Text, None, &body);
+        encode("one line and an id", FrameKind::Text, Some(b"1790000000-42"), &body);
+        encode("a line for each 20 B", FrameKind::Text, None, &lines);
+        encode("binary", FrameKind::Binary, None, &body);
+    }
     group.finish();
 }
 

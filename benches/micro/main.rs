@@ -6,6 +6,8 @@
 mod control;
 mod fastcgi;
 mod framing;
+#[cfg(feature = "lua")]
+mod lua;
 mod router;
 mod session_id;
 
@@ -23,6 +25,8 @@ fn main() {
         .sample_size(30)
         .configure_from_args();
     framing::benches(&mut criterion);
+    #[cfg(feature = "lua")]
+    lua::benches(&mut criterion);
     fastcgi::benches(&mut criterion);
     control::benches(&mut criterion);
     session_id::benches(&mut criterion);
