@@ -2,7 +2,7 @@
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   CPU time and latency of an echoed frame, PHP left out
-# make bench-micro   time of each codec and of the router by themselves, in minutes; FILTER="websocket" runs some
+# make bench-micro   time of each codec and of the router by themselves, four minutes after the build; FILTER="websocket" runs some
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat

@@ -40,7 +40,9 @@ fn both_ways(criterion: &mut Criterion, name: &str, framing: &Framing, kind: Fra
         let body = text(bytes);
         bench(&mut group, size, Throughput::Bytes(bytes as u64), || framing.encode(kind, black_box(&body)));
     }
-    bench(&mut group, "head alone", Throughput::Elements(1), || framing.whole(kind, black_box(4096)));
+    if !framing.whole(kind, 4096).expect("it fits").is_empty() {
+        bench(&mut group, "head alone", Throughput::Elements(1), || framing.whole(kind, black_box(4096)));
+    }
     group.finish();
 }
 
