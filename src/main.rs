@@ -10,6 +10,25 @@ use longwire::config::model::Config;
 use longwire::node::Extras;
 use longwire::{bench, check, config, connect, dev, logging, serve};
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads when it starts (jemalloc(3), "Tuning"): a thread of its own gives back what was freed, within a second, also
+/// while nothing is allocated any more, so that a burst leaves no memory behind.
+#[cfg(feature = "jemalloc")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static ALLOCATOR_OPTIONS: AllocatorOptions =
+    AllocatorOptions(c"narenas:2,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0".as_ptr());
+
+#[cfg(feature = "jemalloc")]
+#[repr(transparent)]
+struct AllocatorOptions(*const std::ffi::c_char);
+
+// SAFETY: it points to a literal, which nobody writes to.
+#[cfg(feature = "jemalloc")]
+unsafe impl Sync for AllocatorOptions {}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(status) => status,

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! One task for each connection does its commands one after the other, so that their order holds. What came whole is done, also
-//! when the client has closed its side by then. Answers leave in batches; while a client does not take them nothing of it
-//! is read, so a connection holds at most one frame, what it read beside it, and one batch.
+//! when the client has closed its side by then. Messages for the same sessions that stand one behind the other in what was read
+//! reach each session in one write. Answers leave in batches; while a client does not take them nothing of it
+//! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use tracing::{debug, warn};
 use crate::config::model;
 use crate::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
-use crate::proto::command::Receipt;
+use crate::proto::command::{Action, Command};
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
 use crate::proto::control::short::{self, Order};
 use crate::proto::control::{Frame, Protocol};
@@ -41,6 +42,10 @@ use crate::transport::{Peer, Transport};
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers that are collected before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Messages for the same sessions that are collected before they are sent: as many as go into one write.
+const TOGETHER: usize = crate::transport::MAX_SLICES;
+/// Bytes of these: a session that takes none of them must not hold more than a piece of its bound.
+const TOGETHER_BYTES: usize = 64 * 1024;
 /// Room that is made for a read.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -65,6 +70,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
                 transport,
                 input: BytesMut::new(),
                 output: BytesMut::new(),
+                sends: Sends::default(),
                 stage: Stage::Fresh,
                 port: &port,
             };
@@ -107,7 +113,25 @@ struct Connection<'p> {
     transport: Transport,
     input: BytesMut,
     output: BytesMut,
+    sends: Sends,
     stage: Stage,
+}
+
+/// Commands that send to the same sessions and have not been done yet.
+#[derive(Default)]
+struct Sends {
+    commands: Vec<Command>,
+    /// Their numbers, in the long protocol.
+    numbers: Vec<u32>,
+    bytes: usize,
+}
+
+impl Sends {
+    fn takes(&self, command: &Command) -> bool {
+        self.commands.first().is_none_or(|first| first.may_share_a_write(command))
+            && self.commands.len() < TOGETHER
+            && self.bytes < TOGETHER_BYTES
+    }
 }
 
 /// Why a connection ends before its client wants it to.
@@ -157,16 +181,62 @@ impl Connection<'_> {
     /// Until the client has ended its side; an error ends the connection.
     async fn run(&mut self) -> Result<(), End> {
         loop {
-            while let Some(frame) = self.next_frame()? {
-                self.take(frame).await?;
-                if self.output.len() >= BATCH_BYTES {
-                    self.flush().await?;
-                }
-            }
+            let taken = self.take_all().await;
+            // What came before something that is wrong was right.
+            self.send().await;
+            taken?;
             self.flush().await?;
             if self.read().await? == 0 {
                 return self.ended();
             }
+        }
+    }
+
+    /// Takes every whole frame that is here.
+    async fn take_all(&mut self) -> Result<(), End> {
+        while let Some(frame) = self.next_frame()? {
+            self.take(frame).await?;
+            if self.output.len() >= BATCH_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a command now, or with others that come behind it in one go.
+    async fn command(&mut self, number: Option<u32>, command: Command) {
+        if !self.sends.takes(&command) {
+            self.send().await;
+        }
+        if let Action::Send(message) = &command.action {
+            self.sends.bytes += message.body.len();
+            self.sends.commands.push(command);
+            self.sends.numbers.extend(number);
+            return;
+        }
+        self.send().await;
+        let receipt = self.port.hub.router.run(self.door(), &command).await;
+        if let Some(number) = number {
+            Answer::receipt(number, &receipt).encode(&mut self.output);
+        }
+    }
+
+    /// Does what was collected.
+    async fn send(&mut self) {
+        if self.sends.commands.is_empty() {
+            return;
+        }
+        let sends = std::mem::take(&mut self.sends);
+        let receipts = self.port.hub.router.run_together(self.door(), &sends.commands).await;
+        for (number, receipt) in sends.numbers.into_iter().zip(&receipts) {
+            Answer::receipt(number, receipt).encode(&mut self.output);
+        }
+    }
+
+    fn door(&self) -> Door {
+        match self.stage {
+            Stage::Short | Stage::Fresh => Door::Short,
+            Stage::Greeting { .. } | Stage::Long => Door::Long,
         }
     }
 
@@ -286,12 +356,11 @@ impl Connection<'_> {
     }
 
     async fn take_order(&mut self, frame: &Frame) -> Result<(), End> {
-        let router = &self.port.hub.router;
         match short::decode(frame) {
-            Ok(Order::Command(command)) => {
-                router.run(Door::Short, &command).await;
-            }
+            Ok(Order::Command(command)) => self.command(None, command).await,
             Ok(Order::Info) => {
+                self.send().await;
+                let router = &self.port.hub.router;
                 self.port.metrics().count_query(Door::Short);
                 short::info(router.node_number(), router.len(), router.channels(), &mut self.output);
             }
@@ -335,15 +404,15 @@ impl Connection<'_> {
     }
 
     async fn take_request(&mut self, frame: &Frame) -> Result<(), End> {
-        let router = &self.port.hub.router;
         let answer = match Request::decode(frame) {
             Ok(Request { number, what: What::Command(command) }) => {
-                let receipt: Receipt = router.run(Door::Long, &command).await;
-                Answer::receipt(number, &receipt)
+                self.command(Some(number), command).await;
+                return Ok(());
             }
             Ok(Request { number, what: What::Query(query) }) => {
+                self.send().await;
                 self.port.metrics().count_query(Door::Long);
-                match router.ask(&query) {
+                match self.port.hub.router.ask(&query) {
                     QueryAnswer::Absent => Answer::Absent { request: number },
                     QueryAnswer::Value(value) => Answer::Result { request: number, body: value },
                     answer => Answer::Result { request: number, body: answer.json().into() },
@@ -352,6 +421,7 @@ impl Connection<'_> {
             // There is no number that an answer could carry.
             Err(wrong) if wrong.word == ErrorWord::BadFrame => return Err(wrong.into()),
             Err(wrong) => {
+                self.send().await;
                 self.port.metrics().count_refused(Door::Long, wrong.word.label());
                 Answer::error(&wrong)
             }

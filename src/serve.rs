@@ -42,7 +42,7 @@ pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> 
 ///
 /// By default the first large buffer that is freed raises the size from which buffers are mapped by themselves, up to 32 MB
 /// (mallopt(3), M_MMAP_THRESHOLD), so that what one burst of large frames took stays with the process for good.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[cfg(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc")))]
 fn return_freed_memory() {
     // SAFETY: mallopt only sets parameters of the allocator, before this process has a second thread.
     unsafe {
@@ -51,7 +51,7 @@ fn return_freed_memory() {
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc"))))]
 fn return_freed_memory() {}
 
 fn runtime(threads: usize) -> io::Result<Runtime> {

@@ -149,10 +149,8 @@ pub struct UpstreamHandles {
     pub connect_failures: Counter,
     /// Connections that all backends together may have.
     pub limit: Gauge,
-    /// Connections that count against it.
-    pub open: Gauge,
-    /// Connections that run a request.
-    pub busy: Gauge,
+    open: Gauge,
+    busy: Gauge,
     /// Connections given up whose worker may still be busy.
     pub abandoned: Gauge,
     /// Backends that take requests.
@@ -284,13 +282,26 @@ impl UpstreamHandles {
 
     /// So many requests of this kind wait now.
     pub fn set_queued(&self, event: RequestClass, requests: usize) {
-        self.queued[event as usize].set(requests as i64);
+        set(&self.queued[event as usize], requests);
+    }
+
+    /// So many connections count against the limit, and so many run a request.
+    pub fn set_connections(&self, open: usize, busy: usize) {
+        set(&self.open, open);
+        set(&self.busy, busy);
     }
 
     /// A request was answered completely.
     pub fn answered(&self, queued: Duration, response: Duration) {
         self.wait.observe(queued.as_secs_f64());
         self.response.observe(response.as_secs_f64());
+    }
+}
+
+/// To look costs a plain read, to write an exclusive one, and between two requests most gauges stay what they are.
+fn set(gauge: &Gauge, value: usize) {
+    if gauge.get() != value as i64 {
+        gauge.set(value as i64);
     }
 }
 

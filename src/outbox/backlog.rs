@@ -48,9 +48,12 @@ struct Piece {
     kind: Kind,
 }
 
-/// See the module.
+/// See the module. One word while nothing waits, as nearly always.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct Backlog(Option<Box<Pieces>>);
+
+#[derive(Debug, Default)]
+struct Pieces {
     ready: VecDeque<Piece>,
     ready_bytes: usize,
     /// The first of `ready` has left in part.
@@ -62,47 +65,104 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.ready_bytes + self.held_bytes
+        self.0.as_ref().map_or(0, |pieces| pieces.bytes())
     }
 
     /// Bytes that could be written now.
     pub(super) fn ready_bytes(&self) -> usize {
-        self.ready_bytes
+        self.0.as_ref().map_or(0, |pieces| pieces.ready_bytes)
     }
 
     /// What it takes to keep all of it.
     pub(super) fn cost(&self) -> usize {
-        self.bytes() + (self.ready.len() + self.held.len()) * PIECE_COST
+        self.0.as_ref().map_or(0, |pieces| pieces.cost())
     }
 
     /// Nothing can be written now.
     pub(super) fn has_nothing_ready(&self) -> bool {
-        self.ready.is_empty()
+        self.0.as_ref().is_none_or(|pieces| pieces.ready.is_empty())
     }
 
     /// To be written after what is ready.
     pub(super) fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
         if !bytes.is_empty() {
-            self.ready_bytes += bytes.len();
-            self.ready.push_back(Piece { bytes, kind });
+            self.0.get_or_insert_default().enqueue(bytes, kind);
         }
     }
 
     /// The rest of a frame whose beginning the socket took; nothing else was ready.
     pub(super) fn enqueue_rest(&mut self, bytes: Bytes, kind: Kind) {
-        debug_assert!(self.ready.is_empty(), "the socket takes nothing while something waits for it");
-        self.is_begun = true;
-        self.enqueue(bytes, kind);
+        debug_assert!(self.has_nothing_ready(), "the socket takes nothing while something waits for it");
+        let pieces = self.0.get_or_insert_default();
+        pieces.is_begun = true;
+        pieces.enqueue(bytes, kind);
     }
 
     /// To be written when the reply that streams has ended.
     pub(super) fn hold(&mut self, frame: Bytes, kind: Kind) {
-        self.held_bytes += frame.len();
-        self.held.push_back(Piece { bytes: frame, kind });
+        if !frame.is_empty() {
+            self.0.get_or_insert_default().hold(frame, kind);
+        }
     }
 
     /// What was held is ready. True if there was something.
     pub(super) fn release(&mut self) -> bool {
+        self.change(Pieces::release).unwrap_or(false)
+    }
+
+    /// As much of what is ready as fits into `slices`; says how many it filled.
+    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.0.as_ref().map_or(0, |pieces| pieces.slices(slices))
+    }
+
+    /// So many bytes have left.
+    pub(super) fn advance(&mut self, written: usize) {
+        self.change(|pieces| pieces.advance(written));
+    }
+
+    /// Gives everything up; says how many pushes were among it.
+    pub(super) fn clear(&mut self) -> u32 {
+        self.0.take().map_or(0, |pieces| pieces.pushes())
+    }
+
+    /// Throws away what was pushed under `topic` and has not begun to leave; says how many frames.
+    pub(super) fn drop_topic(&mut self, topic: &Topic) -> u32 {
+        self.change(|pieces| pieces.drop_topic(topic)).unwrap_or(0)
+    }
+
+    /// Throws away the oldest frames that may go, until at most `room` is taken; says how many.
+    pub(super) fn drop_oldest(&mut self, room: usize) -> u32 {
+        self.change(|pieces| pieces.drop_oldest(room)).unwrap_or(0)
+    }
+
+    /// Does something with what waits, and keeps nothing where nothing is left.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Pieces) -> T) -> Option<T> {
+        let result = change(self.0.as_mut()?);
+        self.0.take_if(|pieces| pieces.bytes() == 0);
+        Some(result)
+    }
+}
+
+impl Pieces {
+    fn bytes(&self) -> usize {
+        self.ready_bytes + self.held_bytes
+    }
+
+    fn cost(&self) -> usize {
+        self.bytes() + (self.ready.len() + self.held.len()) * PIECE_COST
+    }
+
+    fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
+        self.ready_bytes += bytes.len();
+        self.ready.push_back(Piece { bytes, kind });
+    }
+
+    fn hold(&mut self, frame: Bytes, kind: Kind) {
+        self.held_bytes += frame.len();
+        self.held.push_back(Piece { bytes: frame, kind });
+    }
+
+    fn release(&mut self) -> bool {
         let any = !self.held.is_empty();
         for piece in std::mem::take(&mut self.held) {
             self.enqueue(piece.bytes, piece.kind);
@@ -111,8 +171,7 @@ impl Backlog {
         any
     }
 
-    /// As much of what is ready as fits into `slices`; says how many it filled.
-    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
         for (slice, piece) in slices.iter_mut().zip(&self.ready) {
             *slice = IoSlice::new(&piece.bytes);
@@ -121,8 +180,7 @@ impl Backlog {
         count
     }
 
-    /// So many bytes have left.
-    pub(super) fn advance(&mut self, written: usize) {
+    fn advance(&mut self, written: usize) {
         self.ready_bytes -= written;
         let mut left = written;
         while let Some(front) = self.ready.front_mut() {
@@ -139,16 +197,12 @@ impl Backlog {
         self.ready = VecDeque::new();
     }
 
-    /// Gives everything up; says how many pushes were among it.
-    pub(super) fn clear(&mut self) -> u32 {
+    fn pushes(&self) -> u32 {
         let pieces = self.ready.iter().chain(&self.held);
-        let pushes = pieces.filter(|piece| !matches!(piece.kind, Kind::Reply)).count();
-        *self = Self::default();
-        pushes as u32
+        pieces.filter(|piece| !matches!(piece.kind, Kind::Reply)).count() as u32
     }
 
-    /// Throws away what was pushed under `topic` and has not begun to leave; says how many frames.
-    pub(super) fn drop_topic(&mut self, topic: &Topic) -> u32 {
+    fn drop_topic(&mut self, topic: &Topic) -> u32 {
         let before = self.ready.len() + self.held.len();
         let mut keep_first = self.is_begun;
         let is_kept = |piece: &Piece| !matches!(&piece.kind, Kind::Droppable(other) if **other == *topic);
@@ -162,8 +216,7 @@ impl Backlog {
         dropped as u32
     }
 
-    /// Throws away the oldest frames that may go, until at most `room` is taken; says how many.
-    pub(super) fn drop_oldest(&mut self, room: usize) -> u32 {
+    fn drop_oldest(&mut self, room: usize) -> u32 {
         let mut dropped = 0;
         let mut next = usize::from(self.is_begun);
         while self.cost() > room && next < self.ready.len() {
@@ -200,7 +253,7 @@ mod tests {
     }
 
     fn text(backlog: &Backlog) -> String {
-        let pieces = backlog.ready.iter().chain(&backlog.held);
+        let pieces = backlog.0.iter().flat_map(|pieces| pieces.ready.iter().chain(&pieces.held));
         pieces.map(|piece| String::from_utf8_lossy(&piece.bytes).into_owned()).collect::<Vec<_>>().join(" ")
     }
 
@@ -255,10 +308,15 @@ mod tests {
                     5 => { backlog.drop_topic(&topic(number as u8 % 3)); }
                     _ => { backlog.drop_oldest(number * 20); }
                 }
-                let ready: usize = backlog.ready.iter().map(|piece| piece.bytes.len()).sum();
-                let held: usize = backlog.held.iter().map(|piece| piece.bytes.len()).sum();
+                let Some(pieces) = &backlog.0 else {
+                    prop_assert_eq!((backlog.ready_bytes(), backlog.bytes(), backlog.cost()), (0, 0, 0));
+                    continue;
+                };
+                let ready: usize = pieces.ready.iter().map(|piece| piece.bytes.len()).sum();
+                let held: usize = pieces.held.iter().map(|piece| piece.bytes.len()).sum();
+                prop_assert!(ready + held > 0, "nothing is kept for nothing");
                 prop_assert_eq!((backlog.ready_bytes(), backlog.bytes()), (ready, ready + held));
-                prop_assert!(!backlog.is_begun || !backlog.ready.is_empty());
+                prop_assert!(!pieces.is_begun || !pieces.ready.is_empty());
             }
         }
     }

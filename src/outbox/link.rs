@@ -48,6 +48,11 @@ impl Link {
         }
     }
 
+    /// Whether there ever are such bytes.
+    pub fn keeps_bytes(&self) -> bool {
+        matches!(self, Link::Socket(transport) if transport.is_tls())
+    }
+
     /// Sends those bytes; false when not all of them leave, and then [`Self::poll_write_ready`] waits.
     pub fn try_flush(&self) -> io::Result<bool> {
         match self {

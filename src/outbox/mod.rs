@@ -27,13 +27,15 @@ mod feed;
 mod link;
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
@@ -90,6 +92,15 @@ impl From<Fate> for Pushed {
     }
 }
 
+/// What became of frames that were to leave together.
+#[derive(Default)]
+struct Together {
+    /// So many left whole.
+    written: usize,
+    /// The next one left in part, and its rest waits.
+    has_rest: bool,
+}
+
 /// What became of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -119,6 +130,7 @@ pub struct Signals {
 const ENDED_EVENTS: u32 = 0xffff;
 const CONNECT_COUNTS: u32 = 1 << 16;
 const TICK: u32 = 1 << 17;
+const WATCHES_ENDS: u32 = 1 << 18;
 
 /// See the module.
 pub struct Outbox {
@@ -128,6 +140,11 @@ pub struct Outbox {
     link: Link,
     task: AtomicWaker,
     signals: AtomicU32,
+    /// Nothing is in `inner` that the task would have to look at: no bytes, no close, no end. Kept by [`Guard`]; what is read
+    /// without the lock is at worst what it was a moment ago, and whoever changes it wakes the task afterwards.
+    is_quiet: AtomicBool,
+    /// Commands have made something of the session; see [`Outbox::has_profile`].
+    has_profile: AtomicBool,
     /// Seconds since 1970.
     opened: u32,
     inner: Mutex<Inner>,
@@ -145,8 +162,8 @@ struct Inner {
     /// A write found the client gone.
     is_deaf: bool,
     asked_close: Option<Box<Close>>,
-    /// Replies that wait for room or for the end of the session.
-    waiters: Vec<Waker>,
+    /// Replies that wait for room or for the end of the session: nearly always one.
+    waiters: SmallVec<[Waker; 1]>,
     /// Pushes that waited when the client was found gone.
     lost: u32,
     bytes_out: u64,
@@ -162,6 +179,8 @@ impl Outbox {
             link,
             task: AtomicWaker::new(),
             signals: AtomicU32::new(0),
+            is_quiet: AtomicBool::new(false),
+            has_profile: AtomicBool::new(false),
             opened: seconds_since_1970(),
             inner: Mutex::default(),
         }
@@ -197,6 +216,73 @@ impl Outbox {
         Duration::from_secs(u64::from(seconds_since_1970().saturating_sub(self.opened)))
     }
 
+    /// Whether commands may have made something of the session that PHP is told: most sessions have no uid and no attribute, and
+    /// need not be looked up for each event.
+    pub fn has_profile(&self) -> bool {
+        self.has_profile.load(Ordering::Acquire)
+    }
+
+    /// From now on that is so.
+    pub fn note_profile(&self) {
+        self.has_profile.store(true, Ordering::Release);
+    }
+
+    /// Sends encoded frames of commands, in one write where the socket takes them, and tells what became of each.
+    pub fn push_all<'a, T>(&self, pushes: SmallVec<[(Push<'a>, T); 1]>, mut tell: impl FnMut(T, Pushed)) {
+        let together = if pushes.len() > 1 { self.push_together(&pushes) } else { Together::default() };
+        for (at, (push, of)) in pushes.into_iter().enumerate() {
+            let pushed = match at {
+                _ if at < together.written => Fate::Written.into(),
+                _ if at == together.written && together.has_rest => Fate::Queued.into(),
+                // What comes behind it waits, or finds no room.
+                _ => self.push(push),
+            };
+            tell(of, pushed);
+        }
+    }
+
+    /// As many whole frames as the socket takes while nothing waits for it.
+    fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
+        let mut together = Together::default();
+        let mut inner = self.lock();
+        if inner.is_ended || inner.is_said || inner.is_streaming || inner.is_deaf || self.writable(&inner) > 0 {
+            return together;
+        }
+        for chunk in pushes.chunks(MAX_SLICES) {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            for (slice, (push, _)) in slices.iter_mut().zip(chunk) {
+                *slice = IoSlice::new(&push.frame);
+            }
+            let mut left = inner.try_write(&self.link, &slices[..chunk.len()]);
+            for (push, _) in chunk {
+                if left < push.frame.len() {
+                    together.has_rest = left > 0;
+                    if left > 0 {
+                        inner.backlog.enqueue_rest(push.frame.slice(left..), self.kind_of(push));
+                    }
+                    self.wake_writer(inner, 0);
+                    return together;
+                }
+                left -= push.frame.len();
+                together.written += 1;
+            }
+            if self.writable(&inner) > 0 {
+                // TLS has taken all of it, and the socket has not taken all from TLS.
+                (together.written, together.has_rest) = (together.written - 1, true);
+                break;
+            }
+        }
+        self.wake_writer(inner, 0);
+        together
+    }
+
+    fn kind_of(&self, push: &Push<'_>) -> Kind {
+        match push.rule.unwrap_or(self.terms.slow_reader) {
+            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
+            SlowReader::Close | SlowReader::Newest => Kind::Push,
+        }
+    }
+
     /// Sends one encoded frame of a command.
     pub fn push(&self, push: Push<'_>) -> Pushed {
         let rule = push.rule.unwrap_or(self.terms.slow_reader);
@@ -224,10 +310,7 @@ impl Outbox {
             self.task.wake();
             return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
-        let kind = match rule {
-            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
-            SlowReader::Close | SlowReader::Newest => Kind::Push,
-        };
+        let kind = self.kind_of(&push);
         if inner.is_streaming {
             inner.backlog.hold(push.frame, kind);
             return pushed;
@@ -314,6 +397,9 @@ impl Outbox {
 
     /// Writes until nothing waits. An error means that the client is gone.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_quiet() {
+            return Poll::Ready(());
+        }
         loop {
             {
                 let mut inner = self.lock();
@@ -334,6 +420,9 @@ impl Outbox {
 
     /// Ready when a reply may bring more, or when nobody will take it.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_quiet() {
+            return Poll::Ready(());
+        }
         let mut inner = self.lock();
         if inner.is_ended || inner.backlog.cost() < self.terms.max_bytes {
             return Poll::Ready(());
@@ -355,23 +444,29 @@ impl Outbox {
 
     /// Bytes that wait for the client to read.
     pub fn queued_bytes(&self) -> usize {
+        if self.is_quiet() {
+            return 0;
+        }
         self.lock().backlog.bytes() + self.link.unsent()
     }
 
     /// Bytes wait that could be written now; those held behind a streamed reply could not.
     pub fn has_unwritten(&self) -> bool {
+        if self.is_quiet() {
+            return false;
+        }
         let inner = self.lock();
         self.writable(&inner) > 0 && !inner.is_deaf
     }
 
     /// As many bytes wait as may: the task stops reading from the client too.
     pub fn is_full(&self) -> bool {
-        self.lock().backlog.cost() >= self.terms.max_bytes
+        !self.is_quiet() && self.lock().backlog.cost() >= self.terms.max_bytes
     }
 
-    /// Grows whenever the socket takes something, be it of what counts as written already.
-    pub fn progress(&self) -> u64 {
-        self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64)
+    /// Grows, and begins anew after 4 GB, whenever the socket takes something, be it of what counts as written already.
+    pub fn progress(&self) -> u32 {
+        self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64) as u32
     }
 
     /// Bytes that the socket has taken.
@@ -387,6 +482,9 @@ impl Outbox {
 
     /// What was asked for, for the session's task: once.
     pub fn take_asked_close(&self) -> Option<Box<Close>> {
+        if self.is_quiet() {
+            return None;
+        }
         self.lock().asked_close.take()
     }
 
@@ -414,13 +512,24 @@ impl Outbox {
     /// No event of this session runs: what still waits here is a waker that nobody needs, and it would keep the memory of
     /// a task that may have ended.
     pub fn forget_waiters(&self) {
-        self.lock().waiters = Vec::new();
+        self.lock().waiters = SmallVec::new();
     }
 
-    /// An event of this session has ended.
-    pub fn event_ended(&self) {
-        self.signals.fetch_add(1, Ordering::AcqRel);
-        self.task.wake();
+    /// An event of this session has ended. It wakes the task only if that [`watches`](Self::watch_ends): a session whose only
+    /// event was answered has nothing to do until its client says something, and its waiters are forgotten here. Where others
+    /// may run, that is left to the task.
+    pub fn event_ended(&self, others_may_run: bool) {
+        if !others_may_run {
+            self.forget_waiters();
+        }
+        if self.signals.fetch_add(1, Ordering::AcqRel) & WATCHES_ENDS != 0 {
+            self.task.wake();
+        }
+    }
+
+    /// The end of an event will wake the task, until it takes its signals. False when one has ended since it did that last.
+    pub fn watch_ends(&self) -> bool {
+        self.signals.fetch_or(WATCHES_ENDS, Ordering::AcqRel) & ENDED_EVENTS == 0
     }
 
     /// From now on a close event is owed.
@@ -455,7 +564,7 @@ impl Outbox {
     }
 
     /// Wakes the task when it has to write what the socket did not take, or to look at an error.
-    fn wake_writer(&self, inner: MutexGuard<'_, Inner>, queued_before: usize) {
+    fn wake_writer(&self, inner: Guard<'_>, queued_before: usize) {
         let wake = queued_before == 0 && self.writable(&inner) > 0 || inner.asked_close.is_some();
         drop(inner);
         if wake {
@@ -468,12 +577,48 @@ impl Outbox {
         inner.backlog.ready_bytes() + self.link.unsent()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("nothing panics while an outbox is locked")
+    fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> Guard<'_> {
+        Guard { inner: self.inner.lock().expect("nothing panics while an outbox is locked"), outbox: self }
+    }
+}
+
+/// The locked part; leaves word of whether it is quiet.
+struct Guard<'a> {
+    inner: MutexGuard<'a, Inner>,
+    outbox: &'a Outbox,
+}
+
+impl Deref for Guard<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // What TLS has not sent yet changes without this lock.
+        let is_quiet = self.inner.is_quiet() && !self.outbox.link.keeps_bytes();
+        self.outbox.is_quiet.store(is_quiet, Ordering::Release);
     }
 }
 
 impl Inner {
+    fn is_quiet(&self) -> bool {
+        !self.waits() && self.asked_close.is_none() && !self.is_ended && !self.is_deaf
+    }
+
     fn waits(&self) -> bool {
         self.backlog.bytes() > 0
     }

@@ -27,6 +27,12 @@ pub struct Command {
 }
 
 impl Command {
+    /// Whether both send a message, and to the same sessions: then they may reach each of them together.
+    pub fn may_share_a_write(&self, other: &Self) -> bool {
+        let both_send = matches!((&self.action, &other.action), (Action::Send(_), Action::Send(_)));
+        both_send && self.to == other.to && self.except == other.except
+    }
+
     /// For everybody whom `to` names.
     pub fn new(to: Target, action: Action) -> Self {
         Self { to, except: Except::default(), action }

@@ -1,37 +1,45 @@
-//! A command on its way through its sessions.
+//! A command on its way through its sessions, or several that send to the same ones.
+//!
+//! What a publisher has sent in one go reaches each session in one vectored write: of a small frame nearly all of the cost is the
+//! kernel's, and that is paid by the write.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::encodings::Encodings;
 use super::registry::{IdHasher, Registry};
 use super::{Done, Router};
 use crate::config::model::SlowReader;
-use crate::outbox::{Close, Fate, Outbox, Push};
+use crate::outbox::{Close, Fate, Outbox, Push, Pushed};
 use crate::proto::command::{Action, Command, Except, Message, Receipt, Target};
 use crate::proto::id::SessionId;
 
 /// What a push to a session with a codec costs, in pushes of a frame that is encoded already.
 const CODEC_COST: usize = 16;
 
-/// Goes through the sessions of one command, some at each step, and counts.
+/// Goes through the sessions of its commands, some at each step, and counts.
 pub(super) struct Delivery<'a> {
     router: &'a Router,
     action: &'a Action,
-    /// For the message that is sent, or the last one before a close.
-    encodings: Option<Encodings<'a>>,
+    /// For the messages that are sent, or the last one before a close.
+    encodings: Vec<Encodings<'a>>,
     rule: Option<SlowReader>,
     except: HashSet<SessionId, BuildHasherDefault<IdHasher>>,
     picked: std::vec::IntoIter<Arc<Outbox>>,
     /// Shards of the registry that are still to be picked from.
     shards: std::ops::Range<usize>,
-    receipt: Receipt,
+    /// One for each command.
+    receipts: Vec<Receipt>,
 }
 
 impl<'a> Delivery<'a> {
-    /// Picks the sessions.
-    pub(super) fn begin(router: &'a Router, command: &'a Command) -> Self {
+    /// Picks the sessions. Several commands all send a message, and to the same sessions.
+    pub(super) fn begin(router: &'a Router, commands: &'a [Command]) -> Self {
+        let [command, others @ ..] = commands else { unreachable!("there is something to be delivered") };
+        debug_assert!(others.iter().all(|other| command.may_share_a_write(other)));
         let mut receipt = Receipt::default();
         let mut shards = 0..0;
         let picked = match &command.to {
@@ -50,12 +58,15 @@ impl<'a> Delivery<'a> {
         Self {
             router,
             action: &command.action,
-            encodings: message_of(&command.action).map(|message| Encodings::new(message, channel)),
+            encodings: commands
+                .iter()
+                .filter_map(|command| Some(Encodings::new(message_of(&command.action)?, channel)))
+                .collect(),
             rule: channel.and_then(|channel| router.rule_of(channel)),
             except: left_out(router, &command.except),
             picked: picked.into_iter(),
             shards,
-            receipt,
+            receipts: vec![receipt; commands.len()],
         }
     }
 
@@ -71,8 +82,8 @@ impl<'a> Delivery<'a> {
     }
 
     /// What became of it so far.
-    pub(super) fn receipt(&self) -> Receipt {
-        self.receipt
+    pub(super) fn receipts(self) -> Vec<Receipt> {
+        self.receipts
     }
 
     fn next(&mut self) -> Option<Arc<Outbox>> {
@@ -101,51 +112,63 @@ impl<'a> Delivery<'a> {
                 profile.delete(key);
                 Ok(())
             })),
-            Action::Touch => self.receipt.reached += 1,
+            Action::Touch => self.receipts[0].reached += 1,
             Action::Close { code, text, last } => {
                 if last.is_some() {
                     // What became of the last frame is not what the command is about; the metrics have it.
-                    let counts = std::mem::take(&mut self.receipt);
+                    let counts = std::mem::take(&mut self.receipts[0]);
                     self.push(outbox);
-                    router.metrics.count_push(&self.receipt);
-                    self.receipt = counts;
+                    router.metrics.count_push(&self.receipts[0]);
+                    self.receipts[0] = counts;
                 }
                 outbox.ask_close(Close::by_command(*code, text.clone()));
-                self.receipt.reached += 1;
+                self.receipts[0].reached += 1;
             }
         }
     }
 
     fn push(&mut self, outbox: &Outbox) {
-        let encodings = self.encodings.as_mut().expect("an action that pushes has a message");
-        let pushed = match outbox.framing().codec() {
-            Some(codec) => outbox.push_by(codec, encodings.body(), self.rule, &encodings.topic),
-            None => {
-                let frame = encodings.frame_for(outbox);
-                frame.map(|frame| outbox.push(Push { frame, rule: self.rule, topic: &encodings.topic }))
+        let Self { encodings, receipts, rule, .. } = self;
+        let messages = encodings.iter_mut().zip(receipts);
+        if let Some(codec) = outbox.framing().codec() {
+            for (encodings, receipt) in messages {
+                count(receipt, outbox.push_by(codec, encodings.body(), *rule, &encodings.topic));
             }
-        };
-        let Some(pushed) = pushed else {
-            self.receipt.refused += 1;
             return;
-        };
-        self.receipt.dropped.oldest += pushed.dropped_oldest;
-        self.receipt.dropped.latest += pushed.dropped_latest;
-        match pushed.fate {
-            Fate::Written => self.receipt.reached += 1,
-            Fate::Queued => self.receipt.queued += 1,
-            Fate::DroppedClose => self.receipt.dropped.close += 1,
-            Fate::DroppedNewest => self.receipt.dropped.newest += 1,
-            Fate::Gone => self.receipt.gone += 1,
         }
+        let mut pushes: SmallVec<[_; 1]> = SmallVec::new();
+        for (encodings, receipt) in messages {
+            match encodings.frame_for(outbox) {
+                Some(frame) => pushes.push((Push { frame, rule: *rule, topic: &encodings.topic }, receipt)),
+                None => count(receipt, None),
+            }
+        }
+        outbox.push_all(pushes, |receipt, pushed| count(receipt, Some(pushed)));
     }
 
     fn done(&mut self, done: Done) {
         match done {
-            Some(Ok(())) => self.receipt.reached += 1,
-            Some(Err(_)) => self.receipt.refused += 1,
-            None => self.receipt.gone += 1,
+            Some(Ok(())) => self.receipts[0].reached += 1,
+            Some(Err(_)) => self.receipts[0].refused += 1,
+            None => self.receipts[0].gone += 1,
         }
+    }
+}
+
+/// What became of one push; none where the framing cannot carry the message.
+fn count(receipt: &mut Receipt, pushed: Option<Pushed>) {
+    let Some(pushed) = pushed else {
+        receipt.refused += 1;
+        return;
+    };
+    receipt.dropped.oldest += pushed.dropped_oldest;
+    receipt.dropped.latest += pushed.dropped_latest;
+    match pushed.fate {
+        Fate::Written => receipt.reached += 1,
+        Fate::Queued => receipt.queued += 1,
+        Fate::DroppedClose => receipt.dropped.close += 1,
+        Fate::DroppedNewest => receipt.dropped.newest += 1,
+        Fate::Gone => receipt.gone += 1,
     }
 }
 

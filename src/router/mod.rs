@@ -26,6 +26,7 @@ mod groups;
 mod profile;
 mod registry;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,8 +46,9 @@ use crate::proto::command::{Action, Command, Name, Query, Receipt};
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::id::SessionId;
 
-/// Sessions that one step of a delivery takes before other tasks have their turn: about half a millisecond of writes.
-const BATCH: usize = 256;
+/// Sessions that one step of a delivery takes before other tasks have their turn: about a third of a millisecond of writes, so
+/// that a frame which is answered meanwhile waits for that at most at each of its three stations.
+const BATCH: usize = 32;
 
 /// See the module.
 pub struct Router {
@@ -170,18 +172,23 @@ impl Router {
     /// Does a command, and lets other tasks have their turn in between: whoever sends to a hundred thousand sessions must not
     /// keep the rest of the node waiting.
     pub async fn run(&self, door: Door, command: &Command) -> Receipt {
-        let mut delivery = Delivery::begin(self, command);
+        self.run_together(door, slice::from_ref(command)).await.pop().expect("a command has a receipt")
+    }
+
+    /// Does one command, or several that [may share a write](Command::may_share_a_write); a receipt for each.
+    pub async fn run_together(&self, door: Door, commands: &[Command]) -> Vec<Receipt> {
+        let mut delivery = Delivery::begin(self, commands);
         while !delivery.step(BATCH) {
             tokio::task::yield_now().await;
         }
-        self.count(door, command, delivery.receipt())
+        self.count(door, commands, delivery)
     }
 
     /// Does a command at once.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
-        let mut delivery = Delivery::begin(self, command);
+        let mut delivery = Delivery::begin(self, slice::from_ref(command));
         while !delivery.step(usize::MAX) {}
-        self.count(door, command, delivery.receipt())
+        self.count(door, slice::from_ref(command), delivery).pop().expect("a command has a receipt")
     }
 
     /// Answers a query.
@@ -189,9 +196,12 @@ impl Router {
         answer::answer(self, query)
     }
 
-    fn count(&self, door: Door, command: &Command, receipt: Receipt) -> Receipt {
-        self.metrics.count(door, &command.action, &receipt);
-        receipt
+    fn count(&self, door: Door, commands: &[Command], delivery: Delivery<'_>) -> Vec<Receipt> {
+        let receipts = delivery.receipts();
+        for (command, receipt) in commands.iter().zip(&receipts) {
+            self.metrics.count(door, &command.action, receipt);
+        }
+        receipts
     }
 
     fn rule_of(&self, channel: &Name) -> Option<SlowReader> {
@@ -200,6 +210,7 @@ impl Router {
 
     fn join(&self, id: SessionId, channel: &Name) -> Done {
         self.sessions.with(id, |entry| {
+            entry.outbox.note_profile();
             let profile = entry.profile.get_or_insert_default();
             if profile.is_in(channel) {
                 return Ok(());
@@ -237,6 +248,7 @@ impl Router {
     /// Changes a profile; none is kept for a session that has nothing in it.
     fn change(&self, id: SessionId, change: impl FnOnce(&mut Profile, &Arc<Outbox>) -> Result<(), Refusal>) -> Done {
         self.sessions.with(id, |entry| {
+            entry.outbox.note_profile();
             let mut profile = entry.profile.take().unwrap_or_default();
             let result = change(&mut profile, &entry.outbox);
             entry.profile = Some(profile).filter(|profile| !profile.is_empty());

@@ -172,8 +172,8 @@ impl Endpoint {
             seq: event.seq,
             kind: event.kind,
             content_length: event.body.len(),
-            peer: state.peer,
-            local: state.local,
+            peer: state.peer.into(),
+            local: state.local.into(),
             close: event.close,
         };
         self.upstream.submit(Request {

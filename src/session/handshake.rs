@@ -4,7 +4,6 @@
 //! Runs in a task of its own, not in hyper's: a client that vanishes in the middle takes hyper's future with it, and PHP
 //! would wait for ever for the end of a session that it has admitted.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::admission::Permit;
 use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
 use super::endpoint::{Endpoint, Event};
 use super::head::Head;
+use super::pending::Pending;
 use super::{Session, State};
 use crate::outbox::{Close, Feed, Link};
 use crate::proto::close::CloseReason;
@@ -79,13 +79,12 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
     let events = endpoint.app.events;
     let mut state = State {
         id: endpoint.hub.ids.next_id(),
-        peer: opening.peer,
-        local: opening.local,
+        peer: opening.peer.into(),
+        local: opening.local.into(),
         own_params: opening.own_params,
         next_seq: 0,
         decoder: Decoder::new(&opening.framing),
-        waiting: VecDeque::new(),
-        unread: Bytes::new(),
+        pending: Pending::default(),
         connect_due: false,
         close_owed: false,
     };
@@ -126,7 +125,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
                 let profile = endpoint.hub.router.profile_of(&actions);
                 return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
             };
-            state.unread = early;
+            state.pending.keep_unread(early);
             (Link::Socket(transport), None)
         }
         Way::Responses { feed, cut, address } => (Link::Feed(feed), Some((cut, address, verdict, accepted))),

@@ -28,13 +28,13 @@ mod handshake;
 mod head;
 mod liveness;
 mod pace;
+mod pending;
 mod posts;
 mod text;
 mod watch;
 pub mod wheel;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,14 +59,15 @@ use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::endpoint::Event;
 use self::liveness::Probes;
 use self::pace::Pace;
+use self::pending::Pending;
 use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
-use crate::proto::framing::{Decoder, Frame, FrameKind, Framing, Item};
+use crate::proto::framing::{Decoder, FrameKind, Framing, Item};
 use crate::proto::id::SessionId;
-use crate::transport::{Arrival, Peer};
+use crate::transport::{Arrival, PackedPeer, Peer};
 use crate::upstream::{Class, READ_BYTES};
 
 thread_local! {
@@ -80,9 +81,9 @@ pub struct State {
     /// Its name.
     pub id: SessionId,
     /// The other end.
-    pub peer: Peer,
+    pub peer: PackedPeer,
     /// This end.
-    pub local: Peer,
+    pub local: PackedPeer,
     /// The params that stay the same while it lives: of its connection, and of the upgrade request if there was one.
     #[serde(with = "encoded")]
     pub own_params: EncodedParams,
@@ -90,10 +91,8 @@ pub struct State {
     pub next_seq: u64,
     /// What the framing is in the middle of.
     pub decoder: Decoder,
-    /// Frames that wait for the event in flight.
-    pub waiting: VecDeque<Frame>,
-    /// Bytes that were read and wait for room among the frames.
-    pub unread: Bytes,
+    /// What was read and waits.
+    pub pending: Pending,
     /// PHP is still to be told of the session.
     pub connect_due: bool,
     /// PHP knows of the session and is owed a close event.
@@ -127,13 +126,12 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
     let framing = endpoint.framing.of_session(id);
     let state = State {
         id,
-        peer,
-        local,
+        peer: peer.into(),
+        local: local.into(),
         own_params: params,
         next_seq: 0,
         decoder: Decoder::new(&framing),
-        waiting: VecDeque::new(),
-        unread: Bytes::new(),
+        pending: Pending::default(),
         connect_due: events.connect,
         // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
         close_owed: !events.connect,
@@ -151,7 +149,6 @@ struct Session {
     posts: Option<Arc<Posts>>,
     /// What is left of its rates, if it has any.
     pace: Option<Box<Pace>>,
-    waiting_bytes: usize,
     in_flight: u32,
     /// Nothing more is read, for this reason.
     ending: Option<Box<Close>>,
@@ -171,7 +168,7 @@ struct Clock {
     /// Pings, or probes of a heartbeat.
     probes: Probes,
     /// How far its outbox was when it was last seen not to move, and since when.
-    stalled: Option<(u64, Tick)>,
+    stalled: Option<(u32, Tick)>,
     /// The next time the wheel will call.
     armed: Option<Tick>,
 }
@@ -189,7 +186,8 @@ enum Task {
 }
 
 // What every session holds beside its outbox and its socket; to grow it is a decision.
-const _: () = assert!(size_of::<Task>() <= 384);
+// (A task's allocation is a multiple of 128 bytes, of which tokio takes 104.)
+const _: () = assert!(size_of::<Task>() <= 280);
 
 impl Future for Task {
     type Output = ();
@@ -238,7 +236,6 @@ impl Session {
             state,
             posts: None,
             pace: None,
-            waiting_bytes: 0,
             in_flight: 0,
             ending: None,
             clock,
@@ -296,18 +293,28 @@ impl Session {
                 // Pongs for what was read just now: all of them leave in one write.
                 continue;
             }
-            let is_done = self.in_flight == 0 && self.state.waiting.is_empty() && self.has_no_posts() && is_flushed;
-            return match self.ending.take_if(|_| is_done) {
-                Some(close) => Poll::Ready(close),
-                None => Poll::Pending,
-            };
+            let is_done = self.in_flight == 0 && self.state.pending.frames() == 0 && self.has_no_posts() && is_flushed;
+            if let Some(close) = self.ending.take_if(|_| is_done) {
+                return Poll::Ready(close);
+            }
+            if self.in_flight == 0 || !self.waits_for_ends() || self.outbox.watch_ends() {
+                return Poll::Pending;
+            }
         }
+    }
+
+    /// Whether the end of an event lets something happen: another begin, or the session end.
+    fn waits_for_ends(&self) -> bool {
+        self.ending.is_some()
+            || !self.state.pending.is_empty()
+            || self.posts.is_some()
+            || self.endpoint.app.concurrency > 1
     }
 
     fn take_signals(&mut self) {
         let signals = self.outbox.take_signals();
         self.in_flight -= signals.ended_events;
-        if signals.ended_events > 0 && self.in_flight == 0 {
+        if signals.ended_events > 0 && self.in_flight == 0 && self.endpoint.app.concurrency > 1 {
             self.outbox.forget_waiters();
         }
         self.state.close_owed |= signals.connect_counts;
@@ -346,7 +353,7 @@ impl Session {
         if drops_waiting {
             self.drop_waiting(close.reason);
         }
-        self.state.unread = Bytes::new();
+        self.state.pending.take_unread();
         let stands = match &self.ending {
             None => false,
             // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
@@ -360,8 +367,7 @@ impl Session {
 
     fn drop_waiting(&mut self, reason: CloseReason) {
         let posts = self.posts.as_ref().map_or(0, |posts| posts.clear());
-        let dropped = (std::mem::take(&mut self.state.waiting).len() + posts) as u64;
-        self.waiting_bytes = 0;
+        let dropped = (self.state.pending.clear_frames() + posts) as u64;
         if dropped > 0 {
             let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: reason.label() };
             self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
@@ -376,9 +382,8 @@ impl Session {
             return;
         }
         while self.may_start()
-            && let Some(frame) = self.state.waiting.pop_front()
+            && let Some(frame) = self.state.pending.pop()
         {
-            self.waiting_bytes -= frame.body.len();
             self.submit(Class::Message, frame.kind, frame.body, None);
         }
         while self.may_start()
@@ -393,9 +398,6 @@ impl Session {
             self.submit(Class::Message, post.kind, post.body, Some(post.reply));
             self.charge_bytes(len);
             self.charge_frame();
-        }
-        if self.state.waiting.is_empty() && self.state.waiting.capacity() > 0 {
-            self.state.waiting = VecDeque::new();
         }
     }
 
@@ -417,7 +419,10 @@ impl Session {
 
     /// `reply` is where the answer is waited for, if it is not simply for the outbox.
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
-        let profile = self.endpoint.hub.router.params(self.state.id);
+        let profile = match self.outbox.has_profile() {
+            true => self.endpoint.hub.router.params(self.state.id),
+            false => EncodedParams::default(),
+        };
         let event = Event { class, seq: self.state.next_seq, kind, body, profile, close: None };
         self.state.next_seq += 1;
         self.in_flight += 1;
@@ -440,12 +445,12 @@ impl Session {
             self.forgive_frame();
             return false;
         }
-        if !self.state.unread.is_empty() {
-            let unread = std::mem::take(&mut self.state.unread);
+        if self.state.pending.has_unread() {
+            let unread = self.state.pending.take_unread();
             let used = self.take_bytes(&unread);
             self.note_frame();
             if self.ending.is_none() && used < unread.len() {
-                self.state.unread = unread.slice(used..);
+                self.state.pending.keep_unread(unread.slice(used..));
             }
             return true;
         }
@@ -465,7 +470,7 @@ impl Session {
                 let used = self.take_bytes(&scratch[..n]);
                 self.note_frame();
                 if self.ending.is_none() && used < n {
-                    self.state.unread = Bytes::copy_from_slice(&scratch[used..n]);
+                    self.state.pending.keep_unread(Bytes::copy_from_slice(&scratch[used..n]));
                 }
                 true
             }
@@ -477,8 +482,8 @@ impl Session {
     }
 
     fn has_room(&self) -> bool {
-        self.state.waiting.len() < self.endpoint.app.max_queued_frames
-            && self.waiting_bytes < self.endpoint.app.max_queued_bytes
+        self.state.pending.frames() < self.endpoint.app.max_queued_frames
+            && self.state.pending.frame_bytes() < self.endpoint.app.max_queued_bytes
             && !self.outbox.is_full()
             && !self.is_held()
     }
@@ -514,11 +519,10 @@ impl Session {
             Item::Frame(frame) => {
                 self.clock.last_frame = self.clock.last_bytes;
                 self.endpoint.hub.metrics.frames_in.inc();
-                if self.state.waiting.is_empty() && !self.state.connect_due && self.may_start() {
+                if self.state.pending.frames() == 0 && !self.state.connect_due && self.may_start() {
                     self.submit(Class::Message, frame.kind, frame.body, None);
                 } else {
-                    self.waiting_bytes += frame.body.len();
-                    self.state.waiting.push_back(frame);
+                    self.state.pending.push(frame);
                 }
             }
             Item::Ping(payload) => {
@@ -622,10 +626,17 @@ impl Session {
     async fn events_ended(&mut self) {
         poll_fn(|cx| {
             self.outbox.register(cx.waker());
-            let signals = self.outbox.take_signals();
-            self.in_flight -= signals.ended_events;
-            self.state.close_owed |= signals.connect_counts;
-            if self.in_flight == 0 { Poll::Ready(()) } else { Poll::Pending }
+            loop {
+                let signals = self.outbox.take_signals();
+                self.in_flight -= signals.ended_events;
+                self.state.close_owed |= signals.connect_counts;
+                if self.in_flight == 0 {
+                    return Poll::Ready(());
+                }
+                if self.outbox.watch_ends() {
+                    return Poll::Pending;
+                }
+            }
         })
         .await;
     }
@@ -639,7 +650,7 @@ impl Session {
         let seconds = f64::from(hub.wheel.now() - self.clock.opened) * wheel::TICK.as_secs_f64();
         info!(
             session = %self.state.id, listener = %self.endpoint.listener, app = %self.endpoint.app.name,
-            peer = %self.state.peer, reason = close.reason.label(), code = close.code(),
+            peer = %Peer::from(self.state.peer), reason = close.reason.label(), code = close.code(),
             detail = close.detail.as_deref(), events = self.state.next_seq, bytes_in = self.bytes_in,
             bytes_out = self.outbox.bytes_out(), seconds, "session closed"
         );

@@ -55,7 +55,7 @@ impl Session {
         if bucket.charge(rate, tokens, watch.now()) || pace.is_held {
             return;
         }
-        if !watch.acts_on(limit, self.state.peer) {
+        if !watch.acts_on(limit, self.state.peer.into()) {
             bucket.forgive();
             return;
         }
@@ -73,8 +73,8 @@ impl Session {
 
     /// Whether the client has to wait; looks whether it has waited long enough.
     pub(super) fn is_held_back(&mut self) -> bool {
-        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
         let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_held) else { return false };
+        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
         pace.is_held = pace.frames.wait(app.frame_rate, now).max(pace.bytes.wait(app.byte_rate, now)) > 0;
         pace.is_held
     }
@@ -86,8 +86,8 @@ impl Session {
 
     /// When a client that has to wait may go on.
     pub(super) fn pace_due(&mut self) -> Option<Tick> {
-        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
         let pace = self.pace.as_mut().filter(|pace| pace.is_held)?;
+        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
         let wait = pace.frames.wait(app.frame_rate, now).max(pace.bytes.wait(app.byte_rate, now));
         Some(self.endpoint.hub.wheel.now() + ticks(Duration::from_millis(wait)))
     }
@@ -123,7 +123,7 @@ impl Session {
         };
         // Once for each frame, also where nothing follows from it.
         self.clock.frame_begun = None;
-        if self.endpoint.hub.watch.acts_on(limit, self.state.peer) {
+        if self.endpoint.hub.watch.acts_on(limit, self.state.peer.into()) {
             self.outbox.ask_close(Close::new(CloseReason::FrameTimeout).because(detail));
         }
     }

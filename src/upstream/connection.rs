@@ -48,13 +48,9 @@ pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     lease.connected();
     let alarm = Alarm::new(Instant::now() + config.response_timeout);
     let mut connection = Connection { exchange: Exchange::new(stream, alarm), is_reused: false };
-    let mut work = work;
-    loop {
-        let current = lease;
-        match connection.serve(current, work).await {
-            Some((kept, next)) => (lease, work) = (kept, next),
-            None => return,
-        }
+    let mut turn = Turn { lease, work, began: Instant::now() };
+    while let Some(next) = connection.serve(turn).await {
+        turn = next;
         connection.is_reused = true;
     }
 }
@@ -70,6 +66,14 @@ fn next_wanted<R: Responder>(lease: &mut Lease<R>, mut work: Work<R>) -> Option<
     Some(work)
 }
 
+/// A request that is to run now on a connection.
+struct Turn<R: Responder> {
+    lease: Lease<R>,
+    work: Work<R>,
+    /// When the connection was free for it.
+    began: Instant,
+}
+
 struct Connection {
     exchange: Exchange,
     is_reused: bool,
@@ -77,18 +81,18 @@ struct Connection {
 
 impl Connection {
     /// Serves one request and waits for the next. `None`: the connection is over, and the lease given up.
-    async fn serve<R: Responder>(&mut self, lease: Lease<R>, mut work: Work<R>) -> Option<(Lease<R>, Work<R>)> {
+    async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {
+        let Turn { lease, mut work, began: started } = turn;
         let scheduler = lease.scheduler.clone();
         let config = &scheduler.config;
         if self.is_reused
-            && let Err(error) = self.exchange.check_quiet()
+            && let Err(error) = self.exchange.check_quiet(scheduler.recycles())
         {
             self.note_end_of_kept(&lease, &error);
             lease.retried(RetryReason::NotSent);
             lease.restore(work);
             return None;
         }
-        let started = Instant::now();
         let limits = Limits { response: config.response_timeout, request: config.request_timeout };
         let ended = self.exchange.run(&mut work.item.request, started, limits, &scheduler.metrics).await;
         let (failure, script_may_run) = match ended {
@@ -101,10 +105,11 @@ impl Connection {
                     }),
                     refused => Outcome::Failed(Failure::Refused(refused)),
                 };
-                return self.complete(lease, work, outcome, clean).await;
+                return self.complete(lease, work, outcome, clean, at).await;
             }
             Ended::Cancelled { written: 0, .. } => {
-                return self.complete(lease, work, Outcome::Failed(Failure::Cancelled { sent: false }), true).await;
+                let outcome = Outcome::Failed(Failure::Cancelled { sent: false });
+                return self.complete(lease, work, outcome, true, Instant::now()).await;
             }
             Ended::NotSent(error) => {
                 if !self.is_reused {
@@ -118,6 +123,7 @@ impl Connection {
                 let may_repeat = work.item.request.idempotent && !work.item.resent;
                 if let Some(reason) = self.may_resend(answered, eof, may_repeat).await {
                     work.item.resent |= reason == RetryReason::Idempotent;
+                    scheduler.note_recycling();
                     lease.retried(reason);
                     lease.restore(work);
                     return None;
@@ -154,7 +160,8 @@ impl Connection {
         work: Work<R>,
         outcome: Outcome,
         clean: bool,
-    ) -> Option<(Lease<R>, Work<R>)> {
+        at: Instant,
+    ) -> Option<Turn<R>> {
         if !clean {
             let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
             let session = work.item.request.responder.label();
@@ -167,14 +174,15 @@ impl Connection {
         let next = lease.next(matches!(outcome, Outcome::Done(_)));
         lease.scheduler.end(work.item, outcome);
         match next {
-            Next::Run(work) => Some((lease, work)),
+            // The next request begins when this one ended: the clock need not be asked again.
+            Next::Run(work) => Some(Turn { lease, work, began: at }),
             Next::Close => None,
-            Next::Idle(handoff) => match self.idle(&handoff, lease.scheduler.config.linger).await {
+            Next::Idle(handoff) => match self.idle(&handoff, at + lease.scheduler.config.linger).await {
                 Ok(Some(work)) => {
                     lease.resumed(&work);
-                    Some((lease, work))
+                    Some(Turn { lease, work, began: Instant::now() })
                 }
-                Ok(None) => lease.leave_idle().map(|work| (lease, work)),
+                Ok(None) => lease.leave_idle().map(|work| Turn { lease, work, began: Instant::now() }),
                 Err(error) => {
                     self.note_end_of_kept(&lease, &error);
                     if let Some(work) = lease.leave_idle() {
@@ -187,9 +195,8 @@ impl Connection {
         }
     }
 
-    /// Waits for a request. `Ok(None)`: for long enough. An error: the connection is of no use any more.
-    async fn idle<R: Responder>(&mut self, handoff: &Handoff<R>, linger: Duration) -> io::Result<Option<Work<R>>> {
-        let until = Instant::now() + linger;
+    /// Waits for a request. `Ok(None)`: until then in vain. An error: the connection is of no use any more.
+    async fn idle<R: Responder>(&mut self, handoff: &Handoff<R>, until: Instant) -> io::Result<Option<Work<R>>> {
         poll_fn(|cx| {
             handoff.waker.register(cx.waker());
             if let Some(work) = handoff.take() {
@@ -199,7 +206,7 @@ impl Connection {
                 return Poll::Ready(Ok(None));
             }
             while self.exchange.stream.poll_read_ready(cx)?.is_ready() {
-                self.exchange.check_quiet()?;
+                self.exchange.check_quiet(true)?;
             }
             self.exchange.alarm.poll_at(cx, until).map(|()| Ok(None))
         })
@@ -254,6 +261,7 @@ impl Connection {
     }
 
     fn note_end_of_kept<R: Responder>(&self, lease: &Lease<R>, error: &io::Error) {
+        lease.scheduler.note_recycling();
         let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
         if error.kind() == io::ErrorKind::InvalidData {
             warn!(%upstream, %backend, %error, last_request = self.exchange.id(), "connection cannot be used again");

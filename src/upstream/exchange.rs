@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::READ_BYTES;
@@ -77,6 +77,8 @@ struct Progress {
     /// The last byte of either direction, or the moment at which the responder had room again.
     active: Instant,
     first_byte: Option<Instant>,
+    /// It was tried to write.
+    has_tried: bool,
     /// The responder has no room; php-fpm is not read from and not blamed for silence.
     blocked: bool,
     /// The responder was given something.
@@ -98,10 +100,12 @@ impl Exchange {
     }
 
     /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said
-    /// something that belongs to no request.
-    ///
-    /// Costs nothing: the readiness left over from the last read has to be cleared by one such read in any case.
-    pub(super) fn check_quiet(&self) -> io::Result<()> {
+    /// something that belongs to no request. `look` asks the kernel; without it only what epoll has told is known, which
+    /// spares a system call for each request, and an end that came in the very last moment is then found out by the request.
+    pub(super) fn check_quiet(&self, look: bool) -> io::Result<()> {
+        if !look && self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
+            return Ok(());
+        }
         let mut byte = [0];
         match self.stream.try_read(&mut byte) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -121,12 +125,13 @@ impl Exchange {
     ) -> Ended {
         // 1 to 65 535 in turn: a late answer to an earlier request can never pass for this one's.
         self.last_id = self.last_id % u16::MAX + 1;
-        self.encoder.start(self.last_id, request.params.clone(), request.body.clone());
+        self.encoder.start(self.last_id, &request.params, &request.body);
         self.decoder.start(self.last_id);
         let mut progress = Progress {
             started,
             active: started,
             first_byte: None,
+            has_tried: false,
             blocked: false,
             given: false,
             holding: false,
@@ -182,6 +187,8 @@ impl Exchange {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress) -> io::Result<()> {
+        // The first attempt is made when the exchange begins, and that time is known.
+        let mut is_first = !std::mem::replace(&mut progress.has_tried, true);
         while !self.encoder.is_done() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = self.encoder.slices(&mut slices);
@@ -189,7 +196,9 @@ impl Exchange {
                 Ok(written) => {
                     self.encoder.advance(written);
                     self.stream.acknowledge_at_once();
-                    progress.active = Instant::now();
+                    if !std::mem::take(&mut is_first) {
+                        progress.active = Instant::now();
+                    }
                 }
                 Err(error) if is_retry(&error) => match self.stream.poll_write_ready(cx) {
                     Poll::Ready(ready) => ready?,

@@ -6,6 +6,7 @@
 //! task wakes another. One task keeps house: it ends what has waited for too long, and tries backends that were away.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -44,6 +45,8 @@ pub(super) struct Scheduler<R> {
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
     pub(super) state: Mutex<State<R>>,
+    /// See [`Scheduler::recycles`].
+    recycles: AtomicBool,
     /// The housekeeper has to look at its next deadline again.
     rearm: Notify,
     tasks: TaskTracker,
@@ -61,7 +64,6 @@ pub(super) struct State<R> {
 }
 
 /// A free place and the job for it.
-#[expect(clippy::large_enum_variant, reason = "moved once, right after it is made: a box would only cost more")]
 enum Assigned<R> {
     /// The idle connection already has the job.
     Reused(Arc<Handoff<R>>),
@@ -118,6 +120,7 @@ impl<R: Responder> Scheduler<R> {
             metrics,
             stopping: CancellationToken::new(),
             state: Mutex::new(state),
+            recycles: AtomicBool::new(false),
             rearm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -125,6 +128,17 @@ impl<R: Responder> Scheduler<R> {
         scheduler.tasks.spawn(scheduler.clone().keep_house());
         (0..scheduler.config.backends.len()).for_each(|backend| scheduler.ask_limits(backend));
         scheduler
+    }
+
+    /// Whether a backend has ever ended a kept connection behind an answer, as php-fpm does with pm.max_requests: then it is
+    /// worth a system call to look for that before each request.
+    pub(super) fn recycles(&self) -> bool {
+        self.recycles.load(Ordering::Relaxed)
+    }
+
+    /// One has.
+    pub(super) fn note_recycling(&self) {
+        self.recycles.store(true, Ordering::Relaxed);
     }
 
     /// Asks a backend how much it takes, where that is wanted.
@@ -226,8 +240,7 @@ impl<R: Responder> Scheduler<R> {
             self.metrics.set_queued(*label, state.queue.len_of(class));
         }
         let (open, busy) = state.backends.totals();
-        self.metrics.open.set(open as i64);
-        self.metrics.busy.set(busy as i64);
+        self.metrics.set_connections(open, busy);
         if state.queue.is_empty() {
             return false;
         }

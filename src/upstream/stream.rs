@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -54,11 +55,23 @@ impl Stream {
         }
     }
 
+    /// Reads what is there. A short read has emptied the socket, and its readiness is over without a read that would only say
+    /// `EAGAIN`: an edge-triggered epoll reports what comes next by itself.
     pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.try_read(into),
-            Stream::Tcp(stream) => stream.try_read(into),
-        }
+        let mut short = None;
+        // Within try_io: readiness that arrives after the read must survive.
+        let read = || match recv(self.raw_fd(), into)? {
+            read if read > 0 && read < into.len() => {
+                short = Some(read);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            read => Ok(read),
+        };
+        let result = match self {
+            Stream::Unix(stream) => stream.try_io(Interest::READABLE, read),
+            Stream::Tcp(stream) => stream.try_io(Interest::READABLE, read),
+        };
+        short.map_or(result, Ok)
     }
 
     /// One slice, the usual case, goes by the shorter way through the kernel.
@@ -172,4 +185,11 @@ impl Stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
         }
     }
+}
+
+/// recv(2) on a socket that is non-blocking.
+fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is writable for all of its length, and a descriptor that is none only makes the call fail.
+    let read = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }

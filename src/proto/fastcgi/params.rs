@@ -5,14 +5,13 @@
 //! PARAMS record: php-fpm resets a connection on which a pair spans two.
 
 use std::fmt;
-
-use bytes::Bytes;
+use std::sync::Arc;
 
 use super::record::MAX_CONTENT;
 
-/// Whole pairs in their wire form. Cheap to clone.
+/// Whole pairs in their wire form. Cheap to clone, and nothing when there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EncodedParams(Bytes);
+pub struct EncodedParams(Option<Arc<[u8]>>);
 
 /// A name and value that do not fit one record, so that php-fpm could not take them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,19 +66,30 @@ impl Params {
 
     /// The pairs so far, to be shared.
     pub fn finish(self) -> EncodedParams {
-        EncodedParams(self.0.into())
+        EncodedParams::new(&self.0)
+    }
+
+    /// The same, and none are here again, with the room that there was.
+    pub fn finish_copy(&mut self) -> EncodedParams {
+        let copy = EncodedParams::new(&self.0);
+        self.0.clear();
+        copy
     }
 }
 
 impl EncodedParams {
+    fn new(pairs: &[u8]) -> Self {
+        Self((!pairs.is_empty()).then(|| pairs.into()))
+    }
+
     /// The pairs, in order. Stops at the first that is not whole.
     pub fn pairs(&self) -> Pairs<'_> {
-        Pairs(&self.0)
+        Pairs(self)
     }
 
     /// The length of the longest run of whole pairs at the start of `bytes[from..]` that fits one record; 0 at the end.
     pub(super) fn record_len(&self, from: usize) -> usize {
-        let rest = &self.0[from..];
+        let rest = &self[from..];
         if rest.len() <= MAX_CONTENT {
             return rest.len();
         }
@@ -96,7 +106,7 @@ impl std::ops::Deref for EncodedParams {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 

@@ -35,8 +35,10 @@ pub type ParamBlocks = [EncodedParams; 4];
 pub struct RequestEncoder {
     /// Headers and copied pieces.
     head: Vec<u8>,
+    /// Those of which pieces are referenced; the others are empty.
     params: ParamBlocks,
     body: Bytes,
+    shares: bool,
     /// What is written, in order; never empty pieces.
     pieces: Vec<(Source, Range<usize>)>,
     /// The piece that is next, whose range begins at what is not yet written.
@@ -57,19 +59,21 @@ impl RequestEncoder {
         Self::default()
     }
 
-    /// Encodes a request that leaves the connection open.
-    pub fn start(&mut self, id: u16, params: ParamBlocks, body: Bytes) {
+    /// Encodes a request that leaves the connection open. What is small was copied when this returns, and what is not is shared.
+    pub fn start(&mut self, id: u16, params: &ParamBlocks, body: &Bytes) {
         self.clear();
-        (self.params, self.body) = (params, body);
-
         self.copy(&Header::encode(Kind::Begin, id, 8));
         self.copy(&[(ROLE_RESPONDER >> 8) as u8, ROLE_RESPONDER as u8, KEEP_CONN, 0, 0, 0, 0, 0]);
-        self.push_params(id);
+        self.push_params(id, params);
         self.copy(&Header::encode(Kind::Params, id, 0));
-        for from in (0..self.body.len()).step_by(BODY_RECORD) {
-            let to = self.body.len().min(from + BODY_RECORD);
+        for from in (0..body.len()).step_by(BODY_RECORD) {
+            let to = body.len().min(from + BODY_RECORD);
             self.copy(&Header::encode(Kind::Stdin, id, (to - from) as u16));
-            self.push(Source::Body, from..to);
+            self.push(Source::Body, body, from..to);
+        }
+        if body.len() > COPY_BYTES {
+            self.body = body.clone();
+            self.shares = true;
         }
         self.copy(&Header::encode(Kind::Stdin, id, 0));
     }
@@ -113,59 +117,55 @@ impl RequestEncoder {
         self.head.shrink_to(KEEP_HEAD_BYTES);
         self.pieces.clear();
         self.pieces.shrink_to(KEEP_HEAD_BYTES / size_of::<(Source, Range<usize>)>());
-        self.params = Default::default();
-        self.body = Bytes::new();
+        if self.shares {
+            self.params = Default::default();
+            self.body = Bytes::new();
+            self.shares = false;
+        }
         (self.next, self.written) = (0, 0);
     }
 
     /// PARAMS records: blocks that fit one record together share it; a longer block is cut between pairs.
-    fn push_params(&mut self, id: u16) {
-        let total: usize = self.params.iter().map(|block| block.len()).sum();
+    fn push_params(&mut self, id: u16, params: &ParamBlocks) {
+        let total: usize = params.iter().map(|block| block.len()).sum();
         if total == 0 {
             return;
         }
         if total <= MAX_CONTENT {
             self.copy(&Header::encode(Kind::Params, id, total as u16));
-            for block in 0..self.params.len() {
-                self.push(Source::Params(block as u8), 0..self.params[block].len());
-            }
-            return;
         }
-        for block in 0..self.params.len() {
+        for (at, block) in params.iter().enumerate() {
             let mut from = 0;
-            while from < self.params[block].len() {
-                let len = self.params[block].record_len(from);
+            while from < block.len() {
+                let len = if total <= MAX_CONTENT { block.len() } else { block.record_len(from) };
                 assert!(len > 0, "Params::push lets no pair in that does not fit a record");
-                self.copy(&Header::encode(Kind::Params, id, len as u16));
-                self.push(Source::Params(block as u8), from..from + len);
+                if total > MAX_CONTENT {
+                    self.copy(&Header::encode(Kind::Params, id, len as u16));
+                }
+                self.push(Source::Params(at as u8), block, from..from + len);
                 from += len;
+            }
+            if block.len() > COPY_BYTES {
+                self.params[at] = block.clone();
+                self.shares = true;
             }
         }
     }
 
-    fn push(&mut self, source: Source, range: Range<usize>) {
+    /// A piece of `whole`, which is what `source` stands for.
+    fn push(&mut self, source: Source, whole: &[u8], range: Range<usize>) {
         if range.len() > COPY_BYTES {
             self.pieces.push((source, range));
-            return;
+        } else {
+            self.copy(&whole[range]);
         }
-        let start = self.head.len();
-        match source {
-            Source::Params(block) => self.head.extend_from_slice(&self.params[usize::from(block)][range]),
-            Source::Body => self.head.extend_from_slice(&self.body[range]),
-            Source::Head => unreachable!("the head is written with copy"),
-        }
-        self.note_copied(start);
     }
 
     fn copy(&mut self, bytes: &[u8]) {
         let start = self.head.len();
         self.head.extend_from_slice(bytes);
-        self.note_copied(start);
-    }
-
-    /// The head grew from `start`: a piece of its own, or more of the last one.
-    fn note_copied(&mut self, start: usize) {
         let end = self.head.len();
+        // The head grew: a piece of its own, or more of the last one.
         match self.pieces.last_mut() {
             Some((Source::Head, range)) => range.end = end,
             _ if end > start => self.pieces.push((Source::Head, start..end)),
@@ -240,7 +240,7 @@ mod tests {
             let body: Bytes = (0..body).map(|i| i as u8).collect::<Vec<_>>().into();
 
             let mut encoder = RequestEncoder::new();
-            encoder.start(id, blocks.clone(), body.clone());
+            encoder.start(id, &blocks, &body);
             let mut writes = writes.into_iter().cycle();
             let wire = encode(&mut encoder, slices, || writes.next().expect("it cycles"));
 
@@ -255,11 +255,15 @@ mod tests {
     fn a_small_request_is_one_slice_and_a_large_body_is_not_copied() {
         let mut encoder = RequestEncoder::new();
         let mut out = [IoSlice::new(&[]); 8];
-        encoder.start(1, [params(&[100]), params(&[200]), params(&[]), params(&[])], Bytes::from_static(&[b'x'; 1000]));
+        encoder.start(
+            1,
+            &[params(&[100]), params(&[200]), params(&[]), params(&[])],
+            &Bytes::from_static(&[b'x'; 1000]),
+        );
         assert_eq!(encoder.slices(&mut out), 1);
 
         let body = Bytes::from(vec![b'x'; 16 << 20]);
-        encoder.start(2, [params(&[100]), params(&[200]), params(&[]), params(&[])], body.clone());
+        encoder.start(2, &[params(&[100]), params(&[200]), params(&[]), params(&[])], &body);
         assert!(encoder.head.len() < 4096, "{} bytes of head", encoder.head.len());
         let mut out = [IoSlice::new(&[]); 8];
         encoder.slices(&mut out);
@@ -270,7 +274,7 @@ mod tests {
     fn a_cleared_encoder_holds_nothing_of_the_request() {
         let body = Bytes::from(vec![b'x'; 100_000]);
         let mut encoder = RequestEncoder::new();
-        encoder.start(1, [params(&[100]), params(&[]), params(&[]), params(&[])], body.clone());
+        encoder.start(1, &[params(&[100]), params(&[]), params(&[]), params(&[])], &body);
         encoder.clear();
         assert!(encoder.is_done() && body.is_unique());
     }
