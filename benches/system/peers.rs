@@ -59,7 +59,7 @@ pub(crate) struct PhpFpm {
 impl PhpFpm {
     /// A pool of [`CHILDREN`], `pm = static`, opcache on.
     pub(crate) fn start(dir: &Path) -> io::Result<Self> {
-        let program = longwire::config::php_fpm::find(None).map_err(|error| io::Error::other(format!("{error}")))?;
+        let program = longwire::config::php_fpm::find(None).map_err(io::Error::other)?;
         let (socket, script, config) = (dir.join("fpm.sock"), dir.join("echo.php"), dir.join("fpm.conf"));
         // A pool without opcache would be another measurement, so the script says so instead of echoing.
         let code = "<?php\n$body = opcache_get_status(false) ? file_get_contents('php://input') : 'opcache is off';\n\
@@ -123,7 +123,7 @@ impl Nginx {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
         let (config, log, place) = (dir.join("nginx.conf"), dir.join("nginx.log"), dir.display());
         let text = format!(
-            "{modules}\nuser root;\ndaemon off;\nworker_processes 1;\nworker_rlimit_nofile 65536;\npid {place}/nginx.pid;\n\
+            "{modules}\nuser root;\ndaemon off;\nworker_processes 1;\npid {place}/nginx.pid;\n\
              error_log {log} crit;\nevents {{ worker_connections 20000; }}\n\
              http {{\naccess_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n\
              client_body_temp_path {place}/body;\nfastcgi_temp_path {place}/fastcgi;\nproxy_temp_path {place}/proxy;\n\

@@ -10,18 +10,20 @@ mod fanout;
 mod null;
 
 use std::io::{self, ErrorKind, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
 
 /// Connections to the null responder, as to a pool of eight workers.
 pub(crate) const BACKEND_CONNECTIONS: usize = 8;
 
 /// Of a frame, in front of its body: the length framing that Longwire has by default.
 const LENGTH: usize = 4;
+const BACKLOG: i32 = 4096;
 const INPUT_BYTES: usize = 64 * 1024;
 
 /// Plays a role until the process is ended.
@@ -46,11 +48,14 @@ fn surprise(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// A listener on a free port.
+/// A listener on a free port. Its backlog is Longwire's: with a shorter one connections are made by the kernel's second try, a
+/// second later, whenever this process has to wait for a processor.
 fn listen() -> io::Result<TcpListener> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    listener.listen(BACKLOG)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok(listener.into())
 }
 
 /// All that wait to be accepted.

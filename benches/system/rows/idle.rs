@@ -13,7 +13,6 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let handler = Handler::null(&socket);
     // Longer than the 25 s after which a session that says nothing is asked whether it is there.
     let hold = settings.seconds(30);
-    // Half as many as open files are allowed here, if that is less: Longwire may have as many as the generator.
     let count = if settings.is_quick { 50 } else { 18_000 };
     let mut variants = Vec::new();
     for listener in ["tcp", "ws"] {
