@@ -58,7 +58,9 @@ pub(crate) struct PhpFpm {
 
 impl PhpFpm {
     /// A pool of [`CHILDREN`], `pm = static`, opcache on.
-    pub(crate) fn start(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn start(dir: &Path, name: &str) -> io::Result<Self> {
+        let dir = dir.join(name);
+        fs::create_dir(&dir)?;
         let program = longwire::config::php_fpm::find(None).map_err(io::Error::other)?;
         let (socket, script, config) = (dir.join("fpm.sock"), dir.join("echo.php"), dir.join("fpm.conf"));
         // A pool without opcache would be another measurement, so the script says so instead of echoing.
@@ -92,20 +94,26 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     /// In front of php-fpm: `/new` opens a connection for each request, `/kept` keeps one for each of its children.
-    pub(crate) fn for_php(dir: &Path, fpm: &PhpFpm) -> io::Result<Self> {
-        let params = format!(
-            "fastcgi_param SCRIPT_FILENAME {}; fastcgi_param REQUEST_METHOD $request_method;\n\
-             fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param CONTENT_TYPE $content_type;\n\
-             fastcgi_param SCRIPT_NAME /echo.php; fastcgi_param REQUEST_URI $request_uri;\n\
-             fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_PROTOCOL $server_protocol;",
-            fpm.script.display()
+    pub(crate) fn for_php(dir: &Path, new: &PhpFpm, kept: &PhpFpm) -> io::Result<Self> {
+        let params = |fpm: &PhpFpm| {
+            format!(
+                "fastcgi_param SCRIPT_FILENAME {}; fastcgi_param REQUEST_METHOD $request_method;\n\
+                 fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param CONTENT_TYPE $content_type;\n\
+                 fastcgi_param SCRIPT_NAME /echo.php; fastcgi_param REQUEST_URI $request_uri;\n\
+                 fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_PROTOCOL $server_protocol;",
+                fpm.script.display()
+            )
+        };
+        let http = format!(
+            "upstream kept {{ server unix:{}; keepalive {CHILDREN}; keepalive_requests 1000000000; }}",
+            kept.socket.display()
         );
-        let socket = fpm.socket.display();
-        let http =
-            format!("upstream kept {{ server unix:{socket}; keepalive {CHILDREN}; keepalive_requests 1000000000; }}");
         let server = format!(
-            "location /new {{ fastcgi_pass unix:{socket}; {params} }}\n\
-             location /kept {{ fastcgi_pass kept; fastcgi_keep_conn on; {params} }}"
+            "location /new {{ fastcgi_pass unix:{}; {} }}\n\
+             location /kept {{ fastcgi_pass kept; fastcgi_keep_conn on; {} }}",
+            new.socket.display(),
+            params(new),
+            params(kept),
         );
         Self::start(dir, "", &http, &server)
     }
