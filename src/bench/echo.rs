@@ -117,6 +117,8 @@ struct Waiting {
 #[derive(Default)]
 struct Client {
     is_open: bool,
+    /// Its next connection is being made.
+    is_returning: bool,
     /// Messages sent; the number of the next one.
     next: u64,
     waiting: VecDeque<Waiting>,
@@ -220,7 +222,7 @@ impl Echo {
     }
 
     fn is_deserted(&self) -> bool {
-        self.clients.iter().all(|client| !client.is_open)
+        self.clients.iter().all(|client| !client.is_open && !client.is_returning)
     }
 
     fn waiting(&self) -> usize {
@@ -343,8 +345,11 @@ impl Echo {
                 client.answered_at(now, self.begin, self.end);
                 expired = true;
             }
-            if expired && self.is_http {
+            if expired && (self.is_http || self.any_reply) {
                 // The reply could still come, and would be taken for the next one's.
+                let client = &mut self.clients[who];
+                client.waiting.clear();
+                (client.is_open, client.is_returning) = (false, true);
                 swarm.drop_connection(who);
                 swarm.reopen(who);
             } else if expired {
@@ -363,7 +368,8 @@ impl Client {
 
 impl Load for Echo {
     fn opened(&mut self, link: &mut Link<'_>) {
-        self.clients[link.who].is_open = true;
+        let client = &mut self.clients[link.who];
+        (client.is_open, client.is_returning) = (true, false);
         self.fill(link);
     }
 
@@ -417,6 +423,7 @@ impl Load for Echo {
             client.answered_at(now, self.begin, self.end);
             client.waiting.clear();
         }
+        client.is_returning = false;
         let comes_back = self.is_http && client.is_open && self.end == Nanos::MAX;
         client.is_open &= comes_back && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_));
         if client.is_open { After::Again } else { After::Gone }
@@ -433,8 +440,11 @@ impl Load for Echo {
         while self.nth_due(self.due) <= now {
             let who = (self.due % self.clients.len() as u64) as usize;
             self.due += 1;
-            if self.clients[who].is_open {
-                self.clients[who].backlog += 1;
+            let client = &mut self.clients[who];
+            if client.is_returning {
+                client.backlog += 1;
+            } else if client.is_open {
+                client.backlog += 1;
                 swarm.with(who, self, Self::fill);
             } else {
                 self.unsent += 1;
