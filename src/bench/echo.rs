@@ -53,12 +53,18 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
         )));
     }
     stage.event("connected");
-    echo.start(&mut stage.swarm);
-    let warm = stage.after(args.warm_up);
-    stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
+    if !args.warm_up.is_zero() {
+        echo.start(&mut stage.swarm);
+        let warm = stage.after(args.warm_up);
+        stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
+    }
     let before = stage.usage();
     echo.begin = stage.swarm.now();
     stage.event("begin");
+    if args.warm_up.is_zero() {
+        // Behind the beginning of the window: the first messages are in it.
+        echo.start(&mut stage.swarm);
+    }
     let end = stage.after(args.duration);
     stage.go(&mut echo, end, |echo, _| echo.is_deserted())?;
     echo.stop(stage.swarm.now());

@@ -1,6 +1,5 @@
 //! `php-examples/notify`: an ordinary form, on a web server, reaches the WebSockets of whom it names.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::client::Client;
 use crate::support::http::{self, Answer};
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{PhpFpm, Pool, eventually, wait_until};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::proxy::{Proxy, free_address};
 
 const README: &str = include_str!("../../php-examples/notify/README.md");
