@@ -27,8 +27,7 @@ pub(super) fn columns(backend: &'static str) -> Vec<Column> {
         Column::median(backend, &["/cpu/cpu_us_per_message/1"], 2),
         Column::median("p50 ms", &["/latency/p50_us"], 2).per(1000.0),
         Column::median("p99 ms", &["/latency/p99_us"], 2).per(1000.0),
-        Column::median("wrong or lost", &["/lost", "/repeated", "/out_of_order", "/wrong", "/timeouts"], 0)
-            .over(Over::Sum),
+        Column::median("wrong or lost", &["/lost", "/repeated", "/out_of_order", "/wrong"], 0).over(Over::Sum),
         Column::median("clients without an answer for 1 s", &["/clients_silent_over_1s"], 0).over(Over::Most),
         OTHERS,
     ]
