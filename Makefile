@@ -2,11 +2,12 @@
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, an hour
+# make bench-micro   time of each codec and of the router by themselves, in minutes; FILTER="websocket" runs some
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
@@ -28,3 +29,6 @@ lint:
 bench:
 	tests/install-deps.sh bench
 	$(CARGO) bench --locked --bench system
+
+bench-micro:
+	$(CARGO) bench --locked --bench micro -- $(FILTER)

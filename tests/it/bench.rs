@@ -221,9 +221,9 @@ fn connections_that_come_and_go_are_counted_as_the_server_counts_them() {
     assert!(accepted > 0, "{found:#}");
     check(&found, &[("failed", 0)]);
     assert_eq!(found["latency"]["count"].as_u64(), Some(accepted));
-    // Four more may have been on their way.
+    // A few more came before the window opened, and were on their way when it closed.
     let closed = node.closed(accepted as usize).len() as u64;
-    assert!((accepted..=accepted + 4).contains(&closed), "{closed} sessions of {found:#}");
+    assert!((accepted..=accepted + 40).contains(&closed), "{closed} sessions of {found:#}");
 }
 
 #[test]
