@@ -1,7 +1,7 @@
 # make demo    a chat in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
-# make bench   CPU time and latency of an echoed frame, PHP left out
+# make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, an hour
 # make bench-micro   time of each codec and of the router by themselves, four minutes after the build; FILTER="websocket" runs some
 
 CARGO ?= cargo
@@ -27,7 +27,8 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
 bench:
-	$(CARGO) bench --locked --bench echo
+	tests/install-deps.sh bench
+	$(CARGO) bench --locked --bench system
 
 bench-micro:
 	$(CARGO) bench --locked --bench micro -- $(FILTER)

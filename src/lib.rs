@@ -62,7 +62,7 @@
 //! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtime, signals, exit status |
-//! | [`dev`], [`connect`], [`bench`], [`check`], [`cli`], [`logging`] | the commands, and what they share |
+//! | [`dev`], [`connect`], [`bench`](mod@bench), [`check`], [`cli`], [`logging`] | the commands, and what they share |
 //!
 //! `main.rs` parses the command line and calls one of them.
 //!

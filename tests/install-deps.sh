@@ -4,12 +4,13 @@
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
 #   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, haproxy, openssl, curl, a browser with
 #                                its driver, python's venv, a C compiler with libfcgi, fcgiwrap
+#   tests/install-deps.sh bench  what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,8p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2
     exit 2
 }
 
@@ -29,6 +30,10 @@ has_php_fpm() {
 
 missing_for() {
     has_php_fpm || echo php-fpm
+    if [[ $1 == bench ]]; then
+        # Its package brings an nginx that it was built for.
+        [[ -x /usr/sbin/nginx && -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || printf '%s\n' nginx libnginx-mod-nchan
+    fi
     [[ $1 == test ]] || return 0
     has php || echo php-cli
     has phpunit || echo phpunit
@@ -45,7 +50,7 @@ missing_for() {
 }
 
 case ${1:-} in
-    demo | test) group=$1 ;;
+    demo | test | bench) group=$1 ;;
     *) usage ;;
 esac
 

@@ -36,6 +36,17 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
     for _ in 0..args.parallel {
         stage.swarm.add(&endpoint);
     }
+    // Where everybody is refused, nobody will come in later.
+    stage
+        .go(&mut accept, Nanos::MAX, |accept, _| accept.total > 0 || accept.troubles.total() >= args.parallel as u64)?;
+    if accept.total == 0 {
+        stage.finish();
+        let why = accept.troubles.worst().unwrap_or("interrupted");
+        return Err(BenchError::Nobody(format!(
+            "none of {} connections to {} could be made: {why}",
+            args.parallel, args.url
+        )));
+    }
     stage.event("connected");
     let warm = stage.after(args.warm_up);
     stage.go(&mut accept, warm, |_, _| false)?;
@@ -66,10 +77,6 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
         notes: Vec::new(),
     };
     report::print(&report, args.common.json);
-    if accept.total == 0 {
-        let why = accept.troubles.worst().unwrap_or("none was finished in time");
-        return Err(BenchError::Nobody(format!("not one connection to {} could be made: {why}", args.url)));
-    }
     Ok(())
 }
 
@@ -127,12 +134,12 @@ impl Load for Accept {
 
     fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
         self.fail(link.who, link.now, &trouble);
-        link.leave(After::Again);
+        link.leave(After::Later);
     }
 
     fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After {
         self.fail(who, now, &trouble);
-        After::Again
+        After::Later
     }
 
     fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos {

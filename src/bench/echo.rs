@@ -53,12 +53,18 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
         )));
     }
     stage.event("connected");
-    echo.start(&mut stage.swarm);
-    let warm = stage.after(args.warm_up);
-    stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
+    if !args.warm_up.is_zero() {
+        echo.start(&mut stage.swarm);
+        let warm = stage.after(args.warm_up);
+        stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
+    }
     let before = stage.usage();
     echo.begin = stage.swarm.now();
     stage.event("begin");
+    if args.warm_up.is_zero() {
+        // Behind the beginning of the window: the first messages are in it.
+        echo.start(&mut stage.swarm);
+    }
     let end = stage.after(args.duration);
     stage.go(&mut echo, end, |echo, _| echo.is_deserted())?;
     echo.stop(stage.swarm.now());
@@ -117,6 +123,8 @@ struct Waiting {
 #[derive(Default)]
 struct Client {
     is_open: bool,
+    /// Its next connection is being made.
+    is_returning: bool,
     /// Messages sent; the number of the next one.
     next: u64,
     waiting: VecDeque<Waiting>,
@@ -220,7 +228,7 @@ impl Echo {
     }
 
     fn is_deserted(&self) -> bool {
-        self.clients.iter().all(|client| !client.is_open)
+        self.clients.iter().all(|client| !client.is_open && !client.is_returning)
     }
 
     fn waiting(&self) -> usize {
@@ -343,8 +351,11 @@ impl Echo {
                 client.answered_at(now, self.begin, self.end);
                 expired = true;
             }
-            if expired && self.is_http {
+            if expired && (self.is_http || self.any_reply) {
                 // The reply could still come, and would be taken for the next one's.
+                let client = &mut self.clients[who];
+                client.waiting.clear();
+                (client.is_open, client.is_returning) = (false, true);
                 swarm.drop_connection(who);
                 swarm.reopen(who);
             } else if expired {
@@ -363,7 +374,8 @@ impl Client {
 
 impl Load for Echo {
     fn opened(&mut self, link: &mut Link<'_>) {
-        self.clients[link.who].is_open = true;
+        let client = &mut self.clients[link.who];
+        (client.is_open, client.is_returning) = (true, false);
         self.fill(link);
     }
 
@@ -417,6 +429,7 @@ impl Load for Echo {
             client.answered_at(now, self.begin, self.end);
             client.waiting.clear();
         }
+        client.is_returning = false;
         let comes_back = self.is_http && client.is_open && self.end == Nanos::MAX;
         client.is_open &= comes_back && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_));
         if client.is_open { After::Again } else { After::Gone }
@@ -433,8 +446,11 @@ impl Load for Echo {
         while self.nth_due(self.due) <= now {
             let who = (self.due % self.clients.len() as u64) as usize;
             self.due += 1;
-            if self.clients[who].is_open {
-                self.clients[who].backlog += 1;
+            let client = &mut self.clients[who];
+            if client.is_returning {
+                client.backlog += 1;
+            } else if client.is_open {
+                client.backlog += 1;
                 swarm.with(who, self, Self::fill);
             } else {
                 self.unsent += 1;

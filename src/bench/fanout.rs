@@ -59,13 +59,18 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         return Err(BenchError::Nobody(format!("cannot publish at {}: {why}", args.publish)));
     }
     stage.event("connected");
-    fanout.is_publishing = true;
-    fanout.start = stage.swarm.now();
-    let warm = stage.after(args.warm_up);
-    stage.go(&mut fanout, warm, |fanout, _| fanout.is_deserted())?;
+    if !args.warm_up.is_zero() {
+        fanout.begin_publishing(stage.swarm.now());
+        let warm = stage.after(args.warm_up);
+        stage.go(&mut fanout, warm, |fanout, _| fanout.is_deserted())?;
+    }
     let before = stage.usage();
     fanout.begin = stage.swarm.now();
     stage.event("begin");
+    if args.warm_up.is_zero() {
+        // Behind the beginning of the window: the first messages are in it.
+        fanout.begin_publishing(stage.swarm.now());
+    }
     let end = stage.after(args.duration);
     stage.go(&mut fanout, end, |fanout, _| fanout.is_deserted())?;
     fanout.stop(stage.swarm.now());
@@ -174,6 +179,11 @@ struct Fanout {
 }
 
 impl Fanout {
+    fn begin_publishing(&mut self, now: Nanos) {
+        self.is_publishing = true;
+        self.start = now;
+    }
+
     fn new(args: &FanoutArgs, message: Message, publisher: Publisher, publishing_place: usize) -> Self {
         Self {
             subscribers: (0..args.connections).map(|_| Subscriber::default()).collect(),

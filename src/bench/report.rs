@@ -3,10 +3,12 @@
 //! Each kind of run has a report that serializes to a fixed shape (README.md, "Measuring"); [`print`] writes it as JSON or as
 //! a table of what it has.
 
+use std::fmt;
 use std::io::{self, Write as _};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::process::Cpu;
 use super::trouble::Counted;
@@ -172,20 +174,17 @@ pub(super) struct Accept {
 
 /// Writes a report.
 pub(super) fn print(report: &impl Serialize, as_json: bool) {
-    let value = serde_json::to_value(report).expect("a report is plain data");
-    let text = if as_json {
-        format!("{}\n", serde_json::to_string(report).expect("a report is plain data"))
-    } else {
-        table(&value)
-    };
+    let json = serde_json::to_string(report).expect("a report is plain data");
+    let text = if as_json { format!("{json}\n") } else { table(&json) };
     // `longwire bench ... | head` closes the pipe early, which is no failure.
     let _closed_early = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
 /// The fields of a report, one a line: names in words, times in a unit that fits.
-fn table(report: &serde_json::Value) -> String {
+fn table(report: &str) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
-    for (name, value) in report.as_object().into_iter().flatten() {
+    let Fields(fields) = serde_json::from_str(report).expect("it was written here");
+    for (name, value) in &fields {
         match (name.as_str(), value) {
             (_, serde_json::Value::Null) => {}
             ("errors", errors) => lines.extend(errors.as_array().into_iter().flatten().map(error_line)),
@@ -202,6 +201,33 @@ fn table(report: &serde_json::Value) -> String {
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// What is in an object, in the order in which it was written (that of `serde_json::Value` is the alphabet's).
+struct Fields(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(InOrder).map(Self)
+    }
+}
+
+struct InOrder;
+
+impl<'de> Visitor<'de> for InOrder {
+    type Value = Vec<(String, serde_json::Value)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(fields)
+    }
 }
 
 fn words(name: &str) -> String {

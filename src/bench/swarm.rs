@@ -21,6 +21,8 @@ use super::trouble::Trouble;
 
 /// Connections that are being made at the same time: fewer than listeners hold in their backlog.
 const MAX_OPENING: usize = 128;
+/// Whoever was refused comes again after so long: at once it would keep both sides busy with nothing but refusals.
+const PAUSE: Nanos = 100_000_000;
 /// Longest wait in one turn, so that Ctrl-C is seen.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 const TIMER: Token = Token(usize::MAX);
@@ -53,6 +55,8 @@ pub(super) enum After {
     Gone,
     /// Another one is opened.
     Again,
+    /// Another one is opened after a pause.
+    Later,
 }
 
 /// One connection, as a load has it in hand.
@@ -117,6 +121,8 @@ pub(super) struct Swarm {
     timer_at: Nanos,
     places: Vec<Place>,
     to_open: VecDeque<usize>,
+    /// Those that pause, and until when.
+    pausing: VecDeque<(Nanos, usize)>,
     /// With the number of the attempt, and when it is too late for it.
     opening: VecDeque<(Nanos, usize, u32)>,
     pending: usize,
@@ -146,6 +152,7 @@ impl Swarm {
             timer_at: 0,
             places: Vec::new(),
             to_open: VecDeque::new(),
+            pausing: VecDeque::new(),
             opening: VecDeque::new(),
             pending: 0,
             scratch: Scratch::new(),
@@ -182,7 +189,7 @@ impl Swarm {
 
     /// Connections that are being made or wait for that.
     pub(super) fn pending(&self) -> usize {
-        self.pending + self.to_open.len()
+        self.pending + self.to_open.len() + self.pausing.len()
     }
 
     /// Lets the load do something with a connection, outside of an event. Nothing happens where there is none.
@@ -209,6 +216,7 @@ impl Swarm {
     /// Ends every connection with a reset.
     pub(super) fn reset_all(&mut self) {
         self.to_open.clear();
+        self.pausing.clear();
         for who in 0..self.places.len() {
             self.drop_connection(who);
         }
@@ -216,9 +224,13 @@ impl Swarm {
 
     /// Waits until something happens, at most until `until`, and handles it.
     pub(super) fn turn<L: Load>(&mut self, load: &mut L, until: Nanos) -> io::Result<()> {
+        while self.pausing.front().is_some_and(|(over, _)| *over <= self.now()) {
+            self.to_open.extend(self.pausing.pop_front().map(|(_, who)| who));
+        }
         self.open_some(load);
         self.give_up_late(load);
         let now = self.now();
+        let until = self.pausing.front().map_or(until, |(over, _)| until.min(*over));
         let wait = if until <= now { Duration::ZERO } else { self.wait(until, now)? };
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = self.poll.poll(&mut events, Some(wait));
@@ -257,6 +269,14 @@ impl Swarm {
         }
         self.events = events;
         Ok(())
+    }
+
+    fn come_back(&mut self, who: usize, now: Nanos, after: After) {
+        match after {
+            After::Gone => {}
+            After::Again => self.to_open.push_back(who),
+            After::Later => self.pausing.push_back((now + PAUSE, who)),
+        }
     }
 
     /// A timer in the kernel, because epoll counts milliseconds and a message may be due in between.
@@ -300,10 +320,10 @@ impl Swarm {
                     self.opening.push_back((now + self.timeout.as_nanos() as Nanos, who, place.times));
                 }
                 Err(trouble) => {
-                    if load.ended(who, now, trouble) == After::Again {
-                        // Not at once: whatever refused it would do so again, for ever in one turn.
-                        self.to_open.push_back(who);
-                        return;
+                    // Not in this turn: whatever refused it would do so again, for ever.
+                    match load.ended(who, now, trouble) {
+                        After::Gone => {}
+                        After::Again | After::Later => self.pausing.push_back((now + PAUSE, who)),
                     }
                 }
             }
@@ -324,9 +344,8 @@ impl Swarm {
             self.opening.pop_front();
             if !is_settled {
                 self.drop_connection(who);
-                if load.ended(who, now, Trouble::Timeout("no connection")) == After::Again {
-                    self.to_open.push_back(who);
-                }
+                let after = load.ended(who, now, Trouble::Timeout("no connection"));
+                self.come_back(who, now, after);
             }
         }
     }
@@ -388,9 +407,7 @@ impl Swarm {
                 (None, Err(trouble)) => load.ended(who, now, trouble),
                 (leaves, _) => leaves.unwrap_or(After::Gone),
             };
-            if after == After::Again {
-                self.to_open.push_back(who);
-            }
+            self.come_back(who, now, after);
             return;
         }
         let wants_write = !endpoint.is_unix() || !is_open || connection.is_blocked();

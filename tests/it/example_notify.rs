@@ -1,7 +1,6 @@
 //! `php-examples/notify`: an ordinary form, on a web server, reaches the WebSockets of whom it names.
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +11,8 @@ use tempfile::TempDir;
 use crate::support::client::Client;
 use crate::support::http::{self, Answer};
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill, wait_until};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::proxy::{Proxy, free_address};
 
 const README: &str = include_str!("../../php-examples/notify/README.md");
 
@@ -115,10 +115,6 @@ impl Drop for WebServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
 /// As much of a browser as a form needs: one cookie, and the page that is shown.
@@ -396,61 +392,25 @@ fn with(mut text: String, pairs: &[(&str, &str)]) -> String {
     text
 }
 
-struct Nginx {
-    child: Child,
-    address: SocketAddr,
-    _dir: TempDir,
-}
-
-impl Nginx {
-    /// The server of README.md.
-    fn start(stage: &Stage) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let address = free_address();
-        let server = with(
-            block("nginx"),
-            &[
-                ("/var/www/notify", folder().to_str().expect("the path is text")),
-                ("include fastcgi_params", "include /etc/nginx/fastcgi_params"),
-                ("unix:/run/php/php8.2-fpm.sock", &stage.fpm.address().to_string()),
-                ("127.0.0.1:8080", &stage.node.address("web").to_string()),
-                (
-                    "fastcgi_param NOTIFY_INBOX /;",
-                    &format!(
-                        "fastcgi_param NOTIFY_INBOX /; fastcgi_param LONGWIRE_ROUTER {};",
-                        stage.node.address("router")
-                    ),
+/// nginx with the server of README.md.
+fn nginx(stage: &Stage) -> (Proxy, SocketAddr) {
+    let server = with(
+        block("nginx"),
+        &[
+            ("/var/www/notify", folder().to_str().expect("the path is text")),
+            ("include fastcgi_params", "include /etc/nginx/fastcgi_params"),
+            ("unix:/run/php/php8.2-fpm.sock", &stage.fpm.address().to_string()),
+            ("127.0.0.1:8080", &stage.node.address("web").to_string()),
+            (
+                "fastcgi_param NOTIFY_INBOX /;",
+                &format!(
+                    "fastcgi_param NOTIFY_INBOX /; fastcgi_param LONGWIRE_ROUTER {};",
+                    stage.node.address("router")
                 ),
-            ],
-        );
-        let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|what| format!("{what}_temp_path {}/{what};\n", dir.path().display()))
-            .collect();
-        let config = format!(
-            "user root; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;\nevents {{}}\n\
-             http {{ access_log off;\n{paths}server {{ listen {address};\n{server}\n}} }}",
-            dir = dir.path().display(),
-        );
-        let file = dir.path().join("nginx.conf");
-        fs::write(&file, config).expect("the directory is ours");
-        let child = Command::new("/usr/sbin/nginx")
-            .args(["-g", "daemon off;", "-e", "stderr", "-c"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("nginx is installed");
-        let nginx = Self { child, address, _dir: dir };
-        wait_until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        kill(self.child.id(), libc::SIGTERM);
-        let _ = self.child.wait();
-    }
+            ),
+        ],
+    );
+    Proxy::nginx(&server)
 }
 
 #[tokio::test]
@@ -465,14 +425,14 @@ async fn behind_one_web_server_it_works_as_its_readme_says() {
             ("127.0.0.1:9010", "127.0.0.1:0"),
         ],
     ));
-    let nginx = Nginx::start(&stage);
+    let (_nginx, web) = nginx(&stage);
     for (path, status) in [("/", 200), ("/notify.js", 200), ("/visitor.php", 404), ("/handler.php", 404)] {
-        let answer = http::request(nginx.address, "GET", path, b"").await.expect("it answers");
+        let answer = http::request(web, "GET", path, b"").await.expect("it answers");
         assert_eq!(answer.status, status, "{path}");
     }
-    let mut ada = Browser::enter(nginx.address, "Ada").await;
+    let mut ada = Browser::enter(web, "Ada").await;
     assert!(ada.page.contains("<a href=\"/\">Inbox</a>"), "{}", ada.page);
-    let (mut socket, hello) = inbox(nginx.address, &ada).await;
+    let (mut socket, hello) = inbox(web, &ada).await;
     assert_eq!(hello, json!({ "is": "hello", "name": "Ada", "form": "/form.php" }));
     assert_eq!(ada.send("ada", "all on one port").await, 303);
     assert_eq!(ada.news(), ("good", "ada has it, on 1 open page."));

@@ -7,6 +7,7 @@ mod answers;
 mod api;
 mod api_schema;
 mod autobahn;
+mod bench;
 mod bounds;
 mod bridge;
 mod chat;

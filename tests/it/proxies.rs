@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use longwire::proto::framing::{Framing, LengthFraming};
@@ -15,7 +14,8 @@ use crate::bridge::{all_ended, exchange};
 use crate::support::client::Client;
 use crate::support::http::request_with;
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{PhpFpm, Pool, eventually, wait_until};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::proxy::{Proxy, free_address};
 use crate::support::tls::{Authority, table};
 
 /// Echoes, but for one word, to which it says whom it sees.
@@ -69,76 +69,29 @@ fn with(text: String, replaced: &[(&str, String)]) -> String {
     })
 }
 
-fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+/// nginx with the location of the manual in front of a listener.
+fn nginx(web: SocketAddr) -> (Proxy, SocketAddr) {
+    Proxy::nginx(&with(block("nginx"), &[("127.0.0.1:8080", web.to_string())]))
 }
 
-/// A proxy, until it is dropped.
-struct Proxy {
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl Proxy {
-    fn start(config: &str, program: &str, arguments: &[&str], listens: &[SocketAddr]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("proxy.conf");
-        fs::write(&file, config.replace("DIR", &dir.path().display().to_string())).expect("the directory is ours");
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program} is installed (tests/install-deps.sh test): {error}"));
-        let proxy = Self { child, _dir: dir };
-        for address in listens {
-            wait_until("the proxy listens", || std::net::TcpStream::connect(address).is_ok());
-        }
-        proxy
-    }
-
-    /// nginx with the location of the manual in front of a listener.
-    fn nginx(web: SocketAddr) -> (Self, SocketAddr) {
-        let address = free_address();
-        let location = with(block("nginx"), &[("127.0.0.1:8080", web.to_string())]);
-        let temporary =
-            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path DIR/{what};\n"));
-        let config = format!(
-            "user root; pid DIR/pid; error_log DIR/error.log; worker_processes 1;\nevents {{ worker_connections 4096; }}\n\
-             http {{ access_log off;\n{}server {{ listen {address};\n{location}\n}} }}",
-            temporary.concat()
-        );
-        (Self::start(&config, "/usr/sbin/nginx", &["-g", "daemon off;", "-e", "stderr", "-c"], &[address]), address)
-    }
-
-    /// HAProxy as in the manual in front of two listeners; where it listens itself for both.
-    fn haproxy(tcp: SocketAddr, web: SocketAddr) -> (Self, SocketAddr, SocketAddr) {
-        let (tcp_in, web_in) = (free_address(), free_address());
-        let replaced = [
-            ("0.0.0.0:9005", tcp_in.to_string()),
-            ("127.0.0.1:9015", tcp.to_string()),
-            ("0.0.0.0:80", web_in.to_string()),
-            ("127.0.0.1:8080", web.to_string()),
-        ];
-        let config = format!("global\n    maxconn 4000\n\n{}", with(block("haproxy"), &replaced));
-        (Self::start(&config, "/usr/sbin/haproxy", &["-db", "-q", "-f"], &[tcp_in, web_in]), tcp_in, web_in)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // SIGTERM, so that nginx ends its workers too.
-        crate::support::php_fpm::kill(self.child.id(), libc::SIGTERM);
-        let _ = self.child.wait();
-    }
+/// HAProxy as in the manual in front of two listeners; where it listens itself for both.
+fn haproxy(tcp: SocketAddr, web: SocketAddr) -> (Proxy, SocketAddr, SocketAddr) {
+    let (tcp_in, web_in) = (free_address(), free_address());
+    let replaced = [
+        ("0.0.0.0:9005", tcp_in.to_string()),
+        ("127.0.0.1:9015", tcp.to_string()),
+        ("0.0.0.0:80", web_in.to_string()),
+        ("127.0.0.1:8080", web.to_string()),
+    ];
+    let config = format!("global\n    maxconn 4000\n\n{}", with(block("haproxy"), &replaced));
+    (Proxy::start(&config, "/usr/sbin/haproxy", &["-db", "-q", "-f"], &[tcp_in, web_in]), tcp_in, web_in)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_nginx_every_echo_comes_back_in_order_and_php_sees_the_client() {
     let fpm = Pool::of(4).start();
     let node = node(&fpm, &format!("{WEB}trusted_proxies = [\"127.0.0.1\"]\n"));
-    let (_nginx, address) = Proxy::nginx(node.address("web"));
+    let (_nginx, address) = nginx(node.address("web"));
     let mut tasks = JoinSet::new();
     for session in 0..200 {
         tasks.spawn(exchange(Client::upgrade(address, "/ws", "").await, session, false));
@@ -171,7 +124,7 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     let fpm = Pool::of(4).start();
     let tcp = format!("{TCP}proxy_protocol = [\"127.0.0.1\"]\n");
     let node = node(&fpm, &format!("{tcp}{WEB}trusted_proxies = [\"127.0.0.1\"]\n"));
-    let (_haproxy, tcp, web) = Proxy::haproxy(node.address("tcp"), node.address("web"));
+    let (_haproxy, tcp, web) = haproxy(node.address("tcp"), node.address("web"));
     let mut tasks = JoinSet::new();
     for session in 0..150 {
         tasks.spawn(exchange(Client::connect(tcp, length()).await, session, false));

@@ -1,9 +1,8 @@
 //! `php-client/api.php`, from every place where PHP runs: a handler, a page behind nginx, the command line.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use longwire::proto::framing::{Framing, LengthFraming};
@@ -12,6 +11,7 @@ use crate::bridge::LISTENERS;
 use crate::support::client::Client;
 use crate::support::longwire::{Longwire, http_get};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::proxy::Proxy;
 
 /// What README.md opens with; only the port is the test's, and who the other is.
 const SNIPPET: &str = r#"
@@ -102,57 +102,14 @@ async fn the_snippet_works_from_a_handler_from_a_page_behind_nginx_and_from_the_
         "page.php",
         "$otherSid = $_GET['sid']; header('Content-Length: 4'); include 'snippet.php'; echo 'sent';",
     );
-    let nginx = Nginx::start(&stage.fpm);
-    let (status, body) = http_get(nginx.address, &format!("/page.php?sid={sid}"));
+    let (_nginx, web) = Proxy::nginx_before(&stage.fpm);
+    let (status, body) = http_get(web, &format!("/page.php?sid={sid}"));
     assert_eq!((status, body.as_str()), (200, "sent"));
     expect_three(&mut other).await;
 
     let output = stage.php(&format!("$otherSid = '{sid}'; include 'snippet.php';"));
     assert_eq!(String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout), "");
     expect_three(&mut other).await;
-}
-
-struct Nginx {
-    child: Child,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
-}
-
-impl Nginx {
-    /// Serves the folder of the scripts by that php-fpm.
-    fn start(fpm: &PhpFpm) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = free.local_addr().expect("it is bound");
-        let config = format!(
-            "user root; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;\nevents {{}}\nhttp {{ access_log off;\n\
-             client_body_temp_path {dir}/a; proxy_temp_path {dir}/b; fastcgi_temp_path {dir}/c; uwsgi_temp_path {dir}/d; scgi_temp_path {dir}/e;\n\
-             server {{ listen {address}; root {root};\n location ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\
-             fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_pass {backend}; }} }} }}",
-            dir = dir.path().display(),
-            root = fpm.dir().display(),
-            backend = fpm.address(),
-        );
-        let file = dir.path().join("nginx.conf");
-        fs::write(&file, config).expect("the directory is ours");
-        drop(free);
-        let child = Command::new("/usr/sbin/nginx")
-            .args(["-g", "daemon off;", "-e", "stderr", "-c"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("nginx is installed");
-        let nginx = Self { child, address, _dir: dir };
-        crate::support::php_fpm::wait_until("nginx listens", || std::net::TcpStream::connect(address).is_ok());
-        nginx
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        crate::support::php_fpm::kill(self.child.id(), libc::SIGTERM);
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ pub mod event_stream;
 pub mod http;
 pub mod longwire;
 pub mod php_fpm;
+pub mod proxy;
 pub mod router;
 pub mod tls;
 

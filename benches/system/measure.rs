@@ -1,0 +1,139 @@
+//! Variants by turns, each figure again while others keep the machine busy.
+
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::output_of;
+
+/// Others' share of the machine above which a figure is noisy, and is taken again.
+const QUIET_PERCENT: f64 = 10.0;
+/// Tries for one figure. The last counts whatever it is, and its line in the table is marked.
+const TRIES: usize = 3;
+/// For connecting, and for what is under way when a run ends, beside the time that it was given.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How a row is run.
+pub(crate) struct Settings {
+    pub(crate) rounds: u32,
+    /// Few connections, one second.
+    pub(crate) is_quick: bool,
+    /// Into docs/performance.md.
+    pub(crate) writes: bool,
+}
+
+impl Settings {
+    /// The larger ones, or few where only a quick look is wanted.
+    pub(crate) fn counts(&self, counts: &[usize]) -> Vec<usize> {
+        if self.is_quick { vec![8] } else { counts.to_vec() }
+    }
+
+    /// How long a figure is taken.
+    pub(crate) fn seconds(&self, seconds: u64) -> Duration {
+        Duration::from_secs(if self.is_quick { 1 } else { seconds })
+    }
+}
+
+/// What is measured by turns with the others of its row.
+pub(crate) struct Variant<'a> {
+    pub(crate) name: String,
+    /// What it is compared under: as many connections, as many bytes.
+    pub(crate) case: String,
+    /// A message that is lost is an error. (Of peers it is a figure.)
+    pub(crate) must_be_whole: bool,
+    run: Box<dyn Fn() -> io::Result<Value> + 'a>,
+    pub(crate) rounds: Vec<Round>,
+}
+
+/// One figure of a variant.
+pub(crate) struct Round {
+    /// What `longwire bench` said.
+    pub(crate) report: Value,
+    /// Others used the machine each time.
+    pub(crate) is_noisy: bool,
+}
+
+impl<'a> Variant<'a> {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        case: impl Into<String>,
+        run: impl Fn() -> io::Result<Value> + 'a,
+    ) -> Self {
+        Self { name: name.into(), case: case.into(), must_be_whole: true, run: Box::new(run), rounds: Vec::new() }
+    }
+
+    /// Somebody else's program, which may do as it likes.
+    pub(crate) fn peer(mut self) -> Self {
+        self.must_be_whole = false;
+        self
+    }
+}
+
+/// Runs every variant once each round, and begins each round with another.
+pub(crate) fn by_turns(variants: &mut [Variant<'_>], settings: &Settings) -> io::Result<()> {
+    for round in 0..settings.rounds as usize {
+        for turn in 0..variants.len() {
+            let at = (round + turn) % variants.len();
+            let variant = &mut variants[at];
+            eprintln!("round {} of {}: {}, {}", round + 1, settings.rounds, variant.name, variant.case);
+            let round = once(variant).map_err(|error| naming(variant, &error))?;
+            if variant.must_be_whole {
+                check_whole(&round.report).map_err(|what| naming(variant, &what))?;
+            }
+            variant.rounds.push(round);
+        }
+    }
+    Ok(())
+}
+
+fn naming(variant: &Variant<'_>, what: &impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}, {}: {what}", variant.name, variant.case))
+}
+
+fn once(variant: &Variant<'_>) -> io::Result<Round> {
+    let mut tries = 1;
+    loop {
+        let report = (variant.run)()?;
+        let is_noisy = report["cpu"]["others_cpu_percent"].as_f64().is_none_or(|others| others > QUIET_PERCENT);
+        if !is_noisy || tries == TRIES {
+            return Ok(Round { report, is_noisy });
+        }
+        tries += 1;
+    }
+}
+
+/// Whether everything that was sent came back, everybody stayed, and there was something at all.
+fn check_whole(report: &Value) -> Result<(), String> {
+    let count = |name: &str| report[name].as_u64().unwrap_or(0);
+    for kind in ["lost", "repeated", "out_of_order", "wrong", "timeouts", "closed", "failed"] {
+        if count(kind) > 0 {
+            return Err(format!("{} {kind}; errors: {}", count(kind), report["errors"]));
+        }
+    }
+    if report["connected"] != report["connections"] {
+        return Err(format!("{} of {} connected: {}", report["connected"], report["connections"], report["errors"]));
+    }
+    if ["replies", "deliveries", "answered", "accepted"].iter().all(|kind| count(kind) == 0) {
+        return Err("nothing came back".to_owned());
+    }
+    Ok(())
+}
+
+/// `longwire bench` with these words, and what it reports of these processes.
+pub(crate) fn bench(words: &[&str], pids: &[u32], duration: Duration) -> io::Result<Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+    command.arg("bench").args(words).args(["--json", "--quiet"]);
+    for pid in pids {
+        command.args(["--pid", &pid.to_string()]);
+    }
+    let text = output_of(&mut command, duration + PATIENCE)?;
+    let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    last.ok_or_else(|| io::Error::other("longwire bench has ended without a report"))
+}
+
+/// `5s`, as the command line takes it.
+pub(crate) fn written(duration: Duration) -> String {
+    format!("{}s", duration.as_secs())
+}

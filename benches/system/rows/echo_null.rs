@@ -1,0 +1,40 @@
+//! Echo through a responder that does nothing: what the bridge itself costs.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::echo::{columns, echo};
+use crate::measure::Settings;
+use crate::process::{Floor, Handler, Node, null_responder, record_request};
+use crate::table::Row;
+
+/// A message of a chat, and one of a page's size.
+const BYTES: [usize; 2] = [64, 4096];
+
+pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
+    let socket = dir.join("null.sock");
+    let responder = null_responder(&socket)?;
+    let node = Node::start(dir, &Handler::null(&socket))?;
+    let mut floors = Vec::new();
+    for bytes in BYTES {
+        let request = dir.join(format!("request{bytes}"));
+        fs::write(&request, record_request(dir, bytes)?)?;
+        floors.push(Floor::start("echo-floor", &[&socket, &request, Path::new(&bytes.to_string())])?);
+    }
+    let counts = settings.counts(&[32, 1000, 10_000]);
+    let cases = counts.iter().map(|count| (*count, 0)).chain([(counts[0], 1)]);
+    let mut variants = Vec::new();
+    for (connections, size) in cases {
+        let case = (connections, BYTES[size]);
+        let mut variant =
+            |name, url, server| variants.push(echo(name, url, case, [server, responder.pid()], settings.seconds(5)));
+        variant("Longwire tcp", node.url("tcp"), node.pid());
+        variant("Longwire ws", node.url("ws"), node.pid());
+        if cfg!(feature = "lua") {
+            variant("Longwire lua", node.url("lua"), node.pid());
+        }
+        variant("floor", floors[size].url(0), floors[size].pid());
+    }
+    Row { name: "echo-null", columns: columns("responder"), variants, notes: Vec::new() }.run(settings)
+}

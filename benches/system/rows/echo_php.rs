@@ -1,0 +1,40 @@
+//! Echo through php-fpm, beside nginx in front of pools of the same kind.
+
+use std::io;
+use std::path::Path;
+
+use super::echo::{columns, echo};
+use crate::measure::Settings;
+use crate::peers::{CHILDREN, Nginx, PhpFpm, has_nginx};
+use crate::process::{Handler, Node};
+use crate::table::Row;
+
+pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
+    // A pool for each: connections that nginx keeps hold their workers while the others have their turn.
+    let fpm = PhpFpm::start(dir, "longwire")?;
+    let handler = Handler { socket: fpm.socket.clone(), script: fpm.script.clone(), max_connections: CHILDREN };
+    let node = Node::start(dir, &handler)?;
+    let nginx = has_nginx()
+        .then(|| {
+            let (new, kept) = (PhpFpm::start(dir, "new")?, PhpFpm::start(dir, "kept")?);
+            Ok::<_, io::Error>((Nginx::for_php(dir, &new, &kept)?, new, kept))
+        })
+        .transpose()?;
+    let (mut variants, mut notes) = (Vec::new(), Vec::new());
+    for connections in settings.counts(&[32, 1000]) {
+        let variant = |name, url, server, fpm: &PhpFpm| {
+            echo(name, url, (connections, 64), [server, fpm.pid()], settings.seconds(5))
+        };
+        variants.push(variant("Longwire tcp", node.url("tcp"), node.pid(), &fpm));
+        variants.push(variant("Longwire ws", node.url("ws"), node.pid(), &fpm));
+        if let Some((nginx, new, kept)) = &nginx {
+            let (new_url, kept_url) = (nginx.url("http", "/new"), nginx.url("http", "/kept"));
+            variants.push(variant("nginx, new connections", new_url, nginx.pid(), new).peer());
+            variants.push(variant("nginx, fastcgi_keep_conn", kept_url, nginx.pid(), kept).peer());
+        }
+    }
+    if nginx.is_none() {
+        notes.push("nginx is not installed here, so nothing stands beside Longwire.".to_owned());
+    }
+    Row { name: "echo-php", columns: columns("php-fpm"), variants, notes }.run(settings)
+}
