@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::bench::{AcceptArgs, BenchArgs, BenchCommand, EchoArgs, FanoutArgs, IdleArgs};
+pub use self::bench::{AcceptArgs, BenchArgs, BenchCommand, EchoArgs, FanoutArgs, IdleArgs, TimeArgs};
 
 use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming, StreamFraming};
 

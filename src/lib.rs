@@ -48,6 +48,7 @@
 //! |---|---|
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
+//! | [`descriptors`] | how many files may be open |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
@@ -95,6 +96,7 @@ pub mod cli;
 mod client;
 pub mod config;
 pub mod connect;
+pub mod descriptors;
 pub mod dev;
 pub mod http;
 pub mod listener;

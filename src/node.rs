@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::api::serve_api;
 use crate::certificates::{Acceptor, LoadError};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
+use crate::descriptors;
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
@@ -463,19 +464,7 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
 /// As many sessions as were asked for, if the process may have that many descriptors; raises its limit as far as it may.
 fn max_sessions(limits: &model::Limits) -> usize {
     let wanted = limits.max_sessions + SPARE_DESCRIPTORS;
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a pointer to a struct of the right type that lives through them.
-    let descriptors = unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return limits.max_sessions;
-        }
-        if (limit.rlim_cur as usize) < wanted {
-            limit.rlim_cur = limit.rlim_max.min(wanted as libc::rlim_t);
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        }
-        limit.rlim_cur as usize
-    };
+    let Ok(descriptors) = descriptors::allow(wanted) else { return limits.max_sessions };
     if descriptors >= wanted {
         return limits.max_sessions;
     }

@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> io::Result<()> {
-    allow_files()?;
+    // For every process that is started here: thousands of clients have one each.
+    longwire::descriptors::allow(usize::MAX)?;
     let rounds = if arguments.quick { 1 } else { arguments.rounds };
     let settings = Settings { rounds, is_quick: arguments.quick, writes: arguments.write };
     let named = |name: &str| arguments.rows.is_empty() || arguments.rows.iter().any(|row| row == name);
@@ -65,17 +66,4 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         rows::run(name, dir.path(), &settings).map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     }
     Ok(())
-}
-
-/// As many open files as may be, for every process that is started here: thousands of clients have one each.
-fn allow_files() -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit behind the first pointer, and reads one behind the second.
-    let is_done = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-        }
-    };
-    if is_done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

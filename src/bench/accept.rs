@@ -8,7 +8,7 @@ use super::BenchError;
 use super::endpoint::Endpoint;
 use super::report::{self, Times};
 use super::stage::Stage;
-use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
 use crate::cli::AcceptArgs;
 
@@ -48,16 +48,7 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
         )));
     }
     stage.event("connected");
-    let warm = stage.after(args.warm_up);
-    stage.go(&mut accept, warm, |_, _| false)?;
-    let before = stage.usage();
-    accept.begin = stage.swarm.now();
-    stage.event("begin");
-    let end = stage.after(args.duration);
-    stage.go(&mut accept, end, |_, _| false)?;
-    accept.end = stage.swarm.now();
-    let after = stage.usage();
-    stage.event("end");
+    let [before, after] = stage.measure(&mut accept, &args.times)?;
     let interrupted = stage.swarm.is_interrupted();
     stage.finish();
 
@@ -114,6 +105,24 @@ impl Accept {
         self.asked[who] = None;
         self.troubles.count(trouble);
         self.failed += u64::from(self.is_measured(now));
+    }
+}
+
+impl Measured for Accept {
+    /// Whoever connects goes on as before.
+    fn start(&mut self, _: &mut Swarm) {}
+
+    fn begin(&mut self, now: Nanos) {
+        self.begin = now;
+    }
+
+    fn stop(&mut self, now: Nanos) {
+        self.end = now;
+    }
+
+    /// Whoever is refused comes again.
+    fn is_deserted(&self) -> bool {
+        false
     }
 }
 

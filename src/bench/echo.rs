@@ -16,7 +16,7 @@ use super::endpoint::{Endpoint, Speech};
 use super::report::{self, Times};
 use super::stage::Stage;
 use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
-use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
 use crate::cli::EchoArgs;
 
@@ -53,23 +53,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
         )));
     }
     stage.event("connected");
-    if !args.warm_up.is_zero() {
-        echo.start(&mut stage.swarm);
-        let warm = stage.after(args.warm_up);
-        stage.go(&mut echo, warm, |echo, _| echo.is_deserted())?;
-    }
-    let before = stage.usage();
-    echo.begin = stage.swarm.now();
-    stage.event("begin");
-    if args.warm_up.is_zero() {
-        // Behind the beginning of the window: the first messages are in it.
-        echo.start(&mut stage.swarm);
-    }
-    let end = stage.after(args.duration);
-    stage.go(&mut echo, end, |echo, _| echo.is_deserted())?;
-    echo.stop(stage.swarm.now());
-    let after = stage.usage();
-    stage.event("end");
+    let [before, after] = stage.measure(&mut echo, &args.times)?;
     let interrupted = stage.swarm.is_interrupted();
     let in_flight_at_end = echo.waiting();
     let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
@@ -195,40 +179,6 @@ impl Echo {
             times: Times::new(),
             troubles: Troubles::default(),
         }
-    }
-
-    fn start(&mut self, swarm: &mut Swarm) {
-        self.is_sending = true;
-        self.start = swarm.now();
-        if self.rate.is_some() {
-            return;
-        }
-        for who in 0..self.clients.len() {
-            swarm.with(who, self, Self::fill);
-        }
-    }
-
-    /// The window is over: no message is sent any more. What is due and not sent has waited at least until now.
-    fn stop(&mut self, now: Nanos) {
-        self.is_sending = false;
-        self.end = now;
-        for who in 0..self.clients.len() {
-            if self.clients[who].is_open {
-                for k in 0..self.clients[who].backlog {
-                    let from = self.due_at(who, self.clients[who].next + k);
-                    if from >= self.begin {
-                        self.times.record(now - from);
-                    }
-                }
-            }
-            let client = &mut self.clients[who];
-            self.unsent += std::mem::take(&mut client.backlog);
-            client.was_silent |= !client.waiting.is_empty() && now - client.since > SILENCE;
-        }
-    }
-
-    fn is_deserted(&self) -> bool {
-        self.clients.iter().all(|client| !client.is_open && !client.is_returning)
     }
 
     fn waiting(&self) -> usize {
@@ -369,6 +319,46 @@ impl Client {
     fn answered_at(&mut self, now: Nanos, begin: Nanos, end: Nanos) {
         self.was_silent |= now - self.since > SILENCE && (begin..end).contains(&now);
         self.since = now;
+    }
+}
+
+impl Measured for Echo {
+    fn start(&mut self, swarm: &mut Swarm) {
+        self.is_sending = true;
+        self.start = swarm.now();
+        if self.rate.is_some() {
+            return;
+        }
+        for who in 0..self.clients.len() {
+            swarm.with(who, self, Self::fill);
+        }
+    }
+
+    fn begin(&mut self, now: Nanos) {
+        self.begin = now;
+    }
+
+    /// No message is sent any more. What is due and not sent has waited at least until now.
+    fn stop(&mut self, now: Nanos) {
+        self.is_sending = false;
+        self.end = now;
+        for who in 0..self.clients.len() {
+            if self.clients[who].is_open {
+                for k in 0..self.clients[who].backlog {
+                    let from = self.due_at(who, self.clients[who].next + k);
+                    if from >= self.begin {
+                        self.times.record(now - from);
+                    }
+                }
+            }
+            let client = &mut self.clients[who];
+            self.unsent += std::mem::take(&mut client.backlog);
+            client.was_silent |= !client.waiting.is_empty() && now - client.since > SILENCE;
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.clients.iter().all(|client| !client.is_open && !client.is_returning)
     }
 }
 

@@ -15,7 +15,7 @@ use super::publisher::Publisher;
 use super::report::{self, Times};
 use super::stage::Stage;
 use super::stamp::{Fit, Message, Sequence};
-use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
 use crate::cli::FanoutArgs;
 
@@ -59,23 +59,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         return Err(BenchError::Nobody(format!("cannot publish at {}: {why}", args.publish)));
     }
     stage.event("connected");
-    if !args.warm_up.is_zero() {
-        fanout.begin_publishing(stage.swarm.now());
-        let warm = stage.after(args.warm_up);
-        stage.go(&mut fanout, warm, |fanout, _| fanout.is_deserted())?;
-    }
-    let before = stage.usage();
-    fanout.begin = stage.swarm.now();
-    stage.event("begin");
-    if args.warm_up.is_zero() {
-        // Behind the beginning of the window: the first messages are in it.
-        fanout.begin_publishing(stage.swarm.now());
-    }
-    let end = stage.after(args.duration);
-    stage.go(&mut fanout, end, |fanout, _| fanout.is_deserted())?;
-    fanout.stop(stage.swarm.now());
-    let after = stage.usage();
-    stage.event("end");
+    let [before, after] = stage.measure(&mut fanout, &args.times)?;
     let interrupted = stage.swarm.is_interrupted();
     let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
     stage.go(&mut fanout, drained, |fanout, _| fanout.underway.is_empty())?;
@@ -179,11 +163,6 @@ struct Fanout {
 }
 
 impl Fanout {
-    fn begin_publishing(&mut self, now: Nanos) {
-        self.is_publishing = true;
-        self.start = now;
-    }
-
     fn new(args: &FanoutArgs, message: Message, publisher: Publisher, publishing_place: usize) -> Self {
         Self {
             subscribers: (0..args.connections).map(|_| Subscriber::default()).collect(),
@@ -233,22 +212,6 @@ impl Fanout {
                 subscriber.is_open = false;
                 swarm.drop_connection(who);
                 self.troubles.count(&Trouble::Timeout("no answer to --say"));
-            }
-        }
-    }
-
-    fn is_deserted(&self) -> bool {
-        self.live == 0 || self.publisher_trouble.is_some()
-    }
-
-    fn stop(&mut self, now: Nanos) {
-        self.is_publishing = false;
-        self.end = now;
-        if self.rate.is_some() {
-            let mut number = self.published.len() as u64;
-            while self.nth_due(number) < now {
-                self.unsent += 1;
-                number += 1;
             }
         }
     }
@@ -366,6 +329,33 @@ impl Fanout {
     fn join(&mut self, who: usize) {
         self.subscribers[who].has_joined = true;
         self.live += 1;
+    }
+}
+
+impl Measured for Fanout {
+    fn start(&mut self, swarm: &mut Swarm) {
+        self.is_publishing = true;
+        self.start = swarm.now();
+    }
+
+    fn begin(&mut self, now: Nanos) {
+        self.begin = now;
+    }
+
+    fn stop(&mut self, now: Nanos) {
+        self.is_publishing = false;
+        self.end = now;
+        if self.rate.is_some() {
+            let mut number = self.published.len() as u64;
+            while self.nth_due(number) < now {
+                self.unsent += 1;
+                number += 1;
+            }
+        }
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.live == 0 || self.publisher_trouble.is_some()
     }
 }
 

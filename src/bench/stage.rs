@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::process::Usage;
-use super::swarm::{Load, Nanos, Swarm};
-use crate::cli::BenchArgs;
+use super::swarm::{Load, Measured, Nanos, Swarm};
+use crate::cli::{BenchArgs, TimeArgs};
+use crate::descriptors;
 
 /// Descriptors beside those of connections: standard streams, epoll, timer, /proc, a few to spare.
 const OTHER_DESCRIPTORS: usize = 16;
@@ -57,6 +58,28 @@ impl<'a> Stage<'a> {
             self.progress.tick(now, || load.line(now));
             self.swarm.turn(load, wake.min(until)).map_err(BenchError::System)?;
         }
+    }
+
+    /// Warms up and measures; what was used meanwhile, from first to last.
+    pub(super) fn measure<L: Measured>(&mut self, load: &mut L, times: &TimeArgs) -> Result<[Usage; 2], BenchError> {
+        if !times.warm_up.is_zero() {
+            load.start(&mut self.swarm);
+            let warm = self.after(times.warm_up);
+            self.go(load, warm, |load, _| load.is_deserted())?;
+        }
+        let before = self.usage();
+        load.begin(self.swarm.now());
+        self.event("begin");
+        if times.warm_up.is_zero() {
+            // Behind the beginning: the first messages count.
+            load.start(&mut self.swarm);
+        }
+        let end = self.after(times.duration);
+        self.go(load, end, |load, _| load.is_deserted())?;
+        load.stop(self.swarm.now());
+        let after = self.usage();
+        self.event("end");
+        Ok([before, after])
     }
 
     /// Tells a program that something has happened.
@@ -123,24 +146,12 @@ impl Progress {
 }
 
 fn raise_descriptors(connections: usize) -> Result<(), BenchError> {
-    let needed = (connections + OTHER_DESCRIPTORS) as libc::rlim_t;
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit behind the pointer.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(BenchError::System(io::Error::last_os_error()));
-    }
-    if limit.rlim_max < needed {
+    let needed = connections + OTHER_DESCRIPTORS;
+    let allowed = descriptors::allow(needed).map_err(BenchError::System)?;
+    if allowed < needed {
         return Err(BenchError::Usage(format!(
-            "{connections} connections need {needed} open files, and this process may have {} (ulimit -Hn)",
-            limit.rlim_max
+            "{connections} connections need {needed} open files, and this process may have {allowed} (ulimit -Hn)"
         )));
-    }
-    if limit.rlim_cur < needed {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: the kernel reads one rlimit behind the pointer.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-            return Err(BenchError::System(io::Error::last_os_error()));
-        }
     }
     Ok(())
 }

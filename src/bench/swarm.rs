@@ -48,6 +48,18 @@ pub(super) trait Load {
     fn line(&self, now: Nanos) -> String;
 }
 
+/// A load of which a part is measured.
+pub(super) trait Measured: Load {
+    /// What is measured is done from now on.
+    fn start(&mut self, swarm: &mut Swarm);
+    /// From now on it counts.
+    fn begin(&mut self, now: Nanos);
+    /// From now on nothing is done any more that would count.
+    fn stop(&mut self, now: Nanos);
+    /// Nobody is left to measure.
+    fn is_deserted(&self) -> bool;
+}
+
 /// What becomes of a place whose connection has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {

@@ -67,6 +67,17 @@ pub struct BenchArgs {
     pub framing: FramingArgs,
 }
 
+/// What all have that measure for a while.
+#[derive(Clone, Debug, Args)]
+pub struct TimeArgs {
+    /// Time that is not measured, at the start.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    pub warm_up: Duration,
+    /// Time that is measured.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub duration: Duration,
+}
+
 /// What `bench echo` may be told.
 #[derive(Clone, Debug, Args)]
 pub struct EchoArgs {
@@ -84,12 +95,9 @@ pub struct EchoArgs {
     /// Messages a second, of all clients together [default: flat out].
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub rate: Option<f64>,
-    /// Time that is not measured, at the start.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
-    pub warm_up: Duration,
-    /// Time that is measured.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
-    pub duration: Duration,
+    /// How long it takes.
+    #[command(flatten)]
+    pub times: TimeArgs,
     /// A reply need not be the message: each answers the oldest that waits.
     #[arg(long)]
     pub any_reply: bool,
@@ -128,12 +136,9 @@ pub struct FanoutArgs {
     /// Messages that not everybody has yet.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub window: usize,
-    /// Time that is not measured, at the start.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
-    pub warm_up: Duration,
-    /// Time that is measured.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
-    pub duration: Duration,
+    /// How long it takes.
+    #[command(flatten)]
+    pub times: TimeArgs,
     /// A delivery need not be the message: each is the next one that its subscriber has not got.
     #[arg(long)]
     pub any_reply: bool,
@@ -172,12 +177,9 @@ pub struct AcceptArgs {
     /// What each client says before it leaves; the first frame that comes back is the answer.
     #[arg(long, value_name = "TEXT")]
     pub say: Option<String>,
-    /// Time that is not measured, at the start.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
-    pub warm_up: Duration,
-    /// Time that is measured.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
-    pub duration: Duration,
+    /// How long it takes.
+    #[command(flatten)]
+    pub times: TimeArgs,
     /// What all have.
     #[command(flatten)]
     pub common: BenchArgs,

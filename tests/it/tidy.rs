@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const STEPS: &[&[&str]] = &[
     &["proto"],
     &["metrics"],
+    &["descriptors"],
     &["certificates"],
     &["config"],
     &["transport"],
