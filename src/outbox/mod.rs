@@ -143,8 +143,8 @@ pub struct Outbox {
     /// Nothing is in `inner` that the task would have to look at: no bytes, no close, no end. Kept by [`Guard`]; what is read
     /// without the lock is at worst what it was a moment ago, and whoever changes it wakes the task afterwards.
     is_quiet: AtomicBool,
-    /// Commands have made something of the session; see [`Outbox::has_profile`].
-    has_profile: AtomicBool,
+    /// See [`Outbox::may_have_params`].
+    may_have_params: AtomicBool,
     /// Seconds since 1970.
     opened: u32,
     inner: Mutex<Inner>,
@@ -180,7 +180,7 @@ impl Outbox {
             task: AtomicWaker::new(),
             signals: AtomicU32::new(0),
             is_quiet: AtomicBool::new(false),
-            has_profile: AtomicBool::new(false),
+            may_have_params: AtomicBool::new(false),
             opened: seconds_since_1970(),
             inner: Mutex::default(),
         }
@@ -218,13 +218,13 @@ impl Outbox {
 
     /// Whether commands may have made something of the session that PHP is told: most sessions have no uid and no attribute, and
     /// need not be looked up for each event.
-    pub fn has_profile(&self) -> bool {
-        self.has_profile.load(Ordering::Acquire)
+    pub fn may_have_params(&self) -> bool {
+        self.may_have_params.load(Ordering::Acquire)
     }
 
     /// From now on that is so.
-    pub fn note_profile(&self) {
-        self.has_profile.store(true, Ordering::Release);
+    pub fn note_params(&self) {
+        self.may_have_params.store(true, Ordering::Release);
     }
 
     /// Sends encoded frames of commands, in one write where the socket takes them, and tells what became of each.

@@ -213,7 +213,6 @@ impl Router {
 
     fn join(&self, id: SessionId, channel: &Name) -> Done {
         self.sessions.with(id, |entry| {
-            entry.outbox.note_profile();
             let profile = entry.profile.get_or_insert_default();
             if profile.is_in(channel) {
                 return Ok(());
@@ -251,9 +250,11 @@ impl Router {
     /// Changes a profile; none is kept for a session that has nothing in it.
     fn change(&self, id: SessionId, change: impl FnOnce(&mut Profile, &Arc<Outbox>) -> Result<(), Refusal>) -> Done {
         self.sessions.with(id, |entry| {
-            entry.outbox.note_profile();
             let mut profile = entry.profile.take().unwrap_or_default();
             let result = change(&mut profile, &entry.outbox);
+            if profile.has_params() {
+                entry.outbox.note_params();
+            }
             entry.profile = Some(profile).filter(|profile| !profile.is_empty());
             result
         })

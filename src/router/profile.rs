@@ -54,6 +54,11 @@ impl Profile {
         self.person.as_ref().map(|person| person.params.clone()).unwrap_or_default()
     }
 
+    /// PHP is told something of it. Channels it is not told.
+    pub(super) fn has_params(&self) -> bool {
+        self.person.is_some()
+    }
+
     /// There is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.person.is_none()

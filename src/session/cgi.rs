@@ -233,9 +233,7 @@ impl Block {
     }
 
     fn put_number(&mut self, name: &str, value: u64) {
-        self.text.clear();
-        push_decimal(&mut self.text, value);
-        self.put_text(name);
+        self.put(name, itoa::Buffer::new().format(value));
     }
 
     fn put_ip(&mut self, name: &str, address: IpAddr) {
@@ -247,7 +245,7 @@ impl Block {
                     if at > 0 {
                         self.text.push('.');
                     }
-                    push_decimal(&mut self.text, u64::from(octet));
+                    self.text.push_str(itoa::Buffer::new().format(octet));
                 }
             }
             IpAddr::V6(address) => write!(self.text, "{address}").expect("a String takes everything"),
@@ -275,20 +273,6 @@ impl Block {
             Peer::Unix => self.put(address_name, &peer.to_string()),
         }
     }
-}
-
-fn push_decimal(text: &mut String, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut from = digits.len();
-    loop {
-        from -= 1;
-        digits[from] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    text.push_str(str::from_utf8(&digits[from..]).expect("digits"));
 }
 
 #[cfg(test)]

@@ -156,6 +156,11 @@ impl Endpoint {
         cgi::own_params(|name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
+    /// Events of one session may run at once.
+    pub(super) fn may_run_several(&self) -> bool {
+        self.app.concurrency > 1
+    }
+
     /// The kind of replies to events that are not frames.
     pub(super) fn default_kind(&self) -> FrameKind {
         match self.framing {

@@ -308,13 +308,13 @@ impl Session {
         self.ending.is_some()
             || !self.state.pending.is_empty()
             || self.posts.is_some()
-            || self.endpoint.app.concurrency > 1
+            || self.endpoint.may_run_several()
     }
 
     fn take_signals(&mut self) {
         let signals = self.outbox.take_signals();
         self.in_flight -= signals.ended_events;
-        if signals.ended_events > 0 && self.in_flight == 0 && self.endpoint.app.concurrency > 1 {
+        if signals.ended_events > 0 && self.in_flight == 0 && self.endpoint.may_run_several() {
             self.outbox.forget_waiters();
         }
         self.state.close_owed |= signals.connect_counts;
@@ -419,7 +419,7 @@ impl Session {
 
     /// `reply` is where the answer is waited for, if it is not simply for the outbox.
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
-        let profile = match self.outbox.has_profile() {
+        let profile = match self.outbox.may_have_params() {
             true => self.endpoint.hub.router.params(self.state.id),
             false => EncodedParams::default(),
         };

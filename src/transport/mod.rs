@@ -318,10 +318,13 @@ impl Transport {
 
     fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let mut small = [0; COPY_BYTES];
+        let mut small;
         let one = match slices {
             [one] => Some(&**one),
-            several => gather(several, &mut small),
+            several => {
+                small = [0; COPY_BYTES];
+                gather(several, &mut small)
+            }
         };
         // The system call stands inside try_io: readiness that arrives between an EAGAIN and its clearing must survive.
         self.fd.try_io(Interest::WRITABLE, |socket| {

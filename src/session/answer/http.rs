@@ -209,7 +209,7 @@ impl HttpAnswer {
         }
         self.event.report(self.status, self.bytes_out, result);
         if let Some(outbox) = &self.session {
-            outbox.event_ended(self.event.endpoint.app.concurrency > 1);
+            outbox.event_ended(self.event.endpoint.may_run_several());
         }
     }
 

@@ -195,7 +195,7 @@ impl Reply {
         };
         self.consequences(outcome, &result);
         self.event.report(self.status, self.bytes_out, result);
-        self.outbox.event_ended(self.event.endpoint.app.concurrency > 1);
+        self.outbox.event_ended(self.event.endpoint.may_run_several());
     }
 
     /// What the end of an event means for its session.
