@@ -6,8 +6,9 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::config::model::{Log, LogFormat};
 
@@ -22,13 +23,14 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // The config has been checked; a hand-made one with a bad level is logged at info.
-    let filter = EnvFilter::builder().parse(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let filter: Targets = log.level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer);
     match log.format {
-        LogFormat::Text => Box::new(lines.with_ansi(colours).finish()),
+        LogFormat::Text => Box::new(lines.with_ansi(colours).finish().with(filter)),
         // Flat, so that `reason` is where a log processor looks for it.
         LogFormat::Json => {
-            Box::new(lines.json().flatten_event(true).with_current_span(false).with_span_list(false).finish())
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            Box::new(lines.finish().with(filter))
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::address::Address;
 use super::model::{self, Bind, Config, Rate};
@@ -153,7 +153,7 @@ pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, rep
 
 fn resolve_log(log: &written::Log, report: &mut Report<'_>) -> model::Log {
     let level = log.level.value.clone();
-    if EnvFilter::builder().parse(&level).is_err()
+    if level.parse::<Targets>().is_err()
         && let Some(place) = &log.level.place
     {
         report.error(place, "must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug");
