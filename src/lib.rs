@@ -48,7 +48,7 @@
 //! |---|---|
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
-//! | [`descriptors`] | how many files may be open |
+//! | [`descriptors`], [`memory`] | how many files may be open; what memory is given back |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
@@ -103,6 +103,7 @@ pub mod listener;
 pub mod listening;
 pub mod logging;
 pub mod lua;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod outbox;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use crate::config::model::Config;
+use crate::memory;
 use crate::node::{Extras, Running, StartError};
 
 /// Runs a node until SIGTERM or SIGINT, then drains it; a second signal ends it at once. `started` is called when
@@ -19,7 +20,7 @@ use crate::node::{Extras, Running, StartError};
 ///
 /// Why the node did not start.
 pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> Result<ExitCode, StartError> {
-    return_freed_memory();
+    memory::return_freed();
     let runtime = runtime(config.node.threads).map_err(StartError::Runtime)?;
     let status = runtime.block_on(async {
         // Before anything starts: a signal in the meantime must not leave a php-fpm behind.
@@ -29,6 +30,7 @@ pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> 
             () = signals.next() => return Ok(ExitCode::FAILURE),
         };
         started(&node);
+        memory::unmap_used_code();
         signals.end_or_reload(&node).await;
         let drained = node.drain(signals.next()).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -37,22 +39,6 @@ pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> 
     runtime.shutdown_background();
     status
 }
-
-/// Makes glibc give large buffers back to the kernel when they are freed.
-///
-/// By default the first large buffer that is freed raises the size from which buffers are mapped by themselves, up to 32 MB
-/// (mallopt(3), M_MMAP_THRESHOLD), so that what one burst of large frames took stays with the process for good.
-#[cfg(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc")))]
-fn return_freed_memory() {
-    // SAFETY: mallopt only sets parameters of the allocator, before this process has a second thread.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc"))))]
-fn return_freed_memory() {}
 
 fn runtime(threads: usize) -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads.max(1)).thread_name("longwire").enable_all().build()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const STEPS: &[&[&str]] = &[
     &["proto"],
     &["metrics"],
-    &["descriptors"],
+    &["descriptors", "memory"],
     &["certificates"],
     &["config"],
     &["transport"],

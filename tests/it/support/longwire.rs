@@ -150,10 +150,10 @@ impl Longwire {
         self.child.id()
     }
 
-    /// Bytes of memory that this process holds (VmRSS in proc(5)).
+    /// Bytes of memory that this process holds for itself, which its code is not (RssAnon in proc_pid_status(5)).
     pub fn memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says so");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux says so");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024
     }
 
