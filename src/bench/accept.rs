@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::BenchError;
 use super::endpoint::Endpoint;
-use super::report::{self, Times};
+use super::report;
 use super::stage::Stage;
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::cli::AcceptArgs;
 

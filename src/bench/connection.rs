@@ -112,8 +112,9 @@ impl Connection {
         self.socket.as_raw_fd()
     }
 
+    /// Every handshake is done.
     pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage == Stage::Open && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
     }
 
     /// Bytes wait for the socket to take them.

@@ -13,10 +13,11 @@ use bytes::Bytes;
 
 use super::BenchError;
 use super::endpoint::{Endpoint, Speech};
-use super::report::{self, Times};
+use super::report;
 use super::stage::Stage;
 use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::cli::EchoArgs;
 

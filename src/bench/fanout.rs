@@ -1,7 +1,8 @@
 //! `bench fanout`: one publisher, many subscribers, and each message must reach each of them once.
 //!
 //! With a window at most so many messages are on their way that not everybody has; with a rate each is published when it is
-//! due, and its latency counts from then.
+//! due, and its latency counts from then. Several channels take turns, subscribers and messages alike: number n is in or for
+//! channel n modulo their count.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -11,11 +12,12 @@ use bytes::Bytes;
 
 use super::BenchError;
 use super::endpoint::Endpoint;
-use super::publisher::Publisher;
-use super::report::{self, Times};
+use super::publisher::{CHANNEL, Publisher};
+use super::report;
 use super::stage::Stage;
 use super::stamp::{Fit, Message, Sequence};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::cli::FanoutArgs;
 
@@ -25,6 +27,12 @@ const SCAN: Nanos = 50_000_000;
 pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     let usage = BenchError::Usage;
     let message = Message::new(args.bytes, true).map_err(usage)?;
+    if args.channels > args.connections {
+        return Err(usage(format!(
+            "{} channels for {} subscribers: some would have none",
+            args.channels, args.connections
+        )));
+    }
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
     if endpoint.is_raw() && !args.any_reply {
         return Err(usage(
@@ -72,6 +80,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         publish: args.publish.clone(),
         connections: args.connections,
         connected,
+        channels: args.channels,
         window: args.rate.is_none().then_some(args.window),
         message_bytes: args.bytes,
         rate_per_s: args.rate,
@@ -128,11 +137,13 @@ struct Underway {
 struct Fanout {
     subscribers: Vec<Subscriber>,
     live: usize,
+    /// The same for each channel.
+    live_in: Vec<usize>,
     publisher: Publisher,
     publishing_place: usize,
     publisher_trouble: Option<String>,
     message: Message,
-    say: Option<Vec<u8>>,
+    say: Option<String>,
     any_reply: bool,
     window: usize,
     rate: Option<f64>,
@@ -167,11 +178,12 @@ impl Fanout {
         Self {
             subscribers: (0..args.connections).map(|_| Subscriber::default()).collect(),
             live: 0,
+            live_in: vec![0; args.channels],
             publisher,
             publishing_place,
             publisher_trouble: None,
             message,
-            say: args.say.as_ref().map(|text| text.as_bytes().to_vec()),
+            say: args.say.clone(),
             any_reply: args.any_reply,
             window: args.window,
             rate: args.rate,
@@ -216,12 +228,22 @@ impl Fanout {
         }
     }
 
+    /// Which channel a subscriber is in, or a message is for.
+    fn channel(&self, number: u64) -> usize {
+        (number % self.live_in.len() as u64) as usize
+    }
+
+    /// How many messages were for the channel of this subscriber.
+    fn published_for(&self, who: usize) -> u64 {
+        let (channels, channel) = (self.live_in.len() as u64, self.channel(who as u64) as u64);
+        (self.published.len() as u64 + channels - 1 - channel) / channels
+    }
+
     fn lost(&self) -> u64 {
-        let published = self.published.len() as u64;
         // What is still on its way when a run is cut short is neither here nor lost.
         let underway: u64 = self.underway.iter().map(|message| message.missing as u64).sum();
-        let live = self.subscribers.iter().filter(|subscriber| subscriber.is_live());
-        let missing: u64 = live.map(|subscriber| subscriber.sequence.missing(published)).sum();
+        let live = self.subscribers.iter().enumerate().filter(|(_, subscriber)| subscriber.is_live());
+        let missing: u64 = live.map(|(who, subscriber)| subscriber.sequence.missing(self.published_for(who))).sum();
         self.lost + missing.saturating_sub(underway)
     }
 
@@ -247,11 +269,14 @@ impl Fanout {
                 None => link.now,
             };
             let number = fanout.published.len() as u64;
+            let channel = fanout.channel(number);
             let body = fanout.message.stamped(0, number, from / 1000);
-            fanout.publisher.publish(link, body);
+            fanout.publisher.publish(link, channel, body);
             fanout.published.push(from);
-            fanout.underway.push_back(Underway { number, missing: fanout.live });
-            fanout.unfinished += 1;
+            let missing = fanout.live_in[channel];
+            fanout.underway.push_back(Underway { number, missing });
+            fanout.unfinished += usize::from(missing > 0);
+            fanout.forget_finished();
             if (fanout.begin..fanout.end).contains(&link.now) {
                 fanout.messages += 1;
             }
@@ -259,23 +284,24 @@ impl Fanout {
     }
 
     fn deliver(&mut self, who: usize, now: Nanos, body: &[u8]) {
-        let subscriber = &mut self.subscribers[who];
         let sent = self.published.len() as u64;
+        let (channels, channel) = (self.live_in.len() as u64, self.channel(who as u64));
         let number = if self.any_reply {
-            Some(subscriber.sequence.next()).filter(|number| *number < sent)
-        } else {
-            let stamp = self.message.read(body).filter(|stamp| stamp.number < sent);
-            if stamp.is_none() {
-                self.wrong += 1;
+            let next = self.subscribers[who].sequence.next() * channels + channel as u64;
+            if next >= sent {
+                self.repeated += 1;
                 return;
             }
-            stamp.map(|stamp| stamp.number)
+            next
+        } else {
+            let stamp = self.message.read(body).map(|stamp| stamp.number);
+            let Some(number) = stamp.filter(|number| *number < sent && self.channel(*number) == channel) else {
+                self.wrong += 1;
+                return;
+            };
+            number
         };
-        let Some(number) = number else {
-            self.repeated += 1;
-            return;
-        };
-        match subscriber.sequence.take(number) {
+        match self.subscribers[who].sequence.take(number / channels) {
             Fit::Again => {
                 self.repeated += 1;
                 return;
@@ -307,9 +333,13 @@ impl Fanout {
             if let Some(took) = took {
                 self.last_times.record(took);
             }
-            while self.underway.front().is_some_and(|message| message.missing == 0) {
-                self.underway.pop_front();
-            }
+            self.forget_finished();
+        }
+    }
+
+    fn forget_finished(&mut self) {
+        while self.underway.front().is_some_and(|message| message.missing == 0) {
+            self.underway.pop_front();
         }
     }
 
@@ -329,7 +359,14 @@ impl Fanout {
     fn join(&mut self, who: usize) {
         self.subscribers[who].has_joined = true;
         self.live += 1;
+        let channel = self.channel(who as u64);
+        self.live_in[channel] += 1;
     }
+}
+
+/// A text with the number of a channel where it says `{channel}`.
+fn in_channel(text: &str, channel: usize) -> String {
+    text.replace(CHANNEL, &channel.to_string())
 }
 
 impl Measured for Fanout {
@@ -366,7 +403,7 @@ impl Load for Fanout {
         }
         self.subscribers[link.who].is_open = true;
         match &self.say {
-            Some(text) => link.say(text),
+            Some(text) => link.say(in_channel(text, self.channel(link.who as u64)).as_bytes()),
             None => self.join(link.who),
         }
     }
@@ -419,11 +456,14 @@ impl Load for Fanout {
         let was_live = subscriber.is_live();
         subscriber.is_open = false;
         if was_live {
+            let (channel, channels) = (self.channel(who as u64), self.live_in.len() as u64);
             self.live -= 1;
-            self.lost += subscriber.sequence.missing(self.published.len() as u64);
-            let numbers: Vec<u64> = self.underway.iter().map(|message| message.number).collect();
+            self.live_in[channel] -= 1;
+            self.lost += self.subscribers[who].sequence.missing(self.published_for(who));
+            let numbers = self.underway.iter().map(|message| message.number);
+            let numbers: Vec<u64> = numbers.filter(|number| self.channel(*number) == channel).collect();
             for number in numbers {
-                if !self.subscribers[who].sequence.has(number) {
+                if !self.subscribers[who].sequence.has(number / channels) {
                     self.has_got(number, None);
                 }
             }

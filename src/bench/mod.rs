@@ -3,8 +3,8 @@
 //! Four runs: `echo` (messages and their replies), `fanout` (one publisher, many subscribers), `idle` (what connections cost
 //! that say nothing), `accept` (how fast they come in). `swarm` holds the connections of a run on one thread, because the generator
 //! shares its machine with what it measures: an epoll of its own, one system call for a read and one for a write. `connection` is one of
-//! them, `endpoint` what they have in common, `stage` the phases, `report` what comes out; `process` reads from /proc what
-//! others use. Faults of a server are counted and never stop a run.
+//! them, `endpoint` what they have in common, `stage` the phases, `report` what comes out; [`process`] reads from /proc what
+//! others use, [`timer`] wakes in time and [`times`] counts how long. Faults of a server are counted and never stop a run.
 
 mod accept;
 mod connection;
@@ -13,12 +13,14 @@ mod endpoint;
 mod fanout;
 mod http;
 mod idle;
-mod process;
+pub mod process;
 mod publisher;
 mod report;
 mod stage;
 mod stamp;
 mod swarm;
+pub mod timer;
+pub mod times;
 mod trouble;
 
 use std::fmt;

@@ -5,8 +5,9 @@ use std::fs;
 
 use serde::Serialize;
 
-/// CPU time of some processes and of the machine, at one moment.
-pub(super) struct Usage {
+/// CPU time of some processes, of this one, and of the machine, at one moment.
+#[derive(Debug)]
+pub struct Usage {
     /// For each process that was asked for: nanoseconds of its threads and of those of its descendants, by thread.
     processes: Vec<HashMap<u32, u64>>,
     own: u64,
@@ -17,29 +18,32 @@ pub(super) struct Usage {
 
 /// Between two moments.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Cpu {
+pub struct Cpu {
     /// For each `--pid`, in order: CPU of the process and its descendants; null where there is no such process any more.
-    pub(super) pid_cpu_us: Vec<Option<f64>>,
+    pub pid_cpu_us: Vec<Option<f64>>,
     /// The same for each message (or delivery, or connection) of the window.
-    pub(super) cpu_us_per_message: Vec<Option<f64>>,
+    pub cpu_us_per_message: Vec<Option<f64>>,
     /// The generator's own.
-    pub(super) generator_cpu_us_per_message: f64,
+    pub generator_cpu_us_per_message: f64,
     /// Of all CPUs of the machine, 100 for all of them.
-    pub(super) generator_cpu_percent: f64,
+    pub generator_cpu_percent: f64,
     /// Everybody else's share, whose pids were not given. In a quiet run it is near 0.
-    pub(super) others_cpu_percent: f64,
+    pub others_cpu_percent: f64,
 }
 
 impl Usage {
-    pub(super) fn now(pids: &[u32]) -> Self {
+    /// Of these processes and their descendants.
+    #[must_use]
+    pub fn now(pids: &[u32]) -> Self {
         let children = if pids.is_empty() { HashMap::new() } else { children() };
         let processes = pids.iter().map(|pid| threads_below(*pid, &children)).collect();
         let (busy, all) = machine();
         Self { processes, own: threads_of(std::process::id()).values().sum(), busy, all }
     }
 
-    /// What was used since, with what it is divided by.
-    pub(super) fn until(&self, end: &Self, messages: u64) -> Cpu {
+    /// What was used from then until `end`, also divided by so many messages.
+    #[must_use]
+    pub fn until(&self, end: &Self, messages: u64) -> Cpu {
         let used: Vec<Option<u64>> =
             self.processes.iter().zip(&end.processes).map(|(then, now)| used(then, now)).collect();
         let own = end.own.saturating_sub(self.own);
@@ -125,13 +129,16 @@ fn machine() -> (u64, u64) {
 
 /// Memory of a process and its descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) rss: u64,
-    pub(super) pss: u64,
+pub struct Memory {
+    /// Pages that are there, in bytes.
+    pub rss: u64,
+    /// The same, of shared ones only this process's part.
+    pub pss: u64,
 }
 
 /// In bytes; `None` where the process is not there or not ours to look at.
-pub(super) fn memory(pid: u32) -> Option<Memory> {
+#[must_use]
+pub fn memory(pid: u32) -> Option<Memory> {
     let mut total = None;
     for pid in family(pid, &children()) {
         let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };

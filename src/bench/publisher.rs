@@ -16,6 +16,9 @@ use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, P
 /// Longest answer that the router port gives to what is said here.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// Stands for the number of a channel.
+pub(super) const CHANNEL: &str = "{channel}";
+
 /// The publisher's side of its connection.
 pub(super) struct Publisher {
     pub(super) endpoint: Rc<Endpoint>,
@@ -34,7 +37,7 @@ enum Door {
 }
 
 struct Router {
-    channel: Name,
+    channels: Vec<Name>,
     secret: Option<Secret>,
     nonce: [u8; NONCE_BYTES],
     server_nonce: Option<[u8; NONCE_BYTES]>,
@@ -49,18 +52,28 @@ impl Publisher {
             let wrong = || format!("{:?} is not router://host:port/channel", args.publish);
             let (address, channel) =
                 rest.split_once('/').filter(|(address, _)| !address.is_empty()).ok_or_else(wrong)?;
-            let channel = percent_encoding::percent_decode_str(channel).collect::<Vec<u8>>();
-            let channel = Name::new(&channel).map_err(|error| format!("{:?}: channel: {error}", args.publish))?;
+            if args.channels > 1 && !channel.contains(CHANNEL) {
+                return Err(format!("--channels {}: {CHANNEL} is not in {:?}", args.channels, args.publish));
+            }
+            let channels = (0..args.channels).map(|number| {
+                let name = channel.replace(CHANNEL, &number.to_string());
+                Name::new(&percent_encoding::percent_decode_str(&name).collect::<Vec<u8>>())
+            });
+            let channels: Result<Vec<Name>, _> = channels.collect();
+            let channels = channels.map_err(|error| format!("{:?}: channel: {error}", args.publish))?;
             let secret = args.secret_file.as_deref().map(Secret::read_file).transpose();
             let secret = secret.map_err(|error| format!("--secret-file {error}"))?;
             let (input, output) = (BytesMut::new(), BytesMut::new());
             let mut nonce = [0; NONCE_BYTES];
             getrandom::fill(&mut nonce).expect("the operating system has random numbers");
-            let router = Router { channel, secret, nonce, server_nonce: None, input, output, number: 0 };
+            let router = Router { channels, secret, nonce, server_nonce: None, input, output, number: 0 };
             (Endpoint::router(address, MAX_ANSWER_BYTES)?, Door::Router(Box::new(router)))
         } else {
             if args.secret_file.is_some() {
                 return Err("--secret-file is for --publish router://".into());
+            }
+            if args.channels > 1 {
+                return Err("--channels is for --publish router://".into());
             }
             let endpoint = Endpoint::new(&args.publish, &args.publish_header, &args.common, true)?;
             let door = if let Speech::Http { .. } = endpoint.speech { Door::Http } else { Door::Frames };
@@ -96,12 +109,13 @@ impl Publisher {
         }
     }
 
-    pub(super) fn publish(&mut self, link: &mut Link<'_>, message: &[u8]) {
+    /// Publishes a message in one of the channels.
+    pub(super) fn publish(&mut self, link: &mut Link<'_>, channel: usize, message: &[u8]) {
         match &mut self.door {
             Door::Router(router) => {
                 router.number = router.number.wrapping_add(1);
                 let action = Action::Send(Message::new(Bytes::copy_from_slice(message)));
-                let command = Command::new(Target::Channel(router.channel.clone()), action);
+                let command = Command::new(Target::Channel(router.channels[channel].clone()), action);
                 Request { number: router.number, what: What::Command(command) }.encode(&mut router.output);
                 link.say_raw(&router.output);
                 router.output.clear();

@@ -6,51 +6,12 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
-use hdrhistogram::Histogram;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::process::Cpu;
+use super::times::Percentiles;
 use super::trouble::Counted;
-
-/// Times that something took.
-pub(super) struct Times(Histogram<u64>);
-
-/// Longest time that is told apart from longer ones.
-const MAX_NANOS: u64 = 3_600_000_000_000;
-
-impl Times {
-    pub(super) fn new() -> Self {
-        Self(Histogram::new_with_bounds(1, MAX_NANOS, 3).expect("the bounds are in order"))
-    }
-
-    pub(super) fn record(&mut self, nanos: u64) {
-        self.0.saturating_record(nanos);
-    }
-
-    pub(super) fn summary(&self) -> Percentiles {
-        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1000.0;
-        Percentiles {
-            count: self.0.len(),
-            p50_us: at(0.5),
-            p90_us: at(0.9),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            max_us: self.0.max() as f64 / 1000.0,
-        }
-    }
-}
-
-/// Percentiles, in microseconds.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Percentiles {
-    pub(super) count: u64,
-    pub(super) p50_us: f64,
-    pub(super) p90_us: f64,
-    pub(super) p99_us: f64,
-    pub(super) p999_us: f64,
-    pub(super) max_us: f64,
-}
 
 /// `bench echo`.
 #[derive(Debug, Serialize)]
@@ -92,6 +53,7 @@ pub(super) struct Fanout {
     pub(super) publish: String,
     pub(super) connections: usize,
     pub(super) connected: usize,
+    pub(super) channels: usize,
     pub(super) window: Option<usize>,
     pub(super) message_bytes: usize,
     pub(super) rate_per_s: Option<f64>,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{Connection, Heard, Scratch};
 use super::endpoint::Endpoint;
+use super::timer::Timer;
 use super::trouble::Trouble;
 
 /// Connections that are being made at the same time: fewer than listeners hold in their backlog.
@@ -129,7 +130,7 @@ struct Place {
 pub(super) struct Swarm {
     poll: Poll,
     events: Events,
-    timer: OwnedFd,
+    timer: Timer,
     timer_at: Nanos,
     places: Vec<Place>,
     to_open: VecDeque<usize>,
@@ -149,13 +150,7 @@ pub(super) struct Swarm {
 impl Swarm {
     pub(super) fn new(timeout: Duration, interrupted: Arc<AtomicBool>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        // SAFETY: no pointers are passed; what comes back is a descriptor that nobody else has, or -1.
-        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
-        if timer < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: see above.
-        let timer = unsafe { OwnedFd::from_raw_fd(timer) };
+        let timer = Timer::new()?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         Ok(Self {
             poll,
@@ -291,21 +286,14 @@ impl Swarm {
         }
     }
 
-    /// A timer in the kernel, because epoll counts milliseconds and a message may be due in between.
+    /// Sets the timer for what is due; the longest wait that is left to epoll.
     fn wait(&mut self, until: Nanos, now: Nanos) -> io::Result<Duration> {
         let left = Duration::from_nanos(until - now);
         if left >= MAX_WAIT {
             return Ok(MAX_WAIT);
         }
         if self.timer_at != until {
-            // SAFETY: all of a timespec is numbers.
-            let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
-            spec.it_value.tv_sec = left.as_secs() as libc::time_t;
-            spec.it_value.tv_nsec = libc::c_long::from(left.subsec_nanos().max(1) as i32);
-            // SAFETY: the descriptor is a timer's and open; the kernel reads one itimerspec and writes none.
-            if unsafe { libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            self.timer.set(left)?;
             self.timer_at = until;
         }
         Ok(MAX_WAIT)

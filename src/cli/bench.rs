@@ -124,6 +124,9 @@ pub struct FanoutArgs {
     /// Subscribers.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     pub connections: usize,
+    /// Channels, of which subscribers and messages take turns: '{channel}' in --say and --publish is the number of one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    pub channels: usize,
     /// What each subscriber says first, to join the channel; the first frame that comes back is the answer.
     #[arg(long, value_name = "TEXT")]
     pub say: Option<String>,

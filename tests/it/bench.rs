@@ -1,5 +1,6 @@
 //! `longwire bench`, as a user runs it: every fault of a script is found, and counted exactly.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -8,6 +9,7 @@ use crate::bridge::LISTENERS;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
 use crate::support::proxy::{Proxy, free_address};
+use crate::support::tls::{Authority, table};
 
 const ECHO: &str = "echo file_get_contents('php://input');";
 
@@ -42,10 +44,21 @@ $number = isset($_SERVER['FAULTY']) ? (int) substr($data, 7, 10) : -1;
 if ($number !== 5) echo $number === 7 ? 'something else' : $data;
 "#;
 
-fn bench(args: &[&str]) -> Output {
+/// Joins the channel that it is told to, or room0 whoever asks.
+const ROOMS: &str = r#"
+[$word, $room] = explode(' ', file_get_contents('php://input')) + [1 => ''];
+header('Longwire-Join: ' . (isset($_SERVER['FAULTY']) ? 'room0' : $room));
+echo $word;
+"#;
+
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
     command.arg("bench").args(args).stdin(Stdio::null());
-    command.output().expect("the binary was built for this test")
+    command
+}
+
+fn bench(args: &[&str]) -> Output {
+    command(args).output().expect("the binary was built for this test")
 }
 
 /// A run that has a report.
@@ -200,6 +213,128 @@ fn a_delivery_that_is_not_made_or_not_the_message_is_counted_for_each_subscriber
 }
 
 #[test]
+fn channels_take_turns_and_each_message_reaches_the_subscribers_of_its_own() {
+    let fpm = Pool::of(2).start();
+    for (app, is_faulty) in [("", false), ("params = { FAULTY = \"1\" }", true)] {
+        let node = node(&fpm, ROOMS, app, LISTENERS);
+        let (url, door) = (
+            format!("tcp://{}", node.address("length")),
+            format!("router://{}/room{{channel}}", node.address("router")),
+        );
+        let found = report(&[
+            "fanout",
+            &url,
+            "--publish",
+            &door,
+            "--say=join room{channel}",
+            "--connections=6",
+            "--channels=3",
+            "--rate=100",
+            "--warm-up=0s",
+            "--duration=300ms",
+            "--timeout=1s",
+        ]);
+        let published = number(&found, "published");
+        assert!(published >= 3, "{found:#}");
+        let in_room_0 = published.div_ceil(3);
+        let expected = if is_faulty {
+            // Everybody gets what is for room 0, and nobody anything else.
+            [("delivered", 2 * in_room_0), ("wrong", 4 * in_room_0), ("lost", 2 * (published - in_room_0))]
+        } else {
+            [("delivered", 2 * published), ("wrong", 0), ("lost", 0)]
+        };
+        check(&found, &expected);
+        check(&found, &[("connected", 6), ("channels", 3), ("repeated", 0), ("out_of_order", 0)]);
+    }
+}
+
+#[test]
+fn every_framing_and_socket_is_spoken_with_several_messages_in_flight() {
+    let authority = Authority::new("test authority");
+    let signed = authority.sign("shop", "shop", &["localhost", "127.0.0.1"]);
+    let fpm = Pool::of(4).start();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = folder.path().join("sessions.sock");
+    let tls = table(&signed, "");
+    let more = format!(
+        "{LISTENERS}\n[listeners.unix]\nbind = \"unix:{}\"\napp = \"app\"\n\
+         [listeners.tls]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n{tls}\n\
+         [listeners.wss]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nroutes = {{ \"/ws\" = \"app\" }}\n{tls}\n",
+        path.display()
+    );
+    let node = node(&fpm, ECHO, "", &more);
+    let ca = authority.ca_file().display().to_string();
+    let at = |scheme: &str, listener: &str| format!("{scheme}://{}", node.address(listener));
+    let cases: [(String, &[&str]); 7] = [
+        (at("tcp", "length"), &["--in-flight=8"]),
+        (at("tcp", "delimiter"), &["--in-flight=8", "--framing=delimiter", "--delimiter=<end of frame>"]),
+        (at("tcp", "raw"), &["--in-flight=8", "--framing=raw"]),
+        (format!("unix:{}", path.display()), &["--in-flight=8"]),
+        (at("tls", "tls"), &["--in-flight=8", "--ca", &ca]),
+        (format!("{}/ws", at("wss", "wss")), &["--in-flight=8", "--ca", &ca]),
+        (at("tls", "tls"), &["--in-flight=8", "--insecure"]),
+    ];
+    for (url, words) in &cases {
+        let found = report(&[&["echo", url, "--connections=3", "--warm-up=0s", "--duration=200ms"], *words].concat());
+        check(&found, &FAULTLESS[..5]);
+        check(&found, &[("connected", 3)]);
+        assert!(number(&found, "replies") > 0, "{found:#}");
+        assert_eq!(found["errors"], Value::Array(vec![]), "{found:#}");
+    }
+    let stranger = bench(&["echo", &at("tls", "tls"), "--connections=3", "--quiet"]);
+    let stderr = String::from_utf8_lossy(&stranger.stderr);
+    assert!(stranger.status.code() == Some(1) && stderr.contains("certificate"), "{stderr}");
+}
+
+#[test]
+fn who_publishes_proves_the_secret_or_is_told_that_there_is_one() {
+    let fpm = Pool::of(2).start();
+    let listeners = "[listeners.length]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n\
+                     [router]\nbind = \"127.0.0.1:0\"\nsecret = \"a secret of a shop\"\n";
+    let node = node(&fpm, CHANNEL, "", listeners);
+    let (url, door) =
+        (format!("tcp://{}", node.address("length")), format!("router://{}/news", node.address("router")));
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
+    std::fs::write(&right, "a secret of a shop\n").expect("room on the disk");
+    std::fs::write(&wrong, "a secret of a shoq\n").expect("room on the disk");
+    let (right, wrong) = (right.display().to_string(), wrong.display().to_string());
+    let words = ["fanout", &url, "--publish", &door, "--say=join", "--connections=3", "--warm-up=0s"];
+    let found = report(&[&words[..], &["--duration=200ms", "--secret-file", &right]].concat());
+    let published = number(&found, "published");
+    assert!(published > 0, "{found:#}");
+    check(&found, &[("delivered", 3 * published), ("lost", 0)]);
+    for (more, reason) in [(&["--secret-file", &wrong][..], "the router port"), (&[], "--secret-file")] {
+        let output = bench(&[&words[..], &["--quiet"], more].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains(reason), "{more:?}: {stderr}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_run_with_the_report_of_what_there_was() {
+    let fpm = Pool::of(4).start();
+    let node = node(&fpm, ECHO, "", LISTENERS);
+    let url = format!("tcp://{}", node.address("length"));
+    let words = ["echo", &url, "--connections=2", "--warm-up=0s", "--duration=10m", "--json"];
+    let mut command = command(&words);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built for this test");
+    // A line a second, each with what has been answered so far.
+    let mut progress =
+        BufReader::new(child.stderr.take().expect("it is piped")).lines().map(|line| line.expect("text"));
+    assert!(progress.any(|line| line.contains(" replies") && !line.contains(" 0 replies")));
+    // SAFETY: a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map(|line| line.expect("text"));
+    let found: Value = serde_json::from_str(&lines.last().expect("a report")).expect("JSON");
+    assert_eq!(found["interrupted"], true, "{found:#}");
+    assert!(found["window_s"].as_f64().unwrap() < 590.0, "{found:#}");
+    check(&found, &[("lost", 0), ("wrong", 0), ("connected", 2)]);
+    let status = child.wait().expect("it was started");
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn idle_connections_are_held_and_their_end_is_noticed() {
     let fpm = Pool::of(2).start();
     let node = node(&fpm, ECHO, "", LISTENERS);
@@ -255,7 +390,11 @@ fn a_run_of_which_nothing_comes_ends_with_status_1_and_the_reason() {
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let tcp = "tcp://127.0.0.1:1";
-    let cases: [(&[&str], &str); 8] = [
+    let router = "router://127.0.0.1:1/room";
+    let cases: [(&[&str], &str); 11] = [
+        (&["fanout", tcp, "--publish", router, "--channels=2"], "--channels 2: {channel} is not in"),
+        (&["fanout", tcp, "--publish", tcp, "--channels=2"], "--channels is for --publish router://"),
+        (&["fanout", tcp, "--publish", router, "--channels=4", "--connections=3"], "4 channels for 3 subscribers"),
         (&["echo", tcp, "--bytes=17"], "--bytes 17 has no room for the stamp in front of a message: at least 18"),
         (&["fanout", tcp, "--publish", tcp, "--bytes=31"], "at least 32"),
         (&["echo", "http://127.0.0.1:1/", "--in-flight=2"], "--in-flight"),
