@@ -1,7 +1,7 @@
 # make demo    a chat in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
-# make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, an hour
+# make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, two hours
 # make bench-micro   time of each codec and of the router by themselves, four minutes after the build; FILTER="websocket" runs some
 
 CARGO ?= cargo
@@ -19,6 +19,7 @@ test:
 	$(MAKE) lint
 	$(CARGO) test --locked -- --skip autobahn
 	$(CARGO) test --locked --test it -- autobahn
+	$(CARGO) test --locked --bench system -- --quick
 
 lint:
 	$(CARGO) fmt --check

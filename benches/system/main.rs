@@ -2,12 +2,13 @@
 //!
 //! `cargo bench --bench system -- [ROWS...] [--rounds 5] [--quick] [--write]`. Each round runs every variant of a row once, in an
 //! order that moves on by one each round; what is printed is the median over the rounds and its spread. Raw rounds go to
-//! `target/bench/ROW.json`, and with `--write` the tables to docs/performance.md. Compare variants of one run only: another
+//! `target/bench/ROW.json`, and with `--write` tables and pictures to docs/performance.md and the folder of that name. Compare variants of one run only: another
 //! machine, or a busy one, gives other figures.
 
 mod document;
 mod measure;
 mod peers;
+mod picture;
 mod process;
 mod roles;
 mod rows;
@@ -32,7 +33,7 @@ struct Arguments {
     /// One round of a second with few connections: does it work at all?
     #[arg(long, conflicts_with_all = ["rounds", "write"])]
     quick: bool,
-    /// Put the tables into docs/performance.md.
+    /// Put the tables into docs/performance.md, and the pictures beside it.
     #[arg(long)]
     write: bool,
     /// What `cargo bench` says to every benchmark.

@@ -1,12 +1,13 @@
 //! Variants by turns, each figure again while others keep the machine busy.
 
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::output_of;
+use crate::process::{output_of, role};
 
 /// Others' share of the machine above which a figure is noisy, and is taken again.
 const QUIET_PERCENT: f64 = 10.0;
@@ -32,7 +33,12 @@ impl Settings {
 
     /// How long a figure is taken.
     pub(crate) fn seconds(&self, seconds: u64) -> Duration {
-        Duration::from_secs(if self.is_quick { 1 } else { seconds })
+        if self.is_quick { Duration::from_millis(300) } else { Duration::from_secs(seconds) }
+    }
+
+    /// `longwire bench` with what is not measured at the start.
+    pub(crate) fn warm_up(&self) -> [&'static str; 2] {
+        ["--warm-up", if self.is_quick { "100ms" } else { "1s" }]
     }
 }
 
@@ -71,19 +77,17 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// Runs every variant once each round, and begins each round with another.
-pub(crate) fn by_turns(variants: &mut [Variant<'_>], settings: &Settings) -> io::Result<()> {
-    for round in 0..settings.rounds as usize {
-        for turn in 0..variants.len() {
-            let at = (round + turn) % variants.len();
-            let variant = &mut variants[at];
-            eprintln!("round {} of {}: {}, {}", round + 1, settings.rounds, variant.name, variant.case);
-            let round = once(variant).map_err(|error| naming(variant, &error))?;
-            if variant.must_be_whole {
-                check_whole(&round.report).map_err(|what| naming(variant, &what))?;
-            }
-            variant.rounds.push(round);
+/// Runs every variant once, beginning with another one each round.
+pub(crate) fn one_round(variants: &mut [Variant<'_>], round: usize, settings: &Settings) -> io::Result<()> {
+    for turn in 0..variants.len() {
+        let at = (round + turn) % variants.len();
+        let variant = &mut variants[at];
+        eprintln!("round {} of {}: {}, {}", round + 1, settings.rounds, variant.name, variant.case);
+        let round = once(variant).map_err(|error| naming(variant, &error))?;
+        if variant.must_be_whole {
+            check_whole(&round.report).map_err(|what| naming(variant, &what))?;
         }
+        variant.rounds.push(round);
     }
     Ok(())
 }
@@ -128,12 +132,21 @@ pub(crate) fn bench(words: &[&str], pids: &[u32], duration: Duration) -> io::Res
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }
-    let text = output_of(&mut command, duration + PATIENCE)?;
-    let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    last.ok_or_else(|| io::Error::other("longwire bench has ended without a report"))
+    report_of(&mut command, duration)
 }
 
-/// `5s`, as the command line takes it.
+/// What a role reports that measures by itself.
+pub(crate) fn role_report(name: &str, arguments: &[&Path], duration: Duration) -> io::Result<Value> {
+    report_of(&mut role(name, arguments)?, duration)
+}
+
+fn report_of(command: &mut Command, duration: Duration) -> io::Result<Value> {
+    let text = output_of(command, duration + PATIENCE)?;
+    let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    last.ok_or_else(|| io::Error::other("it has ended without a report"))
+}
+
+/// `5000ms`, as the command line takes it.
 pub(crate) fn written(duration: Duration) -> String {
-    format!("{}s", duration.as_secs())
+    format!("{}ms", duration.as_millis())
 }

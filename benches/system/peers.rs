@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::process::{Process, accepts, output_of};
+use crate::process::{NULL_SCRIPT, Process, accepts, output_of};
+use crate::roles::BACKEND_CONNECTIONS;
 
 /// Workers of php-fpm, and connections that are kept to it.
 pub(crate) const CHILDREN: usize = 4;
@@ -49,6 +50,15 @@ pub(crate) fn versions() -> Vec<String> {
     found
 }
 
+/// What a script does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// It echoes, and that is all.
+    Echoes,
+    /// It waits for 2 ms, as for a database, and echoes.
+    Waits,
+}
+
 /// php-fpm with a script that echoes.
 pub(crate) struct PhpFpm {
     process: Process,
@@ -59,13 +69,21 @@ pub(crate) struct PhpFpm {
 impl PhpFpm {
     /// A pool of [`CHILDREN`], `pm = static`, opcache on.
     pub(crate) fn start(dir: &Path, name: &str) -> io::Result<Self> {
+        Self::with_script(dir, name, Script::Echoes)
+    }
+
+    /// The same with this script.
+    pub(crate) fn with_script(dir: &Path, name: &str, script_kind: Script) -> io::Result<Self> {
         let dir = dir.join(name);
         fs::create_dir(&dir)?;
         let program = longwire::config::php_fpm::find(None).map_err(io::Error::other)?;
         let (socket, script, config) = (dir.join("fpm.sock"), dir.join("echo.php"), dir.join("fpm.conf"));
         // A pool without opcache would be another measurement, so the script says so instead of echoing.
-        let code = "<?php\n$body = opcache_get_status(false) ? file_get_contents('php://input') : 'opcache is off';\n\
-                    header('Content-Length: ' . strlen($body));\necho $body;\n";
+        let wait = if script_kind == Script::Waits { "usleep(2000);" } else { "" };
+        let code = format!(
+            "<?php\n{wait}$body = opcache_get_status(false) ? file_get_contents('php://input') : 'opcache is off';\n\
+             header('Content-Length: ' . strlen($body));\necho $body;\n"
+        );
         fs::write(&script, code)?;
         let text = format!(
             "[global]\nerror_log = {}\ndaemonize = no\n[bench]\nuser = root\ngroup = root\nlisten = {}\nlisten.backlog = 4096\n\
@@ -86,6 +104,25 @@ impl PhpFpm {
     }
 }
 
+/// What Debian's own `fastcgi_params` tell PHP, of what a script without a page around it may want.
+fn params(script: &Path) -> String {
+    format!(
+        "fastcgi_param SCRIPT_FILENAME {}; fastcgi_param REQUEST_METHOD $request_method;\n\
+         fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param CONTENT_TYPE $content_type;\n\
+         fastcgi_param SCRIPT_NAME /echo.php; fastcgi_param REQUEST_URI $request_uri;\n\
+         fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_PROTOCOL $server_protocol;",
+        script.display()
+    )
+}
+
+/// An upstream of so many kept connections.
+fn keeping(connections: usize, socket: &Path) -> String {
+    format!(
+        "upstream kept {{ server unix:{}; keepalive {connections}; keepalive_requests 1000000000; }}",
+        socket.display()
+    )
+}
+
 /// nginx with one worker: as many connections are kept as are asked for, not as many for each of several.
 pub(crate) struct Nginx {
     process: Process,
@@ -95,27 +132,22 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// In front of php-fpm: `/new` opens a connection for each request, `/kept` keeps one for each of its children.
     pub(crate) fn for_php(dir: &Path, new: &PhpFpm, kept: &PhpFpm) -> io::Result<Self> {
-        let params = |fpm: &PhpFpm| {
-            format!(
-                "fastcgi_param SCRIPT_FILENAME {}; fastcgi_param REQUEST_METHOD $request_method;\n\
-                 fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param CONTENT_TYPE $content_type;\n\
-                 fastcgi_param SCRIPT_NAME /echo.php; fastcgi_param REQUEST_URI $request_uri;\n\
-                 fastcgi_param REMOTE_ADDR $remote_addr; fastcgi_param SERVER_PROTOCOL $server_protocol;",
-                fpm.script.display()
-            )
-        };
-        let http = format!(
-            "upstream kept {{ server unix:{}; keepalive {CHILDREN}; keepalive_requests 1000000000; }}",
-            kept.socket.display()
-        );
+        let http = keeping(CHILDREN, &kept.socket);
         let server = format!(
             "location /new {{ fastcgi_pass unix:{}; {} }}\n\
              location /kept {{ fastcgi_pass kept; fastcgi_keep_conn on; {} }}",
             new.socket.display(),
-            params(new),
-            params(kept),
+            params(&new.script),
+            params(&kept.script),
         );
         Self::start(dir, "", &http, &server)
+    }
+
+    /// In front of the null responder, over kept connections: `/null`.
+    pub(crate) fn for_null(dir: &Path, socket: &Path) -> io::Result<Self> {
+        let params = params(Path::new(NULL_SCRIPT));
+        let server = format!("location /null {{ fastcgi_pass kept; fastcgi_keep_conn on; {params} }}");
+        Self::start(dir, "", &keeping(BACKEND_CONNECTIONS, socket), &server)
     }
 
     /// nchan: subscribers of one channel at `/sub`, posts at `/pub`.

@@ -17,6 +17,8 @@ use crate::roles::BACKEND_CONNECTIONS;
 
 /// For what takes milliseconds on a machine that is not overloaded.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What the null responder is asked for, and does not look at.
+pub(crate) const NULL_SCRIPT: &str = "/echo.php";
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A process of ours.
@@ -112,7 +114,7 @@ fn next_line(lines: &Receiver<String>, of: &str) -> io::Result<String> {
 }
 
 /// This binary, in a role.
-fn role(name: &str, arguments: &[&Path]) -> io::Result<Command> {
+pub(crate) fn role(name: &str, arguments: &[&Path]) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("role").arg(name).args(arguments);
     Ok(command)
@@ -150,6 +152,25 @@ impl Floor {
     }
 }
 
+/// A load in the background, which goes on until it is dropped.
+pub(crate) struct Load(Process);
+
+impl Load {
+    /// `longwire bench` with these words, as soon as its load has begun.
+    pub(crate) fn start(words: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+        command.arg("bench").args(words).args(["--json", "--quiet"]).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        let lines = lines(process.0.stdout.take().expect("it is piped"));
+        while next_line(&lines, "longwire bench")? != r#"{"event":"begin"}"# {}
+        Ok(Self(process))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+}
+
 /// Longwire, serving.
 pub(crate) struct Node {
     process: Process,
@@ -166,7 +187,7 @@ pub(crate) struct Handler {
 impl Handler {
     /// The responder that only echoes.
     pub(crate) fn null(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), script: "/echo.php".into(), max_connections: BACKEND_CONNECTIONS }
+        Self { socket: socket.to_owned(), script: NULL_SCRIPT.into(), max_connections: BACKEND_CONNECTIONS }
     }
 }
 
@@ -232,12 +253,12 @@ impl Node {
     }
 }
 
-/// One request as Longwire writes it for a message of so many bytes, for the floor to repeat.
-pub(crate) fn record_request(dir: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+/// One request as Longwire writes it to this script for a message of so many bytes, for others to repeat.
+pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Result<Vec<u8>> {
     let socket = dir.join(format!("recorder{bytes}.sock"));
     let listener = UnixListener::bind(&socket)?;
     listener.set_nonblocking(true)?;
-    let node = Node::start(dir, &Handler::null(&socket))?;
+    let node = Node::start(dir, &Handler { script: script.to_owned(), ..Handler::null(&socket) })?;
     let mut client = TcpStream::connect(node.url("tcp").trim_start_matches("tcp://"))?;
     let body = vec![b'x'; bytes];
     client.write_all(&[&(bytes as u32).to_be_bytes()[..], &body].concat())?;

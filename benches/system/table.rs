@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::document;
-use crate::measure::{Settings, Variant, by_turns};
+use crate::measure::{Settings, Variant, one_round};
+use crate::picture;
 
 /// A figure of every variant, out of the reports of `longwire bench`.
 pub(crate) struct Column {
@@ -48,12 +49,17 @@ impl Column {
         self
     }
 
-    fn of(&self, variant: &Variant<'_>) -> String {
+    /// One for each round that has it.
+    pub(crate) fn figures(&self, variant: &Variant<'_>) -> Vec<f64> {
         let figure = |report: &Value| {
             let parts: Vec<f64> = self.at.iter().filter_map(|at| report.pointer(at)?.as_f64()).collect();
             (!parts.is_empty()).then(|| parts.iter().sum::<f64>() / self.per)
         };
-        let figures: Vec<f64> = variant.rounds.iter().filter_map(|round| figure(&round.report)).collect();
+        variant.rounds.iter().filter_map(|round| figure(&round.report)).collect()
+    }
+
+    fn of(&self, variant: &Variant<'_>) -> String {
+        let figures = self.figures(variant);
         if figures.is_empty() {
             return "-".to_owned();
         }
@@ -72,33 +78,84 @@ impl Column {
 /// Others' share of the machine: in every row.
 pub(crate) const OTHERS: Column = Column::median("others %", &["/cpu/others_cpu_percent"], 0).over(Over::Most);
 
+/// A line beside another one of its table.
+pub(crate) struct Against {
+    head: String,
+    /// Whether the second is what the first stands beside.
+    is_other: fn(&Variant<'_>, &Variant<'_>) -> bool,
+    /// Head of the column whose medians are compared; the first with a spread where there is none.
+    column: Option<&'static str>,
+    is_difference: bool,
+}
+
+impl Against {
+    /// How many times as much as another line.
+    pub(crate) fn times(of: &str, is_other: fn(&Variant<'_>, &Variant<'_>) -> bool) -> Self {
+        Self { head: format!("times {of}"), is_other, column: None, is_difference: false }
+    }
+
+    /// How much more than in another line, in this column.
+    pub(crate) fn more(head: &str, column: &'static str, is_other: fn(&Variant<'_>, &Variant<'_>) -> bool) -> Self {
+        Self { head: head.to_owned(), is_other, column: Some(column), is_difference: true }
+    }
+
+    fn of(&self, line: &Variant<'_>, row: &Row<'_>) -> String {
+        let named = |column: &&Column| match self.column {
+            Some(head) => column.head == head,
+            None => column.over == Over::Spread,
+        };
+        let other = row.variants.iter().find(|other| (self.is_other)(line, other));
+        let (Some(column), Some(other)) = (row.columns.iter().find(named), other) else { return "-".to_owned() };
+        let (of_line, of_other) = (column.figures(line), column.figures(other));
+        if of_line.is_empty() || of_other.is_empty() {
+            return "-".to_owned();
+        }
+        let (of_line, of_other) = (median(of_line), median(of_other));
+        if self.is_difference {
+            format!("{:+.digits$}", of_line - of_other, digits = column.digits)
+        } else {
+            format!("{:.2}", of_line / of_other)
+        }
+    }
+}
+
 /// What is measured together.
 pub(crate) struct Row<'a> {
     pub(crate) name: &'static str,
     pub(crate) columns: Vec<Column>,
+    /// Behind the columns.
+    pub(crate) against: Vec<Against>,
     pub(crate) variants: Vec<Variant<'a>>,
     /// What a reader must know, such as a peer that was not there.
     pub(crate) notes: Vec<String>,
 }
 
 impl Row<'_> {
-    /// Measures it, prints its table, and writes what is to be written.
+    /// Measures it, prints its table, and writes what is to be written. What one round brought is kept if the next fails.
     pub(crate) fn run(mut self, settings: &Settings) -> io::Result<()> {
-        by_turns(&mut self.variants, settings)?;
+        for round in 0..settings.rounds as usize {
+            one_round(&mut self.variants, round, settings)?;
+            self.write_raw()?;
+        }
         let table = self.table();
         println!("{}\n\n{table}", self.name);
-        self.write_raw()?;
-        if settings.writes { document::write(self.name, &table, settings) } else { Ok(()) }
+        if settings.writes {
+            picture::draw(&self)?;
+            document::write(self.name, &table, settings)?;
+        }
+        Ok(())
     }
 
     fn table(&self) -> String {
         let heads = ["variant", "case"].into_iter().chain(self.columns.iter().map(|column| column.head));
+        let heads = heads.chain(self.against.iter().map(|against| against.head.as_str()));
         let mut lines: Vec<Vec<String>> = vec![heads.map(str::to_owned).collect()];
         for variant in &self.variants {
             let noisy = variant.rounds.iter().filter(|round| round.is_noisy).count();
             // Of a median over few rounds one that was disturbed is enough to be wary of.
             let name = if noisy > 0 { format!("{} *", variant.name) } else { variant.name.clone() };
             let figures = self.columns.iter().map(|column| column.of(variant));
+            let figures = figures.chain(self.against.iter().map(|against| against.of(variant, self)));
             lines.push([name, variant.case.clone()].into_iter().chain(figures).collect());
         }
         let mut text = aligned(&lines);
@@ -147,7 +204,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 }
 
 /// The one in the middle of at least one.
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     if figures.len() % 2 == 1 { figures[middle] } else { f64::midpoint(figures[middle - 1], figures[middle]) }

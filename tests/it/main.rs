@@ -42,7 +42,6 @@ mod static_files;
 mod support;
 mod tidy;
 mod tls;
-mod upstream_cost;
 mod upstream_faults;
 mod upstream_peers;
 mod upstream_pool;

@@ -7,12 +7,16 @@
 mod accept;
 mod echo;
 mod fanout;
+mod fastcgi;
 mod null;
+mod open_loop;
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -20,6 +24,9 @@ use socket2::{Domain, Socket, Type};
 
 /// Connections to the null responder, as to a pool of eight workers.
 pub(crate) const BACKEND_CONNECTIONS: usize = 8;
+
+/// In place of a rate: as fast as it is answered.
+pub(crate) const FLAT_OUT: &str = "flat-out";
 
 /// Of a frame, in front of its body: the length framing that Longwire has by default.
 const LENGTH: usize = 4;
@@ -31,13 +38,34 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> io::Result<()> {
     match (role, &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]) {
         ("null-responder", [socket]) => null::run(Path::new(socket)),
         ("echo-floor", [responder, request, bytes]) => {
-            let bytes = bytes.parse().map_err(|_| surprise("the size of a message is a number"))?;
-            echo::run(Path::new(responder), std::fs::read(request)?, bytes)
+            echo::run(Path::new(responder), std::fs::read(request)?, number(bytes)?)
         }
         ("fanout-floor", [how]) => fanout::run(*how == "coalescing"),
         ("accept-floor", []) => accept::run(),
+        ("fastcgi-client", [which, socket, request, responder, millis]) => {
+            let which = match *which {
+                "longwire" => fastcgi::Which::Longwire,
+                "buffered" => fastcgi::Which::CrateBuffered,
+                _ => fastcgi::Which::Crate,
+            };
+            fastcgi::run(which, Path::new(socket), Path::new(request), number(responder)?, time(millis)?)
+        }
+        ("open-loop", [socket, request, server, rate, connections, millis]) => {
+            let (connections, measured) = (number(connections)?, time(millis)?);
+            let rate = if *rate == FLAT_OUT { None } else { Some(number(rate)?) };
+            let pace = open_loop::Pace { rate, connections, measured };
+            open_loop::run(Path::new(socket), &std::fs::read(request)?, number(server)?, &pace)
+        }
         _ => Err(surprise("no such role, or not its arguments")),
     }
+}
+
+fn number<N: FromStr>(text: &str) -> io::Result<N> {
+    text.parse().map_err(|_| surprise("an argument is no number"))
+}
+
+fn time(millis: &str) -> io::Result<Duration> {
+    number(millis).map(Duration::from_millis)
 }
 
 fn watch(poll: &Poll, socket: &impl AsRawFd, token: Token) -> io::Result<()> {

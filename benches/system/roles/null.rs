@@ -68,13 +68,18 @@ fn echo(pending: &[u8], answer: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
-/// What is said to a body.
+/// What is said to a body, as records.
 pub(super) fn push_answer(answer: &mut Vec<u8>, id: u16, body: &[u8]) {
+    push_stdout(answer, id, &answer_to(body));
+    push_end(answer, id, End { app_status: 0, status: ProtocolStatus::Complete });
+}
+
+/// What is said to a body.
+pub(super) fn answer_to(body: &[u8]) -> Vec<u8> {
     let mut head = format!("Content-Length: {}\r\n", body.len());
     if let Some(channel) = body.strip_prefix(b"join ") {
         head.push_str(&format!("Longwire-Join: {}\r\n", String::from_utf8_lossy(channel)));
     }
     head.push_str("\r\n");
-    push_stdout(answer, id, &[head.as_bytes(), body].concat());
-    push_end(answer, id, End { app_status: 0, status: ProtocolStatus::Complete });
+    [head.as_bytes(), body].concat()
 }

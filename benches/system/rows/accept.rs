@@ -12,13 +12,14 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let _responder = null_responder(&socket)?;
     let node = Node::start(dir, &Handler::null(&socket))?;
     let floor = Floor::start("accept-floor", &[])?;
-    let duration = settings.seconds(5);
+    let (duration, warm_up) = (settings.seconds(5), settings.warm_up());
     let mut variants = Vec::new();
     for parallel in settings.counts(&[32]) {
         let mut variant = |name: &str, url: String, pid| {
             variants.push(Variant::new(name, format!("{parallel} at a time"), move || {
                 let (parallel, text) = (parallel.to_string(), written(duration));
-                bench(&["accept", &url, "--parallel", &parallel, "--duration", &text], &[pid], duration)
+                let words = ["accept", &url, "--parallel", &parallel, "--duration", &text];
+                bench(&[&words[..], &warm_up].concat(), &[pid], duration)
             }));
         };
         variant("Longwire tcp", node.url("tcp"), node.pid());
@@ -33,5 +34,5 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         Column::median("failed", &["/failed"], 0).over(Over::Sum),
         OTHERS,
     ];
-    Row { name: "accept", columns, variants, notes: Vec::new() }.run(settings)
+    Row { name: "accept", columns, against: Vec::new(), variants, notes: Vec::new() }.run(settings)
 }

@@ -1,8 +1,6 @@
 //! What the rows with echoes have in common.
 
-use std::time::Duration;
-
-use crate::measure::{Variant, bench, written};
+use crate::measure::{Settings, Variant, bench, written};
 use crate::table::{Column, OTHERS, Over};
 
 /// One message in flight for each client, from as many clients.
@@ -11,12 +9,13 @@ pub(super) fn echo(
     url: String,
     (connections, bytes): (usize, usize),
     pids: [u32; 2],
-    duration: Duration,
+    settings: &Settings,
 ) -> Variant<'static> {
+    let (duration, warm_up) = (settings.seconds(5), settings.warm_up());
     Variant::new(name, format!("{connections} × {bytes} B"), move || {
         let (connections, bytes, duration_text) = (connections.to_string(), bytes.to_string(), written(duration));
         let words = ["echo", &url, "--connections", &connections, "--bytes", &bytes, "--duration", &duration_text];
-        bench(&words, &pids, duration)
+        bench(&[&words[..], &warm_up].concat(), &pids, duration)
     })
 }
 

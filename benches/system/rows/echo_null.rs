@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::echo::{columns, echo};
 use crate::measure::Settings;
-use crate::process::{Floor, Handler, Node, null_responder, record_request};
-use crate::table::Row;
+use crate::process::{Floor, Handler, NULL_SCRIPT, Node, null_responder, record_request};
+use crate::table::{Against, Row};
 
 /// A message of a chat, and one of a page's size.
 const BYTES: [usize; 2] = [64, 4096];
@@ -19,7 +19,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let mut floors = Vec::new();
     for bytes in BYTES {
         let request = dir.join(format!("request{bytes}"));
-        fs::write(&request, record_request(dir, bytes)?)?;
+        fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), bytes)?)?;
         floors.push(Floor::start("echo-floor", &[&socket, &request, Path::new(&bytes.to_string())])?);
     }
     let counts = settings.counts(&[32, 1000, 10_000]);
@@ -27,8 +27,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let mut variants = Vec::new();
     for (connections, size) in cases {
         let case = (connections, BYTES[size]);
-        let mut variant =
-            |name, url, server| variants.push(echo(name, url, case, [server, responder.pid()], settings.seconds(5)));
+        let mut variant = |name, url, server| variants.push(echo(name, url, case, [server, responder.pid()], settings));
         variant("Longwire tcp", node.url("tcp"), node.pid());
         variant("Longwire ws", node.url("ws"), node.pid());
         if cfg!(feature = "lua") {
@@ -36,5 +35,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         }
         variant("floor", floors[size].url(0), floors[size].pid());
     }
-    Row { name: "echo-null", columns: columns("responder"), variants, notes: Vec::new() }.run(settings)
+    let floor = Against::times("floor", |line, other| other.name == "floor" && other.case == line.case);
+    Row { name: "echo-null", columns: columns("responder"), against: vec![floor], variants, notes: Vec::new() }
+        .run(settings)
 }

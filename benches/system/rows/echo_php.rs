@@ -7,7 +7,7 @@ use super::echo::{columns, echo};
 use crate::measure::Settings;
 use crate::peers::{CHILDREN, Nginx, PhpFpm, has_nginx};
 use crate::process::{Handler, Node};
-use crate::table::Row;
+use crate::table::{Column, Over, Row};
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     // A pool for each: connections that nginx keeps hold their workers while the others have their turn.
@@ -22,9 +22,8 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         .transpose()?;
     let (mut variants, mut notes) = (Vec::new(), Vec::new());
     for connections in settings.counts(&[32, 1000]) {
-        let variant = |name, url, server, fpm: &PhpFpm| {
-            echo(name, url, (connections, 64), [server, fpm.pid()], settings.seconds(5))
-        };
+        let variant =
+            |name, url, server, fpm: &PhpFpm| echo(name, url, (connections, 64), [server, fpm.pid()], settings);
         variants.push(variant("Longwire tcp", node.url("tcp"), node.pid(), &fpm));
         variants.push(variant("Longwire ws", node.url("ws"), node.pid(), &fpm));
         if let Some((nginx, new, kept)) = &nginx {
@@ -36,5 +35,9 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     if nginx.is_none() {
         notes.push("nginx is not installed here, so nothing stands beside Longwire.".to_owned());
     }
-    Row { name: "echo-php", columns: columns("php-fpm"), variants, notes }.run(settings)
+    let mut columns = columns("php-fpm");
+    let both = &["/cpu/cpu_us_per_message/0", "/cpu/cpu_us_per_message/1"];
+    columns.insert(3, Column::median("both", both, 1).over(Over::Spread));
+    columns.insert(6, Column::median("p99.9 ms", &["/latency/p999_us"], 2).per(1000.0));
+    Row { name: "echo-php", columns, against: Vec::new(), variants, notes }.run(settings)
 }

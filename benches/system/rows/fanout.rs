@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::measure::{Settings, Variant, bench, written};
 use crate::peers::{Nginx, has_nchan};
 use crate::process::{Floor, Handler, Node, null_responder};
-use crate::table::{Column, OTHERS, Over, Row};
+use crate::table::{Against, Column, OTHERS, Over, Row};
 
 /// How it is published: in words, and for the command line.
 const PACES: [(&str, [&str; 2]); 3] =
@@ -21,14 +21,14 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let nchan = has_nchan().then(|| Nginx::with_nchan(dir)).transpose()?;
     let (mut variants, mut notes) = (Vec::new(), Vec::new());
     let router = format!("{}/news", node.url("router"));
-    for subscribers in settings.counts(&[1000, 5000]) {
+    for subscribers in settings.counts(&[5000]) {
         for (pace, words) in PACES {
             let variant = |name: &str, url: String, publish: String, say: Option<&'static str>, pid| {
-                let duration = settings.seconds(5);
+                let (duration, warm_up) = (settings.seconds(5), settings.warm_up());
                 Variant::new(name, format!("{subscribers}, {pace}"), move || {
                     let (subscribers, text) = (subscribers.to_string(), written(duration));
                     let mut all = vec!["fanout", &url, "--publish", &publish, "--connections", &subscribers];
-                    all.extend(["--duration", &text].into_iter().chain(words));
+                    all.extend(["--duration", &text].into_iter().chain(words).chain(warm_up));
                     all.extend(say.into_iter().flat_map(|say| ["--say", say]));
                     bench(&all, &[pid], duration)
                 })
@@ -58,7 +58,8 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         Column::median("wrong or lost", &["/lost", "/repeated", "/out_of_order", "/wrong"], 0).over(Over::Sum),
         OTHERS,
     ];
-    let done = Row { name: "fanout", columns, variants, notes }.run(settings);
+    let floor = Against::times("floor", |line, other| other.name == "floor" && other.case == line.case);
+    let done = Row { name: "fanout", columns, against: vec![floor], variants, notes }.run(settings);
     drop(responder);
     done
 }

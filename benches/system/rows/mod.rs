@@ -1,11 +1,16 @@
 //! The rows: what is started for each, and what of it is measured by turns.
 
 mod accept;
+mod beside;
+mod burst;
 mod echo;
 mod echo_null;
 mod echo_php;
 mod fanout;
+mod fastcgi;
+mod growth;
 mod idle;
+mod latency;
 
 use std::io;
 use std::path::Path;
@@ -13,16 +18,22 @@ use std::path::Path;
 use crate::measure::Settings;
 
 /// In the order in which they are run and documented.
-pub(crate) const NAMES: [&str; 5] = ["echo-null", "echo-php", "fanout", "idle", "accept"];
+pub(crate) const NAMES: [&str; 10] =
+    ["echo-null", "fastcgi", "echo-php", "latency", "fanout", "beside", "idle", "burst", "accept", "growth"];
 
 /// Runs a row in a folder of its own.
 pub(crate) fn run(name: &str, dir: &Path, settings: &Settings) -> io::Result<()> {
     match name {
         "echo-null" => echo_null::run(dir, settings),
+        "fastcgi" => fastcgi::run(dir, settings),
         "echo-php" => echo_php::run(dir, settings),
+        "latency" => latency::run(dir, settings),
         "fanout" => fanout::run(dir, settings),
+        "beside" => beside::run(dir, settings),
         "idle" => idle::run(dir, settings),
+        "burst" => burst::run(dir, settings),
         "accept" => accept::run(dir, settings),
+        "growth" => growth::run(dir, settings),
         _ => Err(io::Error::other("no such row")),
     }
 }
