@@ -119,6 +119,9 @@ fn check_whole(report: &Value) -> Result<(), String> {
     if report["connected"] != report["connections"] {
         return Err(format!("{} of {} connected: {}", report["connected"], report["connections"], report["errors"]));
     }
+    if report["answered"].as_u64().is_some_and(|answered| report["connections"] != answered) {
+        return Err(format!("{} of {} had their answer", report["answered"], report["connections"]));
+    }
     if ["replies", "deliveries", "answered", "accepted"].iter().all(|kind| count(kind) == 0) {
         return Err("nothing came back".to_owned());
     }

@@ -19,6 +19,8 @@ const MARGIN: i32 = 14;
 const NAMES: i32 = 300;
 /// Behind the longest bar, for its figure.
 const FIGURES: i32 = 150;
+/// The longest bar ends before the room for bars does, and lines that go on are cut there.
+const BEYOND: f64 = 1.25;
 const PANEL_HEIGHT: u32 = 360;
 const FONT: &str = "sans-serif";
 const COLOURS: [RGBColor; 6] = [
@@ -75,13 +77,15 @@ fn bars(file: &Path, head: &str, digits: usize, figures: &[Figure]) -> Result<()
     let area = SVGBackend::new(file, (WIDTH, height as u32)).into_drawing_area();
     area.fill(&WHITE)?;
     say(&area, head, (MARGIN, MARGIN), 16, BLACK)?;
-    let longest = figures.iter().map(|figure| figure.most).fold(f64::MIN_POSITIVE, f64::max);
     let room = f64::from(WIDTH as i32 - NAMES - FIGURES);
-    let at = |value: f64| NAMES + (value / longest * room) as i32;
     let mut y = HEAD;
     for case in cases {
         say(&area, case, (MARGIN, y + 10), 14, BLACK)?;
         y += HEAD;
+        // Lines of one case are compared, and one round that went wrong is no reason to make them all short.
+        let of_case = figures.iter().filter(|figure| figure.case == case);
+        let longest = of_case.map(|figure| figure.middle).fold(f64::MIN_POSITIVE, f64::max);
+        let at = |value: f64| NAMES + (value.min(longest * BEYOND) / longest / BEYOND * room) as i32;
         for figure in figures.iter().filter(|figure| figure.case == case) {
             let (top, middle) = (y - 4, y + BAR / 2 - 5);
             say(&area, &figure.name, (MARGIN + 12, y - 3), 13, GREY)?;

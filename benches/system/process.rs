@@ -134,6 +134,12 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
+    /// The floor of an echo of so many bytes: it relays to `responder` over so many connections, always with this request.
+    pub(crate) fn relay(responder: &Path, request: &Path, bytes: usize, connections: usize) -> io::Result<Self> {
+        let (bytes, connections) = (bytes.to_string(), connections.to_string());
+        Self::start("echo-floor", &[responder, request, Path::new(&bytes), Path::new(&connections)])
+    }
+
     pub(crate) fn start(name: &str, arguments: &[&Path]) -> io::Result<Self> {
         let mut process = Process::start(role(name, arguments)?.stdout(Stdio::piped()))?;
         let line = next_line(&lines(process.0.stdout.take().expect("it is piped")), name)?;
@@ -192,7 +198,8 @@ impl Handler {
 }
 
 impl Node {
-    /// Listeners `tcp` and `ws` (and `lua`: the framing of `tcp`, by a script) and a router port for one handler.
+    /// Listeners `tcp` and `ws` (and `lua`: the framing of `tcp`, by a script) and a router port for one handler. Its queue has
+    /// room for one message of each client, which come faster than any responder answers.
     pub(crate) fn start(dir: &Path, handler: &Handler) -> io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua/length.lua");
         let lua = format!(
@@ -209,7 +216,7 @@ impl Node {
             listeners.ws = {{ bind = "127.0.0.1:0", protocol = "http", routes = {{ "/ws" = "echo" }} }}
             {lua}
             apps.echo = {{ upstream = "one", script = {:?}, check_script = false }}
-            upstreams.one = {{ backends = ["unix:{}"], max_connections = {} }}
+            upstreams.one = {{ backends = ["unix:{}"], max_connections = {}, queue_length = 20000 }}
             "#,
             handler.script,
             handler.socket.display(),
@@ -288,5 +295,7 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
             request.extend_from_slice(&buffer[..read]);
         }
     }
+    // The next one may be recorded in the same place.
+    fs::remove_file(&socket)?;
     if is_whole(&request) { Ok(request) } else { Err(io::Error::other("longwire closed before its request was whole")) }
 }

@@ -1,4 +1,8 @@
 //! `bench accept`: connections that come, shake hands, perhaps say something, and leave.
+//!
+//! The kernel makes a TCP connection before anybody has accepted it, and those who left at once would queue without end where the
+//! server is slower than they. So whoever has heard nothing from the server ends its own direction and waits for the server to
+//! do the same; the others leave with a reset, which leaves no port behind.
 
 use std::rc::Rc;
 
@@ -23,6 +27,8 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
     stage.swarm.max_opening = args.parallel;
     let mut accept = Accept {
         asked: vec![None; args.parallel],
+        begun: vec![0; args.parallel],
+        waits_for_end: endpoint.is_silent() && args.say.is_none(),
         say: args.say.as_ref().map(|text| text.as_bytes().to_vec()),
         timeout: args.common.timeout.as_nanos() as Nanos,
         begin: Nanos::MAX,
@@ -73,8 +79,11 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
 }
 
 struct Accept {
-    /// When each has said what it had to say.
+    /// When each has said what it had to say, or that it leaves.
     asked: Vec<Option<Nanos>>,
+    waits_for_end: bool,
+    /// When the connection of each was begun.
+    begun: Vec<Nanos>,
     say: Option<Vec<u8>>,
     timeout: Nanos,
     begin: Nanos,
@@ -92,14 +101,13 @@ impl Accept {
         (self.begin..self.end).contains(&now)
     }
 
-    fn done(&mut self, link: &mut Link<'_>) {
-        self.asked[link.who] = None;
+    fn done(&mut self, who: usize, now: Nanos, took: Nanos) {
+        self.asked[who] = None;
         self.total += 1;
-        if self.is_measured(link.now) {
+        if self.is_measured(now) {
             self.accepted += 1;
-            self.times.record(link.now - link.begun);
+            self.times.record(took);
         }
-        link.leave(After::Again);
     }
 
     fn fail(&mut self, who: usize, now: Nanos, trouble: &Trouble) {
@@ -130,16 +138,17 @@ impl Measured for Accept {
 impl Load for Accept {
     fn opened(&mut self, link: &mut Link<'_>) {
         match &self.say {
-            Some(text) => {
-                link.say(text);
-                self.asked[link.who] = Some(link.now);
-            }
-            None => self.done(link),
+            Some(text) => link.say(text),
+            None if self.waits_for_end => link.finish(),
+            None => return self.heard(link, &Bytes::new()),
         }
+        self.asked[link.who] = Some(link.now);
+        self.begun[link.who] = link.begun;
     }
 
     fn heard(&mut self, link: &mut Link<'_>, _body: &Bytes) {
-        self.done(link);
+        self.done(link.who, link.now, link.now - link.begun);
+        link.leave(After::Again);
     }
 
     fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
@@ -148,6 +157,10 @@ impl Load for Accept {
     }
 
     fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After {
+        if self.waits_for_end && self.asked[who].is_some() && matches!(trouble, Trouble::Closed { .. }) {
+            self.done(who, now, now - self.begun[who]);
+            return After::Again;
+        }
         self.fail(who, now, &trouble);
         After::Later
     }
@@ -155,9 +168,10 @@ impl Load for Accept {
     fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos {
         if now >= self.next_scan {
             self.next_scan = now + SCAN;
+            let missing = if self.waits_for_end { "no end" } else { "no answer to --say" };
             for who in 0..self.asked.len() {
                 if self.asked[who].is_some_and(|since| since + self.timeout <= now) {
-                    self.fail(who, now, &Trouble::Timeout("no answer to --say"));
+                    self.fail(who, now, &Trouble::Timeout(missing));
                     swarm.drop_connection(who);
                     swarm.reopen(who);
                 }

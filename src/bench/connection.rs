@@ -7,6 +7,7 @@
 //! A read is one system call and so is a write, whatever number of messages it carries. Nothing here waits.
 
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
@@ -407,6 +408,11 @@ impl Connection {
             return Trouble::Broken("the server closed in the middle of a frame".into());
         }
         Trouble::Closed { code: None, reason: String::new() }
+    }
+
+    /// Ends our direction of a connection without TLS.
+    pub(super) fn finish(&self) -> Result<(), Trouble> {
+        self.socket.shutdown(Shutdown::Write).map_err(Trouble::Lost)
     }
 
     /// Ends it with a reset, so that no port stays behind in TIME_WAIT.

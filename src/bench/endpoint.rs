@@ -120,6 +120,11 @@ impl Endpoint {
         Ok(Some(Box::new(connection)))
     }
 
+    /// A client is not told that it was accepted.
+    pub(super) fn is_silent(&self) -> bool {
+        self.tls.is_none() && matches!(self.speech, Speech::Stream(_))
+    }
+
     /// Frames have no ends on the wire.
     pub(super) fn is_raw(&self) -> bool {
         matches!(self.speech, Speech::Stream(Framing::Raw))

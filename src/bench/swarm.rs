@@ -101,6 +101,13 @@ impl Link<'_> {
         self.connection.say_raw(bytes);
     }
 
+    /// Ends our direction: nothing is said any more.
+    pub(super) fn finish(&mut self) {
+        if let Err(trouble) = self.connection.finish() {
+            self.refuse(trouble);
+        }
+    }
+
     /// Ends the connection with a reset, which is not told to [`Load::ended`].
     pub(super) fn leave(&mut self, after: After) {
         self.leaves = Some(after);

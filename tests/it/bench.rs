@@ -362,6 +362,26 @@ fn connections_that_come_and_go_are_counted_as_the_server_counts_them() {
 }
 
 #[test]
+fn who_connects_over_tcp_and_hears_nothing_waits_for_the_end_so_that_the_server_has_accepted() {
+    let fpm = Pool::of(4).start();
+    let node = node(&fpm, ECHO, "", LISTENERS);
+    let url = format!("tcp://{}", node.address("length"));
+    let found = report(&["accept", &url, "--parallel=4", "--warm-up=0s", "--duration=300ms"]);
+    let accepted = number(&found, "accepted");
+    assert!(accepted > 0, "{found:#}");
+    check(&found, &[("failed", 0)]);
+    let closed = node.closed(accepted as usize);
+    let by_client = closed.iter().filter(|line| line["reason"] == "client_closed").count() as u64;
+    assert!(by_client >= accepted, "{by_client} of {} sessions, {accepted} connections", closed.len());
+    // The kernel accepts for a process that does not, and nobody ends.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("tcp://{}", listener.local_addr().expect("it is bound"));
+    let output = bench(&["accept", &url, "--parallel=2", "--quiet", "--timeout=200ms"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("no end in time"), "{stderr}");
+}
+
+#[test]
 fn a_run_of_which_nothing_comes_ends_with_status_1_and_the_reason() {
     let fpm = Pool::of(1).start();
     let node = node(&fpm, "http_response_code(403); echo 'not you';", "events = [\"connect\", \"message\"]", LISTENERS);

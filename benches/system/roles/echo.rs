@@ -7,10 +7,7 @@ use std::path::Path;
 
 use mio::{Events, Poll, Token};
 
-use super::{
-    BACKEND_CONNECTIONS, INPUT_BYTES, LENGTH, accept_all, frame_len, listen, null, read_all, surprise, watch,
-    write_whole,
-};
+use super::{INPUT_BYTES, LENGTH, accept_all, frame_len, listen, read_all, surprise, watch, whole_answer, write_whole};
 
 const LISTENER: Token = Token(usize::MAX - 1);
 /// Of an empty record, behind the body.
@@ -24,42 +21,40 @@ struct Backend {
     pending: Vec<u8>,
 }
 
-/// Relays messages of `bytes` bytes. `request` is one of Longwire's own for such a message.
-pub(super) fn run(responder: &Path, mut request: Vec<u8>, bytes: usize) -> io::Result<()> {
+/// Relays messages of `bytes` bytes over so many connections to the responder. `request` is one of Longwire's own for such a message;
+/// the end of the first record of an answer is what goes back.
+pub(super) fn run(responder: &Path, mut request: Vec<u8>, bytes: usize, connections: usize) -> io::Result<()> {
     let listener = listen()?;
     let mut poll = Poll::new()?;
     watch(&poll, &listener, LISTENER)?;
-    let mut backends = Vec::new();
-    for at in 0..BACKEND_CONNECTIONS {
-        let stream = UnixStream::connect(responder)?;
-        stream.set_nonblocking(true)?;
-        watch(&poll, &stream, Token(at))?;
-        backends.push(Backend { stream, client: None, pending: Vec::new() });
-    }
     println!("{}", listener.local_addr()?);
-    let mut idle: Vec<usize> = (0..BACKEND_CONNECTIONS).collect();
+    // They take turns: php-fpm closes a connection on which nothing is asked in the first five seconds.
+    let (mut backends, mut idle) = (Vec::new(), VecDeque::new());
     let mut clients = Vec::new();
     let mut waiting: VecDeque<(usize, Vec<u8>)> = VecDeque::new();
     let body_at =
         request.len().checked_sub(END_OF_STDIN + bytes).ok_or_else(|| surprise("the request is too short"))?;
     let mut frame = vec![0; LENGTH + bytes];
     frame[..LENGTH].copy_from_slice(&(bytes as u32).to_be_bytes());
-    let mut answer = Vec::new();
-    null::push_answer(&mut answer, 1, &vec![b'x'; bytes]);
-    let answer_len = answer.len();
-    let answer_at = answer.iter().position(|byte| *byte == b'x').expect("no head has an x");
     let (mut events, mut input) = (Events::with_capacity(1024), vec![0; INPUT_BYTES]);
     loop {
         poll.poll(&mut events, None)?;
         for event in &events {
             let Token(token) = event.token();
             if event.token() == LISTENER {
+                for at in backends.len()..connections {
+                    let stream = UnixStream::connect(responder)?;
+                    stream.set_nonblocking(true)?;
+                    watch(&poll, &stream, Token(at))?;
+                    backends.push(Backend { stream, client: None, pending: Vec::new() });
+                    idle.push_back(at);
+                }
                 for stream in accept_all(&listener) {
                     let stream = stream?;
-                    watch(&poll, &stream, Token(BACKEND_CONNECTIONS + clients.len()))?;
+                    watch(&poll, &stream, Token(connections + clients.len()))?;
                     clients.push(Some((stream, Vec::new())));
                 }
-            } else if let Some(at) = token.checked_sub(BACKEND_CONNECTIONS) {
+            } else if let Some(at) = token.checked_sub(connections) {
                 let Some((stream, pending)) = &mut clients[at] else { continue };
                 let is_open = read_all(stream, &mut input, pending);
                 while let Some(whole) = frame_len(pending) {
@@ -75,21 +70,22 @@ pub(super) fn run(responder: &Path, mut request: Vec<u8>, bytes: usize) -> io::R
             } else {
                 let backend = &mut backends[token];
                 let is_open = read_all(&mut backend.stream, &mut input, &mut backend.pending);
-                if !is_open || backend.pending.len() > answer_len {
-                    return Err(surprise("the responder did not answer as it does"));
+                if !is_open {
+                    return Err(surprise("the responder has closed"));
                 }
-                if backend.pending.len() == answer_len {
+                if let Some(content) = whole_answer(&backend.pending) {
                     let client = backend.client.take().ok_or_else(|| surprise("an answer to nobody"))?;
-                    frame[LENGTH..].copy_from_slice(&backend.pending[answer_at..answer_at + bytes]);
+                    let body = content.len().checked_sub(bytes).map(|at| &content[at..]);
+                    frame[LENGTH..].copy_from_slice(body.ok_or_else(|| surprise("an answer is too short"))?);
                     backend.pending.clear();
-                    idle.push(token);
+                    idle.push_back(token);
                     if let Some((stream, _)) = &mut clients[client] {
                         write_whole(stream, &frame)?;
                     }
                 }
             }
             while !waiting.is_empty()
-                && let Some(at) = idle.pop()
+                && let Some(at) = idle.pop_front()
             {
                 let (client, body) = waiting.pop_front().expect("just seen");
                 request[body_at..body_at + bytes].copy_from_slice(&body);

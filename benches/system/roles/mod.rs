@@ -25,6 +25,11 @@ use socket2::{Domain, Socket, Type};
 /// Connections to the null responder, as to a pool of eight workers.
 pub(crate) const BACKEND_CONNECTIONS: usize = 8;
 
+/// Of a FastCGI record, in front of its content.
+const HEADER: usize = 8;
+/// The type of the record behind an answer.
+const END_REQUEST: u8 = 3;
+
 /// In place of a rate: as fast as it is answered.
 pub(crate) const FLAT_OUT: &str = "flat-out";
 
@@ -37,8 +42,8 @@ const INPUT_BYTES: usize = 64 * 1024;
 pub(crate) fn play(role: &str, arguments: &[String]) -> io::Result<()> {
     match (role, &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]) {
         ("null-responder", [socket]) => null::run(Path::new(socket)),
-        ("echo-floor", [responder, request, bytes]) => {
-            echo::run(Path::new(responder), std::fs::read(request)?, number(bytes)?)
+        ("echo-floor", [responder, request, bytes, connections]) => {
+            echo::run(Path::new(responder), std::fs::read(request)?, number(bytes)?, number(connections)?)
         }
         ("fanout-floor", [how]) => fanout::run(*how == "coalescing"),
         ("accept-floor", []) => accept::run(),
@@ -119,6 +124,20 @@ fn write_whole(stream: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
         Ok(_) => Err(surprise("a client reads too slowly for the floor: a write was cut short")),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(surprise("a client does not read")),
         Err(_has_left) => Ok(()),
+    }
+}
+
+/// The content of the first record of an answer that is there to its end (FastCGI 1.0, section 3.3).
+fn whole_answer(pending: &[u8]) -> Option<&[u8]> {
+    let (mut at, mut first) = (0, None);
+    loop {
+        let header = pending.get(at..at + HEADER)?;
+        let content = at + HEADER..at + HEADER + usize::from(u16::from_be_bytes([header[4], header[5]]));
+        at = content.end + usize::from(header[6]);
+        first.get_or_insert(content);
+        if header[1] == END_REQUEST {
+            return pending.get(..at).and(pending.get(first?));
+        }
     }
 }
 

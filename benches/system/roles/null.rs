@@ -8,9 +8,8 @@ use longwire::proto::fastcgi::responder::{push_end, push_stdout};
 use longwire::proto::fastcgi::response::{End, ProtocolStatus};
 use mio::{Events, Poll, Token};
 
-use super::{INPUT_BYTES, read_all, watch};
+use super::{HEADER, INPUT_BYTES, read_all, watch};
 
-const HEADER: usize = 8;
 const STDIN: u8 = 5;
 const LISTENER: Token = Token(usize::MAX - 1);
 

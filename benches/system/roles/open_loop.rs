@@ -13,12 +13,9 @@ use longwire::bench::times::Times;
 use mio::{Events, Poll, Token};
 use serde_json::json;
 
-use super::{INPUT_BYTES, read_all, surprise, watch};
+use super::{INPUT_BYTES, read_all, surprise, watch, whole_answer};
 
 const TIMER: Token = Token(usize::MAX - 1);
-const HEADER: usize = 8;
-/// The type of the record behind an answer (FastCGI 1.0, section 8).
-const END_REQUEST: u8 = 3;
 const WARM_UP: Duration = Duration::from_secs(1);
 
 struct Connection {
@@ -49,7 +46,8 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
         watch(&poll, &stream, Token(at))?;
         connections.push(Connection { stream, due: None, pending: Vec::new() });
     }
-    let mut idle: Vec<usize> = (0..pace.connections).collect();
+    // They take turns: php-fpm closes a connection on which nothing is asked in the first five seconds.
+    let mut idle: VecDeque<usize> = (0..pace.connections).collect();
     let mut waiting = VecDeque::new();
     let (mut events, mut input, mut times) = (Events::with_capacity(64), vec![0; INPUT_BYTES], Times::new());
     let start = Instant::now();
@@ -72,7 +70,7 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
             waiting.extend(idle.iter().map(|_| now));
         }
         while !waiting.is_empty()
-            && let Some(at) = idle.pop()
+            && let Some(at) = idle.pop_front()
         {
             connections[at].due = waiting.pop_front();
             connections[at].stream.write_all(request)?;
@@ -84,12 +82,12 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
             if !read_all(&mut connection.stream, &mut input, &mut connection.pending) {
                 return Err(surprise("a kept connection was closed"));
             }
-            if !is_whole(&connection.pending) {
+            if whole_answer(&connection.pending).is_none() {
                 continue;
             }
             connection.pending.clear();
             let due = connection.due.take().ok_or_else(|| surprise("an answer to nothing"))?;
-            idle.push(event.token().0);
+            idle.push_back(event.token().0);
             if due >= begin {
                 times.record(due.elapsed().as_nanos() as u64);
             }
@@ -110,16 +108,4 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
     });
     println!("{report}");
     Ok(())
-}
-
-/// Whether an answer is there to its end.
-fn is_whole(pending: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(header) = pending.get(at..at + HEADER) {
-        at += HEADER + usize::from(u16::from_be_bytes([header[4], header[5]])) + usize::from(header[6]);
-        if header[0] == 1 && header[1] == END_REQUEST {
-            return at <= pending.len();
-        }
-    }
-    false
 }

@@ -19,7 +19,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
-    let _responder = null_responder(&socket)?;
+    let responder = null_responder(&socket)?;
     let (handler, duration, warm_up) = (Handler::null(&socket), settings.seconds(5), settings.warm_up());
     let (at_rest, clients) = if settings.is_quick { ("50", "8") } else { ("10000", "1000") };
     let mut variants = Vec::new();
@@ -29,14 +29,14 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         ("fan-out tcp", "tcp", "4096"),
         ("fan-out ws", "ws", "4096"),
     ] {
-        let handler = &handler;
+        let (handler, responder) = (&handler, responder.pid());
         variants.push(Variant::new(name, format!("{clients} × {bytes} B beside {at_rest} at rest"), move || {
             let node = Node::start(dir, handler)?;
             let (url, router) = (node.url(listener), format!("{}/news", node.url("router")));
             let idle = ["idle", &url, "--connections", at_rest, "--say", "hello", "--hold", "10m", "--timeout", "60s"];
             let load = Load::start(&idle)?;
             let before = pss(node.pid())?;
-            let (text, pids) = (written(duration), [node.pid(), load.pid()]);
+            let (text, pids) = (written(duration), [node.pid(), load.pid(), responder]);
             let mut words = if name.starts_with("echo") {
                 vec!["echo", &url]
             } else {

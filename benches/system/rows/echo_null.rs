@@ -7,6 +7,7 @@ use std::path::Path;
 use super::echo::{columns, echo};
 use crate::measure::Settings;
 use crate::process::{Floor, Handler, NULL_SCRIPT, Node, null_responder, record_request};
+use crate::roles::BACKEND_CONNECTIONS;
 use crate::table::{Against, Row};
 
 /// A message of a chat, and one of a page's size.
@@ -20,7 +21,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     for bytes in BYTES {
         let request = dir.join(format!("request{bytes}"));
         fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), bytes)?)?;
-        floors.push(Floor::start("echo-floor", &[&socket, &request, Path::new(&bytes.to_string())])?);
+        floors.push(Floor::relay(&socket, &request, bytes, BACKEND_CONNECTIONS)?);
     }
     let counts = settings.counts(&[32, 1000, 10_000]);
     let cases = counts.iter().map(|count| (*count, 0)).chain([(counts[0], 1)]);

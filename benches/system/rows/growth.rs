@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::measure::{Settings, Variant, bench, written};
 use crate::process::{Floor, Handler, NULL_SCRIPT, Node, null_responder, record_request};
+use crate::roles::BACKEND_CONNECTIONS;
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
 const SESSIONS: [usize; 5] = [10, 100, 1000, 10_000, 18_000];
@@ -19,7 +20,8 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let node = Node::start(dir, &Handler::null(&socket))?;
     let request = dir.join("request");
     fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), BYTES)?)?;
-    let floor = Floor::start("echo-floor", &[&socket, &request, Path::new(&BYTES.to_string())])?;
+    let floor = Floor::relay(&socket, &request, BYTES, BACKEND_CONNECTIONS)?;
+    let fanout = Floor::start("fanout-floor", &[Path::new("plain")])?;
     let duration = settings.seconds(3);
     let mut variants = Vec::new();
     let mut add = |name: &str, case: String, pid: u32, words: Vec<String>| {
@@ -51,6 +53,9 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
             let words = owned(&[&words[..], &["--connections", &count]].concat());
             add(&format!("fan-out, {pace}"), format!("{subscribers} subscribers"), node.pid(), words);
         }
+        let (url, publish, count) = (fanout.url(0), fanout.url(1), subscribers.to_string());
+        let words = ["fanout", &url, "--publish", &publish, "--say", "join news", "--connections", &count];
+        add("fan-out floor, one at a time", format!("{subscribers} subscribers"), fanout.pid(), owned(&words));
     }
     let rooms = format!("{}/room{{channel}}", node.url("router"));
     for channels in settings.counts(&CHANNELS) {

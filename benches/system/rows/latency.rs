@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::measure::{Settings, Variant, bench, role_report, written};
 use crate::peers::{CHILDREN, Nginx, PhpFpm, Script, has_nginx};
-use crate::process::{Handler, Node, record_request};
+use crate::process::{Floor, Handler, Node, record_request};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
 const BYTES: usize = 64;
@@ -17,7 +17,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     // Of what goes through Longwire at most. What only echoes is kept busy by the processors, which messages that come one by one
     // need more of than those that queue.
     for (case, script, load) in
-        [("a script that waits 2 ms", Script::Waits, 0.7), ("a script that only echoes", Script::Echoes, 0.5)]
+        [("a script that waits 2 ms", Script::Waits, 0.7), ("a script that only echoes", Script::Echoes, 0.35)]
     {
         let dir = dir.join(format!("{script:?}"));
         fs::create_dir(&dir)?;
@@ -35,9 +35,10 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
                 bench(&[&words[..], &["--duration", &text], &warm_up].concat(), &pids, duration)
             })
         };
-        let [fpm, alone, new] = &setting.pools;
+        let [fpm, alone, relayed, new] = &setting.pools;
         variants.push(through("Longwire tcp", setting.node.url("tcp"), fpm, setting.node.pid()));
         variants.push(through("Longwire ws", setting.node.url("ws"), fpm, setting.node.pid()));
+        variants.push(through("relay floor", setting.relay.url(0), relayed, setting.relay.pid()));
         let (request, rate) = (&setting.request, rate.clone());
         variants.push(Variant::new(BARE, case.clone(), move || {
             let (pid, children, millis) =
@@ -68,8 +69,9 @@ const BARE: &str = "bare FastCGI client";
 
 /// One script, and all who call it, each with a pool of its own.
 struct Setting {
-    pools: [PhpFpm; 3],
+    pools: [PhpFpm; 4],
     node: Node,
+    relay: Floor,
     nginx: Option<Nginx>,
     /// As Longwire sends it.
     request: std::path::PathBuf,
@@ -80,19 +82,23 @@ struct Setting {
 impl Setting {
     fn new(dir: &Path, script: Script, load: f64, settings: &Settings) -> io::Result<Self> {
         let pool = |name| PhpFpm::with_script(dir, name, script);
-        let pools = [pool("longwire")?, pool("alone")?, pool("new")?];
+        let pools = [pool("longwire")?, pool("alone")?, pool("relayed")?, pool("new")?];
         let handler =
             Handler { socket: pools[0].socket.clone(), script: pools[0].script.clone(), max_connections: CHILDREN };
         let request = dir.join("request");
         fs::write(&request, record_request(dir, &pools[1].script, BYTES)?)?;
         let node = Node::start(dir, &handler)?;
-        let nginx = has_nginx().then(|| Nginx::for_php(dir, &pools[2], &pools[2])).transpose()?;
+        // All pools have the same script, each a copy of its own.
+        let relayed = dir.join("relayed-request");
+        fs::write(&relayed, record_request(dir, &pools[2].script, BYTES)?)?;
+        let relay = Floor::relay(&pools[2].socket, &relayed, BYTES, CHILDREN)?;
+        let nginx = has_nginx().then(|| Nginx::for_php(dir, &pools[3], &pools[3])).transpose()?;
         let (bytes, text) = (BYTES.to_string(), written(settings.seconds(3)));
         let url = node.url("tcp");
         let words = ["echo", &url, "--connections", "32", "--bytes", &bytes, "--duration", &text];
         let most = bench(&[&words[..], &settings.warm_up()].concat(), &[], settings.seconds(3))?;
         let most = most["replies_per_s"].as_f64().filter(|rate| *rate > 0.0);
         let rate = most.ok_or_else(|| io::Error::other("nothing goes through Longwire"))? * load;
-        Ok(Self { pools, node, nginx, request, rate: rate.round().max(1.0) })
+        Ok(Self { pools, node, relay, nginx, request, rate: rate.round().max(1.0) })
     }
 }
