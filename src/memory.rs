@@ -86,6 +86,5 @@ mod tests {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         assert!(unwritten_files(&smaps).iter().any(|range| range.contains(&here)), "{smaps}");
         assert!(unmap_used_code() > 100_000);
-        assert_eq!("still".len(), 5);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench system -- [ROWS...] [--rounds 5] [--quick] [--write]`. Each round runs every variant of a row once, in an
 //! order that moves on by one each round; what is printed is the median over the rounds and its spread. Raw rounds go to
-//! `target/bench/ROW.json`, and with `--write` tables and pictures to docs/performance.md and the folder of that name. Compare variants of one run only: another
-//! machine, or a busy one, gives other figures.
+//! `target/bench/ROW.json`, and with `--write` tables and pictures to docs/performance.md and the folder of that name. Compare
+//! variants of one run only: another machine, or a busy one, gives other figures.
 
 mod document;
 mod measure;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::process::{NULL_SCRIPT, Process, accepts, output_of};
+use crate::process::{Handler, NULL_SCRIPT, Process, accepts, output_of};
 use crate::roles::BACKEND_CONNECTIONS;
 
 /// Workers of php-fpm, and connections that are kept to it.
@@ -97,6 +97,11 @@ impl PhpFpm {
         let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
         accepts("php-fpm", || UnixStream::connect(&socket).is_ok())?;
         Ok(Self { process, socket, script })
+    }
+
+    /// For a server in front of it, which may have all of its children.
+    pub(crate) fn handler(&self) -> Handler {
+        Handler { socket: self.socket.clone(), script: self.script.clone(), max_connections: CHILDREN }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -134,10 +134,11 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// The floor of an echo of so many bytes: it relays to `responder` over so many connections, always with this request.
-    pub(crate) fn relay(responder: &Path, request: &Path, bytes: usize, connections: usize) -> io::Result<Self> {
-        let (bytes, connections) = (bytes.to_string(), connections.to_string());
-        Self::start("echo-floor", &[responder, request, Path::new(&bytes), Path::new(&connections)])
+    /// The floor of an echo of so many bytes: it relays to the handler, always with the request that Longwire would send.
+    pub(crate) fn relay(dir: &Path, handler: &Handler, bytes: usize) -> io::Result<Self> {
+        let request = record_request(dir, &handler.script, bytes)?;
+        let (bytes, connections) = (bytes.to_string(), handler.max_connections.to_string());
+        Self::start("echo-floor", &[&handler.socket, &request, Path::new(&bytes), Path::new(&connections)])
     }
 
     pub(crate) fn start(name: &str, arguments: &[&Path]) -> io::Result<Self> {
@@ -260,8 +261,8 @@ impl Node {
     }
 }
 
-/// One request as Longwire writes it to this script for a message of so many bytes, for others to repeat.
-pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+/// A file in `dir` with one request as Longwire writes it to this script for a message of so many bytes, for others to repeat.
+pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Result<PathBuf> {
     let socket = dir.join(format!("recorder{bytes}.sock"));
     let listener = UnixListener::bind(&socket)?;
     listener.set_nonblocking(true)?;
@@ -297,5 +298,10 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
     }
     // The next one may be recorded in the same place.
     fs::remove_file(&socket)?;
-    if is_whole(&request) { Ok(request) } else { Err(io::Error::other("longwire closed before its request was whole")) }
+    if !is_whole(&request) {
+        return Err(io::Error::other("longwire closed before its request was whole"));
+    }
+    let (mut file, path) = tempfile::NamedTempFile::new_in(dir)?.keep()?;
+    file.write_all(&request)?;
+    Ok(path)
 }

@@ -50,8 +50,9 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> io::Result<()> {
         ("fastcgi-client", [which, socket, request, responder, millis]) => {
             let which = match *which {
                 "longwire" => fastcgi::Which::Longwire,
+                "crate" => fastcgi::Which::Crate,
                 "buffered" => fastcgi::Which::CrateBuffered,
-                _ => fastcgi::Which::Crate,
+                _ => return Err(surprise("no such client")),
             };
             fastcgi::run(which, Path::new(socket), Path::new(request), number(responder)?, time(millis)?)
         }

@@ -1,12 +1,10 @@
 //! What others notice of a fan-out: the echo of sessions that are not in the channel.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::measure::{Settings, Variant, bench, written};
-use crate::process::{Floor, Handler, Load, NULL_SCRIPT, Node, null_responder, record_request};
-use crate::roles::BACKEND_CONNECTIONS;
+use crate::process::{Floor, Handler, Load, Node, null_responder};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
 const BYTES: usize = 64;
@@ -29,10 +27,9 @@ struct Pair {
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
     let responder = null_responder(&socket)?;
-    let node = Node::start(dir, &Handler::null(&socket))?;
-    let request = dir.join("request");
-    fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), BYTES)?)?;
-    let relay = Floor::relay(&socket, &request, BYTES, BACKEND_CONNECTIONS)?;
+    let handler = Handler::null(&socket);
+    let node = Node::start(dir, &handler)?;
+    let relay = Floor::relay(dir, &handler, BYTES)?;
     let fanout = Floor::start("fanout-floor", &[Path::new("coalescing")])?;
     let pairs = [
         Pair {

@@ -1,13 +1,11 @@
 //! Echo through a responder that does nothing: what the bridge itself costs.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::echo::{columns, echo};
 use crate::measure::Settings;
-use crate::process::{Floor, Handler, NULL_SCRIPT, Node, null_responder, record_request};
-use crate::roles::BACKEND_CONNECTIONS;
+use crate::process::{Floor, Handler, Node, null_responder};
 use crate::table::{Against, Row};
 
 /// A message of a chat, and one of a page's size.
@@ -16,12 +14,11 @@ const BYTES: [usize; 2] = [64, 4096];
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
     let responder = null_responder(&socket)?;
-    let node = Node::start(dir, &Handler::null(&socket))?;
+    let handler = Handler::null(&socket);
+    let node = Node::start(dir, &handler)?;
     let mut floors = Vec::new();
     for bytes in BYTES {
-        let request = dir.join(format!("request{bytes}"));
-        fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), bytes)?)?;
-        floors.push(Floor::relay(&socket, &request, bytes, BACKEND_CONNECTIONS)?);
+        floors.push(Floor::relay(dir, &handler, bytes)?);
     }
     let counts = settings.counts(&[32, 1000, 10_000]);
     let cases = counts.iter().map(|count| (*count, 0)).chain([(counts[0], 1)]);

@@ -5,15 +5,14 @@ use std::path::Path;
 
 use super::echo::{columns, echo};
 use crate::measure::Settings;
-use crate::peers::{CHILDREN, Nginx, PhpFpm, has_nginx};
-use crate::process::{Handler, Node};
+use crate::peers::{Nginx, PhpFpm, has_nginx};
+use crate::process::Node;
 use crate::table::{Column, Over, Row};
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     // A pool for each: connections that nginx keeps hold their workers while the others have their turn.
     let fpm = PhpFpm::start(dir, "longwire")?;
-    let handler = Handler { socket: fpm.socket.clone(), script: fpm.script.clone(), max_connections: CHILDREN };
-    let node = Node::start(dir, &handler)?;
+    let node = Node::start(dir, &fpm.handler())?;
     let nginx = has_nginx()
         .then(|| {
             let (new, kept) = (PhpFpm::start(dir, "new")?, PhpFpm::start(dir, "kept")?);

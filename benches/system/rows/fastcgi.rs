@@ -1,6 +1,5 @@
 //! FastCGI without clients in front, and nginx, which cannot be had without.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -16,8 +15,7 @@ const BYTES: usize = 64;
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
     let responder = null_responder(&socket)?;
-    let request = dir.join("request");
-    fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), BYTES)?)?;
+    let request = record_request(dir, Path::new(NULL_SCRIPT), BYTES)?;
     let nginx = has_nginx().then(|| Nginx::for_null(dir, &socket)).transpose()?;
     let (pid, duration) = (responder.pid().to_string(), settings.seconds(5));
     let (mut variants, mut notes) = (Vec::new(), Vec::new());

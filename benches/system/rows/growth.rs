@@ -1,12 +1,10 @@
 //! What a message and a delivery cost when there are more sessions, more subscribers, more channels.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::measure::{Settings, Variant, bench, written};
-use crate::process::{Floor, Handler, NULL_SCRIPT, Node, null_responder, record_request};
-use crate::roles::BACKEND_CONNECTIONS;
+use crate::process::{Floor, Handler, Node, null_responder};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
 const SESSIONS: [usize; 5] = [10, 100, 1000, 10_000, 18_000];
@@ -17,10 +15,9 @@ const BYTES: usize = 64;
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
     let responder = null_responder(&socket)?;
-    let node = Node::start(dir, &Handler::null(&socket))?;
-    let request = dir.join("request");
-    fs::write(&request, record_request(dir, Path::new(NULL_SCRIPT), BYTES)?)?;
-    let floor = Floor::relay(&socket, &request, BYTES, BACKEND_CONNECTIONS)?;
+    let handler = Handler::null(&socket);
+    let node = Node::start(dir, &handler)?;
+    let floor = Floor::relay(dir, &handler, BYTES)?;
     let fanout = Floor::start("fanout-floor", &[Path::new("plain")])?;
     let duration = settings.seconds(3);
     let mut variants = Vec::new();

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::measure::{Settings, Variant, bench, role_report, written};
 use crate::peers::{CHILDREN, Nginx, PhpFpm, Script, has_nginx};
-use crate::process::{Floor, Handler, Node, record_request};
+use crate::process::{Floor, Node, record_request};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
 const BYTES: usize = 64;
 const CLIENTS: &str = "100";
+const BARE: &str = "bare FastCGI client";
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let mut scripts = Vec::new();
@@ -65,8 +66,6 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     Row { name: "latency", columns, against, variants, notes: Vec::new() }.run(settings)
 }
 
-const BARE: &str = "bare FastCGI client";
-
 /// One script, and all who call it, each with a pool of its own.
 struct Setting {
     pools: [PhpFpm; 4],
@@ -74,7 +73,7 @@ struct Setting {
     relay: Floor,
     nginx: Option<Nginx>,
     /// As Longwire sends it.
-    request: std::path::PathBuf,
+    request: PathBuf,
     /// Messages a second.
     rate: f64,
 }
@@ -83,15 +82,9 @@ impl Setting {
     fn new(dir: &Path, script: Script, load: f64, settings: &Settings) -> io::Result<Self> {
         let pool = |name| PhpFpm::with_script(dir, name, script);
         let pools = [pool("longwire")?, pool("alone")?, pool("relayed")?, pool("new")?];
-        let handler =
-            Handler { socket: pools[0].socket.clone(), script: pools[0].script.clone(), max_connections: CHILDREN };
-        let request = dir.join("request");
-        fs::write(&request, record_request(dir, &pools[1].script, BYTES)?)?;
-        let node = Node::start(dir, &handler)?;
-        // All pools have the same script, each a copy of its own.
-        let relayed = dir.join("relayed-request");
-        fs::write(&relayed, record_request(dir, &pools[2].script, BYTES)?)?;
-        let relay = Floor::relay(&pools[2].socket, &relayed, BYTES, CHILDREN)?;
+        let node = Node::start(dir, &pools[0].handler())?;
+        let request = record_request(dir, &pools[1].script, BYTES)?;
+        let relay = Floor::relay(dir, &pools[2].handler(), BYTES)?;
         let nginx = has_nginx().then(|| Nginx::for_php(dir, &pools[3], &pools[3])).transpose()?;
         let (bytes, text) = (BYTES.to_string(), written(settings.seconds(3)));
         let url = node.url("tcp");
