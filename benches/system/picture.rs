@@ -22,6 +22,8 @@ const FIGURES: i32 = 150;
 /// The longest bar ends before the room for bars does, and lines that go on are cut there.
 const BEYOND: f64 = 1.25;
 const PANEL_HEIGHT: u32 = 360;
+/// How far the axis of lines goes on above the highest: the legend stands there.
+const ABOVE: f64 = 1.35;
 const FONT: &str = "sans-serif";
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1f, 0x6f, 0xb4),
@@ -125,14 +127,16 @@ fn lines(file: &Path, head: &str, figures: &[Figure]) -> Result<(), Box<dyn Erro
             .margin_right(30)
             .x_label_area_size(30)
             .y_label_area_size(45)
-            .build_cartesian_2d((least_of_all..most_of_all).log_scale(), 0.0..most * 1.05)?;
+            .build_cartesian_2d((least_of_all..most_of_all).log_scale(), 0.0..most * ABOVE)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .x_label_formatter(&|count| format!("{count:.0}"))
             .label_style((FONT, 12))
             .draw()?;
-        for (name, colour) in names(points.iter().map(|(_, figure)| *figure)).iter().zip(COLOURS) {
+        let names = names(points.iter().map(|(_, figure)| *figure));
+        for name in &names {
+            let colour = colour_of(&names, name);
             let line: Vec<(f64, &Figure)> = points
                 .iter()
                 .filter(|(_, figure)| figure.name == *name)
