@@ -54,8 +54,10 @@
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
 //! | [`lua`] | framings that are scripts: VMs, what they may use up, the two modules that scripts know |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
+//! | [`engine`] | what joins nodes: Redis, NATS; bytes by subject, and what is promised of them |
 //! | [`upstream`] | requests in, answers out: queues, backends, connections, an embedded php-fpm |
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
+//! | [`cluster`] | the same commands, done on all nodes: who is there, what is asked of whom, what came back |
 //! | [`session`] | the task of a session, its events, the contract with PHP |
 //! | [`listening`] | sockets that connections come in through |
 //! | [`router_port`] | commands from programs that are no clients |
@@ -94,10 +96,12 @@ pub mod certificates;
 pub mod check;
 pub mod cli;
 mod client;
+pub mod cluster;
 pub mod config;
 pub mod connect;
 pub mod descriptors;
 pub mod dev;
+pub mod engine;
 pub mod http;
 pub mod listener;
 pub mod listening;

@@ -6,7 +6,7 @@
 //!
 //! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network` and
 //!   `compound` are the types of single values.
-//! - `resolve` (with `listener`, `tls`, `heartbeat`, `app`, `upstream`, `router`) turns it into [`model`]: references, paths, names,
+//! - `resolve` (with `listener`, `tls`, `heartbeat`, `app`, `upstream`, `router`, `cluster`) turns it into [`model`]: references, paths, names,
 //!   secrets, and the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
@@ -17,6 +17,7 @@
 
 mod address;
 mod app;
+mod cluster;
 mod compound;
 pub mod document;
 mod heartbeat;

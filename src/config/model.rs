@@ -31,6 +31,8 @@ pub struct Config {
     pub router: Router,
     /// Commands over HTTP.
     pub api: Api,
+    /// Other nodes.
+    pub cluster: Cluster,
     /// Where clients connect, in the order written.
     pub listeners: Vec<Listener>,
     /// The named handlers.
@@ -128,6 +130,56 @@ pub struct Router {
     pub slow_readers: Vec<ChannelRule>,
     /// Bounds of what one session may be given.
     pub profile: ProfileLimits,
+}
+
+/// Other nodes, and what joins this one to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// What joins them.
+    pub engine: ClusterEngine,
+    /// What the names of subjects begin with.
+    pub prefix: String,
+    /// Silence after which a node is taken for unreachable.
+    pub lease: Duration,
+    /// How long a receipt waits for other nodes.
+    pub receipt_timeout: Duration,
+    /// How long a partition without members is listened to.
+    pub linger: Duration,
+    /// Bytes that may wait in each direction.
+    pub queue_bytes: usize,
+}
+
+/// What joins nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterEngine {
+    /// Nothing: this node is alone.
+    Local,
+    /// Redis or Valkey.
+    Redis {
+        /// Its servers.
+        urls: Vec<Secret>,
+        /// What stands behind them.
+        kind: RedisKind,
+    },
+    /// NATS.
+    Nats {
+        /// Its servers.
+        urls: Vec<Secret>,
+    },
+}
+
+/// What stands behind the servers of Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisKind {
+    /// One server; of several the first that answers.
+    Alone,
+    /// Sentinels, which know where the master of this name is.
+    Sentinel {
+        /// As in `sentinel monitor NAME ...`.
+        master: String,
+    },
+    /// Some of the servers of a cluster.
+    Cluster,
 }
 
 /// What one session may be given by commands.

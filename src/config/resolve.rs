@@ -14,7 +14,7 @@ use super::model::{self, Bind, Config, Rate};
 use super::problem::{Place, Report, did_you_mean};
 use super::schema::{Entry, is_name};
 use super::written::{self, Written};
-use super::{app, listener, router, upstream};
+use super::{app, cluster, listener, router, upstream};
 
 /// The whole node. `None` only beside errors in `report`.
 pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
@@ -27,6 +27,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
     };
     let router = router::resolve_router(&written.router, base, report);
     let api = router::resolve_api(&written.api, base, report);
+    let cluster = cluster::resolve(&written.cluster, base, report);
     listener::check_addresses(written, base, report);
     warn_of_unused(written, report);
     Some(Config {
@@ -36,6 +37,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         admin: admin?,
         router: router?,
         api: api?,
+        cluster: cluster?,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         apps: apps.into_iter().map(|(_, app)| app).collect::<Option<_>>()?,
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Secret;
 use super::address::AddressOrOff;
 use super::model::{self, Bind};
-use super::problem::Report;
+use super::problem::{Place, Report};
 use super::resolve::resolve_address;
 use super::schema::Entry;
 use super::written;
@@ -80,13 +80,25 @@ fn require_secret(secret: Option<&Entry<String>>, bind: &Entry<AddressOrOff>, ke
 fn resolve_secret(entry: Option<&Entry<String>>, base: &Path, report: &mut Report<'_>) -> Option<Secret> {
     let entry = entry?;
     let place = entry.place.as_ref()?;
-    match Secret::read(&entry.value, base) {
+    let secret = resolve_secret_text(&entry.value, Some(place), base, report)?;
+    if secret.reveal().len() < SHORTEST_SECRET {
+        report.error(place, format!("a secret has at least {SHORTEST_SECRET} characters"));
+    }
+    Some(secret)
+}
+
+/// One text that may be kept elsewhere.
+pub(super) fn resolve_secret_text(
+    text: &str,
+    place: Option<&Place>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    let place = place?;
+    match Secret::read(text, base) {
         Ok((secret, warning)) => {
             if let Some(warning) = warning {
                 report.warn(place, warning);
-            }
-            if secret.reveal().len() < SHORTEST_SECRET {
-                report.error(place, format!("a secret has at least {SHORTEST_SECRET} characters"));
             }
             Some(secret)
         }

@@ -264,6 +264,21 @@ impl<T: Choice + PartialEq> Value for Set<T> {
     }
 }
 
+/// Texts in the order written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Texts(pub Vec<String>);
+
+impl Value for Texts {
+    fn kind() -> String {
+        "a list of texts".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let texts = elements(item, &Self::kind(), report)?;
+        texts.iter().map(|text| read_str(text, "a text", report).map(str::to_owned)).collect::<Option<_>>().map(Self)
+    }
+}
+
 /// The elements of an array, under the array's key.
 pub(super) fn elements<'a>(item: &Item<'a>, kind: &str, report: &mut Report<'_>) -> Option<Vec<Item<'a>>> {
     match item.value {

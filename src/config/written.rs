@@ -15,7 +15,7 @@ use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
 };
-use super::value::{Choice, Set, Size, Time, TimeOrOff, Whole};
+use super::value::{Choice, Set, Size, Texts, Time, TimeOrOff, Whole};
 
 /// Sizes that become buffers: nothing that PHP should see in one piece is larger.
 const LARGEST: u64 = 4 << 30;
@@ -35,6 +35,8 @@ config_table! {
         router: Router = table();
         /// The router's commands over HTTP, in JSON.
         api: Api = table();
+        /// Other nodes, and what joins this one to them (docs/cluster.md).
+        cluster: Cluster = table();
         /// Where clients connect, one table each.
         listeners: Named<Listener> = table();
         /// Who handles what clients send, one table each.
@@ -113,6 +115,56 @@ config_table! {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+config_table! {
+    /// Other nodes, and what joins this one to them (docs/cluster.md).
+    Cluster {
+        /// "local" for a node alone; "redis" also for Valkey. Every node has the same, and a node.number of its own.
+        engine: Entry<EngineWord> = is("\"local\"");
+        /// Its servers, one or some of them: ["redis://10.0.0.5:6379"], ["nats://10.0.0.5:4222"]. With user and password where it asks for them; "env:NAME" and "file:PATH" stand for a whole URL.
+        urls: Entry<Texts> = is("[]");
+        /// For engine = "redis": what stands behind the servers, one of them "alone", "sentinel", or a "cluster" (Redis 7: sharded pub/sub).
+        redis: Entry<RedisWord> = is("\"alone\"");
+        /// For redis = "sentinel": the name that Sentinel has for the master.
+        sentinel_master: Entry<String> = is("\"mymaster\"");
+        /// What the names of subjects begin with: two clusters on one engine have two.
+        prefix: Entry<String> = is("\"longwire\"");
+        /// How long a node may be silent before the others take it for unreachable. It speaks three times as often.
+        lease: Entry<Time> = is("\"6s\"");
+        /// How long a receipt waits for the other nodes.
+        receipt_timeout: Entry<Time> = is("\"1s\"");
+        /// How long a node goes on listening where its last member has left.
+        linger: Entry<Time> = is("\"10s\"");
+        /// What may wait on its way to the engine, and as much on its way from it; beyond, it is dropped and counted.
+        queue_bytes: Entry<Size<{ 64 << 10 }, LARGEST>> = is("\"16 MiB\"");
+    }
+}
+
+/// What joins nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EngineWord {
+    Local,
+    Redis,
+    Nats,
+}
+
+impl Choice for EngineWord {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("local", Self::Local), ("redis", Self::Redis), ("nats", Self::Nats)];
+}
+
+/// What stands behind the servers of Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RedisWord {
+    Alone,
+    Sentinel,
+    Cluster,
+}
+
+impl Choice for RedisWord {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("alone", Self::Alone), ("sentinel", Self::Sentinel), ("cluster", Self::Cluster)];
 }
 
 config_table! {

@@ -3,6 +3,7 @@
 //! Every reason for which something was closed, refused or dropped has its counter. Labels are names from the
 //! configuration or words of a closed table, so the number of series is known when the node starts.
 
+pub mod cluster;
 pub mod limits;
 pub mod router;
 pub mod upstream;
@@ -91,6 +92,8 @@ pub struct Metrics {
     pub limits: limits::LimitMetrics,
     /// What the router counts.
     pub router: Arc<router::RouterMetrics>,
+    /// What is counted of other nodes.
+    pub cluster: Arc<cluster::ClusterMetrics>,
     /// What upstreams count.
     pub upstream: upstream::UpstreamMetrics,
 }
@@ -158,6 +161,7 @@ impl Default for Metrics {
             ),
             limits: limits::LimitMetrics::register(r),
             router: Arc::new(router::RouterMetrics::register(r)),
+            cluster: Arc::new(cluster::ClusterMetrics::register(r)),
             upstream: upstream::UpstreamMetrics::register(r),
             registry: Mutex::default(),
         };
@@ -219,6 +223,7 @@ mod tests {
             heartbeat_replies,
             limits,
             router,
+            cluster,
             upstream,
         } = &metrics;
         let listener = "web".to_owned();
@@ -237,6 +242,7 @@ mod tests {
         router.count_lost(1);
         router.count_query(router::Door::Api);
         router.count_refused(router::Door::Long, "bad_proof");
+        cluster.count_dropped("stale", 1);
         drop(upstream.of("php"));
         let text = metrics.encode();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));

@@ -20,6 +20,8 @@ pub enum Door {
     Api,
     /// A handler's answer.
     Answer,
+    /// Another node, or whoever publishes straight into the engine.
+    Engine,
 }
 
 impl Door {
@@ -30,6 +32,7 @@ impl Door {
             Door::Long => "long",
             Door::Api => "api",
             Door::Answer => "answer",
+            Door::Engine => "engine",
         }
     }
 }

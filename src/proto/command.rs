@@ -33,6 +33,15 @@ impl Command {
         both_send && self.to == other.to && self.except == other.except
     }
 
+    /// Bytes of what it sends or sets.
+    pub fn payload_bytes(&self) -> usize {
+        match &self.action {
+            Action::Send(message) | Action::Close { last: Some(message), .. } => message.body.len(),
+            Action::Set { value, .. } => value.len(),
+            _ => 0,
+        }
+    }
+
     /// For everybody whom `to` names.
     pub fn new(to: Target, action: Action) -> Self {
         Self { to, except: Except::default(), action }

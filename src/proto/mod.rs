@@ -7,9 +7,11 @@
 pub mod close;
 pub mod command;
 pub mod control;
+pub mod envelope;
 pub mod fastcgi;
 pub mod forwarded;
 pub mod framing;
 pub mod heartbeat;
 pub mod id;
+pub mod partition;
 pub mod proxy;

@@ -18,6 +18,9 @@ pub enum Answer {
     /// An attribute's value.
     #[serde(skip)]
     Value(Bytes),
+    /// JSON, as another node wrote it.
+    #[serde(skip)]
+    Json(Bytes),
     /// To [`Query::Session`].
     Session(SessionAnswer),
     /// To [`Query::Channel`].
@@ -73,6 +76,7 @@ impl Answer {
     pub fn json(&self) -> Vec<u8> {
         match self {
             Answer::Absent | Answer::Value(_) => Vec::new(),
+            Answer::Json(json) => json.to_vec(),
             answer => serde_json::to_vec(answer).expect("names are text and nothing else can fail"),
         }
     }

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::interest::LocalInterest;
 use super::registry::IdHasher;
 use crate::outbox::Outbox;
 use crate::proto::command::Name;
 use crate::proto::id::SessionId;
+use crate::proto::partition::Partition;
 
 const SHARDS: usize = 16;
 
@@ -21,6 +23,8 @@ pub(super) struct Groups {
     hasher: RandomState,
     shards: [Mutex<HashMap<Name, Group>>; SHARDS],
     count: Gauge,
+    interest: LocalInterest,
+    partition_of: fn(&Name) -> Partition,
 }
 
 type Group = HashSet<Member, BuildHasherDefault<IdHasher>>;
@@ -49,9 +53,9 @@ impl std::borrow::Borrow<SessionId> for Member {
 }
 
 impl Groups {
-    /// Without a group; `count` is kept at how many there are.
-    pub(super) fn new(count: Gauge) -> Self {
-        Self { hasher: RandomState::new(), shards: Default::default(), count }
+    /// Without a group; `count` is kept at how many there are, and `interest` at where they are.
+    pub(super) fn new(count: Gauge, interest: LocalInterest, partition_of: fn(&Name) -> Partition) -> Self {
+        Self { hasher: RandomState::new(), shards: Default::default(), count, interest, partition_of }
     }
 
     /// The session is a member from now on. The name as the group has it, so that all members share one copy.
@@ -63,6 +67,7 @@ impl Groups {
             return name;
         }
         self.count.inc();
+        self.interest.add((self.partition_of)(name));
         shard.insert(name.clone(), Group::from_iter([Member(outbox)]));
         name.clone()
     }
@@ -75,6 +80,7 @@ impl Groups {
         if group.is_empty() {
             shard.remove(name);
             self.count.dec();
+            self.interest.remove((self.partition_of)(name));
             if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
                 shard.shrink_to_fit();
             }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - `registry`: which sessions this node holds, each with its profile: uid, attributes, channels.
-//! - `groups`: the members of channels and uids.
+//! - `groups`: the members of channels and uids; `interest`: in which partitions there are any.
 //! - `delivery`: a command on its way through its sessions, some at a time.
 //! - `encodings`: a message, encoded once per framing, or by the codec of each session that has one.
 //! - `answer`: what queries are answered.
@@ -23,6 +23,7 @@ mod answer;
 mod delivery;
 mod encodings;
 mod groups;
+mod interest;
 mod profile;
 mod registry;
 
@@ -34,6 +35,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
 pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
+pub use self::interest::LocalInterest;
 pub use self::profile::Profile;
 
 use self::delivery::Delivery;
@@ -46,6 +48,7 @@ use crate::outbox::Outbox;
 use crate::proto::command::{Action, Command, Name, Query, Receipt};
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::id::SessionId;
+use crate::proto::partition::Partition;
 
 /// Sessions that one step of a delivery takes before other tasks have their turn: about a third of a millisecond of writes, so
 /// that a frame which is answered meanwhile waits for that at most at each of its three stations.
@@ -56,6 +59,7 @@ pub struct Router {
     sessions: Registry,
     channels: Groups,
     uids: Groups,
+    interest: LocalInterest,
     slow_readers: Vec<ChannelRule>,
     limits: ProfileLimits,
     metrics: Arc<RouterMetrics>,
@@ -82,10 +86,12 @@ impl Router {
         metrics: Arc<RouterMetrics>,
         node: NodeFacts,
     ) -> Self {
+        let interest = LocalInterest::default();
         Self {
             sessions: Registry::default(),
-            channels: Groups::new(metrics.channels.clone()),
-            uids: Groups::new(metrics.uids.clone()),
+            channels: Groups::new(metrics.channels.clone(), interest.clone(), Partition::of_channel),
+            uids: Groups::new(metrics.uids.clone(), interest.clone(), Partition::of_uid),
+            interest,
             slow_readers,
             limits,
             metrics,
@@ -156,6 +162,11 @@ impl Router {
     /// The number of this node.
     pub fn node_number(&self) -> u16 {
         self.node.number
+    }
+
+    /// Where this node has members of channels and uids.
+    pub fn interest(&self) -> &LocalInterest {
+        &self.interest
     }
 
     /// Channels that have members.

@@ -248,7 +248,7 @@ fn answers_both_ways() {
         let request = example["request"].as_u64().map(|request| request as u32);
         let expected = if let Some(counts) = example["receipt"].as_array() {
             let counts = counts.iter().map(|count| count.as_u64().unwrap() as u32).collect();
-            Answer::Receipt { request: request.unwrap(), counts }
+            Answer::Receipt { request: request.unwrap(), counts, unreachable: Vec::new(), engine_down: false }
         } else if example["result"].is_string() {
             Answer::Result { request: request.unwrap(), body: bytes(example, "result") }
         } else if example["absent"] == true {

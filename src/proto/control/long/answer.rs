@@ -7,6 +7,9 @@ use super::{ErrorWord, Wrong, kind};
 use crate::proto::command::Receipt;
 use crate::proto::control::Frame;
 
+/// Names of nodes in one receipt.
+const MAX_NAMES: usize = 200;
+
 /// What a server answers to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -16,6 +19,10 @@ pub enum Answer {
         request: u32,
         /// In the order of [`Receipt::counts`]; a newer server may send more.
         counts: Vec<u32>,
+        /// The names of nodes that did not answer in time.
+        unreachable: Vec<String>,
+        /// There was no engine to ask other nodes through.
+        engine_down: bool,
     },
     /// To a query.
     Result {
@@ -43,7 +50,7 @@ pub enum Answer {
 impl Answer {
     /// To a command.
     pub fn receipt(request: u32, receipt: &Receipt) -> Self {
-        Answer::Receipt { request, counts: receipt.counts().to_vec() }
+        Answer::Receipt { request, counts: receipt.counts().to_vec(), unreachable: Vec::new(), engine_down: false }
     }
 
     /// To something wrong.
@@ -55,10 +62,18 @@ impl Answer {
     pub fn encode(&self, out: &mut BytesMut) {
         let mut fields = FieldWriter::default();
         match self {
-            Answer::Receipt { request, counts } => {
+            Answer::Receipt { request, counts, unreachable, engine_down } => {
                 fields.put(tag::REQUEST, &request.to_be_bytes());
                 let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
                 fields.put(tag::COUNTS, &counts);
+                if !unreachable.is_empty() {
+                    // The fields of a frame have 65 535 bytes: beyond some hundred names, whoever reads them knows enough.
+                    let names = &unreachable[..unreachable.len().min(MAX_NAMES)];
+                    fields.put(tag::UNREACHABLE, names.join("\n").as_bytes());
+                }
+                if *engine_down {
+                    fields.put(tag::ENGINE_DOWN, &[]);
+                }
                 Frame::encode(kind::RECEIPT, &fields.0, &[], out);
             }
             Answer::Result { request, body } => {
@@ -82,6 +97,7 @@ impl Answer {
     /// Reads an answer, as a client does: fields that it does not know are skipped.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         let (mut request, mut counts, mut word) = (None, None, None);
+        let (mut unreachable, mut engine_down) = (Vec::new(), false);
         let mut fields = Fields::of(frame);
         while let Some((tag, value)) = fields.next()? {
             match tag {
@@ -90,6 +106,10 @@ impl Answer {
                     counts =
                         Some(value.chunks_exact(4).map(|c| u32::from_be_bytes([c[0], c[1], c[2], c[3]])).collect());
                 }
+                tag::UNREACHABLE => {
+                    unreachable = String::from_utf8_lossy(&value).split('\n').map(str::to_owned).collect();
+                }
+                tag::ENGINE_DOWN => engine_down = true,
                 tag::ERROR => word = Some(String::from_utf8_lossy(&value).into_owned()),
                 _ => {}
             }
@@ -98,7 +118,7 @@ impl Answer {
         match frame.kind {
             kind::RECEIPT => {
                 let counts = counts.ok_or_else(|| Wrong::field("counts are missing"))?;
-                Ok(Answer::Receipt { request: numbered?, counts })
+                Ok(Answer::Receipt { request: numbered?, counts, unreachable, engine_down })
             }
             kind::RESULT => Ok(Answer::Result { request: numbered?, body: frame.body.clone() }),
             kind::ABSENT => Ok(Answer::Absent { request: numbered? }),

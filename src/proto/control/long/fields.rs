@@ -17,6 +17,8 @@ pub(super) mod tag {
     pub(in crate::proto::control::long) const REQUEST: u8 = 0x06;
     pub(in crate::proto::control::long) const COUNTS: u8 = 0x07;
     pub(in crate::proto::control::long) const ERROR: u8 = 0x08;
+    pub(in crate::proto::control::long) const UNREACHABLE: u8 = 0x09;
+    pub(in crate::proto::control::long) const ENGINE_DOWN: u8 = 0x0A;
     pub(in crate::proto::control::long) const SESSION: u8 = 0x10;
     pub(in crate::proto::control::long) const UID: u8 = 0x11;
     pub(in crate::proto::control::long) const CHANNEL: u8 = 0x12;

@@ -70,6 +70,8 @@ pub enum ErrorWord {
     BadField,
     /// A message of kind text is not UTF-8.
     NotText,
+    /// The node that would know does not answer, or there is no engine to ask it through.
+    Unreachable,
 }
 
 impl ErrorWord {
@@ -84,6 +86,7 @@ impl ErrorWord {
             ErrorWord::UnknownType => "unknown_type",
             ErrorWord::BadField => "bad_field",
             ErrorWord::NotText => "not_text",
+            ErrorWord::Unreachable => "unreachable",
         }
     }
 }

@@ -1,0 +1,265 @@
+//! What joins nodes: an existing system that carries bytes from one node to others by subject.
+//!
+//! ```text
+//!   node 1 ── publish(subject, payload) ──> Redis, NATS ──> Inbox of every node that has subscribed to it
+//! ```
+//!
+//! [`Engine`] makes a [`Link`], one connection in working order, which publishes and subscribes; what comes is put into an
+//! [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS.
+//!
+//! # What an engine promises
+//!
+//! - *At most once.* A payload reaches a node once or not at all. What was published while a node was not connected, or while
+//!   the engine was away, does not reach it, and no engine sends anything again.
+//! - *Order.* Payloads that one link has published on one subject arrive in that order, with gaps perhaps. Between subjects there
+//!   is none.
+//! - *Subscribed means subscribed.* When [`Link::subscribe`] has returned, whatever anybody begins to publish on these subjects
+//!   comes, until the link is lost.
+//! - *Own payloads come back* to a node that has subscribed to their subject.
+//! - *A link that is lost says so*, once, by [`Incoming::Lost`] or by an error, and is of no use afterwards: no link connects
+//!   again by itself. One that is half open says so when what it sends has no answer within [`ANSWER_TIMEOUT`].
+//! - *Bounded.* An inbox that is full takes nothing more and counts what it lost.
+//!
+//! Leaves to its user what payloads mean, when to connect again, and what was lost: payloads carry numbers for that. History, when
+//! it comes, is more methods of [`Link`] and an offset beside [`Incoming::Message`].
+
+pub mod nats;
+pub mod redis;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::proto::partition::Partition;
+
+/// How long an engine may take to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an engine may take to answer; beyond, the link is lost.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Makes links. See the module for what is promised.
+pub trait Engine: Send + Sync + 'static {
+    /// One connection in working order.
+    type Link: Link;
+
+    /// Connects, within [`CONNECT_TIMEOUT`]. What the link receives is put into `inbox`.
+    ///
+    /// # Errors
+    ///
+    /// Why nobody is there, or why he does not want us.
+    fn connect(&self, inbox: Inbox) -> impl Future<Output = Result<Self::Link, EngineError>> + Send;
+}
+
+/// One connection in working order. Dropping it closes it. An error of any of its methods means that it is lost.
+pub trait Link: Send + 'static {
+    /// Takes an interest in subjects, however many in few round trips. None of them is subscribed to already.
+    fn subscribe(&mut self, subjects: &[Subject]) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Drops the interest in subjects.
+    fn unsubscribe(&mut self, subjects: &[Subject]) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Publishes, in this order on each subject. What is known of each message's receivers, ourselves among them.
+    fn publish(&mut self, messages: &[Outgoing]) -> impl Future<Output = Result<Vec<Reach>, EngineError>> + Send;
+}
+
+/// What can be published on and subscribed to: few, whatever the number of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// Every node's.
+    All,
+    /// One node's, by its number.
+    Node(u16),
+    /// That of the nodes which have members of some of these channels and uids.
+    Partition(Partition),
+}
+
+impl Subject {
+    /// As the engine knows it, with its own separator.
+    fn name(self, prefix: &str, separator: char) -> String {
+        match self {
+            Subject::All => format!("{prefix}{separator}all"),
+            Subject::Node(number) => format!("{prefix}{separator}node{separator}{number}"),
+            Subject::Partition(partition) => format!("{prefix}{separator}part{separator}{}", partition.number()),
+        }
+    }
+
+    /// The other way. `None` for what is no subject of ours.
+    fn parse(name: &[u8], prefix: &str, separator: char) -> Option<Self> {
+        let rest = str::from_utf8(name).ok()?.strip_prefix(prefix)?.strip_prefix(separator)?;
+        match rest.split_once(separator) {
+            None => (rest == "all").then_some(Subject::All),
+            Some(("node", number)) => number.parse().ok().map(Subject::Node),
+            Some(("part", number)) => number.parse().ok().and_then(Partition::new).map(Subject::Partition),
+            Some(_) => None,
+        }
+    }
+}
+
+/// A payload on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// For whom.
+    pub subject: Subject,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// What an engine knows of a message's receivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing, or not all.
+    Unknown,
+    /// It had none.
+    Nobody,
+}
+
+/// What comes from an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Somebody published this, perhaps this node itself.
+    Message {
+        /// On what.
+        subject: Subject,
+        /// What.
+        payload: Bytes,
+    },
+    /// The link is lost; nothing follows.
+    Lost(EngineError),
+}
+
+/// Why there is no link, or none any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineError(String);
+
+impl EngineError {
+    /// The link is gone, and nobody has said why.
+    pub fn closed() -> Self {
+        Self("the connection to the engine has ended".to_owned())
+    }
+
+    /// What was sent to oneself did not come back for this long.
+    pub fn half_open(silence: Duration) -> Self {
+        Self(format!(
+            "nothing has come through the engine for {:.1} s, not even what this node sent",
+            silence.as_secs_f64()
+        ))
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EngineError {}
+
+/// Where a link leaves what it receives; never waits. Cheap to copy.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    incoming_tx: mpsc::UnboundedSender<Incoming>,
+    fill: Arc<Fill>,
+}
+
+/// The other end of an [`Inbox`].
+#[derive(Debug)]
+pub struct InboxReader {
+    incoming_rx: mpsc::UnboundedReceiver<Incoming>,
+    fill: Arc<Fill>,
+}
+
+#[derive(Debug)]
+struct Fill {
+    bytes: AtomicUsize,
+    max_bytes: usize,
+    dropped: AtomicU64,
+}
+
+/// What a message takes beside its payload.
+const MESSAGE_BYTES: usize = 64;
+
+/// An inbox for at most so many bytes.
+pub fn inbox(max_bytes: usize) -> (Inbox, InboxReader) {
+    let (incoming_tx, incoming_rx) = mpsc::unbounded_channel();
+    let fill = Arc::new(Fill { bytes: AtomicUsize::new(0), max_bytes, dropped: AtomicU64::new(0) });
+    (Inbox { incoming_tx, fill: fill.clone() }, InboxReader { incoming_rx, fill })
+}
+
+impl Inbox {
+    fn put(&self, subject: Subject, payload: Bytes) {
+        let bytes = MESSAGE_BYTES + payload.len();
+        let before = self.fill.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // One that is larger than the whole inbox must still come through an empty one.
+        if before > 0 && before + bytes > self.fill.max_bytes {
+            self.fill.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.fill.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Whoever reads no more has no use for it.
+        let _ = self.incoming_tx.send(Incoming::Message { subject, payload });
+    }
+
+    fn lose(&self, error: EngineError) {
+        let _ = self.incoming_tx.send(Incoming::Lost(error));
+    }
+}
+
+impl InboxReader {
+    /// What comes next; `None` when the link is gone and nothing is left.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        let incoming = self.incoming_rx.recv().await?;
+        if let Incoming::Message { payload, .. } = &incoming {
+            self.fill.bytes.fetch_sub(MESSAGE_BYTES + payload.len(), Ordering::Relaxed);
+        }
+        Some(incoming)
+    }
+
+    /// Messages that found no room, so far.
+    pub fn dropped(&self) -> u64 {
+        self.fill.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_read_as_they_are_written_and_nothing_else_is_one() {
+        let partition = Partition::of_channel(&crate::proto::command::Name::new(b"news").unwrap());
+        for subject in [Subject::All, Subject::Node(0), Subject::Node(4095), Subject::Partition(partition)] {
+            for separator in [':', '.'] {
+                let name = subject.name("shop", separator);
+                assert_eq!(Subject::parse(name.as_bytes(), "shop", separator), Some(subject), "{name}");
+            }
+        }
+        for other in
+            ["shop", "shop:", "shop:every", "shopall", "other:all", "shop:node:", "shop:node:x", "shop:part:9999"]
+        {
+            assert_eq!(Subject::parse(other.as_bytes(), "shop", ':'), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_inbox_counts_what_it_loses_and_takes_again_when_it_is_read() {
+        let (inbox, mut reader) = inbox(200);
+        let payload = |byte: u8| Bytes::from(vec![byte; 100]);
+        for byte in 0..3 {
+            inbox.put(Subject::All, payload(byte));
+        }
+        assert_eq!(reader.dropped(), 2, "a second one is beyond 200 bytes");
+        assert_eq!(reader.next().await, Some(Incoming::Message { subject: Subject::All, payload: payload(0) }));
+        inbox.put(Subject::All, payload(3));
+        assert_eq!(reader.next().await, Some(Incoming::Message { subject: Subject::All, payload: payload(3) }));
+        inbox.put(Subject::Node(1), Bytes::from(vec![9; 1000]));
+        assert!(matches!(reader.next().await, Some(Incoming::Message { .. })), "larger than the inbox, and alone");
+        assert_eq!(reader.dropped(), 2);
+        drop(inbox);
+        assert_eq!(reader.next().await, None);
+    }
+}

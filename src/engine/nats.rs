@@ -1,0 +1,199 @@
+//! NATS: core subjects, one subscription for each, over one connection to any server of a cluster.
+//!
+//! The client would connect again by itself; here it may not, so that a loss is known as one: a link ends with its connection, and
+//! the next one may be to another server. `PING` and `PONG` say nothing about what was subscribed to, so a link asks
+//! itself: what it publishes on a subject of its own comes back behind everything that it has asked for before. For the same
+//! answer each message to a node asks for replies there: a server says at once that nobody has subscribed (503, no responders).
+
+use std::fmt;
+
+use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
+
+const SEPARATOR: char = '.';
+/// Messages that one subscription holds while the inbox is being filled; beyond, the client drops and the link is lost.
+const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Nats {
+    servers: Vec<String>,
+    prefix: String,
+}
+
+impl Nats {
+    /// `urls` as async-nats reads them: `nats://USER:PASSWORD@HOST:PORT`, `tls://`. Subjects begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// Which URL is wrong.
+    pub fn new(urls: &[String], prefix: impl Into<String>) -> Result<Self, EngineError> {
+        for (at, url) in urls.iter().enumerate() {
+            let parsed = url.parse::<async_nats::ServerAddr>();
+            parsed.map_err(|error| EngineError(format!("address {} of NATS: {error}", at + 1)))?;
+        }
+        if urls.is_empty() {
+            return Err(EngineError("NATS needs an address".to_owned()));
+        }
+        Ok(Self { servers: urls.to_vec(), prefix: prefix.into() })
+    }
+}
+
+impl Engine for Nats {
+    type Link = NatsLink;
+
+    async fn connect(&self, inbox: Inbox) -> Result<NatsLink, EngineError> {
+        let lost = inbox.clone();
+        let ended = CancellationToken::new();
+        let seen = ended.clone();
+        let options = ConnectOptions::new()
+            .name("longwire")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .max_reconnects(1)
+            .event_callback(move |event| {
+                let what = match event {
+                    Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
+                    Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
+                    Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
+                    Event::ServerError(error) => Some(format!("NATS: {error}")),
+                    Event::Connected | Event::Draining | Event::ClientError(_) => None,
+                };
+                // What ended by our own wish is no loss.
+                if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
+                    lost.lose(EngineError(what));
+                }
+                async {}
+            });
+        let connecting = options.connect(self.servers.clone());
+        let client = match timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(client) => client.map_err(|error| EngineError(format!("NATS: {error}")))?,
+            Err(_) => return Err(EngineError("NATS: no connection in time".to_owned())),
+        };
+        let own = client.new_inbox();
+        let answers = client.subscribe(format!("{own}.*")).await.map_err(of_nats)?;
+        Ok(NatsLink {
+            client,
+            inbox,
+            prefix: self.prefix.clone(),
+            own,
+            answers,
+            round: 0,
+            subscriptions: Vec::new(),
+            _ended: ended.drop_guard(),
+        })
+    }
+}
+
+fn of_nats(error: impl fmt::Display) -> EngineError {
+    EngineError(format!("NATS: {error}"))
+}
+
+/// One connection.
+pub struct NatsLink {
+    client: Client,
+    inbox: Inbox,
+    prefix: String,
+    /// The subject under which answers come.
+    own: String,
+    answers: Subscriber,
+    /// Numbers the questions to ourselves.
+    round: u64,
+    /// What is subscribed to; dropping a guard ends the task that holds the subscription.
+    subscriptions: Vec<(Subject, DropGuard)>,
+    _ended: DropGuard,
+}
+
+impl fmt::Debug for NatsLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsLink").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl NatsLink {
+    /// Until the server has dealt with everything that was sent before. The numbers of those messages that had no receiver.
+    async fn round_trip(&mut self) -> Result<Vec<usize>, EngineError> {
+        self.round += 1;
+        let mark = format!("round-{}", self.round);
+        self.client.publish(format!("{}.{mark}", self.own), Bytes::new()).await.map_err(of_nats)?;
+        let mut without = Vec::new();
+        let coming = async {
+            while let Some(answer) = self.answers.next().await {
+                let Some((_, last)) = answer.subject.rsplit_once('.') else { continue };
+                if last == mark {
+                    return true;
+                }
+                if answer.status == Some(StatusCode::NO_RESPONDERS) {
+                    without.extend(last.parse::<usize>());
+                }
+            }
+            false
+        };
+        match timeout(ANSWER_TIMEOUT, coming).await {
+            Ok(true) => Ok(without),
+            Ok(false) => Err(EngineError("NATS closed the connection".to_owned())),
+            Err(_) => Err(EngineError("NATS does not answer".to_owned())),
+        }
+    }
+}
+
+impl Link for NatsLink {
+    async fn subscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
+        for &subject in subjects {
+            let mut subscriber = self.client.subscribe(subject.name(&self.prefix, SEPARATOR)).await.map_err(of_nats)?;
+            let (inbox, ended) = (self.inbox.clone(), CancellationToken::new());
+            self.subscriptions.push((subject, ended.clone().drop_guard()));
+            tokio::spawn(async move {
+                loop {
+                    tokio::select! {
+                        message = subscriber.next() => match message {
+                            Some(message) => inbox.put(subject, message.payload),
+                            None => return,
+                        },
+                        () = ended.cancelled() => {
+                            // A client that is gone has no subscriptions either.
+                            let _ = subscriber.unsubscribe().await;
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        self.round_trip().await.map(drop)
+    }
+
+    async fn unsubscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
+        self.subscriptions.retain(|(subject, _)| !subjects.contains(subject));
+        Ok(())
+    }
+
+    async fn publish(&mut self, messages: &[Outgoing]) -> Result<Vec<Reach>, EngineError> {
+        let mut asks = false;
+        for (at, message) in messages.iter().enumerate() {
+            let name = message.subject.name(&self.prefix, SEPARATOR);
+            let payload = message.payload.clone();
+            // Others have receivers, or it does not matter that they have none.
+            let published = if matches!(message.subject, Subject::Node(_)) {
+                asks = true;
+                self.client.publish_with_reply(name, format!("{}.{at}", self.own), payload).await
+            } else {
+                self.client.publish(name, payload).await
+            };
+            published.map_err(of_nats)?;
+        }
+        let mut reaches = vec![Reach::Unknown; messages.len()];
+        if asks {
+            for at in self.round_trip().await? {
+                if let Some(reach) = reaches.get_mut(at) {
+                    *reach = Reach::Nobody;
+                }
+            }
+        }
+        Ok(reaches)
+    }
+}

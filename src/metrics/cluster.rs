@@ -1,0 +1,81 @@
+//! What a node counts of others.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::register;
+
+/// By why an envelope is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DropLabels {
+    /// A word of a closed table.
+    pub cause: &'static str,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ClusterMetrics {
+    /// 1 while the engine is connected.
+    pub engine_up: Gauge,
+    /// Times that the engine was lost, or could not be reached.
+    pub engine_failures: Counter,
+    /// Other nodes that are here.
+    pub nodes: Gauge,
+    /// Partitions that are subscribed to.
+    pub partitions: Gauge,
+    /// Envelopes published.
+    pub published: Counter,
+    /// Envelopes of other nodes that came.
+    pub received: Counter,
+    /// Envelopes of other nodes that never came, by the gaps in their numbers.
+    pub missed: Counter,
+    dropped: Family<DropLabels, Counter>,
+    /// Requests that not all nodes have answered in time.
+    pub unanswered: Counter,
+}
+
+impl ClusterMetrics {
+    pub(super) fn register(r: &mut Registry) -> Self {
+        Self {
+            engine_up: register(r, "engine_up", "1 while the engine that joins nodes is connected", Gauge::default()),
+            engine_failures: register(
+                r,
+                "engine_failures",
+                "Times that the engine was lost, or could not be reached",
+                Counter::default(),
+            ),
+            nodes: register(r, "cluster_nodes", "Other nodes that are here", Gauge::default()),
+            partitions: register(
+                r,
+                "cluster_partitions",
+                "Partitions of channels and uids that are subscribed to",
+                Gauge::default(),
+            ),
+            published: register(r, "envelopes_published", "Envelopes for other nodes", Counter::default()),
+            received: register(r, "envelopes_received", "Envelopes of other nodes", Counter::default()),
+            missed: register(
+                r,
+                "envelopes_missed",
+                "Envelopes of other nodes that never came, by the gaps in their numbers",
+                Counter::default(),
+            ),
+            dropped: register(r, "envelopes_dropped", "Envelopes that were not sent or not taken", Family::default()),
+            unanswered: register(
+                r,
+                "requests_unanswered",
+                "Commands and queries that not all nodes have answered in time",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// Envelopes were not sent or not taken.
+    pub fn count_dropped(&self, cause: &'static str, count: u64) {
+        if count > 0 {
+            self.dropped.get_or_create(&DropLabels { cause }).inc_by(count);
+        }
+    }
+}

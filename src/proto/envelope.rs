@@ -1,0 +1,557 @@
+//! What nodes say to each other through an engine: one envelope is one payload.
+//!
+//! ```text
+//! | "LW" | version u8 | kind u8 | node u16 | run u64 | number u64 | body ... |      big-endian
+//! ```
+//!
+//! `run` tells one start of a node from the next; `number` counts what one run has published on one subject, so that a receiver
+//! takes nothing twice and knows what it has missed ([`Window`]). Commands and queries are frames of the router port's long
+//! protocol, so both ways in mean the same.
+
+use std::cmp::Ordering;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::command::{Command, Name, Query, Receipt};
+use super::control::Frame;
+use super::control::long::{Request, What};
+use super::partition::Partition;
+
+const MAGIC: &[u8; 2] = b"LW";
+/// The version that is spoken here.
+pub const VERSION: u8 = 1;
+/// Magic, version, kind, node, run, number.
+const HEADER_BYTES: usize = 2 + 1 + 1 + 2 + 8 + 8;
+const COUNTS: usize = 8;
+
+/// Who speaks: a node, in one of its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// The node's number.
+    pub node: u16,
+    /// Random, for this start of it.
+    pub run: u64,
+}
+
+/// One payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Who speaks.
+    pub from: Sender,
+    /// Counts what this sender has published on this subject, from 1.
+    pub number: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a node says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// To all, now and then: I am here.
+    Beat(Beat),
+    /// To all: I stop.
+    Bye,
+    /// To the node of this number, by one that begins: is somebody here already?
+    Claim,
+    /// The answer, to the run that asked: yes, under this name.
+    Taken {
+        /// The run that asked.
+        run: u64,
+        /// Who is here.
+        name: String,
+    },
+    /// Do this.
+    Commands {
+        /// What the receipts are to be sent back with; 0 asks for none.
+        request: u64,
+        /// One, or several that may share a write.
+        commands: Vec<Command>,
+    },
+    /// It was done.
+    Receipts {
+        /// Of which request.
+        request: u64,
+        /// One for each command.
+        receipts: Vec<Receipt>,
+    },
+    /// What do you know of this?
+    Query {
+        /// What the answer is to be sent back with.
+        request: u64,
+        /// What is asked.
+        query: Query,
+    },
+    /// This.
+    Found {
+        /// Of which request.
+        request: u64,
+        /// What is known.
+        found: Found,
+    },
+}
+
+/// A node's heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Its name.
+    pub name: String,
+    /// The epoch in the ids of its sessions.
+    pub epoch: u32,
+    /// When it began, in milliseconds since 1970: of two with one number the later has to go.
+    pub started_ms: u64,
+    /// How long this beat is good for, in milliseconds.
+    pub lease_ms: u32,
+    /// Sessions now.
+    pub sessions: u64,
+    /// What it listens to.
+    pub interest: Interest,
+}
+
+/// A set of partitions.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Interest([u64; Interest::WORDS]);
+
+impl Interest {
+    const WORDS: usize = Partition::COUNT as usize / 64;
+
+    /// Whether it is in the set.
+    pub fn has(&self, partition: Partition) -> bool {
+        let (word, bit) = Self::place(partition);
+        self.0[word] & bit != 0
+    }
+
+    /// Puts it in, or takes it out.
+    pub fn set(&mut self, partition: Partition, is_in: bool) {
+        let (word, bit) = Self::place(partition);
+        if is_in { self.0[word] |= bit } else { self.0[word] &= !bit }
+    }
+
+    /// What is in the set.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
+        (0..Partition::COUNT).filter_map(Partition::new).filter(|partition| self.has(*partition))
+    }
+
+    /// How many are in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Nothing is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn place(partition: Partition) -> (usize, u64) {
+        let number = usize::from(partition.number());
+        (number / 64, 1 << (number % 64))
+    }
+}
+
+impl Default for Interest {
+    fn default() -> Self {
+        Self([0; Self::WORDS])
+    }
+}
+
+impl std::fmt::Debug for Interest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.partitions().map(Partition::number)).finish()
+    }
+}
+
+/// A node's part of the answer to a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is no such session, or it has no such attribute.
+    Absent,
+    /// The answer: JSON, or an attribute's value.
+    Whole(Bytes),
+    /// A page of a list.
+    List {
+        /// How many there are.
+        count: u64,
+        /// Names or ids, in the order of their bytes, each with a count where it has one.
+        items: Vec<(Name, u32)>,
+        /// The list goes on.
+        goes_on: bool,
+    },
+}
+
+mod kind {
+    pub(super) const BEAT: u8 = 1;
+    pub(super) const BYE: u8 = 2;
+    pub(super) const CLAIM: u8 = 3;
+    pub(super) const TAKEN: u8 = 4;
+    pub(super) const COMMANDS: u8 = 5;
+    pub(super) const RECEIPTS: u8 = 6;
+    pub(super) const QUERY: u8 = 7;
+    pub(super) const FOUND: u8 = 8;
+}
+
+impl Envelope {
+    /// As it is published.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(HEADER_BYTES + 64);
+        out.put_slice(MAGIC);
+        out.put_u8(VERSION);
+        out.put_u8(self.body.kind());
+        out.put_u16(self.from.node);
+        out.put_u64(self.from.run);
+        out.put_u64(self.number);
+        self.body.encode(&mut out);
+        out.freeze()
+    }
+
+    /// Reads a payload.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn decode(mut payload: Bytes) -> Result<Self, String> {
+        if payload.len() < HEADER_BYTES || &payload[..2] != MAGIC {
+            return Err("is no envelope".to_owned());
+        }
+        payload.advance(2);
+        let version = payload.get_u8();
+        if version != VERSION {
+            return Err(format!("is of version {version}, {VERSION} is spoken here"));
+        }
+        let kind = payload.get_u8();
+        let from = Sender { node: payload.get_u16(), run: payload.get_u64() };
+        let number = payload.get_u64();
+        let mut reader = Reader(payload);
+        let body = Body::decode(kind, &mut reader)?;
+        reader.end()?;
+        Ok(Self { from, number, body })
+    }
+}
+
+impl Body {
+    fn kind(&self) -> u8 {
+        match self {
+            Body::Beat(_) => kind::BEAT,
+            Body::Bye => kind::BYE,
+            Body::Claim => kind::CLAIM,
+            Body::Taken { .. } => kind::TAKEN,
+            Body::Commands { .. } => kind::COMMANDS,
+            Body::Receipts { .. } => kind::RECEIPTS,
+            Body::Query { .. } => kind::QUERY,
+            Body::Found { .. } => kind::FOUND,
+        }
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Body::Bye | Body::Claim => {}
+            Body::Beat(beat) => {
+                put_text(&beat.name, out);
+                out.put_u32(beat.epoch);
+                out.put_u64(beat.started_ms);
+                out.put_u32(beat.lease_ms);
+                out.put_u64(beat.sessions);
+                beat.interest.0.iter().for_each(|word| out.put_u64(*word));
+            }
+            Body::Taken { run, name } => {
+                out.put_u64(*run);
+                put_text(name, out);
+            }
+            Body::Commands { request, commands } => {
+                out.put_u64(*request);
+                for command in commands {
+                    Request { number: 0, what: What::Command(command.clone()) }.encode(out);
+                }
+            }
+            Body::Receipts { request, receipts } => {
+                out.put_u64(*request);
+                receipts.iter().flat_map(Receipt::counts).for_each(|count| out.put_u32(count));
+            }
+            Body::Query { request, query } => {
+                out.put_u64(*request);
+                Request { number: 0, what: What::Query(query.clone()) }.encode(out);
+            }
+            Body::Found { request, found } => {
+                out.put_u64(*request);
+                match found {
+                    Found::Absent => out.put_u8(0),
+                    Found::Whole(body) => {
+                        out.put_u8(1);
+                        out.put_slice(body);
+                    }
+                    Found::List { count, items, goes_on } => {
+                        out.put_u8(2);
+                        out.put_u64(*count);
+                        out.put_u8(u8::from(*goes_on));
+                        for (name, count) in items {
+                            out.put_u8(name.as_bytes().len() as u8);
+                            out.put_slice(name.as_bytes());
+                            out.put_u32(*count);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn decode(kind: u8, reader: &mut Reader) -> Result<Self, String> {
+        Ok(match kind {
+            kind::BEAT => {
+                let (name, epoch, started_ms) = (reader.text()?, reader.u32()?, reader.u64()?);
+                let (lease_ms, sessions) = (reader.u32()?, reader.u64()?);
+                let mut interest = Interest::default();
+                for word in &mut interest.0 {
+                    *word = reader.u64()?;
+                }
+                Body::Beat(Beat { name, epoch, started_ms, lease_ms, sessions, interest })
+            }
+            kind::BYE => Body::Bye,
+            kind::CLAIM => Body::Claim,
+            kind::TAKEN => Body::Taken { run: reader.u64()?, name: reader.text()? },
+            kind::COMMANDS => {
+                let (request, mut commands) = (reader.u64()?, Vec::new());
+                while let Some(what) = reader.frame()? {
+                    let What::Command(command) = what else { return Err("has a query among its commands".to_owned()) };
+                    commands.push(command);
+                }
+                let [first, others @ ..] = &commands[..] else { return Err("has no command".to_owned()) };
+                if !others.iter().all(|other| first.may_share_a_write(other)) {
+                    return Err("has commands that do not go together".to_owned());
+                }
+                Body::Commands { request, commands }
+            }
+            kind::RECEIPTS => {
+                let (request, mut receipts) = (reader.u64()?, Vec::new());
+                while !reader.0.is_empty() {
+                    let mut counts = [0; COUNTS];
+                    for count in &mut counts {
+                        *count = reader.u32()?;
+                    }
+                    receipts.push(Receipt::from_counts(counts));
+                }
+                Body::Receipts { request, receipts }
+            }
+            kind::QUERY => {
+                let request = reader.u64()?;
+                match reader.frame()? {
+                    Some(What::Query(query)) => Body::Query { request, query },
+                    _ => return Err("has no query".to_owned()),
+                }
+            }
+            kind::FOUND => Body::Found { request: reader.u64()?, found: reader.found()? },
+            other => return Err(format!("is of kind {other}, which is unknown here")),
+        })
+    }
+}
+
+/// Longer names are not ours: configurations have at most 64 characters.
+const MAX_TEXT: usize = 255;
+
+fn put_text(text: &str, out: &mut BytesMut) {
+    let longest = text.len().min(MAX_TEXT);
+    let len = (0..=longest).rev().find(|at| text.is_char_boundary(*at)).expect("0 is one");
+    out.put_u8(len as u8);
+    out.put_slice(&text.as_bytes()[..len]);
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn take(&mut self, len: usize) -> Result<Bytes, String> {
+        if self.0.len() < len {
+            return Err("ends too early".to_owned());
+        }
+        Ok(self.0.split_to(len))
+    }
+
+    fn u8(&mut self) -> Result<u8, String> {
+        self.take(1).map(|mut bytes| bytes.get_u8())
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.take(4).map(|mut bytes| bytes.get_u32())
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.take(8).map(|mut bytes| bytes.get_u64())
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let len = self.u8()?;
+        let bytes = self.take(usize::from(len))?;
+        String::from_utf8(bytes.into()).map_err(|_| "has a name that is not UTF-8".to_owned())
+    }
+
+    /// The next frame of the long protocol; `None` at the end.
+    fn frame(&mut self) -> Result<Option<What>, String> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let mut input = BytesMut::from(std::mem::take(&mut self.0));
+        // The payload is here already: the frame cannot ask for more than there is.
+        match Frame::decode(&mut input, usize::MAX) {
+            Ok(Some(frame)) => {
+                self.0 = input.freeze();
+                Request::decode(&frame).map(|request| Some(request.what)).map_err(|wrong| wrong.to_string())
+            }
+            _ => Err("ends in mid-frame".to_owned()),
+        }
+    }
+
+    fn found(&mut self) -> Result<Found, String> {
+        match self.u8()? {
+            0 => Ok(Found::Absent),
+            1 => Ok(Found::Whole(std::mem::take(&mut self.0))),
+            2 => {
+                let (count, goes_on) = (self.u64()?, self.u8()? == 1);
+                let mut items = Vec::new();
+                while !self.0.is_empty() {
+                    let len = self.u8()?;
+                    let name = Name::new(&self.take(usize::from(len))?).map_err(|error| error.to_string())?;
+                    items.push((name, self.u32()?));
+                }
+                Ok(Found::List { count, items, goes_on })
+            }
+            other => Err(format!("has an answer of kind {other}, which is unknown here")),
+        }
+    }
+
+    fn end(self) -> Result<(), String> {
+        if self.0.is_empty() { Ok(()) } else { Err(format!("has {} bytes too many", self.0.len())) }
+    }
+}
+
+/// What was received of one run on one subject: nothing is taken twice, nothing out of order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    last: u64,
+}
+
+/// What becomes of an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is taken; so many before it never came.
+    Taken {
+        /// Envelopes that never came, or come too late now.
+        missed: u64,
+    },
+    /// It was here already, or a later one was.
+    Stale,
+}
+
+impl Window {
+    /// Judges an envelope by its number. What was published before the first that comes was not for us.
+    pub fn take(&mut self, number: u64) -> Arrival {
+        let missed = match (self.last, number.cmp(&self.last)) {
+            (_, Ordering::Less | Ordering::Equal) => return Arrival::Stale,
+            (0, Ordering::Greater) => 0,
+            (last, Ordering::Greater) => number - last - 1,
+        };
+        self.last = number;
+        Arrival::Taken { missed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::command::{Action, Message, Page, Target};
+    use crate::proto::id::SessionId;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn bodies() -> Vec<Body> {
+        let mut interest = Interest::default();
+        for number in [0, 63, 64, 1023] {
+            interest.set(Partition::new(number).unwrap(), true);
+        }
+        let send = |to: Target, body: &'static str| Command::new(to, Action::Send(Message::new(body)));
+        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        let channel = || Target::Channel(name("news"));
+        let found = |found| Body::Found { request: 9, found };
+        vec![
+            Body::Beat(Beat {
+                name: "edge-1".to_owned(),
+                epoch: 200_000,
+                started_ms: 1 << 41,
+                lease_ms: 6000,
+                sessions: 100_000,
+                interest,
+            }),
+            Body::Bye,
+            Body::Claim,
+            Body::Taken { run: 7, name: "edge-2".to_owned() },
+            Body::Commands { request: 0, commands: vec![send(Target::All, "to all")] },
+            Body::Commands {
+                request: 5,
+                commands: vec![send(channel(), "one"), send(channel(), ""), send(channel(), "two")],
+            },
+            Body::Commands { request: 6, commands: vec![Command::new(Target::session(id), Action::Join(name("a")))] },
+            Body::Receipts {
+                request: 5,
+                receipts: vec![Receipt::from_counts([1, 2, 3, 4, 5, 6, 7, 8]), Receipt::default()],
+            },
+            Body::Query { request: 8, query: Query::Channel(name("news"), Page::default()) },
+            found(Found::Absent),
+            found(Found::Whole(Bytes::from_static(b"{}"))),
+            found(Found::List { count: 70_000, items: vec![(name("a"), 3), (name("b"), 0)], goes_on: true }),
+        ]
+    }
+
+    #[test]
+    fn envelopes_come_back_as_they_were() {
+        for body in bodies() {
+            let envelope = Envelope { from: Sender { node: 4095, run: u64::MAX }, number: 3, body };
+            assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_goes_on_is_refused() {
+        for body in bodies() {
+            let may_be_cut = matches!(body, Body::Commands { .. } | Body::Receipts { .. } | Body::Found { .. });
+            let payload = Envelope { from: Sender { node: 1, run: 2 }, number: 3, body }.encode();
+            for len in 0..payload.len() {
+                let cut = Envelope::decode(payload.slice(..len));
+                assert!(cut.is_err() || may_be_cut, "{len} of {}: {cut:?}", payload.len());
+            }
+            if !may_be_cut {
+                let more = Bytes::from([&payload[..], b"x"].concat());
+                assert!(Envelope::decode(more).is_err());
+            }
+        }
+        assert_eq!(
+            Envelope::decode(Bytes::from_static(b"{\"channel\": 1}         ")),
+            Err("is no envelope".to_owned())
+        );
+        let mut later =
+            BytesMut::from(Envelope { from: Sender { node: 1, run: 2 }, number: 3, body: Body::Bye }.encode());
+        later[2] = 2;
+        assert_eq!(Envelope::decode(later.freeze()), Err("is of version 2, 1 is spoken here".to_owned()));
+    }
+
+    #[test]
+    fn nothing_is_taken_twice_and_what_is_missing_is_counted() {
+        let mut window = Window::default();
+        let taken = |missed| Arrival::Taken { missed };
+        for (number, expected) in
+            [(41, taken(0)), (42, taken(0)), (42, Arrival::Stale), (45, taken(2)), (44, Arrival::Stale), (46, taken(0))]
+        {
+            assert_eq!(window.take(number), expected, "{number}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_payloads_never_panic(kind in 0_u8..10, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut payload = BytesMut::from(&b"LW\x01"[..]);
+            payload.put_u8(kind);
+            payload.put_slice(&bytes);
+            if let Ok(envelope) = Envelope::decode(payload.freeze()) {
+                prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Which partitions this node has members in: what it has to listen to between nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::proto::envelope::Interest;
+use crate::proto::partition::Partition;
+
+/// Groups by partition, counted as they come and go. Cheap to copy.
+#[derive(Clone, Debug)]
+pub struct LocalInterest(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    groups: Box<[AtomicU32]>,
+    changed: Notify,
+}
+
+impl Default for LocalInterest {
+    fn default() -> Self {
+        let groups = (0..Partition::COUNT).map(|_| AtomicU32::new(0)).collect();
+        Self(Arc::new(Counts { groups, changed: Notify::new() }))
+    }
+}
+
+impl LocalInterest {
+    /// A group has its first member.
+    pub(super) fn add(&self, partition: Partition) {
+        if self.count(partition).fetch_add(1, Ordering::AcqRel) == 0 {
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// A group has lost its last member.
+    pub(super) fn remove(&self, partition: Partition) {
+        self.count(partition).fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether there is a member in it.
+    pub fn has(&self, partition: Partition) -> bool {
+        self.count(partition).load(Ordering::Acquire) > 0
+    }
+
+    /// All in which there is a member.
+    pub fn all(&self) -> Interest {
+        let mut interest = Interest::default();
+        for partition in (0..Partition::COUNT).filter_map(Partition::new).filter(|partition| self.has(*partition)) {
+            interest.set(partition, true);
+        }
+        interest
+    }
+
+    /// Until a partition has got its first member; at once if one has since this was last asked.
+    pub async fn grown(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn count(&self, partition: Partition) -> &AtomicU32 {
+        &self.0.groups[usize::from(partition.number())]
+    }
+}
