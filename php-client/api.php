@@ -473,12 +473,15 @@ if (!class_exists('RouterClient', false)) {
                 throw new RuntimeException('the router answered something else than a receipt');
             }
             $n = array_values(unpack('N8', $answer['fields'][0x07]));
+            $fields = $answer['fields'];
             return array(
                 'reached' => $n[0],
                 'queued' => $n[1],
                 'dropped' => array('close' => $n[2], 'oldest' => $n[3], 'newest' => $n[4], 'latest' => $n[5]),
                 'refused' => $n[6],
-                'gone' => $n[7]
+                'gone' => $n[7],
+                'unreachable' => isset($fields[0x09]) ? explode("\n", $fields[0x09]) : array(),
+                'engine_down' => isset($fields[0x0A])
             );
         }
 

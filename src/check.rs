@@ -15,10 +15,10 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, ClientCerts, Config, Dialect, Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError,
-    Origins,
+    App, Backend, Bind, ClientCerts, ClusterEngine, Config, Dialect, Heartbeat, Http, LengthCounts, Listener,
+    LogFormat, OnError, Origins,
 };
-use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, StreamFraming, Upstream};
+use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
 use crate::lua;
@@ -140,7 +140,7 @@ pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { node, limits, log, admin, router, api, listeners, apps, upstreams } = self.0;
+        let Config { node, limits, log, admin, router, api, cluster, listeners, apps, upstreams } = self.0;
         writeln!(f, "node {}", node.name)?;
         row(f, "number", node.number)?;
         row(f, "threads", node.threads)?;
@@ -164,6 +164,21 @@ impl fmt::Display for Summary<'_> {
         match &api.bind {
             Some(bind) => row(f, "api", format_args!("http {bind}{}", secured(&api.token, "with a token")))?,
             None => row(f, "api", "off")?,
+        }
+        let engine = match &cluster.engine {
+            ClusterEngine::Local => None,
+            ClusterEngine::Redis { urls, kind } => Some((
+                urls.len(),
+                match kind {
+                    RedisKind::Alone => "Redis".to_owned(),
+                    RedisKind::Sentinel { master } => format!("Redis, master {master} of Sentinel"),
+                    RedisKind::Cluster => "Redis Cluster".to_owned(),
+                },
+            )),
+            ClusterEngine::Nats { urls } => Some((urls.len(), "NATS".to_owned())),
+        };
+        if let Some((servers, engine)) = engine {
+            row(f, "cluster", format_args!("{engine}, {servers} addresses, as {}", cluster.prefix))?;
         }
         listeners.iter().try_for_each(|listener| write_listener(f, listener))?;
         apps.iter().try_for_each(|app| write_app(f, app))?;

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::api::serve_api;
 use crate::certificates::{Acceptor, LoadError};
+use crate::cluster::{self, Cluster, JoinError};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::descriptors;
 use crate::http::{Page, Site, serve_admin};
@@ -87,6 +88,8 @@ pub enum StartError {
         /// What is wrong.
         error: ScriptError,
     },
+    /// It cannot be one among other nodes.
+    Cluster(JoinError),
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
     /// The operating system gave no threads, or no signals.
@@ -101,6 +104,7 @@ impl fmt::Display for StartError {
             StartError::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
+            StartError::Cluster(error) => write!(f, "cluster: {error}"),
             StartError::Random(error) => write!(f, "no key for session ids: {error}"),
             StartError::Runtime(error) => write!(f, "no runtime: {error}"),
         }
@@ -145,7 +149,8 @@ impl Running {
     pub async fn start(config: &Config, extras: &Extras) -> Result<Self, StartError> {
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
         let bound = bind_all(config)?;
-        let hub = Arc::new(hub(config, router_address(&config.router, bound.router.as_ref()))?);
+        let (hub, cluster_life) = hub(config, router_address(&config.router, bound.router.as_ref()))?;
+        let hub = Arc::new(hub);
         let mut upstream_configs = config.upstreams.clone();
         let mut supervisors = Vec::new();
         for upstream in &mut upstream_configs {
@@ -177,6 +182,10 @@ impl Running {
             acceptors: load_certificates(config)?,
             drain_timeout: config.limits.drain_timeout,
         };
+        if let Some(life) = cluster_life {
+            running.housekeeping.spawn(life);
+            hub.cluster.begun().await.map_err(StartError::Cluster)?;
+        }
         let visited = hub.clone();
         running.housekeeping.spawn(hub.wheel.clone().turn(move |id| visited.router.tick(id)));
         let mut services = Vec::new();
@@ -276,6 +285,7 @@ impl Running {
             () = tokio::time::sleep(self.drain_timeout) => warn!("drain_timeout is over"),
             () = hurry => warn!("drain was cut short"),
         }
+        self.hub.cluster.leave().await;
         let given_up = self.hub.tasks.len();
         if given_up > 0 {
             error!(sessions = given_up, "sessions were given up: their close events are lost");
@@ -335,6 +345,7 @@ impl Running {
             if hub.is_draining() {
                 missing.push("the node is draining".to_owned());
             }
+            missing.extend(hub.cluster.missing());
             for (name, upstream) in &upstreams {
                 if upstream.snapshot().backends.iter().all(|backend| !backend.up) {
                     missing.push(format!("upstream {name}: no backend answers"));
@@ -427,7 +438,7 @@ fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
     }
 }
 
-fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
+fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::Life>), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
     // Seconds make an epoch: no two runs of a node share one, except after three days on the same second.
@@ -443,12 +454,16 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
         draining: draining.clone(),
     };
     let slow_readers = config.router.slow_readers.clone();
-    let router = Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts);
+    let router = Arc::new(Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts));
+    let facts = cluster::Facts { name: config.node.name.clone(), number: config.node.number, epoch };
+    let (cluster, life) =
+        Cluster::new(&config.cluster, facts, router.clone(), metrics.cluster.clone()).map_err(StartError::Cluster)?;
     let watch = Arc::new(Watch::new(&limits.dry_run, metrics.clone()));
-    Ok(Hub {
+    let hub = Hub {
         node_name: config.node.name.clone(),
         ids: SessionIds::new(config.node.number, epoch, key),
         router,
+        cluster,
         router_address,
         wheel: Arc::new(Wheel::default()),
         metrics,
@@ -458,7 +473,8 @@ fn hub(config: &Config, router_address: String) -> Result<Hub, StartError> {
         watch,
         posts: PostBoxes::default(),
         draining,
-    })
+    };
+    Ok((hub, life))
 }
 
 /// As many sessions as were asked for, if the process may have that many descriptors; raises its limit as far as it may.

@@ -17,6 +17,7 @@
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
 
 use std::io;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::cluster::Outcome;
 use crate::config::model;
 use crate::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
@@ -48,6 +50,17 @@ const TOGETHER: usize = crate::transport::MAX_SLICES;
 const TOGETHER_BYTES: usize = 64 * 1024;
 /// Room that is made for a read.
 const READ_BYTES: usize = 16 * 1024;
+
+/// What became of a command, on the wire.
+fn receipt(request: u32, outcome: Outcome) -> Answer {
+    let counts = outcome.receipt.counts().to_vec();
+    Answer::Receipt {
+        request,
+        counts,
+        unreachable: outcome.beyond.unreachable,
+        engine_down: outcome.beyond.engine_down,
+    }
+}
 
 /// Serves until the future is dropped.
 pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<Hub>) {
@@ -215,10 +228,13 @@ impl Connection<'_> {
             return;
         }
         self.send().await;
-        let receipt = self.port.hub.router.run(self.door(), &command).await;
-        if let Some(number) = number {
-            Answer::receipt(number, &receipt).encode(&mut self.output);
-        }
+        let Some(number) = number else {
+            // Nobody waits for what becomes of it on other nodes.
+            self.port.hub.cluster.run_unasked(self.door(), slice::from_ref(&command)).await;
+            return;
+        };
+        let outcome = self.port.hub.cluster.run(self.door(), &command).await;
+        receipt(number, outcome).encode(&mut self.output);
     }
 
     /// Does what was collected.
@@ -227,9 +243,13 @@ impl Connection<'_> {
             return;
         }
         let sends = std::mem::take(&mut self.sends);
-        let receipts = self.port.hub.router.run_together(self.door(), &sends.commands).await;
-        for (number, receipt) in sends.numbers.into_iter().zip(&receipts) {
-            Answer::receipt(number, receipt).encode(&mut self.output);
+        if sends.numbers.is_empty() {
+            self.port.hub.cluster.run_unasked(self.door(), &sends.commands).await;
+            return;
+        }
+        let outcomes = self.port.hub.cluster.run_together(self.door(), &sends.commands).await;
+        for (number, outcome) in sends.numbers.into_iter().zip(outcomes) {
+            receipt(number, outcome).encode(&mut self.output);
         }
     }
 
@@ -412,10 +432,15 @@ impl Connection<'_> {
             Ok(Request { number, what: What::Query(query) }) => {
                 self.send().await;
                 self.port.metrics().count_query(Door::Long);
-                match self.port.hub.router.ask(&query) {
+                let asked = self.port.hub.cluster.ask(&query).await;
+                match &asked.answer {
+                    QueryAnswer::Absent if !asked.beyond.is_empty() => {
+                        let wrong = Wrong::new(ErrorWord::Unreachable, asked.beyond.to_string());
+                        Answer::error(&Wrong { request: Some(number), ..wrong })
+                    }
                     QueryAnswer::Absent => Answer::Absent { request: number },
-                    QueryAnswer::Value(value) => Answer::Result { request: number, body: value },
-                    answer => Answer::Result { request: number, body: answer.json().into() },
+                    QueryAnswer::Value(value) => Answer::Result { request: number, body: value.clone() },
+                    _ => Answer::Result { request: number, body: asked.json().into() },
                 }
             }
             // There is no number that an answer could carry.

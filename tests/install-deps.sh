@@ -3,7 +3,7 @@
 #
 #   tests/install-deps.sh demo   what `make demo` needs: php-fpm
 #   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, haproxy, openssl, curl, a browser with
-#                                its driver, python's venv, a C compiler with libfcgi, fcgiwrap
+#                                its driver, redis-server, nats-server, python's venv, a C compiler with libfcgi, fcgiwrap
 #   tests/install-deps.sh bench  what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
@@ -43,6 +43,8 @@ missing_for() {
     has curl || echo curl
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
+    has redis-server || echo redis-server
+    [[ -x /usr/sbin/nats-server ]] || has nats-server || echo nats-server
     has cc || printf '%s\n' gcc libc6-dev
     [[ -e /usr/include/fcgiapp.h ]] || echo libfcgi-dev
     [[ -x /usr/sbin/fcgiwrap ]] || echo fcgiwrap

@@ -29,7 +29,17 @@ final class Receipt
         public readonly int $refused = 0,
         /** Ids that were named and are not there. */
         public readonly int $gone = 0,
+        /** @var list<string> Nodes that may have sessions of the target and did not answer in time. */
+        public readonly array $unreachable = [],
+        /** There was no way to other nodes at all. */
+        public readonly bool $engineDown = false,
     ) {
+    }
+
+    /** All nodes have answered: the counts are of everybody. */
+    public function complete(): bool
+    {
+        return $this->unreachable === [] && !$this->engineDown;
     }
 
     /** Sessions for which it is done, or will be when they read. */
@@ -56,6 +66,8 @@ final class Receipt
             $this->droppedLatest + $other->droppedLatest,
             $this->refused + $other->refused,
             $this->gone + $other->gone,
+            array_values(array_unique([...$this->unreachable, ...$other->unreachable])),
+            $this->engineDown || $other->engineDown,
         );
     }
 }

@@ -142,12 +142,12 @@ impl Api {
             Path::Command(verb) => {
                 let arguments = self.arguments(request, verb).await?;
                 let command = verb.command(arguments)?;
-                let receipt = self.hub.router.run(Door::Api, &command).await;
-                Ok(json_response(serde_json::to_vec(&receipt).expect("numbers can be written")))
+                let outcome = self.hub.cluster.run(Door::Api, &command).await;
+                Ok(json_response(serde_json::to_vec(&outcome).expect("numbers can be written")))
             }
             Path::Query(query) => {
                 query_arguments(&request)?.finish()?;
-                self.ask(&query)
+                self.ask(&query).await
             }
             Path::List(list) => {
                 let mut arguments = query_arguments(&request)?;
@@ -159,19 +159,24 @@ impl Api {
                     List::Channel(channel) => Query::Channel(channel, page),
                     List::Uid(uid) => Query::Uid(uid, page),
                 })
+                .await
             }
         }
     }
 
-    fn ask(&self, query: &Query) -> Result<Response<Full<Bytes>>, Problem> {
+    async fn ask(&self, query: &Query) -> Result<Response<Full<Bytes>>, Problem> {
         self.hub.metrics.router.count_query(Door::Api);
-        match self.hub.router.ask(query) {
+        let asked = self.hub.cluster.ask(query).await;
+        match &asked.answer {
+            Answer::Absent if !asked.beyond.is_empty() => {
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", asked.beyond.to_string()))
+            }
             Answer::Absent => Err(match query {
                 Query::Attribute(..) => Problem::absent("there is no such session, or it has no such attribute"),
                 _ => Problem::absent("there is no such session"),
             }),
-            Answer::Value(value) => Ok(response("application/octet-stream", value)),
-            answer => Ok(json_response(answer.json())),
+            Answer::Value(value) => Ok(response("application/octet-stream", value.clone())),
+            _ => Ok(json_response(asked.json())),
         }
     }
 

@@ -17,6 +17,7 @@ use super::gates::ConnectGates;
 use super::posts::PostBoxes;
 use super::watch::Watch;
 use super::wheel::Wheel;
+use crate::cluster::Cluster;
 use crate::config::model::{App, Heartbeat, Sse, WebSocket};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::{Close, Terms};
@@ -35,7 +36,9 @@ pub struct Hub {
     /// Where session ids come from.
     pub ids: SessionIds,
     /// Which sessions are here, and what is done with them.
-    pub router: Router,
+    pub router: Arc<Router>,
+    /// The same, of all nodes.
+    pub cluster: Cluster,
     /// `LONGWIRE_ROUTER`: where handlers reach the router; empty when they cannot.
     pub router_address: String,
     /// The clock of sessions.

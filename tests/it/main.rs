@@ -12,6 +12,7 @@ mod bounds;
 mod bridge;
 mod chat;
 mod check;
+mod cluster;
 mod cmpp;
 mod connect;
 mod control_headers;

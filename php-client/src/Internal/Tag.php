@@ -19,6 +19,8 @@ final class Tag
     public const REQUEST = 0x06;
     public const COUNTS = 0x07;
     public const ERROR = 0x08;
+    public const UNREACHABLE = 0x09;
+    public const ENGINE_DOWN = 0x0A;
     public const SESSION = 0x10;
     public const UID = 0x11;
     public const CHANNEL = 0x12;

@@ -97,7 +97,13 @@ final class Wire
             throw new ProtocolError('the router answered something else than a receipt', true);
         }
         // A later server may add counts behind these.
-        return new Receipt(...array_values(unpack('N' . self::COUNTS, $counts)));
+        $numbers = array_values(unpack('N' . self::COUNTS, $counts));
+        $unreachable = $answer->fields[Tag::UNREACHABLE] ?? '';
+        return new Receipt(
+            ...$numbers,
+            unreachable: $unreachable === '' ? [] : explode("\n", $unreachable),
+            engineDown: isset($answer->fields[Tag::ENGINE_DOWN]),
+        );
     }
 
     /**

@@ -130,7 +130,7 @@ impl EventInfo {
             if *except_self {
                 command.except.sessions.push(self.id);
             }
-            self.endpoint.hub.router.run_now(Door::Answer, &command);
+            self.endpoint.hub.cluster.run_now(Door::Answer, &command);
         }
         Ok(to_client)
     }

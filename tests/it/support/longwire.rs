@@ -42,6 +42,23 @@ struct Log {
 impl Longwire {
     /// Serves `config`; `[log]` and `[admin]` are added to it, and `[router]` and `[api]` unless it has its own.
     pub fn serve(config: &str) -> Self {
+        let node = Self::spawn(config);
+        node.wait_for_log("everything listens", |line| line["message"] == "started");
+        node
+    }
+
+    /// What a node says that does not start.
+    pub fn refuses(config: &str) -> Vec<String> {
+        let mut node = Self::spawn(config);
+        assert!(!node.wait().success(), "it started");
+        wait_until("its last line is read", || Arc::strong_count(&node.log) == 1);
+        node.log_lines(|_| true)
+            .iter()
+            .map(|line| line.as_str().map_or_else(|| line.to_string(), str::to_owned))
+            .collect()
+    }
+
+    fn spawn(config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("longwire.toml");
         let level = "info,longwire::event=debug,longwire::http=debug,longwire::listener=debug";
@@ -72,9 +89,7 @@ impl Longwire {
                 reader.more.notify_all();
             }
         });
-        let node = Self { child, log, _dir: dir };
-        node.wait_for_log("everything listens", |line| line["message"] == "started");
-        node
+        Self { child, log, _dir: dir }
     }
 
     /// The usual configuration: `script` behind `listeners`, in front of `fpm`.

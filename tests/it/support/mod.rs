@@ -4,6 +4,7 @@ pub mod browser;
 pub mod calls;
 pub mod client;
 pub mod dev;
+pub mod engine;
 pub mod event_stream;
 pub mod http;
 pub mod longwire;

@@ -156,9 +156,21 @@ impl Router {
         self.receipt(number).await
     }
 
+    /// A receipt, the nodes that it misses, and whether there was no engine.
+    pub async fn outcome(&mut self, number: u32) -> (Receipt, Vec<String>, bool) {
+        match self.answer().await.expect("a receipt comes") {
+            Answer::Receipt { request, counts, unreachable, engine_down } => {
+                assert_eq!(request, number, "answers come in order");
+                let receipt = Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"));
+                (receipt, unreachable, engine_down)
+            }
+            other => panic!("no receipt: {other:?}"),
+        }
+    }
+
     pub async fn receipt(&mut self, number: u32) -> Receipt {
         match self.answer().await.expect("a receipt comes") {
-            Answer::Receipt { request, counts } => {
+            Answer::Receipt { request, counts, .. } => {
                 assert_eq!(request, number, "answers come in order");
                 Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"))
             }

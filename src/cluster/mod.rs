@@ -1,0 +1,481 @@
+//! Commands and queries, done on all nodes that they concern.
+//!
+//! ```text
+//!   router port, HTTP API, a handler's answer        other nodes, PHP through the engine
+//!                  │ Command, Query                                │
+//!                  v                                               v
+//!               Cluster ── this node's part ──> Router <── workers ── Net
+//!                  │                                               ^ │
+//!                  └── the others' part: orders ───────────────────┘ │ envelopes
+//!                  <── receipts, what they found ────────────────────┘
+//! ```
+//!
+//! - `net`: the link to the engine, and what comes and goes over it.
+//! - [`members`]: the other nodes, as far as their heartbeats tell.
+//! - `requests`: what has not been answered by everybody; `orders`: what is on its way out; `merge`: one answer out of many.
+//!
+//! A session's id tells its node, so a send to a session is one envelope to one node. A channel or a uid has a partition; the nodes with
+//! members in it listen to its subject. What is for all goes to all.
+//!
+//! Promises: this node's own sessions are always served, at once and directly, whatever the engine does. An envelope is sent
+//! once, and nothing is sent again. A publisher's envelopes on one subject are done in its order by each node. A receipt
+//! adds up what nodes have said that they did; who did not say it in time is named.
+
+pub mod members;
+mod merge;
+mod net;
+mod orders;
+mod requests;
+
+use std::slice;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio::time::timeout;
+use tracing::warn;
+
+use self::members::Place;
+use self::net::{AllAnswered, Identity, Net, State};
+use self::requests::{Answers, add};
+use crate::config::model::{self, ClusterEngine, RedisKind};
+use crate::engine::nats::Nats;
+use crate::engine::redis::{Kind, Redis};
+use crate::engine::{EngineError, Subject};
+use crate::metrics::cluster::ClusterMetrics;
+use crate::metrics::router::Door;
+use crate::proto::command::{Command, Query, Receipt, Target};
+use crate::proto::envelope::{Body, Found, Sender};
+use crate::proto::id::SessionId;
+use crate::proto::partition::Partition;
+use crate::router::{Answer, Router};
+
+/// See the module.
+pub struct Cluster {
+    router: Arc<Router>,
+    /// `None` for a node alone.
+    net: Option<Arc<Net>>,
+}
+
+/// What became of a command on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Of the sessions of those nodes that have answered.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    /// Who may have sessions that the command concerns, and did not answer in time.
+    #[serde(flatten)]
+    pub beyond: Beyond,
+}
+
+/// What could not be reached, or is not known to have been.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Beyond {
+    /// The names of nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
+    /// There is no engine now: no other node was asked.
+    #[serde(skip_serializing_if = "is_false")]
+    pub engine_down: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Beyond {
+    /// Everybody was reached.
+    pub fn is_empty(&self) -> bool {
+        self.unreachable.is_empty() && !self.engine_down
+    }
+}
+
+impl std::fmt::Display for Beyond {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.engine_down {
+            true => f.write_str("there is no engine, so no other node can be asked"),
+            false => write!(f, "not reached in time: {}", self.unreachable.join(", ")),
+        }
+    }
+}
+
+impl From<Receipt> for Outcome {
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, beyond: Beyond::default() }
+    }
+}
+
+/// The answer to a query, from all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// From those that have answered.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// And who has not.
+    #[serde(flatten)]
+    pub beyond: Beyond,
+}
+
+impl Asked {
+    /// As JSON; nothing for an answer that is none, or that is not JSON.
+    pub fn json(&self) -> Vec<u8> {
+        match &self.answer {
+            Answer::Absent | Answer::Value(_) | Answer::Json(_) => self.answer.json(),
+            _ if self.beyond.is_empty() => self.answer.json(),
+            _ => serde_json::to_vec(self).expect("names are text and nothing else can fail"),
+        }
+    }
+}
+
+/// What a cluster is told of its node.
+pub struct Facts {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// The epoch in the ids of its sessions.
+    pub epoch: u32,
+}
+
+/// Why a node may not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// What was written about the engine makes no sense to it.
+    Engine(EngineError),
+    /// Another node has its number; who.
+    Taken(String),
+    /// The operating system gave no random bytes.
+    Random(getrandom::Error),
+}
+
+impl std::fmt::Display for JoinError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            JoinError::Engine(error) => error.fmt(f),
+            JoinError::Taken(why) => f.write_str(why),
+            JoinError::Random(error) => write!(f, "no random number for this run: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// What has to run for a node to be one among others; it ends only with its task.
+pub type Life = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Cluster {
+    /// A node alone.
+    pub fn local(router: Arc<Router>) -> Self {
+        Self { router, net: None }
+    }
+
+    /// A node as its configuration wants it, and what has to be run for it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the engine's addresses.
+    pub fn new(
+        settings: &model::Cluster,
+        facts: Facts,
+        router: Arc<Router>,
+        metrics: Arc<ClusterMetrics>,
+    ) -> Result<(Self, Option<Life>), JoinError> {
+        let texts = |urls: &[crate::config::Secret]| urls.iter().map(|url| url.reveal().to_owned()).collect::<Vec<_>>();
+        let mut run = [0; 8];
+        getrandom::fill(&mut run).map_err(JoinError::Random)?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let me = Sender { node: facts.number, run: u64::from_ne_bytes(run) };
+        let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };
+        let (orders, orders_reader) = orders::orders(me, settings.queue_bytes);
+        let net = Arc::new(Net::new(me, identity, settings.clone(), router.clone(), metrics, orders));
+        let life: Life = match &settings.engine {
+            ClusterEngine::Local => return Ok((Self::local(router), None)),
+            ClusterEngine::Redis { urls, kind } => {
+                let kind = match kind {
+                    RedisKind::Alone => Kind::Alone,
+                    RedisKind::Sentinel { master } => Kind::Sentinel { master: master.clone() },
+                    RedisKind::Cluster => Kind::Cluster,
+                };
+                let engine = Redis::new(&texts(urls), kind, &settings.prefix).map_err(JoinError::Engine)?;
+                Box::pin(net.clone().live(engine, orders_reader))
+            }
+            ClusterEngine::Nats { urls } => {
+                let engine = Nats::new(&texts(urls), &settings.prefix).map_err(JoinError::Engine)?;
+                Box::pin(net.clone().live(engine, orders_reader))
+            }
+        };
+        Ok((Self { router, net: Some(net) }, Some(life)))
+    }
+
+    /// Waits for the first attempt to join the others. A node may begin without an engine, but not in another's place.
+    ///
+    /// # Errors
+    ///
+    /// Who has its number.
+    pub async fn begun(&self) -> Result<(), JoinError> {
+        let Some(net) = &self.net else { return Ok(()) };
+        match net.begun().await {
+            State::Refused(why) => Err(JoinError::Taken(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says to the others that this node stops.
+    pub async fn leave(&self) {
+        if let Some(net) = &self.net {
+            net.leave().await;
+        }
+    }
+
+    /// Why this node is not among the others, though it should be.
+    pub fn missing(&self) -> Option<String> {
+        match self.net.as_ref()?.state() {
+            State::Joined => None,
+            State::Starting => Some("cluster: not joined yet".to_owned()),
+            State::Away(why) | State::Refused(why) => Some(format!("cluster: {why}")),
+        }
+    }
+
+    /// Does a command. See [`Router::run`].
+    pub async fn run(&self, door: Door, command: &Command) -> Outcome {
+        self.run_together(door, slice::from_ref(command)).await.pop().expect("a command has an outcome")
+    }
+
+    /// Does one command, or several that [may share a write](Command::may_share_a_write).
+    pub async fn run_together(&self, door: Door, commands: &[Command]) -> Vec<Outcome> {
+        let Some(net) = &self.net else {
+            return self.router.run_together(door, commands).await.into_iter().map(Outcome::from).collect();
+        };
+        let [first, ..] = commands else { return Vec::new() };
+        let plan = net.plan(&first.to);
+        let sent = net.send_to(&plan, commands);
+        let own = commands.iter().map(|command| with_target(command, plan.own.clone()));
+        let own: Vec<Command> = own.collect();
+        let mut receipts = self.router.run_together(door, &own).await;
+        let mut unreachable = plan.silent.clone();
+        let mut engine_down = plan.engine_down;
+        for request in sent.requests {
+            let (others, missing) = net.receipts(request, commands.len()).await;
+            receipts.iter_mut().zip(&others).for_each(|(sum, other)| add(sum, other));
+            unreachable.extend(missing);
+        }
+        unreachable.extend(sent.refused);
+        engine_down |= !net.is_joined() && !unreachable.is_empty();
+        receipts.iter_mut().for_each(|receipt| receipt.gone += plan.gone);
+        net.settle(&first.action).await;
+        let beyond = net.beyond(unreachable, engine_down);
+        receipts.into_iter().map(|receipt| Outcome { receipt, beyond: beyond.clone() }).collect()
+    }
+
+    /// Does commands for somebody who asks for no receipt: other nodes are not waited for.
+    pub async fn run_unasked(&self, door: Door, commands: &[Command]) {
+        let (Some(net), [first, ..]) = (&self.net, commands) else {
+            self.router.run_together(door, commands).await;
+            return;
+        };
+        let plan = net.plan(&first.to);
+        net.send_without_answer(&plan, commands);
+        let own: Vec<Command> = commands.iter().map(|command| with_target(command, plan.own.clone())).collect();
+        self.router.run_together(door, &own).await;
+    }
+
+    /// Does a command here before it returns, and has other nodes do it without waiting for them; what became of it here.
+    pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
+        let Some(net) = &self.net else { return self.router.run_now(door, command) };
+        if let Target::Sessions(ids) = &command.to
+            && ids.iter().all(|id| net.is_own(*id))
+        {
+            return self.router.run_now(door, command);
+        }
+        let plan = net.plan(&command.to);
+        let unsent = net.send_without_answer(&plan, slice::from_ref(command));
+        if plan.engine_down || unsent {
+            warn!(command = command.action.label(), "only this node's own sessions were reached: there is no engine");
+        }
+        let mut receipt = self.router.run_now(door, &with_target(command, plan.own));
+        receipt.gone += plan.gone;
+        receipt
+    }
+
+    /// Answers a query, from all nodes that know something of it.
+    pub async fn ask(&self, query: &Query) -> Asked {
+        let alone = |answer| Asked { answer, beyond: Beyond::default() };
+        let Some(net) = &self.net else { return alone(self.router.ask(query)) };
+        let partition = match query {
+            Query::Node => return alone(self.router.ask(query)),
+            Query::Session(id) | Query::Attribute(id, _) => return self.ask_one(net, *id, query).await,
+            Query::Channel(name, _) => Some(Partition::of_channel(name)),
+            Query::Uid(uid, _) => Some(Partition::of_uid(uid)),
+            Query::Channels(_) | Query::Sessions(_) => None,
+        };
+        let engine_down = !net.is_joined();
+        let (here, mut unreachable) = net.members().interested(partition);
+        let subject = partition.map_or(Subject::All, Subject::Partition);
+        let mut found = Vec::new();
+        if !engine_down && !here.is_empty() {
+            let (answers, missing) = net.query(subject, here, query).await;
+            found = answers;
+            unreachable.extend(missing);
+        }
+        let answer = merge::merge(query, self.router.ask(query), found);
+        Asked { answer, beyond: net.beyond(unreachable, engine_down) }
+    }
+
+    async fn ask_one(&self, net: &Arc<Net>, id: SessionId, query: &Query) -> Asked {
+        let alone = |answer| Asked { answer, beyond: Beyond::default() };
+        if net.is_own(id) {
+            return alone(self.router.ask(query));
+        }
+        if !net.is_joined() {
+            return Asked { answer: Answer::Absent, beyond: net.beyond(Vec::new(), true) };
+        }
+        let place = net.members().locate(id);
+        match place {
+            Place::Gone => alone(Answer::Absent),
+            Place::Silent(node) => Asked { answer: Answer::Absent, beyond: net.beyond(vec![node], false) },
+            Place::At(node) => {
+                let (mut answers, missing) = net.query(Subject::Node(node), vec![node], query).await;
+                let answer = merge::of_one(query, answers.pop()).unwrap_or(Answer::Absent);
+                Asked { answer, beyond: net.beyond(missing, !net.is_joined()) }
+            }
+        }
+    }
+}
+
+fn with_target(command: &Command, to: Target) -> Command {
+    Command { to, except: command.except.clone(), action: command.action.clone() }
+}
+
+/// Who is to do a command.
+struct Plan {
+    /// This node's part.
+    own: Target,
+    /// Where the others' part is published, and who is waited for there.
+    others: Vec<(Subject, Target, Vec<u16>)>,
+    /// Nodes that may have a part and are known not to answer.
+    silent: Vec<u16>,
+    /// Sessions of nodes that are there no more.
+    gone: u32,
+    /// There is no engine: nobody else can be asked.
+    engine_down: bool,
+}
+
+/// What was sent of a plan.
+struct Sent {
+    requests: Vec<(u64, AllAnswered)>,
+    /// Who was not asked, because there was no room.
+    refused: Vec<u16>,
+}
+
+impl Net {
+    fn is_own(&self, id: SessionId) -> bool {
+        id.node() == self.me.node
+    }
+
+    fn beyond(&self, mut nodes: Vec<u16>, engine_down: bool) -> Beyond {
+        nodes.sort_unstable();
+        nodes.dedup();
+        if !nodes.is_empty() {
+            self.metrics.unanswered.inc();
+        }
+        let members = self.members();
+        Beyond { unreachable: nodes.into_iter().map(|node| members.name(node)).collect(), engine_down }
+    }
+
+    fn plan(&self, to: &Target) -> Plan {
+        let is_joined = self.is_joined();
+        let mut plan = Plan { own: to.clone(), others: Vec::new(), silent: Vec::new(), gone: 0, engine_down: false };
+        let members = self.members();
+        let subject = match to {
+            Target::Sessions(ids) => {
+                let (own, others): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.is_own(**id));
+                plan.own = Target::Sessions(own);
+                let mut by_node: Vec<(u16, Vec<SessionId>)> = Vec::new();
+                for id in others {
+                    match members.locate(id) {
+                        Place::Gone if is_joined => plan.gone += 1,
+                        Place::Silent(node) => plan.silent.push(node),
+                        Place::At(node) if is_joined => match by_node.iter_mut().find(|(known, _)| *known == node) {
+                            Some((_, ids)) => ids.push(id),
+                            None => by_node.push((node, vec![id])),
+                        },
+                        // Without an engine nobody knows.
+                        Place::Gone | Place::At(_) => plan.engine_down = true,
+                    }
+                }
+                plan.others = by_node
+                    .into_iter()
+                    .map(|(node, ids)| (Subject::Node(node), Target::Sessions(ids), vec![node]))
+                    .collect();
+                return plan;
+            }
+            Target::Channel(name) => Subject::Partition(Partition::of_channel(name)),
+            Target::Uid(uid) => Subject::Partition(Partition::of_uid(uid)),
+            Target::All => Subject::All,
+        };
+        let partition = match subject {
+            Subject::Partition(partition) => Some(partition),
+            _ => None,
+        };
+        let (here, silent) = members.interested(partition);
+        plan.silent = silent;
+        if is_joined {
+            plan.others.push((subject, to.clone(), here));
+        } else {
+            plan.engine_down = true;
+        }
+        plan
+    }
+
+    /// Publishes the others' part, for receipts.
+    fn send_to(&self, plan: &Plan, commands: &[Command]) -> Sent {
+        let mut sent = Sent { requests: Vec::new(), refused: Vec::new() };
+        for (subject, to, nodes) in &plan.others {
+            let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if nodes.is_empty() {
+                // Somebody may have begun to listen whose beat is not here yet.
+                self.order(*subject, Body::Commands { request: 0, commands }, None);
+                continue;
+            }
+            let answers = Answers::Receipts(vec![Receipt::default(); commands.len()]);
+            let (request, answered) = self.requests().begin(nodes.clone(), answers);
+            if self.order(*subject, Body::Commands { request, commands }, Some(request)) {
+                sent.requests.push((request, answered));
+            } else {
+                self.requests().end(request);
+                sent.refused.extend(nodes);
+            }
+        }
+        sent
+    }
+
+    /// The same, for nobody who waits; true if some of it could not be sent.
+    fn send_without_answer(&self, plan: &Plan, commands: &[Command]) -> bool {
+        let mut unsent = false;
+        for (subject, to, _) in &plan.others {
+            let commands = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            unsent |= !self.order(*subject, Body::Commands { request: 0, commands }, None);
+        }
+        unsent
+    }
+
+    async fn receipts(&self, (request, answered): (u64, AllAnswered), count: usize) -> (Vec<Receipt>, Vec<u16>) {
+        let _ = timeout(self.settings.receipt_timeout, answered).await;
+        match self.requests().end(request) {
+            (Answers::Receipts(receipts), missing) => (receipts, missing),
+            (Answers::Found(_), missing) => (vec![Receipt::default(); count], missing),
+        }
+    }
+
+    async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
+        let (request, answered) = self.requests().begin(nodes, Answers::Found(Vec::new()));
+        let body = Body::Query { request, query: query.clone() };
+        if self.order(subject, body, Some(request)) {
+            let _ = timeout(self.settings.receipt_timeout, answered).await;
+        }
+        match self.requests().end(request) {
+            (Answers::Found(found), missing) => (found, missing),
+            (Answers::Receipts(_), missing) => (Vec::new(), missing),
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! A node among others: the link to the engine, and everything that comes and goes over it.
+//!
+//! ```text
+//!             connect, subscribe to our own number, claim it
+//!   away ────────────────────────────────────────────────────> joined: beats, orders, interest
+//!    ^ │ somebody has our number: refused, and asked again         │
+//!    │ └─ backoff with jitter                                      │ lost, or our own beats do not come back
+//!    └─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Our heartbeats come back to us like to everybody, and so they probe the link in both directions: one that is half open is found
+//! out within a lease.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::members::{Heard, Members};
+use super::orders::{Order, Orders, OrdersReader};
+use super::requests::Requests;
+use crate::config::model;
+use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
+use crate::metrics::cluster::ClusterMetrics;
+use crate::metrics::router::Door;
+use crate::proto::command::{Action, Command, Query};
+use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Found, Interest, Sender, Window};
+use crate::proto::partition::Partition;
+use crate::router::{Answer, Router};
+
+/// How long a node that begins waits for somebody to say that its number is taken.
+const CLAIM_WAIT: Duration = Duration::from_millis(400);
+/// Beats in a lease: two may be lost before a node counts as silent.
+const BEATS_PER_LEASE: u32 = 3;
+/// Envelopes in one write to the engine.
+const BATCH: usize = 512;
+/// Waits between attempts to reach the engine; each is up to half shorter, so that nodes do not come back together.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Net {
+    pub(super) me: Sender,
+    identity: Identity,
+    pub(super) settings: model::Cluster,
+    pub(super) router: Arc<Router>,
+    pub(super) metrics: Arc<ClusterMetrics>,
+    members: Mutex<Members>,
+    requests: Mutex<Requests>,
+    orders: Orders,
+    /// What the engine has confirmed that we are subscribed to.
+    subscribed: Mutex<Interest>,
+    state: watch::Sender<State>,
+}
+
+/// What a node says of itself in its beats.
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) epoch: u32,
+    pub(super) started_ms: u64,
+}
+
+/// How a node stands to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It begins.
+    Starting,
+    /// Among them.
+    Joined,
+    /// The engine is not there.
+    Away(String),
+    /// Another node has its number.
+    Refused(String),
+}
+
+/// Why a link is given up.
+#[derive(Debug)]
+enum End {
+    Lost(EngineError),
+    /// Who has our number.
+    Refused(String),
+}
+
+impl From<EngineError> for End {
+    fn from(error: EngineError) -> Self {
+        End::Lost(error)
+    }
+}
+
+impl Net {
+    pub(super) fn new(
+        me: Sender,
+        identity: Identity,
+        settings: model::Cluster,
+        router: Arc<Router>,
+        metrics: Arc<ClusterMetrics>,
+        orders: Orders,
+    ) -> Self {
+        Self {
+            me,
+            identity,
+            settings,
+            router,
+            metrics,
+            members: Mutex::default(),
+            requests: Mutex::default(),
+            orders,
+            subscribed: Mutex::default(),
+            state: watch::Sender::new(State::Starting),
+        }
+    }
+
+    pub(super) fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().expect("nothing panics while it is locked")
+    }
+
+    pub(super) fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().expect("nothing panics while it is locked")
+    }
+
+    fn subscribed(&self) -> MutexGuard<'_, Interest> {
+        self.subscribed.lock().expect("nothing panics while it is locked")
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        *self.state.borrow() == State::Joined
+    }
+
+    /// How the first attempt to join ended.
+    pub(super) async fn begun(&self) -> State {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|state| *state != State::Starting).await {
+            Ok(state) => state.clone(),
+            Err(_) => State::Away("the engine's task has ended".to_owned()),
+        }
+    }
+
+    /// Queues an envelope; false where that makes no sense now, or there is no room.
+    pub(super) fn order(&self, subject: Subject, body: Body, request: Option<u64>) -> bool {
+        if !self.is_joined() {
+            return false;
+        }
+        let is_queued = self.orders.put(subject, body, request);
+        if !is_queued {
+            self.metrics.count_dropped("queue_full", 1);
+        }
+        is_queued
+    }
+
+    /// Until a partition is subscribed to, or cannot be now: whoever is told that a session has joined may rely on it.
+    async fn settled(&self, partition: Partition) {
+        let mut state = self.state.subscribe();
+        let is_settled = |state: &State| *state != State::Joined || self.subscribed().has(partition);
+        // Beyond, the loss of the link is on its way.
+        let _ = timeout(crate::engine::ANSWER_TIMEOUT, state.wait_for(is_settled)).await;
+    }
+
+    /// After a command that gives a session a channel or a uid: until this node listens there.
+    pub(super) async fn settle(&self, action: &Action) {
+        let partition = match action {
+            Action::Join(name) => Partition::of_channel(name),
+            Action::Bind(uid) => Partition::of_uid(uid),
+            _ => return,
+        };
+        if self.router.interest().has(partition) {
+            self.settled(partition).await;
+        }
+    }
+
+    /// Joins the others, and joins them again when the engine was lost; for ever.
+    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, mut orders: OrdersReader) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let end = match self.join(&engine, &mut orders, &mut pause).await {
+                Err(end) => end,
+                Ok(never) => match never {},
+            };
+            self.metrics.engine_up.set(0);
+            self.metrics.engine_failures.inc();
+            let state = match end {
+                End::Lost(error) => State::Away(error.to_string()),
+                End::Refused(who) => {
+                    State::Refused(format!("node number {} is taken by {who:?} ([node] number)", self.me.node))
+                }
+            };
+            let before = self.state.send_replace(state.clone());
+            if before != state {
+                match &state {
+                    State::Refused(why) => error!("not among the other nodes: {why}"),
+                    State::Away(why) => warn!("no engine, only this node's own sessions are reached: {why}"),
+                    State::Starting | State::Joined => {}
+                }
+            }
+            *self.subscribed() = Interest::default();
+            self.metrics.count_dropped("engine_down", orders.clear());
+            self.requests().give_up_all();
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn join<E: Engine>(
+        &self,
+        engine: &E,
+        orders: &mut OrdersReader,
+        pause: &mut Duration,
+    ) -> Result<std::convert::Infallible, End> {
+        let (sender, mut incoming) = inbox(self.settings.queue_bytes);
+        let mut link = engine.connect(sender).await?;
+        self.claim(&mut link, &mut incoming).await?;
+        link.subscribe(&[Subject::All]).await?;
+        let interest = self.router.interest().all();
+        let mut watch =
+            Listening { link, heard_ourselves: Arc::new(Mutex::new(Instant::now())), unwanted: HashMap::new() };
+        watch.subscribe(self, &interest).await?;
+        self.members().grace(Instant::now(), self.settings.lease);
+        self.metrics.engine_up.set(1);
+        *pause = FIRST_PAUSE;
+        self.state.send_replace(State::Joined);
+        info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
+        let heard_ourselves = watch.heard_ourselves.clone();
+        tokio::select! {
+            end = self.send(watch, orders) => end,
+            end = self.receive(incoming, heard_ourselves) => end,
+        }
+    }
+
+    /// Asks whoever has our number to say so. It is not ours before.
+    async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), End> {
+        let own = Subject::Node(self.me.node);
+        link.subscribe(&[own]).await?;
+        let claim = Envelope { from: self.me, number: 0, body: Body::Claim };
+        link.publish(&[Outgoing { subject: own, payload: claim.encode() }]).await?;
+        let objection = async {
+            loop {
+                match incoming.next().await {
+                    Some(Incoming::Message { payload, .. }) => match Envelope::decode(payload) {
+                        Ok(Envelope { body: Body::Taken { run, name }, .. }) if run == self.me.run => {
+                            return End::Refused(name);
+                        }
+                        _ => {}
+                    },
+                    Some(Incoming::Lost(error)) => return End::Lost(error),
+                    None => return End::Lost(EngineError::closed()),
+                }
+            }
+        };
+        match timeout(CLAIM_WAIT, objection).await {
+            Ok(end) => Err(end),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What leaves this node: beats, orders, and what it wants to listen to.
+    async fn send<L: Link>(
+        &self,
+        mut listening: Listening<L>,
+        orders: &mut OrdersReader,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch: Vec<Order> = Vec::new();
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {
+                    let silence = listening.heard_ourselves.lock().expect("nothing panics while it is locked").elapsed();
+                    if silence > self.settings.lease {
+                        return Err(EngineError::half_open(silence).into());
+                    }
+                    self.look_around();
+                    listening.forget(self).await?;
+                    self.beat();
+                }
+                () = self.router.interest().grown() => {
+                    let mut wanted = self.router.interest().all();
+                    let known: Vec<Partition> = self.subscribed().partitions().collect();
+                    known.into_iter().for_each(|partition| wanted.set(partition, false));
+                    if !wanted.is_empty() {
+                        listening.subscribe(self, &wanted).await?;
+                        // Others are told before whoever waits for the subscription.
+                        self.beat();
+                        self.state.send_modify(|_| {});
+                    }
+                }
+                count = orders.next_batch(&mut batch, BATCH) => {
+                    self.publish(&mut listening.link, &batch).await?;
+                    self.metrics.published.inc_by(count as u64);
+                    batch.clear();
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, link: &mut impl Link, batch: &[Order]) -> Result<(), End> {
+        let outgoing: Vec<Outgoing> =
+            batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
+        let reaches = link.publish(&outgoing).await?;
+        for (order, reach) in batch.iter().zip(reaches) {
+            if let (Some(request), Reach::Nobody) = (order.request, reach) {
+                self.requests().nobody_at(request);
+            }
+        }
+        Ok(())
+    }
+
+    fn beat(&self) {
+        let beat = Beat {
+            name: self.identity.name.clone(),
+            epoch: self.identity.epoch,
+            started_ms: self.identity.started_ms,
+            lease_ms: u32::try_from(self.settings.lease.as_millis()).unwrap_or(u32::MAX),
+            sessions: self.router.len() as u64,
+            interest: self.subscribed().clone(),
+        };
+        self.order(Subject::All, Body::Beat(beat), None);
+    }
+
+    fn look_around(&self) {
+        let mut members = self.members();
+        for node in members.expire(Instant::now()) {
+            warn!(node, "node is silent");
+        }
+        self.metrics.nodes.set(members.here().count() as i64);
+    }
+
+    /// What comes to this node.
+    async fn receive(
+        &self,
+        mut incoming: InboxReader,
+        heard_ourselves: Arc<Mutex<Instant>>,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut windows: HashMap<(Sender, Subject), Window> = HashMap::new();
+        let mut dropped = 0;
+        let mut workers = Workers::new(self);
+        // Workers end with the link: what they have not done is answered by nobody.
+        let work = workers.work();
+        let read = async {
+            loop {
+                let (subject, payload) = match incoming.next().await {
+                    Some(Incoming::Message { subject, payload }) => (subject, payload),
+                    Some(Incoming::Lost(error)) => return End::Lost(error),
+                    None => return End::Lost(EngineError::closed()),
+                };
+                self.metrics.count_dropped("inbox_full", incoming.dropped() - dropped);
+                dropped = incoming.dropped();
+                let envelope = match Envelope::decode(payload) {
+                    Ok(envelope) => envelope,
+                    Err(wrong) => {
+                        self.metrics.count_dropped("malformed", 1);
+                        debug!(?subject, "a payload {wrong}");
+                        continue;
+                    }
+                };
+                if envelope.from == self.me {
+                    *heard_ourselves.lock().expect("nothing panics while it is locked") = Instant::now();
+                    continue;
+                }
+                self.metrics.received.inc();
+                // A claim is made before there are numbers.
+                if envelope.number > 0 {
+                    match windows.entry((envelope.from, subject)).or_default().take(envelope.number) {
+                        Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
+                        Arrival::Stale => {
+                            self.metrics.count_dropped("stale", 1);
+                            continue;
+                        }
+                    }
+                }
+                if let Err(end) = self.take(subject, envelope, &workers.queue) {
+                    return end;
+                }
+                if windows.len() > MAX_WINDOWS {
+                    let members = self.members();
+                    windows.retain(|(sender, _), _| members.here().any(|member| member.sender == *sender));
+                }
+            }
+        };
+        tokio::select! {
+            end = read => Err(end),
+            () = work => Err(EngineError::closed().into()),
+        }
+    }
+
+    fn take(&self, subject: Subject, envelope: Envelope, workers: &Queue) -> Result<(), End> {
+        let from = envelope.from;
+        match envelope.body {
+            Body::Beat(beat) if from.node == self.me.node => {
+                if (beat.started_ms, from.run) < (self.identity.started_ms, self.me.run) {
+                    return Err(End::Refused(beat.name));
+                }
+                self.order(
+                    Subject::Node(from.node),
+                    Body::Taken { run: from.run, name: self.identity.name.clone() },
+                    None,
+                );
+            }
+            Body::Beat(beat) => {
+                let name = beat.name.clone();
+                let heard = self.members().heard(Instant::now(), from, beat);
+                match heard {
+                    Heard::Known | Heard::Outdated => {}
+                    Heard::New => info!(node = name, number = from.node, "node is here"),
+                    Heard::Again => info!(node = name, number = from.node, "node is here again"),
+                    Heard::Restarted => info!(node = name, number = from.node, "node was restarted"),
+                }
+                if matches!(heard, Heard::New | Heard::Restarted) {
+                    // It should not have to wait for our next one to know us.
+                    self.look_around();
+                    self.beat();
+                }
+            }
+            Body::Bye => {
+                if let Some(name) = self.members().left(from) {
+                    info!(node = name, "node has stopped");
+                }
+                self.look_around();
+            }
+            Body::Claim => {
+                if from.node == self.me.node {
+                    let taken = Body::Taken { run: from.run, name: self.identity.name.clone() };
+                    self.order(Subject::Node(from.node), taken, None);
+                }
+            }
+            Body::Taken { run, name } => {
+                if run == self.me.run {
+                    return Err(End::Refused(name));
+                }
+            }
+            Body::Commands { request, commands } => {
+                workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
+            }
+            Body::Query { request, query } => {
+                workers.put(self, subject, Job { from, request, what: What::Query(query) });
+            }
+            Body::Receipts { request, receipts } => self.requests().receipts(from.node, request, &receipts),
+            Body::Found { request, found } => self.requests().found(from.node, request, found),
+        }
+        Ok(())
+    }
+
+    /// Says that this node stops.
+    pub(super) async fn leave(&self) {
+        if self.order(Subject::All, Body::Bye, None) {
+            // Until it is out, or as long as that may take; there is nobody to ask.
+            sleep(CLAIM_WAIT / 4).await;
+        }
+    }
+
+    async fn work(&self, job: Job) {
+        let body = match job.what {
+            What::Commands(commands) => {
+                let receipts = self.router.run_together(Door::Engine, &commands).await;
+                self.settle(&commands[0].action).await;
+                Body::Receipts { request: job.request, receipts }
+            }
+            What::Query(query) => Body::Found { request: job.request, found: found(self.router.ask(&query)) },
+        };
+        if job.request != 0 {
+            self.order(Subject::Node(job.from.node), body, None);
+        }
+    }
+}
+
+/// Senders and subjects that are remembered before those of nodes that are gone are forgotten: at most a megabyte or two.
+const MAX_WINDOWS: usize = 50_000;
+
+/// A link, and what it listens to.
+struct Listening<L> {
+    link: L,
+    heard_ourselves: Arc<Mutex<Instant>>,
+    /// Partitions without members here, since when.
+    unwanted: HashMap<Partition, Instant>,
+}
+
+impl<L: Link> Listening<L> {
+    async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), End> {
+        let subjects: Vec<Subject> = wanted.partitions().map(Subject::Partition).collect();
+        if !subjects.is_empty() {
+            self.link.subscribe(&subjects).await?;
+        }
+        let mut subscribed = net.subscribed();
+        wanted.partitions().for_each(|partition| subscribed.set(partition, true));
+        net.metrics.partitions.set(subscribed.len() as i64);
+        Ok(())
+    }
+
+    /// Drops what nobody here has wanted for a while.
+    async fn forget(&mut self, net: &Net) -> Result<(), End> {
+        let (wanted, now) = (net.router.interest().all(), Instant::now());
+        self.unwanted.retain(|partition, _| !wanted.has(*partition));
+        for partition in net.subscribed().partitions().filter(|partition| !wanted.has(*partition)) {
+            self.unwanted.entry(partition).or_insert(now);
+        }
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
+        let dropped: Vec<Partition> =
+            self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        for partition in &dropped {
+            self.unwanted.remove(partition);
+            // From now on whoever joins waits for a subscription again.
+            net.subscribed().set(*partition, false);
+        }
+        net.metrics.partitions.set(net.subscribed().len() as i64);
+        let subjects: Vec<Subject> = dropped.iter().copied().map(Subject::Partition).collect();
+        self.link.unsubscribe(&subjects).await?;
+        // A member may have come between the look and the end.
+        if dropped.iter().any(|partition| net.router.interest().has(*partition)) {
+            let mut again = Interest::default();
+            let back = dropped.into_iter().filter(|partition| net.router.interest().has(*partition));
+            back.for_each(|partition| again.set(partition, true));
+            self.subscribe(net, &again).await?;
+            net.state.send_modify(|_| {});
+        }
+        Ok(())
+    }
+}
+
+/// Something to be done for another node.
+struct Job {
+    from: Sender,
+    request: u64,
+    what: What,
+}
+
+enum What {
+    Commands(Vec<Command>),
+    Query(Query),
+}
+
+impl Job {
+    /// About what it holds in memory.
+    fn bytes(&self) -> usize {
+        const SMALL: usize = 256;
+        match &self.what {
+            What::Commands(commands) => commands.iter().map(|command| SMALL + command.payload_bytes()).sum(),
+            What::Query(_) => SMALL,
+        }
+    }
+}
+
+/// Those who do what comes from other nodes, each in the order in which it came; what comes on one subject is done by one.
+struct Workers<'n> {
+    net: &'n Net,
+    queue: Queue,
+    jobs_rx: Vec<mpsc::UnboundedReceiver<Job>>,
+}
+
+struct Queue {
+    jobs_tx: Vec<mpsc::UnboundedSender<Job>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl<'n> Workers<'n> {
+    const COUNT: usize = 8;
+
+    fn new(net: &'n Net) -> Self {
+        let (jobs_tx, jobs_rx) = (0..Self::COUNT).map(|_| mpsc::unbounded_channel()).unzip();
+        Self { net, queue: Queue { jobs_tx, bytes: Arc::default() }, jobs_rx }
+    }
+
+    /// Does what is queued, for ever.
+    fn work(&mut self) -> impl Future<Output = ()> + use<'n> {
+        let (net, bytes) = (self.net, self.queue.bytes.clone());
+        let workers: Vec<_> = self
+            .jobs_rx
+            .drain(..)
+            .map(|mut jobs_rx| {
+                let bytes = bytes.clone();
+                async move {
+                    while let Some(job) = jobs_rx.recv().await {
+                        bytes.fetch_sub(job.bytes(), Ordering::Relaxed);
+                        net.work(job).await;
+                    }
+                }
+            })
+            .collect();
+        async move {
+            futures_util::future::join_all(workers).await;
+        }
+    }
+}
+
+impl Queue {
+    fn put(&self, net: &Net, subject: Subject, job: Job) {
+        let bytes = job.bytes();
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before + bytes > net.settings.queue_bytes {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            net.metrics.count_dropped("workers_full", 1);
+            return;
+        }
+        let worker = match subject {
+            Subject::All => 0,
+            Subject::Node(_) => usize::from(job.from.node),
+            Subject::Partition(partition) => usize::from(partition.number()),
+        };
+        // Its other end lives as long as the link.
+        let _ = self.jobs_tx[worker % self.jobs_tx.len()].send(job);
+    }
+}
+
+fn found(answer: Answer) -> Found {
+    let page = |count: usize, ids: Vec<crate::proto::id::SessionId>, goes_on| Found::List {
+        count: count as u64,
+        items: ids.iter().map(|id| (super::merge::name_of(*id), 0)).collect(),
+        goes_on,
+    };
+    match answer {
+        Answer::Absent => Found::Absent,
+        Answer::Value(value) => Found::Whole(value),
+        Answer::Channel { count, sessions, next, .. }
+        | Answer::Uid { count, sessions, next, .. }
+        | Answer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
+        Answer::Channels { count, channels, next } => Found::List {
+            count: count as u64,
+            items: channels.into_iter().map(|one| (one.channel, one.count as u32)).collect(),
+            goes_on: next.is_some(),
+        },
+        other => Found::Whole(other.json().into()),
+    }
+}
+
+/// Up to half shorter, by chance.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 1];
+    // Without chance all nodes would come back together, which is no reason not to come back.
+    let _ = getrandom::fill(&mut random);
+    pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}
+
+/// What a request waits for.
+pub(super) type AllAnswered = oneshot::Receiver<()>;

@@ -1,0 +1,326 @@
+//! Several nodes, joined by a real redis-server or nats-server.
+
+use std::time::{Duration, Instant};
+
+use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Receipt, Target};
+use longwire::proto::control::long::{Answer, What};
+use longwire::proto::framing::{Framing, LengthFraming};
+
+use crate::support::client::Client;
+use crate::support::engine::{EngineServer, Kind};
+use crate::support::longwire::{LISTENERS, Longwire};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::router::{Router, name, session};
+
+const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
+const LEASE: Duration = Duration::from_secs(3);
+/// Says who it is.
+const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
+
+fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
+    let script = fpm.script("handler.php", HANDLER);
+    format!(
+        "[node]\nname = \"n{number}\"\nnumber = {number}\n[cluster]\nlease = \"{}s\"\nlinger = \"1s\"\n{}\
+         [apps.app]\nupstream = \"php\"\nscript = {script:?}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
+        LEASE.as_secs(),
+        engine.config(),
+        fpm.address(),
+    )
+}
+
+/// Three nodes that know each other.
+async fn three(fpm: &PhpFpm, engine: &EngineServer) -> Vec<Longwire> {
+    let nodes: Vec<Longwire> = (1..=3).map(|number| Longwire::serve(&config(fpm, number, engine))).collect();
+    all_know(&nodes, 2).await;
+    nodes
+}
+
+/// Until each knows so many others.
+async fn all_know(nodes: &[Longwire], others: usize) {
+    eventually("all nodes know each other", || {
+        nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == others as f64)
+    })
+    .await;
+}
+
+async fn client(node: &Longwire) -> (Client, String) {
+    let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
+    let sid = client.ask("?").await;
+    (client, sid)
+}
+
+async fn router(node: &Longwire) -> Router {
+    Router::connect(node.address("router"), "").await
+}
+
+fn send(to: Target, body: &str) -> Command {
+    Command::new(to, Action::Send(Message::new(body.to_owned())))
+}
+
+fn reached(count: u32) -> Receipt {
+    Receipt { reached: count, ..Receipt::default() }
+}
+
+async fn next(client: &mut Client) -> String {
+    String::from_utf8_lossy(&client.frame().await.body).into_owned()
+}
+
+#[tokio::test]
+async fn any_node_reaches_sessions_on_every_node() {
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let mut clients = Vec::new();
+        for node in &nodes {
+            clients.push(client(node).await);
+        }
+        let sids: Vec<_> = clients.iter().map(|(_, sid)| session(sid)).collect();
+        let channel = || Target::Channel(name("news"));
+        // Each node has another one's session join, and bound to a uid.
+        for (at, node) in nodes.iter().enumerate() {
+            let mut router = router(node).await;
+            let sid = sids[(at + 1) % 3];
+            assert_eq!(router.do_to(Target::session(sid), Action::Join(name("news"))).await, reached(1), "{kind:?}");
+            assert_eq!(router.do_to(Target::session(sid), Action::Bind(name("ann"))).await, reached(1));
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            let mut router = router(node).await;
+            for (to, count) in
+                [(channel(), 3), (Target::Uid(name("ann")), 3), (Target::All, 3), (Target::Sessions(sids.clone()), 3)]
+            {
+                let body = format!("{at} to {to:?}");
+                assert_eq!(router.run(send(to, &body)).await, reached(count), "{kind:?}: {body}");
+                for (client, _) in &mut clients {
+                    assert_eq!(next(client).await, body);
+                }
+            }
+            // Whoever is left out is left out wherever it is.
+            let mut command = send(channel(), "not to the second");
+            command.except = Except { sessions: vec![sids[1]], ..Except::default() };
+            assert_eq!(router.run(command).await, reached(2));
+            assert_eq!(next(&mut clients[0].0).await, "not to the second");
+            assert_eq!(next(&mut clients[2].0).await, "not to the second");
+            // Nobody has this id any more, and nobody this node.
+            let mut dead = sids[2].as_str().as_bytes().to_vec();
+            dead[3] = if dead[3] == b'A' { b'B' } else { b'A' };
+            let mut stranger = dead.clone();
+            stranger[..2].copy_from_slice(b"__");
+            for id in [dead, stranger] {
+                let id = session(std::str::from_utf8(&id).unwrap());
+                let gone = Receipt { gone: 1, ..Receipt::default() };
+                assert_eq!(router.run(send(Target::session(id), "nobody")).await, gone);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_one_node_is_answered_for_all() {
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let mut clients = Vec::new();
+        for node in nodes.iter().chain(&nodes) {
+            clients.push(client(node).await);
+        }
+        let mut ids: Vec<_> = clients.iter().map(|(_, sid)| session(sid)).collect();
+        ids.sort_unstable();
+        let mut router = router(&nodes[0]).await;
+        router.do_to(Target::All, Action::Join(name("everybody"))).await;
+        router.do_to(Target::session(ids[5]), Action::Join(name("one"))).await;
+        router.do_to(Target::All, Action::Bind(name("ann"))).await;
+        let key = AttributeKey::new(b"colour").unwrap();
+        let set = Action::Set { key: key.clone(), value: "red".into(), expect: Expect::Anything };
+        assert_eq!(router.do_to(Target::Sessions(ids.clone()), set).await, reached(6));
+        let texts: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        for node in &nodes {
+            let mut router = Router::connect(node.address("router"), "").await;
+            let whole = router.json(Query::Channel(name("everybody"), Page::default())).await;
+            assert_eq!(whole["count"], 6, "{kind:?}: {whole}");
+            assert_eq!(whole["sessions"], serde_json::json!(texts), "{kind:?}");
+            let (mut pages, mut after) = (Vec::new(), None);
+            loop {
+                let page = router.json(Query::Uid(name("ann"), Page { after, limit: 4 })).await;
+                assert_eq!(page["count"], 6);
+                pages.extend(page["sessions"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()));
+                let Some(next) = page["next"].as_str() else { break };
+                after = Some(next.as_bytes().into());
+            }
+            assert_eq!(pages, texts, "pages join into the whole");
+            let channels = router.json(Query::Channels(Page::default())).await;
+            let expected = serde_json::json!([{"channel": "everybody", "count": 6}, {"channel": "one", "count": 1}]);
+            assert_eq!((&channels["channels"], &channels["count"]), (&expected, &serde_json::json!(2)));
+            for id in &ids {
+                let of_session = router.json(Query::Session(*id)).await;
+                assert_eq!((&of_session["session"], &of_session["uid"]), (&id.as_str().into(), &"ann".into()));
+                match router.ask(Query::Attribute(*id, key.clone())).await {
+                    Answer::Result { body, .. } => assert_eq!(&body[..], b"red"),
+                    other => panic!("no value: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn frames_of_a_publisher_come_in_order_and_once_from_node_to_node() {
+    const MESSAGES: usize = 3000;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let mut clients = Vec::new();
+        for node in &nodes {
+            let (client, sid) = client(node).await;
+            router(node).await.do_to(Target::session(session(&sid)), Action::Join(name("news"))).await;
+            clients.push(client);
+        }
+        let mut publisher = router(&nodes[0]).await;
+        let reading = clients.into_iter().map(|mut client| {
+            tokio::spawn(async move {
+                for number in 0..MESSAGES {
+                    assert_eq!(next(&mut client).await, format!("{number}"));
+                }
+            })
+        });
+        let reading: Vec<_> = reading.collect();
+        let commands = (0..MESSAGES).map(|number| send(Target::Channel(name("news")), &number.to_string()));
+        let numbers = publisher.start_all(commands).await;
+        for number in numbers {
+            let (receipt, unreachable, engine_down) = publisher.outcome(number).await;
+            assert_eq!(receipt.reached + receipt.queued, 3, "{kind:?}: {receipt:?}");
+            assert_eq!((unreachable, engine_down), (Vec::new(), false));
+        }
+        for reader in reading {
+            reader.await.expect("all came in order");
+        }
+        assert!(nodes.iter().all(|node| node.metric("longwire_envelopes_missed_total", "") == 0.0));
+    }
+}
+
+#[tokio::test]
+async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back() {
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let mut nodes = three(&fpm, &engine).await;
+        let (mut near, near_sid) = client(&nodes[0]).await;
+        let (_far, far_sid) = client(&nodes[2]).await;
+        let mut publisher = router(&nodes[0]).await;
+        publisher.do_to(Target::All, Action::Join(name("news"))).await;
+        nodes[2].signal(libc::SIGKILL);
+        nodes[2].wait();
+        let killed = Instant::now();
+        // At once and until its lease is over nobody knows better, and nobody claims that it was done.
+        for to in [Target::Channel(name("news")), Target::All, Target::session(session(&far_sid))] {
+            let is_session = matches!(to, Target::Sessions(_));
+            let number = publisher.start(What::Command(send(to, "still here?"))).await;
+            let (receipt, unreachable, engine_down) = publisher.outcome(number).await;
+            assert_eq!(receipt, if is_session { Receipt::default() } else { reached(1) }, "{kind:?}");
+            assert_eq!((unreachable, engine_down), (vec!["n3".to_owned()], false), "{kind:?}");
+        }
+        for _ in 0..2 {
+            assert_eq!(next(&mut near).await, "still here?");
+        }
+        all_know(&nodes[..2], 1).await;
+        assert!(killed.elapsed() < LEASE + Duration::from_secs(2), "{kind:?}: {:?}", killed.elapsed());
+        // The answer comes at once now, and names it still: its sessions may live behind a cut cable.
+        match publisher.ask(Query::Session(session(&far_sid))).await {
+            Answer::Error { word, .. } => assert_eq!(word, "unreachable"),
+            other => panic!("nobody can know: {other:?}"),
+        }
+        let whole = publisher.json(Query::Channel(name("news"), Page::default())).await;
+        assert_eq!((&whole["count"], &whole["unreachable"]), (&1.into(), &serde_json::json!(["n3"])), "{kind:?}");
+        nodes[2] = Longwire::serve(&config(&fpm, 3, &engine));
+        all_know(&nodes, 2).await;
+        let gone = Receipt { gone: 1, ..Receipt::default() };
+        assert_eq!(publisher.run(send(Target::session(session(&far_sid)), "?")).await, gone, "another epoch");
+        assert_eq!(publisher.publish("news", "after").await, reached(1));
+        assert_eq!(next(&mut near).await, "after");
+        assert_eq!(publisher.run(send(Target::session(session(&near_sid)), "mine")).await, reached(1));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_engine_leaves_a_node_its_own_sessions_and_says_so() {
+    for kind in ENGINES {
+        let (fpm, mut engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let (mut near, near_sid) = client(&nodes[0]).await;
+        let (mut far, far_sid) = client(&nodes[1]).await;
+        let mut publisher = router(&nodes[0]).await;
+        publisher.do_to(Target::All, Action::Join(name("news"))).await;
+        for round in ["killed", "stopped"] {
+            if round == "killed" {
+                engine.kill();
+            } else {
+                engine.signal(libc::SIGSTOP);
+            }
+            eventually("every node notices", || nodes.iter().all(|node| node.metric("longwire_engine_up", "") == 0.0))
+                .await;
+            let (status, text) = nodes[0].admin("/ready");
+            assert!(status == 503 && text.contains("cluster: "), "{status} {text}");
+            let number = publisher.start(What::Command(send(Target::Channel(name("news")), "alone"))).await;
+            let (receipt, _, engine_down) = publisher.outcome(number).await;
+            assert_eq!((receipt, engine_down), (reached(1), true), "{kind:?} {round}");
+            assert_eq!(next(&mut near).await, "alone");
+            let number = publisher.start(What::Command(send(Target::session(session(&far_sid)), "?"))).await;
+            // Its node may have gone silent by now, and then it is named too.
+            let (receipt, _, engine_down) = publisher.outcome(number).await;
+            assert_eq!((receipt, engine_down), (Receipt::default(), true), "{kind:?} {round}");
+            assert_eq!(publisher.run(send(Target::session(session(&near_sid)), "mine")).await, reached(1));
+            assert_eq!(next(&mut near).await, "mine");
+            if round == "killed" {
+                engine.start_again();
+            } else {
+                engine.signal(libc::SIGCONT);
+            }
+            eventually("every node is back", || nodes.iter().all(|node| node.admin("/ready").0 == 200)).await;
+            all_know(&nodes, 2).await;
+            // Interests are taken up again with the link, so this reaches the far one as before.
+            eventually_reaches(&mut publisher, 2).await;
+            for client in [&mut near, &mut far] {
+                while next(client).await != "together" {}
+            }
+            // What the attempts before it left, if it took several.
+            publisher.run(send(Target::All, "mark")).await;
+            for client in [&mut near, &mut far] {
+                while next(client).await != "mark" {}
+            }
+        }
+    }
+}
+
+async fn eventually_reaches(publisher: &mut Router, count: u32) {
+    let deadline = Instant::now() + LEASE * 3;
+    while publisher.publish("news", "together").await.reached != count {
+        assert!(Instant::now() < deadline, "the others are not reached");
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_taken_is_refused_with_its_owners_name() {
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        let first = Longwire::serve(&config(&fpm, 7, &engine));
+        let second = config(&fpm, 7, &engine).replace("name = \"n7\"", "name = \"twin\"");
+        let lines = Longwire::refuses(&second);
+        assert!(
+            lines.iter().any(|line| line.contains("node number 7 is taken by \"n7\" ([node] number)")),
+            "{kind:?}: {lines:?}"
+        );
+        assert_eq!(first.admin("/ready").0, 200, "the first is not disturbed");
+    }
+}
+
+#[tokio::test]
+async fn a_node_begins_without_its_engine_and_joins_when_it_comes() {
+    for kind in ENGINES {
+        let (fpm, mut engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        engine.kill();
+        let node = Longwire::serve(&config(&fpm, 1, &engine));
+        let (_client, sid) = client(&node).await;
+        assert_eq!(node.admin("/ready").0, 503);
+        assert_eq!(router(&node).await.run(send(Target::session(session(&sid)), "here")).await, reached(1));
+        engine.start_again();
+        eventually("it is ready", || node.admin("/ready").0 == 200).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! A private redis-server or nats-server: its own directory and address; gone when dropped.
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use super::php_fpm::{free_port, kill, wait_until};
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Redis,
+    Nats,
+}
+
+pub struct EngineServer {
+    kind: Kind,
+    dir: tempfile::TempDir,
+    port: SocketAddr,
+    child: Option<Child>,
+}
+
+impl EngineServer {
+    pub fn start(kind: Kind) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Self { kind, dir, port: free_port(), child: None };
+        server.start_again();
+        server
+    }
+
+    /// Starts it, where it was before, and waits until it accepts.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut command = match self.kind {
+            Kind::Redis => {
+                let mut command = Command::new("redis-server");
+                command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(self.dir.path().join("redis.sock"));
+                command
+            }
+            Kind::Nats => {
+                // In /usr/sbin, which is not on everybody's PATH.
+                let program = ["/usr/sbin/nats-server", "/usr/bin/nats-server"];
+                let program = program.into_iter().find(|program| std::path::Path::new(program).exists());
+                let mut command = Command::new(program.expect("nats-server is installed"));
+                command.args(["--addr", "127.0.0.1", "--port", &self.port.port().to_string()]);
+                command
+            }
+        };
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.process_group(0);
+        // A test run that is killed must not leave it behind.
+        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        self.child = Some(command.spawn().expect("it is installed"));
+        wait_until("the engine accepts", || self.accepts());
+    }
+
+    fn accepts(&self) -> bool {
+        match self.kind {
+            Kind::Redis => UnixStream::connect(self.dir.path().join("redis.sock")).is_ok(),
+            Kind::Nats => std::net::TcpStream::connect(self.port).is_ok(),
+        }
+    }
+
+    /// Its part of a node's `[cluster]`.
+    pub fn config(&self) -> String {
+        match self.kind {
+            Kind::Redis => {
+                format!("engine = \"redis\"\nurls = [\"redis+unix://{}/redis.sock\"]\n", self.dir.path().display())
+            }
+            Kind::Nats => format!("engine = \"nats\"\nurls = [\"nats://{}\"]\n", self.port),
+        }
+    }
+
+    pub fn signal(&self, signal: i32) {
+        kill(self.child.as_ref().expect("it runs").id(), signal);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+}
+
+impl Drop for EngineServer {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
