@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use self::members::Place;
@@ -254,9 +254,12 @@ impl Cluster {
         let mut receipts = self.router.run_together(door, &own).await;
         let mut unreachable = plan.silent.clone();
         let mut engine_down = plan.engine_down;
-        for request in sent.requests {
-            let (others, missing) = net.receipts(request, commands.len()).await;
-            receipts.iter_mut().zip(&others).for_each(|(sum, other)| add(sum, other));
+        let until = Instant::now() + net.settings.receipt_timeout;
+        for asking in sent.asking {
+            let (answers, missing) = asking.answers(until).await;
+            if let Answers::Receipts(others) = answers {
+                receipts.iter_mut().zip(&others).for_each(|(sum, other)| add(sum, other));
+            }
             unreachable.extend(missing);
         }
         unreachable.extend(sent.refused);
@@ -361,13 +364,39 @@ struct Plan {
 }
 
 /// What was sent of a plan.
-struct Sent {
-    requests: Vec<(u64, AllAnswered)>,
+struct Sent<'n> {
+    asking: Vec<Asking<'n>>,
     /// Who was not asked, because there was no room.
     refused: Vec<u16>,
 }
 
+/// A request that waits for its answers; whoever gives up waiting leaves nothing behind.
+struct Asking<'n> {
+    net: &'n Net,
+    request: u64,
+    answered: AllAnswered,
+}
+
+impl Asking<'_> {
+    /// What has come when all have answered, or at `until`; and who is missing.
+    async fn answers(mut self, until: Instant) -> (Answers, Vec<u16>) {
+        let _ = timeout_at(until, &mut self.answered).await;
+        self.net.requests().end(self.request)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.net.requests().forget(self.request);
+    }
+}
+
 impl Net {
+    fn ask(&self, nodes: Vec<u16>, answers: Answers) -> Asking<'_> {
+        let (request, answered) = self.requests().begin(nodes, answers);
+        Asking { net: self, request, answered }
+    }
+
     fn is_own(&self, id: SessionId) -> bool {
         id.node() == self.me.node
     }
@@ -428,8 +457,8 @@ impl Net {
     }
 
     /// Publishes the others' part, for receipts.
-    fn send_to(&self, plan: &Plan, commands: &[Command]) -> Sent {
-        let mut sent = Sent { requests: Vec::new(), refused: Vec::new() };
+    fn send_to(&self, plan: &Plan, commands: &[Command]) -> Sent<'_> {
+        let mut sent = Sent { asking: Vec::new(), refused: Vec::new() };
         for (subject, to, nodes) in &plan.others {
             let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
             if nodes.is_empty() {
@@ -438,11 +467,11 @@ impl Net {
                 continue;
             }
             let answers = Answers::Receipts(vec![Receipt::default(); commands.len()]);
-            let (request, answered) = self.requests().begin(nodes.clone(), answers);
+            let asking = self.ask(nodes.clone(), answers);
+            let request = asking.request;
             if self.order(*subject, Body::Commands { request, commands }, Some(request)) {
-                sent.requests.push((request, answered));
+                sent.asking.push(asking);
             } else {
-                self.requests().end(request);
                 sent.refused.extend(nodes);
             }
         }
@@ -459,21 +488,12 @@ impl Net {
         unsent
     }
 
-    async fn receipts(&self, (request, answered): (u64, AllAnswered), count: usize) -> (Vec<Receipt>, Vec<u16>) {
-        let _ = timeout(self.settings.receipt_timeout, answered).await;
-        match self.requests().end(request) {
-            (Answers::Receipts(receipts), missing) => (receipts, missing),
-            (Answers::Found(_), missing) => (vec![Receipt::default(); count], missing),
-        }
-    }
-
     async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
-        let (request, answered) = self.requests().begin(nodes, Answers::Found(Vec::new()));
-        let body = Body::Query { request, query: query.clone() };
-        if self.order(subject, body, Some(request)) {
-            let _ = timeout(self.settings.receipt_timeout, answered).await;
-        }
-        match self.requests().end(request) {
+        let asking = self.ask(nodes, Answers::Found(Vec::new()));
+        let request = asking.request;
+        let is_sent = self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
+        let now = Instant::now();
+        match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
             (Answers::Found(found), missing) => (found, missing),
             (Answers::Receipts(_), missing) => (Vec::new(), missing),
         }

@@ -90,6 +90,11 @@ impl Requests {
         self.waiting.values_mut().for_each(Request::finish);
     }
 
+    /// Nobody wants to know any more.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.waiting.remove(&number);
+    }
+
     /// What has come, and who is missing.
     pub(super) fn end(&mut self, number: u64) -> (Answers, Vec<u16>) {
         let request = self.waiting.remove(&number).expect("each is ended once, by whoever began it");
