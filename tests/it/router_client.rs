@@ -116,8 +116,10 @@ async fn the_snippet_works_from_a_handler_from_a_page_behind_nginx_and_from_the_
 async fn everything_below_the_old_names_works_too() {
     let stage = Stage::new("");
     let (mut other, sid) = stage.member().await;
-    let receipt =
-        r#"{"reached":1,"queued":0,"dropped":{"close":0,"oldest":0,"newest":0,"latest":0},"refused":0,"gone":0}"#;
+    let receipt = concat!(
+        r#"{"reached":1,"queued":0,"dropped":{"close":0,"oldest":0,"newest":0,"latest":0},"refused":0,"gone":0,"#,
+        r#""unreachable":[],"engine_down":false}"#,
+    );
     assert_eq!(stage.printed(&format!("echo json_encode($router->sendMsg(['{sid}', '{sid}'], 'once'));")), receipt);
     assert_eq!(&other.frame().await.body[..], b"once");
     assert_eq!(stage.printed("echo $router->publish('nobody is here', 'x')['reached'];"), "0");

@@ -114,9 +114,9 @@ async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
     const MEMBERS: usize = 1000;
     let fpm = Pool::of(4).start();
     let app = format!("outbox_bytes = {OUTBOX}\nslow_reader = \"close\"\nsend_timeout = \"5m\"");
-    // These clients answer no pings, and on a busy machine they are here for longer than that is borne.
+    // These clients answer no pings, and one takes no bytes: on a busy machine for longer than either is borne.
     let router = format!(
-        "{LISTENERS}websocket.ping_interval = 0\n[router]\nbind = \"127.0.0.1:0\"\nslow_readers = {{ \"ne*\" = \"{rule}\" }}"
+        "{LISTENERS}websocket.ping_interval = 0\ntcp_user_timeout = 0\n[router]\nbind = \"127.0.0.1:0\"\nslow_readers = {{ \"ne*\" = \"{rule}\" }}"
     );
     let node = Longwire::with(&fpm, &fpm.script("join.php", JOIN), &app, "", &router);
     let mut clients = joined(&node, MEMBERS, "news").await;
