@@ -53,13 +53,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// What became of a command, on the wire.
 fn receipt(request: u32, outcome: Outcome) -> Answer {
-    let counts = outcome.receipt.counts().to_vec();
-    Answer::Receipt {
-        request,
-        counts,
-        unreachable: outcome.beyond.unreachable,
-        engine_down: outcome.beyond.engine_down,
-    }
+    Answer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
 }
 
 /// Serves until the future is dropped.

@@ -46,7 +46,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
     let mut out = BytesMut::new();
     bench(&mut group, "encode receipt", Throughput::Elements(1), || {
         out.clear();
-        Answer::receipt(1, black_box(&Receipt::default())).encode(&mut out);
+        Answer::receipt(1, black_box(&Receipt::default()), Vec::new(), false).encode(&mut out);
     });
     group.finish();
 }

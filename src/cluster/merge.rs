@@ -1,4 +1,4 @@
-//! One answer to a query from what several nodes know.
+//! One answer to a query from what several nodes know, and what each of them tells.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,28 @@ use crate::proto::command::{Name, Page, Query};
 use crate::proto::envelope::Found;
 use crate::proto::id::SessionId;
 use crate::router::{Answer, ChannelCount};
+
+/// What a node tells another one of its answer.
+pub(super) fn found_by(answer: Answer) -> Found {
+    let page = |count: usize, ids: Vec<SessionId>, goes_on| Found::List {
+        count: count as u64,
+        items: ids.iter().map(|id| (name_of(*id), 0)).collect(),
+        goes_on,
+    };
+    match answer {
+        Answer::Absent => Found::Absent,
+        Answer::Value(value) => Found::Whole(value),
+        Answer::Channel { count, sessions, next, .. }
+        | Answer::Uid { count, sessions, next, .. }
+        | Answer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
+        Answer::Channels { count, channels, next } => Found::List {
+            count: count as u64,
+            items: channels.into_iter().map(|one| (one.channel, one.count as u32)).collect(),
+            goes_on: next.is_some(),
+        },
+        other => Found::Whole(other.json().into()),
+    }
+}
 
 /// Puts what other nodes found to what this node knows.
 ///
@@ -86,6 +108,6 @@ fn of_sessions(
 }
 
 /// An id among names.
-pub(super) fn name_of(id: SessionId) -> Name {
+fn name_of(id: SessionId) -> Name {
     Name::new(id.as_str().as_bytes()).expect("16 characters of an alphabet are a name")
 }

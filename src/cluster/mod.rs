@@ -36,12 +36,12 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use self::members::Place;
-use self::net::{AllAnswered, Identity, Net, State};
-use self::requests::{Answers, add};
-use crate::config::model::{self, ClusterEngine, RedisKind};
+use self::net::{Identity, Net, State};
+use self::requests::{AllAnswered, Answers};
+use crate::config::model::{self, ClusterEngine};
 use crate::engine::nats::Nats;
-use crate::engine::redis::{Kind, Redis};
-use crate::engine::{EngineError, Subject};
+use crate::engine::redis::Redis;
+use crate::engine::{Engine, EngineError, Subject};
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Command, Query, Receipt, Target};
@@ -181,6 +181,26 @@ impl Cluster {
         metrics: Arc<ClusterMetrics>,
     ) -> Result<(Self, Option<Life>), JoinError> {
         let texts = |urls: &[crate::config::Secret]| urls.iter().map(|url| url.reveal().to_owned()).collect::<Vec<_>>();
+        match &settings.engine {
+            ClusterEngine::Local => Ok((Self::local(router), None)),
+            ClusterEngine::Redis { urls, kind } => {
+                let engine = Redis::new(&texts(urls), kind.clone(), &settings.prefix).map_err(JoinError::Engine)?;
+                Self::among_others(engine, settings, facts, router, metrics)
+            }
+            ClusterEngine::Nats { urls } => {
+                let engine = Nats::new(&texts(urls), &settings.prefix).map_err(JoinError::Engine)?;
+                Self::among_others(engine, settings, facts, router, metrics)
+            }
+        }
+    }
+
+    fn among_others(
+        engine: impl Engine,
+        settings: &model::Cluster,
+        facts: Facts,
+        router: Arc<Router>,
+        metrics: Arc<ClusterMetrics>,
+    ) -> Result<(Self, Option<Life>), JoinError> {
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(JoinError::Random)?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -188,22 +208,7 @@ impl Cluster {
         let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };
         let (orders, orders_reader) = orders::orders(me, settings.queue_bytes);
         let net = Arc::new(Net::new(me, identity, settings.clone(), router.clone(), metrics, orders));
-        let life: Life = match &settings.engine {
-            ClusterEngine::Local => return Ok((Self::local(router), None)),
-            ClusterEngine::Redis { urls, kind } => {
-                let kind = match kind {
-                    RedisKind::Alone => Kind::Alone,
-                    RedisKind::Sentinel { master } => Kind::Sentinel { master: master.clone() },
-                    RedisKind::Cluster => Kind::Cluster,
-                };
-                let engine = Redis::new(&texts(urls), kind, &settings.prefix).map_err(JoinError::Engine)?;
-                Box::pin(net.clone().live(engine, orders_reader))
-            }
-            ClusterEngine::Nats { urls } => {
-                let engine = Nats::new(&texts(urls), &settings.prefix).map_err(JoinError::Engine)?;
-                Box::pin(net.clone().live(engine, orders_reader))
-            }
-        };
+        let life: Life = Box::pin(net.clone().live(engine, orders_reader));
         Ok((Self { router, net: Some(net) }, Some(life)))
     }
 
@@ -258,7 +263,7 @@ impl Cluster {
         for asking in sent.asking {
             let (answers, missing) = asking.answers(until).await;
             if let Answers::Receipts(others) = answers {
-                receipts.iter_mut().zip(&others).for_each(|(sum, other)| add(sum, other));
+                receipts.iter_mut().zip(&others).for_each(|(sum, other)| *sum = sum.plus(other));
             }
             unreachable.extend(missing);
         }

@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::members::{Heard, Members};
+use super::merge::found_by;
 use super::orders::{Order, Orders, OrdersReader};
 use super::requests::Requests;
 use crate::config::model;
@@ -29,9 +30,9 @@ use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, 
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Query};
-use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Found, Interest, Sender, Window};
+use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Interest, Sender, Window};
 use crate::proto::partition::Partition;
-use crate::router::{Answer, Router};
+use crate::router::Router;
 
 /// How long a node that begins waits for somebody to say that its number is taken.
 const CLAIM_WAIT: Duration = Duration::from_millis(400);
@@ -462,7 +463,7 @@ impl Net {
                 self.settle(&commands[0].action).await;
                 Body::Receipts { request: job.request, receipts }
             }
-            What::Query(query) => Body::Found { request: job.request, found: found(self.router.ask(&query)) },
+            What::Query(query) => Body::Found { request: job.request, found: found_by(self.router.ask(&query)) },
         };
         if job.request != 0 {
             self.order(Subject::Node(job.from.node), body, None);
@@ -610,27 +611,6 @@ impl Queue {
     }
 }
 
-fn found(answer: Answer) -> Found {
-    let page = |count: usize, ids: Vec<crate::proto::id::SessionId>, goes_on| Found::List {
-        count: count as u64,
-        items: ids.iter().map(|id| (super::merge::name_of(*id), 0)).collect(),
-        goes_on,
-    };
-    match answer {
-        Answer::Absent => Found::Absent,
-        Answer::Value(value) => Found::Whole(value),
-        Answer::Channel { count, sessions, next, .. }
-        | Answer::Uid { count, sessions, next, .. }
-        | Answer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
-        Answer::Channels { count, channels, next } => Found::List {
-            count: count as u64,
-            items: channels.into_iter().map(|one| (one.channel, one.count as u32)).collect(),
-            goes_on: next.is_some(),
-        },
-        other => Found::Whole(other.json().into()),
-    }
-}
-
 /// Up to half shorter, by chance.
 fn jittered(pause: Duration) -> Duration {
     let mut random = [0; 1];
@@ -638,6 +618,3 @@ fn jittered(pause: Duration) -> Duration {
     let _ = getrandom::fill(&mut random);
     pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
 }
-
-/// What a request waits for.
-pub(super) type AllAnswered = oneshot::Receiver<()>;

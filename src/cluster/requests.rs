@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
-use crate::proto::command::{Dropped, Receipt};
+use crate::proto::command::Receipt;
 use crate::proto::envelope::Found;
+
+/// What is ready when all have answered.
+pub(super) type AllAnswered = oneshot::Receiver<()>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ pub(super) enum Answers {
 
 impl Requests {
     /// A new request to these nodes, and what is ready when all have answered.
-    pub(super) fn begin(&mut self, nodes: Vec<u16>, answers: Answers) -> (u64, oneshot::Receiver<()>) {
+    pub(super) fn begin(&mut self, nodes: Vec<u16>, answers: Answers) -> (u64, AllAnswered) {
         self.last += 1;
         let (done, all_answered) = oneshot::channel();
         self.waiting.insert(self.last, Request { missing: nodes, answered: Vec::new(), answers, done: Some(done) });
@@ -47,7 +50,7 @@ impl Requests {
     pub(super) fn receipts(&mut self, node: u16, number: u64, receipts: &[Receipt]) {
         self.answered(node, number, |answers| match answers {
             Answers::Receipts(sums) if sums.len() == receipts.len() => {
-                sums.iter_mut().zip(receipts).for_each(|(sum, receipt)| add(sum, receipt));
+                sums.iter_mut().zip(receipts).for_each(|(sum, receipt)| *sum = sum.plus(receipt));
                 true
             }
             _ => false,
@@ -108,23 +111,5 @@ impl Request {
             // Whoever waited may have given up.
             let _ = done.send(());
         }
-    }
-}
-
-/// Adds what became of a command elsewhere.
-pub(super) fn add(sum: &mut Receipt, other: &Receipt) {
-    let Receipt { reached, queued, dropped, refused, gone } = other;
-    let Dropped { close, oldest, newest, latest } = dropped;
-    for (sum, more) in [
-        (&mut sum.reached, reached),
-        (&mut sum.queued, queued),
-        (&mut sum.dropped.close, close),
-        (&mut sum.dropped.oldest, oldest),
-        (&mut sum.dropped.newest, newest),
-        (&mut sum.dropped.latest, latest),
-        (&mut sum.refused, refused),
-        (&mut sum.gone, gone),
-    ] {
-        *sum = sum.saturating_add(*more);
     }
 }

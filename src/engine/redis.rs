@@ -22,6 +22,7 @@ use redis::{RedisConnectionInfo, Value};
 use tokio::time::timeout;
 
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
+use crate::config::model::RedisKind;
 
 const SEPARATOR: char = ':';
 /// Channels in one SUBSCRIBE: its answers come one by one, and all of them within the time for one answer.
@@ -31,22 +32,8 @@ const SUBSCRIBE_BATCH: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Redis {
     servers: Vec<ConnectionInfo>,
-    kind: Kind,
+    kind: RedisKind,
     prefix: String,
-}
-
-/// What stands behind the addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One server; of several addresses the first that answers.
-    Alone,
-    /// Sentinels, which know where the master of this name is.
-    Sentinel {
-        /// As in `sentinel monitor NAME ...`.
-        master: String,
-    },
-    /// Some of the servers of a cluster.
-    Cluster,
 }
 
 impl Redis {
@@ -56,7 +43,7 @@ impl Redis {
     /// # Errors
     ///
     /// Which URL is wrong, without its password.
-    pub fn new(urls: &[String], kind: Kind, prefix: impl Into<String>) -> Result<Self, EngineError> {
+    pub fn new(urls: &[String], kind: RedisKind, prefix: impl Into<String>) -> Result<Self, EngineError> {
         let servers: Vec<ConnectionInfo> = urls
             .iter()
             .enumerate()
@@ -130,9 +117,9 @@ impl Engine for Redis {
         let pushes = Pushes { inbox, prefix: self.prefix.clone().into(), left: left.clone() };
         let connecting = async {
             match &self.kind {
-                Kind::Alone => self.alone(pushes).await,
-                Kind::Sentinel { master } => self.behind_sentinel(master, pushes).await,
-                Kind::Cluster => self.cluster(pushes).await,
+                RedisKind::Alone => self.alone(pushes).await,
+                RedisKind::Sentinel { master } => self.behind_sentinel(master, pushes).await,
+                RedisKind::Cluster => self.cluster(pushes).await,
             }
         };
         let connection = match timeout(CONNECT_TIMEOUT, connecting).await {

@@ -356,6 +356,12 @@ impl Receipt {
         [self.reached, self.queued, close, oldest, newest, latest, self.refused, self.gone]
     }
 
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        let (counts, more) = (self.counts(), other.counts());
+        Self::from_counts(std::array::from_fn(|at| counts[at].saturating_add(more[at])))
+    }
+
     /// The other way, for clients.
     pub fn from_counts(counts: [u32; 8]) -> Self {
         let [reached, queued, close, oldest, newest, latest, refused, gone] = counts;

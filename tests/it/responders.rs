@@ -26,7 +26,7 @@ use crate::support::calls::{call, config, start};
 use crate::support::client::{Client, noise};
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{Pool, eventually, wait_until};
-use crate::support::target_dir;
+use crate::support::{end_with_the_run, target_dir};
 
 const SESSIONS: u64 = 24;
 const LISTENER: &str = "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n";
@@ -86,14 +86,7 @@ impl Responder {
 
     fn start(mut command: Command, dir: tempfile::TempDir, script: PathBuf, width: usize) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        // A test run that is killed must not leave it behind.
-        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-                Ok(())
-            });
-        }
+        end_with_the_run(&mut command, libc::SIGTERM);
         let child = command.spawn().expect("the responder is installed (tests/install-deps.sh)");
         let responder = Self { child, dir, script, width };
         wait_until("the responder accepts", || UnixStream::connect(responder.socket()).is_ok());

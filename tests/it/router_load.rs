@@ -44,18 +44,7 @@ async fn joined(node: &Longwire, count: usize, channel: &'static str) -> Vec<Cli
 }
 
 fn sum(receipts: &[Receipt]) -> Receipt {
-    let mut sum = Receipt::default();
-    for receipt in receipts {
-        sum.reached += receipt.reached;
-        sum.queued += receipt.queued;
-        sum.dropped.close += receipt.dropped.close;
-        sum.dropped.oldest += receipt.dropped.oldest;
-        sum.dropped.newest += receipt.dropped.newest;
-        sum.dropped.latest += receipt.dropped.latest;
-        sum.refused += receipt.refused;
-        sum.gone += receipt.gone;
-    }
-    sum
+    receipts.iter().fold(Receipt::default(), |sum, receipt| sum.plus(receipt))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use super::end_with_the_run;
 use super::php_fpm::{free_port, kill, wait_until};
 
 /// Which program.
@@ -49,14 +50,7 @@ impl EngineServer {
         };
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.process_group(0);
-        // A test run that is killed must not leave it behind.
-        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        end_with_the_run(&mut command, libc::SIGKILL);
         self.child = Some(command.spawn().expect("it is installed"));
         wait_until("the engine accepts", || self.accepts());
     }

@@ -13,9 +13,22 @@ pub mod proxy;
 pub mod router;
 pub mod tls;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Where cargo builds, and `venv.sh` installs.
 pub fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
+}
+
+/// A test run that is killed must not leave it behind: it gets this signal then.
+pub fn end_with_the_run(command: &mut Command, signal: i32) {
+    // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, signal);
+            Ok(())
+        });
+    }
 }

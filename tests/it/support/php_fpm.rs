@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use longwire::config::model::Bind;
 
+use super::end_with_the_run;
+
 /// How the pool is set up.
 pub struct Pool {
     pub workers: usize,
@@ -85,14 +87,7 @@ impl PhpFpm {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
-        // A test run that is killed must not leave it behind; the master ends its workers.
-        // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-                Ok(())
-            });
-        }
+        end_with_the_run(&mut command, libc::SIGTERM);
         let child = command.spawn().expect("it can be executed");
         self.master = Some(child);
         wait_until("php-fpm accepts", || self.accepts());

@@ -49,8 +49,8 @@ pub enum Answer {
 
 impl Answer {
     /// To a command.
-    pub fn receipt(request: u32, receipt: &Receipt) -> Self {
-        Answer::Receipt { request, counts: receipt.counts().to_vec(), unreachable: Vec::new(), engine_down: false }
+    pub fn receipt(request: u32, receipt: &Receipt, unreachable: Vec<String>, engine_down: bool) -> Self {
+        Answer::Receipt { request, counts: receipt.counts().to_vec(), unreachable, engine_down }
     }
 
     /// To something wrong.
