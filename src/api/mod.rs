@@ -9,7 +9,6 @@
 //!
 //! `openapi.json` says the same to programs (OpenAPI 3.1) and is served at `/openapi.json`.
 
-mod arguments;
 mod problem;
 
 use std::convert::Infallible;
@@ -30,15 +29,15 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use self::arguments::Arguments;
 use self::problem::Problem;
 use crate::config::model;
 use crate::http::host_only;
 use crate::listening::Listening;
 use crate::metrics::router::Door;
-use crate::proto::command::{Action, AttributeKey, Command, Message, Name, Query};
-use crate::proto::framing::{FrameKind, is_valid_close_code};
+use crate::proto::arguments::Arguments;
+use crate::proto::command::{AttributeKey, Name, Query};
 use crate::proto::id::SessionId;
+use crate::proto::verb::Verb;
 use crate::router::Answer;
 use crate::session::Hub;
 use crate::transport::Peer;
@@ -90,19 +89,6 @@ enum Path {
     Query(Query),
     /// A list, which has pages.
     List(List),
-}
-
-#[derive(Clone, Copy)]
-enum Verb {
-    Send,
-    Join,
-    Leave,
-    Close,
-    Bind,
-    Unbind,
-    Set,
-    Delete,
-    Exists,
 }
 
 enum List {
@@ -219,7 +205,7 @@ impl Api {
             if !query.is_empty() {
                 return Err(Problem::argument("a JSON body has all arguments, and the query string none"));
             }
-            return Arguments::of_json(&body);
+            return Ok(Arguments::of_json(&body)?);
         }
         let mut arguments = Arguments::of_query(&query)?;
         match verb.raw_body() {
@@ -284,85 +270,8 @@ fn path_id(segment: &str) -> Result<SessionId, Problem> {
     SessionId::from_bytes(segment.as_bytes()).ok_or_else(|| Problem::absent("no session has such an id"))
 }
 
-impl Verb {
-    fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "send" => Verb::Send,
-            "join" => Verb::Join,
-            "leave" => Verb::Leave,
-            "close" => Verb::Close,
-            "bind" => Verb::Bind,
-            "unbind" => Verb::Unbind,
-            "set" => Verb::Set,
-            "delete" => Verb::Delete,
-            "exists" => Verb::Exists,
-            _ => return None,
-        })
-    }
-
-    /// The argument that a raw body is.
-    fn raw_body(self) -> Option<&'static str> {
-        match self {
-            Verb::Send | Verb::Close => Some("message"),
-            Verb::Set => Some("value"),
-            _ => None,
-        }
-    }
-
-    fn command(self, arguments: Arguments) -> Result<Command, Problem> {
-        arguments.command(|arguments| {
-            Ok(match self {
-                Verb::Send => {
-                    let message = message(arguments)?.ok_or_else(|| Problem::argument("message: is missing"))?;
-                    let (key, id) = (arguments.name_if_any("key")?, arguments.name_if_any("id")?);
-                    Action::Send(Message { key, id, ..message })
-                }
-                Verb::Join => Action::Join(arguments.name("channel")?),
-                Verb::Leave => Action::Leave(arguments.name("channel")?),
-                Verb::Close => close(arguments)?,
-                Verb::Bind => Action::Bind(arguments.name("uid")?),
-                Verb::Unbind => Action::Unbind,
-                Verb::Set => Action::Set {
-                    key: arguments.attribute_key()?,
-                    value: arguments.blob("value")?.ok_or_else(|| Problem::argument("value: is missing"))?,
-                    expect: arguments.expect()?,
-                },
-                Verb::Delete => Action::Delete(arguments.attribute_key()?),
-                Verb::Exists => Action::Touch,
-            })
-        })
-    }
-}
-
-/// With the kind that was asked for, and without key and id.
-fn message(arguments: &mut Arguments) -> Result<Option<Message>, Problem> {
-    let is_encoded = arguments.has("message_base64");
-    let body = arguments.blob("message")?;
-    let kind = arguments.kind()?;
-    if kind == Some(FrameKind::Text) && is_encoded {
-        // Whether it is UTF-8 is nothing that a schema could say of base64.
-        return Err(Problem::argument("message_base64: is for bytes; what is of kind text is sent as message"));
-    }
-    let Some(body) = body else { return Ok(None) };
-    if kind == Some(FrameKind::Text) && str::from_utf8(&body).is_err() {
-        return Err(Problem::argument("message: is of kind text and not UTF-8"));
-    }
-    Ok(Some(Message { kind, ..Message::new(body) }))
-}
-
-fn close(arguments: &mut Arguments) -> Result<Action, Problem> {
-    let code = arguments.number("code", u16::MAX)?.unwrap_or(1000);
-    if !is_valid_close_code(code) {
-        return Err(Problem::argument(format!("code: {code} is no close code that may be sent")));
-    }
-    let text = arguments.text("reason")?.unwrap_or_default().into();
-    // An empty one is none, as on the router port.
-    let last = message(arguments)?.filter(|message| !message.body.is_empty());
-    Ok(Action::Close { code, text, last })
-}
-
 fn query_arguments(request: &Request<Incoming>) -> Result<Arguments, Problem> {
-    Arguments::of_query(request.uri().query().unwrap_or_default())
+    Ok(Arguments::of_query(request.uri().query().unwrap_or_default())?)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::json;
 
+use crate::proto::arguments::BadArgument;
+
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -57,5 +59,11 @@ impl Problem {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+impl From<BadArgument> for Problem {
+    fn from(wrong: BadArgument) -> Self {
+        Self::argument(wrong.to_string())
     }
 }

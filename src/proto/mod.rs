@@ -4,6 +4,7 @@
 //! answer *here it is*, *not yet* or *broken*; encoders give bytes. What a session is in the middle of is plain data
 //! (`Clone`, `PartialEq`, serde), so that it can be written down and taken up by another process.
 
+pub mod arguments;
 pub mod close;
 pub mod command;
 pub mod control;
@@ -15,3 +16,4 @@ pub mod heartbeat;
 pub mod id;
 pub mod partition;
 pub mod proxy;
+pub mod verb;

@@ -1,4 +1,4 @@
-//! Arguments: the same ones from a JSON body and from a query string.
+//! Arguments of commands and queries as text: the same ones from a JSON object and from a query string.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,28 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::problem::Problem;
-use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Name, Page, Target};
-use crate::proto::framing::FrameKind;
-use crate::proto::id::SessionId;
+use super::command::{Action, AttributeKey, Command, Except, Expect, Name, Page, Target};
+use super::framing::FrameKind;
+use super::id::SessionId;
+
+/// What is wrong with an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadArgument(String);
+
+impl BadArgument {
+    /// A sentence that names the argument.
+    pub fn new(wrong: impl Into<String>) -> Self {
+        Self(wrong.into())
+    }
+}
+
+impl fmt::Display for BadArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadArgument {}
 
 /// One argument as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +56,15 @@ impl Argument {
         }
     }
 
-    fn bytes(&self, name: &str) -> Result<Bytes, Problem> {
+    fn bytes(&self, name: &str) -> Result<Bytes, BadArgument> {
         match self {
             Argument::Raw(bytes) => Ok(bytes.clone()),
             Argument::Text(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            Argument::Other(_) | Argument::List(_) => Err(Problem::argument(format!("{name}: one text is wanted"))),
+            Argument::Other(_) | Argument::List(_) => Err(BadArgument::new(format!("{name}: one text is wanted"))),
         }
     }
 
-    fn number(&self, name: &str, max: u16) -> Result<u16, Problem> {
+    fn number(&self, name: &str, max: u16) -> Result<u16, BadArgument> {
         let number = match self {
             Argument::Raw(bytes) => str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
             // 1000.0 is a whole number to JSON Schema.
@@ -57,28 +75,27 @@ impl Argument {
             Argument::Text(_) | Argument::List(_) => None,
         };
         let number = number.filter(|number| *number <= max);
-        number.ok_or_else(|| Problem::argument(format!("{name}: a whole number from 0 to {max} is wanted")))
+        number.ok_or_else(|| BadArgument::new(format!("{name}: a whole number from 0 to {max} is wanted")))
     }
 }
 
 /// The arguments of one request. Each is taken once; what is left in the end has no use.
 #[derive(Debug, Default)]
-pub(super) struct Arguments(BTreeMap<String, Argument>);
+pub struct Arguments(BTreeMap<String, Argument>);
 
 impl Arguments {
     /// Of a JSON object.
-    pub(super) fn of_json(body: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body)
-            .map_err(|error| Problem::argument(format!("the body is no JSON object of arguments: {error}")))
+    pub fn of_json(body: &[u8]) -> Result<Self, BadArgument> {
+        serde_json::from_slice(body).map_err(|error| BadArgument::new(format!("no JSON object of arguments: {error}")))
     }
 
     /// Of a query string, as forms and PHP's `http_build_query` write it.
-    pub(super) fn of_query(query: &str) -> Result<Self, Problem> {
+    pub fn of_query(query: &str) -> Result<Self, BadArgument> {
         let mut arguments = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = String::from_utf8(decoded(name))
-                .map_err(|_| Problem::argument("the name of an argument is not UTF-8"))?;
+                .map_err(|_| BadArgument::new("the name of an argument is not UTF-8"))?;
             let value = Argument::Raw(decoded(value).into());
             match arguments.0.get_mut(&name) {
                 None => {
@@ -92,25 +109,23 @@ impl Arguments {
     }
 
     /// One more: a raw body.
-    pub(super) fn put(&mut self, name: &str, value: Bytes) -> Result<(), Problem> {
+    pub fn put(&mut self, name: &str, value: Bytes) -> Result<(), BadArgument> {
         match self.0.insert(name.to_owned(), Argument::Raw(value)) {
             None => Ok(()),
-            Some(_) => {
-                Err(Problem::argument(format!("{name}: is the body here, and cannot stand in the query string")))
-            }
+            Some(_) => Err(BadArgument::new(format!("{name}: is the body here, and cannot stand in the query string"))),
         }
     }
 
     /// Nothing may be left.
-    pub(super) fn finish(self) -> Result<(), Problem> {
+    pub fn finish(self) -> Result<(), BadArgument> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(name) => Err(Problem::argument(format!("{name:?}: there is no such argument here"))),
+            Some(name) => Err(BadArgument::new(format!("{name:?}: there is no such argument here"))),
         }
     }
 
     /// An argument of this name is still there.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
@@ -118,15 +133,15 @@ impl Arguments {
         self.0.remove(name)
     }
 
-    fn need(&mut self, name: &str) -> Result<Argument, Problem> {
-        self.take(name).ok_or_else(|| Problem::argument(format!("{name}: is missing")))
+    fn need(&mut self, name: &str) -> Result<Argument, BadArgument> {
+        self.take(name).ok_or_else(|| BadArgument::new(format!("{name}: is missing")))
     }
 
     /// A command for the sessions that `to` and `except` name.
-    pub(super) fn command(
+    pub fn command(
         mut self,
-        action: impl FnOnce(&mut Self) -> Result<Action, Problem>,
-    ) -> Result<Command, Problem> {
+        action: impl FnOnce(&mut Self) -> Result<Action, BadArgument>,
+    ) -> Result<Command, BadArgument> {
         let to = match self.need("to")? {
             Argument::List(ids) => Target::Sessions(ids.iter().map(one_of_list).collect::<Result<_, _>>()?),
             one => target("to", &one)?,
@@ -137,71 +152,75 @@ impl Arguments {
         Ok(Command { to, except, action })
     }
 
-    fn except(&mut self) -> Result<Except, Problem> {
+    fn except(&mut self) -> Result<Except, BadArgument> {
         let mut except = Except::default();
         let written = match self.take("except") {
             None => Vec::new(),
             Some(Argument::List(written)) => written,
             Some(one @ Argument::Raw(_)) => vec![one],
-            Some(_) => return Err(Problem::argument("except: a list of targets is wanted")),
+            Some(_) => return Err(BadArgument::new("except: a list of targets is wanted")),
         };
         for one in &written {
-            except.add(target("except", one)?).map_err(|wrong| Problem::argument(format!("except: {wrong}")))?;
+            except.add(target("except", one)?).map_err(|wrong| BadArgument::new(format!("except: {wrong}")))?;
         }
         Ok(except)
     }
 
     /// The name of a channel or a uid.
-    pub(super) fn name(&mut self, name: &str) -> Result<Name, Problem> {
+    pub fn name(&mut self, name: &str) -> Result<Name, BadArgument> {
         let bytes = self.need(name)?.bytes(name)?;
-        Name::new(&bytes).map_err(|error| Problem::argument(format!("{name}: {error}")))
+        Name::new(&bytes).map_err(|error| BadArgument::new(format!("{name}: {error}")))
     }
 
     /// The same, where there may be none.
-    pub(super) fn name_if_any(&mut self, name: &str) -> Result<Option<Name>, Problem> {
+    pub fn name_if_any(&mut self, name: &str) -> Result<Option<Name>, BadArgument> {
         if self.has(name) { self.name(name).map(Some) } else { Ok(None) }
     }
 
-    pub(super) fn attribute_key(&mut self) -> Result<AttributeKey, Problem> {
+    /// The key of an attribute.
+    pub fn attribute_key(&mut self) -> Result<AttributeKey, BadArgument> {
         let bytes = self.need("key")?.bytes("key")?;
-        AttributeKey::new(&bytes).ok_or_else(|| Problem::argument("key: 1 to 64 of A-Z a-z 0-9 _ are wanted"))
+        AttributeKey::new(&bytes).ok_or_else(|| BadArgument::new("key: 1 to 64 of A-Z a-z 0-9 _ are wanted"))
     }
 
     /// Bytes: as text, or in base64 as `name_base64`.
-    pub(super) fn blob(&mut self, name: &str) -> Result<Option<Bytes>, Problem> {
+    pub fn blob(&mut self, name: &str) -> Result<Option<Bytes>, BadArgument> {
         let encoded_name = format!("{name}_base64");
         match (self.take(name), self.take(&encoded_name)) {
             (None, None) => Ok(None),
             (Some(plain), None) => plain.bytes(name).map(Some),
             (None, Some(encoded)) => match STANDARD.decode(encoded.bytes(&encoded_name)?) {
                 Ok(bytes) => Ok(Some(bytes.into())),
-                Err(error) => Err(Problem::argument(format!("{encoded_name}: is not base64: {error}"))),
+                Err(error) => Err(BadArgument::new(format!("{encoded_name}: is not base64: {error}"))),
             },
-            (Some(_), Some(_)) => Err(Problem::argument(format!("{name} and {encoded_name} stand together"))),
+            (Some(_), Some(_)) => Err(BadArgument::new(format!("{name} and {encoded_name} stand together"))),
         }
     }
 
-    pub(super) fn kind(&mut self) -> Result<Option<FrameKind>, Problem> {
+    /// Of a message.
+    pub fn kind(&mut self) -> Result<Option<FrameKind>, BadArgument> {
         let Some(written) = self.take("kind") else { return Ok(None) };
         match &written.bytes("kind")?[..] {
             b"text" => Ok(Some(FrameKind::Text)),
             b"binary" => Ok(Some(FrameKind::Binary)),
-            _ => Err(Problem::argument("kind: \"text\" or \"binary\" is wanted")),
+            _ => Err(BadArgument::new("kind: \"text\" or \"binary\" is wanted")),
         }
     }
 
-    pub(super) fn number(&mut self, name: &str, max: u16) -> Result<Option<u16>, Problem> {
+    /// A whole number, where there may be none.
+    pub fn number(&mut self, name: &str, max: u16) -> Result<Option<u16>, BadArgument> {
         self.take(name).map(|written| written.number(name, max)).transpose()
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+    /// Text, where there may be none.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, BadArgument> {
         let Some(written) = self.take(name) else { return Ok(None) };
         let text = String::from_utf8(written.bytes(name)?.into());
-        text.map(Some).map_err(|_| Problem::argument(format!("{name}: is not UTF-8")))
+        text.map(Some).map_err(|_| BadArgument::new(format!("{name}: is not UTF-8")))
     }
 
     /// What an attribute must be now: `null` for "there must be none".
-    pub(super) fn expect(&mut self) -> Result<Expect, Problem> {
+    pub fn expect(&mut self) -> Result<Expect, BadArgument> {
         match self.0.get("expect") {
             Some(Argument::Other(Value::Null)) => {
                 self.take("expect");
@@ -212,7 +231,7 @@ impl Arguments {
     }
 
     /// The part of a list that is asked for.
-    pub(super) fn page(&mut self) -> Result<Page, Problem> {
+    pub fn page(&mut self) -> Result<Page, BadArgument> {
         let after = self.take("after").map(|after| after.bytes("after")).transpose()?;
         let limit = self.number("limit", Page::MAX_LIMIT as u16)?;
         Ok(Page { after: after.map(|after| after[..].into()), limit: limit.map_or(Page::DEFAULT_LIMIT, usize::from) })
@@ -252,16 +271,16 @@ fn decoded(text: &str) -> Vec<u8> {
     percent_decode(text.replace('+', " ").as_bytes()).collect()
 }
 
-fn target(name: &str, written: &Argument) -> Result<Target, Problem> {
-    Target::parse(&written.bytes(name)?).map_err(|wrong| Problem::argument(format!("{name}: {wrong}")))
+fn target(name: &str, written: &Argument) -> Result<Target, BadArgument> {
+    Target::parse(&written.bytes(name)?).map_err(|wrong| BadArgument::new(format!("{name}: {wrong}")))
 }
 
 /// In a list only sessions can stand: with the word before them or without.
-fn one_of_list(written: &Argument) -> Result<SessionId, Problem> {
+fn one_of_list(written: &Argument) -> Result<SessionId, BadArgument> {
     let bytes = written.bytes("to")?;
     let id = bytes.strip_prefix(b"session:").unwrap_or(&bytes);
     SessionId::from_bytes(id).ok_or_else(|| {
-        Problem::argument(format!("to: {:?} in a list is not a session id", String::from_utf8_lossy(&bytes)))
+        BadArgument::new(format!("to: {:?} in a list is not a session id", String::from_utf8_lossy(&bytes)))
     })
 }
 
@@ -274,7 +293,7 @@ mod tests {
     }
 
     fn touch(arguments: Arguments) -> Result<Command, String> {
-        arguments.command(|_| Ok(Action::Touch)).map_err(|problem| problem.detail)
+        arguments.command(|_| Ok(Action::Touch)).map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -313,8 +332,8 @@ mod tests {
             (b"{} {}", "trailing characters"),
             (br#"{"to": "all", "to": "uid:7"}"#, "\"to\" stands twice"),
         ] {
-            let problem = Arguments::of_json(body).unwrap_err();
-            assert!(problem.detail.contains(expected), "{}", problem.detail);
+            let wrong = Arguments::of_json(body).unwrap_err().to_string();
+            assert!(wrong.contains(expected), "{wrong}");
         }
     }
 
