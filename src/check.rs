@@ -15,7 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, ClientCerts, ClusterEngine, Config, Dialect, Heartbeat, Http, LengthCounts, Listener,
+    App, Backend, Bind, ClientCerts, ClusterEngine, Config, Dialect, Events, Heartbeat, Http, LengthCounts, Listener,
     LogFormat, OnError, Origins,
 };
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
@@ -294,7 +294,16 @@ fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
     row(f, "script", app.script.display())?;
     row(f, "root", format_args!("{} ({})", app.document_root.display(), app.script_name))?;
     row(f, "upstream", &app.upstream)?;
-    let events = [("connect", app.events.connect), ("message", true), ("close", app.events.close)];
+    let Events { connect, close, join, leave, occupied, vacated } = app.events;
+    let events = [
+        ("connect", connect),
+        ("message", true),
+        ("close", close),
+        ("join", join),
+        ("leave", leave),
+        ("occupied", occupied),
+        ("vacated", vacated),
+    ];
     let events: Vec<_> = events.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
     row(f, "events", events.join(", "))?;
     if app.concurrency > 1 {

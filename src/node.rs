@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::api::serve_api;
 use crate::certificates::{Acceptor, LoadError};
+use crate::cluster::presence::{Notices, Presence};
 use crate::cluster::{self, Cluster, JoinError};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::descriptors;
@@ -37,7 +38,7 @@ use crate::proto::id::SessionIds;
 use crate::router::{NodeFacts, Router};
 use crate::router_port::serve_router;
 use crate::session::wheel::Wheel;
-use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch};
+use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch, tell_apps};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
@@ -149,7 +150,7 @@ impl Running {
     pub async fn start(config: &Config, extras: &Extras) -> Result<Self, StartError> {
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
         let bound = bind_all(config)?;
-        let (hub, cluster_life) = hub(config, router_address(&config.router, bound.router.as_ref()))?;
+        let (hub, cluster_life, presence) = hub(config, router_address(&config.router, bound.router.as_ref()))?;
         let hub = Arc::new(hub);
         let mut upstream_configs = config.upstreams.clone();
         let mut supervisors = Vec::new();
@@ -182,6 +183,10 @@ impl Running {
             acceptors: load_certificates(config)?,
             drain_timeout: config.limits.drain_timeout,
         };
+        if let Some((presence, notices)) = presence {
+            let apps = running.told_apps(config)?;
+            running.housekeeping.spawn(tell_apps(presence, notices, apps));
+        }
         if let Some(life) = cluster_life {
             running.housekeeping.spawn(life);
             hub.cluster.begun().await.map_err(StartError::Cluster)?;
@@ -280,8 +285,12 @@ impl Running {
         while self.accepting.join_next().await.is_some() {}
         self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
         self.hub.tasks.close();
+        let all_ended = async {
+            self.hub.tasks.wait().await;
+            self.hub.cluster.all_told().await;
+        };
         tokio::select! {
-            () = self.hub.tasks.wait() => {}
+            () = all_ended => {}
             () = tokio::time::sleep(self.drain_timeout) => warn!("drain_timeout is over"),
             () = hurry => warn!("drain was cut short"),
         }
@@ -298,6 +307,19 @@ impl Running {
         }
         info!(given_up, "stopped");
         Drained { given_up }
+    }
+
+    /// The apps that want events of channels, with their ways to PHP.
+    fn told_apps(&self, config: &Config) -> Result<HashMap<String, Arc<Endpoint>>, StartError> {
+        let apps = config.apps.iter().filter(|app| app.events.of_channels());
+        apps.map(|app| {
+            let upstream = self.upstreams[&app.upstream].clone();
+            // They come through no listener.
+            let endpoint = Endpoint::new(self.hub.clone(), "", app.clone(), upstream, Framing::Raw, None);
+            let endpoint = endpoint.map_err(|error| StartError::Params { app: app.name.clone(), error })?;
+            Ok((app.name.clone(), Arc::new(endpoint)))
+        })
+        .collect()
     }
 
     fn service(&self, config: &Config, listener: &model::Listener, extras: &Extras) -> Result<Service, StartError> {
@@ -438,7 +460,10 @@ fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
     }
 }
 
-fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::Life>), StartError> {
+/// The books of channels, and what is to be told of them; none where no app wants that.
+type Told = Option<(Arc<Presence>, Notices)>;
+
+fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
     // Seconds make an epoch: no two runs of a node share one, except after three days on the same second.
@@ -454,10 +479,18 @@ fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::
         draining: draining.clone(),
     };
     let slow_readers = config.router.slow_readers.clone();
-    let router = Arc::new(Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts));
+    let told: Vec<String> =
+        config.apps.iter().filter(|app| app.events.of_channels()).map(|app| app.name.clone()).collect();
+    let told = (!told.is_empty()).then(|| Presence::new(told, metrics.cluster.clone()));
+    let presence = told.as_ref().map(|(presence, _)| presence.clone());
+    let mut router = Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts);
+    if let Some(presence) = presence.clone() {
+        router = router.telling(presence);
+    }
+    let router = Arc::new(router);
     let facts = cluster::Facts { name: config.node.name.clone(), number: config.node.number, epoch };
-    let (cluster, life) =
-        Cluster::new(&config.cluster, facts, router.clone(), metrics.cluster.clone()).map_err(StartError::Cluster)?;
+    let (cluster, life) = Cluster::new(&config.cluster, facts, router.clone(), presence, metrics.cluster.clone())
+        .map_err(StartError::Cluster)?;
     let watch = Arc::new(Watch::new(&limits.dry_run, metrics.clone()));
     let hub = Hub {
         node_name: config.node.name.clone(),
@@ -474,7 +507,7 @@ fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::
         posts: PostBoxes::default(),
         draining,
     };
-    Ok((hub, life))
+    Ok((hub, life, told))
 }
 
 /// As many sessions as were asked for, if the process may have that many descriptors; raises its limit as far as it may.

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::presence::View;
 use crate::proto::envelope::{Beat, Interest, Sender};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
@@ -37,6 +38,7 @@ pub struct Member {
     pub epoch: u32,
     /// Sessions at its last beat.
     pub sessions: u64,
+    keeps_account: bool,
     interest: Interest,
     started_ms: u64,
     until: Instant,
@@ -81,8 +83,9 @@ impl Members {
             Some(old) if (old.started_ms, old.sender.run) > (beat.started_ms, sender.run) => return Heard::Outdated,
             Some(_) => Heard::Restarted,
         };
-        let Beat { name, epoch, started_ms, sessions, interest, .. } = beat;
-        let member = Member { sender, name, epoch, sessions, interest, started_ms, until, silent_since: None };
+        let Beat { name, epoch, started_ms, sessions, keeps_account, interest, .. } = beat;
+        let silent_since = None;
+        let member = Member { sender, name, epoch, sessions, keeps_account, interest, started_ms, until, silent_since };
         self.by_number.insert(sender.node, member);
         heard
     }
@@ -132,6 +135,21 @@ impl Members {
             self.by_number.values().filter(wants).partition(|member| member.silent_since.is_none());
         let numbers = |members: Vec<&Member>| members.iter().map(|member| member.sender.node).collect();
         (numbers(here), numbers(silent))
+    }
+
+    /// Those that keep account of channels, with this node.
+    pub(super) fn view(&self, me: Sender) -> View {
+        let keep = |member: &&Member| member.keeps_account;
+        let others =
+            |members: &mut dyn Iterator<Item = &Member>| members.map(|member| member.sender).collect::<Vec<_>>();
+        let mut view = View {
+            me,
+            here: others(&mut self.here().filter(keep)),
+            known: others(&mut self.by_number.values().filter(keep)),
+        };
+        view.here.push(me);
+        view.known.push(me);
+        view
     }
 
     /// Nodes that are here.

@@ -12,6 +12,7 @@
 //!
 //! - `net`: the link to the engine, and what comes and goes over it.
 //! - [`members`]: the other nodes, as far as their heartbeats tell.
+//! - [`presence`]: who is in which channel over all nodes, for apps that want to be told.
 //! - `requests`: what has not been answered by everybody; `orders`: what is on its way out; `merge`: one answer out of many.
 //!
 //! A session's id tells its node, so a send to a session is one envelope to one node. A channel or a uid has a partition; the nodes with
@@ -25,7 +26,10 @@ pub mod members;
 mod merge;
 mod net;
 mod orders;
+pub mod presence;
 mod requests;
+#[cfg(test)]
+mod simulation;
 
 use std::slice;
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use tracing::warn;
 
 use self::members::Place;
 use self::net::{Identity, Net, State};
+use self::presence::{Presence, View};
 use self::requests::{AllAnswered, Answers};
 use crate::config::model::{self, ClusterEngine};
 use crate::engine::nats::Nats;
@@ -55,6 +60,8 @@ pub struct Cluster {
     router: Arc<Router>,
     /// `None` for a node alone.
     net: Option<Arc<Net>>,
+    /// `None` where no app wants to be told.
+    presence: Option<Arc<Presence>>,
 }
 
 /// What became of a command on all nodes.
@@ -166,10 +173,10 @@ pub type Life = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Cluster {
     /// A node alone.
     pub fn local(router: Arc<Router>) -> Self {
-        Self { router, net: None }
+        Self { router, net: None, presence: None }
     }
 
-    /// A node as its configuration wants it, and what has to be run for it.
+    /// A node as its configuration wants it, and what has to be run for it. `presence` is told of the router's sessions already.
     ///
     /// # Errors
     ///
@@ -178,18 +185,25 @@ impl Cluster {
         settings: &model::Cluster,
         facts: Facts,
         router: Arc<Router>,
+        presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,
     ) -> Result<(Self, Option<Life>), JoinError> {
         let texts = |urls: &[crate::config::Secret]| urls.iter().map(|url| url.reveal().to_owned()).collect::<Vec<_>>();
         match &settings.engine {
-            ClusterEngine::Local => Ok((Self::local(router), None)),
+            ClusterEngine::Local => {
+                let life = presence.clone().map(|presence| -> Life {
+                    presence.view(Some(View::alone(Sender { node: facts.number, run: 0 })));
+                    Box::pin(async move { presence.live(|_, _| false).await })
+                });
+                Ok((Self { router, net: None, presence }, life))
+            }
             ClusterEngine::Redis { urls, kind } => {
                 let engine = Redis::new(&texts(urls), kind.clone(), &settings.prefix).map_err(JoinError::Engine)?;
-                Self::among_others(engine, settings, facts, router, metrics)
+                Self::among_others(engine, settings, facts, router, presence, metrics)
             }
             ClusterEngine::Nats { urls } => {
                 let engine = Nats::new(&texts(urls), &settings.prefix).map_err(JoinError::Engine)?;
-                Self::among_others(engine, settings, facts, router, metrics)
+                Self::among_others(engine, settings, facts, router, presence, metrics)
             }
         }
     }
@@ -199,6 +213,7 @@ impl Cluster {
         settings: &model::Cluster,
         facts: Facts,
         router: Arc<Router>,
+        presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,
     ) -> Result<(Self, Option<Life>), JoinError> {
         let mut run = [0; 8];
@@ -207,9 +222,10 @@ impl Cluster {
         let me = Sender { node: facts.number, run: u64::from_ne_bytes(run) };
         let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };
         let (orders, orders_reader) = orders::orders(me, settings.queue_bytes);
-        let net = Arc::new(Net::new(me, identity, settings.clone(), router.clone(), metrics, orders));
+        let net = Net::new(me, identity, settings.clone(), router.clone(), presence.clone(), metrics, orders);
+        let net = Arc::new(net);
         let life: Life = Box::pin(net.clone().live(engine, orders_reader));
-        Ok((Self { router, net: Some(net) }, Some(life)))
+        Ok((Self { router, net: Some(net), presence }, Some(life)))
     }
 
     /// Waits for the first attempt to join the others. A node may begin without an engine, but not in another's place.
@@ -222,6 +238,13 @@ impl Cluster {
         match net.begun().await {
             State::Refused(why) => Err(JoinError::Taken(why)),
             _ => Ok(()),
+        }
+    }
+
+    /// Until apps have been told what this node's sessions have done to channels.
+    pub async fn all_told(&self) {
+        if let Some(presence) = &self.presence {
+            presence.all_told().await;
         }
     }
 

@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::members::{Heard, Members};
 use super::merge::found_by;
 use super::orders::{Order, Orders, OrdersReader};
+use super::presence::Presence;
 use super::requests::Requests;
 use crate::config::model;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
@@ -32,6 +33,7 @@ use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Query};
 use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Interest, Sender, Window};
 use crate::proto::partition::Partition;
+use crate::proto::verb;
 use crate::router::Router;
 
 /// How long a node that begins waits for somebody to say that its number is taken.
@@ -50,6 +52,7 @@ pub(super) struct Net {
     identity: Identity,
     pub(super) settings: model::Cluster,
     pub(super) router: Arc<Router>,
+    presence: Option<Arc<Presence>>,
     pub(super) metrics: Arc<ClusterMetrics>,
     members: Mutex<Members>,
     requests: Mutex<Requests>,
@@ -99,6 +102,7 @@ impl Net {
         identity: Identity,
         settings: model::Cluster,
         router: Arc<Router>,
+        presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,
         orders: Orders,
     ) -> Self {
@@ -107,6 +111,7 @@ impl Net {
             identity,
             settings,
             router,
+            presence,
             metrics,
             members: Mutex::default(),
             requests: Mutex::default(),
@@ -178,7 +183,21 @@ impl Net {
     }
 
     /// Joins the others, and joins them again when the engine was lost; for ever.
-    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, mut orders: OrdersReader) {
+    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, orders: OrdersReader) {
+        let presence = async {
+            match &self.presence {
+                None => std::future::pending().await,
+                Some(presence) => {
+                    // What is lost is said again.
+                    let send = |to: Sender, body| self.order(Subject::Node(to.node), body, None);
+                    presence.live(send).await;
+                }
+            }
+        };
+        tokio::join!(self.stay_joined(engine, orders), presence);
+    }
+
+    async fn stay_joined<E: Engine>(&self, engine: E, mut orders: OrdersReader) {
         let mut pause = FIRST_PAUSE;
         loop {
             let end = match self.join(&engine, &mut orders, &mut pause).await {
@@ -202,6 +221,7 @@ impl Net {
                 }
             }
             *self.subscribed() = Interest::default();
+            self.presence.iter().for_each(|presence| presence.view(None));
             self.metrics.count_dropped("engine_down", orders.clear());
             self.requests().give_up_all();
             sleep(jittered(pause)).await;
@@ -270,6 +290,7 @@ impl Net {
         let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch: Vec<Order> = Vec::new();
+        let mut beaten = 0;
         loop {
             tokio::select! {
                 _ = beats.tick() => {
@@ -280,6 +301,11 @@ impl Net {
                     self.look_around();
                     listening.forget(self).await?;
                     self.beat();
+                    beaten += 1;
+                    // Before a lease is over this node may not know of everybody who is here.
+                    if beaten > BEATS_PER_LEASE {
+                        self.look_at_presence();
+                    }
                 }
                 () = self.router.interest().grown() => {
                     let mut wanted = self.router.interest().all();
@@ -320,9 +346,16 @@ impl Net {
             started_ms: self.identity.started_ms,
             lease_ms: u32::try_from(self.settings.lease.as_millis()).unwrap_or(u32::MAX),
             sessions: self.router.len() as u64,
+            keeps_account: self.presence.is_some(),
             interest: self.subscribed().clone(),
         };
         self.order(Subject::All, Body::Beat(beat), None);
+    }
+
+    fn look_at_presence(&self) {
+        let Some(presence) = &self.presence else { return };
+        presence.view(Some(self.members().view(self.me)));
+        presence.look();
     }
 
     fn look_around(&self) {
@@ -353,6 +386,10 @@ impl Net {
                 };
                 self.metrics.count_dropped("inbox_full", incoming.dropped() - dropped);
                 dropped = incoming.dropped();
+                if payload.starts_with(b"{") {
+                    self.take_published(subject, &payload, &workers.queue);
+                    continue;
+                }
                 let envelope = match Envelope::decode(payload) {
                     Ok(envelope) => envelope,
                     Err(wrong) => {
@@ -388,6 +425,19 @@ impl Net {
         tokio::select! {
             end = read => Err(end),
             () = work => Err(EngineError::closed().into()),
+        }
+    }
+
+    /// A command that somebody has published by hand: it is done with this node's sessions.
+    fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
+        match verb::published(payload) {
+            Ok(command) => {
+                workers.put(self, subject, Job { from: self.me, request: 0, what: What::Commands(vec![command]) });
+            }
+            Err(wrong) => {
+                self.metrics.count_dropped("malformed", 1);
+                warn!(?subject, "a command that was published as JSON: {wrong}");
+            }
         }
     }
 
@@ -444,6 +494,11 @@ impl Net {
             }
             Body::Receipts { request, receipts } => self.requests().receipts(from.node, request, &receipts),
             Body::Found { request, found } => self.requests().found(from.node, request, found),
+            body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone { .. } | Body::KnowsGone(_)) => {
+                if let Some(presence) = &self.presence {
+                    presence.heard(from, body);
+                }
+            }
         }
         Ok(())
     }

@@ -474,6 +474,21 @@ pub struct Events {
     pub connect: bool,
     /// `EVENT=2`
     pub close: bool,
+    /// `EVENT=3`: a session has joined a channel.
+    pub join: bool,
+    /// `EVENT=4`: it has left it.
+    pub leave: bool,
+    /// `EVENT=5`: a channel has its first member.
+    pub occupied: bool,
+    /// `EVENT=6`: it has lost its last one.
+    pub vacated: bool,
+}
+
+impl Events {
+    /// Something of sessions in channels is to be told.
+    pub fn of_channels(&self) -> bool {
+        self.join || self.leave || self.occupied || self.vacated
+    }
 }
 
 /// What a failed message (5xx, timeout, backend away) does to its session.

@@ -110,7 +110,7 @@ deflate = true
     assert_eq!(*framing, StreamFraming::Delimiter(DelimiterFraming { delimiter: vec![0x0D, 0xFF], strip_cr: true }));
     assert_eq!(app.script, Path::new("/etc/longwire/app/index.php"));
     assert_eq!((app.script_name.as_str(), app.on_error.clone()), ("/app/index.php", OnError::Send("sorry".into())));
-    assert_eq!(app.events, Events { connect: false, close: true });
+    assert_eq!(app.events, Events { close: true, ..Events::default() });
     assert_eq!((app.max_queued_bytes, app.params[0].1.reveal()), (2 << 20, "7"));
     let Protocol::Http(http) = &config.listeners[1].protocol else { panic!() };
     let paths: Vec<_> = http.routes.iter().map(|route| (route.path.as_str(), route.app.name.as_str())).collect();
@@ -218,7 +218,7 @@ fn each_rule_of_an_app_has_its_message() {
     for (addition, expected) in [
         (
             "events = [\"conect\"]",
-            "12: apps.b.events = \"conect\": must be \"connect\", \"message\" or \"close\", did you mean \"connect\"?",
+            "12: apps.b.events = \"conect\": must be \"connect\", \"message\", \"close\", \"join\", \"leave\", \"occupied\" or \"vacated\", did you mean \"connect\"?",
         ),
         ("max_queued_bytes = 1024", "12: apps.b.max_queued_bytes = 1024: must be at least max_frame_bytes, 1 MiB"),
         (

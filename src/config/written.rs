@@ -434,7 +434,7 @@ config_table! {
         document_root: Option<Entry<String>> = absent("the script's folder", "\"/srv/chat\"");
         /// The param REQUEST_URI for sessions that did not come over HTTP.
         uri: Option<Entry<String>> = absent("the script's path below document_root", "\"/handler.php\"");
-        /// Which events beside messages PHP is told: "connect", "close".
+        /// Which events beside messages PHP is told: "connect" and "close" of sessions; of its sessions in channels, over all nodes, "join" and "leave"; of these channels "occupied" and "vacated".
         events: Entry<Set<EventWord>> = is("[]");
         /// Events of one session that may run at once; above 1 their order is given up.
         concurrency: Entry<Whole<1, 1024>> = is("1");
@@ -499,11 +499,22 @@ pub(super) enum EventWord {
     Connect,
     Message,
     Close,
+    Join,
+    Leave,
+    Occupied,
+    Vacated,
 }
 
 impl Choice for EventWord {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("connect", Self::Connect), ("message", Self::Message), ("close", Self::Close)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("connect", Self::Connect),
+        ("message", Self::Message),
+        ("close", Self::Close),
+        ("join", Self::Join),
+        ("leave", Self::Leave),
+        ("occupied", Self::Occupied),
+        ("vacated", Self::Vacated),
+    ];
 }
 
 config_table! {

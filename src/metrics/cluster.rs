@@ -35,6 +35,10 @@ pub struct ClusterMetrics {
     dropped: Family<DropLabels, Counter>,
     /// Requests that not all nodes have answered in time.
     pub unanswered: Counter,
+    /// Joins and leaves that apps have not been told of.
+    pub untold: Gauge,
+    /// Those that they never will be, because too many waited.
+    pub notices_given_up: Counter,
 }
 
 impl ClusterMetrics {
@@ -67,6 +71,18 @@ impl ClusterMetrics {
                 r,
                 "requests_unanswered",
                 "Commands and queries that not all nodes have answered in time",
+                Counter::default(),
+            ),
+            untold: register(
+                r,
+                "presence_untold",
+                "Joins and leaves of this node's sessions that apps are still to be told of",
+                Gauge::default(),
+            ),
+            notices_given_up: register(
+                r,
+                "presence_given_up",
+                "Joins and leaves that apps were never told of, because too many waited",
                 Counter::default(),
             ),
         }

@@ -54,6 +54,8 @@ closed_labels! {
         Message = "message",
         /// A session that ended.
         Close = "close",
+        /// Something about a channel.
+        Presence = "presence",
     }
     /// How a request ended.
     RequestOutcome {

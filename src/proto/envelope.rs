@@ -16,6 +16,7 @@ use super::command::{Command, Name, Query, Receipt};
 use super::control::Frame;
 use super::control::long::{Request, What};
 use super::partition::Partition;
+use super::presence::{Account, Report};
 
 const MAGIC: &[u8; 2] = b"LW";
 /// The version that is spoken here.
@@ -25,7 +26,7 @@ const HEADER_BYTES: usize = 2 + 1 + 1 + 2 + 8 + 8;
 const COUNTS: usize = 8;
 
 /// Who speaks: a node, in one of its runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sender {
     /// The node's number.
     pub node: u16,
@@ -88,6 +89,24 @@ pub enum Body {
         /// What is known.
         found: Found,
     },
+    /// Who is in which channel, to one that keeps account of it.
+    Reports(Vec<Report>),
+    /// What it has of that, for each partition.
+    Accounts {
+        /// To this run: of what another one has said a later one knows nothing.
+        run: u64,
+        /// Of one partition each.
+        accounts: Vec<Account>,
+    },
+    /// To a node that was silent: apps were told that its sessions have left the channels of some partitions.
+    TakenForGone {
+        /// To this run.
+        run: u64,
+        /// Of which.
+        partitions: Vec<Partition>,
+    },
+    /// It knows.
+    KnowsGone(Vec<Partition>),
 }
 
 /// A node's heartbeat.
@@ -103,6 +122,8 @@ pub struct Beat {
     pub lease_ms: u32,
     /// Sessions now.
     pub sessions: u64,
+    /// It has apps that are told who joins and leaves, and so it keeps account of that with others.
+    pub keeps_account: bool,
     /// What it listens to.
     pub interest: Interest,
 }
@@ -128,7 +149,7 @@ impl Interest {
 
     /// What is in the set.
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
-        (0..Partition::COUNT).filter_map(Partition::new).filter(|partition| self.has(*partition))
+        Partition::all().filter(|partition| self.has(*partition))
     }
 
     /// How many are in the set.
@@ -186,6 +207,10 @@ mod kind {
     pub(super) const RECEIPTS: u8 = 6;
     pub(super) const QUERY: u8 = 7;
     pub(super) const FOUND: u8 = 8;
+    pub(super) const REPORTS: u8 = 9;
+    pub(super) const ACCOUNTS: u8 = 10;
+    pub(super) const TAKEN_FOR_GONE: u8 = 11;
+    pub(super) const KNOWS_GONE: u8 = 12;
 }
 
 impl Envelope {
@@ -237,18 +262,35 @@ impl Body {
             Body::Receipts { .. } => kind::RECEIPTS,
             Body::Query { .. } => kind::QUERY,
             Body::Found { .. } => kind::FOUND,
+            Body::Reports(_) => kind::REPORTS,
+            Body::Accounts { .. } => kind::ACCOUNTS,
+            Body::TakenForGone { .. } => kind::TAKEN_FOR_GONE,
+            Body::KnowsGone(_) => kind::KNOWS_GONE,
         }
     }
 
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Body::Bye | Body::Claim => {}
+            Body::Reports(reports) => reports.iter().for_each(|report| report.encode(out)),
+            Body::Accounts { run, accounts } => {
+                out.put_u64(*run);
+                accounts.iter().for_each(|account| account.encode(out));
+            }
+            Body::TakenForGone { run, partitions } => {
+                out.put_u64(*run);
+                partitions.iter().for_each(|partition| out.put_u16(partition.number()));
+            }
+            Body::KnowsGone(partitions) => {
+                partitions.iter().for_each(|partition| out.put_u16(partition.number()));
+            }
             Body::Beat(beat) => {
                 put_text(&beat.name, out);
                 out.put_u32(beat.epoch);
                 out.put_u64(beat.started_ms);
                 out.put_u32(beat.lease_ms);
                 out.put_u64(beat.sessions);
+                out.put_u8(u8::from(beat.keeps_account));
                 beat.interest.0.iter().for_each(|word| out.put_u64(*word));
             }
             Body::Taken { run, name } => {
@@ -296,12 +338,12 @@ impl Body {
         Ok(match kind {
             kind::BEAT => {
                 let (name, epoch, started_ms) = (reader.text()?, reader.u32()?, reader.u64()?);
-                let (lease_ms, sessions) = (reader.u32()?, reader.u64()?);
+                let (lease_ms, sessions, keeps_account) = (reader.u32()?, reader.u64()?, reader.u8()? == 1);
                 let mut interest = Interest::default();
                 for word in &mut interest.0 {
                     *word = reader.u64()?;
                 }
-                Body::Beat(Beat { name, epoch, started_ms, lease_ms, sessions, interest })
+                Body::Beat(Beat { name, epoch, started_ms, lease_ms, sessions, keeps_account, interest })
             }
             kind::BYE => Body::Bye,
             kind::CLAIM => Body::Claim,
@@ -320,7 +362,7 @@ impl Body {
             }
             kind::RECEIPTS => {
                 let (request, mut receipts) = (reader.u64()?, Vec::new());
-                while !reader.0.is_empty() {
+                while !reader.is_empty() {
                     let mut counts = [0; COUNTS];
                     for count in &mut counts {
                         *count = reader.u32()?;
@@ -337,6 +379,12 @@ impl Body {
                 }
             }
             kind::FOUND => Body::Found { request: reader.u64()?, found: reader.found()? },
+            kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
+            kind::ACCOUNTS => Body::Accounts { run: reader.u64()?, accounts: reader.all(Account::decode)? },
+            kind::TAKEN_FOR_GONE => {
+                Body::TakenForGone { run: reader.u64()?, partitions: reader.all(Reader::partition)? }
+            }
+            kind::KNOWS_GONE => Body::KnowsGone(reader.all(Reader::partition)?),
             other => return Err(format!("is of kind {other}, which is unknown here")),
         })
     }
@@ -352,26 +400,49 @@ fn put_text(text: &str, out: &mut BytesMut) {
     out.put_slice(&text.as_bytes()[..len]);
 }
 
-struct Reader(Bytes);
+/// Takes a payload apart.
+pub(super) struct Reader(Bytes);
 
 impl Reader {
-    fn take(&mut self, len: usize) -> Result<Bytes, String> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One thing after the other until nothing is left.
+    fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+        let mut all = Vec::new();
+        while !self.is_empty() {
+            all.push(next(self)?);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn take(&mut self, len: usize) -> Result<Bytes, String> {
         if self.0.len() < len {
             return Err("ends too early".to_owned());
         }
         Ok(self.0.split_to(len))
     }
 
-    fn u8(&mut self) -> Result<u8, String> {
+    pub(super) fn u8(&mut self) -> Result<u8, String> {
         self.take(1).map(|mut bytes| bytes.get_u8())
     }
 
-    fn u32(&mut self) -> Result<u32, String> {
+    fn u16(&mut self) -> Result<u16, String> {
+        self.take(2).map(|mut bytes| bytes.get_u16())
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, String> {
         self.take(4).map(|mut bytes| bytes.get_u32())
     }
 
-    fn u64(&mut self) -> Result<u64, String> {
+    pub(super) fn u64(&mut self) -> Result<u64, String> {
         self.take(8).map(|mut bytes| bytes.get_u64())
+    }
+
+    pub(super) fn partition(&mut self) -> Result<Partition, String> {
+        let number = self.u16()?;
+        Partition::new(number).ok_or_else(|| format!("has partition {number}, which is none"))
     }
 
     fn text(&mut self) -> Result<String, String> {
@@ -457,9 +528,21 @@ mod tests {
     use super::*;
     use crate::proto::command::{Action, Message, Page, Target};
     use crate::proto::id::SessionId;
+    use crate::proto::presence::{Membership, Standing};
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn standing(is_in: bool) -> Standing {
+        let session = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        let of = Membership { app: name("chat"), channel: name("room:1"), session };
+        Standing { of, is_in, again: !is_in, uid: is_in.then(|| name("42")) }
+    }
+
+    fn report(whole: Option<Vec<Standing>>, changes: Vec<Standing>) -> Report {
+        let partition = Partition::of_channel(&name("room:1"));
+        Report { partition, is_lead: whole.is_some(), settled: 7, whole, from: 9, changes }
     }
 
     fn bodies() -> Vec<Body> {
@@ -478,6 +561,7 @@ mod tests {
                 started_ms: 1 << 41,
                 lease_ms: 6000,
                 sessions: 100_000,
+                keeps_account: true,
                 interest,
             }),
             Body::Bye,
@@ -497,6 +581,23 @@ mod tests {
             found(Found::Absent),
             found(Found::Whole(Bytes::from_static(b"{}"))),
             found(Found::List { count: 70_000, items: vec![(name("a"), 3), (name("b"), 0)], goes_on: true }),
+            Body::Reports(vec![
+                report(None, Vec::new()),
+                report(Some(Vec::new()), vec![standing(false), standing(true)]),
+                report(Some(vec![standing(true)]), vec![standing(false)]),
+            ]),
+            Body::Accounts {
+                run: 12,
+                accounts: vec![
+                    Account { partition: Partition::new(0).unwrap(), received: Some(9), settled: 8 },
+                    Account { partition: Partition::new(1023).unwrap(), received: None, settled: 0 },
+                ],
+            },
+            Body::TakenForGone {
+                run: u64::MAX,
+                partitions: vec![Partition::new(0).unwrap(), Partition::new(1023).unwrap()],
+            },
+            Body::KnowsGone(vec![Partition::new(7).unwrap()]),
         ]
     }
 
@@ -511,7 +612,16 @@ mod tests {
     #[test]
     fn what_is_cut_or_goes_on_is_refused() {
         for body in bodies() {
-            let may_be_cut = matches!(body, Body::Commands { .. } | Body::Receipts { .. } | Body::Found { .. });
+            let may_be_cut = matches!(
+                body,
+                Body::Commands { .. }
+                    | Body::Receipts { .. }
+                    | Body::Found { .. }
+                    | Body::Reports(_)
+                    | Body::Accounts { .. }
+                    | Body::TakenForGone { .. }
+                    | Body::KnowsGone(_)
+            );
             let payload = Envelope { from: Sender { node: 1, run: 2 }, number: 3, body }.encode();
             for len in 0..payload.len() {
                 let cut = Envelope::decode(payload.slice(..len));
@@ -545,7 +655,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_payloads_never_panic(kind in 0_u8..10, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_payloads_never_panic(kind in 0_u8..14, bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut payload = BytesMut::from(&b"LW\x01"[..]);
             payload.put_u8(kind);
             payload.put_slice(&bytes);

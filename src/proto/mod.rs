@@ -15,5 +15,6 @@ pub mod framing;
 pub mod heartbeat;
 pub mod id;
 pub mod partition;
+pub mod presence;
 pub mod proxy;
 pub mod verb;

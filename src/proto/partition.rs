@@ -20,6 +20,11 @@ impl Partition {
         (number < Self::COUNT).then_some(Self(number))
     }
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+
     /// That of a channel.
     pub fn of_channel(name: &Name) -> Self {
         Self::of(b'c', name)

@@ -46,7 +46,7 @@ impl LocalInterest {
     /// All in which there is a member.
     pub fn all(&self) -> Interest {
         let mut interest = Interest::default();
-        for partition in (0..Partition::COUNT).filter_map(Partition::new).filter(|partition| self.has(*partition)) {
+        for partition in Partition::all().filter(|partition| self.has(*partition)) {
             interest.set(partition, true);
         }
         interest

@@ -41,7 +41,7 @@ pub use self::profile::Profile;
 use self::delivery::Delivery;
 use self::groups::Groups;
 use self::profile::Refusal;
-use self::registry::Registry;
+use self::registry::{Entry, Registry};
 use crate::config::model::{ChannelRule, ProfileLimits, SlowReader};
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::outbox::Outbox;
@@ -64,6 +64,13 @@ pub struct Router {
     limits: ProfileLimits,
     metrics: Arc<RouterMetrics>,
     node: NodeFacts,
+    memberships: Option<Arc<dyn Memberships>>,
+}
+
+/// Who is told of sessions that join channels and leave them.
+pub trait Memberships: Send + Sync {
+    /// A session of an app has joined a channel, or left it. Called while the session is locked, so it must be quick and wait for nobody.
+    fn changed(&self, app: &str, channel: &Name, session: SessionId, is_in: bool, uid: Option<&Name>);
 }
 
 /// What the node says of itself.
@@ -96,7 +103,13 @@ impl Router {
             limits,
             metrics,
             node,
+            memberships: None,
         }
+    }
+
+    /// The same, and somebody is told of sessions that join channels and leave them.
+    pub fn telling(self, memberships: Arc<dyn Memberships>) -> Self {
+        Self { memberships: Some(memberships), ..self }
     }
 
     /// From now on the session can be found.
@@ -106,14 +119,23 @@ impl Router {
 
     /// From now on the session is gone, and so it is from its channels and its uid. What it was.
     pub fn remove(&self, id: SessionId) -> Profile {
-        let Some(profile) = self.sessions.remove(id) else { return Profile::default() };
+        let Some(Entry { outbox, profile: Some(profile) }) = self.sessions.remove(id) else {
+            return Profile::default();
+        };
         for channel in profile.channels() {
             self.channels.remove(channel, id);
+            self.tell(&outbox, channel, false, profile.uid());
         }
         if let Some(uid) = profile.uid() {
             self.uids.remove(uid, id);
         }
         *profile
+    }
+
+    fn tell(&self, outbox: &Outbox, channel: &Name, is_in: bool, uid: Option<&Name>) {
+        if let Some(memberships) = &self.memberships {
+            memberships.changed(&outbox.terms().app, channel, outbox.id(), is_in, uid);
+        }
     }
 
     /// What a session's profile would be after `actions`, but for its channels.
@@ -232,14 +254,16 @@ impl Router {
                 return Err(Refusal);
             }
             profile.enter(self.channels.insert(channel, entry.outbox.clone()));
+            self.tell(&entry.outbox, channel, true, profile.uid());
             Ok(())
         })
     }
 
     fn leave(&self, id: SessionId, channel: &Name) -> Done {
-        self.change(id, |profile, _| {
+        self.change(id, |profile, outbox| {
             if profile.exit(channel) {
                 self.channels.remove(channel, id);
+                self.tell(outbox, channel, false, profile.uid());
             }
             Ok(())
         })

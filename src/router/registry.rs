@@ -36,15 +36,15 @@ impl Registry {
         self.shard(outbox.id()).insert(outbox.id(), Entry { outbox, profile: None });
     }
 
-    /// From now on the session is gone. Its profile, if it had one.
-    pub(super) fn remove(&self, id: SessionId) -> Option<Box<Profile>> {
+    /// From now on the session is gone. What it was.
+    pub(super) fn remove(&self, id: SessionId) -> Option<Entry> {
         let mut shard = self.shard(id);
         let entry = shard.remove(&id)?;
         // A map never shrinks by itself, and a burst of sessions must not stay in memory.
         if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
-        entry.profile
+        Some(entry)
     }
 
     /// The outbox of a session that is here.

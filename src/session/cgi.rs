@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, Uri, Version, header};
 
 use super::endpoint::{Hub, PlainRequest};
+use crate::cluster::presence::{Notice, What};
 use crate::config::model::App;
 use crate::outbox::Close;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong, Params};
@@ -33,7 +34,7 @@ pub(super) enum For {
     PlainRequests,
 }
 
-/// The params of everybody who comes in through one listener to one app.
+/// The params of everybody who comes in through one listener to one app; events of channels come through none.
 pub(super) fn endpoint_params(
     hub: &Hub,
     listener: &str,
@@ -55,7 +56,9 @@ pub(super) fn endpoint_params(
     // php-cgi refuses requests that no web server has redirected (cgi.force_redirect); php-fpm does not mind.
     put("REDIRECT_STATUS", b"200")?;
     put("LONGWIRE_NODE", hub.node_name.as_bytes())?;
-    put("LONGWIRE_LISTENER", listener.as_bytes())?;
+    if !listener.is_empty() {
+        put("LONGWIRE_LISTENER", listener.as_bytes())?;
+    }
     if !hub.router_address.is_empty() {
         put("LONGWIRE_ROUTER", hub.router_address.as_bytes())?;
     }
@@ -156,7 +159,7 @@ impl EventParams<'_> {
             // The ancestor's convention: a message has no EVENT.
             Class::Connect => block.put_prefixed(app, "EVENT", "1"),
             Class::Close => block.put_prefixed(app, "EVENT", "2"),
-            Class::Message => {}
+            Class::Message | Class::Presence => {}
         }
         block.put("LONGWIRE_EVENT", self.class.label());
         block.put_number("LONGWIRE_SEQ", self.seq);
@@ -183,6 +186,29 @@ impl EventParams<'_> {
         block.put_address("SERVER_NAME", "", self.local);
         block.params.finish_copy()
     }
+}
+
+/// The own block of an event of a channel.
+pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
+    let mut block = Block::default();
+    let (event, number) = match notice.what {
+        What::Join => ("join", "3"),
+        What::Leave => ("leave", "4"),
+        What::Occupied => ("occupied", "5"),
+        What::Vacated => ("vacated", "6"),
+    };
+    // Without EVENT a script would take it for a message.
+    block.put_prefixed(app, "EVENT", number);
+    block.put("LONGWIRE_EVENT", event);
+    block.put_bytes("LONGWIRE_CHANNEL", notice.of.channel.as_bytes());
+    if matches!(notice.what, What::Join | What::Leave) {
+        block.put_prefixed(app, "SESSIONID", notice.of.session.as_str());
+        if let Some(uid) = &notice.uid {
+            block.put_bytes("LONGWIRE_UID", uid.as_bytes());
+        }
+    }
+    block.put_number("CONTENT_LENGTH", 0);
+    block.params.finish()
 }
 
 /// The own block of a request that is nobody's event.
@@ -221,7 +247,11 @@ thread_local! {
 
 impl Block {
     fn put(&mut self, name: &str, value: &str) {
-        self.params.push(name.as_bytes(), value.as_bytes()).expect("names and values of ours are far below a record");
+        self.put_bytes(name, value.as_bytes());
+    }
+
+    fn put_bytes(&mut self, name: &str, value: &[u8]) {
+        self.params.push(name.as_bytes(), value).expect("names and values of ours are far below a record");
     }
 
     fn put_prefixed(&mut self, app: &App, name: &str, value: &str) {

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::State;
 use super::admission::Admission;
-use super::answer::{Answer, CloseAnswer, EventInfo, HttpAnswer, HttpReply};
+use super::answer::{Answer, EventInfo, HttpAnswer, HttpReply, OthersAnswer};
 use super::cgi::{self, EventParams};
 use super::gates::ConnectGates;
 use super::posts::PostBoxes;
@@ -248,8 +248,8 @@ impl Endpoint {
         };
         state.next_seq += 1;
         let info = EventInfo::new(self.clone(), state.id, &event);
-        let (answer, delivered) = CloseAnswer::new(info);
-        self.submit(state, event, Answer::Close(Box::new(answer)));
+        let (answer, delivered) = OthersAnswer::new(info);
+        self.submit(state, event, Answer::Others(Box::new(answer)));
         // An error means that the upstream ended without telling; it has logged why.
         Some(async move { delivered.await.unwrap_or_default() })
     }

@@ -27,6 +27,7 @@ mod gates;
 mod handshake;
 mod head;
 mod liveness;
+mod notices;
 mod pace;
 mod pending;
 mod posts;
@@ -52,6 +53,7 @@ pub use endpoint::{Endpoint, Hub, PlainRequest};
 pub use gates::ConnectGates;
 pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use head::Head;
+pub use notices::tell_apps;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
 pub use watch::Watch;
 

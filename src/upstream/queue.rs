@@ -1,20 +1,23 @@
 //! The order in which requests get a connection. Plain data: no clock, no locks.
 //!
-//! Three first-in-first-out queues, one per [`Class`]. A session has at most its `concurrency` requests in here, so
+//! First-in-first-out queues, one per [`Class`]. A session has at most its `concurrency` requests in here, so
 //! first in, first out is fair between sessions. Between classes a fixed weighted round decides, so that none
 //! starves; connect events take their turn only while they hold less than their share of the connections.
 //!
 //! Bounds: messages and connect events are refused beyond their length and leave at their deadline. Close events are
-//! bounded by the number of sessions, each of which ends once, and never leave unserved.
+//! bounded by the number of sessions, each of which ends once, and presence by the number of partitions; neither leaves unserved.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::request::Class;
 
-/// Turns in a round of six, two and two. Messages are what clients wait for; a login storm or a mass disconnect
-/// still moves at a fifth of the pace each.
-const WEIGHTS: [i32; 3] = [2, 6, 2];
+/// Queues.
+const CLASSES: usize = Class::ALL.len();
+
+/// Turns in a round. Messages are what clients wait for; a login storm, a mass disconnect or what either does to channels still
+/// moves at a sixth of the pace each.
+const WEIGHTS: [i32; CLASSES] = [2, 6, 2, 2];
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +43,13 @@ pub(super) struct Waiting<T> {
     turn: u64,
 }
 
-/// The three queues.
+/// The queues.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     bounds: Bounds,
-    classes: [VecDeque<Waiting<T>>; 3],
+    classes: [VecDeque<Waiting<T>>; CLASSES],
     /// Smooth weighted round: who has waited for the longest in turns.
-    credit: [i32; 3],
+    credit: [i32; CLASSES],
     next_turn: u64,
     /// Connect events that hold a connection.
     connects_running: usize,
@@ -57,8 +60,8 @@ impl<T> Queue<T> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            classes: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
-            credit: [0; 3],
+            classes: [const { VecDeque::new() }; CLASSES],
+            credit: [0; CLASSES],
             next_turn: 0,
             connects_running: 0,
         }
@@ -75,7 +78,7 @@ impl<T> Queue<T> {
         let bound = match class {
             Class::Connect => self.bounds.connects,
             Class::Message => self.bounds.messages,
-            Class::Close => usize::MAX,
+            Class::Close | Class::Presence => usize::MAX,
         };
         if queue.len() >= bound {
             return Err(item);
@@ -87,8 +90,7 @@ impl<T> Queue<T> {
 
     /// Takes the next one for a connection that is free. Its connection counts as held until [`Queue::ended`].
     pub(super) fn pop(&mut self) -> Option<Waiting<T>> {
-        let others_wait =
-            !self.classes[Class::Message as usize].is_empty() || !self.classes[Class::Close as usize].is_empty();
+        let others_wait = Class::ALL.iter().any(|class| *class != Class::Connect && self.len_of(*class) > 0);
         let may_connect = !others_wait || self.connects_running < self.bounds.connects_running;
         let mut best: Option<usize> = None;
         let mut round = 0;
@@ -190,6 +192,7 @@ mod tests {
             Just(Step::Push(Class::Connect)),
             Just(Step::Push(Class::Message)),
             Just(Step::Push(Class::Close)),
+            Just(Step::Push(Class::Presence)),
             Just(Step::Pop),
             Just(Step::Pop),
             Just(Step::End),
@@ -202,17 +205,18 @@ mod tests {
         fn nothing_is_lost_and_each_class_keeps_its_order(steps in prop::collection::vec(step(), 0..300)) {
             let mut queue = Queue::new(bounds(20, 10, 2));
             let mut running: Vec<Waiting<u32>> = Vec::new();
-            let mut last_started = [None; 3];
+            let mut last_started = [None; CLASSES];
             let (mut pushed, mut refused, mut ended) = (0, 0, 0);
             for step in steps {
                 match step {
                     Step::Push(class) => {
                         pushed += 1;
                         refused += u32::from(queue.push(class, pushed, None).is_err());
-                        prop_assert!(class != Class::Close || queue.len_of(class) > 0, "close is never refused");
+                        let is_bounded = matches!(class, Class::Connect | Class::Message);
+                        prop_assert!(is_bounded || queue.len_of(class) > 0, "these are never refused");
                     }
                     Step::Pop => {
-                        let others = queue.len_of(Class::Message) + queue.len_of(Class::Close);
+                        let others = queue.len() - queue.len_of(Class::Connect);
                         let connects = running.iter().filter(|w| w.class == Class::Connect).count();
                         match queue.pop() {
                             Some(taken) => {
@@ -254,11 +258,11 @@ mod tests {
                 queue.push(class, item, None).expect("room");
             }
         }
-        let mut turns = [0; 3];
-        for _ in 0..100 {
+        let mut turns = [0; CLASSES];
+        for _ in 0..120 {
             turns[queue.pop().expect("waits").class as usize] += 1;
         }
-        assert_eq!(turns, [20, 60, 20]);
+        assert_eq!(turns, [20, 60, 20, 20]);
     }
 
     #[test]

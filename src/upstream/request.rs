@@ -19,11 +19,13 @@ pub enum Class {
     Message,
     /// A session ended. Never shed and never late: it waits until a backend takes it.
     Close,
+    /// Something about a channel. The same, and whoever submits it has few under way.
+    Presence,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Class; 3] = [Class::Connect, Class::Message, Class::Close];
+    pub const ALL: [Class; 4] = [Class::Connect, Class::Message, Class::Close, Class::Presence];
 
     /// The word in logs and metrics.
     pub const fn label(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Class {
             Class::Connect => "connect",
             Class::Message => "message",
             Class::Close => "close",
+            Class::Presence => "presence",
         }
     }
 }

@@ -184,7 +184,7 @@ impl<R: Responder> Scheduler<R> {
         let now = Instant::now();
         let class = request.class;
         let deadline = match class {
-            Class::Close => None,
+            Class::Close | Class::Presence => None,
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
         let job = Job { request, submitted: now, resent: false };
@@ -377,6 +377,7 @@ impl Class {
             Class::Connect => RequestClass::Connect,
             Class::Message => RequestClass::Message,
             Class::Close => RequestClass::Close,
+            Class::Presence => RequestClass::Presence,
         }
     }
 }

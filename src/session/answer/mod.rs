@@ -3,11 +3,11 @@
 //! * [`reply`]: to an event of a live session; the body goes to the client.
 //! * [`connect`]: to a connect event that a handshake waits for.
 //! * [`http`]: to an event whose client waits for an HTTP response of its own.
-//! * [`close`]: to a close event; only whether it was delivered matters.
+//! * [`others`]: to an event that no client waits for; only whether it was delivered matters.
 
-mod close;
 mod connect;
 mod http;
+mod others;
 mod reply;
 mod slice;
 
@@ -18,10 +18,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-pub(super) use self::close::CloseAnswer;
 pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
 pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
+pub(super) use self::others::OthersAnswer;
 pub(super) use self::reply::Reply;
 pub(super) use self::reply::greet;
 
@@ -47,8 +47,8 @@ pub enum Answer {
     Handshake(Box<HandshakeAnswer>),
     /// To an event whose client waits for an HTTP response of its own.
     Http(Box<HttpAnswer>),
-    /// To a close event.
-    Close(Box<CloseAnswer>),
+    /// To an event that no client waits for.
+    Others(Box<OthersAnswer>),
 }
 
 /// What every answer knows of its event.
@@ -257,7 +257,7 @@ impl Responder for Answer {
             Answer::Reply(reply) => reply.stdout(data),
             Answer::Handshake(answer) => answer.stdout(data),
             Answer::Http(answer) => answer.stdout(data),
-            Answer::Close(answer) => answer.stdout(data),
+            Answer::Others(answer) => answer.stdout(data),
         }
     }
 
@@ -265,7 +265,7 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.pause(),
             Answer::Http(answer) => answer.pause(),
-            Answer::Handshake(_) | Answer::Close(_) => {}
+            Answer::Handshake(_) | Answer::Others(_) => {}
         }
     }
 
@@ -277,7 +277,7 @@ impl Responder for Answer {
         match self {
             Answer::Reply(reply) => reply.outbox.poll_room(cx),
             Answer::Http(answer) => answer.poll_room(cx),
-            Answer::Handshake(_) | Answer::Close(_) => Poll::Ready(()),
+            Answer::Handshake(_) | Answer::Others(_) => Poll::Ready(()),
         }
     }
 
@@ -287,7 +287,7 @@ impl Responder for Answer {
             Answer::Handshake(answer) => answer.client_gone.as_mut().poll(cx),
             Answer::Http(answer) => answer.poll_cancelled(cx),
             // Owed, whoever still listens.
-            Answer::Close(_) => Poll::Pending,
+            Answer::Others(_) => Poll::Pending,
         }
     }
 
@@ -296,7 +296,7 @@ impl Responder for Answer {
             Answer::Reply(reply) => reply.end(outcome),
             Answer::Handshake(answer) => answer.end(outcome),
             Answer::Http(answer) => (*answer).end(outcome),
-            Answer::Close(answer) => (*answer).end(outcome),
+            Answer::Others(answer) => (*answer).end(outcome),
         }
     }
 
@@ -311,7 +311,7 @@ impl Answer {
             Answer::Reply(reply) => &reply.event,
             Answer::Handshake(answer) => &answer.event,
             Answer::Http(answer) => &answer.event,
-            Answer::Close(answer) => &answer.event,
+            Answer::Others(answer) => &answer.event,
         }
     }
 
@@ -320,7 +320,7 @@ impl Answer {
             Answer::Reply(reply) => &mut reply.event,
             Answer::Handshake(answer) => &mut answer.event,
             Answer::Http(answer) => &mut answer.event,
-            Answer::Close(answer) => &mut answer.event,
+            Answer::Others(answer) => &mut answer.event,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The answer to a close event.
+//! The answer to an event that no client waits for: of a session that has ended, or of a channel.
 
 use tokio::sync::oneshot;
 
@@ -6,8 +6,8 @@ use super::{EventInfo, Fault, reply_in};
 use crate::session::head::{Head, HeadReader};
 use crate::upstream::Outcome;
 
-/// What a handler says to a close event reaches its client no more, but others if `Longwire-To` says so.
-pub struct CloseAnswer {
+/// What a handler says there reaches others if `Longwire-To` says so, and nobody otherwise.
+pub struct OthersAnswer {
     pub(super) event: EventInfo,
     reader: HeadReader,
     head: Option<Head>,
@@ -17,7 +17,7 @@ pub struct CloseAnswer {
     delivered: oneshot::Sender<()>,
 }
 
-impl CloseAnswer {
+impl OthersAnswer {
     /// The answer, and a receiver that is told when the event is delivered.
     pub fn new(event: EventInfo) -> (Self, oneshot::Receiver<()>) {
         let (delivered, receiver) = oneshot::channel();
@@ -53,7 +53,7 @@ impl CloseAnswer {
 
     fn take_head(&mut self, mut head: Head) {
         if !head.actions.is_empty() {
-            head.complaints.push("Longwire-Join, -Leave, -Uid and -Set have no session to act on any more".to_owned());
+            head.complaints.push("Longwire-Join, -Leave, -Uid and -Set have no session to act on here".to_owned());
         }
         self.event.complain(&head.complaints);
         if head.status >= 500 {

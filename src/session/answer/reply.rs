@@ -231,7 +231,7 @@ impl Reply {
                 }
                 OnError::Close => self.outbox.ask_close(CloseReason::HandlerFailed.into()),
             },
-            Class::Message | Class::Close => {}
+            Class::Message | Class::Close | Class::Presence => {}
         }
         if let Some((code, text)) = self.close.take()
             && !failed

@@ -72,6 +72,29 @@ impl EngineServer {
         }
     }
 
+    /// Publishes something, as a program that is no node.
+    pub async fn publish(&self, subject: &str, payload: &str) {
+        match self.kind {
+            Kind::Redis => {
+                let socket = format!("redis+unix://{}/redis.sock", self.dir.path().display());
+                let client = redis::Client::open(socket).expect("an address");
+                let mut connection = client.get_multiplexed_async_connection().await.expect("it accepts");
+                let receivers: i64 = redis::cmd("PUBLISH")
+                    .arg(subject)
+                    .arg(payload)
+                    .query_async(&mut connection)
+                    .await
+                    .expect("it publishes");
+                assert!(receivers > 0, "somebody listens to {subject}");
+            }
+            Kind::Nats => {
+                let client = async_nats::connect(format!("nats://{}", self.port)).await.expect("it accepts");
+                client.publish(subject.to_owned(), payload.to_owned().into()).await.expect("it publishes");
+                client.flush().await.expect("it is out");
+            }
+        }
+    }
+
     pub fn signal(&self, signal: i32) {
         kill(self.child.as_ref().expect("it runs").id(), signal);
     }

@@ -1,0 +1,166 @@
+//! Reporter and keeper of one node, and what goes between them and those of other nodes. Plain data: no clock, no engine.
+
+use std::collections::BTreeMap;
+
+use super::keeper::Keeper;
+use super::reporter::Reporter;
+use super::{Told, View};
+use crate::proto::envelope::{Body, Sender};
+use crate::proto::partition::Partition;
+use crate::proto::presence::{Account, Report, Standing};
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::cluster) struct Books {
+    reporter: Reporter,
+    keeper: Keeper,
+    /// `None` while this node does not know who is here.
+    view: Option<View>,
+    /// Said at the next look.
+    accounts: BTreeMap<(Sender, Partition), Account>,
+    looks: bool,
+    /// Who has said of what that this node was taken for gone, and is to be answered.
+    knows_gone: Vec<(Sender, Vec<Partition>)>,
+}
+
+/// What is to be done next.
+#[derive(Debug, Default)]
+pub(in crate::cluster) struct Steps {
+    /// For other nodes, in this order.
+    pub(in crate::cluster) bodies: Vec<(Sender, Body)>,
+    /// For apps: one partition's notices one after the other, until [`Books::told`].
+    pub(in crate::cluster) notices: Vec<Told>,
+}
+
+impl Books {
+    /// Of these partitions, with a bound on changes that apps have not been told of.
+    pub(in crate::cluster) fn new(partitions: impl Iterator<Item = Partition>, max_untold: usize) -> Self {
+        let (reporter, keeper) = (Reporter::new(partitions, max_untold), Keeper::default());
+        Self { reporter, keeper, view: None, accounts: BTreeMap::new(), looks: false, knows_gone: Vec::new() }
+    }
+
+    /// A session of this node has joined or left. How many changes were given up because too many wait.
+    pub(in crate::cluster) fn change(&mut self, standing: Standing) -> u64 {
+        self.reporter.change(standing)
+    }
+
+    /// Changes that apps have not been told of.
+    pub(in crate::cluster) fn untold(&self) -> usize {
+        self.reporter.untold()
+    }
+
+    /// These nodes are here; `None` for a node that cannot know. Nothing is told then.
+    pub(in crate::cluster) fn view(&mut self, view: Option<View>) {
+        if let Some(view) = view.as_ref().filter(|view| self.view.as_ref() != Some(view)) {
+            if self.view.is_none() {
+                self.keeper.doubt(view.me);
+            }
+            self.reporter.view(view);
+            for (partition, believed) in self.keeper.view(view) {
+                self.reporter.inherit(partition, believed);
+            }
+        }
+        self.view = view;
+    }
+
+    /// Some time has passed in which others could have answered.
+    pub(in crate::cluster) fn look(&mut self) {
+        self.looks = true;
+    }
+
+    /// Another node has said something.
+    pub(in crate::cluster) fn heard(&mut self, from: Sender, body: Body) {
+        let Some(me) = self.view.as_ref().map(|view| view.me) else { return };
+        match body {
+            Body::Reports(reports) => {
+                for report in reports {
+                    let account = self.keeper.report(from, report);
+                    self.note(from, account);
+                }
+            }
+            Body::Accounts { run, accounts } if run == me.run => {
+                accounts.iter().for_each(|account| self.reporter.account(from, account));
+            }
+            Body::TakenForGone { run, partitions } if run == me.run => {
+                partitions.iter().for_each(|partition| self.reporter.say_again(*partition));
+                self.knows_gone.push((from, partitions));
+            }
+            Body::KnowsGone(partitions) => self.keeper.knows_gone(from, &partitions),
+            _ => {}
+        }
+    }
+
+    /// A failure now would be the second at the same time: a keeper has not heard from this node yet, or this node has taken another
+    /// one for gone that does not know.
+    #[cfg(test)]
+    pub(in crate::cluster) fn is_unsettled(&self) -> bool {
+        self.keeper.owes() || self.reporter.is_unheard()
+    }
+
+    /// Apps were told what was to be told of a partition.
+    pub(in crate::cluster) fn told(&mut self, partition: Partition) {
+        if let Some((sender, account)) = self.keeper.told(partition) {
+            self.note(sender, Some(account));
+        }
+    }
+
+    /// What follows from all that.
+    pub(in crate::cluster) fn steps(&mut self) -> Steps {
+        let Some(me) = self.view.as_ref().map(|view| view.me) else { return Steps::default() };
+        let mut steps = Steps::default();
+        let mut reports: BTreeMap<Sender, Vec<Report>> = BTreeMap::new();
+        if self.looks {
+            // Before apps have been told that they left, they must not be told that they join.
+            let owed = self.keeper.owed(|partition| self.reporter.has_told_inherited(partition));
+            let owed = owed
+                .into_iter()
+                .map(|(sender, partitions)| (sender, Body::TakenForGone { run: sender.run, partitions }));
+            steps.bodies.extend(owed);
+            for (sender, question) in self.keeper.questions() {
+                self.note(sender, Some(question));
+            }
+        }
+        loop {
+            let said = if std::mem::take(&mut self.looks) { self.reporter.look(me) } else { self.reporter.reports(me) };
+            let is_quiet = said.is_empty();
+            for (keeper, report) in said {
+                if keeper == me {
+                    let account = self.keeper.report(me, report);
+                    self.note(me, account);
+                } else {
+                    reports.entry(keeper).or_default().push(report);
+                }
+            }
+            let (notices, accounts) = self.keeper.next();
+            steps.notices.extend(notices);
+            accounts.into_iter().for_each(|(sender, account)| self.note(sender, Some(account)));
+            let (ours, others) =
+                std::mem::take(&mut self.accounts).into_iter().partition(|((sender, _), _)| *sender == me);
+            self.accounts = others;
+            let ours: BTreeMap<(Sender, Partition), Account> = ours;
+            ours.values().for_each(|account| self.reporter.account(me, account));
+            if is_quiet && ours.is_empty() {
+                break;
+            }
+        }
+        let known = std::mem::take(&mut self.knows_gone).into_iter();
+        steps.bodies.extend(known.map(|(sender, partitions)| (sender, Body::KnowsGone(partitions))));
+        let mut accounts: BTreeMap<Sender, Vec<Account>> = BTreeMap::new();
+        for ((sender, _), account) in std::mem::take(&mut self.accounts) {
+            accounts.entry(sender).or_default().push(account);
+        }
+        let reports = reports.into_iter().map(|(keeper, reports)| (keeper, Body::Reports(reports)));
+        steps.bodies.extend(reports);
+        steps.bodies.extend(
+            accounts.into_iter().map(|(sender, accounts)| (sender, Body::Accounts { run: sender.run, accounts })),
+        );
+        steps
+    }
+
+    /// Of several accounts of a partition the last counts.
+    fn note(&mut self, sender: Sender, account: Option<Account>) {
+        if let Some(account) = account {
+            self.accounts.insert((sender, account.partition), account);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The account that a node keeps of partitions: who is in which channel, and what apps are told of it. Plain data.
+//!
+//! ```text
+//!   report ──> record of the node that sent it: pending ──apps were told, here or by another keeper──> roll
+//!                                                  │ turn by turn, where this keeper leads
+//!                                                  v
+//!                              occupied, join, leave, vacated; then an account to that node
+//!
+//!   a node is gone: one keeper of those that are left inherits its roll, and reports that everybody in it has left
+//! ```
+//!
+//! Within a partition one change is told at a time, in the order in which they came, and only when all nodes that are here have
+//! reported to this keeper as the lead: before, it does not know whether a channel is empty. A change that makes no difference to what apps were told is not told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Notice, Roll, Told, View, What, keepers};
+use crate::proto::envelope::Sender;
+use crate::proto::partition::Partition;
+use crate::proto::presence::{Account, Report, Standing};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    parts: BTreeMap<Partition, Part>,
+    /// Partitions in which something may be told.
+    ready: BTreeSet<Partition>,
+    /// Nodes that are here, this one among them.
+    here: Vec<Sender>,
+    /// Nodes whose sessions were taken for gone, in which partitions. They may come back.
+    taken_for_gone: BTreeMap<Sender, BTreeSet<Partition>>,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+struct Part {
+    records: BTreeMap<Sender, Record>,
+    /// Whose turn it is: at least one turn for each change that is to be told.
+    turns: VecDeque<Sender>,
+    /// Whose change is being told.
+    telling: Option<Sender>,
+}
+
+/// What one run of one node has said.
+#[derive(Debug, Default)]
+struct Record {
+    /// It wants this keeper to tell the apps.
+    is_lead: bool,
+    /// What apps were told, and what they are being told.
+    roll: Roll,
+    /// They were told of the changes up to this one.
+    settled: u64,
+    /// The number of what is being told of it.
+    telling: Option<u64>,
+    /// The last change that came; `None` if it has to say everything.
+    received: Option<u64>,
+    /// Changes behind those in the roll, with their numbers.
+    pending: VecDeque<(u64, Standing)>,
+    /// Turns that it has in its partition, and does not have to be given for what is pending.
+    turns: usize,
+}
+
+impl Keeper {
+    /// A node has reported. What is said to that; nothing to one that is not here as far as this node knows.
+    pub(super) fn report(&mut self, from: Sender, report: Report) -> Option<Account> {
+        if !self.here.contains(&from) {
+            return None;
+        }
+        let Report { partition, is_lead, settled, whole, from: before, changes } = report;
+        let part = self.parts.entry(partition).or_default();
+        let record = part.records.entry(from).or_default();
+        let takes_over = is_lead && !std::mem::replace(&mut record.is_lead, is_lead);
+        if let Some(whole) = whole {
+            // The other keeper may have told more than this one knows of.
+            (record.roll, record.received, record.settled) = (Roll::of(&whole), Some(settled), settled);
+            record.pending.clear();
+        }
+        for (number, standing) in (before + 1..).zip(changes) {
+            if record.received == Some(number - 1) {
+                record.received = Some(number);
+                record.pending.push_back((number, standing));
+            }
+        }
+        record.settle_up_to(settled);
+        if takes_over {
+            // The keeper that led before may have told of them.
+            record.pending.iter_mut().for_each(|(_, standing)| standing.again = true);
+        }
+        if is_lead {
+            record.take_turns(from, &mut part.turns);
+        }
+        self.ready.insert(partition);
+        Some(record.account(partition))
+    }
+
+    /// This node was cut off: others may have told apps what it does not know of, and have to say everything.
+    pub(super) fn doubt(&mut self, me: Sender) {
+        for part in self.parts.values_mut() {
+            part.records.iter_mut().filter(|(sender, _)| **sender != me).for_each(|(_, record)| record.received = None);
+        }
+    }
+
+    /// Others are there. What apps may believe of sessions whose nodes are not, and this node is to set right.
+    ///
+    /// Of the keepers who were here before and are still that is the first: one who has just come, perhaps in the place of the one
+    /// that is gone, knows nothing of him.
+    pub(super) fn view(&mut self, view: &View) -> Vec<(Partition, Vec<Standing>)> {
+        let before = std::mem::replace(&mut self.here, view.here.clone());
+        let mut inherited = Vec::new();
+        for (partition, part) in &mut self.parts {
+            self.ready.insert(*partition);
+            let still_here = before.iter().filter(|sender| view.here.contains(sender));
+            let inherits = keepers(*partition, still_here)[0] == Some(view.me);
+            let (here, gone) =
+                std::mem::take(&mut part.records).into_iter().partition(|(sender, _)| view.here.contains(sender));
+            part.records = here;
+            let gone: BTreeMap<Sender, Record> = gone;
+            for (sender, record) in gone {
+                let believed = record.believed();
+                if inherits && !believed.is_empty() {
+                    self.taken_for_gone.entry(sender).or_default().insert(*partition);
+                    inherited.push((*partition, believed));
+                }
+            }
+            if !view.keepers(*partition).contains(&Some(view.me)) {
+                part.records.clear();
+            }
+        }
+        self.taken_for_gone.retain(|sender, _| view.known.contains(sender));
+        self.parts.retain(|_, part| !part.records.is_empty() || part.telling.is_some());
+        inherited
+    }
+
+    /// What is to be told now: of each partition at most one change, until [`told`](Keeper::told) says that it was. And what is
+    /// said to nodes of changes that need not be told.
+    pub(super) fn next(&mut self) -> (Vec<Told>, Vec<(Sender, Account)>) {
+        let (mut notices, mut accounts) = (Vec::new(), Vec::new());
+        for partition in std::mem::take(&mut self.ready) {
+            let Some(part) = self.parts.get_mut(&partition).filter(|part| part.is_led_for(&self.here)) else {
+                continue;
+            };
+            while part.telling.is_none()
+                && let Some(sender) = part.turns.pop_front()
+            {
+                let told = part.take_turn(sender);
+                if !told.is_empty() {
+                    part.telling = Some(sender);
+                    notices.push((partition, told));
+                } else if let Some(record) = part.records.get(&sender).filter(|_| self.here.contains(&sender)) {
+                    accounts.push((sender, record.account(partition)));
+                }
+            }
+        }
+        (notices, accounts)
+    }
+
+    /// What nodes that are here again are to be told, of partitions that are `ready` for it.
+    pub(super) fn owed(&self, ready: impl Fn(Partition) -> bool) -> Vec<(Sender, Vec<Partition>)> {
+        let here = self.taken_for_gone.iter().filter(|(sender, _)| self.here.contains(sender));
+        here.map(|(sender, owed)| (*sender, owed.iter().copied().filter(|partition| ready(*partition)).collect()))
+            .filter(|(_, partitions): &(_, Vec<_>)| !partitions.is_empty())
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn owes(&self) -> bool {
+        !self.taken_for_gone.is_empty()
+    }
+
+    /// Nodes that have not reported where something waits to be told for that: they have to say everything.
+    pub(super) fn questions(&self) -> Vec<(Sender, Account)> {
+        let waiting = self.parts.iter().filter(|(_, part)| !part.turns.is_empty());
+        waiting
+            .flat_map(|(partition, part)| {
+                let silent = self.here.iter().filter(|sender| !part.has_heard_from(**sender));
+                silent.map(|sender| (*sender, Account { partition: *partition, received: None, settled: 0 }))
+            })
+            .collect()
+    }
+
+    /// A node knows what it was told.
+    pub(super) fn knows_gone(&mut self, sender: Sender, partitions: &[Partition]) {
+        if let Some(owed) = self.taken_for_gone.get_mut(&sender) {
+            owed.retain(|partition| !partitions.contains(partition));
+            if owed.is_empty() {
+                self.taken_for_gone.remove(&sender);
+            }
+        }
+    }
+
+    /// Apps were told what was to be told of a partition. What is said to the node that it was about.
+    pub(super) fn told(&mut self, partition: Partition) -> Option<(Sender, Account)> {
+        let part = self.parts.get_mut(&partition)?;
+        let sender = part.telling.take()?;
+        self.ready.insert(partition);
+        let record = part.records.get_mut(&sender)?;
+        if let Some(number) = record.telling.take() {
+            record.settled = record.settled.max(number);
+        }
+        self.here.contains(&sender).then(|| (sender, record.account(partition)))
+    }
+}
+
+impl Part {
+    /// All agree that this keeper leads, and have said what another one told.
+    fn is_led_for(&self, here: &[Sender]) -> bool {
+        here.iter().all(|sender| self.has_heard_from(*sender) && self.records[sender].is_lead)
+    }
+
+    fn has_heard_from(&self, sender: Sender) -> bool {
+        self.records.get(&sender).is_some_and(|record| record.received.is_some())
+    }
+
+    /// Takes a change over into the roll of its node: what apps have to be told of it.
+    fn take_turn(&mut self, sender: Sender) -> Vec<Notice> {
+        let Some(record) = self.records.get_mut(&sender) else { return Vec::new() };
+        record.turns = record.turns.saturating_sub(1);
+        let Some((number, standing)) = record.pending.pop_front() else { return Vec::new() };
+        let is_news = record.roll.apply(&standing);
+        if !is_news {
+            record.settled = record.settled.max(number);
+            return Vec::new();
+        }
+        record.telling = Some(number);
+        let Standing { of, is_in, again, uid } = standing;
+        let members: usize = self.records.values().map(|record| record.roll.count(&of)).sum();
+        let notice = |what| Notice { what, of: of.clone(), uid: uid.clone() };
+        match (is_in, members) {
+            // Where nobody knows what apps were told of the channel, they are told.
+            (true, _) if members == 1 || again => vec![notice(What::Occupied), notice(What::Join)],
+            (true, _) => vec![notice(What::Join)],
+            (false, 0) => vec![notice(What::Leave), notice(What::Vacated)],
+            (false, _) if again => vec![notice(What::Leave), notice(What::Occupied)],
+            (false, _) => vec![notice(What::Leave)],
+        }
+    }
+}
+
+impl Record {
+    fn account(&self, partition: Partition) -> Account {
+        Account { partition, received: self.received, settled: self.settled }
+    }
+
+    fn take_turns(&mut self, sender: Sender, turns: &mut VecDeque<Sender>) {
+        turns.extend((self.turns..self.pending.len()).map(|_| sender));
+        self.turns = self.turns.max(self.pending.len());
+    }
+
+    /// Who apps may believe to be in a channel.
+    fn believed(self) -> Vec<Standing> {
+        let mut roll = self.roll;
+        // The keeper that led may have told of them, and be the one that is gone.
+        for (_, standing) in self.pending.iter().filter(|(_, standing)| standing.is_in && !self.is_lead) {
+            roll.apply(standing);
+        }
+        roll.standings()
+    }
+
+    /// Apps were told of the changes up to this one, by another keeper.
+    fn settle_up_to(&mut self, settled: u64) {
+        while let Some((number, standing)) = self.pending.front()
+            && *number <= settled
+        {
+            self.roll.apply(standing);
+            self.pending.pop_front();
+        }
+        self.settled = self.settled.max(settled);
+    }
+}

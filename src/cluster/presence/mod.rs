@@ -1,0 +1,273 @@
+//! Who is in which channel over all nodes, for apps that want to be told: each join and each leave, and when a channel gets
+//! its first member and has lost its last.
+//!
+//! ```text
+//!   router ──join, leave──> reporter ══reports══> keeper: lead ──notices──> the app's script
+//!                               ║                 keeper: second, in case the lead dies
+//!                               ^══accounts══════════╝ apps were told
+//! ```
+//!
+//! Every partition has two keepers among the nodes that are here, found by rendezvous hashing: the *lead* tells apps, one change after
+//! the other, and the *second* becomes the lead when it dies, without anybody else's being moved.
+//!
+//! - [`reporter`]: what a node tells of its own sessions. [`keeper`]: what is made of that. [`books`]: both, of one node.
+//! - [`Presence`]: the same with a lock and a clock.
+//!
+//! Promises: what apps are told is in order within a channel, and in the end it is what is so, while of the node of a session and its
+//! two keepers one lives. Where no node dies and none is cut off, each join and each leave is told once. Otherwise the last ones
+//! may be told again, in the same order, and sessions whose node was cut off leave and join. What came and went while nobody
+//! could be told may be left out. A node whose engine is away tells nothing: others do.
+
+mod books;
+mod keeper;
+mod reporter;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+pub(super) use self::books::Books;
+use crate::metrics::cluster::ClusterMetrics;
+use crate::proto::command::Name;
+use crate::proto::envelope::{Body, Sender};
+use crate::proto::id::SessionId;
+use crate::proto::partition::Partition;
+use crate::proto::presence::{Membership, Standing};
+use crate::router::Memberships;
+
+/// Changes that apps have not been told of, above which the oldest are given up: a hundred bytes each, and what a pool tells in
+/// some minutes.
+const MAX_UNTOLD: usize = 200_000;
+
+/// Something for an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What has happened.
+    pub what: What,
+    /// Whose session, which channel. For a channel that is occupied or vacated: by which session.
+    pub of: Membership,
+    /// Whom the session belongs to.
+    pub uid: Option<Name>,
+}
+
+/// What an app is told of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// It has its first member.
+    Occupied,
+    /// A session has joined.
+    Join,
+    /// A session has left, or is gone.
+    Leave,
+    /// It has lost its last member.
+    Vacated,
+}
+
+/// Who is here, of those that keep account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    /// This node.
+    pub(super) me: Sender,
+    /// All that are here, this node among them.
+    pub(super) here: Vec<Sender>,
+    /// The same, and those that are silent.
+    pub(super) known: Vec<Sender>,
+}
+
+impl View {
+    /// Of a node that is alone.
+    pub(super) fn alone(me: Sender) -> Self {
+        Self { me, here: vec![me], known: vec![me] }
+    }
+
+    /// The lead of a partition, and its second.
+    fn keepers(&self, partition: Partition) -> [Option<Sender>; 2] {
+        keepers(partition, self.here.iter())
+    }
+}
+
+fn keepers<'a>(partition: Partition, here: impl Iterator<Item = &'a Sender>) -> [Option<Sender>; 2] {
+    let mut ranked = [None; 2];
+    for sender in here {
+        let mut next = Some((weight(partition, sender.node), *sender));
+        for place in &mut ranked {
+            if next > *place {
+                std::mem::swap(place, &mut next);
+            }
+        }
+    }
+    ranked.map(|place| place.map(|(_, sender)| sender))
+}
+
+/// Rendezvous hashing: of a node's weights in all partitions nothing follows for another's. The mixing is that of SplitMix64 (Steele,
+/// Lea and Flood 2014).
+fn weight(partition: Partition, node: u16) -> u64 {
+    let mut z = (u64::from(partition.number()) << 16 | u64::from(node)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// Sessions in channels of apps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Roll(BTreeMap<(Name, Name), BTreeMap<SessionId, Option<Name>>>);
+
+impl Roll {
+    fn of(standings: &[Standing]) -> Self {
+        let mut roll = Self::default();
+        for standing in standings {
+            roll.apply(standing);
+        }
+        roll
+    }
+
+    /// True if that is new.
+    fn apply(&mut self, standing: &Standing) -> bool {
+        let Standing { of: Membership { app, channel, session }, is_in, uid, .. } = standing;
+        let key = (app.clone(), channel.clone());
+        if *is_in {
+            return self.0.entry(key).or_default().insert(*session, uid.clone()).is_none();
+        }
+        let Some(members) = self.0.get_mut(&key) else { return false };
+        let was_in = members.remove(session).is_some();
+        if members.is_empty() {
+            self.0.remove(&key);
+        }
+        was_in
+    }
+
+    fn has(&self, of: &Membership) -> bool {
+        self.members(of).is_some_and(|members| members.contains_key(&of.session))
+    }
+
+    /// How many are in the same channel.
+    fn count(&self, of: &Membership) -> usize {
+        self.members(of).map_or(0, BTreeMap::len)
+    }
+
+    fn members(&self, of: &Membership) -> Option<&BTreeMap<SessionId, Option<Name>>> {
+        self.0.get(&(of.app.clone(), of.channel.clone()))
+    }
+
+    fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All that are in.
+    fn standings(&self) -> Vec<Standing> {
+        let of = |(app, channel): &(Name, Name), session: &SessionId| Membership {
+            app: app.clone(),
+            channel: channel.clone(),
+            session: *session,
+        };
+        let members = self.0.iter().flat_map(|(key, members)| members.iter().map(move |member| (key, member)));
+        members
+            .map(|(key, (session, uid))| Standing { of: of(key, session), is_in: true, again: false, uid: uid.clone() })
+            .collect()
+    }
+}
+
+/// See the module.
+pub struct Presence {
+    books: Mutex<Books>,
+    /// Those that want to be told, as the wire has their names.
+    apps: HashMap<String, Name>,
+    changed: Notify,
+    untold: watch::Sender<usize>,
+    notices_tx: mpsc::UnboundedSender<Told>,
+    metrics: Arc<ClusterMetrics>,
+}
+
+/// What apps are to be told: the notices of a partition, one after the other, and then [`Presence::told`]. At most one for each
+/// partition waits.
+pub type Notices = mpsc::UnboundedReceiver<Told>;
+
+/// What is to be told of one change in a partition.
+pub type Told = (Partition, Vec<Notice>);
+
+impl Presence {
+    /// For these apps.
+    pub fn new(apps: impl IntoIterator<Item = String>, metrics: Arc<ClusterMetrics>) -> (Arc<Self>, Notices) {
+        let named = |app: String| Some((Name::new(app.as_bytes()).ok()?, app));
+        let apps = apps.into_iter().filter_map(named).map(|(name, app)| (app, name)).collect();
+        let (notices_tx, notices) = mpsc::unbounded_channel();
+        let presence = Self {
+            books: Mutex::new(Books::new(Partition::all(), MAX_UNTOLD)),
+            apps,
+            changed: Notify::new(),
+            untold: watch::Sender::new(0),
+            notices_tx,
+            metrics,
+        };
+        (Arc::new(presence), notices)
+    }
+
+    /// Apps were told what was to be told of a partition.
+    pub fn told(&self, partition: Partition) {
+        self.change(|books| books.told(partition));
+    }
+
+    /// Until apps have been told of everything that this node's sessions have done.
+    pub async fn all_told(&self) {
+        // The sender is here.
+        let _ = self.untold.subscribe().wait_for(|untold| *untold == 0).await;
+    }
+
+    pub(super) fn view(&self, view: Option<View>) {
+        self.change(|books| books.view(view));
+    }
+
+    pub(super) fn look(&self) {
+        self.change(Books::look);
+    }
+
+    pub(super) fn heard(&self, from: Sender, body: Body) {
+        self.change(|books| books.heard(from, body));
+    }
+
+    /// Does what follows from what has come, for ever; `send` takes what is for other nodes, and may lose it.
+    pub(super) async fn live(&self, send: impl Fn(Sender, Body) -> bool) {
+        loop {
+            self.changed.notified().await;
+            let mut books = self.books();
+            let steps = books.steps();
+            self.untold.send_replace(books.untold());
+            self.metrics.untold.set(books.untold() as i64);
+            drop(books);
+            for (node, body) in steps.bodies {
+                send(node, body);
+            }
+            for notices in steps.notices {
+                // Whoever tells apps ends with the node.
+                let _ = self.notices_tx.send(notices);
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Books)) {
+        change(&mut self.books());
+        self.changed.notify_one();
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("nothing panics while it is locked")
+    }
+}
+
+impl Memberships for Presence {
+    fn changed(&self, app: &str, channel: &Name, session: SessionId, is_in: bool, uid: Option<&Name>) {
+        let Some(app) = self.apps.get(app) else { return };
+        let of = Membership { app: app.clone(), channel: channel.clone(), session };
+        let mut books = self.books();
+        let given_up = books.change(Standing { of, is_in, again: false, uid: uid.cloned() });
+        self.untold.send_replace(books.untold());
+        drop(books);
+        self.metrics.notices_given_up.inc_by(given_up);
+        self.changed.notify_one();
+    }
+}

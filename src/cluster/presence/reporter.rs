@@ -1,0 +1,254 @@
+//! What a node tells of its own sessions: which changes apps have not been told of, and who knows of them. Plain data.
+//!
+//! ```text
+//!   change ──> log, numbered ──a keeper: apps were told──> settled
+//!                │ changes                                    │ the whole, to a keeper that knows nothing
+//!                v                                            v
+//!              lead and second keeper of the partition
+//! ```
+//!
+//! A change stays in the log until a keeper says that apps were told, so it survives the keepers. Reports may be lost: each
+//! [`look`](Reporter::look) asks keepers what they have, and tells them again what they have not had for as long as a look
+//! takes. When others have taken this node for gone and say so, its sessions join again. Partitions without anybody are reported too: a keeper has to know that it has heard from all.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Roll, View};
+use crate::proto::envelope::Sender;
+use crate::proto::partition::Partition;
+use crate::proto::presence::{Account, Report, Standing};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    parts: BTreeMap<Partition, Part>,
+    /// Where there may be something to say.
+    dirty: BTreeSet<Partition>,
+    /// Changes in all logs.
+    untold: usize,
+    max_untold: usize,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+struct Part {
+    /// Who is in which channel, as far as apps have been told.
+    roll: Roll,
+    /// The number of the last change in `roll`.
+    settled: u64,
+    /// The changes behind that.
+    log: VecDeque<Standing>,
+    /// When this change is settled, apps know of everything that was inherited.
+    inherited: u64,
+    /// The lead, and the second.
+    keepers: [Option<Known>; 2],
+}
+
+/// A keeper, and what it is known to have.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    keeper: Sender,
+    /// It was told that it leads.
+    is_lead: bool,
+    /// The last change that it was told of; `None` if it is to get the whole.
+    sent: Option<u64>,
+    /// It has said that it has the changes up to this one.
+    received: Option<u64>,
+    /// It has said that apps know of the changes up to this one.
+    told: u64,
+    /// What it had said at the last look.
+    looked_at: Option<Option<u64>>,
+}
+
+impl Reporter {
+    /// Of these partitions, with a bound on the changes that apps have not been told of: beyond it the oldest of a partition are
+    /// given up.
+    pub(super) fn new(partitions: impl Iterator<Item = Partition>, max_untold: usize) -> Self {
+        let parts = partitions.map(|partition| (partition, Part::default())).collect();
+        Self { parts, dirty: BTreeSet::new(), untold: 0, max_untold }
+    }
+
+    /// Something has changed. How many changes were given up for it.
+    pub(super) fn change(&mut self, standing: Standing) -> u64 {
+        let partition = Partition::of_channel(&standing.of.channel);
+        self.dirty.insert(partition);
+        let part = self.parts.entry(partition).or_default();
+        part.log.push_back(standing);
+        self.untold += 1;
+        let mut given_up = 0;
+        while self.untold > self.max_untold && part.settle_one() {
+            self.untold -= 1;
+            given_up += 1;
+        }
+        given_up
+    }
+
+    /// Apps were told that everybody has left of whom that keeper knew. All who are there join again; of those who are not there any more
+    /// apps may have been told that they are.
+    pub(super) fn say_again(&mut self, partition: Partition) {
+        let Some(part) = self.parts.get_mut(&partition) else { return };
+        let before = part.log.len();
+        let mut stale = part.roll.standings();
+        stale.extend(part.log.iter().filter(|standing| standing.is_in).cloned());
+        while part.settle_one() {}
+        // A number that no keeper has: all of them have to be told the whole.
+        part.settled += 1;
+        let current = std::mem::take(&mut part.roll);
+        stale.retain(|standing| !current.has(&standing.of));
+        part.roll = Roll::of(&stale);
+        let leave =
+            part.roll.standings().into_iter().map(|standing| Standing { is_in: false, again: true, ..standing });
+        let join = current.standings().into_iter().map(|standing| Standing { again: true, ..standing });
+        part.log = leave.chain(join).collect();
+        part.inherited = part.settled + part.roll.len() as u64;
+        self.untold = self.untold - before + part.log.len();
+        for known in part.keepers.iter_mut().flatten() {
+            known.sent = None;
+        }
+        self.dirty.insert(partition);
+    }
+
+    /// Apps may believe of these sessions of a node that is gone that they are in channels. They leave.
+    pub(super) fn inherit(&mut self, partition: Partition, believed: Vec<Standing>) {
+        let part = self.parts.entry(partition).or_default();
+        // Numbers that no keeper has: all of them have to be told the whole.
+        part.settled = part.last() + 1;
+        for standing in &believed {
+            part.roll.apply(standing);
+        }
+        self.untold += believed.len();
+        part.log.extend(believed.into_iter().map(|standing| Standing { is_in: false, again: true, ..standing }));
+        part.inherited = part.last();
+        for known in part.keepers.iter_mut().flatten() {
+            known.sent = None;
+        }
+        self.dirty.insert(partition);
+    }
+
+    /// Apps have been told of all that was inherited.
+    pub(super) fn has_told_inherited(&self, partition: Partition) -> bool {
+        self.parts.get(&partition).is_none_or(|part| part.settled >= part.inherited)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_unheard(&self) -> bool {
+        self.parts.values().flat_map(|part| part.keepers.iter().flatten()).any(|known| known.received.is_none())
+    }
+
+    /// Changes that apps have not been told of.
+    pub(super) fn untold(&self) -> usize {
+        self.untold
+    }
+
+    /// Other nodes are there: partitions may have other keepers.
+    pub(super) fn view(&mut self, view: &View) {
+        for (partition, part) in &mut self.parts {
+            part.keep_by(view.keepers(*partition));
+            self.dirty.insert(*partition);
+        }
+    }
+
+    /// What is to be said now, and to whom.
+    pub(super) fn reports(&mut self, me: Sender) -> Vec<(Sender, Report)> {
+        let mut reports = Vec::new();
+        for partition in std::mem::take(&mut self.dirty) {
+            if let Some(part) = self.parts.get_mut(&partition) {
+                part.report(me, partition, false, &mut reports);
+            }
+        }
+        reports
+    }
+
+    /// The same of all partitions, and questions. To be called now and then, at intervals in which an answer has time to come.
+    pub(super) fn look(&mut self, me: Sender) -> Vec<(Sender, Report)> {
+        let mut reports = Vec::new();
+        for (partition, part) in &mut self.parts {
+            part.report(me, *partition, true, &mut reports);
+        }
+        reports
+    }
+
+    /// A keeper says what it has.
+    pub(super) fn account(&mut self, from: Sender, account: &Account) {
+        let Some(part) = self.parts.get_mut(&account.partition) else { return };
+        // Nobody has more than there is; what says so is about an earlier run of this node.
+        if account.settled.max(account.received.unwrap_or(0)) > part.last() {
+            return;
+        }
+        while part.settled < account.settled {
+            part.settle_one();
+            self.untold -= 1;
+        }
+        let Some(known) = part.keepers.iter_mut().flatten().find(|known| known.keeper == from) else { return };
+        (known.received, known.told) = (account.received, account.settled);
+        match account.received {
+            None => {
+                known.sent = None;
+                self.dirty.insert(account.partition);
+            }
+            Some(received) => {
+                known.sent = known.sent.map(|sent| sent.max(received));
+                // This node may have waited for that.
+                self.dirty.insert(account.partition);
+            }
+        }
+    }
+}
+
+impl Part {
+    fn last(&self) -> u64 {
+        self.settled + self.log.len() as u64
+    }
+
+    /// The oldest change counts as told; false if there is none.
+    fn settle_one(&mut self) -> bool {
+        let Some(standing) = self.log.pop_front() else { return false };
+        self.roll.apply(&standing);
+        self.settled += 1;
+        true
+    }
+
+    fn keep_by(&mut self, keepers: [Option<Sender>; 2]) {
+        let before = self.keepers;
+        let known = |keeper: Sender| {
+            let new = Known { keeper, is_lead: false, sent: None, received: None, told: 0, looked_at: None };
+            before.into_iter().flatten().find(|known| known.keeper == keeper).unwrap_or(new)
+        };
+        self.keepers = keepers.map(|keeper| keeper.map(known));
+    }
+
+    fn report(&mut self, me: Sender, partition: Partition, looks: bool, reports: &mut Vec<(Sender, Report)>) {
+        let (settled, last) = (self.settled, self.last());
+        let is_empty = self.roll.is_empty() && self.log.is_empty();
+        // Where this node leads itself, and tells apps of its own sessions, nobody would know of them if it died now: the second
+        // has to know first.
+        let safe = match self.keepers {
+            [Some(lead), Some(second)] if lead.keeper == me => second.received.unwrap_or(0).clamp(settled, last),
+            _ => last,
+        };
+        for (at, known) in self.keepers.iter_mut().enumerate() {
+            let Some(known) = known else { continue };
+            let is_lead = at == 0;
+            let last = if is_lead { safe } else { last };
+            if looks {
+                if known.received < known.sent && known.looked_at == Some(known.received) {
+                    known.sent = known.received;
+                }
+                known.looked_at = Some(known.received);
+            }
+            let knows_all = known.received == Some(last) && known.told == settled;
+            let asks = looks && !(is_empty && knows_all);
+            if known.sent.is_some_and(|sent| sent >= last) && known.is_lead == is_lead && !asks {
+                continue;
+            }
+            // What was settled is in the log no more.
+            let from = known.sent.filter(|sent| *sent >= settled);
+            let whole = from.is_none().then(|| self.roll.standings());
+            let from = from.unwrap_or(settled);
+            let changes = self.log.iter().take((last - settled) as usize).skip((from - settled) as usize);
+            let changes = changes.cloned().collect();
+            (known.sent, known.is_lead) = (Some(last), is_lead);
+            reports.push((known.keeper, Report { partition, is_lead, settled, whole, from, changes }));
+        }
+    }
+}
