@@ -18,6 +18,7 @@ mod cmpp;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod docker;
 mod event_streams;
 mod example_notify;
 mod example_push;
