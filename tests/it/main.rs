@@ -14,6 +14,7 @@ mod chat;
 mod check;
 mod cluster;
 mod cluster_demo;
+mod cluster_faults;
 mod cmpp;
 mod connect;
 mod control_headers;
