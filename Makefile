@@ -1,4 +1,5 @@
 # make demo    a chat in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
+# make cluster three nodes, Redis (ENGINE=nats: NATS) and HAProxy on this machine with the chat on them, to kill something and see
 # make test    what CI runs: installs what the tests need, lint, every test
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, two hours
@@ -7,11 +8,16 @@
 CARGO ?= cargo
 DEMO ?= php-examples/chat
 
-.PHONY: demo test lint bench bench-micro
+.PHONY: demo cluster test lint bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
 	$(CARGO) run --release --locked -- dev $(DEMO)
+
+cluster:
+	tests/install-deps.sh cluster
+	$(CARGO) build --release --locked
+	tests/cluster.sh "$${CARGO_TARGET_DIR:-target}/release/longwire"
 
 test:
 	tests/install-deps.sh test

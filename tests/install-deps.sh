@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Installs what a make target needs beside cargo, from Debian's packages.
 #
-#   tests/install-deps.sh demo   what `make demo` needs: php-fpm
-#   tests/install-deps.sh test   what the tests need beside that: the php command, phpunit, nginx, haproxy, openssl, curl, a browser with
-#                                its driver, redis-server, nats-server, python's venv, a C compiler with libfcgi, fcgiwrap
-#   tests/install-deps.sh bench  what is measured beside Longwire: php-fpm, nginx, nchan
+#   tests/install-deps.sh demo     what `make demo` needs: php-fpm
+#   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
+#   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, nginx, openssl, curl, a browser with its
+#                                  driver, ip (for networks of their own), python's venv and its YAML, a C compiler with libfcgi, fcgiwrap
+#   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,9p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,10p' "$0" >&2
     exit 2
 }
 
@@ -34,17 +35,21 @@ missing_for() {
         # Its package brings an nginx that it was built for.
         [[ -x /usr/sbin/nginx && -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || printf '%s\n' nginx libnginx-mod-nchan
     fi
+    [[ $1 == cluster || $1 == test ]] || return 0
+    [[ -x /usr/sbin/haproxy ]] || has haproxy || echo haproxy
+    has redis-server || echo redis-server
+    [[ -x /usr/sbin/nats-server ]] || has nats-server || echo nats-server
     [[ $1 == test ]] || return 0
     has php || echo php-cli
     has phpunit || echo phpunit
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
-    [[ -x /usr/sbin/haproxy ]] || echo haproxy
     has openssl || echo openssl
     has curl || echo curl
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
-    has redis-server || echo redis-server
-    [[ -x /usr/sbin/nats-server ]] || has nats-server || echo nats-server
+    [[ -x /usr/sbin/ip || -x /sbin/ip ]] || echo iproute2
+    # Debian's python, whatever else is called python3.
+    /usr/bin/python3 -c 'import yaml' >/dev/null 2>&1 || echo python3-yaml
     has cc || printf '%s\n' gcc libc6-dev
     [[ -e /usr/include/fcgiapp.h ]] || echo libfcgi-dev
     [[ -x /usr/sbin/fcgiwrap ]] || echo fcgiwrap
@@ -52,7 +57,7 @@ missing_for() {
 }
 
 case ${1:-} in
-    demo | test | bench) group=$1 ;;
+    demo | cluster | test | bench) group=$1 ;;
     *) usage ;;
 esac
 

@@ -10,6 +10,8 @@ let socket = null;
 let failures = 0;
 let me = null; // my name, once I am in
 let room = null;
+let session = null; // what the handler calls this connection
+let noted = null; // and the one by which it has noted me: an earlier one while I am on my way back
 let wanted = null; // { name, room } that I have asked for
 let privately = null; // the name of the only reader of my next line
 const people = new Map(); // name -> room
@@ -38,12 +40,14 @@ function ask(frame) {
 }
 
 function enter() {
-  ask({ do: "enter", ...wanted });
+  ask({ do: "enter", ...wanted, was: noted ?? "" });
 }
 
 // What the handler says, by the word in `is`.
 const heard = {
   hello(frame) {
+    session = frame.session;
+    $("state").title = frame.node && `Connected to ${frame.node}`;
     takePeople(frame.people);
     const count = people.size;
     $("company").textContent =
@@ -52,14 +56,17 @@ const heard = {
   },
 
   moved({ name, from, to }) {
+    // Who comes back on another node after a lost connection has not been away, as far as the others have seen.
+    const isBack = !from && people.get(name) === to;
     if (to) people.set(name, to);
     else people.delete(name);
     if (wanted && name === wanted.name && to === wanted.room && to !== room) {
       me = name;
       room = to;
+      noted = session;
       arrive();
       ask({ do: "look" });
-    } else if (from !== to && room) {
+    } else if (from !== to && room && !isBack) {
       if (to === room) addNote(from ? `${name} came in from ${from}` : `${name} came in`);
       else if (from === room) addNote(to ? `${name} went to ${to}` : `${name} left`);
     }
@@ -84,7 +91,7 @@ const heard = {
 
   refused({ about, text }) {
     if (about === "name" && me) {
-      // Back after a lost connection, and Longwire has not noticed yet that the old one is gone.
+      // Back after a lost connection, and somebody has taken the name meanwhile.
       showState(`${text} Trying again …`);
       setTimeout(enter, 1500);
     } else if (me) {

@@ -19,7 +19,7 @@ $room = $_SERVER['LONGWIRE_ATTR_ROOM'] ?? '';
 switch ($_SERVER['LONGWIRE_EVENT']) {
     case 'connect':
         forget_the_lost();
-        answer(['is' => 'hello', 'people' => people()]);
+        answer(['is' => 'hello', 'people' => people(), 'session' => $_SERVER['SESSIONID'], 'node' => node()]);
         break;
 
     case 'message':
@@ -27,7 +27,7 @@ switch ($_SERVER['LONGWIRE_EVENT']) {
         $ask = fn (string $key): string => is_string($frame[$key] ?? null) ? trim($frame[$key]) : '';
         $do = $ask('do');
         if ($do === 'enter') {
-            enter($name === '' ? $ask('name') : $name, $ask('room') ?: FIRST_ROOM, $room);
+            enter($name === '' ? $ask('name') : $name, $ask('room') ?: FIRST_ROOM, $room, $ask('was'));
         } elseif ($name === '') {
             refuse('name', 'Say who you are first.');
         } elseif ($do === 'look') {
@@ -50,8 +50,8 @@ switch ($_SERVER['LONGWIRE_EVENT']) {
         break;
 }
 
-/** Into the chat, or from one room to another. */
-function enter(string $name, string $room, string $from): void
+/** Into the chat, or from one room to another; or back, after the connection of the session `$was` has been lost. */
+function enter(string $name, string $room, string $from, string $was): void
 {
     // These names stand in headers, so they have no comma, no semicolon and no line's end.
     if (!preg_match('/^[\p{L}\p{N}][\p{L}\p{M}\p{N} ._\'-]{0,23}$/u', $name)) {
@@ -62,7 +62,12 @@ function enter(string $name, string $room, string $from): void
         refuse('room', 'The name of a room has 1 to 24 letters and digits.');
         return;
     }
-    $refusal = remember($_SERVER['SESSIONID'], $name, $room);
+    $refusal = remember($_SERVER['SESSIONID'], $was, $name, $room);
+    if ($refusal !== '') {
+        // By somebody who is there no more, perhaps.
+        forget_the_lost();
+        $refusal = remember($_SERVER['SESSIONID'], $was, $name, $room);
+    }
     if ($refusal !== '') {
         refuse('name', $refusal);
         return;
@@ -122,7 +127,12 @@ function uid(string $name): string
 function answer(array $frame): void
 {
     header('Longwire-Type: text');
-    echo json_encode($frame, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR);
+    echo json($frame);
+}
+
+function json(array $value): string
+{
+    return json_encode($value, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR);
 }
 
 function refuse(string $about, string $text): void
@@ -137,22 +147,37 @@ function people(): array
     return array_values(array_map($shown, stored('people', fn (array $people): array => $people)));
 }
 
-/** Notes where a session is; a sentence if it may not be there. */
-function remember(string $session, string $name, string $room): string
+/** The Longwire that this session is connected to, one of several perhaps. */
+function node(): string
+{
+    return $_SERVER['LONGWIRE_NODE'] ?? '';
+}
+
+/**
+ * Notes where a session is; a sentence if it may not be there.
+ *
+ * It takes the place of the session that the same page had before: that one's node may have been killed, or not have noticed
+ * yet that its client is gone. Only that page knows its id, so nobody takes another one's name this way.
+ */
+function remember(string $session, string $was, string $name, string $room): string
 {
     $refusal = '';
-    stored('people', function (array $people) use ($session, $name, $room, &$refusal): array {
-        foreach ($people as $other => $person) {
-            if ((string) $other !== $session && uid($person['name']) === uid($name)) {
+    stored('people', function (array $people) use ($session, $was, $name, $room, &$refusal): array {
+        $others = array_diff_key($people, [$session => true]);
+        if (isset($others[$was]) && uid($others[$was]['name']) === uid($name)) {
+            unset($others[$was]);
+        }
+        foreach ($others as $person) {
+            if (uid($person['name']) === uid($name)) {
                 $refusal = 'Somebody has that name already.';
                 return $people;
             }
         }
-        if (count($people) >= MAX_PEOPLE && !isset($people[$session])) {
+        if (count($others) >= MAX_PEOPLE) {
             $refusal = 'The chat is full.';
             return $people;
         }
-        return [$session => ['name' => $name, 'room' => $room, 'since' => time()]] + $people;
+        return [$session => ['name' => $name, 'room' => $room, 'node' => node(), 'since' => time()]] + $others;
     });
     return $refusal;
 }
@@ -170,7 +195,7 @@ function forget(string $session): bool
 
 /**
  * A session gets its close event, so the list is right without this. But the list lies in a file, and a Longwire that was
- * killed takes its close events along: who is noted and not in the channel has gone that way.
+ * killed takes its close events along: who is noted and not in the channel has gone that way. The others are told.
  */
 function forget_the_lost(): void
 {
@@ -178,16 +203,29 @@ function forget_the_lost(): void
     if (!$noted || ($_SERVER['LONGWIRE_ROUTER'] ?? '') === '') {
         return;
     }
-    $router = new RouterClient($_SERVER['LONGWIRE_ROUTER']);
+    $router = new RouterClient($_SERVER['LONGWIRE_ROUTER'], 9010, $_SERVER['ROUTER_SECRET'] ?? null);
     $members = $router->channel('chat', null, 1000);
-    if ($members) {
-        $here = array_flip($members['sessions']);
-        stored('people', fn (array $people): array => array_filter(
+    if (!$members || !empty($members['engine_down'])) {
+        // Of several nodes only this one has answered: who is on the others is not known.
+        return;
+    }
+    $here = array_flip($members['sessions']);
+    $silent = $members['unreachable'] ?? [];
+    $lost = [];
+    stored('people', function (array $people) use ($here, $silent, &$lost): array {
+        $lost = array_filter(
             $people,
-            // Who has just entered joins the channel a moment after it was noted.
-            fn (array $person, $session): bool => isset($here[$session]) || $person['since'] > time() - 30,
+            // A node that does not answer may be alive and have its people. Who has just entered joins the channel a moment
+            // after it was noted.
+            fn (array $person, $session): bool => !isset($here[$session])
+                && !in_array($person['node'] ?? '', $silent, true) && $person['since'] <= time() - 30,
             ARRAY_FILTER_USE_BOTH
-        ));
+        );
+        return array_diff_key($people, $lost);
+    });
+    foreach ($lost as $person) {
+        $left = ['is' => 'moved', 'name' => $person['name'], 'from' => $person['room']];
+        $router->publish('chat', json($left), ['type' => 'text']);
     }
 }
 
@@ -239,7 +277,7 @@ function stored(string $what, callable $change): array
     if ($after !== $before) {
         rewind($file);
         ftruncate($file, 0);
-        fwrite($file, json_encode($after, JSON_UNESCAPED_UNICODE | JSON_THROW_ON_ERROR));
+        fwrite($file, json($after));
     }
     fclose($file); // writes what is buffered, and gives the lock back
     return $after;

@@ -44,7 +44,7 @@ const BEATS_PER_LEASE: u32 = 3;
 const BATCH: usize = 512;
 /// Waits between attempts to reach the engine; each is up to half shorter, so that nodes do not come back together.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Net {

@@ -13,9 +13,9 @@ use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
-const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_secs(3);
 /// Says who it is.
-const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
+pub const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
 
 fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
     let script = fpm.script("handler.php", HANDLER);
@@ -36,7 +36,7 @@ async fn three(fpm: &PhpFpm, engine: &EngineServer) -> Vec<Longwire> {
 }
 
 /// Until each knows so many others.
-async fn all_know(nodes: &[Longwire], others: usize) {
+pub async fn all_know(nodes: &[Longwire], others: usize) {
     eventually("all nodes know each other", || {
         nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == others as f64)
     })
@@ -53,15 +53,15 @@ async fn router(node: &Longwire) -> Router {
     Router::connect(node.address("router"), "").await
 }
 
-fn send(to: Target, body: &str) -> Command {
+pub fn send(to: Target, body: &str) -> Command {
     Command::new(to, Action::Send(Message::new(body.to_owned())))
 }
 
-fn reached(count: u32) -> Receipt {
+pub fn reached(count: u32) -> Receipt {
     Receipt { reached: count, ..Receipt::default() }
 }
 
-async fn next(client: &mut Client) -> String {
+pub async fn next(client: &mut Client) -> String {
     String::from_utf8_lossy(&client.frame().await.body).into_owned()
 }
 

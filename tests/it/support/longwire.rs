@@ -1,8 +1,9 @@
 //! The real binary, serving a configuration, as an operator would start it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -40,16 +41,21 @@ struct Log {
 }
 
 impl Longwire {
-    /// Serves `config`; `[log]` and `[admin]` are added to it, and `[router]` and `[api]` unless it has its own.
+    /// Serves `config`; `[log]` is added to it, and `[admin]`, `[router]` and `[api]` unless it has its own.
     pub fn serve(config: &str) -> Self {
-        let node = Self::spawn(config);
+        Self::serve_prepared(config, |_| {})
+    }
+
+    /// The same, with something done to the command before it is run.
+    pub fn serve_prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let node = Self::spawn(config, prepare);
         node.wait_for_log("everything listens", |line| line["message"] == "started");
         node
     }
 
     /// What a node says that does not start.
     pub fn refuses(config: &str) -> Vec<String> {
-        let mut node = Self::spawn(config);
+        let mut node = Self::spawn(config, |_| {});
         assert!(!node.wait().success(), "it started");
         wait_until("its last line is read", || Arc::strong_count(&node.log) == 1);
         node.log_lines(|_| true)
@@ -58,27 +64,27 @@ impl Longwire {
             .collect()
     }
 
-    fn spawn(config: &str) -> Self {
+    fn spawn(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("longwire.toml");
         let level = "info,longwire::event=debug,longwire::http=debug,longwire::listener=debug";
-        let doors = ["router", "api"].map(|door| match config.contains(&format!("[{door}]")) {
+        let doors = ["admin", "router", "api"].map(|door| match config.contains(&format!("[{door}]")) {
             true => String::new(),
             false => format!("[{door}]\nbind = \"127.0.0.1:0\"\n"),
         });
         let doors = doors.concat();
-        let text =
-            format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n[admin]\nbind = \"127.0.0.1:0\"\n{doors}{config}");
+        let text = format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n{doors}{config}");
         fs::write(&file, text).expect("the directory is ours");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_longwire"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+        command
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .expect("the binary was built for this test");
+            .process_group(0);
+        prepare(&mut command);
+        let mut child = command.spawn().expect("the binary was built for this test");
         let stderr = child.stderr.take().expect("it is piped");
         let log = Arc::new(Log::default());
         let reader = log.clone();
@@ -143,8 +149,11 @@ impl Longwire {
 
     /// The text of `/metrics`, `/live` or `/ready` with its status.
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let address: SocketAddr = self.bound("admin").parse().expect("it listens on TCP");
-        http_get(address, path)
+        let bound = self.bound("admin");
+        match bound.strip_prefix("unix:") {
+            Some(socket) => http_get_on(UnixStream::connect(socket).expect("it listens"), "localhost", path),
+            None => http_get(bound.parse().expect("an address"), path),
+        }
     }
 
     /// The sum of all series of a metric whose labels contain `labels`.
@@ -226,10 +235,13 @@ fn tail(lines: &[Value]) -> String {
 
 /// A GET on a connection of its own: status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let stream = std::net::TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    http_get_on(stream, &address.to_string(), path)
+}
+
+fn http_get_on(mut stream: impl Read + Write, host: &str, path: &str) -> (u16, String) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut response = Vec::new();
     stream.read_to_end(&mut response).unwrap();
     let response = String::from_utf8_lossy(&response).into_owned();

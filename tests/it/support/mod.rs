@@ -8,6 +8,7 @@ pub mod engine;
 pub mod event_stream;
 pub mod http;
 pub mod longwire;
+pub mod network;
 pub mod php_fpm;
 pub mod proxy;
 pub mod router;

@@ -1,0 +1,163 @@
+//! What `docker/` has, without Docker: the compose files are read, what they name is there, and the configurations that they mount
+//! are judged by the programs that would read them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docker")
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A compose file, with what its anchors stand for.
+fn compose(name: &str) -> Value {
+    let program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
+    let file = fs::File::open(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let output = Command::new("/usr/bin/python3").args(["-c", program]).stdin(file).output().expect("Debian has it");
+    serde_json::from_slice(&succeeded(name, &output).stdout).expect("it writes JSON")
+}
+
+#[track_caller]
+fn succeeded<'o>(what: &str, output: &'o Output) -> &'o Output {
+    let said = [&output.stdout[..], &output.stderr].concat();
+    assert!(output.status.success(), "{what}: {}\n{}", output.status, String::from_utf8_lossy(&said));
+    output
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+}
+
+#[test]
+fn whatever_the_compose_files_name_is_there() {
+    for name in ["compose.yaml", "compose.cluster.yaml"] {
+        let compose = compose(name);
+        let services = compose["services"].as_object().expect("there are services");
+        assert!(services.len() >= 2, "{name}");
+        for (service, what) in services {
+            let is_there = |path: &str| folder().join(path).exists();
+            let build = &what["build"];
+            assert!(what["image"].is_string() || build.is_object(), "{name}: {service} is neither pulled nor built");
+            if let Some(context) = build["context"].as_str() {
+                let file = build["dockerfile"].as_str().expect("its Dockerfile is named");
+                assert!(is_there(&format!("{context}/{file}")), "{name}: {service}: {context}/{file}");
+            }
+            for other in texts(&what["depends_on"]) {
+                assert!(services.contains_key(other), "{name}: {service} depends on {other}");
+            }
+            for volume in texts(&what["volumes"]) {
+                let from = volume.split(':').next().expect("split gives something");
+                let is_known = if from.starts_with('.') {
+                    is_there(from)
+                } else {
+                    compose["volumes"].as_object().is_some_and(|volumes| volumes.contains_key(from))
+                };
+                assert!(is_known, "{name}: {service} mounts {volume}");
+            }
+            // Nothing is offered to other machines.
+            for port in texts(&what["ports"]) {
+                assert!(port.starts_with("127.0.0.1:"), "{name}: {service} publishes {port}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_nodes_their_balancer_and_their_engines_know_each_other() {
+    let compose = compose("compose.cluster.yaml");
+    let services = compose["services"].as_object().expect("there are services");
+    for (at, node) in NODES.iter().enumerate() {
+        assert_eq!(services[*node]["environment"]["NODE_NUMBER"], at + 1, "{node}");
+        assert!(services[*node]["environment"]["ROUTER_SECRET"].is_string(), "{node}");
+    }
+    let balancer = text("haproxy.cfg");
+    let mut servers: Vec<&str> = balancer
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("server ")?.split_whitespace().nth(1)?.strip_suffix(":8080"))
+        .collect();
+    servers.dedup();
+    assert_eq!(servers, [NODES, NODES].concat(), "each of its two lists has each node");
+    let node = text("cluster.toml");
+    let believed = services["balancer"]["networks"]["default"]["ipv4_address"].as_str().expect("it has an address");
+    assert!(node.contains(&format!("proxy_protocol = [\"{believed}\"]")), "PROXY headers of {believed} are believed");
+    for (engine, port) in [("redis", 6379), ("nats", 4222)] {
+        assert!(services.contains_key(engine) && node.contains(&format!("\"{engine}://{engine}:{port}\"")), "{engine}");
+    }
+    assert!(
+        node.contains("advertise = \"node-NODE_NUMBER:9010\""),
+        "php-fpm finds each router by its container's name"
+    );
+}
+
+/// What `longwire check` says of a configuration in which the containers' paths and ports are this machine's.
+#[track_caller]
+fn check(what: &str, config: &str, secret: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = config
+        .replace("/srv/php", root.join("php-examples").to_str().expect("the path is text"))
+        .replace("check_script = false", "check_script = true");
+    // Free ports: those of the containers may be taken here.
+    let here = [8080, 9005, 9010, 9011]
+        .iter()
+        .fold(here, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::write(dir.path().join("longwire.toml"), here).expect("the directory is ours");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+    command.args(["check", "--config", "longwire.toml"]).current_dir(dir.path()).env("ROUTER_SECRET", secret);
+    succeeded(what, &command.output().expect("the binary was built for this test"));
+}
+
+#[test]
+fn longwire_takes_the_configurations_of_all_containers() {
+    check("longwire.toml", &text("longwire.toml"), "");
+    let compose = compose("compose.cluster.yaml");
+    let template = text("cluster.toml");
+    for node in NODES {
+        // What the container would run, up to where its node takes over; a dollar is written twice in a compose file.
+        let command = texts(&compose["services"][node]["command"])[0].replace("$$", "$");
+        let (makes, _) = command.split_once(" && exec longwire serve ").expect("it makes the configuration first");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (from, to) = (dir.path().join("cluster.toml"), dir.path().join("longwire.toml"));
+        fs::write(&from, &template).expect("the directory is ours");
+        let here = makes
+            .replace("/etc/longwire/cluster.toml", from.to_str().expect("the path is text"))
+            .replace("/tmp/longwire.toml", to.to_str().expect("the path is text"));
+        let number = compose["services"][node]["environment"]["NODE_NUMBER"].to_string();
+        let output =
+            Command::new("bash").args(["-c", &here]).env("NODE_NUMBER", number).output().expect("there is bash");
+        succeeded(node, &output);
+        let config = fs::read_to_string(to).expect("it was written");
+        assert!(config.contains(&format!("name = \"{node}\"")) && !config.contains("NODE_NUMBER"), "{node}:\n{config}");
+        // What stands behind `:-` is taken where nobody has set another one.
+        let secret = compose["services"][node]["environment"]["ROUTER_SECRET"].as_str().expect("it has one");
+        let secret = secret.split(":-").nth(1).and_then(|rest| rest.strip_suffix('}')).expect("it has a default");
+        check(node, &config, secret);
+        // The other engine, as its comment says.
+        let (redis, nats) = ("engine = \"redis\"\nurls = [\"redis://redis:6379\"]\n", "\n# engine = \"nats\"\n# urls");
+        assert!(config.contains(redis) && config.contains(nats), "{config}");
+        check("nats", &config.replace(redis, "").replace(nats, "\nengine = \"nats\"\nurls"), secret);
+    }
+}
+
+#[test]
+fn haproxy_takes_its_configuration() {
+    // Where names are looked up is Docker's business: here none of them is known.
+    let mut command = Command::new("/usr/sbin/haproxy");
+    command.arg("-c").arg("-f").arg(folder().join("haproxy.cfg")).stdin(Stdio::null());
+    let output = command.output().expect("haproxy is installed (tests/install-deps.sh test)");
+    let said = String::from_utf8_lossy(&succeeded("haproxy.cfg", &output).stderr).into_owned();
+    let complaints: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("[WARNING]") || line.contains("[ALERT]"))
+        .filter(|line| !line.contains("could not resolve address 'node-"))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
