@@ -306,7 +306,10 @@ impl Net {
             batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
         let reaches = link.publish(&outgoing).await?;
         for (order, reach) in batch.iter().zip(reaches) {
-            if let (Some(request), Reach::Nobody) = (order.request, reach) {
+            if reach == Reach::TooLarge {
+                self.metrics.count_dropped("too_large", 1);
+            }
+            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);
             }
         }

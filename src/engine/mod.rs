@@ -135,6 +135,8 @@ pub enum Reach {
     Unknown,
     /// It had none.
     Nobody,
+    /// The engine does not carry messages of this length, so it was not published.
+    TooLarge,
 }
 
 /// What comes from an engine.
