@@ -17,6 +17,7 @@ mod cmpp;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod engine_clusters;
 mod event_streams;
 mod example_notify;
 mod example_push;
