@@ -1,7 +1,7 @@
 //! Redis and Valkey: pub/sub over RESP3 connections, which both publish and receive.
 //!
 //! - *Alone*, or the master that Sentinel names: `SUBSCRIBE` and `PUBLISH` on one connection. Sentinel is asked again with each link.
-//! - *Cluster* ([`shards`]): `SSUBSCRIBE` and `SPUBLISH` (Redis 7) on one connection to each master, which has the subjects of its
+//! - *Cluster* (`shards`): `SSUBSCRIBE` and `SPUBLISH` (Redis 7) on one connection to each master, which has the subjects of its
 //!   slots. Classic pub/sub would send everything to every server of the cluster.
 //!
 //! Any connection that ends and any subscription that a moving slot takes away ends the link: what was published meanwhile is
