@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -25,13 +27,13 @@ use super::members::{Heard, Members};
 use super::merge::found_by;
 use super::orders::{Order, Orders, OrdersReader};
 use super::presence::Presence;
-use super::requests::Requests;
+use super::requests::{Answers, Requests};
 use crate::config::model;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Query};
-use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Interest, Sender, Window};
+use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Found, Interest, Sender, Window};
 use crate::proto::partition::Partition;
 use crate::proto::verb;
 use crate::router::Router;
@@ -59,6 +61,8 @@ pub(super) struct Net {
     orders: Orders,
     /// What the engine has confirmed that we are subscribed to.
     subscribed: Mutex<Interest>,
+    /// What of it the other nodes know.
+    known: Mutex<Interest>,
     state: watch::Sender<State>,
 }
 
@@ -117,6 +121,7 @@ impl Net {
             requests: Mutex::default(),
             orders,
             subscribed: Mutex::default(),
+            known: Mutex::default(),
             state: watch::Sender::new(State::Starting),
         }
     }
@@ -131,6 +136,10 @@ impl Net {
 
     fn subscribed(&self) -> MutexGuard<'_, Interest> {
         self.subscribed.lock().expect("nothing panics while it is locked")
+    }
+
+    fn known(&self) -> MutexGuard<'_, Interest> {
+        self.known.lock().expect("nothing panics while it is locked")
     }
 
     pub(super) fn state(&self) -> State {
@@ -162,12 +171,30 @@ impl Net {
         is_queued
     }
 
-    /// Until a partition is subscribed to, or cannot be now: whoever is told that a session has joined may rely on it.
+    /// Until a partition is subscribed to and others know it, or that cannot be now: whoever is told that a session has joined
+    /// may rely on it.
     async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();
-        let is_settled = |state: &State| *state != State::Joined || self.subscribed().has(partition);
+        let is_settled = |state: &State| *state != State::Joined || self.known().has(partition);
         // Beyond, the loss of the link is on its way.
         let _ = timeout(crate::engine::ANSWER_TIMEOUT, state.wait_for(is_settled)).await;
+    }
+
+    /// Tells the other nodes what we listen to, and waits until each has taken it: so long as that takes, they would not wait for
+    /// our receipt. It also means that the engine's servers, where there are several, have told each other: between two of them
+    /// what we publish comes behind what we have subscribed to before.
+    async fn tell(&self, listened_to: Interest) -> Interest {
+        self.beat();
+        let here: Vec<u16> = self.members().here().map(|member| member.sender.node).collect();
+        if !here.is_empty() {
+            let asking = self.ask(here, Answers::Found(Vec::new()));
+            let query = Body::Query { request: asking.request, query: Query::Node };
+            if self.order(Subject::All, query, None) {
+                // Whoever waits for a receipt of ours, because a session of ours joins, has to get it in time.
+                asking.answers(tokio::time::Instant::now() + self.settings.receipt_timeout / 2).await;
+            }
+        }
+        listened_to
     }
 
     /// After a command that gives a session a channel or a uid: until this node listens there.
@@ -222,6 +249,7 @@ impl Net {
             }
             *self.subscribed() = Interest::default();
             self.presence.iter().for_each(|presence| presence.view(None));
+            *self.known() = Interest::default();
             self.metrics.count_dropped("engine_down", orders.clear());
             self.requests().give_up_all();
             sleep(jittered(pause)).await;
@@ -250,7 +278,7 @@ impl Net {
         info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
         let heard_ourselves = watch.heard_ourselves.clone();
         tokio::select! {
-            end = self.send(watch, orders) => end,
+            end = self.send(watch, orders, interest) => end,
             end = self.receive(incoming, heard_ourselves) => end,
         }
     }
@@ -281,16 +309,19 @@ impl Net {
         }
     }
 
-    /// What leaves this node: beats, orders, and what it wants to listen to.
+    /// What leaves this node: beats, orders, and what it wants to listen to beside `interest`.
     async fn send<L: Link>(
         &self,
         mut listening: Listening<L>,
         orders: &mut OrdersReader,
+        interest: Interest,
     ) -> Result<std::convert::Infallible, End> {
         let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch: Vec<Order> = Vec::new();
         let mut beaten = 0;
+        let mut telling = FuturesUnordered::new();
+        telling.push(self.tell(interest));
         loop {
             tokio::select! {
                 _ = beats.tick() => {
@@ -298,9 +329,16 @@ impl Net {
                     if silence > self.settings.lease {
                         return Err(EngineError::half_open(silence).into());
                     }
-                    self.look_around();
-                    listening.forget(self).await?;
-                    self.beat();
+                    // Whoever does not hear itself any more is perhaps the one whose cable is cut, and not the others.
+                    if silence < self.settings.lease / 2 {
+                        self.look_around();
+                    }
+                    let taken_up_again = listening.forget(self).await?;
+                    if taken_up_again.is_empty() {
+                        self.beat();
+                    } else {
+                        telling.push(self.tell(taken_up_again));
+                    }
                     beaten += 1;
                     // Before a lease is over this node may not know of everybody who is here.
                     if beaten > BEATS_PER_LEASE {
@@ -313,10 +351,16 @@ impl Net {
                     known.into_iter().for_each(|partition| wanted.set(partition, false));
                     if !wanted.is_empty() {
                         listening.subscribe(self, &wanted).await?;
-                        // Others are told before whoever waits for the subscription.
-                        self.beat();
-                        self.state.send_modify(|_| {});
+                        telling.push(self.tell(wanted));
                     }
+                }
+                Some(told) = telling.next() => {
+                    // What was left meanwhile, nobody relies on.
+                    let subscribed = self.subscribed().clone();
+                    let mut known = self.known();
+                    told.partitions().filter(|told| subscribed.has(*told)).for_each(|told| known.set(told, true));
+                    drop(known);
+                    self.state.send_modify(|_| {});
                 }
                 count = orders.next_batch(&mut batch, BATCH) => {
                     self.publish(&mut listening.link, &batch).await?;
@@ -332,7 +376,10 @@ impl Net {
             batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
         let reaches = link.publish(&outgoing).await?;
         for (order, reach) in batch.iter().zip(reaches) {
-            if let (Some(request), Reach::Nobody) = (order.request, reach) {
+            if reach == Reach::TooLarge {
+                self.metrics.count_dropped("too_large", 1);
+            }
+            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);
             }
         }
@@ -489,6 +536,10 @@ impl Net {
             Body::Commands { request, commands } => {
                 workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
             }
+            // Asks whether we have taken what came before it; whoever asks must not wait for what our workers wait for.
+            Body::Query { request, query: Query::Node } => {
+                self.order(Subject::Node(from.node), Body::Found { request, found: Found::Absent }, None);
+            }
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request, what: What::Query(query) });
             }
@@ -549,8 +600,8 @@ impl<L: Link> Listening<L> {
         Ok(())
     }
 
-    /// Drops what nobody here has wanted for a while.
-    async fn forget(&mut self, net: &Net) -> Result<(), End> {
+    /// Drops what nobody here has wanted for a while. What of it was wanted again meanwhile, and is subscribed to anew.
+    async fn forget(&mut self, net: &Net) -> Result<Interest, End> {
         let (wanted, now) = (net.router.interest().all(), Instant::now());
         self.unwanted.retain(|partition, _| !wanted.has(*partition));
         for partition in net.subscribed().partitions().filter(|partition| !wanted.has(*partition)) {
@@ -559,26 +610,26 @@ impl<L: Link> Listening<L> {
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
         let dropped: Vec<Partition> =
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
+        let mut again = Interest::default();
         if dropped.is_empty() {
-            return Ok(());
+            return Ok(again);
         }
         for partition in &dropped {
             self.unwanted.remove(partition);
             // From now on whoever joins waits for a subscription again.
             net.subscribed().set(*partition, false);
+            net.known().set(*partition, false);
         }
         net.metrics.partitions.set(net.subscribed().len() as i64);
         let subjects: Vec<Subject> = dropped.iter().copied().map(Subject::Partition).collect();
         self.link.unsubscribe(&subjects).await?;
         // A member may have come between the look and the end.
-        if dropped.iter().any(|partition| net.router.interest().has(*partition)) {
-            let mut again = Interest::default();
-            let back = dropped.into_iter().filter(|partition| net.router.interest().has(*partition));
-            back.for_each(|partition| again.set(partition, true));
+        let back = dropped.into_iter().filter(|partition| net.router.interest().has(*partition));
+        back.for_each(|partition| again.set(partition, true));
+        if !again.is_empty() {
             self.subscribe(net, &again).await?;
-            net.state.send_modify(|_| {});
         }
-        Ok(())
+        Ok(again)
     }
 }
 

@@ -4,8 +4,8 @@
 //!   node 1 ── publish(subject, payload) ──> Redis, NATS ──> Inbox of every node that has subscribed to it
 //! ```
 //!
-//! [`Engine`] makes a [`Link`], one connection in working order, which publishes and subscribes; what comes is put into an
-//! [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS.
+//! [`Engine`] makes a [`Link`], one connection in working order (or several that live and die together), which publishes and
+//! subscribes; what comes is put into an [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS.
 //!
 //! # What an engine promises
 //!
@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::proto::partition::Partition;
 
@@ -65,6 +66,24 @@ pub trait Link: Send + 'static {
 
     /// Publishes, in this order on each subject. What is known of each message's receivers, ourselves among them.
     fn publish(&mut self, messages: &[Outgoing]) -> impl Future<Output = Result<Vec<Reach>, EngineError>> + Send;
+}
+
+/// What `connect` makes of the first server, in this order, with which it works. Each has its share of [`CONNECT_TIMEOUT`]: one that
+/// does not answer must not take the others' turn.
+async fn first_that<S: Clone, T, F>(servers: &[S], engine: &str, connect: impl Fn(S) -> F) -> Result<T, EngineError>
+where
+    F: Future<Output = Result<T, EngineError>>,
+{
+    let share = CONNECT_TIMEOUT / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
+    let mut wrong = EngineError(format!("{engine} needs an address"));
+    for (at, server) in servers.iter().enumerate() {
+        wrong = match timeout(share, connect(server.clone())).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => error,
+            Err(_) => EngineError(format!("{engine}: no answer from address {}", at + 1)),
+        };
+    }
+    Err(wrong)
 }
 
 /// What can be published on and subscribed to: few, whatever the number of channels.
@@ -116,6 +135,8 @@ pub enum Reach {
     Unknown,
     /// It had none.
     Nobody,
+    /// The engine does not carry messages of this length, so it was not published.
+    TooLarge,
 }
 
 /// What comes from an engine.

@@ -1,19 +1,21 @@
 //! NATS: core subjects, one subscription for each, over one connection to any server of a cluster.
 //!
 //! The client would connect again by itself; here it may not, so that a loss is known as one: a link ends with its connection, and
-//! the next one may be to another server. `PING` and `PONG` say nothing about what was subscribed to, so a link asks
+//! the next one is to the first server that answers. In a cluster, other servers hear of a subscription a moment later than whoever has
+//! made it, and before anything that he publishes then. `PING` and `PONG` say nothing about what was subscribed to, so a link asks
 //! itself: what it publishes on a subject of its own comes back behind everything that it has asked for before. For the same
 //! answer each message to a node asks for replies there: a server says at once that nobody has subscribed (503, no responders).
 
 use std::fmt;
 
-use async_nats::{Client, ConnectOptions, Event, StatusCode, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject, first_that};
 
 const SEPARATOR: char = '.';
 /// Messages that one subscription holds while the inbox is being filled; beyond, the client drops and the link is lost.
@@ -22,25 +24,29 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Nats {
-    servers: Vec<String>,
+    servers: Vec<ServerAddr>,
     prefix: String,
 }
 
 impl Nats {
-    /// `urls` as async-nats reads them: `nats://USER:PASSWORD@HOST:PORT`, `tls://`. Subjects begin with `prefix`.
+    /// `urls` as async-nats reads them: `nats://USER:PASSWORD@HOST:PORT`, `nats://TOKEN@HOST:PORT`, `tls://`; they are tried in this
+    /// order. Subjects begin with `prefix`.
     ///
     /// # Errors
     ///
     /// Which URL is wrong.
     pub fn new(urls: &[String], prefix: impl Into<String>) -> Result<Self, EngineError> {
-        for (at, url) in urls.iter().enumerate() {
-            let parsed = url.parse::<async_nats::ServerAddr>();
-            parsed.map_err(|error| EngineError(format!("address {} of NATS: {error}", at + 1)))?;
-        }
-        if urls.is_empty() {
+        let servers: Vec<ServerAddr> = urls
+            .iter()
+            .enumerate()
+            .map(|(at, url)| {
+                url.parse::<ServerAddr>().map_err(|error| EngineError(format!("address {} of NATS: {error}", at + 1)))
+            })
+            .collect::<Result<_, EngineError>>()?;
+        if servers.is_empty() {
             return Err(EngineError("NATS needs an address".to_owned()));
         }
-        Ok(Self { servers: urls.to_vec(), prefix: prefix.into() })
+        Ok(Self { servers, prefix: prefix.into() })
     }
 }
 
@@ -48,36 +54,11 @@ impl Engine for Nats {
     type Link = NatsLink;
 
     async fn connect(&self, inbox: Inbox) -> Result<NatsLink, EngineError> {
-        let lost = inbox.clone();
-        let ended = CancellationToken::new();
-        let seen = ended.clone();
-        let options = ConnectOptions::new()
-            .name("longwire")
-            .connection_timeout(CONNECT_TIMEOUT)
-            .subscription_capacity(SUBSCRIPTION_CAPACITY)
-            .max_reconnects(1)
-            .event_callback(move |event| {
-                let what = match event {
-                    Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
-                    Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
-                    Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
-                    Event::ServerError(error) => Some(format!("NATS: {error}")),
-                    Event::Connected | Event::Draining | Event::ClientError(_) => None,
-                };
-                // What ended by our own wish is no loss.
-                if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
-                    lost.lose(EngineError(what));
-                }
-                async {}
-            });
-        let connecting = options.connect(self.servers.clone());
-        let client = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(client) => client.map_err(|error| EngineError(format!("NATS: {error}")))?,
-            Err(_) => return Err(EngineError("NATS: no connection in time".to_owned())),
-        };
+        let (client, ended) = first_that(&self.servers, "NATS", |server| dial(server, inbox.clone())).await?;
         let own = client.new_inbox();
         let answers = client.subscribe(format!("{own}.*")).await.map_err(of_nats)?;
         Ok(NatsLink {
+            max_payload: client.server_info().max_payload,
             client,
             inbox,
             prefix: self.prefix.clone(),
@@ -85,8 +66,47 @@ impl Engine for Nats {
             answers,
             round: 0,
             subscriptions: Vec::new(),
-            _ended: ended.drop_guard(),
+            _ended: ended,
         })
+    }
+}
+
+/// A connection to this server alone. Its loss is put into `inbox`, until the guard is dropped.
+async fn dial(server: ServerAddr, inbox: Inbox) -> Result<(Client, DropGuard), EngineError> {
+    let ended = CancellationToken::new();
+    let seen = ended.clone();
+    let options = ConnectOptions::new()
+        .name("longwire")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        // The connection itself counts as the first; none would mean no bound.
+        .max_reconnects(1)
+        .ignore_discovered_servers()
+        .event_callback(move |event| {
+            let what = match event {
+                Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
+                Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
+                Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
+                Event::ServerError(error) => Some(format!("NATS: {error}")),
+                Event::Connected | Event::Draining | Event::ClientError(_) => None,
+            };
+            // What ended by our own wish is no loss.
+            if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
+                inbox.lose(EngineError(what));
+            }
+            async {}
+        });
+    let client = with_credentials(options, &server).connect(&server).await.map_err(of_nats)?;
+    Ok((client, ended.drop_guard()))
+}
+
+/// Those of the URL, which async-nats leaves to us.
+fn with_credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match (server.username(), server.password()) {
+        (Some(user), Some(password)) => options.user_and_password(plain(user), plain(password)),
+        (Some(token), None) => options.token(plain(token)),
+        (None, _) => options,
     }
 }
 
@@ -97,6 +117,8 @@ fn of_nats(error: impl fmt::Display) -> EngineError {
 /// One connection.
 pub struct NatsLink {
     client: Client,
+    /// Bytes of a message that the server takes.
+    max_payload: usize,
     inbox: Inbox,
     prefix: String,
     /// The subject under which answers come.
@@ -174,7 +196,13 @@ impl Link for NatsLink {
 
     async fn publish(&mut self, messages: &[Outgoing]) -> Result<Vec<Reach>, EngineError> {
         let mut asks = false;
+        let mut reaches = vec![Reach::Unknown; messages.len()];
         for (at, message) in messages.iter().enumerate() {
+            // The server would end the connection.
+            if message.payload.len() > self.max_payload {
+                reaches[at] = Reach::TooLarge;
+                continue;
+            }
             let name = message.subject.name(&self.prefix, SEPARATOR);
             let payload = message.payload.clone();
             // Others have receivers, or it does not matter that they have none.
@@ -186,7 +214,6 @@ impl Link for NatsLink {
             };
             published.map_err(of_nats)?;
         }
-        let mut reaches = vec![Reach::Unknown; messages.len()];
         if asks {
             for at in self.round_trip().await? {
                 if let Some(reach) = reaches.get_mut(at) {

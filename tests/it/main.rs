@@ -20,6 +20,7 @@ mod connect;
 mod control_headers;
 mod dev_page;
 mod docker;
+mod engine_clusters;
 mod event_streams;
 mod example_notify;
 mod example_push;

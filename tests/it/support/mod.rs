@@ -5,6 +5,7 @@ pub mod calls;
 pub mod client;
 pub mod dev;
 pub mod engine;
+pub mod engine_clusters;
 pub mod event_stream;
 pub mod http;
 pub mod longwire;

@@ -1,0 +1,228 @@
+//! Redis and Valkey: pub/sub over RESP3 connections, which both publish and receive.
+//!
+//! - *Alone*, or the master that Sentinel names: `SUBSCRIBE` and `PUBLISH` on one connection. Sentinel is asked again with each link.
+//! - *Cluster* (`shards`): `SSUBSCRIBE` and `SPUBLISH` (Redis 7) on one connection to each master, which has the subjects of its
+//!   slots. Classic pub/sub would send everything to every server of the cluster.
+//!
+//! Any connection that ends and any subscription that a moving slot takes away ends the link: what was published meanwhile is
+//! lost either way, and a new link says so.
+
+mod sentinel;
+mod shards;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{PushInfo, PushKind, RedisError, Value};
+
+use self::shards::Shards;
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject, first_that};
+use crate::config::model::RedisKind;
+
+const SEPARATOR: char = ':';
+/// Channels in one SUBSCRIBE: its answers come one by one, and all of them within the time for one answer.
+const SUBSCRIBE_BATCH: usize = 256;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    servers: Vec<ConnectionInfo>,
+    kind: RedisKind,
+    prefix: String,
+}
+
+impl Redis {
+    /// `urls` as redis-rs reads them: `redis://`, `rediss://`, `redis+unix://`; they are tried in this order. Subjects begin
+    /// with `prefix`. The user and the password of the first URL are those of all servers that a Sentinel or a server of a
+    /// cluster names.
+    ///
+    /// # Errors
+    ///
+    /// Which URL is wrong, without its password.
+    pub fn new(urls: &[String], kind: RedisKind, prefix: impl Into<String>) -> Result<Self, EngineError> {
+        let servers: Vec<ConnectionInfo> = urls
+            .iter()
+            .enumerate()
+            .map(|(at, url)| {
+                let info = url.as_str().into_connection_info();
+                let info = info.map_err(|error| EngineError(format!("address {} of Redis: {error}", at + 1)))?;
+                let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+                Ok(info.set_redis_settings(settings))
+            })
+            .collect::<Result<_, EngineError>>()?;
+        if servers.is_empty() {
+            return Err(EngineError("Redis needs an address".to_owned()));
+        }
+        Ok(Self { servers, kind, prefix: prefix.into() })
+    }
+
+    /// Another server than the one that has named it: reached in the same way, with the settings of the first URL.
+    fn named_by(&self, server: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+        let address = match server.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        server.clone().set_addr(address).set_redis_settings(self.servers[0].redis_settings().clone())
+    }
+}
+
+/// A connection; what nobody has asked for goes to `pushes`.
+async fn dial(server: ConnectionInfo, pushes: Option<Pushes>) -> Result<MultiplexedConnection, RedisError> {
+    let mut config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(ANSWER_TIMEOUT));
+    if let Some(pushes) = pushes {
+        config = config.set_push_sender(move |push| pushes.take(push));
+    }
+    Client::open(server)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// An error that says whose it is.
+fn of(server: &ConnectionInfo) -> impl Fn(RedisError) -> EngineError + use<> {
+    let address = server.addr().to_string();
+    move |error| EngineError(format!("Redis at {address}: {error}"))
+}
+
+impl Engine for Redis {
+    type Link = RedisLink;
+
+    async fn connect(&self, inbox: Inbox) -> Result<RedisLink, EngineError> {
+        let left = Arc::<Mutex<HashSet<String>>>::default();
+        let pushes = Pushes { inbox, prefix: self.prefix.clone().into(), left: left.clone() };
+        let connect_by = |server: ConnectionInfo| {
+            let pushes = pushes.clone();
+            async move {
+                match &self.kind {
+                    RedisKind::Alone => dial(server.clone(), Some(pushes)).await.map(Masters::One).map_err(of(&server)),
+                    RedisKind::Sentinel { master } => {
+                        self.behind_sentinel(&server, master, pushes).await.map(Masters::One)
+                    }
+                    RedisKind::Cluster => Shards::connect(self, &server, pushes).await.map(Masters::Shards),
+                }
+            }
+        };
+        let masters = first_that(&self.servers, "Redis", connect_by).await?;
+        Ok(RedisLink { masters, prefix: self.prefix.clone(), left })
+    }
+}
+
+impl From<RedisError> for EngineError {
+    fn from(error: RedisError) -> Self {
+        EngineError(format!("Redis: {error}"))
+    }
+}
+
+/// One connection, or those to all masters of a cluster.
+pub struct RedisLink {
+    masters: Masters,
+    prefix: String,
+    /// Subjects whose interest was dropped: only others that a server takes away are a loss.
+    left: Arc<Mutex<HashSet<String>>>,
+}
+
+enum Masters {
+    One(MultiplexedConnection),
+    Shards(Shards),
+}
+
+impl fmt::Debug for RedisLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLink").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl RedisLink {
+    fn names(&self, subjects: &[Subject]) -> Vec<String> {
+        subjects.iter().map(|subject| subject.name(&self.prefix, SEPARATOR)).collect()
+    }
+}
+
+impl Link for RedisLink {
+    async fn subscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
+        let names = self.names(subjects);
+        self.left.lock().expect("nothing panics while it is locked").retain(|left| !names.contains(left));
+        match &mut self.masters {
+            Masters::One(connection) => {
+                for names in names.chunks(SUBSCRIBE_BATCH) {
+                    connection.subscribe(names).await?;
+                }
+                Ok(())
+            }
+            Masters::Shards(shards) => shards.say_of_each("SSUBSCRIBE", names).await,
+        }
+    }
+
+    async fn unsubscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
+        let names = self.names(subjects);
+        self.left.lock().expect("nothing panics while it is locked").extend(names.iter().cloned());
+        match &mut self.masters {
+            Masters::One(connection) => {
+                for names in names.chunks(SUBSCRIBE_BATCH) {
+                    connection.unsubscribe(names).await?;
+                }
+                Ok(())
+            }
+            Masters::Shards(shards) => shards.say_of_each("SUNSUBSCRIBE", names).await,
+        }
+    }
+
+    async fn publish(&mut self, messages: &[Outgoing]) -> Result<Vec<Reach>, EngineError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = messages.iter().map(|message| message.subject.name(&self.prefix, SEPARATOR));
+        let named = names.zip(messages.iter().map(|message| &message.payload));
+        let receivers: Vec<i64> = match &mut self.masters {
+            Masters::One(connection) => {
+                let mut pipe = redis::pipe();
+                for (name, payload) in named {
+                    pipe.cmd("PUBLISH").arg(name).arg(&payload[..]);
+                }
+                pipe.query_async(connection).await?
+            }
+            Masters::Shards(shards) => shards.publish(named).await?,
+        };
+        Ok(receivers.into_iter().map(|count| if count == 0 { Reach::Nobody } else { Reach::Unknown }).collect())
+    }
+}
+
+/// What a connection does with what nobody has asked for.
+#[derive(Clone)]
+struct Pushes {
+    inbox: Inbox,
+    prefix: Arc<str>,
+    left: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Pushes {
+    fn take(&self, push: PushInfo) -> Result<(), redis::aio::SendError> {
+        match push.kind {
+            PushKind::Message | PushKind::SMessage => {
+                let mut data = push.data.into_iter();
+                if let (Some(Value::BulkString(name)), Some(Value::BulkString(payload))) = (data.next(), data.next())
+                    && let Some(subject) = Subject::parse(&name, &self.prefix, SEPARATOR)
+                {
+                    self.inbox.put(subject, Bytes::from(payload));
+                }
+            }
+            PushKind::Disconnection => self.inbox.lose(EngineError("Redis closed the connection".to_owned())),
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                let name = match push.data.first() {
+                    Some(Value::BulkString(name)) => String::from_utf8_lossy(name).into_owned(),
+                    _ => return Ok(()),
+                };
+                if !self.left.lock().expect("nothing panics while it is locked").contains(&name) {
+                    self.inbox.lose(EngineError(format!("Redis took the subscription to {name} away")));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! The masters of a Redis Cluster: a connection to each, and which of them has a subject.
+//!
+//! redis-rs has a client for clusters, which connects and subscribes again by itself, and sends a message again that it has sent
+//! to the wrong server. A [link](crate::engine::Link) must not: nobody would know what was lost meanwhile. So here are plain
+//! connections, and whatever goes wrong with one ends them all: it closes, it does not answer, a server says that a slot is
+//! another one's (`MOVED`), or takes a subscription away because its slot has moved.
+//!
+//! All masters are needed. While one is away and no replica has taken its place there is no link, rather than one that reaches
+//! some channels and not others.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use redis::aio::MultiplexedConnection;
+use redis::{ConnectionInfo, Pipeline, Value, from_redis_value_ref};
+use tokio::time::interval;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Pushes, Redis, dial, of};
+use crate::engine::EngineError;
+
+const SLOTS: usize = 16_384;
+/// Nobody publishes everywhere all the time, so each master is asked as often as this whether it is still there.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Shards {
+    masters: Vec<MultiplexedConnection>,
+    /// The place in `masters` of each slot's.
+    by_slot: Box<[u16]>,
+    _probing: AbortOnDropHandle<()>,
+}
+
+impl Shards {
+    /// Connections to all masters that this server names.
+    pub(super) async fn connect(redis: &Redis, server: &ConnectionInfo, pushes: Pushes) -> Result<Self, EngineError> {
+        let mut asked = dial(server.clone(), None).await.map_err(of(server))?;
+        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked).await.map_err(of(server))?;
+        let host = server.addr().to_string();
+        let host = host.rsplit_once(':').map_or("", |(host, _)| host);
+        let map = SlotMap::read(&answer, host).map_err(|wrong| {
+            EngineError(format!("the slots of the Redis Cluster, as {} has them: {wrong}", server.addr()))
+        })?;
+        let dialing = map.masters.iter().map(|(host, port)| {
+            let (master, pushes) = (redis.named_by(server, host.clone(), *port), pushes.clone());
+            async move { dial(master.clone(), Some(pushes)).await.map_err(of(&master)) }
+        });
+        let masters = try_join_all(dialing).await?;
+        let probing = tokio::spawn(probe(masters.clone(), pushes));
+        Ok(Self { masters, by_slot: map.by_slot, _probing: AbortOnDropHandle::new(probing) })
+    }
+
+    /// One command for each name, because the names of one command would have to share a slot; all in a few round trips.
+    pub(super) async fn say_of_each(&self, command: &str, names: Vec<String>) -> Result<(), EngineError> {
+        let mut pipes = self.pipes();
+        for name in names {
+            pipes[self.master_of(&name)].cmd(command).arg(name);
+        }
+        let saying = self.masters.iter().zip(pipes).filter(|(_, pipe)| !pipe.is_empty()).map(|(master, pipe)| {
+            let mut master = master.clone();
+            async move { pipe.query_async::<Vec<Value>>(&mut master).await }
+        });
+        try_join_all(saying).await?;
+        Ok(())
+    }
+
+    /// Publishes, in this order on each master; how many receivers the server of each has seen.
+    pub(super) async fn publish<'m>(
+        &self,
+        messages: impl Iterator<Item = (String, &'m Bytes)>,
+    ) -> Result<Vec<i64>, EngineError> {
+        let (mut pipes, mut places) = (self.pipes(), vec![Vec::new(); self.masters.len()]);
+        let mut count = 0;
+        for (name, payload) in messages {
+            let master = self.master_of(&name);
+            pipes[master].cmd("SPUBLISH").arg(name).arg(&payload[..]);
+            places[master].push(count);
+            count += 1;
+        }
+        let parts = self.masters.iter().zip(pipes.into_iter().zip(places)).filter(|(_, (pipe, _))| !pipe.is_empty());
+        let publishing = parts.map(|(master, (pipe, places))| {
+            let mut master = master.clone();
+            async move {
+                let counts: Vec<i64> = pipe.query_async(&mut master).await?;
+                Ok::<_, EngineError>(places.into_iter().zip(counts))
+            }
+        });
+        let mut receivers = vec![0; count];
+        for (place, count) in try_join_all(publishing).await?.into_iter().flatten() {
+            receivers[place] = count;
+        }
+        Ok(receivers)
+    }
+
+    fn pipes(&self) -> Vec<Pipeline> {
+        self.masters.iter().map(|_| redis::pipe()).collect()
+    }
+
+    fn master_of(&self, name: &str) -> usize {
+        usize::from(self.by_slot[slot_of(name)])
+    }
+}
+
+/// Finds out a master that does not answer. A connection that answers has its subscriptions too: a server that takes one away says so.
+async fn probe(masters: Vec<MultiplexedConnection>, pushes: Pushes) {
+    let mut rounds = interval(PROBE_INTERVAL);
+    loop {
+        rounds.tick().await;
+        let asking = masters.iter().map(|master| {
+            let mut master = master.clone();
+            async move { redis::cmd("PING").query_async::<Value>(&mut master).await }
+        });
+        if let Err(error) = try_join_all(asking).await {
+            pushes.inbox.lose(error.into());
+            return;
+        }
+    }
+}
+
+/// Which master has which slot.
+#[derive(Debug, PartialEq, Eq)]
+struct SlotMap {
+    masters: Vec<(String, u16)>,
+    by_slot: Box<[u16]>,
+}
+
+impl SlotMap {
+    /// From an answer to `CLUSTER SLOTS`: entries of first slot, last slot, master, replicas; a server is host, port and more.
+    /// No host means that of the server that was asked.
+    fn read(answer: &Value, asked: &str) -> Result<Self, String> {
+        const NOBODY: u16 = u16::MAX;
+        let unknown = || "unknown form".to_owned();
+        let entries: Vec<Vec<Value>> = from_redis_value_ref(answer).map_err(|_| unknown())?;
+        let (mut masters, mut by_slot) = (Vec::new(), vec![NOBODY; SLOTS].into_boxed_slice());
+        for entry in entries {
+            let [first, last, master, ..] = &entry[..] else { return Err(unknown()) };
+            let (first, last) = (slot(first).ok_or_else(unknown)?, slot(last).ok_or_else(unknown)?);
+            let master: Vec<Value> = from_redis_value_ref(master).map_err(|_| unknown())?;
+            let [host, port, ..] = &master[..] else { return Err(unknown()) };
+            let host: Option<String> = from_redis_value_ref(host).map_err(|_| unknown())?;
+            let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| asked.to_owned());
+            let server = (host, from_redis_value_ref(port).map_err(|_| unknown())?);
+            let place = masters.iter().position(|known| *known == server).unwrap_or_else(|| {
+                masters.push(server);
+                masters.len() - 1
+            });
+            by_slot.get_mut(first..=last).ok_or_else(unknown)?.fill(place as u16);
+        }
+        match by_slot.iter().filter(|master| **master == NOBODY).count() {
+            0 => Ok(Self { masters, by_slot }),
+            count => Err(format!("{count} of {SLOTS} have no master")),
+        }
+    }
+}
+
+fn slot(value: &Value) -> Option<usize> {
+    from_redis_value_ref(value).ok().filter(|slot| *slot < SLOTS)
+}
+
+/// CRC-16 of the name (XMODEM: polynomial 0x1021, from 0), modulo the slots. Names of ours have no `{`, so all of it counts.
+fn slot_of(name: &str) -> usize {
+    let crc = name.bytes().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| (crc << 1) ^ (0x1021 * (crc >> 15)))
+    });
+    usize::from(crc) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis() {
+        // redis-cli CLUSTER KEYSLOT NAME; the first has the check value of this CRC.
+        let names = [("123456789", 0x31c3), ("foo", 12_182), ("longwire:all", 11_148), ("longwire:part:204", 2038)];
+        for (name, slot) in names {
+            assert_eq!(slot_of(name), slot, "{name}");
+        }
+    }
+
+    fn server(host: Option<&str>, port: i64) -> Value {
+        let host = host.map_or(Value::Nil, |host| Value::BulkString(host.as_bytes().to_vec()));
+        Value::Array(vec![host, Value::Int(port), Value::BulkString(b"an id".to_vec())])
+    }
+
+    fn entry(first: i64, last: i64, master: Value) -> Value {
+        Value::Array(vec![Value::Int(first), Value::Int(last), master, server(Some("a replica"), 9)])
+    }
+
+    #[test]
+    fn a_map_covers_all_slots_or_says_how_many_it_does_not() {
+        let rest = |last| {
+            let entries = [
+                entry(0, 99, server(Some("a"), 1)),
+                entry(100, 199, server(None, 2)),
+                entry(200, last, server(Some("a"), 1)),
+            ];
+            SlotMap::read(&Value::Array(entries.into()), "asked")
+        };
+        let map = rest(16_383).unwrap();
+        assert_eq!(map.masters, [("a".to_owned(), 1), ("asked".to_owned(), 2)]);
+        assert_eq!([0, 99, 100, 199, 200, 16_383].map(|slot| map.by_slot[slot]), [0, 0, 1, 1, 0, 0]);
+        assert_eq!(rest(16_381), Err("2 of 16384 have no master".to_owned()));
+        for wrong in [16_384, 100, -1] {
+            assert_eq!(rest(wrong), Err("unknown form".to_owned()), "up to {wrong}");
+        }
+        assert_eq!(SlotMap::read(&Value::Okay, "asked"), Err("unknown form".to_owned()));
+    }
+}

@@ -1,0 +1,281 @@
+//! Private engines of several servers: a Redis Cluster, a Redis behind Sentinels, a cluster of NATS servers; gone when dropped.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, FromRedisValue};
+
+use super::end_with_the_run;
+use super::longwire::http_get;
+use super::php_fpm::kill;
+
+/// Of NATS, and of the servers behind Sentinels. It takes an escape in a URL.
+const PASSWORD: &str = "a secret";
+/// What Sentinel calls the master.
+const MASTER: &str = "main";
+/// Elections of Redis take seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Three masters. What is cut off from its master is lost until that is back.
+    RedisCluster,
+    /// The same, and a replica of each master.
+    RedisClusterWithReplicas,
+    /// A master, its replica and three Sentinels.
+    Sentinel,
+    /// Three servers, each connected to each.
+    NatsCluster,
+}
+
+pub struct EngineCluster {
+    kind: Kind,
+    /// Masters of Redis, servers of NATS.
+    pub servers: Vec<Server>,
+    /// In the order of their masters.
+    pub replicas: Vec<Server>,
+    pub sentinels: Vec<Server>,
+    _dir: tempfile::TempDir,
+}
+
+/// A program with a port and a folder.
+pub struct Server {
+    program: PathBuf,
+    args: Vec<String>,
+    dir: PathBuf,
+    pub port: u16,
+    child: Option<Child>,
+}
+
+impl EngineCluster {
+    pub fn start(kind: Kind) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut cluster = Self { kind, servers: Vec::new(), replicas: Vec::new(), sentinels: Vec::new(), _dir: dir };
+        match kind {
+            Kind::RedisCluster => cluster.start_redis_cluster(0),
+            Kind::RedisClusterWithReplicas => cluster.start_redis_cluster(3),
+            Kind::Sentinel => cluster.start_sentinel(),
+            Kind::NatsCluster => cluster.start_nats(),
+        }
+        cluster
+    }
+
+    fn server(&self, program: &str, port: u16, args: &[String]) -> Server {
+        // nats-server is in /usr/sbin, which is not on everybody's PATH.
+        let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(|place| PathBuf::from(place).join(program));
+        let program = places.into_iter().find(|place| place.exists()).expect("it is installed");
+        let dir = self._dir.path().join(port.to_string());
+        std::fs::create_dir(&dir).expect("no two have one port");
+        let mut server = Server { program, args: args.to_vec(), dir, port, child: None };
+        server.start_again();
+        server
+    }
+
+    fn redis(&self, args: &[&str]) -> Server {
+        let port = free_port();
+        let own = ["--port", &port.to_string(), "--save", "", "--repl-diskless-sync-delay", "0"];
+        let args: Vec<String> = own.iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        self.server("redis-server", port, &args)
+    }
+
+    fn start_redis_cluster(&mut self, replicas: usize) {
+        let start = || {
+            let bus = free_port().to_string();
+            let of_cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+            (self.redis(&of_cluster), bus)
+        };
+        let all: Vec<(Server, String)> = (0..3 + replicas).map(|_| start()).collect();
+        let (first, bus) = &all[0];
+        let (address, first_port) = ("127.0.0.1", first.port.to_string());
+        for (at, (server, _)) in all.iter().enumerate() {
+            server.ask::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]);
+            if at < 3 {
+                let (from, to) = ((at * 16_384).div_ceil(3), ((at + 1) * 16_384).div_ceil(3) - 1);
+                server.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
+            }
+            if at > 0 {
+                server.ask::<()>(&["CLUSTER", "MEET", address, &first_port, bus]);
+            }
+        }
+        let known = format!("cluster_known_nodes:{}", all.len());
+        until("all servers know each other", || {
+            all.iter().all(|(server, _)| server.ask::<String>(&["CLUSTER", "INFO"]).contains(&known))
+        });
+        let mut servers: Vec<Server> = all.into_iter().map(|(server, _)| server).collect();
+        self.replicas = servers.split_off(3);
+        self.servers = servers;
+        for (replica, master) in self.replicas.iter().zip(&self.servers) {
+            let id = master.ask::<String>(&["CLUSTER", "MYID"]);
+            // It takes a moment until it knows this one as a master.
+            until("it is a replica", || replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
+        }
+        until("the cluster is whole", || {
+            let is_ok = |server: &Server| server.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+            self.servers.iter().chain(&self.replicas).all(is_ok) && self.replicas.iter().all(Server::follows)
+        });
+    }
+
+    fn start_sentinel(&mut self) {
+        let secret = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
+        let master = self.redis(&secret);
+        let of = master.port.to_string();
+        let replica = self.redis(&[&secret[..], &["--replicaof", "127.0.0.1", &of]].concat());
+        until("the replica follows", || replica.follows());
+        self.servers = vec![master];
+        self.replicas = vec![replica];
+        self.sentinels = (0..3).map(|_| self.sentinel(&of)).collect();
+        until("the Sentinels know all", || self.sentinels.iter().all(Server::knows_all));
+    }
+
+    fn sentinel(&self, master_port: &str) -> Server {
+        let port = free_port();
+        let file = self._dir.path().join(format!("sentinel-{port}.conf"));
+        let config = format!(
+            "port {port}\nsentinel monitor {MASTER} 127.0.0.1 {master_port} 2\nsentinel auth-pass {MASTER} \"{PASSWORD}\"\n\
+             sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n"
+        );
+        std::fs::write(&file, config).expect("the directory is ours");
+        self.server("redis-server", port, &[file.display().to_string(), "--sentinel".to_owned()])
+    }
+
+    fn start_nats(&mut self) {
+        let ports: Vec<[u16; 3]> = (0..3).map(|_| [free_port(), free_port(), free_port()]).collect();
+        let routes: Vec<String> = ports.iter().map(|[_, routes, _]| format!("nats://127.0.0.1:{routes}")).collect();
+        self.servers = ports
+            .iter()
+            .zip(&routes)
+            .map(|([port, _, monitor], own)| {
+                let (port_text, monitor, all) = (port.to_string(), monitor.to_string(), routes.join(","));
+                let args = ["--addr", "127.0.0.1", "--port", &port_text, "--http_port", &monitor];
+                let of_cluster = ["--cluster_name", "test", "--cluster", own, "--routes", &all];
+                let user = ["--user", "ann", "--pass", PASSWORD];
+                let args: Vec<String> =
+                    args.iter().chain(&of_cluster).chain(&user).map(|arg| (*arg).to_owned()).collect();
+                self.server("nats-server", *port, &args)
+            })
+            .collect();
+        until("each server is connected to both others", || {
+            ports.iter().all(|[_, _, monitor]| {
+                let (_, body) = http_get(local(*monitor), "/routez");
+                serde_json::from_str::<serde_json::Value>(&body).is_ok_and(|routes| routes["num_routes"] == 2)
+            })
+        });
+    }
+
+    /// Its part of a node's `[cluster]`, which tries server number `first` first.
+    pub fn config(&self, first: usize) -> String {
+        let (servers, scheme, rest) = match self.kind {
+            Kind::RedisCluster | Kind::RedisClusterWithReplicas => (&self.servers, "redis://", "redis = \"cluster\"\n"),
+            Kind::Sentinel => {
+                (&self.sentinels, "redis://:a%20secret@", "redis = \"sentinel\"\nsentinel_master = \"main\"\n")
+            }
+            Kind::NatsCluster => (&self.servers, "nats://ann:a%20secret@", ""),
+        };
+        let engine = if self.kind == Kind::NatsCluster { "nats" } else { "redis" };
+        let turns = (0..servers.len()).map(|turn| &servers[(first + turn) % servers.len()]);
+        let urls: Vec<String> = turns.map(|server| format!("{scheme}127.0.0.1:{}", server.port)).collect();
+        format!("engine = \"{engine}\"\nurls = {urls:?}\n{rest}")
+    }
+}
+
+impl Server {
+    /// Starts it, where it was before, and waits until it accepts.
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).current_dir(&self.dir).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        end_with_the_run(&mut command, libc::SIGKILL);
+        self.child = Some(command.spawn().expect("it is installed"));
+        until("it accepts", || TcpStream::connect(local(self.port)).is_ok());
+    }
+
+    pub fn signal(&self, signal: i32) {
+        kill(self.child.as_ref().expect("it runs").id(), signal);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it is our child");
+        child.wait().expect("it is our child");
+    }
+
+    /// What this server of Redis answers to a command.
+    pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        self.try_ask(command).expect("it does that")
+    }
+
+    fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
+        let has_password = self.args.iter().any(|arg| arg == "--requirepass");
+        let user = if has_password { ":a%20secret@" } else { "" };
+        let url = format!("redis://{user}127.0.0.1:{}", self.port);
+        let mut connection: Connection = redis::Client::open(url)?.get_connection_with_timeout(PATIENCE)?;
+        let (name, args) = command.split_first().expect("a command has a name");
+        redis::cmd(name).arg(args).query(&mut connection)
+    }
+
+    /// Whether this replica has all that its master has.
+    fn follows(&self) -> bool {
+        self.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+    }
+
+    /// Whether this Sentinel knows both others and the replica.
+    fn knows_all(&self) -> bool {
+        let about = self.ask::<std::collections::HashMap<String, String>>(&["SENTINEL", "MASTER", MASTER]);
+        let is = |key: &str, value: &str| about.get(key).is_some_and(|known| known == value);
+        is("num-other-sentinels", "2") && is("num-slaves", "1")
+    }
+
+    /// Whether this server of Redis is a master now.
+    pub fn is_master(&self) -> bool {
+        self.ask::<String>(&["INFO", "replication"]).contains("role:master")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The slot of a name, as Redis has it.
+pub fn slot_of(server: &Server, name: &str) -> u16 {
+    server.ask(&["CLUSTER", "KEYSLOT", name])
+}
+
+#[track_caller]
+pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// One below those that the kernel gives to connections: a server that was killed must find its own free when it is started again.
+fn free_port() -> u16 {
+    const FROM: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Several runs at once begin in different places.
+    let begin = (std::process::id() % 100) as u16 * (COUNT / 100);
+    loop {
+        let port = FROM + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(local(port)).is_ok() {
+            return port;
+        }
+    }
+}
