@@ -32,11 +32,11 @@ use crate::cluster::Outcome;
 use crate::config::model;
 use crate::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
-use crate::proto::command::{Action, Command};
+use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
-use crate::proto::control::short::{self, Order};
+use crate::proto::control::short::{self, Gateway, Order};
 use crate::proto::control::{Frame, Protocol};
-use crate::router::Answer as QueryAnswer;
+use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
@@ -374,9 +374,15 @@ impl Connection<'_> {
             Ok(Order::Command(command)) => self.command(None, command).await,
             Ok(Order::Info) => {
                 self.send().await;
-                let router = &self.port.hub.router;
                 self.port.metrics().count_query(Door::Short);
-                short::info(router.node_number(), router.len(), router.channels(), &mut self.output);
+                let asked = self.port.hub.cluster.ask(&Query::Nodes).await;
+                // Nothing in the answer could say who is missing.
+                let QueryAnswer::Nodes { nodes } = asked.answer else {
+                    unreachable!("a question about nodes is answered with nodes")
+                };
+                let gateway =
+                    |node: &NodeAnswer| Gateway { node: node.number, sessions: node.sessions, channels: node.channels };
+                short::info(&nodes.iter().map(gateway).collect::<Vec<_>>(), &mut self.output);
             }
             Err(refused) => return Err(End::Refused(refused.label(), refused.to_string())),
         }

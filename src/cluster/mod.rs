@@ -314,14 +314,16 @@ impl Cluster {
             Query::Session(id) | Query::Attribute(id, _) => return self.ask_one(net, *id, query).await,
             Query::Channel(name, _) => Some(Partition::of_channel(name)),
             Query::Uid(uid, _) => Some(Partition::of_uid(uid)),
-            Query::Channels(_) | Query::Sessions(_) => None,
+            Query::Channels(_) | Query::Sessions(_) | Query::Nodes => None,
         };
+        // Each node speaks for itself.
+        let of_each = if matches!(query, Query::Nodes) { &Query::Node } else { query };
         let engine_down = !net.is_joined();
         let (here, mut unreachable) = net.members().interested(partition);
         let subject = partition.map_or(Subject::All, Subject::Partition);
         let mut found = Vec::new();
         if !engine_down && !here.is_empty() {
-            let (answers, missing) = net.query(subject, here, query).await;
+            let (answers, missing) = net.query(subject, here, of_each).await;
             found = answers;
             unreachable.extend(missing);
         }

@@ -45,6 +45,7 @@ mod kind {
     pub(super) const CHANNELS: u16 = 0x4C24;
     pub(super) const SESSIONS: u16 = 0x4C25;
     pub(super) const NODE: u16 = 0x4C26;
+    pub(super) const NODES: u16 = 0x4C27;
     pub(super) const RECEIPT: u16 = 0x4C80;
     pub(super) const RESULT: u16 = 0x4C81;
     pub(super) const ABSENT: u16 = 0x4C82;

@@ -70,7 +70,7 @@ fn request_number(frame: &Frame) -> Result<u32, Wrong> {
 }
 
 fn is_request(frame_kind: u16) -> bool {
-    matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODE)
+    matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODES)
 }
 
 /// The fields of a request, each read and none put together yet.
@@ -238,7 +238,8 @@ impl Parts {
             },
             kind::CHANNELS => Query::Channels(self.page()),
             kind::SESSIONS => Query::Sessions(self.page()),
-            _ => Query::Node,
+            kind::NODE => Query::Node,
+            _ => Query::Nodes,
         })
     }
 
@@ -381,6 +382,7 @@ impl FieldWriter {
                 kind::SESSIONS
             }
             Query::Node => kind::NODE,
+            Query::Nodes => kind::NODES,
         }
     }
 
