@@ -17,7 +17,6 @@
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
 
 use std::io;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,13 +221,12 @@ impl Connection<'_> {
             return;
         }
         self.send().await;
-        let Some(number) = number else {
-            // Nobody waits for what becomes of it on other nodes.
-            self.port.hub.cluster.run_unasked(self.door(), slice::from_ref(&command)).await;
-            return;
-        };
+        // Without a number nobody wants to know what became of it, and still it is waited for: what comes behind it must find it
+        // done, on other nodes too.
         let outcome = self.port.hub.cluster.run(self.door(), &command).await;
-        receipt(number, outcome).encode(&mut self.output);
+        if let Some(number) = number {
+            receipt(number, outcome).encode(&mut self.output);
+        }
     }
 
     /// Does what was collected.
@@ -237,10 +235,6 @@ impl Connection<'_> {
             return;
         }
         let sends = std::mem::take(&mut self.sends);
-        if sends.numbers.is_empty() {
-            self.port.hub.cluster.run_unasked(self.door(), &sends.commands).await;
-            return;
-        }
         let outcomes = self.port.hub.cluster.run_together(self.door(), &sends.commands).await;
         for (number, outcome) in sends.numbers.into_iter().zip(outcomes) {
             receipt(number, outcome).encode(&mut self.output);

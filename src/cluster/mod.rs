@@ -275,18 +275,6 @@ impl Cluster {
         receipts.into_iter().map(|receipt| Outcome { receipt, beyond: beyond.clone() }).collect()
     }
 
-    /// Does commands for somebody who asks for no receipt: other nodes are not waited for.
-    pub async fn run_unasked(&self, door: Door, commands: &[Command]) {
-        let (Some(net), [first, ..]) = (&self.net, commands) else {
-            self.router.run_together(door, commands).await;
-            return;
-        };
-        let plan = net.plan(&first.to);
-        net.send_without_answer(&plan, commands);
-        let own: Vec<Command> = commands.iter().map(|command| with_target(command, plan.own.clone())).collect();
-        self.router.run_together(door, &own).await;
-    }
-
     /// Does a command here before it returns, and has other nodes do it without waiting for them; what became of it here.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
         let Some(net) = &self.net else { return self.router.run_now(door, command) };
