@@ -36,7 +36,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use self::members::Place;
-use self::net::{Identity, Net, State};
+use self::net::{Identity, Net, State, joined_by};
 use self::requests::{AllAnswered, Answers};
 use crate::config::model::{self, ClusterEngine};
 use crate::engine::nats::Nats;
@@ -387,8 +387,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Net {
-    fn ask(&self, nodes: Vec<u16>, answers: Answers) -> Asking<'_> {
-        let (request, answered) = self.requests().begin(nodes, answers);
+    fn ask(&self, nodes: Vec<u16>, answers: Answers, joins: Option<Partition>) -> Asking<'_> {
+        let (request, answered) = self.requests().begin(nodes, answers, joins);
         Asking { net: self, request, answered }
     }
 
@@ -462,7 +462,8 @@ impl Net {
                 continue;
             }
             let answers = Answers::Receipts(vec![Receipt::default(); commands.len()]);
-            let asking = self.ask(nodes.clone(), answers);
+            let joins = commands.first().and_then(|command| joined_by(&command.action));
+            let asking = self.ask(nodes.clone(), answers, joins);
             let request = asking.request;
             if self.order(*subject, Body::Commands { request, commands }, Some(request)) {
                 sent.asking.push(asking);
@@ -484,7 +485,7 @@ impl Net {
     }
 
     async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
-        let asking = self.ask(nodes, Answers::Found(Vec::new()));
+        let asking = self.ask(nodes, Answers::Found(Vec::new()), None);
         let request = asking.request;
         let is_sent = self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
         let now = Instant::now();

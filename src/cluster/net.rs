@@ -167,11 +167,7 @@ impl Net {
 
     /// After a command that gives a session a channel or a uid: until this node listens there.
     pub(super) async fn settle(&self, action: &Action) {
-        let partition = match action {
-            Action::Join(name) => Partition::of_channel(name),
-            Action::Bind(uid) => Partition::of_uid(uid),
-            _ => return,
-        };
+        let Some(partition) = joined_by(action) else { return };
         if self.router.interest().has(partition) {
             self.settled(partition).await;
         }
@@ -442,7 +438,14 @@ impl Net {
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request, what: What::Query(query) });
             }
-            Body::Receipts { request, receipts } => self.requests().receipts(from.node, request, &receipts),
+            Body::Receipts { request, receipts } => {
+                let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
+                if let Some(partition) = joined {
+                    // Before whoever waits for the receipt sends there.
+                    self.members().listens(from, partition);
+                }
+                self.requests().receipts(from.node, request, &receipts);
+            }
             Body::Found { request, found } => self.requests().found(from.node, request, found),
         }
         Ok(())
@@ -468,6 +471,15 @@ impl Net {
         if job.request != 0 {
             self.order(Subject::Node(job.from.node), body, None);
         }
+    }
+}
+
+/// The partition of the channel or the uid that a command gives to sessions.
+pub(super) fn joined_by(action: &Action) -> Option<Partition> {
+    match action {
+        Action::Join(name) => Some(Partition::of_channel(name)),
+        Action::Bind(uid) => Some(Partition::of_uid(uid)),
+        _ => None,
     }
 }
 

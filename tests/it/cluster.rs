@@ -114,6 +114,25 @@ async fn any_node_reaches_sessions_on_every_node() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_another_node_had_join_is_sent_to_and_counted_at_once() {
+    // As many as a session may be in; nearly each is the first of its partition.
+    const CHANNELS: usize = 100;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let (mut client, sid) = client(&nodes[1]).await;
+        let mut router = router(&nodes[0]).await;
+        for number in 0..CHANNELS {
+            let channel = format!("channel {number}");
+            let joined = router.do_to(Target::session(session(&sid)), Action::Join(name(&channel))).await;
+            assert_eq!(joined, reached(1), "{kind:?}: {channel}");
+            assert_eq!(router.publish(&channel, channel.clone()).await, reached(1), "{kind:?}: {channel}");
+            assert_eq!(next(&mut client).await, channel);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_asked_of_one_node_is_answered_for_all() {
     for kind in ENGINES {
