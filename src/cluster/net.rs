@@ -302,7 +302,11 @@ impl Net {
             batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
         let reaches = link.publish(&outgoing).await?;
         for (order, reach) in batch.iter().zip(reaches) {
-            if let (Some(request), Reach::Nobody) = (order.request, reach) {
+            if reach == Reach::TooLarge {
+                self.metrics.count_dropped("too_large", 1);
+                warn!(subject = ?order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
+            }
+            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);
             }
         }

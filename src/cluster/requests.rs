@@ -90,7 +90,7 @@ impl Requests {
         }
     }
 
-    /// A node cannot answer any more: who waits for nobody else need not wait longer.
+    /// Nobody got it, so nobody answers any more.
     pub(super) fn nobody_at(&mut self, number: u64) {
         if let Some(request) = self.waiting.get_mut(&number) {
             request.finish();

@@ -116,6 +116,8 @@ pub enum Reach {
     Unknown,
     /// It had none.
     Nobody,
+    /// The engine takes none as large as this: it was not sent.
+    TooLarge,
 }
 
 /// What comes from an engine.

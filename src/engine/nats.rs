@@ -78,6 +78,8 @@ impl Engine for Nats {
         let own = client.new_inbox();
         let answers = client.subscribe(format!("{own}.*")).await.map_err(of_nats)?;
         Ok(NatsLink {
+            // The client would refuse what is larger, which is no reason to lose the link.
+            max_payload: client.server_info().max_payload,
             client,
             inbox,
             prefix: self.prefix.clone(),
@@ -99,6 +101,8 @@ pub struct NatsLink {
     client: Client,
     inbox: Inbox,
     prefix: String,
+    /// Largest payload that the server takes, in bytes.
+    max_payload: usize,
     /// The subject under which answers come.
     own: String,
     answers: Subscriber,
@@ -173,8 +177,13 @@ impl Link for NatsLink {
     }
 
     async fn publish(&mut self, messages: &[Outgoing]) -> Result<Vec<Reach>, EngineError> {
+        let mut reaches = vec![Reach::Unknown; messages.len()];
         let mut asks = false;
         for (at, message) in messages.iter().enumerate() {
+            if message.payload.len() > self.max_payload {
+                reaches[at] = Reach::TooLarge;
+                continue;
+            }
             let name = message.subject.name(&self.prefix, SEPARATOR);
             let payload = message.payload.clone();
             // Others have receivers, or it does not matter that they have none.
@@ -186,7 +195,6 @@ impl Link for NatsLink {
             };
             published.map_err(of_nats)?;
         }
-        let mut reaches = vec![Reach::Unknown; messages.len()];
         if asks {
             for at in self.round_trip().await? {
                 if let Some(reach) = reaches.get_mut(at) {

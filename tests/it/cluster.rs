@@ -316,6 +316,26 @@ async fn eventually_reaches(publisher: &mut Router, count: u32) {
 }
 
 #[tokio::test]
+async fn what_is_larger_than_the_engine_takes_is_said_and_nothing_else_suffers() {
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start_for(Kind::Nats, 100_000));
+    let nodes = three(&fpm, &engine).await;
+    let (mut near, _) = client(&nodes[0]).await;
+    let (mut far, _) = client(&nodes[1]).await;
+    let mut publisher = router(&nodes[0]).await;
+    publisher.do_to(Target::All, Action::Join(name("news"))).await;
+    let large = "x".repeat(100_000);
+    let number = publisher.start(What::Command(send(Target::Channel(name("news")), &large))).await;
+    assert_eq!(publisher.outcome(number).await, (reached(1), vec!["n2".to_owned()], false));
+    assert_eq!(next(&mut near).await, large);
+    assert_eq!(publisher.publish("news", "small").await, reached(2));
+    for client in [&mut near, &mut far] {
+        assert_eq!(next(client).await, "small");
+    }
+    assert_eq!(nodes[0].metric("longwire_envelopes_dropped_total", "cause=\"too_large\""), 1.0);
+    assert!(nodes.iter().all(|node| node.metric("longwire_engine_failures_total", "") == 0.0), "no link was lost");
+}
+
+#[tokio::test]
 async fn a_number_that_is_taken_is_refused_with_its_owners_name() {
     for kind in ENGINES {
         let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
