@@ -45,6 +45,7 @@ use crate::engine::{Engine, EngineError, Subject};
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Command, Query, Receipt, Target};
+use crate::proto::control::long::{command_fits, query_fits};
 use crate::proto::envelope::{Body, Found, Sender};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
@@ -344,6 +345,9 @@ fn with_target(command: &Command, to: Target) -> Command {
     Command { to, except: command.except.clone(), action: command.action.clone() }
 }
 
+/// Ids of one node in one envelope: half of what the fields of a frame have room for.
+const MAX_IDS: usize = 2000;
+
 /// Who is to do a command.
 struct Plan {
     /// This node's part.
@@ -427,10 +431,15 @@ impl Net {
                         Place::Gone | Place::At(_) => plan.engine_down = true,
                     }
                 }
-                plan.others = by_node
-                    .into_iter()
-                    .map(|(node, ids)| (Subject::Node(node), Target::Sessions(ids), vec![node]))
-                    .collect();
+                for (node, mut ids) in by_node {
+                    if ids.len() > MAX_IDS {
+                        // One that is named twice counts once, also where it would come into two envelopes.
+                        ids.sort_unstable();
+                        ids.dedup();
+                    }
+                    let some = ids.chunks(MAX_IDS).map(|ids| Target::Sessions(ids.to_vec()));
+                    plan.others.extend(some.map(|to| (Subject::Node(node), to, vec![node])));
+                }
                 return plan;
             }
             Target::Channel(name) => Subject::Partition(Partition::of_channel(name)),
@@ -456,6 +465,10 @@ impl Net {
         let mut sent = Sent { asking: Vec::new(), refused: Vec::new() };
         for (subject, to, nodes) in &plan.others {
             let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                sent.refused.extend(nodes);
+                continue;
+            }
             if nodes.is_empty() {
                 // Somebody may have begun to listen whose beat is not here yet.
                 self.order(*subject, Body::Commands { request: 0, commands }, None);
@@ -478,16 +491,31 @@ impl Net {
     fn send_without_answer(&self, plan: &Plan, commands: &[Command]) -> bool {
         let mut unsent = false;
         for (subject, to, _) in &plan.others {
-            let commands = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                unsent = true;
+                continue;
+            }
             unsent |= !self.order(*subject, Body::Commands { request: 0, commands }, None);
         }
         unsent
     }
 
+    /// Whether commands fit into an envelope; it is counted where they do not.
+    fn fit(&self, commands: &[Command]) -> bool {
+        let fit = commands.iter().all(command_fits);
+        if !fit {
+            self.metrics.count_dropped("too_large", 1);
+            warn!("a command names more than fits into a frame: other nodes do not do it");
+        }
+        fit
+    }
+
     async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
         let asking = self.ask(nodes, Answers::Found(Vec::new()), None);
         let request = asking.request;
-        let is_sent = self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
+        let is_sent =
+            query_fits(query) && self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
         let now = Instant::now();
         match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
             (Answers::Found(found), missing) => (found, missing),

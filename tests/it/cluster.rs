@@ -8,6 +8,7 @@ use longwire::proto::framing::{Framing, LengthFraming};
 
 use crate::support::client::Client;
 use crate::support::engine::{EngineServer, Kind};
+use crate::support::http::request;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
@@ -333,6 +334,34 @@ async fn what_is_larger_than_the_engine_takes_is_said_and_nothing_else_suffers()
     }
     assert_eq!(nodes[0].metric("longwire_envelopes_dropped_total", "cause=\"too_large\""), 1.0);
     assert!(nodes.iter().all(|node| node.metric("longwire_engine_failures_total", "") == 0.0), "no link was lost");
+}
+
+#[tokio::test]
+async fn a_command_that_names_thousands_is_done_and_one_that_fits_into_no_frame_is_said_not_to_be() {
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(Kind::Redis));
+    let nodes = three(&fpm, &engine).await;
+    let (mut far, far_sid) = client(&nodes[1]).await;
+    let api = nodes[0].address("api");
+    let post = async |body: serde_json::Value| {
+        let answer = request(api, "POST", "/v1/send", body.to_string().as_bytes()).await.expect("it is answered");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    // Of that node and its epoch, and of nobody there.
+    let nobody = |number: usize| format!("{}{number:08}", &far_sid[..8]);
+    let mut ids: Vec<String> = (0..9999).map(nobody).filter(|id| *id != far_sid).collect();
+    let others = ids.len();
+    // Each counts once, however often and wherever it is named.
+    ids.push(far_sid.clone());
+    ids.insert(0, far_sid.clone());
+    let receipt = post(serde_json::json!({"to": ids, "message": "one of thousands"})).await;
+    assert_eq!((&receipt["reached"], &receipt["gone"]), (&1.into(), &others.into()), "{receipt}");
+    assert_eq!(next(&mut far).await, "one of thousands");
+    let except: Vec<String> = (0..9999).map(|number| format!("session:{}", nobody(number))).collect();
+    let receipt = post(serde_json::json!({"to": "all", "except": except, "message": "to the others"})).await;
+    assert_eq!((&receipt["reached"], &receipt["unreachable"]), (&0.into(), &serde_json::json!(["n2", "n3"])));
+    assert_eq!(post(serde_json::json!({"to": "all", "message": "to all"})).await["reached"], 1);
+    assert_eq!(next(&mut far).await, "to all");
 }
 
 #[tokio::test]
