@@ -39,6 +39,7 @@ mod router_auth;
 mod router_client;
 mod router_load;
 mod router_port;
+mod router_suite;
 mod static_files;
 mod support;
 mod tidy;
