@@ -13,6 +13,7 @@ mod bridge;
 mod chat;
 mod check;
 mod cluster;
+mod cluster_steady;
 mod cmpp;
 mod connect;
 mod control_headers;
