@@ -102,22 +102,26 @@ if (!class_exists('RouterClient', false)) {
             return $this->command(0x4C13, array('sessions' => $sid));
         }
 
-        /** array('clients' => n, 'channels' => n, 'gateway' => array(SERVERID => array(array('serverid' => ...)))) */
+        /** array('clients' => n, 'channels' => n, 'gateway' => array(SERVERID => array(array('serverid' => ...)))), of all nodes */
         public function info()
         {
-            $node = $this->node();
-            if ($node === false) {
+            $answer = $this->nodes();
+            if ($answer === false) {
                 return array();
             }
-            return array(
-                'clients' => (string) $node['sessions'],
-                'channels' => (string) $node['channels'],
-                'gateway' => array($node['number'] => array(array(
+            $gateways = array();
+            foreach ($answer['nodes'] as $node) {
+                $gateways[$node['number']] = array(array(
                     'serverid' => (string) $node['number'],
                     'workerid' => '0',
                     'clients' => (string) $node['sessions'],
                     'channels' => (string) $node['channels']
-                )))
+                ));
+            }
+            return array(
+                'clients' => (string) array_sum(array_column($answer['nodes'], 'sessions')),
+                'channels' => (string) array_sum(array_column($answer['nodes'], 'channels')),
+                'gateway' => $gateways
             );
         }
 
@@ -246,6 +250,12 @@ if (!class_exists('RouterClient', false)) {
         public function node()
         {
             return $this->query(0x4C26, array());
+        }
+
+        /** array('nodes' => one array for each node, as node() gives it, 'unreachable' => names, if some did not answer) */
+        public function nodes()
+        {
+            return $this->query(0x4C27, array());
         }
 
         /** From now on what is sent is only collected, and true is returned for it ... */

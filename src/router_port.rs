@@ -17,7 +17,6 @@
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
 
 use std::io;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,11 +31,11 @@ use crate::cluster::Outcome;
 use crate::config::model;
 use crate::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
-use crate::proto::command::{Action, Command};
+use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
-use crate::proto::control::short::{self, Order};
+use crate::proto::control::short::{self, Gateway, Order};
 use crate::proto::control::{Frame, Protocol};
-use crate::router::Answer as QueryAnswer;
+use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
@@ -222,13 +221,12 @@ impl Connection<'_> {
             return;
         }
         self.send().await;
-        let Some(number) = number else {
-            // Nobody waits for what becomes of it on other nodes.
-            self.port.hub.cluster.run_unasked(self.door(), slice::from_ref(&command)).await;
-            return;
-        };
+        // Without a number nobody wants to know what became of it, and still it is waited for: what comes behind it must find it
+        // done, on other nodes too.
         let outcome = self.port.hub.cluster.run(self.door(), &command).await;
-        receipt(number, outcome).encode(&mut self.output);
+        if let Some(number) = number {
+            receipt(number, outcome).encode(&mut self.output);
+        }
     }
 
     /// Does what was collected.
@@ -237,10 +235,6 @@ impl Connection<'_> {
             return;
         }
         let sends = std::mem::take(&mut self.sends);
-        if sends.numbers.is_empty() {
-            self.port.hub.cluster.run_unasked(self.door(), &sends.commands).await;
-            return;
-        }
         let outcomes = self.port.hub.cluster.run_together(self.door(), &sends.commands).await;
         for (number, outcome) in sends.numbers.into_iter().zip(outcomes) {
             receipt(number, outcome).encode(&mut self.output);
@@ -374,9 +368,15 @@ impl Connection<'_> {
             Ok(Order::Command(command)) => self.command(None, command).await,
             Ok(Order::Info) => {
                 self.send().await;
-                let router = &self.port.hub.router;
                 self.port.metrics().count_query(Door::Short);
-                short::info(router.node_number(), router.len(), router.channels(), &mut self.output);
+                let asked = self.port.hub.cluster.ask(&Query::Nodes).await;
+                // Nothing in the answer could say who is missing.
+                let QueryAnswer::Nodes { nodes } = asked.answer else {
+                    unreachable!("a question about nodes is answered with nodes")
+                };
+                let gateway =
+                    |node: &NodeAnswer| Gateway { node: node.number, sessions: node.sessions, channels: node.channels };
+                short::info(&nodes.iter().map(gateway).collect::<Vec<_>>(), &mut self.output);
             }
             Err(refused) => return Err(End::Refused(refused.label(), refused.to_string())),
         }

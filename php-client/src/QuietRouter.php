@@ -141,6 +141,12 @@ final class QuietRouter
         return $this->try(static fn (RouterInterface $router) => $router->node());
     }
 
+    /** @return array<string, mixed>|null */
+    public function nodes(): ?array
+    {
+        return $this->try(static fn (RouterInterface $router) => $router->nodes());
+    }
+
     /**
      * Fills a batch and runs it.
      *

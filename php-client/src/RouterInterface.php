@@ -104,6 +104,14 @@ interface RouterInterface
      */
     public function node(): array;
 
+    /**
+     * Of every node that answers, by their numbers; `unreachable` and `engine_down` are there if some did not.
+     *
+     * @return array{nodes: list<array{node: string, number: int, version: string, sessions: int, channels: int,
+     *     uids: int, draining: bool, seconds: int}>, unreachable?: list<string>, engine_down?: true}
+     */
+    public function nodes(): array;
+
     /** Collects commands, to be sent all at once. */
     public function batch(): Batch;
 

@@ -23,6 +23,7 @@ enum Verb: int
     case Channels = 0x4C24;
     case Sessions = 0x4C25;
     case Node = 0x4C26;
+    case Nodes = 0x4C27;
 
     /** Whether asking twice is the same as asking once. */
     public function changesNothing(): bool

@@ -146,6 +146,7 @@ final class ApiRouter implements RouterInterface
                 Verb::Channels => $this->client->channels($request->after, $limit),
                 Verb::Sessions => $this->client->sessionList($request->after, $limit),
                 Verb::Node => $this->client->node(),
+                Verb::Nodes => $this->client->nodes(),
             };
         } catch (\RuntimeException $error) {
             throw self::refused($error->getMessage());

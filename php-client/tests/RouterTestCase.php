@@ -238,6 +238,12 @@ abstract class RouterTestCase extends TestCase
         $this->assertSame(['count' => 2, 'channels' => []], $this->router->channels(limit: 0));
         $node = $this->router->node();
         $this->assertSame([5, 2, 1, false], [$node['sessions'], $node['channels'], $node['uids'], $node['draining']]);
+        $nodes = $this->router->nodes();
+        $this->assertSame(['nodes'], array_keys($nodes));
+        $this->assertSame([[$node['node'], 5, 2]], array_map(
+            static fn (array $one): array => [$one['node'], $one['sessions'], $one['channels']],
+            $nodes['nodes'],
+        ));
     }
 
     /** @return array<string, array{callable(RouterInterface, string): mixed}> */
@@ -293,6 +299,7 @@ abstract class RouterTestCase extends TestCase
         $this->assertSame(1, $quiet->channels()['count']);
         $this->assertSame([$a], $quiet->sessions()['sessions']);
         $this->assertSame(1, $quiet->node()['sessions']);
+        $this->assertSame(1, $quiet->nodes()['nodes'][0]['sessions']);
         $this->assertSame(1, $quiet->try(static fn (RouterInterface $router): int => $router->node()['sessions']));
         $answers = $quiet->batch(fn ($batch) => $batch->unbind($self)->leave($self, $this->room)->send($self, '3'));
         $this->assertCount(3, $answers);

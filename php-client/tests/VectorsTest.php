@@ -189,6 +189,7 @@ final class VectorsTest extends TestCase
             'channels' => new Request(Verb::Channels, ...$page),
             'sessions' => new Request(Verb::Sessions, ...$page),
             'node' => new Request(Verb::Node),
+            'nodes' => new Request(Verb::Nodes),
         };
     }
 

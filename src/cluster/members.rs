@@ -40,6 +40,8 @@ pub struct Member {
     pub sessions: u64,
     keeps_account: bool,
     interest: Interest,
+    /// What it also listens to, as a receipt of it says and no beat of it does yet; until when that is believed.
+    joined: Vec<(Partition, Instant)>,
     started_ms: u64,
     until: Instant,
     silent_since: Option<Instant>,
@@ -84,10 +86,35 @@ impl Members {
             Some(_) => Heard::Restarted,
         };
         let Beat { name, epoch, started_ms, sessions, keeps_account, interest, .. } = beat;
-        let silent_since = None;
-        let member = Member { sender, name, epoch, sessions, keeps_account, interest, started_ms, until, silent_since };
+        let mut joined = match heard {
+            Heard::New | Heard::Restarted => Vec::new(),
+            _ => old.map(|old| old.joined.clone()).unwrap_or_default(),
+        };
+        joined.retain(|(partition, until)| !interest.has(*partition) && now < *until);
+        let member = Member {
+            sender,
+            name,
+            epoch,
+            sessions,
+            keeps_account,
+            interest,
+            joined,
+            started_ms,
+            until,
+            silent_since: None,
+        };
         self.by_number.insert(sender.node, member);
         heard
+    }
+
+    /// A node has done what makes it listen to a partition. Its beats say so too, on another subject: they may come later, and
+    /// one that was on its way before must not undo it.
+    pub fn listens(&mut self, sender: Sender, partition: Partition) {
+        if let Some(member) = self.by_number.get_mut(&sender.node).filter(|member| member.sender == sender)
+            && !member.listens_to(partition)
+        {
+            member.joined.push((partition, member.until));
+        }
     }
 
     /// A node said that it stops. Its name, if it was known.
@@ -130,7 +157,7 @@ impl Members {
 
     /// Nodes that listen to a partition (or all, for `None`): those that are here, and those that are silent.
     pub fn interested(&self, partition: Option<Partition>) -> (Vec<u16>, Vec<u16>) {
-        let wants = |member: &&Member| partition.is_none_or(|partition| member.interest.has(partition));
+        let wants = |member: &&Member| partition.is_none_or(|partition| member.listens_to(partition));
         let (here, silent): (Vec<&Member>, Vec<&Member>) =
             self.by_number.values().filter(wants).partition(|member| member.silent_since.is_none());
         let numbers = |members: Vec<&Member>| members.iter().map(|member| member.sender.node).collect();
@@ -160,5 +187,50 @@ impl Members {
     /// The name of a node, or its number where it is not known.
     pub fn name(&self, node: u16) -> String {
         self.by_number.get(&node).map_or_else(|| format!("#{node}"), |member| member.name.clone())
+    }
+}
+
+impl Member {
+    fn listens_to(&self, partition: Partition) -> bool {
+        self.interest.has(partition) || self.joined.iter().any(|(joined, _)| *joined == partition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_receipt_says_of_interest_counts_until_a_beat_says_it_too() {
+        let (mut members, now) = (Members::default(), Instant::now());
+        let (sender, partition) = (Sender { node: 7, run: 1 }, Partition::new(204).unwrap());
+        let beat = |listens: bool| {
+            let mut interest = Interest::default();
+            interest.set(partition, listens);
+            Beat {
+                name: "n7".to_owned(),
+                epoch: 1,
+                started_ms: 1,
+                lease_ms: 6000,
+                sessions: 0,
+                keeps_account: false,
+                interest,
+            }
+        };
+        let is_waited_for = |members: &Members| members.interested(Some(partition)).0 == [7];
+        members.heard(now, sender, beat(false));
+        members.listens(Sender { run: 2, ..sender }, partition);
+        assert!(!is_waited_for(&members), "another run of it said so");
+        members.listens(sender, partition);
+        assert!(is_waited_for(&members));
+        members.heard(now, sender, beat(false));
+        assert!(is_waited_for(&members), "this beat was on its way before");
+        members.heard(now, sender, beat(true));
+        assert!(is_waited_for(&members));
+        members.heard(now, sender, beat(false));
+        assert!(!is_waited_for(&members), "it listens no more");
+        members.listens(sender, partition);
+        members.heard(now + Duration::from_secs(7), sender, beat(false));
+        assert!(!is_waited_for(&members), "a beat should have said so by now");
     }
 }

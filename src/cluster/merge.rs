@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::proto::command::{Name, Page, Query};
 use crate::proto::envelope::Found;
 use crate::proto::id::SessionId;
-use crate::router::{Answer, ChannelCount};
+use crate::router::{Answer, ChannelCount, NodeAnswer};
 
 /// What a node tells another one of its answer.
 pub(super) fn found_by(answer: Answer) -> Found {
@@ -70,6 +70,11 @@ pub(super) fn merge(query: &Query, own: Answer, found: Vec<Found>) -> Answer {
             let next = channels.last().filter(|_| goes_on).map(|last| last.channel.clone());
             Answer::Channels { count, channels, next }
         }
+        (Query::Nodes, Answer::Nodes { mut nodes }) => {
+            nodes.extend(found.iter().filter_map(node_in));
+            nodes.sort_unstable_by_key(|node| node.number);
+            Answer::Nodes { nodes }
+        }
         (_, own) => own,
     }
 }
@@ -81,6 +86,14 @@ pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<Answer> {
         (Query::Attribute(..), Found::Whole(value)) => Some(Answer::Value(value)),
         (_, Found::Whole(json)) => Some(Answer::Json(json)),
         (_, Found::List { .. }) => None,
+    }
+}
+
+/// What another node says of itself.
+fn node_in(found: &Found) -> Option<NodeAnswer> {
+    match found {
+        Found::Whole(json) => serde_json::from_slice(json).ok(),
+        Found::Absent | Found::List { .. } => None,
     }
 }
 

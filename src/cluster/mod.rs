@@ -40,7 +40,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use self::members::Place;
-use self::net::{Identity, Net, State};
+use self::net::{Identity, Net, State, joined_by};
 use self::presence::{Presence, View};
 use self::requests::{AllAnswered, Answers};
 use crate::config::model::{self, ClusterEngine};
@@ -50,6 +50,7 @@ use crate::engine::{Engine, EngineError, Subject};
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Command, Query, Receipt, Target};
+use crate::proto::control::long::{command_fits, query_fits};
 use crate::proto::envelope::{Body, Found, Sender};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
@@ -298,18 +299,6 @@ impl Cluster {
         receipts.into_iter().map(|receipt| Outcome { receipt, beyond: beyond.clone() }).collect()
     }
 
-    /// Does commands for somebody who asks for no receipt: other nodes are not waited for.
-    pub async fn run_unasked(&self, door: Door, commands: &[Command]) {
-        let (Some(net), [first, ..]) = (&self.net, commands) else {
-            self.router.run_together(door, commands).await;
-            return;
-        };
-        let plan = net.plan(&first.to);
-        net.send_without_answer(&plan, commands);
-        let own: Vec<Command> = commands.iter().map(|command| with_target(command, plan.own.clone())).collect();
-        self.router.run_together(door, &own).await;
-    }
-
     /// Does a command here before it returns, and has other nodes do it without waiting for them; what became of it here.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
         let Some(net) = &self.net else { return self.router.run_now(door, command) };
@@ -337,14 +326,16 @@ impl Cluster {
             Query::Session(id) | Query::Attribute(id, _) => return self.ask_one(net, *id, query).await,
             Query::Channel(name, _) => Some(Partition::of_channel(name)),
             Query::Uid(uid, _) => Some(Partition::of_uid(uid)),
-            Query::Channels(_) | Query::Sessions(_) => None,
+            Query::Channels(_) | Query::Sessions(_) | Query::Nodes => None,
         };
+        // Each node speaks for itself.
+        let of_each = if matches!(query, Query::Nodes) { &Query::Node } else { query };
         let engine_down = !net.is_joined();
         let (here, mut unreachable) = net.members().interested(partition);
         let subject = partition.map_or(Subject::All, Subject::Partition);
         let mut found = Vec::new();
         if !engine_down && !here.is_empty() {
-            let (answers, missing) = net.query(subject, here, query).await;
+            let (answers, missing) = net.query(subject, here, of_each).await;
             found = answers;
             unreachable.extend(missing);
         }
@@ -376,6 +367,9 @@ impl Cluster {
 fn with_target(command: &Command, to: Target) -> Command {
     Command { to, except: command.except.clone(), action: command.action.clone() }
 }
+
+/// Ids of one node in one envelope: half of what the fields of a frame have room for.
+const MAX_IDS: usize = 2000;
 
 /// Who is to do a command.
 struct Plan {
@@ -420,8 +414,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Net {
-    fn ask(&self, nodes: Vec<u16>, answers: Answers) -> Asking<'_> {
-        let (request, answered) = self.requests().begin(nodes, answers);
+    fn ask(&self, nodes: Vec<u16>, answers: Answers, joins: Option<Partition>) -> Asking<'_> {
+        let (request, answered) = self.requests().begin(nodes, answers, joins);
         Asking { net: self, request, answered }
     }
 
@@ -460,10 +454,15 @@ impl Net {
                         Place::Gone | Place::At(_) => plan.engine_down = true,
                     }
                 }
-                plan.others = by_node
-                    .into_iter()
-                    .map(|(node, ids)| (Subject::Node(node), Target::Sessions(ids), vec![node]))
-                    .collect();
+                for (node, mut ids) in by_node {
+                    if ids.len() > MAX_IDS {
+                        // One that is named twice counts once, also where it would come into two envelopes.
+                        ids.sort_unstable();
+                        ids.dedup();
+                    }
+                    let some = ids.chunks(MAX_IDS).map(|ids| Target::Sessions(ids.to_vec()));
+                    plan.others.extend(some.map(|to| (Subject::Node(node), to, vec![node])));
+                }
                 return plan;
             }
             Target::Channel(name) => Subject::Partition(Partition::of_channel(name)),
@@ -489,13 +488,18 @@ impl Net {
         let mut sent = Sent { asking: Vec::new(), refused: Vec::new() };
         for (subject, to, nodes) in &plan.others {
             let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                sent.refused.extend(nodes);
+                continue;
+            }
             if nodes.is_empty() {
                 // Somebody may have begun to listen whose beat is not here yet.
                 self.order(*subject, Body::Commands { request: 0, commands }, None);
                 continue;
             }
             let answers = Answers::Receipts(vec![Receipt::default(); commands.len()]);
-            let asking = self.ask(nodes.clone(), answers);
+            let joins = commands.first().and_then(|command| joined_by(&command.action));
+            let asking = self.ask(nodes.clone(), answers, joins);
             let request = asking.request;
             if self.order(*subject, Body::Commands { request, commands }, Some(request)) {
                 sent.asking.push(asking);
@@ -510,16 +514,31 @@ impl Net {
     fn send_without_answer(&self, plan: &Plan, commands: &[Command]) -> bool {
         let mut unsent = false;
         for (subject, to, _) in &plan.others {
-            let commands = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                unsent = true;
+                continue;
+            }
             unsent |= !self.order(*subject, Body::Commands { request: 0, commands }, None);
         }
         unsent
     }
 
+    /// Whether commands fit into an envelope; it is counted where they do not.
+    fn fit(&self, commands: &[Command]) -> bool {
+        let fit = commands.iter().all(command_fits);
+        if !fit {
+            self.metrics.count_dropped("too_large", 1);
+            warn!("a command names more than fits into a frame: other nodes do not do it");
+        }
+        fit
+    }
+
     async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
-        let asking = self.ask(nodes, Answers::Found(Vec::new()));
+        let asking = self.ask(nodes, Answers::Found(Vec::new()), None);
         let request = asking.request;
-        let is_sent = self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
+        let is_sent =
+            query_fits(query) && self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
         let now = Instant::now();
         match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
             (Answers::Found(found), missing) => (found, missing),

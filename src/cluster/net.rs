@@ -187,7 +187,7 @@ impl Net {
         self.beat();
         let here: Vec<u16> = self.members().here().map(|member| member.sender.node).collect();
         if !here.is_empty() {
-            let asking = self.ask(here, Answers::Found(Vec::new()));
+            let asking = self.ask(here, Answers::Found(Vec::new()), None);
             let query = Body::Query { request: asking.request, query: Query::Node };
             if self.order(Subject::All, query, None) {
                 // Whoever waits for a receipt of ours, because a session of ours joins, has to get it in time.
@@ -199,11 +199,7 @@ impl Net {
 
     /// After a command that gives a session a channel or a uid: until this node listens there.
     pub(super) async fn settle(&self, action: &Action) {
-        let partition = match action {
-            Action::Join(name) => Partition::of_channel(name),
-            Action::Bind(uid) => Partition::of_uid(uid),
-            _ => return,
-        };
+        let Some(partition) = joined_by(action) else { return };
         if self.router.interest().has(partition) {
             self.settled(partition).await;
         }
@@ -378,6 +374,7 @@ impl Net {
         for (order, reach) in batch.iter().zip(reaches) {
             if reach == Reach::TooLarge {
                 self.metrics.count_dropped("too_large", 1);
+                warn!(subject = ?order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
             }
             if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);
@@ -543,7 +540,14 @@ impl Net {
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request, what: What::Query(query) });
             }
-            Body::Receipts { request, receipts } => self.requests().receipts(from.node, request, &receipts),
+            Body::Receipts { request, receipts } => {
+                let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
+                if let Some(partition) = joined {
+                    // Before whoever waits for the receipt sends there.
+                    self.members().listens(from, partition);
+                }
+                self.requests().receipts(from.node, request, &receipts);
+            }
             Body::Found { request, found } => self.requests().found(from.node, request, found),
             body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone { .. } | Body::KnowsGone(_)) => {
                 if let Some(presence) = &self.presence {
@@ -574,6 +578,15 @@ impl Net {
         if job.request != 0 {
             self.order(Subject::Node(job.from.node), body, None);
         }
+    }
+}
+
+/// The partition of the channel or the uid that a command gives to sessions.
+pub(super) fn joined_by(action: &Action) -> Option<Partition> {
+    match action {
+        Action::Join(name) => Some(Partition::of_channel(name)),
+        Action::Bind(uid) => Some(Partition::of_uid(uid)),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::proto::command::Receipt;
 use crate::proto::envelope::Found;
+use crate::proto::partition::Partition;
 
 /// What is ready when all have answered.
 pub(super) type AllAnswered = oneshot::Receiver<()>;
@@ -25,6 +26,7 @@ struct Request {
     /// Who has.
     answered: Vec<u16>,
     answers: Answers,
+    joins: Option<Partition>,
     done: Option<oneshot::Sender<()>>,
 }
 
@@ -38,12 +40,19 @@ pub(super) enum Answers {
 }
 
 impl Requests {
-    /// A new request to these nodes, and what is ready when all have answered.
-    pub(super) fn begin(&mut self, nodes: Vec<u16>, answers: Answers) -> (u64, AllAnswered) {
+    /// A new request to these nodes, and what is ready when all have answered. Whoever does what it asks for listens to `joins`
+    /// from then on.
+    pub(super) fn begin(&mut self, nodes: Vec<u16>, answers: Answers, joins: Option<Partition>) -> (u64, AllAnswered) {
         self.last += 1;
         let (done, all_answered) = oneshot::channel();
-        self.waiting.insert(self.last, Request { missing: nodes, answered: Vec::new(), answers, done: Some(done) });
+        let request = Request { missing: nodes, answered: Vec::new(), answers, joins, done: Some(done) };
+        self.waiting.insert(self.last, request);
         (self.last, all_answered)
+    }
+
+    /// The partition that a node listens to when it has done this.
+    pub(super) fn joins(&self, number: u64) -> Option<Partition> {
+        self.waiting.get(&number)?.joins
     }
 
     /// A node has answered with receipts.
@@ -81,7 +90,7 @@ impl Requests {
         }
     }
 
-    /// A node cannot answer any more: who waits for nobody else need not wait longer.
+    /// Nobody got it, so nobody answers any more.
     pub(super) fn nobody_at(&mut self, number: u64) {
         if let Some(request) = self.waiting.get_mut(&number) {
             request.finish();

@@ -314,7 +314,7 @@ impl World {
             let request = if here.is_empty() {
                 0
             } else {
-                let (request, answered) = node.requests.begin(here, Answers::Receipts(vec![Receipt::default()]));
+                let (request, answered) = node.requests.begin(here, Answers::Receipts(vec![Receipt::default()]), None);
                 node.waiting.push(Waiting { request, message, deadline: self.now + RECEIPT_TIMEOUT, answered });
                 request
             };

@@ -386,6 +386,8 @@ pub enum Query {
     Sessions(Page),
     /// The node itself.
     Node,
+    /// Every node that answers.
+    Nodes,
 }
 
 /// A part of a long list, which is in the order of its bytes.

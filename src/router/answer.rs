@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::Router;
 use super::groups::Groups;
@@ -69,6 +69,11 @@ pub enum Answer {
     },
     /// To [`Query::Node`].
     Node(NodeAnswer),
+    /// To [`Query::Nodes`].
+    Nodes {
+        /// By their numbers.
+        nodes: Vec<NodeAnswer>,
+    },
 }
 
 impl Answer {
@@ -123,15 +128,15 @@ pub struct ChannelCount {
     pub count: usize,
 }
 
-/// The node itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A node, as it speaks of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAnswer {
     /// Its name.
     pub node: String,
     /// Its number, which is part of its sessions' ids.
     pub number: u16,
     /// Of Longwire.
-    pub version: &'static str,
+    pub version: String,
     /// Sessions now.
     pub sessions: usize,
     /// Channels that have members.
@@ -176,16 +181,21 @@ pub(super) fn answer(router: &Router, query: &Query) -> Answer {
             let (sessions, next) = cut(all, page, |id| id.as_str().as_bytes());
             Answer::Sessions { count, sessions, next }
         }
-        Query::Node => Answer::Node(NodeAnswer {
-            node: router.node.name.clone(),
-            number: router.node.number,
-            version: env!("CARGO_PKG_VERSION"),
-            sessions: router.sessions.len(),
-            channels: router.channels.len(),
-            uids: router.uids.len(),
-            draining: router.node.draining.is_cancelled(),
-            seconds: router.node.started.elapsed().as_secs(),
-        }),
+        Query::Node => Answer::Node(node(router)),
+        Query::Nodes => Answer::Nodes { nodes: vec![node(router)] },
+    }
+}
+
+fn node(router: &Router) -> NodeAnswer {
+    NodeAnswer {
+        node: router.node.name.clone(),
+        number: router.node.number,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sessions: router.sessions.len(),
+        channels: router.channels.len(),
+        uids: router.uids.len(),
+        draining: router.node.draining.is_cancelled(),
+        seconds: router.node.started.elapsed().as_secs(),
     }
 }
 

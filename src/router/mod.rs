@@ -181,19 +181,9 @@ impl Router {
         self.len() == 0
     }
 
-    /// The number of this node.
-    pub fn node_number(&self) -> u16 {
-        self.node.number
-    }
-
     /// Where this node has members of channels and uids.
     pub fn interest(&self) -> &LocalInterest {
         &self.interest
-    }
-
-    /// Channels that have members.
-    pub fn channels(&self) -> usize {
-        self.channels.len()
     }
 
     /// Calls `visit` with every session, without a lock held.

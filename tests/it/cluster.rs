@@ -8,6 +8,7 @@ use longwire::proto::framing::{Framing, LengthFraming};
 
 use crate::support::client::Client;
 use crate::support::engine::{EngineServer, Kind};
+use crate::support::http::request;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
@@ -110,6 +111,25 @@ async fn any_node_reaches_sessions_on_every_node() {
                 let gone = Receipt { gone: 1, ..Receipt::default() };
                 assert_eq!(router.run(send(Target::session(id), "nobody")).await, gone);
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_another_node_had_join_is_sent_to_and_counted_at_once() {
+    // As many as a session may be in; nearly each is the first of its partition.
+    const CHANNELS: usize = 100;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let (mut client, sid) = client(&nodes[1]).await;
+        let mut router = router(&nodes[0]).await;
+        for number in 0..CHANNELS {
+            let channel = format!("channel {number}");
+            let joined = router.do_to(Target::session(session(&sid)), Action::Join(name(&channel))).await;
+            assert_eq!(joined, reached(1), "{kind:?}: {channel}");
+            assert_eq!(router.publish(&channel, channel.clone()).await, reached(1), "{kind:?}: {channel}");
+            assert_eq!(next(&mut client).await, channel);
         }
     }
 }
@@ -294,6 +314,54 @@ async fn eventually_reaches(publisher: &mut Router, count: u32) {
     while publisher.publish("news", "together").await.reached != count {
         assert!(Instant::now() < deadline, "the others are not reached");
     }
+}
+
+#[tokio::test]
+async fn what_is_larger_than_the_engine_takes_is_said_and_nothing_else_suffers() {
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start_for(Kind::Nats, 100_000));
+    let nodes = three(&fpm, &engine).await;
+    let (mut near, _) = client(&nodes[0]).await;
+    let (mut far, _) = client(&nodes[1]).await;
+    let mut publisher = router(&nodes[0]).await;
+    publisher.do_to(Target::All, Action::Join(name("news"))).await;
+    let large = "x".repeat(100_000);
+    let number = publisher.start(What::Command(send(Target::Channel(name("news")), &large))).await;
+    assert_eq!(publisher.outcome(number).await, (reached(1), vec!["n2".to_owned()], false));
+    assert_eq!(next(&mut near).await, large);
+    assert_eq!(publisher.publish("news", "small").await, reached(2));
+    for client in [&mut near, &mut far] {
+        assert_eq!(next(client).await, "small");
+    }
+    assert_eq!(nodes[0].metric("longwire_envelopes_dropped_total", "cause=\"too_large\""), 1.0);
+    assert!(nodes.iter().all(|node| node.metric("longwire_engine_failures_total", "") == 0.0), "no link was lost");
+}
+
+#[tokio::test]
+async fn a_command_that_names_thousands_is_done_and_one_that_fits_into_no_frame_is_said_not_to_be() {
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(Kind::Redis));
+    let nodes = three(&fpm, &engine).await;
+    let (mut far, far_sid) = client(&nodes[1]).await;
+    let api = nodes[0].address("api");
+    let post = async |body: serde_json::Value| {
+        let answer = request(api, "POST", "/v1/send", body.to_string().as_bytes()).await.expect("it is answered");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    // Of that node and its epoch, and of nobody there.
+    let nobody = |number: usize| format!("{}{number:08}", &far_sid[..8]);
+    let mut ids: Vec<String> = (0..9999).map(nobody).filter(|id| *id != far_sid).collect();
+    let others = ids.len();
+    // Each counts once, however often and wherever it is named.
+    ids.push(far_sid.clone());
+    ids.insert(0, far_sid.clone());
+    let receipt = post(serde_json::json!({"to": ids, "message": "one of thousands"})).await;
+    assert_eq!((&receipt["reached"], &receipt["gone"]), (&1.into(), &others.into()), "{receipt}");
+    assert_eq!(next(&mut far).await, "one of thousands");
+    let except: Vec<String> = (0..9999).map(|number| format!("session:{}", nobody(number))).collect();
+    let receipt = post(serde_json::json!({"to": "all", "except": except, "message": "to the others"})).await;
+    assert_eq!((&receipt["reached"], &receipt["unreachable"]), (&0.into(), &serde_json::json!(["n2", "n3"])));
+    assert_eq!(post(serde_json::json!({"to": "all", "message": "to all"})).await["reached"], 1);
+    assert_eq!(next(&mut far).await, "to all");
 }
 
 #[tokio::test]

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use longwire::proto::command::{Page, Query};
 use longwire::proto::framing::{Framing, LengthFraming};
+use serde_json::Value;
 
 use crate::bridge::LISTENERS;
 use crate::support::client::Client;
 use crate::support::longwire::{Longwire, http_get};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::proxy::Proxy;
+use crate::support::router::{Router, name};
 
 /// What README.md opens with; only the port is the test's, and who the other is.
 const SNIPPET: &str = r#"
@@ -59,6 +62,10 @@ impl Stage {
         let length = Framing::Length(LengthFraming::default());
         let mut client = Client::connect(self.node.address("length"), length).await;
         let sid = client.ask("header('Longwire-Join: channel'); echo $sid;").await;
+        let mut router = Router::connect(self.node.address("router"), "").await;
+        let is_in =
+            |channel: &Value| channel["sessions"].as_array().is_some_and(|all| all.iter().any(|id| *id == *sid));
+        router.ask_until(Query::Channel(name("channel"), Page::default()), is_in).await;
         (client, sid)
     }
 
@@ -145,8 +152,14 @@ async fn everything_below_the_old_names_works_too() {
         r#"[{{"channel":"b","count":1,"sessions":["{sid}"]}},{{"uid":"42","count":1,"sessions":[]}},{{"count":2,"channels":[{{"channel":"b","count":1}}],"next":"b"}},{{"count":1,"sessions":["{sid}"]}}]"#
     );
     assert_eq!(stage.printed(lists), expected);
-    let info =
-        r#"{"clients":"1","channels":"2","gateway":[[{"serverid":"0","workerid":"0","clients":"1","channels":"2"}]]}"#;
+    let gateway = |number: u16, clients: u32, channels: u32| {
+        format!(r#"[{{"serverid":"{number}","workerid":"0","clients":"{clients}","channels":"{channels}"}}]"#)
+    };
+    let gateways = match stage.node.number_with_sessions() {
+        None => gateway(0, 1, 2),
+        Some(number) => format!("{},{}", gateway(0, 0, 0), gateway(number, 1, 2)),
+    };
+    let info = format!(r#"{{"clients":"1","channels":"2","gateway":[{gateways}]}}"#);
     assert_eq!(stage.printed("echo json_encode($router->info());"), info);
 
     let (mut second, other_sid) = stage.member().await;
@@ -209,7 +222,7 @@ async fn a_router_that_is_down_slow_or_killed_costs_a_page_its_timeout_and_a_fal
     let expected = "int(0)\n in time ";
     assert_eq!(ask(&format!("['{free}', '{alive}']"), "var_dump($r->publish('x', 'y')['reached'])"), expected);
     // Killed between two calls: the second sees the end before it writes, and finds nobody to connect to.
-    let pid = stage.node.pid();
+    let pid = stage.node.router_pid();
     // A thread closes what it has open before it is gone, and the first is a zombie until the others are.
     let code = format!(
         "$r->node(); posix_kill({pid}, 9);

@@ -158,6 +158,11 @@ trait Verbs
         return $this->list(Verb::Node, null, null, null);
     }
 
+    public function nodes(): array
+    {
+        return $this->list(Verb::Nodes, null, null, null);
+    }
+
     public function batch(): Batch
     {
         return new Batch($this->commands(...));

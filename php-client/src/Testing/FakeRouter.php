@@ -170,18 +170,25 @@ final class FakeRouter implements RouterInterface
             Verb::Uid => ['uid' => $names[0]] + self::page($request, 'sessions', $this->ids($request->to)),
             Verb::Sessions => self::page($request, 'sessions', array_keys($this->here)),
             Verb::Channels => $this->channelsPage($request),
-            Verb::Node => [
-                'node' => 'fake',
-                'number' => 0,
-                'version' => '0.1.0',
-                'sessions' => count($this->here),
-                'channels' => count($this->counts()),
-                'uids' => count(array_unique(array_filter(array_column($this->here, 'uid'), 'is_string'))),
-                'draining' => false,
-                'seconds' => 0,
-            ],
+            Verb::Node => $this->nodeShown(),
+            Verb::Nodes => ['nodes' => [$this->nodeShown()]],
             default => throw new \LogicException("{$request->verb->name} is no query"),
         };
+    }
+
+    /** @return array<string, mixed> */
+    private function nodeShown(): array
+    {
+        return [
+            'node' => 'fake',
+            'number' => 0,
+            'version' => '0.1.0',
+            'sessions' => count($this->here),
+            'channels' => count($this->counts()),
+            'uids' => count(array_unique(array_filter(array_column($this->here, 'uid'), 'is_string'))),
+            'draining' => false,
+            'seconds' => 0,
+        ];
     }
 
     /** @return list<FakeSession> */

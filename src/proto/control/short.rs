@@ -16,7 +16,7 @@ const INFO: u16 = 12;
 pub enum Order {
     /// To be done; nothing is answered.
     Command(Command),
-    /// How many clients and channels there are: [`info`] encodes the answer.
+    /// How many clients and channels there are, on each node: [`info`] encodes the answer.
     Info,
 }
 
@@ -87,8 +87,23 @@ fn sessions(head: &[u8]) -> Result<Target, Refused> {
     Ok(Target::Sessions(head.chunks_exact(SessionId::LEN).filter_map(SessionId::from_bytes).collect()))
 }
 
-/// The answer to `info`: node and worker (there is one), its sessions, its channels.
-pub fn info(node: u16, sessions: usize, channels: usize, out: &mut BytesMut) {
-    let text = format!("clients: {sessions}\r\nchannels: {channels}\r\ngateway: {node}\t0\t{sessions}\t{channels}\r\n");
+/// What `info` says of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its number.
+    pub node: u16,
+    /// Its sessions.
+    pub sessions: usize,
+    /// Its channels.
+    pub channels: usize,
+}
+
+/// The answer to `info`: what all have together, and a line for each with the number of its worker (there is one).
+pub fn info(gateways: &[Gateway], out: &mut BytesMut) {
+    let sum = |count: fn(&Gateway) -> usize| gateways.iter().map(count).sum::<usize>();
+    let mut text = format!("clients: {}\r\nchannels: {}\r\n", sum(|of| of.sessions), sum(|of| of.channels));
+    for Gateway { node, sessions, channels } in gateways {
+        text += &format!("gateway: {node}\t0\t{sessions}\t{channels}\r\n");
+    }
     Frame::encode(INFO, &[], text.as_bytes(), out);
 }

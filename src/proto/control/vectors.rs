@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Frame;
 use super::long::{self, Answer, Challenge, ErrorWord, Hello, Proofs, Request, What};
-use super::short::{self, Order};
+use super::short::{self, Gateway, Order};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
@@ -122,6 +122,7 @@ fn query(example: &Value) -> Query {
         "channels" => Query::Channels(page()),
         "sessions" => Query::Sessions(page()),
         "node" => Query::Node,
+        "nodes" => Query::Nodes,
         other => panic!("{other} is no query"),
     }
 }
@@ -157,9 +158,13 @@ fn orders_of_the_short_protocol() {
 #[test]
 fn answers_of_the_short_protocol() {
     each("short_answers", |example| {
-        let number = |key: &str| example[key].as_u64().unwrap() as usize;
+        let gateway = |of: &Value| {
+            let number = |key: &str| of[key].as_u64().unwrap() as usize;
+            Gateway { node: number("node") as u16, sessions: number("sessions"), channels: number("channels") }
+        };
+        let gateways: Vec<Gateway> = example["gateways"].as_array().unwrap().iter().map(gateway).collect();
         let mut out = BytesMut::new();
-        short::info(number("node") as u16, number("sessions"), number("channels"), &mut out);
+        short::info(&gateways, &mut out);
         assert_eq!(out, hex(example));
     });
 }

@@ -15,17 +15,39 @@ pub enum Kind {
     Nats,
 }
 
+impl Kind {
+    /// Its word in `[cluster] engine`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::Redis => "redis",
+            Kind::Nats => "nats",
+        }
+    }
+
+    pub fn of(word: &str) -> Option<Self> {
+        [Kind::Redis, Kind::Nats].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 pub struct EngineServer {
     kind: Kind,
     dir: tempfile::TempDir,
     port: SocketAddr,
+    /// Largest payload that nats-server takes.
+    max_payload: usize,
     child: Option<Child>,
 }
 
 impl EngineServer {
+    /// As it is when nobody tells it anything.
     pub fn start(kind: Kind) -> Self {
+        Self::start_for(kind, 1 << 20)
+    }
+
+    /// The same for payloads of that many bytes; Redis takes any.
+    pub fn start_for(kind: Kind, max_payload: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut server = Self { kind, dir, port: free_port(), child: None };
+        let mut server = Self { kind, dir, port: free_port(), max_payload, child: None };
         server.start_again();
         server
     }
@@ -44,7 +66,9 @@ impl EngineServer {
                 let program = ["/usr/sbin/nats-server", "/usr/bin/nats-server"];
                 let program = program.into_iter().find(|program| std::path::Path::new(program).exists());
                 let mut command = Command::new(program.expect("nats-server is installed"));
-                command.args(["--addr", "127.0.0.1", "--port", &self.port.port().to_string()]);
+                let config = self.dir.path().join("nats.conf");
+                std::fs::write(&config, format!("max_payload: {}\n", self.max_payload)).expect("the directory is ours");
+                command.args(["--addr", "127.0.0.1", "--port", &self.port.port().to_string(), "--config"]).arg(config);
                 command
             }
         };
@@ -95,8 +119,12 @@ impl EngineServer {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     pub fn signal(&self, signal: i32) {
-        kill(self.child.as_ref().expect("it runs").id(), signal);
+        kill(self.pid(), signal);
     }
 
     /// SIGKILL.

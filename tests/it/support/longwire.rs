@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::end_with_the_run;
+use super::engine::{EngineServer, Kind};
 use super::php_fpm::{PhpFpm, wait_until};
+use super::two_nodes::{self, Configs};
 
 /// Longest wait for anything; what is waited for comes within milliseconds unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,6 +35,16 @@ pub struct Longwire {
     child: Child,
     log: Arc<Log>,
     _dir: tempfile::TempDir,
+    /// In a run with two nodes (see `two_nodes`) this is the one with the sessions.
+    other: Option<Box<Other>>,
+}
+
+/// The node that takes the commands in a run with two.
+struct Other {
+    node: Longwire,
+    /// The number of the one with the sessions.
+    number: u16,
+    _engine: EngineServer,
 }
 
 #[derive(Default)]
@@ -43,14 +56,47 @@ struct Log {
 impl Longwire {
     /// Serves `config`; `[log]` is added to it, and `[admin]`, `[router]` and `[api]` unless it has its own.
     pub fn serve(config: &str) -> Self {
-        Self::serve_prepared(config, |_| {})
+        match two_nodes::engine() {
+            Some(kind) => Self::serve_two(config, kind),
+            None => Self::serve_prepared(config, |_| {}),
+        }
     }
 
-    /// The same, with something done to the command before it is run.
+    /// One node, with something done to the command before it is run.
     pub fn serve_prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let node = Self::spawn(config, prepare);
-        node.wait_for_log("everything listens", |line| line["message"] == "started");
+        node.wait_until_started();
         node
+    }
+
+    /// Two nodes that know each other.
+    fn serve_two(config: &str, kind: Kind) -> Self {
+        // As large as a message may be, and a little around it.
+        let engine = EngineServer::start_for(kind, 17 << 20);
+        let Configs { commands, sessions, number } = Configs::new(config, &engine);
+        let (mut sessions, commands) = (Self::spawn(&sessions, |_| {}), Self::spawn(&commands, |_| {}));
+        for node in [&sessions, &commands] {
+            node.wait_until_started();
+        }
+        wait_until("both nodes know each other", || {
+            [&sessions, &commands].iter().all(|node| node.metric("longwire_cluster_nodes", "") == 1.0)
+        });
+        sessions.other = Some(Box::new(Other { node: commands, number, _engine: engine }));
+        sessions
+    }
+
+    fn wait_until_started(&self) {
+        self.wait_for_log("everything listens", |line| line["message"] == "started");
+    }
+
+    /// The number of the node with the sessions, where it is not the one that takes the commands.
+    pub fn number_with_sessions(&self) -> Option<u16> {
+        self.other.as_ref().map(|other| other.number)
+    }
+
+    /// Each process of it.
+    fn nodes(&self) -> impl Iterator<Item = &Longwire> {
+        [self].into_iter().chain(self.other.as_ref().map(|other| &other.node))
     }
 
     /// What a node says that does not start.
@@ -76,13 +122,9 @@ impl Longwire {
         let text = format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n{doors}{config}");
         fs::write(&file, text).expect("the directory is ours");
         let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
-        command
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.args(["serve", "--config"]).arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        end_with_the_run(&mut command, libc::SIGKILL);
         prepare(&mut command);
         let mut child = command.spawn().expect("the binary was built for this test");
         let stderr = child.stderr.take().expect("it is piped");
@@ -95,7 +137,7 @@ impl Longwire {
                 reader.more.notify_all();
             }
         });
-        Self { child, log, _dir: dir }
+        Self { child, log, _dir: dir, other: None }
     }
 
     /// The usual configuration: `script` behind `listeners`, in front of `fpm`.
@@ -113,6 +155,9 @@ impl Longwire {
     }
 
     fn bound(&self, listener: &str) -> String {
+        if let Some(other) = self.other.as_ref().filter(|_| ["router", "api"].contains(&listener)) {
+            return other.node.bound(listener);
+        }
         let line = self.wait_for_log("the listener listens", |line| {
             line["message"] == "listening" && line["listener"] == listener
         });
@@ -136,7 +181,12 @@ impl Longwire {
 
     /// All log lines so far that are so.
     pub fn log_lines(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
-        self.log.lines.lock().unwrap().iter().filter(|line| is(line)).cloned().collect()
+        self.nodes()
+            .flat_map(|node| {
+                let lines = node.log.lines.lock().unwrap();
+                lines.iter().filter(|line| is(line)).cloned().collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// How the sessions of one listener ended, waiting for `count` of them.
@@ -156,8 +206,12 @@ impl Longwire {
         }
     }
 
-    /// The sum of all series of a metric whose labels contain `labels`.
+    /// The sum of all series of a metric whose labels contain `labels`, of all nodes.
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        self.nodes().map(|node| node.own_metric(name, labels)).sum()
+    }
+
+    fn own_metric(&self, name: &str, labels: &str) -> f64 {
         let (_, text) = self.admin("/metrics");
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         lines
@@ -174,8 +228,17 @@ impl Longwire {
         self.child.id()
     }
 
-    /// Bytes of memory that this process holds for itself, which its code is not (RssAnon in proc_pid_status(5)).
+    /// The process that takes the commands.
+    pub fn router_pid(&self) -> u32 {
+        self.other.as_ref().map_or(self.pid(), |other| other.node.pid())
+    }
+
+    /// Bytes of memory that a process holds for itself, which its code is not (RssAnon in proc_pid_status(5)), of all nodes.
     pub fn memory(&self) -> usize {
+        self.nodes().map(Self::own_memory).sum()
+    }
+
+    fn own_memory(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux says so");
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024

@@ -14,6 +14,7 @@ pub mod php_fpm;
 pub mod proxy;
 pub mod router;
 pub mod tls;
+pub mod two_nodes;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

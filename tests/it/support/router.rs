@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use longwire::proto::command::{Action, Command, Except, Message, Name, Query, Receipt, Target};
@@ -15,6 +16,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// Largest answer that is taken.
 const MAX_ANSWER: usize = 64 << 20;
+/// Longest wait for an answer to become so.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Nothing is proved by a test's nonce.
 const NONCE: [u8; 32] = [7; 32];
 
@@ -193,6 +196,18 @@ impl Router {
         match self.ask(query).await {
             Answer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
             other => panic!("no result: {other:?}"),
+        }
+    }
+
+    /// Asks until the answer is so. What a handler's answer joined or bound is known to other nodes a moment later.
+    pub async fn ask_until(&mut self, query: Query, is_so: impl Fn(&serde_json::Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.json(query.clone()).await;
+            if is_so(&answer) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{query:?} is answered {answer}");
         }
     }
 

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::Frame;
 
 pub use self::answer::Answer;
-pub use self::request::{Request, What};
+pub use self::request::{Request, What, command_fits, query_fits};
 
 use self::fields::{FieldWriter, Fields, nonce, tag, unknown};
 
@@ -45,6 +45,7 @@ mod kind {
     pub(super) const CHANNELS: u16 = 0x4C24;
     pub(super) const SESSIONS: u16 = 0x4C25;
     pub(super) const NODE: u16 = 0x4C26;
+    pub(super) const NODES: u16 = 0x4C27;
     pub(super) const RECEIPT: u16 = 0x4C80;
     pub(super) const RESULT: u16 = 0x4C81;
     pub(super) const ABSENT: u16 = 0x4C82;

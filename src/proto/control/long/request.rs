@@ -56,6 +56,43 @@ impl Request {
     }
 }
 
+/// Whether the fields of a command fit into a frame. What came in one does; the HTTP API takes longer lists.
+pub fn command_fits(Command { to, except, action }: &Command) -> bool {
+    let field = |len: usize| 3 + len;
+    let name = |name: &Name| field(name.as_bytes().len());
+    let ids = |ids: &[SessionId]| field(ids.len() * SessionId::LEN);
+    let message = |of: &Message| of.kind.map_or(0, |_| field(1)) + of.key.iter().chain(&of.id).map(name).sum::<usize>();
+    let to = match to {
+        Target::Sessions(sessions) => ids(sessions),
+        Target::Uid(uid) => name(uid),
+        Target::Channel(channel) => name(channel),
+        Target::All => field(0),
+    };
+    let sessions = if except.sessions.is_empty() { 0 } else { ids(&except.sessions) };
+    let except = sessions + except.uids.iter().chain(&except.channels).map(name).sum::<usize>();
+    let action = match action {
+        Action::Send(of) => message(of),
+        Action::Join(of) | Action::Leave(of) | Action::Bind(of) => name(of),
+        Action::Close { text, last, .. } => field(2) + field(text.len()) + last.as_ref().map_or(0, message),
+        Action::Set { key, expect: Expect::Value(value), .. } => field(key.as_str().len()) + field(value.len()),
+        Action::Set { key, expect: Expect::Absent, .. } => field(key.as_str().len()) + field(0),
+        Action::Set { key, .. } | Action::Delete(key) => field(key.as_str().len()),
+        Action::Unbind | Action::Touch => 0,
+    };
+    field(4) + to + except + action <= usize::from(u16::MAX)
+}
+
+/// The same of a query.
+pub fn query_fits(query: &Query) -> bool {
+    match query {
+        Query::Channel(_, page) | Query::Uid(_, page) | Query::Channels(page) | Query::Sessions(page) => {
+            // Beside it there are a name, a number and a limit.
+            page.after.as_ref().is_none_or(|after| after.len() <= usize::from(u16::MAX) - 2 * Name::MAX_BYTES)
+        }
+        Query::Session(_) | Query::Attribute(..) | Query::Node | Query::Nodes => true,
+    }
+}
+
 /// Goes through all fields, so that their bounds are known to hold.
 fn request_number(frame: &Frame) -> Result<u32, Wrong> {
     let mut found = None;
@@ -70,7 +107,7 @@ fn request_number(frame: &Frame) -> Result<u32, Wrong> {
 }
 
 fn is_request(frame_kind: u16) -> bool {
-    matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODE)
+    matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODES)
 }
 
 /// The fields of a request, each read and none put together yet.
@@ -238,7 +275,8 @@ impl Parts {
             },
             kind::CHANNELS => Query::Channels(self.page()),
             kind::SESSIONS => Query::Sessions(self.page()),
-            _ => Query::Node,
+            kind::NODE => Query::Node,
+            _ => Query::Nodes,
         })
     }
 
@@ -381,6 +419,7 @@ impl FieldWriter {
                 kind::SESSIONS
             }
             Query::Node => kind::NODE,
+            Query::Nodes => kind::NODES,
         }
     }
 
@@ -389,5 +428,46 @@ impl FieldWriter {
             self.put(tag::AFTER, after);
         }
         self.put(tag::LIMIT, &(page.limit.min(Page::MAX_LIMIT) as u16).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_into_a_frame_is_known_before_it_is_written() {
+        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
+        let name = |byte: u8, len: usize| Name::new(&vec![byte; len]).unwrap();
+        let some = |ids: usize| Target::Sessions(vec![id; ids]);
+        let keyed = Message { key: Some(name(b'k', 255)), id: Some(name(b'i', 255)), ..Message::new("x") };
+        let set = |len: usize| Action::Set {
+            key: AttributeKey::new(b"role").unwrap(),
+            value: "x".into(),
+            expect: Expect::Value(vec![b'x'; len].into()),
+        };
+        let close = |len: usize| Action::Close { code: 1000, text: "x".repeat(len).into(), last: Some(keyed.clone()) };
+        let all_but = |uids: usize| Command {
+            to: Target::All,
+            except: Except { uids: vec![name(b'u', 255); uids], ..Except::default() },
+            action: Action::Touch,
+        };
+        for (command, fits) in [
+            (Command::new(some(4094), Action::Touch), true),
+            (Command::new(some(4096), Action::Touch), false),
+            (Command::new(some(4050), Action::Send(keyed.clone())), true),
+            (Command::new(some(4090), Action::Send(keyed.clone())), false),
+            (Command::new(Target::All, set(65_000)), true),
+            (Command::new(Target::All, set(65_536)), false),
+            (Command::new(Target::All, close(64_000)), true),
+            (Command::new(Target::All, close(65_536)), false),
+            (all_but(250), true),
+            (all_but(260), false),
+        ] {
+            assert_eq!(command_fits(&command), fits, "{:?}", command.action);
+            if fits {
+                Request { number: 1, what: What::Command(command) }.encode(&mut BytesMut::new());
+            }
+        }
     }
 }

@@ -1,0 +1,70 @@
+//! One configuration for two nodes: tests that were written for one node run with the sessions on one and the commands given to another.
+//!
+//! ```text
+//!   clients ──> the node with the sessions <── redis-server, nats-server ──> the other node <── router port, API
+//! ```
+//!
+//! `LONGWIRE_TEST_ENGINE=redis` (or `nats`) makes every [`Longwire`](super::longwire::Longwire) of a run such a pair. `router_suite` does it for the
+//! tests of the router; by hand: `LONGWIRE_TEST_ENGINE=nats cargo test --test it -- router_port::`.
+
+use std::ops::Range;
+
+use super::engine::{EngineServer, Kind};
+
+/// The environment variable.
+pub const VARIABLE: &str = "LONGWIRE_TEST_ENGINE";
+
+/// What joins the nodes of this run; `None` when there is one.
+pub fn engine() -> Option<Kind> {
+    let word = std::env::var(VARIABLE).ok()?;
+    Some(Kind::of(&word).unwrap_or_else(|| panic!("{VARIABLE} is redis or nats, not {word:?}")))
+}
+
+/// What a test wrote, as each of two nodes reads it. Both listen to everything; who is asked for what decides.
+pub struct Configs {
+    /// Of the node that takes the commands: it has the name and the number that the test gave.
+    pub commands: String,
+    /// Of the node with the sessions.
+    pub sessions: String,
+    /// The number of the latter.
+    pub number: u16,
+}
+
+impl Configs {
+    pub fn new(config: &str, engine: &EngineServer) -> Self {
+        // Nothing in these tests may be given up because a machine is slow.
+        let commands = format!("{config}\n[cluster]\nreceipt_timeout = \"20s\"\n{}", engine.config());
+        let node = section(config, "node").map(|place| &config[place]).unwrap_or_default();
+        let number = 1 + node
+            .lines()
+            .find_map(|line| line.strip_prefix("number = "))
+            .map_or(0, |number| number.parse::<u16>().expect("a number"));
+        let mut sessions = commands.clone();
+        if let Some(place) = section(&sessions, "node") {
+            let is_known = |line: &str| ["", "[node]"].contains(&line) || line.starts_with("n");
+            assert!(sessions[place.clone()].lines().all(is_known), "only name and number are replaced");
+            sessions.replace_range(place, "");
+        }
+        sessions.push_str(&format!("[node]\nname = \"sessions\"\nnumber = {number}\n"));
+        // A path can be bound once.
+        if let Some(place) = section(&sessions, "router") {
+            let router: Vec<_> = sessions[place.clone()]
+                .lines()
+                .map(|line| if line.starts_with("bind = \"unix:") { "bind = \"127.0.0.1:0\"" } else { line })
+                .collect();
+            sessions.replace_range(place, &(router.join("\n") + "\n"));
+        }
+        Self { commands, sessions, number }
+    }
+}
+
+/// Where a section stands, from its head to the next one.
+fn section(config: &str, name: &str) -> Option<Range<usize>> {
+    let head = format!("[{name}]\n");
+    let begin = match config.starts_with(&head) {
+        true => 0,
+        false => config.find(&format!("\n{head}"))? + 1,
+    };
+    let end = config[begin + 1..].find("\n[").map_or(config.len(), |at| begin + 1 + at + 1);
+    Some(begin..end)
+}
