@@ -124,3 +124,62 @@ fn of_sessions(
 fn name_of(id: SessionId) -> Name {
     Name::new(id.as_str().as_bytes()).expect("16 characters of an alphabet are a name")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(number: u16) -> SessionId {
+        let text = format!("AAAAAAAAAAA{number:05}");
+        SessionId::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    fn news() -> Name {
+        Name::new(b"news").unwrap()
+    }
+
+    /// A node's own answer.
+    fn answer_of(members: &BTreeSet<u16>, page: &Page) -> Answer {
+        let behind = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.as_str().as_bytes() > &after[..]);
+        let all: Vec<SessionId> = members.iter().map(|number| id(*number)).filter(behind).collect();
+        let sessions: Vec<SessionId> = all.iter().take(page.limit).copied().collect();
+        let next = sessions.last().copied().filter(|_| all.len() > page.limit);
+        Answer::Channel { channel: news(), count: all.len(), sessions, next }
+    }
+
+    proptest! {
+        #[test]
+        fn a_page_of_the_whole_is_made_of_the_same_pages_of_the_parts(
+            members in prop::collection::btree_set(0_u16..400, 0..120),
+            nodes in 1_u16..5,
+            limit in 1_usize..40,
+            after in prop::option::of(0_u16..400),
+        ) {
+            let page = Page { after: after.map(|after| id(after).as_str().as_bytes().into()), limit };
+            let query = Query::Channel(news(), page.clone());
+            let part = |node: u16| members.iter().copied().filter(|number| number % nodes == node).collect();
+            let own = answer_of(&part(0), &page);
+            let found = (1..nodes).map(|node| found_by(answer_of(&part(node), &page))).collect();
+            prop_assert_eq!(merge(&query, own, found), answer_of(&members, &page));
+        }
+    }
+
+    #[test]
+    fn a_channel_on_several_nodes_is_one_where_the_whole_list_is_there() {
+        let on = |counts: &[(&str, usize)]| Answer::Channels {
+            count: counts.len(),
+            channels: counts
+                .iter()
+                .map(|(name, count)| ChannelCount { channel: Name::new(name.as_bytes()).unwrap(), count: *count })
+                .collect(),
+            next: None,
+        };
+        let others = vec![found_by(on(&[("lobby", 3), ("news", 4)])), found_by(on(&[("news", 1)])), Found::Absent];
+        let merged = merge(&Query::Channels(Page::default()), on(&[("news", 2)]), others);
+        assert_eq!(merged, on(&[("lobby", 3), ("news", 7)]));
+    }
+}

@@ -88,3 +88,40 @@ impl OrdersReader {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn numbers_follow_the_queue_on_each_subject_and_what_is_refused_has_none() {
+        let me = Sender { node: 1, run: 2 };
+        let one = ORDER_BYTES + Envelope { from: me, number: 1, body: Body::Bye }.encode().len();
+        let (orders, mut reader) = orders(me, 3 * one);
+        let put = |subject| orders.put(subject, Body::Bye, None);
+        assert!(put(Subject::All) && put(Subject::Node(2)) && put(Subject::All));
+        assert!(!put(Subject::All), "a fourth is beyond the bound");
+        let mut batch = Vec::new();
+        assert_eq!(reader.next_batch(&mut batch, 10).await, 3);
+        assert!(put(Subject::All), "there is room again");
+        reader.next_batch(&mut batch, 10).await;
+        let numbers = batch.iter().map(|order| {
+            let envelope = Envelope::decode(order.payload.clone()).unwrap();
+            (order.subject, envelope.number)
+        });
+        let expected = [(Subject::All, 1), (Subject::Node(2), 1), (Subject::All, 2), (Subject::All, 3)];
+        assert_eq!(numbers.collect::<Vec<_>>(), expected);
+        assert!(put(Subject::Node(2)));
+        assert_eq!(reader.clear(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_larger_than_the_bound_passes_through_an_empty_queue() {
+        let (orders, mut reader) = orders(Sender { node: 1, run: 2 }, 1);
+        assert!(orders.put(Subject::All, Body::Bye, Some(7)));
+        assert!(!orders.put(Subject::All, Body::Bye, None));
+        let mut batch = Vec::new();
+        reader.next_batch(&mut batch, 1).await;
+        assert_eq!(batch[0].request, Some(7));
+    }
+}

@@ -122,3 +122,51 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reached(count: u32) -> Receipt {
+        Receipt { reached: count, ..Receipt::default() }
+    }
+
+    fn sums(answers: Answers) -> Vec<Receipt> {
+        match answers {
+            Answers::Receipts(sums) => sums,
+            Answers::Found(found) => panic!("receipts were asked for: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn receipts_add_up_once_for_each_node_and_who_is_missing_is_named() {
+        let mut requests = Requests::default();
+        let (number, mut all) = requests.begin(vec![2, 3], Answers::Receipts(vec![reached(0); 2]), None);
+        requests.receipts(2, number, &[reached(1), reached(10)]);
+        requests.receipts(2, number, &[reached(1), reached(10)]);
+        requests.receipts(3, number, &[reached(5)]);
+        requests.found(3, number, Found::Absent);
+        requests.receipts(3, number + 1, &[reached(7), reached(7)]);
+        assert!(all.try_recv().is_err(), "what 3 has said is no answer to this");
+        // Nobody waited for it: it has begun to listen a moment ago.
+        requests.receipts(4, number, &[reached(100), reached(0)]);
+        let (answers, missing) = requests.end(number);
+        assert_eq!((sums(answers), missing), (vec![reached(101), reached(10)], vec![3]));
+    }
+
+    #[test]
+    fn it_is_ready_when_all_have_answered_or_nobody_will() {
+        for end in ["answered", "nobody there", "given up"] {
+            let mut requests = Requests::default();
+            let (number, mut all) = requests.begin(vec![2], Answers::Found(Vec::new()), None);
+            match end {
+                "answered" => requests.found(2, number, Found::Absent),
+                "nobody there" => requests.nobody_at(number),
+                _ => requests.give_up_all(),
+            }
+            assert!(all.try_recv().is_ok(), "{end}");
+            let (_, missing) = requests.end(number);
+            assert_eq!(missing.is_empty(), end == "answered", "{end}");
+        }
+    }
+}

@@ -149,8 +149,9 @@ impl Books {
         for ((sender, _), account) in std::mem::take(&mut self.accounts) {
             accounts.entry(sender).or_default().push(account);
         }
-        let reports = reports.into_iter().map(|(keeper, reports)| (keeper, Body::Reports(reports)));
-        steps.bodies.extend(reports);
+        for (keeper, reports) in reports {
+            steps.bodies.extend(in_parts(reports).map(|reports| (keeper, Body::Reports(reports))));
+        }
         steps.bodies.extend(
             accounts.into_iter().map(|(sender, accounts)| (sender, Body::Accounts { run: sender.run, accounts })),
         );
@@ -163,4 +164,24 @@ impl Books {
             self.accounts.insert((sender, account.partition), account);
         }
     }
+}
+
+/// As many reports together as make an envelope of a few hundred kilobytes: NATS takes a megabyte, unless it is told otherwise.
+fn in_parts(reports: Vec<Report>) -> impl Iterator<Item = Vec<Report>> {
+    const STANDINGS: usize = 4000;
+    let mut parts: Vec<Vec<Report>> = Vec::new();
+    let mut room = 0;
+    for report in reports {
+        // A report has a head of its own.
+        let size = 1 + report.whole.as_ref().map_or(0, Vec::len) + report.changes.len();
+        match parts.last_mut() {
+            Some(part) if size <= room => part.push(report),
+            _ => {
+                parts.push(vec![report]);
+                room = STANDINGS;
+            }
+        }
+        room = room.saturating_sub(size);
+    }
+    parts.into_iter()
 }

@@ -10,7 +10,7 @@
 //! Every partition has two keepers among the nodes that are here, found by rendezvous hashing: the *lead* tells apps, one change after
 //! the other, and the *second* becomes the lead when it dies, without anybody else's being moved.
 //!
-//! - [`reporter`]: what a node tells of its own sessions. [`keeper`]: what is made of that. [`books`]: both, of one node.
+//! - `reporter`: what a node tells of its own sessions. `keeper`: what is made of that. `books`: both, of one node.
 //! - [`Presence`]: the same with a lock and a clock.
 //!
 //! Promises: what apps are told is in order within a channel, and in the end it is what is so, while of the node of a session and its
