@@ -265,10 +265,11 @@ fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// One below those that the kernel gives to connections: a server that was killed must find its own free when it is started again.
+/// One below those that the kernel gives to connections, and below those of `cluster_demo`: a server that was killed must find its own
+/// free when it is started again.
 fn free_port() -> u16 {
-    const FROM: u16 = 20_000;
-    const COUNT: u16 = 12_000;
+    const FROM: u16 = 10_000;
+    const COUNT: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Several runs at once begin in different places.
     let begin = (std::process::id() % 100) as u16 * (COUNT / 100);
