@@ -33,7 +33,7 @@ use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, 
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Query};
-use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Found, Interest, Sender, Window};
+use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Interest, Sender, Window};
 use crate::proto::partition::Partition;
 use crate::proto::verb;
 use crate::router::Router;
@@ -533,9 +533,10 @@ impl Net {
             Body::Commands { request, commands } => {
                 workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
             }
-            // Asks whether we have taken what came before it; whoever asks must not wait for what our workers wait for.
-            Body::Query { request, query: Query::Node } => {
-                self.order(Subject::Node(from.node), Body::Found { request, found: Found::Absent }, None);
+            // Also asks whether we have taken what came before it; whoever asks must not wait for what our workers wait for.
+            Body::Query { request, query: query @ Query::Node } => {
+                let found = found_by(self.router.ask(&query));
+                self.order(Subject::Node(from.node), Body::Found { request, found }, None);
             }
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request, what: What::Query(query) });

@@ -60,6 +60,14 @@ impl Demo {
             // As a shell would: Ctrl-C is for this group.
             .process_group(0);
         end_with_the_run(&mut command, libc::SIGTERM);
+        // A shell starts what it runs in the background with SIGINT ignored, which a script cannot undo for itself.
+        // SAFETY: signal is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         let mut script = command.spawn().expect("it can be executed");
         let printed = Arc::<Mutex<String>>::default();
         let stdout = BufReader::new(script.stdout.take().expect("it is piped"));
