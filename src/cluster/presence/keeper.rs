@@ -69,7 +69,7 @@ impl Keeper {
         let Report { partition, is_lead, settled, whole, from: before, changes } = report;
         let part = self.parts.entry(partition).or_default();
         let record = part.records.entry(from).or_default();
-        let takes_over = is_lead && !std::mem::replace(&mut record.is_lead, is_lead);
+        let takes_over = !std::mem::replace(&mut record.is_lead, is_lead) && is_lead;
         if let Some(whole) = whole {
             // The other keeper may have told more than this one knows of.
             (record.roll, record.received, record.settled) = (Roll::of(&whole), Some(settled), settled);
