@@ -166,17 +166,15 @@ impl Members {
 
     /// Those that keep account of channels, with this node.
     pub(super) fn view(&self, me: Sender) -> View {
-        let keep = |member: &&Member| member.keeps_account;
-        let others =
-            |members: &mut dyn Iterator<Item = &Member>| members.map(|member| member.sender).collect::<Vec<_>>();
-        let mut view = View {
-            me,
-            here: others(&mut self.here().filter(keep)),
-            known: others(&mut self.by_number.values().filter(keep)),
-        };
-        view.here.push(me);
-        view.known.push(me);
-        view
+        let keeping = self.by_number.values().filter(|member| member.keeps_account);
+        let (mut here, mut known) = (vec![me], vec![me]);
+        for member in keeping {
+            known.push(member.sender);
+            if member.silent_since.is_none() {
+                here.push(member.sender);
+            }
+        }
+        View { me, here, known }
     }
 
     /// Nodes that are here.

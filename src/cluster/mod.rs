@@ -194,7 +194,7 @@ impl Cluster {
             ClusterEngine::Local => {
                 let life = presence.clone().map(|presence| -> Life {
                     presence.view(Some(View::alone(Sender { node: facts.number, run: 0 })));
-                    Box::pin(async move { presence.live(|_, _| false).await })
+                    Box::pin(async move { presence.live(|_, _| {}).await })
                 });
                 Ok((Self { router, net: None, presence }, life))
             }

@@ -212,7 +212,9 @@ impl Net {
                 None => std::future::pending().await,
                 Some(presence) => {
                     // What is lost is said again.
-                    let send = |to: Sender, body| self.order(Subject::Node(to.node), body, None);
+                    let send = |to: Sender, body| {
+                        self.order(Subject::Node(to.node), body, None);
+                    };
                     presence.live(send).await;
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::members::Members;
-use super::presence::{Books, Notice, What};
+use super::presence::{Books, Notice, What, split_mix};
 use super::requests::{AllAnswered, Answers, Requests};
 use crate::engine::Subject;
 use crate::proto::command::{Action, Command, Message, Name, Receipt, Target};
@@ -26,16 +26,13 @@ const LINGER: u64 = 15;
 const RECEIPT_TIMEOUT: u64 = 10;
 const CHANNELS: [&str; 5] = ["news", "room:1", "room:2", "lobby", "ops"];
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
+/// A seed, and how many numbers were taken since.
 struct Chance(u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.0 = self.0.wrapping_add(1);
+        split_mix(self.0)
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -134,7 +131,8 @@ impl World {
     fn new(seed: u64, count: usize, trace: bool) -> Self {
         let names = CHANNELS.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect();
         let mut world = Self {
-            chance: Chance(seed),
+            // Runs must not share numbers.
+            chance: Chance(split_mix(seed)),
             zero: Instant::now(),
             now: 1,
             runs: 0,

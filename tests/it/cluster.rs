@@ -44,13 +44,13 @@ pub async fn all_know(nodes: &[Longwire], others: usize) {
     .await;
 }
 
-async fn client(node: &Longwire) -> (Client, String) {
+pub async fn client(node: &Longwire) -> (Client, String) {
     let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
     let sid = client.ask("?").await;
     (client, sid)
 }
 
-async fn router(node: &Longwire) -> Router {
+pub async fn router(node: &Longwire) -> Router {
     Router::connect(node.address("router"), "").await
 }
 

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use longwire::proto::command::{Action, Command, Message, Name, Receipt, Target};
+use longwire::proto::command::{Action, Name, Receipt, Target};
 use longwire::proto::control::long::What;
-use longwire::proto::framing::{Framing, LengthFraming};
 use longwire::proto::partition::Partition;
 use tokio::task::JoinHandle;
 
+use crate::cluster::{HANDLER, client, next, reached, router, send};
 use crate::support::client::Client;
 use crate::support::engine_clusters::{EngineCluster, Kind, Server, slot_of};
 use crate::support::longwire::{LISTENERS, Longwire};
@@ -20,8 +20,6 @@ use crate::support::router::{Router, name, session};
 const KINDS: [Kind; 3] = [Kind::RedisCluster, Kind::Sentinel, Kind::NatsCluster];
 /// Elections of Redis, and pauses of nodes between attempts, take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Says who it is.
-const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
 
 fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
     let script = fpm.script("handler.php", HANDLER);
@@ -49,28 +47,6 @@ async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-async fn client(node: &Longwire) -> (Client, String) {
-    let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
-    let sid = client.ask("?").await;
-    (client, sid)
-}
-
-async fn router(node: &Longwire) -> Router {
-    Router::connect(node.address("router"), "").await
-}
-
-fn send(to: Target, body: &str) -> Command {
-    Command::new(to, Action::Send(Message::new(body.to_owned())))
-}
-
-fn reached(count: u32) -> Receipt {
-    Receipt { reached: count, ..Receipt::default() }
-}
-
-async fn next(client: &mut Client) -> String {
-    String::from_utf8_lossy(&client.frame().await.body).into_owned()
 }
 
 /// What Redis calls the subject of a channel.

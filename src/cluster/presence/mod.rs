@@ -100,10 +100,14 @@ fn keepers<'a>(partition: Partition, here: impl Iterator<Item = &'a Sender>) -> 
     ranked.map(|place| place.map(|(_, sender)| sender))
 }
 
-/// Rendezvous hashing: of a node's weights in all partitions nothing follows for another's. The mixing is that of SplitMix64 (Steele,
-/// Lea and Flood 2014).
+/// Rendezvous hashing: of a node's weights in all partitions nothing follows for another's.
 fn weight(partition: Partition, node: u16) -> u64 {
-    let mut z = (u64::from(partition.number()) << 16 | u64::from(node)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    split_mix(u64::from(partition.number()) << 16 | u64::from(node))
+}
+
+/// The number in this place of the sequence SplitMix64 (Steele, Lea and Flood 2014).
+pub(super) fn split_mix(place: u64) -> u64 {
+    let mut z = place.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
@@ -231,7 +235,7 @@ impl Presence {
     }
 
     /// Does what follows from what has come, for ever; `send` takes what is for other nodes, and may lose it.
-    pub(super) async fn live(&self, send: impl Fn(Sender, Body) -> bool) {
+    pub(super) async fn live(&self, send: impl Fn(Sender, Body)) {
         loop {
             self.changed.notified().await;
             let mut books = self.books();
@@ -239,9 +243,7 @@ impl Presence {
             self.untold.send_replace(books.untold());
             self.metrics.untold.set(books.untold() as i64);
             drop(books);
-            for (node, body) in steps.bodies {
-                send(node, body);
-            }
+            steps.bodies.into_iter().for_each(|(node, body)| send(node, body));
             for notices in steps.notices {
                 // Whoever tells apps ends with the node.
                 let _ = self.notices_tx.send(notices);

@@ -91,8 +91,7 @@ impl Reporter {
         let mut stale = part.roll.standings();
         stale.extend(part.log.iter().filter(|standing| standing.is_in).cloned());
         while part.settle_one() {}
-        // A number that no keeper has: all of them have to be told the whole.
-        part.settled += 1;
+        part.skip_number();
         let current = std::mem::take(&mut part.roll);
         stale.retain(|standing| !current.has(&standing.of));
         part.roll = Roll::of(&stale);
@@ -102,26 +101,19 @@ impl Reporter {
         part.log = leave.chain(join).collect();
         part.inherited = part.settled + part.roll.len() as u64;
         self.untold = self.untold - before + part.log.len();
-        for known in part.keepers.iter_mut().flatten() {
-            known.sent = None;
-        }
         self.dirty.insert(partition);
     }
 
     /// Apps may believe of these sessions of a node that is gone that they are in channels. They leave.
     pub(super) fn inherit(&mut self, partition: Partition, believed: Vec<Standing>) {
         let part = self.parts.entry(partition).or_default();
-        // Numbers that no keeper has: all of them have to be told the whole.
-        part.settled = part.last() + 1;
+        part.skip_number();
         for standing in &believed {
             part.roll.apply(standing);
         }
         self.untold += believed.len();
         part.log.extend(believed.into_iter().map(|standing| Standing { is_in: false, again: true, ..standing }));
         part.inherited = part.last();
-        for known in part.keepers.iter_mut().flatten() {
-            known.sent = None;
-        }
         self.dirty.insert(partition);
     }
 
@@ -181,17 +173,9 @@ impl Reporter {
         }
         let Some(known) = part.keepers.iter_mut().flatten().find(|known| known.keeper == from) else { return };
         (known.received, known.told) = (account.received, account.settled);
-        match account.received {
-            None => {
-                known.sent = None;
-                self.dirty.insert(account.partition);
-            }
-            Some(received) => {
-                known.sent = known.sent.map(|sent| sent.max(received));
-                // This node may have waited for that.
-                self.dirty.insert(account.partition);
-            }
-        }
+        known.sent = account.received.and_then(|received| known.sent.map(|sent| sent.max(received)));
+        // It may be the whole that is wanted, or what this node has waited for.
+        self.dirty.insert(account.partition);
     }
 }
 
@@ -206,6 +190,12 @@ impl Part {
         self.roll.apply(&standing);
         self.settled += 1;
         true
+    }
+
+    /// From now on the log has numbers that no keeper has: all of them have to be told the whole.
+    fn skip_number(&mut self) {
+        self.settled = self.last() + 1;
+        self.keepers.iter_mut().flatten().for_each(|known| known.sent = None);
     }
 
     fn keep_by(&mut self, keepers: [Option<Sender>; 2]) {
