@@ -24,6 +24,8 @@ const BEAT: u64 = 10;
 const RIGHT_AGAIN: u64 = LEASE + 20;
 const LINGER: u64 = 15;
 const RECEIPT_TIMEOUT: u64 = 10;
+/// So few that reports of more than two or three sessions come in pieces.
+const REPORTS_BYTES: usize = 128;
 const CHANNELS: [&str; 5] = ["news", "room:1", "room:2", "lobby", "ops"];
 
 /// A seed, and how many numbers were taken since.
@@ -180,7 +182,7 @@ impl World {
             members: Members::default(),
             requests: Requests::default(),
             waiting: Vec::new(),
-            books: Books::new(partitions.into_iter(), 10_000),
+            books: Books::new(partitions.into_iter(), 10_000, REPORTS_BYTES),
             telling: Vec::new(),
             sessions: BTreeMap::new(),
         }

@@ -528,7 +528,7 @@ mod tests {
     use super::*;
     use crate::proto::command::{Action, Message, Page, Target};
     use crate::proto::id::SessionId;
-    use crate::proto::presence::{Membership, Standing};
+    use crate::proto::presence::{Membership, Piece, Standing};
 
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
@@ -542,7 +542,8 @@ mod tests {
 
     fn report(whole: Option<Vec<Standing>>, changes: Vec<Standing>) -> Report {
         let partition = Partition::of_channel(&name("room:1"));
-        Report { partition, is_lead: whole.is_some(), settled: 7, whole, from: 9, changes }
+        let piece = Piece { number: changes.len() as u32, is_last: changes.is_empty() };
+        Report { partition, piece, is_lead: whole.is_some(), settled: 7, whole, from: 9, changes }
     }
 
     fn bodies() -> Vec<Body> {
@@ -605,6 +606,10 @@ mod tests {
     fn envelopes_come_back_as_they_were() {
         for body in bodies() {
             let envelope = Envelope { from: Sender { node: 4095, run: u64::MAX }, number: 3, body };
+            if let Body::Reports(reports) = &envelope.body {
+                let reports: usize = reports.iter().map(Report::encoded_len).sum();
+                assert_eq!(HEADER_BYTES + reports, envelope.encode().len());
+            }
             assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
         }
     }

@@ -4,10 +4,12 @@
 //! from one run of a node, from 1; what a keeper has settled need not be told again.
 //!
 //! ```text
-//! report   | partition u16 | flags u8 | settled u64 | from u64 | count u32, the whole | count u32, changes
+//! report   | partition u16 | flags u8 | piece u32 | settled u64 | from u64 | count u32, the whole | count u32, changes
 //! account  | partition u16 | received u64 | settled u64
 //! standing | flags u8 | session 16 | app len8 bytes | channel len8 bytes | uid len8 bytes      big-endian
 //! ```
+//!
+//! A long report goes as several pieces, one after the other: each says the same but has the next ones of the whole and of the changes.
 
 use bytes::{BufMut, BytesMut};
 
@@ -45,6 +47,8 @@ pub struct Standing {
 pub struct Report {
     /// Of which.
     pub partition: Partition,
+    /// Which piece of the report this is.
+    pub piece: Piece,
     /// This keeper is to tell the apps, and not the other one.
     pub is_lead: bool,
     /// Apps have been told of the changes up to this one.
@@ -55,6 +59,20 @@ pub struct Report {
     pub from: u64,
     /// Changes, in order, one number each.
     pub changes: Vec<Standing>,
+}
+
+/// A piece of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Counts those before it.
+    pub number: u32,
+    /// None follows.
+    pub is_last: bool,
+}
+
+impl Piece {
+    /// The only one.
+    pub const WHOLE: Self = Self { number: 0, is_last: true };
 }
 
 /// What a keeper says to that.
@@ -74,13 +92,17 @@ const NOTHING: u64 = u64::MAX;
 mod flag {
     pub(super) const LEAD: u8 = 1;
     pub(super) const WHOLE: u8 = 2;
+    /// Another piece follows.
+    pub(super) const GOES_ON: u8 = 4;
 }
 
 impl Report {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_u16(self.partition.number());
-        let lead = if self.is_lead { flag::LEAD } else { 0 };
-        out.put_u8(lead | if self.whole.is_some() { flag::WHOLE } else { 0 });
+        let flags =
+            [(self.is_lead, flag::LEAD), (self.whole.is_some(), flag::WHOLE), (!self.piece.is_last, flag::GOES_ON)];
+        out.put_u8(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
+        out.put_u32(self.piece.number);
         out.put_u64(self.settled);
         out.put_u64(self.from);
         for standings in [self.whole.as_deref().unwrap_or_default(), &self.changes] {
@@ -90,7 +112,7 @@ impl Report {
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
-        let (partition, flags) = (reader.partition()?, reader.u8()?);
+        let (partition, flags, number) = (reader.partition()?, reader.u8()?, reader.u32()?);
         let (settled, from) = (reader.u64()?, reader.u64()?);
         let (whole, changes) = (standings(reader)?, standings(reader)?);
         let whole = match (flags & flag::WHOLE != 0, whole.is_empty()) {
@@ -98,7 +120,15 @@ impl Report {
             (false, true) => None,
             (false, false) => return Err("has a whole that it does not announce".to_owned()),
         };
-        Ok(Self { partition, is_lead: flags & flag::LEAD != 0, settled, whole, from, changes })
+        let piece = Piece { number, is_last: flags & flag::GOES_ON == 0 };
+        Ok(Self { partition, piece, is_lead: flags & flag::LEAD != 0, settled, whole, from, changes })
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        const HEAD: usize = 2 + 1 + 4 + 8 + 8 + 4 + 4;
+        let standings = self.whole.iter().flatten().chain(&self.changes);
+        HEAD + standings.map(Standing::encoded_len).sum::<usize>()
     }
 }
 
@@ -116,10 +146,20 @@ impl Account {
 }
 
 impl Standing {
+    /// Bytes that it takes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let names = self.names().map(|name| 1 + name.map_or(0, |name| name.as_bytes().len()));
+        1 + SessionId::LEN + names.into_iter().sum::<usize>()
+    }
+
+    fn names(&self) -> [Option<&Name>; 3] {
+        [Some(&self.of.app), Some(&self.of.channel), self.uid.as_ref()]
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         out.put_u8(u8::from(self.is_in) | u8::from(self.again) << 1);
         out.put_slice(self.of.session.as_str().as_bytes());
-        for name in [Some(&self.of.app), Some(&self.of.channel), self.uid.as_ref()] {
+        for name in self.names() {
             let bytes = name.map_or(&[][..], Name::as_bytes);
             out.put_u8(bytes.len() as u8);
             out.put_slice(bytes);

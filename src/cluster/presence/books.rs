@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::keeper::Keeper;
+use super::pieces::{Pieces, envelopes};
 use super::reporter::Reporter;
 use super::{Told, View};
 use crate::proto::envelope::{Body, Sender};
@@ -14,6 +15,8 @@ use crate::proto::presence::{Account, Report, Standing};
 pub(in crate::cluster) struct Books {
     reporter: Reporter,
     keeper: Keeper,
+    pieces: Pieces,
+    max_bytes: usize,
     /// `None` while this node does not know who is here.
     view: Option<View>,
     /// Said at the next look.
@@ -33,10 +36,22 @@ pub(in crate::cluster) struct Steps {
 }
 
 impl Books {
-    /// Of these partitions, with a bound on changes that apps have not been told of.
-    pub(in crate::cluster) fn new(partitions: impl Iterator<Item = Partition>, max_untold: usize) -> Self {
-        let (reporter, keeper) = (Reporter::new(partitions, max_untold), Keeper::default());
-        Self { reporter, keeper, view: None, accounts: BTreeMap::new(), looks: false, knows_gone: Vec::new() }
+    /// Of these partitions, with bounds on the changes that apps have not been told of, and on what reports take of an envelope.
+    pub(in crate::cluster) fn new(
+        partitions: impl Iterator<Item = Partition>,
+        max_untold: usize,
+        max_bytes: usize,
+    ) -> Self {
+        Self {
+            reporter: Reporter::new(partitions, max_untold),
+            keeper: Keeper::default(),
+            pieces: Pieces::default(),
+            max_bytes,
+            view: None,
+            accounts: BTreeMap::new(),
+            looks: false,
+            knows_gone: Vec::new(),
+        }
     }
 
     /// A session of this node has joined or left. How many changes were given up because too many wait.
@@ -56,6 +71,7 @@ impl Books {
                 self.keeper.doubt(view.me);
             }
             self.reporter.view(view);
+            self.pieces.keep(|sender| view.here.contains(sender));
             for (partition, believed) in self.keeper.view(view) {
                 self.reporter.inherit(partition, believed);
             }
@@ -73,7 +89,8 @@ impl Books {
         let Some(me) = self.view.as_ref().map(|view| view.me) else { return };
         match body {
             Body::Reports(reports) => {
-                for report in reports {
+                for piece in reports {
+                    let Some(report) = self.pieces.take(from, piece) else { continue };
                     let account = self.keeper.report(from, report);
                     self.note(from, account);
                 }
@@ -150,7 +167,8 @@ impl Books {
             accounts.entry(sender).or_default().push(account);
         }
         for (keeper, reports) in reports {
-            steps.bodies.extend(in_parts(reports).map(|reports| (keeper, Body::Reports(reports))));
+            let envelopes = envelopes(reports, self.max_bytes).into_iter();
+            steps.bodies.extend(envelopes.map(|reports| (keeper, Body::Reports(reports))));
         }
         steps.bodies.extend(
             accounts.into_iter().map(|(sender, accounts)| (sender, Body::Accounts { run: sender.run, accounts })),
@@ -164,24 +182,4 @@ impl Books {
             self.accounts.insert((sender, account.partition), account);
         }
     }
-}
-
-/// As many reports together as make an envelope of a few hundred kilobytes: NATS takes a megabyte, unless it is told otherwise.
-fn in_parts(reports: Vec<Report>) -> impl Iterator<Item = Vec<Report>> {
-    const STANDINGS: usize = 4000;
-    let mut parts: Vec<Vec<Report>> = Vec::new();
-    let mut room = 0;
-    for report in reports {
-        // A report has a head of its own.
-        let size = 1 + report.whole.as_ref().map_or(0, Vec::len) + report.changes.len();
-        match parts.last_mut() {
-            Some(part) if size <= room => part.push(report),
-            _ => {
-                parts.push(vec![report]);
-                room = STANDINGS;
-            }
-        }
-        room = room.saturating_sub(size);
-    }
-    parts.into_iter()
 }

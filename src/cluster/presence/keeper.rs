@@ -66,7 +66,7 @@ impl Keeper {
         if !self.here.contains(&from) {
             return None;
         }
-        let Report { partition, is_lead, settled, whole, from: before, changes } = report;
+        let Report { partition, is_lead, settled, whole, from: before, changes, .. } = report;
         let part = self.parts.entry(partition).or_default();
         let record = part.records.entry(from).or_default();
         let takes_over = !std::mem::replace(&mut record.is_lead, is_lead) && is_lead;

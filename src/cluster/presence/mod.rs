@@ -11,6 +11,7 @@
 //! the other, and the *second* becomes the lead when it dies, without anybody else's being moved.
 //!
 //! - `reporter`: what a node tells of its own sessions. `keeper`: what is made of that. `books`: both, of one node.
+//! - `pieces`: reports on their way between nodes.
 //! - [`Presence`]: the same with a lock and a clock.
 //!
 //! Promises: what apps are told is in order within a channel, and in the end it is what is so, while of the node of a session and its
@@ -20,6 +21,7 @@
 
 mod books;
 mod keeper;
+mod pieces;
 mod reporter;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +41,9 @@ use crate::router::Memberships;
 /// Changes that apps have not been told of, above which the oldest are given up: a hundred bytes each, and what a pool tells in
 /// some minutes.
 const MAX_UNTOLD: usize = 200_000;
+
+/// What reports take of one envelope, in bytes. NATS carries envelopes of up to a megabyte, unless it is told otherwise.
+const MAX_REPORTS: usize = 64 << 10;
 
 /// Something for an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +206,7 @@ impl Presence {
         let apps = apps.into_iter().filter_map(named).map(|(name, app)| (app, name)).collect();
         let (notices_tx, notices) = mpsc::unbounded_channel();
         let presence = Self {
-            books: Mutex::new(Books::new(Partition::all(), MAX_UNTOLD)),
+            books: Mutex::new(Books::new(Partition::all(), MAX_UNTOLD, MAX_REPORTS)),
             apps,
             changed: Notify::new(),
             untold: watch::Sender::new(0),

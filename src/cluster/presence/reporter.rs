@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Roll, View};
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Report, Standing};
+use crate::proto::presence::{Account, Piece, Report, Standing};
 
 /// See the module.
 #[derive(Debug)]
@@ -238,7 +238,10 @@ impl Part {
             let changes = self.log.iter().take((last - settled) as usize).skip((from - settled) as usize);
             let changes = changes.cloned().collect();
             (known.sent, known.is_lead) = (Some(last), is_lead);
-            reports.push((known.keeper, Report { partition, is_lead, settled, whole, from, changes }));
+            reports.push((
+                known.keeper,
+                Report { partition, piece: Piece::WHOLE, is_lead, settled, whole, from, changes },
+            ));
         }
     }
 }
