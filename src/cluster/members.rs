@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A silent node may have died, and may as well be alive behind a cut cable with its sessions: nobody here can say that they are
-//! gone, so what is sent to it counts as unreachable.
+//! gone, so what is sent to it counts as unreachable. Whoever does not hear its own beats is perhaps itself the one whose cable is
+//! cut: it takes nobody for silent, and those who are here have a whole lease to be heard when it hears itself again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,9 +23,13 @@ use crate::proto::partition::Partition;
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Members {
     by_number: BTreeMap<u16, Member>,
+    /// That of this node.
+    lease: Duration,
+    /// When a beat of this node last came back to it, or it came to be among the others.
+    heard_ourselves: Instant,
 }
 
 /// Another node.
@@ -74,6 +79,42 @@ pub enum Place {
 }
 
 impl Members {
+    /// Nobody, for a node with this lease.
+    pub fn new(now: Instant, lease: Duration) -> Self {
+        Self { by_number: BTreeMap::new(), lease, heard_ourselves: now }
+    }
+
+    /// This node is among the others from now on.
+    pub fn joined(&mut self, now: Instant) {
+        self.heard_ourselves = now;
+        self.give_time(now);
+    }
+
+    /// Something that this node has published came back to it.
+    pub fn heard_ourselves(&mut self, now: Instant) {
+        if self.is_deaf(now) {
+            self.give_time(now);
+        }
+        self.heard_ourselves = now;
+    }
+
+    /// For how long this node has not heard itself.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard_ourselves)
+    }
+
+    /// A beat of its own should have come back by now.
+    fn is_deaf(&self, now: Instant) -> bool {
+        self.silence(now) >= self.lease / 2
+    }
+
+    /// Everybody who is here has a whole lease again to be heard.
+    fn give_time(&mut self, now: Instant) {
+        for member in self.by_number.values_mut().filter(|member| member.silent_since.is_none()) {
+            member.until = member.until.max(now + self.lease);
+        }
+    }
+
     /// A heartbeat came.
     pub fn heard(&mut self, now: Instant, sender: Sender, beat: Beat) -> Heard {
         let until = now + Duration::from_millis(u64::from(beat.lease_ms));
@@ -125,9 +166,9 @@ impl Members {
 
     /// Time has passed: the names of nodes that are silent from now on.
     pub fn expire(&mut self, now: Instant) -> Vec<String> {
-        let mut silent = Vec::new();
+        let (mut silent, is_deaf) = (Vec::new(), self.is_deaf(now));
         for member in self.by_number.values_mut() {
-            if member.silent_since.is_none() && now >= member.until {
+            if !is_deaf && member.silent_since.is_none() && now >= member.until {
                 member.silent_since = Some(now);
                 silent.push(member.name.clone());
             }
@@ -135,13 +176,6 @@ impl Members {
         let is_remembered = |since: Instant| now.saturating_duration_since(since) < FORGOTTEN_AFTER;
         self.by_number.retain(|_, member| member.silent_since.is_none_or(is_remembered));
         silent
-    }
-
-    /// This node could hear nobody for a while: everybody who is here has a whole lease again to be heard.
-    pub fn grace(&mut self, now: Instant, lease: Duration) {
-        for member in self.by_number.values_mut().filter(|member| member.silent_since.is_none()) {
-            member.until = member.until.max(now + lease);
-        }
     }
 
     /// Where a session of another node is.
@@ -164,17 +198,12 @@ impl Members {
         (numbers(here), numbers(silent))
     }
 
-    /// Those that keep account of channels, with this node.
-    pub(super) fn view(&self, me: Sender) -> View {
-        let keeping = self.by_number.values().filter(|member| member.keeps_account);
-        let (mut here, mut known) = (vec![me], vec![me]);
-        for member in keeping {
-            known.push(member.sender);
-            if member.silent_since.is_none() {
-                here.push(member.sender);
-            }
-        }
-        View { me, here, known }
+    /// Those that keep account of channels, with this node and its own epoch.
+    pub(super) fn view(&self, me: Sender, epoch: u32) -> View {
+        let keeping = || self.by_number.values().filter(|member| member.keeps_account);
+        let others = keeping().filter(|member| member.silent_since.is_none()).map(|member| member.sender);
+        let epochs = keeping().map(|member| (member.sender.node, member.epoch));
+        View { me, here: [me].into_iter().chain(others).collect(), epochs: epochs.chain([(me.node, epoch)]).collect() }
     }
 
     /// Nodes that are here.
@@ -198,23 +227,48 @@ impl Member {
 mod tests {
     use super::*;
 
+    const LEASE: Duration = Duration::from_secs(6);
+
+    fn beat(listens_to: Option<Partition>) -> Beat {
+        let mut interest = Interest::default();
+        listens_to.iter().for_each(|partition| interest.set(*partition, true));
+        Beat {
+            name: "n7".to_owned(),
+            epoch: 1,
+            started_ms: 1,
+            lease_ms: LEASE.as_millis() as u32,
+            sessions: 0,
+            keeps_account: false,
+            interest,
+        }
+    }
+
+    #[test]
+    fn who_does_not_hear_itself_takes_nobody_for_silent_and_gives_all_a_lease_when_it_does_again() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut members = Members::new(begin, LEASE);
+        members.joined(at(0));
+        members.heard(at(0), Sender { node: 7, run: 1 }, beat(None));
+        members.heard_ourselves(at(2));
+        // From here on its cable is cut, until just before it should hear itself.
+        for second in 4..12 {
+            assert_eq!(members.expire(at(second)), [""; 0], "after {second} s");
+        }
+        assert_eq!(members.silence(at(12)), Duration::from_secs(10));
+        for second in [12, 14, 16] {
+            members.heard_ourselves(at(second));
+            assert_eq!(members.expire(at(second)), [""; 0], "after {second} s");
+        }
+        members.heard_ourselves(at(18));
+        assert_eq!(members.expire(at(18)), ["n7"]);
+    }
+
     #[test]
     fn what_a_receipt_says_of_interest_counts_until_a_beat_says_it_too() {
-        let (mut members, now) = (Members::default(), Instant::now());
-        let (sender, partition) = (Sender { node: 7, run: 1 }, Partition::new(204).unwrap());
-        let beat = |listens: bool| {
-            let mut interest = Interest::default();
-            interest.set(partition, listens);
-            Beat {
-                name: "n7".to_owned(),
-                epoch: 1,
-                started_ms: 1,
-                lease_ms: 6000,
-                sessions: 0,
-                keeps_account: false,
-                interest,
-            }
-        };
+        let (now, sender, partition) = (Instant::now(), Sender { node: 7, run: 1 }, Partition::new(204).unwrap());
+        let mut members = Members::new(now, LEASE);
+        let beat = |listens: bool| beat(listens.then_some(partition));
         let is_waited_for = |members: &Members| members.interested(Some(partition)).0 == [7];
         members.heard(now, sender, beat(false));
         members.listens(Sender { run: 2, ..sender }, partition);

@@ -113,16 +113,16 @@ impl Net {
         Self {
             me,
             identity,
-            settings,
             router,
             presence,
             metrics,
-            members: Mutex::default(),
+            members: Mutex::new(Members::new(Instant::now(), settings.lease)),
             requests: Mutex::default(),
             orders,
             subscribed: Mutex::default(),
             known: Mutex::default(),
             state: watch::Sender::new(State::Starting),
+            settings,
         }
     }
 
@@ -266,18 +266,16 @@ impl Net {
         self.claim(&mut link, &mut incoming).await?;
         link.subscribe(&[Subject::All]).await?;
         let interest = self.router.interest().all();
-        let mut watch =
-            Listening { link, heard_ourselves: Arc::new(Mutex::new(Instant::now())), unwanted: HashMap::new() };
-        watch.subscribe(self, &interest).await?;
-        self.members().grace(Instant::now(), self.settings.lease);
+        let mut listening = Listening { link, unwanted: HashMap::new() };
+        listening.subscribe(self, &interest).await?;
+        self.members().joined(Instant::now());
         self.metrics.engine_up.set(1);
         *pause = FIRST_PAUSE;
         self.state.send_replace(State::Joined);
         info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
-        let heard_ourselves = watch.heard_ourselves.clone();
         tokio::select! {
-            end = self.send(watch, orders, interest) => end,
-            end = self.receive(incoming, heard_ourselves) => end,
+            end = self.send(listening, orders, interest) => end,
+            end = self.receive(incoming) => end,
         }
     }
 
@@ -323,14 +321,11 @@ impl Net {
         loop {
             tokio::select! {
                 _ = beats.tick() => {
-                    let silence = listening.heard_ourselves.lock().expect("nothing panics while it is locked").elapsed();
+                    let silence = self.members().silence(Instant::now());
                     if silence > self.settings.lease {
                         return Err(EngineError::half_open(silence).into());
                     }
-                    // Whoever does not hear itself any more is perhaps the one whose cable is cut, and not the others.
-                    if silence < self.settings.lease / 2 {
-                        self.look_around();
-                    }
+                    self.look_around();
                     let taken_up_again = listening.forget(self).await?;
                     if taken_up_again.is_empty() {
                         self.beat();
@@ -400,7 +395,7 @@ impl Net {
 
     fn look_at_presence(&self) {
         let Some(presence) = &self.presence else { return };
-        presence.view(Some(self.members().view(self.me)));
+        presence.view(Some(self.members().view(self.me, self.identity.epoch)));
         presence.look();
     }
 
@@ -413,11 +408,7 @@ impl Net {
     }
 
     /// What comes to this node.
-    async fn receive(
-        &self,
-        mut incoming: InboxReader,
-        heard_ourselves: Arc<Mutex<Instant>>,
-    ) -> Result<std::convert::Infallible, End> {
+    async fn receive(&self, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
         let mut windows: HashMap<(Sender, Subject), Window> = HashMap::new();
         let mut dropped = 0;
         let mut workers = Workers::new(self);
@@ -445,7 +436,7 @@ impl Net {
                     }
                 };
                 if envelope.from == self.me {
-                    *heard_ourselves.lock().expect("nothing panics while it is locked") = Instant::now();
+                    self.members().heard_ourselves(Instant::now());
                     continue;
                 }
                 self.metrics.received.inc();
@@ -552,7 +543,7 @@ impl Net {
                 self.requests().receipts(from.node, request, &receipts);
             }
             Body::Found { request, found } => self.requests().found(from.node, request, found),
-            body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone { .. } | Body::KnowsGone(_)) => {
+            body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone(_) | Body::KnowsGone(_)) => {
                 if let Some(presence) = &self.presence {
                     presence.heard(from, body);
                 }
@@ -599,7 +590,6 @@ const MAX_WINDOWS: usize = 50_000;
 /// A link, and what it listens to.
 struct Listening<L> {
     link: L,
-    heard_ourselves: Arc<Mutex<Instant>>,
     /// Partitions without members here, since when.
     unwanted: HashMap<Partition, Instant>,
 }

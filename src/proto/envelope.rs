@@ -16,7 +16,7 @@ use super::command::{Command, Name, Query, Receipt};
 use super::control::Frame;
 use super::control::long::{Request, What};
 use super::partition::Partition;
-use super::presence::{Account, Report};
+use super::presence::{Account, Gone, Report};
 
 const MAGIC: &[u8; 2] = b"LW";
 /// The version that is spoken here.
@@ -99,14 +99,9 @@ pub enum Body {
         accounts: Vec<Account>,
     },
     /// To a node that was silent: apps were told that its sessions have left the channels of some partitions.
-    TakenForGone {
-        /// To this run.
-        run: u64,
-        /// Of which.
-        partitions: Vec<Partition>,
-    },
+    TakenForGone(Gone),
     /// It knows.
-    KnowsGone(Vec<Partition>),
+    KnowsGone(Gone),
 }
 
 /// A node's heartbeat.
@@ -264,7 +259,7 @@ impl Body {
             Body::Found { .. } => kind::FOUND,
             Body::Reports(_) => kind::REPORTS,
             Body::Accounts { .. } => kind::ACCOUNTS,
-            Body::TakenForGone { .. } => kind::TAKEN_FOR_GONE,
+            Body::TakenForGone(_) => kind::TAKEN_FOR_GONE,
             Body::KnowsGone(_) => kind::KNOWS_GONE,
         }
     }
@@ -277,13 +272,7 @@ impl Body {
                 out.put_u64(*run);
                 accounts.iter().for_each(|account| account.encode(out));
             }
-            Body::TakenForGone { run, partitions } => {
-                out.put_u64(*run);
-                partitions.iter().for_each(|partition| out.put_u16(partition.number()));
-            }
-            Body::KnowsGone(partitions) => {
-                partitions.iter().for_each(|partition| out.put_u16(partition.number()));
-            }
+            Body::TakenForGone(gone) | Body::KnowsGone(gone) => gone.encode(out),
             Body::Beat(beat) => {
                 put_text(&beat.name, out);
                 out.put_u32(beat.epoch);
@@ -381,10 +370,8 @@ impl Body {
             kind::FOUND => Body::Found { request: reader.u64()?, found: reader.found()? },
             kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
             kind::ACCOUNTS => Body::Accounts { run: reader.u64()?, accounts: reader.all(Account::decode)? },
-            kind::TAKEN_FOR_GONE => {
-                Body::TakenForGone { run: reader.u64()?, partitions: reader.all(Reader::partition)? }
-            }
-            kind::KNOWS_GONE => Body::KnowsGone(reader.all(Reader::partition)?),
+            kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
+            kind::KNOWS_GONE => Body::KnowsGone(Gone::decode(reader)?),
             other => return Err(format!("is of kind {other}, which is unknown here")),
         })
     }
@@ -409,7 +396,7 @@ impl Reader {
     }
 
     /// One thing after the other until nothing is left.
-    fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+    pub(super) fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
         let mut all = Vec::new();
         while !self.is_empty() {
             all.push(next(self)?);
@@ -594,11 +581,12 @@ mod tests {
                     Account { partition: Partition::new(1023).unwrap(), received: None, settled: 0 },
                 ],
             },
-            Body::TakenForGone {
+            Body::TakenForGone(Gone {
                 run: u64::MAX,
+                as_of: 3,
                 partitions: vec![Partition::new(0).unwrap(), Partition::new(1023).unwrap()],
-            },
-            Body::KnowsGone(vec![Partition::new(7).unwrap()]),
+            }),
+            Body::KnowsGone(Gone { run: 1, as_of: u64::MAX, partitions: vec![Partition::new(7).unwrap()] }),
         ]
     }
 
@@ -624,7 +612,7 @@ mod tests {
                     | Body::Found { .. }
                     | Body::Reports(_)
                     | Body::Accounts { .. }
-                    | Body::TakenForGone { .. }
+                    | Body::TakenForGone(_)
                     | Body::KnowsGone(_)
             );
             let payload = Envelope { from: Sender { node: 1, run: 2 }, number: 3, body }.encode();

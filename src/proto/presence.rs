@@ -6,6 +6,7 @@
 //! ```text
 //! report   | partition u16 | flags u8 | piece u32 | settled u64 | from u64 | count u32, the whole | count u32, changes
 //! account  | partition u16 | received u64 | settled u64
+//! gone     | run u64 | as of u64 | partition u16 ...
 //! standing | flags u8 | session 16 | app len8 bytes | channel len8 bytes | uid len8 bytes      big-endian
 //! ```
 //!
@@ -86,6 +87,17 @@ pub struct Account {
     pub settled: u64,
 }
 
+/// What a keeper says to a node whose sessions it has taken for gone, and what that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// To this run.
+    pub run: u64,
+    /// Counts how often the keeper has taken anybody for gone, so that an answer is to that and not to the next time.
+    pub as_of: u64,
+    /// Of which partitions' channels apps were told that its sessions have left.
+    pub partitions: Vec<Partition>,
+}
+
 /// What stands for no number.
 const NOTHING: u64 = u64::MAX;
 
@@ -142,6 +154,19 @@ impl Account {
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
         let (partition, received, settled) = (reader.partition()?, reader.u64()?, reader.u64()?);
         Ok(Self { partition, received: Some(received).filter(|received| *received != NOTHING), settled })
+    }
+}
+
+impl Gone {
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u64(self.run);
+        out.put_u64(self.as_of);
+        self.partitions.iter().for_each(|partition| out.put_u16(partition.number()));
+    }
+
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
+        let (run, as_of) = (reader.u64()?, reader.u64()?);
+        Ok(Self { run, as_of, partitions: reader.all(Reader::partition)? })
     }
 }
 

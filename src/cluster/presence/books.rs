@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::keeper::Keeper;
+use super::keeper::{Inherited, Keeper};
 use super::pieces::{Pieces, envelopes};
 use super::reporter::Reporter;
 use super::{Told, View};
 use crate::proto::envelope::{Body, Sender};
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Report, Standing};
+use crate::proto::presence::{Account, Gone, Report, Standing};
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(in crate::cluster) struct Books {
     accounts: BTreeMap<(Sender, Partition), Account>,
     looks: bool,
     /// Who has said of what that this node was taken for gone, and is to be answered.
-    knows_gone: Vec<(Sender, Vec<Partition>)>,
+    knows_gone: Vec<(Sender, Gone)>,
 }
 
 /// What is to be done next.
@@ -72,8 +72,11 @@ impl Books {
             }
             self.reporter.view(view);
             self.pieces.keep(|sender| view.here.contains(sender));
-            for (partition, believed) in self.keeper.view(view) {
+            for Inherited { partition, believed, misses_ours } in self.keeper.view(view) {
                 self.reporter.inherit(partition, believed);
+                if misses_ours {
+                    self.reporter.say_again(partition);
+                }
             }
         }
         self.view = view;
@@ -98,11 +101,11 @@ impl Books {
             Body::Accounts { run, accounts } if run == me.run => {
                 accounts.iter().for_each(|account| self.reporter.account(from, account));
             }
-            Body::TakenForGone { run, partitions } if run == me.run => {
-                partitions.iter().for_each(|partition| self.reporter.say_again(*partition));
-                self.knows_gone.push((from, partitions));
+            Body::TakenForGone(gone) if gone.run == me.run => {
+                gone.partitions.iter().for_each(|partition| self.reporter.say_again(*partition));
+                self.knows_gone.push((from, Gone { run: from.run, ..gone }));
             }
-            Body::KnowsGone(partitions) => self.keeper.knows_gone(from, &partitions),
+            Body::KnowsGone(gone) if gone.run == me.run => self.keeper.knows_gone(from, &gone),
             _ => {}
         }
     }
@@ -129,10 +132,7 @@ impl Books {
         if self.looks {
             // Before apps have been told that they left, they must not be told that they join.
             let owed = self.keeper.owed(|partition| self.reporter.has_told_inherited(partition));
-            let owed = owed
-                .into_iter()
-                .map(|(sender, partitions)| (sender, Body::TakenForGone { run: sender.run, partitions }));
-            steps.bodies.extend(owed);
+            steps.bodies.extend(owed.into_iter().map(|(sender, gone)| (sender, Body::TakenForGone(gone))));
             for (sender, question) in self.keeper.questions() {
                 self.note(sender, Some(question));
             }
@@ -161,7 +161,7 @@ impl Books {
             }
         }
         let known = std::mem::take(&mut self.knows_gone).into_iter();
-        steps.bodies.extend(known.map(|(sender, partitions)| (sender, Body::KnowsGone(partitions))));
+        steps.bodies.extend(known.map(|(sender, gone)| (sender, Body::KnowsGone(gone))));
         let mut accounts: BTreeMap<Sender, Vec<Account>> = BTreeMap::new();
         for ((sender, _), account) in std::mem::take(&mut self.accounts) {
             accounts.entry(sender).or_default().push(account);

@@ -12,12 +12,13 @@
 //! Within a partition one change is told at a time, in the order in which they came, and only when all nodes that are here have
 //! reported to this keeper as the lead: before, it does not know whether a channel is empty. A change that makes no difference to what apps were told is not told.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Notice, Roll, Told, View, What, keepers};
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Report, Standing};
+use crate::proto::presence::{Account, Gone, Report, Standing};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -27,8 +28,22 @@ pub(super) struct Keeper {
     ready: BTreeSet<Partition>,
     /// Nodes that are here, this one among them.
     here: Vec<Sender>,
-    /// Nodes whose sessions were taken for gone, in which partitions. They may come back.
-    taken_for_gone: BTreeMap<Sender, BTreeSet<Partition>>,
+    /// See [`View::epochs`].
+    epochs: BTreeMap<u16, u32>,
+    /// Nodes whose sessions were taken for gone, by number and epoch, in which partitions, and when that was. They may come back.
+    taken_for_gone: BTreeMap<(u16, u32), BTreeMap<Partition, u64>>,
+    /// Counts how often somebody was.
+    times: u64,
+}
+
+/// What a node that is gone leaves to be told of one partition.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) partition: Partition,
+    /// Sessions that apps may believe to be in channels.
+    pub(super) believed: Vec<Standing>,
+    /// Of sessions of this node apps may believe that they are gone: that node has taken them for gone.
+    pub(super) misses_ours: bool,
 }
 
 /// One partition.
@@ -72,7 +87,7 @@ impl Keeper {
         let takes_over = !std::mem::replace(&mut record.is_lead, is_lead) && is_lead;
         if let Some(whole) = whole {
             // The other keeper may have told more than this one knows of.
-            (record.roll, record.received, record.settled) = (Roll::of(&whole), Some(settled), settled);
+            (record.roll, record.received) = (Roll::of(&whole), Some(settled));
             record.pending.clear();
         }
         for (number, standing) in (before + 1..).zip(changes) {
@@ -81,7 +96,8 @@ impl Keeper {
                 record.pending.push_back((number, standing));
             }
         }
-        record.settle_up_to(settled);
+        record.settled = record.settled.max(settled);
+        record.take_over_what_was_told();
         if takes_over {
             // The keeper that led before may have told of them.
             record.pending.iter_mut().for_each(|(_, standing)| standing.again = true);
@@ -100,33 +116,39 @@ impl Keeper {
         }
     }
 
-    /// Others are there. What apps may believe of sessions whose nodes are not, and this node is to set right.
+    /// Others are there. What this node is to set right of those that are not any more.
     ///
     /// Of the keepers who were here before and are still that is the first: one who has just come, perhaps in the place of the one
     /// that is gone, knows nothing of him.
-    pub(super) fn view(&mut self, view: &View) -> Vec<(Partition, Vec<Standing>)> {
+    pub(super) fn view(&mut self, view: &View) -> Vec<Inherited> {
         let before = std::mem::replace(&mut self.here, view.here.clone());
+        self.epochs.clone_from(&view.epochs);
+        self.times += 1;
         let mut inherited = Vec::new();
         for (partition, part) in &mut self.parts {
             self.ready.insert(*partition);
             let still_here = before.iter().filter(|sender| view.here.contains(sender));
             let inherits = keepers(*partition, still_here)[0] == Some(view.me);
-            let (here, gone) =
+            let (here, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 std::mem::take(&mut part.records).into_iter().partition(|(sender, _)| view.here.contains(sender));
             part.records = here;
-            let gone: BTreeMap<Sender, Record> = gone;
-            for (sender, record) in gone {
-                let believed = record.believed();
-                if inherits && !believed.is_empty() {
-                    self.taken_for_gone.entry(sender).or_default().insert(*partition);
-                    inherited.push((*partition, believed));
-                }
+            let believed = gone.into_values().filter(|_| inherits).flat_map(Record::believed);
+            let (ours, believed): (Vec<_>, Vec<_>) =
+                believed.partition(|standing: &Standing| view.is_ours(standing.of.session));
+            // Among them are those of other nodes, which the one that is gone had taken for gone.
+            for Standing { of, .. } in &believed {
+                let times = self.taken_for_gone.entry((of.session.node(), of.session.epoch())).or_default();
+                times.insert(*partition, self.times);
+            }
+            if !ours.is_empty() || !believed.is_empty() {
+                inherited.push(Inherited { partition: *partition, believed, misses_ours: !ours.is_empty() });
             }
             if !view.keepers(*partition).contains(&Some(view.me)) {
                 part.records.clear();
             }
         }
-        self.taken_for_gone.retain(|sender, _| view.known.contains(sender));
+        // Who was silent for long is forgotten and may come back; who was started again has no such sessions.
+        self.taken_for_gone.retain(|(node, epoch), _| view.epochs.get(node).is_none_or(|now| now == epoch));
         self.parts.retain(|_, part| !part.records.is_empty() || part.telling.is_some());
         inherited
     }
@@ -155,11 +177,13 @@ impl Keeper {
     }
 
     /// What nodes that are here again are to be told, of partitions that are `ready` for it.
-    pub(super) fn owed(&self, ready: impl Fn(Partition) -> bool) -> Vec<(Sender, Vec<Partition>)> {
-        let here = self.taken_for_gone.iter().filter(|(sender, _)| self.here.contains(sender));
-        here.map(|(sender, owed)| (*sender, owed.iter().copied().filter(|partition| ready(*partition)).collect()))
-            .filter(|(_, partitions): &(_, Vec<_>)| !partitions.is_empty())
-            .collect()
+    pub(super) fn owed(&self, ready: impl Fn(Partition) -> bool) -> Vec<(Sender, Gone)> {
+        let owed_to = |sender: &Sender| {
+            let owed = self.taken_for_gone.get(&(sender.node, *self.epochs.get(&sender.node)?))?;
+            let partitions: Vec<Partition> = owed.keys().copied().filter(|partition| ready(*partition)).collect();
+            (!partitions.is_empty()).then_some((*sender, Gone { run: sender.run, as_of: self.times, partitions }))
+        };
+        self.here.iter().filter_map(owed_to).collect()
     }
 
     #[cfg(test)]
@@ -179,11 +203,12 @@ impl Keeper {
     }
 
     /// A node knows what it was told.
-    pub(super) fn knows_gone(&mut self, sender: Sender, partitions: &[Partition]) {
-        if let Some(owed) = self.taken_for_gone.get_mut(&sender) {
-            owed.retain(|partition| !partitions.contains(partition));
-            if owed.is_empty() {
-                self.taken_for_gone.remove(&sender);
+    pub(super) fn knows_gone(&mut self, sender: Sender, gone: &Gone) {
+        let Some(epoch) = self.epochs.get(&sender.node).filter(|_| self.here.contains(&sender)) else { return };
+        if let Entry::Occupied(mut owed) = self.taken_for_gone.entry((sender.node, *epoch)) {
+            owed.get_mut().retain(|partition, time| *time > gone.as_of || !gone.partitions.contains(partition));
+            if owed.get().is_empty() {
+                owed.remove();
             }
         }
     }
@@ -256,14 +281,105 @@ impl Record {
         roll.standings()
     }
 
-    /// Apps were told of the changes up to this one, by another keeper.
-    fn settle_up_to(&mut self, settled: u64) {
+    /// Of some changes apps were told by another keeper; and what this one tells, or has told, may have come once more.
+    fn take_over_what_was_told(&mut self) {
+        let told = self.settled.max(self.telling.unwrap_or(0));
         while let Some((number, standing)) = self.pending.front()
-            && *number <= settled
+            && *number <= told
         {
             self.roll.apply(standing);
             self.pending.pop_front();
         }
-        self.settled = self.settled.max(settled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::Name;
+    use crate::proto::id::SessionId;
+    use crate::proto::presence::{Membership, Piece};
+
+    fn sender(node: u16) -> Sender {
+        Sender { node, run: 1 }
+    }
+
+    fn view(here: &[u16]) -> View {
+        let epochs = here.iter().map(|node| (*node, 1)).collect();
+        View { me: sender(1), here: here.iter().copied().map(sender).collect(), epochs }
+    }
+
+    /// A session of node 1, 2 or 3, in its first epoch.
+    fn standing(node: u16, is_in: bool) -> Standing {
+        let id = format!("A{}AABAAAAAAAAAAA", ["A", "B", "C", "D"][usize::from(node)]);
+        let session = SessionId::from_bytes(id.as_bytes()).unwrap();
+        assert_eq!((session.node(), session.epoch()), (node, 1));
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let of = Membership { app: name("app"), channel: name("news"), session };
+        Standing { of, is_in, again: false, uid: None }
+    }
+
+    fn report(partition: Partition, whole: &[Standing], settled: u64, changes: &[Standing]) -> Report {
+        let (whole, changes) = (Some(whole.to_vec()), changes.to_vec());
+        Report { partition, piece: Piece::WHOLE, is_lead: true, settled, whole, from: settled, changes }
+    }
+
+    fn told(keeper: &mut Keeper) -> Vec<(What, u16)> {
+        let (told, _) = keeper.next();
+        told.into_iter()
+            .flat_map(|(_, notices)| notices)
+            .map(|notice| (notice.what, notice.of.session.node()))
+            .collect()
+    }
+
+    #[test]
+    fn a_report_that_comes_again_changes_nothing_of_what_is_told_or_was() {
+        let (mut keeper, partition) = (Keeper::default(), Partition::new(204).unwrap());
+        keeper.view(&view(&[1, 2]));
+        let leaves = report(partition, &[standing(2, true)], 3, &[standing(2, false)]);
+        keeper.report(sender(1), report(partition, &[], 0, &[]));
+        keeper.report(sender(2), leaves.clone());
+        assert_eq!(told(&mut keeper), [(What::Leave, 2), (What::Vacated, 2)]);
+        keeper.report(sender(2), leaves.clone());
+        keeper.report(sender(1), report(partition, &[], 0, &[standing(1, true)]));
+        assert_eq!(told(&mut keeper), [], "one change at a time");
+        let (of, account) = keeper.told(partition).unwrap();
+        assert_eq!((of, account.settled), (sender(2), 4));
+        keeper.report(sender(2), leaves);
+        assert_eq!(told(&mut keeper), [(What::Occupied, 1), (What::Join, 1)], "nobody else is in there");
+        keeper.told(partition);
+        assert_eq!(told(&mut keeper), []);
+    }
+
+    #[test]
+    fn whoever_was_taken_for_gone_hears_of_it_also_when_a_node_that_did_so_is_gone_itself() {
+        let mut leads = Partition::all()
+            .filter(|partition| keepers(*partition, [sender(1), sender(2)].iter())[0] == Some(sender(1)));
+        let (mut keeper, partition) = (Keeper::default(), leads.next().unwrap());
+        keeper.view(&view(&[1, 2, 3]));
+        // Node 3 has inherited what the others had, and tells that they leave.
+        let all = [1, 2, 3].map(|node| standing(node, true));
+        keeper.report(sender(3), report(partition, &all, 3, &[standing(1, false), standing(2, false)]));
+        let inherited = keeper.view(&view(&[1, 2]));
+        let [Inherited { believed, misses_ours: true, .. }] = &inherited[..] else { panic!("{inherited:?}") };
+        assert_eq!(believed[..], all[1..]);
+        let owed =
+            |keeper: &Keeper| keeper.owed(|_| true).into_iter().map(|(to, gone)| (to.node, gone)).collect::<Vec<_>>();
+        let first = owed(&keeper);
+        let [(2, gone)] = &first[..] else { panic!("{first:?}") };
+        assert_eq!((gone.run, &gone.partitions[..]), (1, &[partition][..]));
+        keeper.knows_gone(sender(2), gone);
+        assert_eq!(owed(&keeper), []);
+        // It goes, and comes back, once more; and answers to the first time again.
+        keeper.view(&view(&[1, 2, 3]));
+        keeper.report(sender(2), report(partition, &[standing(2, true)], 9, &[]));
+        keeper.view(&view(&[1, 3]));
+        keeper.view(&view(&[1, 2, 3]));
+        keeper.knows_gone(sender(2), gone);
+        assert_eq!(owed(&keeper).into_iter().map(|(to, _)| to).collect::<Vec<_>>(), [2, 3], "3 was cut off");
+        let mut restarted = view(&[1, 2, 3]);
+        restarted.epochs.insert(3, 2);
+        keeper.view(&restarted);
+        assert_eq!(owed(&keeper).into_iter().map(|(to, _)| to).collect::<Vec<_>>(), [2], "3 was started again");
     }
 }

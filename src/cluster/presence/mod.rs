@@ -76,14 +76,19 @@ pub(super) struct View {
     pub(super) me: Sender,
     /// All that are here, this node among them.
     pub(super) here: Vec<Sender>,
-    /// The same, and those that are silent.
-    pub(super) known: Vec<Sender>,
+    /// Of the same, and of those that are silent: the epoch in the ids of their sessions, by number.
+    pub(super) epochs: BTreeMap<u16, u32>,
 }
 
 impl View {
     /// Of a node that is alone.
     pub(super) fn alone(me: Sender) -> Self {
-        Self { me, here: vec![me], known: vec![me] }
+        Self { me, here: vec![me], epochs: BTreeMap::new() }
+    }
+
+    /// Whether a session is one of this run of this node.
+    fn is_ours(&self, session: SessionId) -> bool {
+        session.node() == self.me.node && self.epochs.get(&self.me.node) == Some(&session.epoch())
     }
 
     /// The lead of a partition, and its second.

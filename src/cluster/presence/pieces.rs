@@ -113,6 +113,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::proto::command::Name;
     use crate::proto::id::SessionId;
@@ -194,7 +196,7 @@ mod tests {
             let mixed = cut(short.clone(), 300).into_iter().take(from_short);
             let mixed = mixed.chain(cut(long.clone(), 300).into_iter().skip(from_short));
             let come: Vec<Report> = mixed.filter_map(|piece| pieces.take(FROM, piece)).collect();
-            assert_eq!(come, [long.clone()], "{from_short}");
+            assert_eq!(come, slice::from_ref(&long), "{from_short}");
         }
     }
 }
