@@ -26,8 +26,8 @@ pub enum Role {
     Cert(usize),
     /// The key of a pair.
     Key(usize),
-    /// The roots of clients' certificates.
-    ClientCa,
+    /// Who may have signed the certificates of the other side.
+    Roots,
 }
 
 /// A file that is of no use.
@@ -115,8 +115,8 @@ pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -
 
 pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(Role::ClientCa, path)? {
-        roots.add(certificate).map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Rustls(error)))?;
+    for certificate in certificates(Role::Roots, path)? {
+        roots.add(certificate).map_err(|error| LoadError::of(Role::Roots, path, Fault::Rustls(error)))?;
     }
     Ok(roots)
 }

@@ -179,7 +179,7 @@ fn configure(
             }
             let verifier = verifier
                 .build()
-                .map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Unusable(error.to_string())))?;
+                .map_err(|error| LoadError::of(Role::Roots, path, Fault::Unusable(error.to_string())))?;
             builder.with_client_cert_verifier(verifier)
         }
         _ => builder.with_no_client_auth(),
@@ -264,7 +264,7 @@ mod tests {
         let garbage = write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         fails(with(&|s| s.pairs[0].cert.clone_from(&garbage)), Role::Cert(0), "not a certificate");
         let ca = with(&|s| (s.client_ca, s.client_certs) = (Some(empty.clone()), ClientCerts::Required));
-        fails(ca, Role::ClientCa, "no certificate in it");
+        fails(ca, Role::Roots, "no certificate in it");
     }
 
     #[test]
