@@ -1,6 +1,7 @@
 //! What TLS listeners show to clients and ask of them: certificates and keys out of files, picked by the name that a client
-//! asks for, and renewed while sessions go on.
+//! asks for, and renewed while sessions go on. And what this node shows to servers.
 //!
+//! - `client`: TLS to a server.
 //! - `files`: PEM files, and what is wrong with them.
 //! - `names`: which certificate is for which name.
 //! - `params`: what PHP is told of a TLS connection.
@@ -10,6 +11,7 @@
 //! are made here, so nothing is stored per client. They outlive a renewal, except where clients show certificates: whoever
 //! resumes is not judged again, so a ticket counts no longer than the roots it was given under.
 
+mod client;
 mod files;
 mod names;
 mod params;
@@ -23,6 +25,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 
+pub use self::client::{ClientSettings, roots_of_system};
 pub use self::files::{Fault, LoadError, Role};
 pub use self::names::asked_name;
 pub use self::params::{Facts, params};
