@@ -110,6 +110,9 @@ mod tests {
         fs::write(&empty, "nothing here").unwrap();
         check(&ClientSettings { ca: Some(absent.clone()), ..good.clone() }, Role::Roots, &absent, "No such file");
         check(&ClientSettings { ca: Some(empty.clone()), ..good.clone() }, Role::Roots, &empty, "no certificate in it");
+        let half = dir.path().join("half.pem");
+        fs::write(&half, "-----BEGIN CERTIFICATE-----\nAAAA").unwrap();
+        check(&ClientSettings { ca: Some(half.clone()), ..good.clone() }, Role::Roots, &half, "is cut off");
         let own = good.own.clone().unwrap();
         let of = |cert: &Path, key: &Path| ClientSettings {
             own: Some(Pair { cert: cert.to_owned(), key: key.to_owned() }),
