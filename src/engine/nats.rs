@@ -106,7 +106,8 @@ impl Nats {
         let options = with_credentials(self.with_tls(options).await?, &server);
         let client = options.connect(&server).await.map_err(|error| {
             let settings = self.tls.clone().unwrap_or_default();
-            of_nats(tls::explain(&error, &settings).unwrap_or_else(|| error.to_string()))
+            let why = tls::explain(&error, &settings).unwrap_or_else(|| error.to_string());
+            EngineError(format!("NATS at {}:{}: {why}", server.host(), server.port()))
         })?;
         Ok((client, ended.drop_guard()))
     }
