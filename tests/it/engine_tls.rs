@@ -21,7 +21,7 @@ const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
 /// A node whose system trusts the authority in this file and no other.
 fn node_trusting(fpm: &PhpFpm, number: usize, cluster: &str, ca: &Path) -> Longwire {
     Longwire::serve_prepared(&config(fpm, number, cluster), |command| {
-        command.env("SSL_CERT_FILE", ca);
+        command.env("SSL_CERT_FILE", ca).env_remove("SSL_CERT_DIR");
     })
 }
 
