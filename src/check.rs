@@ -15,8 +15,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, ClientCerts, ClusterEngine, Config, Dialect, Events, Heartbeat, Http, LengthCounts, Listener,
-    LogFormat, OnError, Origins,
+    App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, Config, Dialect, Events, Heartbeat, Http, LengthCounts,
+    Listener, LogFormat, OnError, Origins,
 };
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
@@ -179,6 +179,11 @@ impl fmt::Display for Summary<'_> {
         };
         if let Some((servers, engine)) = engine {
             row(f, "cluster", format_args!("{engine}, {servers} addresses, as {}", cluster.prefix))?;
+        }
+        if let Some(ClientTls { ca, own }) = &cluster.tls {
+            let ca = ca.as_ref().map_or_else(|| "the system's authorities".to_owned(), |ca| ca.display().to_string());
+            let own = own.as_ref().map_or_else(|| "nothing".to_owned(), |own| own.cert.display().to_string());
+            row(f, "engine TLS", format_args!("believes {ca}, shows {own}"))?;
         }
         listeners.iter().try_for_each(|listener| write_listener(f, listener))?;
         apps.iter().try_for_each(|app| write_app(f, app))?;

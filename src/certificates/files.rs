@@ -26,8 +26,8 @@ pub enum Role {
     Cert(usize),
     /// The key of a pair.
     Key(usize),
-    /// The roots of clients' certificates.
-    ClientCa,
+    /// Who may have signed the certificates of the other side.
+    Roots,
 }
 
 /// A file that is of no use.
@@ -95,7 +95,7 @@ pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -
         let fault = match error {
             _ if is_encrypted => Fault::Unusable("is encrypted; nobody is there to type its passphrase".to_owned()),
             pem::Error::NoItemsFound => Fault::Nothing("private key"),
-            error => Fault::Unusable(error.to_string()),
+            error => of_pem(&error),
         };
         LoadError::of(key_role, &pair.key, fault)
     })?;
@@ -115,8 +115,8 @@ pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -
 
 pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(Role::ClientCa, path)? {
-        roots.add(certificate).map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Rustls(error)))?;
+    for certificate in certificates(Role::Roots, path)? {
+        roots.add(certificate).map_err(|error| LoadError::of(Role::Roots, path, Fault::Rustls(error)))?;
     }
     Ok(roots)
 }
@@ -128,8 +128,16 @@ fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err(LoadError::of(role, path, Fault::Nothing("certificate"))),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(LoadError::of(role, path, Fault::Unusable(error.to_string()))),
+        Err(error) => Err(LoadError::of(role, path, of_pem(&error))),
     }
+}
+
+/// What is wrong with the text of a file. The crate prints a marker that is missing as a list of numbers.
+fn of_pem(error: &pem::Error) -> Fault {
+    Fault::Unusable(match error {
+        pem::Error::MissingSectionEnd { .. } => "is cut off: there is no END of what it begins (PEM)".to_owned(),
+        error => error.to_string(),
+    })
 }
 
 /// What is no file at all, such as a device or a pipe, has no end that its size tells.

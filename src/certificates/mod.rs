@@ -1,6 +1,7 @@
 //! What TLS listeners show to clients and ask of them: certificates and keys out of files, picked by the name that a client
-//! asks for, and renewed while sessions go on.
+//! asks for, and renewed while sessions go on. And what this node shows to servers.
 //!
+//! - `client`: TLS to a server.
 //! - `files`: PEM files, and what is wrong with them.
 //! - `names`: which certificate is for which name.
 //! - `params`: what PHP is told of a TLS connection.
@@ -10,6 +11,7 @@
 //! are made here, so nothing is stored per client. They outlive a renewal, except where clients show certificates: whoever
 //! resumes is not judged again, so a ticket counts no longer than the roots it was given under.
 
+mod client;
 mod files;
 mod names;
 mod params;
@@ -23,6 +25,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 
+pub use self::client::{ClientSettings, roots_of_system};
 pub use self::files::{Fault, LoadError, Role};
 pub use self::names::asked_name;
 pub use self::params::{Facts, params};
@@ -179,7 +182,7 @@ fn configure(
             }
             let verifier = verifier
                 .build()
-                .map_err(|error| LoadError::of(Role::ClientCa, path, Fault::Unusable(error.to_string())))?;
+                .map_err(|error| LoadError::of(Role::Roots, path, Fault::Unusable(error.to_string())))?;
             builder.with_client_cert_verifier(verifier)
         }
         _ => builder.with_no_client_auth(),
@@ -264,7 +267,7 @@ mod tests {
         let garbage = write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         fails(with(&|s| s.pairs[0].cert.clone_from(&garbage)), Role::Cert(0), "not a certificate");
         let ca = with(&|s| (s.client_ca, s.client_certs) = (Some(empty.clone()), ClientCerts::Required));
-        fails(ca, Role::ClientCa, "no certificate in it");
+        fails(ca, Role::Roots, "no certificate in it");
     }
 
     #[test]

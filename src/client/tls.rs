@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::certificates::roots_of_system;
 use crate::cli::TlsArgs;
 
 /// What shakes hands. `protocol` is what ALPN offers (RFC 7301), nothing for bare frames.
@@ -32,7 +33,7 @@ fn believing(args: &TlsArgs) -> Result<ClientConfig, String> {
     }
     let roots = match &args.ca {
         Some(file) => roots_in(file).map_err(|problem| format!("--ca {}: {problem}", file.display()))?,
-        None => roots_of_system()?,
+        None => roots_of_system().map_err(|problem| format!("{problem}: name one with --ca"))?,
     };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -45,18 +46,6 @@ fn roots_in(file: &Path) -> Result<RootCertStore, String> {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
     if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
-}
-
-fn roots_of_system() -> Result<RootCertStore, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // One that is of no use must not keep the others from being believed.
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(format!("this system trusts no authority{why}: name one with --ca"));
-    }
-    Ok(roots)
 }
 
 /// Believes every certificate, as long as the server has its key.

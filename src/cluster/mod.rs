@@ -199,11 +199,14 @@ impl Cluster {
                 Ok((Self { router, net: None, presence }, life))
             }
             ClusterEngine::Redis { urls, kind } => {
-                let engine = Redis::new(&texts(urls), kind.clone(), &settings.prefix).map_err(JoinError::Engine)?;
+                let tls = settings.tls.clone().unwrap_or_default();
+                let engine = Redis::new(&texts(urls), kind.clone(), &settings.prefix, tls);
+                let engine = engine.map_err(JoinError::Engine)?;
                 Self::among_others(engine, settings, facts, router, presence, metrics)
             }
             ClusterEngine::Nats { urls } => {
-                let engine = Nats::new(&texts(urls), &settings.prefix).map_err(JoinError::Engine)?;
+                let engine = Nats::new(&texts(urls), &settings.prefix, settings.tls.clone());
+                let engine = engine.map_err(JoinError::Engine)?;
                 Self::among_others(engine, settings, facts, router, presence, metrics)
             }
         }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::model::{self, ClusterEngine, RedisKind};
-use super::problem::Report;
+use super::Secret;
+use super::model::{self, ClientTls, ClusterEngine, RedisKind};
+use super::problem::{Place, Report};
 use super::router::resolve_secret_text;
-use super::schema::is_name;
+use super::schema::{Entry, is_name};
 use super::written::{self, EngineWord, RedisWord};
+use crate::certificates::{Pair, Role};
 
 /// `None` only beside errors in `report`.
 pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Report<'_>) -> Option<model::Cluster> {
@@ -30,12 +32,11 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
     if let Some(place) = written.sentinel_master.place.as_ref().filter(|_| written.redis.value != RedisWord::Sentinel) {
         report.warn(place, "says nothing unless redis is \"sentinel\"");
     }
-    let mut urls = Vec::new();
-    if engine != EngineWord::Local {
-        for url in &written.urls.value.0 {
-            urls.push(resolve_secret_text(url, written.urls.place.as_ref(), base, report)?);
-        }
-    }
+    let written_urls = written.urls.value.0.iter().filter(|_| engine != EngineWord::Local);
+    let urls: Option<Vec<Secret>> =
+        written_urls.map(|url| resolve_secret_text(url, written.urls.place.as_ref(), base, report)).collect();
+    let tls = resolve_tls(written, urls.as_deref(), base, report);
+    let urls = urls?;
     let engine = match engine {
         EngineWord::Local => ClusterEngine::Local,
         EngineWord::Redis => {
@@ -50,10 +51,68 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
     };
     Some(model::Cluster {
         engine,
+        tls: tls?,
         prefix: written.prefix.value.clone(),
         lease: written.lease.value.0,
         receipt_timeout: written.receipt_timeout.value.0,
         linger: written.linger.value.0,
         queue_bytes: written.queue_bytes.value.0 as usize,
     })
+}
+
+/// `Some(None)` where nothing is written, or nothing that counts. `None` only beside errors in `report`.
+fn resolve_tls(
+    written: &written::Cluster,
+    urls: Option<&[Secret]>,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<Option<ClientTls>> {
+    let Some(tls) = &written.tls.0 else { return Some(None) };
+    let is_tls = |url: &Secret| ["rediss://", "valkeys://"].iter().any(|scheme| url.reveal().starts_with(scheme));
+    let idle = match written.engine.value {
+        EngineWord::Local => Some("says nothing while engine is \"local\""),
+        EngineWord::Redis if urls.is_some_and(|urls| !urls.iter().any(is_tls)) => {
+            Some("says nothing while no url begins with rediss://")
+        }
+        // The table itself asks for TLS.
+        EngineWord::Redis | EngineWord::Nats => None,
+    };
+    if let Some(why) = idle {
+        report.warn(&tls.place, why);
+        return Some(None);
+    }
+    let path = |entry: &Entry<String>| base.join(&entry.value);
+    let own = match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => Some(Pair { cert: path(cert), key: path(key) }),
+        (None, None) => None,
+        (Some(cert), None) => {
+            report.error(cert.place.as_ref()?, "needs key, its private key");
+            return None;
+        }
+        (None, Some(key)) => {
+            report.error(key.place.as_ref()?, "needs cert, the certificate that it belongs to");
+            return None;
+        }
+    };
+    let settings = ClientTls { ca: tls.ca.as_ref().map(path), own };
+    let place_of = |role| -> Option<&Place> {
+        let entry = match role {
+            Role::Cert(_) => &tls.cert,
+            Role::Key(_) => &tls.key,
+            Role::Roots => &tls.ca,
+        };
+        entry.as_ref()?.place.as_ref()
+    };
+    match settings.check() {
+        Ok(remarks) => {
+            for remark in remarks {
+                report.warn(place_of(remark.role)?, remark.text);
+            }
+            Some(Some(settings))
+        }
+        Err(error) => {
+            report.error(place_of(error.role)?, error.to_string());
+            None
+        }
+    }
 }

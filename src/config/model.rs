@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use super::network::Networks;
-pub use crate::certificates::{ClientCerts, Settings as Tls};
+pub use crate::certificates::{ClientCerts, ClientSettings as ClientTls, Settings as Tls};
 pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
 pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
@@ -137,6 +137,8 @@ pub struct Router {
 pub struct Cluster {
     /// What joins them.
     pub engine: ClusterEngine,
+    /// TLS to it, where something is written about that.
+    pub tls: Option<ClientTls>,
     /// What the names of subjects begin with.
     pub prefix: String,
     /// Silence after which a node is taken for unreachable.

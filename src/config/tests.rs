@@ -397,3 +397,56 @@ fn a_build_without_lua_refuses_framings_in_lua() {
         &["11: listeners.raw.framing.type = \"lua\": this longwire was built without Lua (the cargo feature \"lua\")"],
     );
 }
+
+/// A `[cluster]` with TLS, from line 12 on.
+fn cluster(engine: &str, tls: &str) -> String {
+    format!("{BASE}[cluster]\n{engine}\ntls = {{ {tls} }}\n")
+}
+
+#[test]
+fn each_rule_about_tls_to_the_engine_has_its_message() {
+    let redis = "engine = \"redis\"\nurls = [\"rediss://10.0.0.5\"]";
+    let nats = "engine = \"nats\"\nurls = [\"10.0.0.5\"]";
+    for engine in [redis, nats] {
+        for (tls, expected) in [
+            ("cert = \"node.pem\"", "14: cluster.tls.cert = \"node.pem\": needs key, its private key"),
+            (
+                "ca = \"no-such.pem\", key = \"node.key\"",
+                "14: cluster.tls.key = \"node.key\": needs cert, the certificate that it belongs to",
+            ),
+            (
+                "ca = \"no-such.pem\"",
+                "14: cluster.tls.ca = \"no-such.pem\": /etc/longwire/no-such.pem: No such file or directory (os error 2)",
+            ),
+            (
+                "cert = \"/no-such.pem\", key = \"node.key\"",
+                "14: cluster.tls.cert = \"/no-such.pem\": /no-such.pem: No such file or directory (os error 2)",
+            ),
+            ("crt = \"node.pem\"", "14: cluster.tls.crt = \"node.pem\": unknown key, did you mean \"cert\"?"),
+        ] {
+            check(&cluster(engine, tls), &[expected]);
+        }
+    }
+}
+
+#[test]
+fn tls_that_reaches_no_engine_is_a_warning() {
+    let local = "engine = \"local\"\n";
+    let plain = "engine = \"redis\"\nurls = [\"redis://10.0.0.5\", \"redis+unix:///run/redis.sock\"]";
+    for (engine, expected) in [
+        (local, "cluster.tls: says nothing while engine is \"local\""),
+        (plain, "cluster.tls: says nothing while no url begins with rediss://"),
+    ] {
+        let (config, warnings) = parse(&cluster(engine, "ca = \"no-such.pem\"")).unwrap();
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, [format!("/etc/longwire/longwire.toml:14: {expected}")]);
+        assert_eq!(config.cluster.tls, None);
+    }
+}
+
+#[test]
+fn tls_without_files_is_asked_for_by_the_table_alone() {
+    let nats = "engine = \"nats\"\nurls = [\"10.0.0.5\"]";
+    let (config, warnings) = parse(&cluster(nats, "")).unwrap();
+    assert_eq!((config.cluster.tls, warnings), (Some(ClientTls::default()), vec![]));
+}

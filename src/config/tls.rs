@@ -39,7 +39,7 @@ pub(super) fn resolve(
             Role::Cert(0) => cert.place.as_ref(),
             Role::Key(0) => key.place.as_ref(),
             Role::Cert(_) | Role::Key(_) => written.more.place.as_ref(),
-            Role::ClientCa => written.client_ca.as_ref()?.place.as_ref(),
+            Role::Roots => written.client_ca.as_ref()?.place.as_ref(),
         }
     };
     match Acceptor::load(settings.clone()) {

@@ -138,6 +138,20 @@ config_table! {
         linger: Entry<Time> = is("\"10s\"");
         /// What may wait on its way to the engine, and as much on its way from it; beyond, it is dropped and counted.
         queue_bytes: Entry<Size<{ 64 << 10 }, LARGEST>> = is("\"16 MiB\"");
+        /// TLS to the engine: for Redis where a url is rediss://, for NATS on each connection. Files are read each time that the node connects.
+        tls: IfWritten<EngineTls> = table();
+    }
+}
+
+config_table! {
+    /// TLS to the engine.
+    EngineTls {
+        /// Who may have signed its certificate, in a PEM file, instead of those that the system trusts. A relative path begins at the folder of this file.
+        ca: Option<Entry<String>> = absent("whom the system trusts", "\"/srv/chat/engine-ca.pem\"");
+        /// The certificate that this node shows where it is asked for one, and those that lead to a root, in a PEM file.
+        cert: Option<Entry<String>> = absent("none is shown", "\"/srv/chat/node.pem\"");
+        /// Its private key, in a PEM file.
+        key: Option<Entry<String>> = absent("none is shown", "\"/srv/chat/node.key\"");
     }
 }
 

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! [`Engine`] makes a [`Link`], one connection in working order (or several that live and die together), which publishes and
-//! subscribes; what comes is put into an [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS.
+//! subscribes; what comes is put into an [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS,
+//! both also over TLS (`tls`).
 //!
 //! # What an engine promises
 //!
@@ -25,6 +26,7 @@
 
 pub mod nats;
 pub mod redis;
+mod tls;
 
 use std::fmt;
 use std::future::Future;

@@ -15,7 +15,10 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject, first_that};
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
+use super::{first_that, tls};
+use crate::certificates::Pair;
+use crate::config::model::ClientTls;
 
 const SEPARATOR: char = '.';
 /// Messages that one subscription holds while the inbox is being filled; beyond, the client drops and the link is lost.
@@ -26,16 +29,19 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 pub struct Nats {
     servers: Vec<ServerAddr>,
     prefix: String,
+    /// `None` leaves it to the URL and to the server, and whom to believe to the system.
+    tls: Option<ClientTls>,
 }
 
 impl Nats {
     /// `urls` as async-nats reads them: `nats://USER:PASSWORD@HOST:PORT`, `nats://TOKEN@HOST:PORT`, `tls://`; they are tried in this
-    /// order. Subjects begin with `prefix`.
+    /// order. Subjects begin with `prefix`. With `tls` there is no connection without TLS, whatever the URL says: a server says in
+    /// the clear whether it wants TLS, so anybody on the way could say that it does not.
     ///
     /// # Errors
     ///
     /// Which URL is wrong.
-    pub fn new(urls: &[String], prefix: impl Into<String>) -> Result<Self, EngineError> {
+    pub fn new(urls: &[String], prefix: impl Into<String>, tls: Option<ClientTls>) -> Result<Self, EngineError> {
         let servers: Vec<ServerAddr> = urls
             .iter()
             .enumerate()
@@ -46,7 +52,7 @@ impl Nats {
         if servers.is_empty() {
             return Err(EngineError("NATS needs an address".to_owned()));
         }
-        Ok(Self { servers, prefix: prefix.into() })
+        Ok(Self { servers, prefix: prefix.into(), tls })
     }
 }
 
@@ -54,7 +60,7 @@ impl Engine for Nats {
     type Link = NatsLink;
 
     async fn connect(&self, inbox: Inbox) -> Result<NatsLink, EngineError> {
-        let (client, ended) = first_that(&self.servers, "NATS", |server| dial(server, inbox.clone())).await?;
+        let (client, ended) = first_that(&self.servers, "NATS", |server| self.dial(server, inbox.clone())).await?;
         let own = client.new_inbox();
         let answers = client.subscribe(format!("{own}.*")).await.map_err(of_nats)?;
         Ok(NatsLink {
@@ -71,33 +77,55 @@ impl Engine for Nats {
     }
 }
 
-/// A connection to this server alone. Its loss is put into `inbox`, until the guard is dropped.
-async fn dial(server: ServerAddr, inbox: Inbox) -> Result<(Client, DropGuard), EngineError> {
-    let ended = CancellationToken::new();
-    let seen = ended.clone();
-    let options = ConnectOptions::new()
-        .name("longwire")
-        .connection_timeout(CONNECT_TIMEOUT)
-        .subscription_capacity(SUBSCRIPTION_CAPACITY)
-        // The connection itself counts as the first; none would mean no bound.
-        .max_reconnects(1)
-        .ignore_discovered_servers()
-        .event_callback(move |event| {
-            let what = match event {
-                Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
-                Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
-                Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
-                Event::ServerError(error) => Some(format!("NATS: {error}")),
-                Event::Connected | Event::Draining | Event::ClientError(_) => None,
-            };
-            // What ended by our own wish is no loss.
-            if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
-                inbox.lose(EngineError(what));
-            }
-            async {}
-        });
-    let client = with_credentials(options, &server).connect(&server).await.map_err(of_nats)?;
-    Ok((client, ended.drop_guard()))
+impl Nats {
+    /// A connection to this server alone. Its loss is put into `inbox`, until the guard is dropped.
+    async fn dial(&self, server: ServerAddr, inbox: Inbox) -> Result<(Client, DropGuard), EngineError> {
+        let ended = CancellationToken::new();
+        let seen = ended.clone();
+        let options = ConnectOptions::new()
+            .name("longwire")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            // The connection itself counts as the first; none would mean no bound.
+            .max_reconnects(1)
+            .ignore_discovered_servers()
+            .event_callback(move |event| {
+                let what = match event {
+                    Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
+                    Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
+                    Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
+                    Event::ServerError(error) => Some(format!("NATS: {error}")),
+                    Event::Connected | Event::Draining | Event::ClientError(_) => None,
+                };
+                // What ended by our own wish is no loss.
+                if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
+                    inbox.lose(EngineError(what));
+                }
+                async {}
+            });
+        let options = with_credentials(self.with_tls(options).await?, &server);
+        let client = options.connect(&server).await.map_err(|error| {
+            let settings = self.tls.clone().unwrap_or_default();
+            let why = tls::explain(&error, &settings).unwrap_or_else(|| error.to_string());
+            EngineError(format!("NATS at {}:{}: {why}", server.host(), server.port()))
+        })?;
+        Ok((client, ended.drop_guard()))
+    }
+
+    /// Here async-nats reads the files itself, because beside settings that are ready it reads the system's authorities, and gives
+    /// up when one of their files cannot be read. So they are looked at before: its errors do not name files.
+    async fn with_tls(&self, options: ConnectOptions) -> Result<ConnectOptions, EngineError> {
+        let Some(settings) = &self.tls else { return Ok(options) };
+        tls::check(settings).await.map_err(of_nats)?;
+        let mut options = options.require_tls(true);
+        if let Some(ca) = &settings.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        if let Some(Pair { cert, key }) = &settings.own {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        Ok(options)
+    }
 }
 
 /// Those of the URL, which async-nats leaves to us.

@@ -21,7 +21,8 @@ const KINDS: [Kind; 3] = [Kind::RedisCluster, Kind::Sentinel, Kind::NatsCluster]
 /// Elections of Redis, and pauses of nodes between attempts, take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
+/// A node of this number, with this part of `[cluster]`.
+pub fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
     let script = fpm.script("handler.php", HANDLER);
     format!(
         "[node]\nname = \"n{number}\"\nnumber = {number}\n[cluster]\nlease = \"3s\"\nlinger = \"1s\"\n{engine}\

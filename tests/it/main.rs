@@ -22,6 +22,7 @@ mod control_headers;
 mod dev_page;
 mod docker;
 mod engine_clusters;
+mod engine_tls;
 mod event_streams;
 mod example_notify;
 mod example_push;

@@ -1,4 +1,4 @@
-//! What the compiler does not see to: who may name whom, what `proto` keeps out, how long a file grows.
+//! What the compiler does not see to: who may name whom, what `proto` keeps out, how long a file grows, what `Cargo.lock` must not have.
 //!
 //! Each rule is a function from a file to its complaints, and each has a case that shows it complaining.
 
@@ -72,6 +72,13 @@ fn proto_is_bytes_only() {
 fn files_stay_readable_and_finished() {
     complain_about(&sources(), length);
     complain_about(&sources(), unfinished);
+}
+
+#[test]
+fn rustls_has_one_provider() {
+    let path = "Cargo.lock".to_owned();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).expect("it is in the repository");
+    assert_eq!(providers(&File { path, text }), Vec::<String>::new());
 }
 
 #[test]
@@ -187,6 +194,12 @@ fn unfinished(file: &File) -> Vec<String> {
         .filter(|word| code.contains(**word))
         .map(|word| format!("has a {word}"))
         .collect()
+}
+
+/// async-nats takes rustls's provider of cryptography from the features that were compiled in, and that panics where there are two.
+fn providers(file: &File) -> Vec<String> {
+    let names = file.text.lines().filter_map(|line| line.strip_prefix("name = ")).map(|name| name.trim_matches('"'));
+    names.filter(|name| *name == "aws-lc-rs").map(|name| format!("has {name} beside ring")).collect()
 }
 
 fn foreign_paths(file: &File) -> Vec<String> {
@@ -378,6 +391,18 @@ mod tests {
         check(unfinished, "src/a.rs", "fn f() { todo!() }", &["has a todo!"]);
         check(unfinished, "src/a.rs", "unimplemented!(\"later\")", &["has a unimplemented!"]);
         check(unfinished, "src/a.rs", "// todo!\nconst T: &str = \"todo!\";", &[]);
+    }
+
+    #[test]
+    fn a_second_provider_is_seen() {
+        let package = |name| format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
+        check(
+            providers,
+            "Cargo.lock",
+            &[package("ring"), package("aws-lc-rs")].concat(),
+            &["has aws-lc-rs beside ring"],
+        );
+        check(providers, "Cargo.lock", &package("ring"), &[]);
     }
 
     #[test]

@@ -12,16 +12,20 @@ mod shards;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use redis::{PushInfo, PushKind, RedisError, Value};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::shards::Shards;
-use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject, first_that};
-use crate::config::model::RedisKind;
+use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
+use super::{first_that, tls};
+use crate::config::model::{ClientTls, RedisKind};
 
 const SEPARATOR: char = ':';
 /// Channels in one SUBSCRIBE: its answers come one by one, and all of them within the time for one answer.
@@ -33,23 +37,34 @@ pub struct Redis {
     servers: Vec<ConnectionInfo>,
     kind: RedisKind,
     prefix: String,
+    /// For those whose URL asks for it.
+    tls: ClientTls,
 }
 
 impl Redis {
     /// `urls` as redis-rs reads them: `redis://`, `rediss://`, `redis+unix://`; they are tried in this order. Subjects begin
     /// with `prefix`. The user and the password of the first URL are those of all servers that a Sentinel or a server of a
-    /// cluster names.
+    /// cluster names. `tls` is for `rediss://`, and for all that servers which are reached so name.
     ///
     /// # Errors
     ///
     /// Which URL is wrong, without its password.
-    pub fn new(urls: &[String], kind: RedisKind, prefix: impl Into<String>) -> Result<Self, EngineError> {
+    pub fn new(
+        urls: &[String],
+        kind: RedisKind,
+        prefix: impl Into<String>,
+        tls: ClientTls,
+    ) -> Result<Self, EngineError> {
         let servers: Vec<ConnectionInfo> = urls
             .iter()
             .enumerate()
             .map(|(at, url)| {
                 let info = url.as_str().into_connection_info();
                 let info = info.map_err(|error| EngineError(format!("address {} of Redis: {error}", at + 1)))?;
+                if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+                    let wrong = "#insecure would believe anybody; [cluster.tls] ca names whom to believe";
+                    return Err(EngineError(format!("address {} of Redis: {wrong}", at + 1)));
+                }
                 let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
                 Ok(info.set_redis_settings(settings))
             })
@@ -57,7 +72,7 @@ impl Redis {
         if servers.is_empty() {
             return Err(EngineError("Redis needs an address".to_owned()));
         }
-        Ok(Self { servers, kind, prefix: prefix.into() })
+        Ok(Self { servers, kind, prefix: prefix.into(), tls })
     }
 
     /// Another server than the one that has named it: reached in the same way, with the settings of the first URL.
@@ -72,21 +87,48 @@ impl Redis {
     }
 }
 
-/// A connection; what nobody has asked for goes to `pushes`.
-async fn dial(server: ConnectionInfo, pushes: Option<Pushes>) -> Result<MultiplexedConnection, RedisError> {
-    let mut config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(ANSWER_TIMEOUT));
-    if let Some(pushes) = pushes {
-        config = config.set_push_sender(move |push| pushes.take(push));
-    }
-    Client::open(server)?.get_multiplexed_async_connection_with_config(&config).await
+/// A connection; clones share it, and it ends with the last of them.
+#[derive(Clone)]
+struct Connection {
+    requests: MultiplexedConnection,
+    /// What redis-rs would hold itself if the stream were its own.
+    _driver: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
-/// An error that says whose it is.
-fn of(server: &ConnectionInfo) -> impl Fn(RedisError) -> EngineError + use<> {
-    let address = server.addr().to_string();
-    move |error| EngineError(format!("Redis at {address}: {error}"))
+impl Redis {
+    /// A connection; what nobody has asked for goes to `pushes`.
+    ///
+    /// TLS is not left to redis-rs: it reads the system's authorities for each connection, also where others are named, and gives up
+    /// when one of their files cannot be read.
+    async fn dial(&self, server: &ConnectionInfo, pushes: Option<Pushes>) -> Result<Connection, RedisError> {
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        if let Some(pushes) = pushes {
+            config = config.set_push_sender(move |push| pushes.take(push));
+        }
+        let ConnectionAddr::TcpTls { host, port, .. } = server.addr() else {
+            let requests = Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await?;
+            return Ok(Connection { requests, _driver: None });
+        };
+        let dialing = async {
+            let stream = tls::connect(&self.tls, host, *port).await?;
+            MultiplexedConnection::new_with_config(server.redis_settings(), stream, config).await
+        };
+        let dialed = timeout(CONNECT_TIMEOUT, dialing).await;
+        let (requests, driver) = dialed.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+        Ok(Connection { requests, _driver: Some(Arc::new(driver)) })
+    }
+
+    /// An error that says whose it is.
+    fn of(&self, server: &ConnectionInfo) -> impl Fn(RedisError) -> EngineError + use<'_> {
+        let address = server.addr().to_string();
+        move |error| {
+            let why = tls::explain(&error, &self.tls).unwrap_or_else(|| error.to_string());
+            EngineError(format!("Redis at {address}: {why}"))
+        }
+    }
 }
 
 impl Engine for Redis {
@@ -99,7 +141,9 @@ impl Engine for Redis {
             let pushes = pushes.clone();
             async move {
                 match &self.kind {
-                    RedisKind::Alone => dial(server.clone(), Some(pushes)).await.map(Masters::One).map_err(of(&server)),
+                    RedisKind::Alone => {
+                        self.dial(&server, Some(pushes)).await.map(Masters::One).map_err(self.of(&server))
+                    }
                     RedisKind::Sentinel { master } => {
                         self.behind_sentinel(&server, master, pushes).await.map(Masters::One)
                     }
@@ -127,7 +171,7 @@ pub struct RedisLink {
 }
 
 enum Masters {
-    One(MultiplexedConnection),
+    One(Connection),
     Shards(Shards),
 }
 
@@ -150,7 +194,7 @@ impl Link for RedisLink {
         match &mut self.masters {
             Masters::One(connection) => {
                 for names in names.chunks(SUBSCRIBE_BATCH) {
-                    connection.subscribe(names).await?;
+                    connection.requests.subscribe(names).await?;
                 }
                 Ok(())
             }
@@ -164,7 +208,7 @@ impl Link for RedisLink {
         match &mut self.masters {
             Masters::One(connection) => {
                 for names in names.chunks(SUBSCRIBE_BATCH) {
-                    connection.unsubscribe(names).await?;
+                    connection.requests.unsubscribe(names).await?;
                 }
                 Ok(())
             }
@@ -184,7 +228,7 @@ impl Link for RedisLink {
                 for (name, payload) in named {
                     pipe.cmd("PUBLISH").arg(name).arg(&payload[..]);
                 }
-                pipe.query_async(connection).await?
+                pipe.query_async(&mut connection.requests).await?
             }
             Masters::Shards(shards) => shards.publish(named).await?,
         };

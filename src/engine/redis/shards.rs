@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use redis::aio::MultiplexedConnection;
 use redis::{ConnectionInfo, Pipeline, Value, from_redis_value_ref};
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Pushes, Redis, dial, of};
+use super::{Connection, Pushes, Redis};
 use crate::engine::EngineError;
 
 const SLOTS: usize = 16_384;
@@ -26,7 +25,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Shards {
-    masters: Vec<MultiplexedConnection>,
+    masters: Vec<Connection>,
     /// The place in `masters` of each slot's.
     by_slot: Box<[u16]>,
     _probing: AbortOnDropHandle<()>,
@@ -35,8 +34,9 @@ pub(super) struct Shards {
 impl Shards {
     /// Connections to all masters that this server names.
     pub(super) async fn connect(redis: &Redis, server: &ConnectionInfo, pushes: Pushes) -> Result<Self, EngineError> {
-        let mut asked = dial(server.clone(), None).await.map_err(of(server))?;
-        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked).await.map_err(of(server))?;
+        let mut asked = redis.dial(server, None).await.map_err(redis.of(server))?;
+        let answer = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked.requests).await;
+        let answer: Value = answer.map_err(redis.of(server))?;
         let host = server.addr().to_string();
         let host = host.rsplit_once(':').map_or("", |(host, _)| host);
         let map = SlotMap::read(&answer, host).map_err(|wrong| {
@@ -44,7 +44,7 @@ impl Shards {
         })?;
         let dialing = map.masters.iter().map(|(host, port)| {
             let (master, pushes) = (redis.named_by(server, host.clone(), *port), pushes.clone());
-            async move { dial(master.clone(), Some(pushes)).await.map_err(of(&master)) }
+            async move { redis.dial(&master, Some(pushes)).await.map_err(redis.of(&master)) }
         });
         let masters = try_join_all(dialing).await?;
         let probing = tokio::spawn(probe(masters.clone(), pushes));
@@ -59,7 +59,7 @@ impl Shards {
         }
         let saying = self.masters.iter().zip(pipes).filter(|(_, pipe)| !pipe.is_empty()).map(|(master, pipe)| {
             let mut master = master.clone();
-            async move { pipe.query_async::<Vec<Value>>(&mut master).await }
+            async move { pipe.query_async::<Vec<Value>>(&mut master.requests).await }
         });
         try_join_all(saying).await?;
         Ok(())
@@ -82,7 +82,7 @@ impl Shards {
         let publishing = parts.map(|(master, (pipe, places))| {
             let mut master = master.clone();
             async move {
-                let counts: Vec<i64> = pipe.query_async(&mut master).await?;
+                let counts: Vec<i64> = pipe.query_async(&mut master.requests).await?;
                 Ok::<_, EngineError>(places.into_iter().zip(counts))
             }
         });
@@ -103,13 +103,13 @@ impl Shards {
 }
 
 /// Finds out a master that does not answer. A connection that answers has its subscriptions too: a server that takes one away says so.
-async fn probe(masters: Vec<MultiplexedConnection>, pushes: Pushes) {
+async fn probe(masters: Vec<Connection>, pushes: Pushes) {
     let mut rounds = interval(PROBE_INTERVAL);
     loop {
         rounds.tick().await;
         let asking = masters.iter().map(|master| {
             let mut master = master.clone();
-            async move { redis::cmd("PING").query_async::<Value>(&mut master).await }
+            async move { redis::cmd("PING").query_async::<Value>(&mut master.requests).await }
         });
         if let Err(error) = try_join_all(asking).await {
             pushes.inbox.lose(error.into());

@@ -3,10 +3,15 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::end_with_the_run;
 use super::php_fpm::{free_port, kill, wait_until};
+use super::tls::{Authority, Signed};
+
+/// Of an engine that speaks TLS. It takes an escape in a URL.
+pub const PASSWORD: &str = "a secret";
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +34,27 @@ impl Kind {
     }
 }
 
+/// What an engine that speaks TLS has of it.
+struct Tls {
+    own: Signed,
+    ca: PathBuf,
+    clients: Clients,
+}
+
+/// Whether an engine that speaks TLS asks clients for certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    Asked,
+    NotAsked,
+}
+
 pub struct EngineServer {
     kind: Kind,
     dir: tempfile::TempDir,
     port: SocketAddr,
     /// Largest payload that nats-server takes.
     max_payload: usize,
+    tls: Option<Tls>,
     child: Option<Child>,
 }
 
@@ -46,8 +66,18 @@ impl EngineServer {
 
     /// The same for payloads of that many bytes; Redis takes any.
     pub fn start_for(kind: Kind, max_payload: usize) -> Self {
+        Self::start_with(kind, max_payload, None)
+    }
+
+    /// One that speaks nothing but TLS, with a certificate of this authority, and wants [`PASSWORD`].
+    pub fn start_with_tls(kind: Kind, authority: &Authority, clients: Clients) -> Self {
+        let own = authority.sign("engine", "engine", &["127.0.0.1"]);
+        Self::start_with(kind, 1 << 20, Some(Tls { own, ca: authority.ca_file(), clients }))
+    }
+
+    fn start_with(kind: Kind, max_payload: usize, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut server = Self { kind, dir, port: free_port(), max_payload, child: None };
+        let mut server = Self { kind, dir, port: free_port(), max_payload, tls, child: None };
         server.start_again();
         server
     }
@@ -58,16 +88,25 @@ impl EngineServer {
         let mut command = match self.kind {
             Kind::Redis => {
                 let mut command = Command::new("redis-server");
-                command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(self.dir.path().join("redis.sock"));
+                command.args(["--port", "0", "--save", ""]);
+                match &self.tls {
+                    None => command.arg("--unixsocket").arg(self.dir.path().join("redis.sock")),
+                    Some(tls) => {
+                        command.args(["--bind", "127.0.0.1", "--requirepass", PASSWORD]);
+                        command.args(["--tls-port", &self.port.port().to_string()]).args(tls.args_of_redis())
+                    }
+                };
                 command
             }
             Kind::Nats => {
                 // In /usr/sbin, which is not on everybody's PATH.
                 let program = ["/usr/sbin/nats-server", "/usr/bin/nats-server"];
-                let program = program.into_iter().find(|program| std::path::Path::new(program).exists());
+                let program = program.into_iter().find(|program| Path::new(program).exists());
                 let mut command = Command::new(program.expect("nats-server is installed"));
                 let config = self.dir.path().join("nats.conf");
-                std::fs::write(&config, format!("max_payload: {}\n", self.max_payload)).expect("the directory is ours");
+                let tls = self.tls.as_ref().map_or_else(String::new, Tls::config_of_nats);
+                let text = format!("max_payload: {}\n{tls}", self.max_payload);
+                std::fs::write(&config, text).expect("the directory is ours");
                 command.args(["--addr", "127.0.0.1", "--port", &self.port.port().to_string(), "--config"]).arg(config);
                 command
             }
@@ -81,13 +120,21 @@ impl EngineServer {
 
     fn accepts(&self) -> bool {
         match self.kind {
-            Kind::Redis => UnixStream::connect(self.dir.path().join("redis.sock")).is_ok(),
-            Kind::Nats => std::net::TcpStream::connect(self.port).is_ok(),
+            Kind::Redis if self.tls.is_none() => UnixStream::connect(self.dir.path().join("redis.sock")).is_ok(),
+            Kind::Redis | Kind::Nats => std::net::TcpStream::connect(self.port).is_ok(),
         }
     }
 
     /// Its part of a node's `[cluster]`.
     pub fn config(&self) -> String {
+        if self.tls.is_some() {
+            let (scheme, user) = match self.kind {
+                Kind::Redis => ("rediss", ""),
+                Kind::Nats => ("tls", "ann"),
+            };
+            let (engine, password) = (self.kind.word(), PASSWORD.replace(' ', "%20"));
+            return format!("engine = \"{engine}\"\nurls = [\"{scheme}://{user}:{password}@{}\"]\n", self.port);
+        }
         match self.kind {
             Kind::Redis => {
                 format!("engine = \"redis\"\nurls = [\"redis+unix://{}/redis.sock\"]\n", self.dir.path().display())
@@ -133,6 +180,32 @@ impl EngineServer {
         child.kill().expect("it is our child");
         child.wait().expect("it is our child");
     }
+}
+
+impl Tls {
+    fn args_of_redis(&self) -> Vec<String> {
+        // What it does when nobody tells it anything is to ask.
+        let asks = if self.clients == Clients::NotAsked { &["--tls-auth-clients", "no"][..] } else { &[] };
+        let files = args_of_redis(&self.own, &self.ca);
+        files.into_iter().chain(asks.iter().map(|arg| (*arg).to_owned())).collect()
+    }
+
+    fn config_of_nats(&self) -> String {
+        let verify = self.clients == Clients::Asked;
+        format!(
+            "authorization {{ user: ann, password: {PASSWORD:?} }}\n\
+             tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: {verify} }}\n",
+            self.own.cert, self.own.key, self.ca
+        )
+    }
+}
+
+/// What tells a redis-server its own certificate, and who signs those of others.
+pub fn args_of_redis(own: &Signed, ca: &Path) -> Vec<String> {
+    [("--tls-cert-file", own.cert.as_path()), ("--tls-key-file", &own.key), ("--tls-ca-cert-file", ca)]
+        .into_iter()
+        .flat_map(|(option, file)| [option.to_owned(), file.display().to_string()])
+        .collect()
 }
 
 impl Drop for EngineServer {

@@ -2,16 +2,18 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{Connection, FromRedisValue};
+use redis::{ClientTlsConfig, Connection, FromRedisValue, TlsCertificates};
 
 use super::end_with_the_run;
+use super::engine::args_of_redis;
 use super::longwire::http_get;
 use super::php_fpm::kill;
+use super::tls::Authority;
 
 /// Of NATS, and of the servers behind Sentinels. It takes an escape in a URL.
 const PASSWORD: &str = "a secret";
@@ -40,7 +42,15 @@ pub struct EngineCluster {
     /// In the order of their masters.
     pub replicas: Vec<Server>,
     pub sentinels: Vec<Server>,
+    tls: Option<Tls>,
     _dir: tempfile::TempDir,
+}
+
+/// What servers of Redis have that speak nothing but TLS, to clients with a certificate and to each other.
+#[derive(Clone)]
+struct Tls {
+    args: Vec<String>,
+    certificates: TlsCertificates,
 }
 
 /// A program with a port and a folder.
@@ -49,13 +59,32 @@ pub struct Server {
     args: Vec<String>,
     dir: PathBuf,
     pub port: u16,
+    tls: Option<TlsCertificates>,
     child: Option<Child>,
 }
 
 impl EngineCluster {
     pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, None)
+    }
+
+    /// The same for a kind of Redis, with TLS everywhere: all certificates are of this authority.
+    pub fn start_with_tls(kind: Kind, authority: &Authority) -> Self {
+        assert_ne!(kind, Kind::NatsCluster, "its servers are asked for what they know without TLS");
+        let own = authority.sign("server", "server", &["127.0.0.1"]);
+        let among = ["--tls-replication", "yes", "--tls-cluster", "yes"].map(str::to_owned);
+        let args = args_of_redis(&own, &authority.ca_file()).into_iter().chain(among).collect();
+        let read = |file: &Path| std::fs::read(file).expect("it was written");
+        let client_tls = ClientTlsConfig { client_cert: read(&own.cert), client_key: read(&own.key) };
+        let certificates =
+            TlsCertificates { client_tls: Some(client_tls), root_cert: Some(read(&authority.ca_file())) };
+        Self::start_with(kind, Some(Tls { args, certificates }))
+    }
+
+    fn start_with(kind: Kind, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { kind, servers: Vec::new(), replicas: Vec::new(), sentinels: Vec::new(), _dir: dir };
+        let (servers, replicas, sentinels) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cluster = Self { kind, servers, replicas, sentinels, tls, _dir: dir };
         match kind {
             Kind::RedisCluster => cluster.start_redis_cluster(0),
             Kind::RedisClusterWithReplicas => cluster.start_redis_cluster(3),
@@ -71,16 +100,30 @@ impl EngineCluster {
         let program = places.into_iter().find(|place| place.exists()).expect("it is installed");
         let dir = self._dir.path().join(port.to_string());
         std::fs::create_dir(&dir).expect("no two have one port");
-        let mut server = Server { program, args: args.to_vec(), dir, port, child: None };
+        let tls = self.tls.as_ref().map(|tls| tls.certificates.clone());
+        let mut server = Server { program, args: args.to_vec(), dir, port, tls, child: None };
         server.start_again();
         server
     }
 
     fn redis(&self, args: &[&str]) -> Server {
         let port = free_port();
-        let own = ["--port", &port.to_string(), "--save", "", "--repl-diskless-sync-delay", "0"];
-        let args: Vec<String> = own.iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let own = ["--save", "", "--repl-diskless-sync-delay", "0"];
+        let args = own.iter().chain(args).map(|arg| (*arg).to_owned());
+        let args: Vec<String> = self.listens_on(port).into_iter().chain(args).collect();
         self.server("redis-server", port, &args)
+    }
+
+    /// What tells a server of Redis its port, and all about TLS.
+    fn listens_on(&self, port: u16) -> Vec<String> {
+        let port = port.to_string();
+        match &self.tls {
+            None => vec!["--port".to_owned(), port],
+            Some(tls) => {
+                let ports = ["--port", "0", "--tls-port", &port].map(str::to_owned);
+                ports.into_iter().chain(tls.args.iter().cloned()).collect()
+            }
+        }
     }
 
     fn start_redis_cluster(&mut self, replicas: usize) {
@@ -136,11 +179,13 @@ impl EngineCluster {
         let port = free_port();
         let file = self._dir.path().join(format!("sentinel-{port}.conf"));
         let config = format!(
-            "port {port}\nsentinel monitor {MASTER} 127.0.0.1 {master_port} 2\nsentinel auth-pass {MASTER} \"{PASSWORD}\"\n\
+            "sentinel monitor {MASTER} 127.0.0.1 {master_port} 2\nsentinel auth-pass {MASTER} \"{PASSWORD}\"\n\
              sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n"
         );
         std::fs::write(&file, config).expect("the directory is ours");
-        self.server("redis-server", port, &[file.display().to_string(), "--sentinel".to_owned()])
+        let begin = [file.display().to_string(), "--sentinel".to_owned()];
+        let args: Vec<String> = begin.into_iter().chain(self.listens_on(port)).collect();
+        self.server("redis-server", port, &args)
     }
 
     fn start_nats(&mut self) {
@@ -169,16 +214,17 @@ impl EngineCluster {
 
     /// Its part of a node's `[cluster]`, which tries server number `first` first.
     pub fn config(&self, first: usize) -> String {
-        let (servers, scheme, rest) = match self.kind {
-            Kind::RedisCluster | Kind::RedisClusterWithReplicas => (&self.servers, "redis://", "redis = \"cluster\"\n"),
+        let redis = if self.tls.is_some() { "rediss" } else { "redis" };
+        let (servers, scheme, user, rest) = match self.kind {
+            Kind::RedisCluster | Kind::RedisClusterWithReplicas => (&self.servers, redis, "", "redis = \"cluster\"\n"),
             Kind::Sentinel => {
-                (&self.sentinels, "redis://:a%20secret@", "redis = \"sentinel\"\nsentinel_master = \"main\"\n")
+                (&self.sentinels, redis, ":a%20secret@", "redis = \"sentinel\"\nsentinel_master = \"main\"\n")
             }
-            Kind::NatsCluster => (&self.servers, "nats://ann:a%20secret@", ""),
+            Kind::NatsCluster => (&self.servers, "nats", "ann:a%20secret@", ""),
         };
         let engine = if self.kind == Kind::NatsCluster { "nats" } else { "redis" };
         let turns = (0..servers.len()).map(|turn| &servers[(first + turn) % servers.len()]);
-        let urls: Vec<String> = turns.map(|server| format!("{scheme}127.0.0.1:{}", server.port)).collect();
+        let urls: Vec<String> = turns.map(|server| format!("{scheme}://{user}127.0.0.1:{}", server.port)).collect();
         format!("engine = \"{engine}\"\nurls = {urls:?}\n{rest}")
     }
 }
@@ -214,8 +260,12 @@ impl Server {
     fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
         let has_password = self.args.iter().any(|arg| arg == "--requirepass");
         let user = if has_password { ":a%20secret@" } else { "" };
-        let url = format!("redis://{user}127.0.0.1:{}", self.port);
-        let mut connection: Connection = redis::Client::open(url)?.get_connection_with_timeout(PATIENCE)?;
+        let address = format!("{user}127.0.0.1:{}", self.port);
+        let client = match &self.tls {
+            None => redis::Client::open(format!("redis://{address}"))?,
+            Some(certificates) => redis::Client::build_with_tls(format!("rediss://{address}"), certificates.clone())?,
+        };
+        let mut connection: Connection = client.get_connection_with_timeout(PATIENCE)?;
         let (name, args) = command.split_first().expect("a command has a name");
         redis::cmd(name).arg(args).query(&mut connection)
     }
