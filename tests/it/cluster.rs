@@ -2,68 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Receipt, Target};
+use longwire::proto::command::{Action, AttributeKey, Except, Expect, Page, Query, Receipt, Target};
 use longwire::proto::control::long::{Answer, What};
-use longwire::proto::framing::{Framing, LengthFraming};
 
-use crate::support::client::Client;
+use crate::support::cluster::{self, LEASE, all_know, brisk, client, next, reached, router, send};
 use crate::support::engine::{EngineServer, Kind};
 use crate::support::http::request;
-use crate::support::longwire::{LISTENERS, Longwire};
+use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
-pub const LEASE: Duration = Duration::from_secs(3);
-/// Says who it is.
-pub const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
 
 fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
-    let script = fpm.script("handler.php", HANDLER);
-    format!(
-        "[node]\nname = \"n{number}\"\nnumber = {number}\n[cluster]\nlease = \"{}s\"\nlinger = \"1s\"\n{}\
-         [apps.app]\nupstream = \"php\"\nscript = {script:?}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
-        LEASE.as_secs(),
-        engine.config(),
-        fpm.address(),
-    )
+    cluster::config(fpm, number, &brisk(&engine.config()))
 }
 
-/// Three nodes that know each other.
 async fn three(fpm: &PhpFpm, engine: &EngineServer) -> Vec<Longwire> {
-    let nodes: Vec<Longwire> = (1..=3).map(|number| Longwire::serve(&config(fpm, number, engine))).collect();
-    all_know(&nodes, 2).await;
-    nodes
-}
-
-/// Until each knows so many others.
-pub async fn all_know(nodes: &[Longwire], others: usize) {
-    eventually("all nodes know each other", || {
-        nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == others as f64)
-    })
-    .await;
-}
-
-pub async fn client(node: &Longwire) -> (Client, String) {
-    let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
-    let sid = client.ask("?").await;
-    (client, sid)
-}
-
-pub async fn router(node: &Longwire) -> Router {
-    Router::connect(node.address("router"), "").await
-}
-
-pub fn send(to: Target, body: &str) -> Command {
-    Command::new(to, Action::Send(Message::new(body.to_owned())))
-}
-
-pub fn reached(count: u32) -> Receipt {
-    Receipt { reached: count, ..Receipt::default() }
-}
-
-pub async fn next(client: &mut Client) -> String {
-    String::from_utf8_lossy(&client.frame().await.body).into_owned()
+    cluster::three(|number| config(fpm, number, engine)).await
 }
 
 #[tokio::test]

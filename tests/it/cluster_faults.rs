@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
-use crate::cluster::{HANDLER, LEASE, all_know, next, reached, send};
 use crate::support::client::Client;
+use crate::support::cluster::{HANDLER, LEASE, all_know, next, reached, send};
 use crate::support::end_with_the_run;
 use crate::support::engine::Kind;
 use crate::support::longwire::Longwire;

@@ -24,9 +24,10 @@ use longwire::proto::id::SessionId;
 use tokio::task::JoinSet;
 
 use crate::support::client::Client;
+use crate::support::cluster::{self, all_know};
 use crate::support::engine::{EngineServer, Kind};
-use crate::support::longwire::{LISTENERS, Longwire};
-use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::{PhpFpm, Pool};
 use crate::support::router::{Router, name, session};
 
 const NODES: usize = 3;
@@ -64,11 +65,7 @@ async fn steady(kind: Kind) {
 async fn run(kind: Kind, seconds: usize) {
     let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
     let nodes: Vec<Longwire> = (1..=NODES).map(|number| Longwire::serve(&config(&fpm, number, &engine))).collect();
-    let others = (NODES - 1) as f64;
-    eventually("all nodes know each other", || {
-        nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == others)
-    })
-    .await;
+    all_know(&nodes, NODES - 1).await;
     let addresses = Arc::new(Addresses::of(&nodes));
     let (stayers, movers) = everybody(&addresses).await;
 
@@ -155,15 +152,8 @@ async fn run(kind: Kind, seconds: usize) {
 }
 
 fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
-    let script = fpm.script("handler.php", "echo $_SERVER['SESSIONID'];");
-    format!(
-        "[node]\nname = \"n{number}\"\nnumber = {number}\n\
-         # A machine that is busy with other things must not look like one that has died.\n\
-         [cluster]\nlease = \"20s\"\nreceipt_timeout = \"20s\"\n{}\
-         [apps.app]\nupstream = \"php\"\nscript = {script:?}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
-        engine.config(),
-        fpm.address(),
-    )
+    // A machine that is busy with other things must not look like one that has died.
+    cluster::config(fpm, number, &format!("lease = \"20s\"\nreceipt_timeout = \"20s\"\n{}", engine.config()))
 }
 
 /// The last message to everybody.

@@ -10,10 +10,10 @@ use longwire::proto::control::long::What;
 use longwire::proto::partition::Partition;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{HANDLER, client, next, reached, router, send};
 use crate::support::client::Client;
+use crate::support::cluster::{self, brisk, client, next, reached, router, send};
 use crate::support::engine_clusters::{EngineCluster, Kind, Server, slot_of};
-use crate::support::longwire::{LISTENERS, Longwire};
+use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
 use crate::support::router::{Router, name, session};
 
@@ -21,25 +21,13 @@ const KINDS: [Kind; 3] = [Kind::RedisCluster, Kind::Sentinel, Kind::NatsCluster]
 /// Elections of Redis, and pauses of nodes between attempts, take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node of this number, with this part of `[cluster]`.
-pub fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
-    let script = fpm.script("handler.php", HANDLER);
-    format!(
-        "[node]\nname = \"n{number}\"\nnumber = {number}\n[cluster]\nlease = \"3s\"\nlinger = \"1s\"\n{engine}\
-         [apps.app]\nupstream = \"php\"\nscript = {script:?}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
-        fpm.address(),
-    )
-}
-
 /// Three nodes that know each other, each with another server first.
 async fn three(fpm: &PhpFpm, engine: &EngineCluster) -> Vec<Longwire> {
-    let serve = |number: usize| Longwire::serve(&config(fpm, number, &engine.config(number - 1)));
-    let nodes: Vec<Longwire> = (1..=3).map(serve).collect();
-    eventually("all nodes know each other", || {
-        nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == 2.0)
-    })
-    .await;
-    nodes
+    cluster::three(|number| config(fpm, number, &engine.config(number - 1))).await
+}
+
+fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
+    cluster::config(fpm, number, &brisk(engine))
 }
 
 async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {

@@ -7,8 +7,7 @@ use std::path::Path;
 use longwire::proto::command::{Action, Target};
 use longwire::proto::control::long::What;
 
-use crate::cluster::{all_know, client, next, reached, router, send};
-use crate::engine_clusters::config;
+use crate::support::cluster::{self, all_know, brisk, client, next, reached, router, send};
 use crate::support::engine::{Clients, EngineServer, Kind, PASSWORD};
 use crate::support::engine_clusters::{self, EngineCluster, Server};
 use crate::support::longwire::Longwire;
@@ -17,6 +16,10 @@ use crate::support::router::{name, session};
 use crate::support::tls::{Authority, Signed};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
+
+fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
+    cluster::config(fpm, number, &brisk(engine))
+}
 
 /// A node whose system trusts the authority in this file and no other.
 fn node_trusting(fpm: &PhpFpm, number: usize, cluster: &str, ca: &Path) -> Longwire {

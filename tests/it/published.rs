@@ -1,39 +1,27 @@
 //! Commands that somebody publishes straight into the engine, as JSON.
 
 use longwire::proto::command::{Action, Target};
-use longwire::proto::framing::{Framing, LengthFraming};
 
-use crate::support::client::Client;
+use crate::support::cluster::{all_know, client, config, router};
 use crate::support::engine::{EngineServer, Kind};
-use crate::support::longwire::{LISTENERS, Longwire};
-use crate::support::php_fpm::{Pool, eventually};
-use crate::support::router::{Router, name, session};
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::Pool;
+use crate::support::router::{name, session};
 
 #[tokio::test]
 async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are_named_in_the_log() {
     for kind in [Kind::Redis, Kind::Nats] {
         let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
-        let script = fpm.script("handler.php", "echo $_SERVER['SESSIONID'];");
-        let config = |number: usize| {
-            format!(
-                "[node]\nname = \"n{number}\"\nnumber = {number}\n[cluster]\n{}[apps.app]\nupstream = \"php\"\n\
-                 script = {script:?}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
-                engine.config(),
-                fpm.address(),
-            )
-        };
-        let nodes: Vec<Longwire> = (1..=2).map(|number| Longwire::serve(&config(number))).collect();
-        eventually("both know each other", || {
-            nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == 1.0)
-        })
-        .await;
+        let serve = |number: usize| Longwire::serve(&config(&fpm, number, &engine.config()));
+        let nodes: Vec<Longwire> = (1..=2).map(serve).collect();
+        all_know(&nodes, 1).await;
         let (mut clients, mut sids) = (Vec::new(), Vec::new());
         for node in &nodes {
-            let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
-            sids.push(client.ask("?").await);
+            let (client, sid) = client(node).await;
             clients.push(client);
+            sids.push(sid);
         }
-        let mut router = Router::connect(nodes[0].address("router"), "").await;
+        let mut router = router(&nodes[0]).await;
         router.do_to(Target::All, Action::Join(name("news"))).await;
 
         let separator = if kind == Kind::Redis { ':' } else { '.' };

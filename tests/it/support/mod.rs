@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod calls;
 pub mod client;
+pub mod cluster;
 pub mod dev;
 pub mod engine;
 pub mod engine_clusters;
