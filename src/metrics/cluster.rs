@@ -39,6 +39,8 @@ pub struct ClusterMetrics {
     pub untold: Gauge,
     /// Those that they never will be, because too many waited.
     pub notices_given_up: Counter,
+    /// Partitions of which a keeper does not know who of this node is in them, once for each keeper.
+    pub unshared: Gauge,
 }
 
 impl ClusterMetrics {
@@ -77,6 +79,12 @@ impl ClusterMetrics {
                 r,
                 "presence_untold",
                 "Joins and leaves of this node's sessions that apps are still to be told of",
+                Gauge::default(),
+            ),
+            unshared: register(
+                r,
+                "presence_unshared",
+                "Partitions that another node is still to be told of, once for each such node",
                 Gauge::default(),
             ),
             notices_given_up: register(

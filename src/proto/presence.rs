@@ -37,7 +37,7 @@ pub struct Standing {
     pub of: Membership,
     /// It is in there.
     pub is_in: bool,
-    /// Nobody knows for sure what apps were told of the channel, so they are told whether somebody is in there.
+    /// Nobody knows for sure what apps were told of the channel, so they are told once more whether somebody is in there.
     pub again: bool,
     /// Whom the session belongs to.
     pub uid: Option<Name>,

@@ -3,16 +3,15 @@
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, Target};
-use longwire::proto::framing::{Framing, LengthFraming};
 
 use crate::support::client::Client;
+use crate::support::cluster::{LEASE, all_know, brisk, config_with, connected, next, three};
 use crate::support::engine::{EngineServer, Kind};
-use crate::support::longwire::{LISTENERS, Longwire};
+use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
 
-const LEASE: Duration = Duration::from_secs(3);
-const ALL: &str = r#"events = ["join", "leave", "occupied", "vacated"]"#;
+const ALL: &str = "events = [\"join\", \"leave\", \"occupied\", \"vacated\"]\n";
 
 /// Writes events of channels down, and tells the others in a channel who has come. To a message it says who sent it, and joins it to the
 /// channels that the message names.
@@ -47,27 +46,18 @@ async fn told(fpm: &PhpFpm, expected: &[String]) {
 }
 
 async fn client(node: &Longwire, channels: &str) -> (Client, String) {
-    let mut client = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
+    let mut client = connected(node).await;
     client.text(channels).await;
     // It is in there before it is answered, and may hear first of somebody who came before.
-    let mut sid = say(&mut client).await;
+    let mut sid = next(&mut client).await;
     while sid.ends_with(" has come") {
-        sid = say(&mut client).await;
+        sid = next(&mut client).await;
     }
     (client, sid)
 }
 
-fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
-    let script = fpm.script("handler.php", HANDLER);
-    format!(
-        "[node]\nname = \"n{number}\"\nnumber = {number}\n{engine}\
-         [apps.app]\nupstream = \"php\"\nscript = {script:?}\n{ALL}\n[upstreams.php]\nbackends = [\"{}\"]\n{LISTENERS}",
-        fpm.address(),
-    )
-}
-
-async fn say(client: &mut Client) -> String {
-    String::from_utf8_lossy(&client.frame().await.body).into_owned()
+fn config(fpm: &PhpFpm, number: usize, cluster: &str) -> String {
+    config_with(fpm, number, cluster, HANDLER, ALL)
 }
 
 #[tokio::test]
@@ -79,7 +69,7 @@ async fn a_script_is_told_of_its_channels_in_order_and_can_tell_those_who_are_in
     router.do_to(Target::session(session(&ann_sid)), Action::Bind(name("ann"))).await;
     assert_eq!(ann.ask("room").await, ann_sid);
     let (bob, bob_sid) = client(&node, "room").await;
-    assert_eq!(say(&mut ann).await, format!("{bob_sid} has come"));
+    assert_eq!(next(&mut ann).await, format!("{bob_sid} has come"));
     let mut expected = vec![
         "occupied 5 room - -".to_owned(),
         format!("join 3 room {ann_sid} ann"),
@@ -112,7 +102,7 @@ async fn a_script_is_told_of_its_channels_in_order_and_can_tell_those_who_are_in
 async fn only_what_an_app_asks_for_comes_and_a_storm_of_joins_is_told_one_by_one() {
     const SESSIONS: usize = 200;
     let fpm = Pool::of(4).start();
-    let node = Longwire::serve(&config(&fpm, 1, "").replace(ALL, r#"events = ["join", "vacated"]"#));
+    let node = Longwire::serve(&config(&fpm, 1, "").replace(ALL, "events = [\"join\", \"vacated\"]\n"));
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(client(&node, "storm, other").await);
@@ -134,13 +124,8 @@ async fn only_what_an_app_asks_for_comes_and_a_storm_of_joins_is_told_one_by_one
 async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_behind() {
     for kind in [Kind::Redis, Kind::Nats] {
         let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
-        let cluster = format!("[cluster]\nlease = \"{}s\"\nlinger = \"1s\"\n{}", LEASE.as_secs(), engine.config());
-        let config = |number| config(&fpm, number, &cluster);
-        let mut nodes: Vec<Longwire> = (1..=3).map(|number| Longwire::serve(&config(number))).collect();
-        eventually("all nodes know each other", || {
-            nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == 2.0)
-        })
-        .await;
+        let config = |number| config(&fpm, number, &brisk(&engine.config()));
+        let mut nodes = three(config).await;
         // Twelve channels, so that each node leads some of them; one session of each node joins all.
         let channels: Vec<String> = (0..12).map(|number| format!("room:{number}")).collect();
         let mut members = Vec::new();
@@ -185,10 +170,7 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
         assert!(killed.elapsed() < LEASE + Duration::from_secs(2), "{kind:?}: {:?}", killed.elapsed());
         // Back again, it keeps account of channels in which it has nobody.
         nodes[2] = Longwire::serve(&config(3));
-        eventually("all nodes know each other again", || {
-            nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == 2.0)
-        })
-        .await;
+        all_know(&nodes, 2).await;
         let (first, first_sid) = members.remove(0);
         drop(first);
         add(&mut expected, &|channel| format!("leave 4 {channel} {first_sid} -"));
@@ -199,5 +181,43 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
         add(&mut expected, &|channel| format!("vacated 6 {channel} - -"));
         eventually("all are vacated", || channels.iter().zip(&expected).all(|(channel, lines)| of(channel) == *lines))
             .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_too_long_for_one_envelope_is_known_to_a_node_that_comes_later() {
+    // A session takes 300 bytes there, and an envelope 64 KB.
+    const SESSIONS: usize = 300;
+    let channel = "c".repeat(250);
+    for kind in [Kind::Redis, Kind::Nats] {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let config = |number| config(&fpm, number, &brisk(&engine.config()));
+        let mut first = Longwire::serve(&config(1));
+        let mut members = Vec::new();
+        for _ in 0..SESSIONS {
+            let mut member = connected(&first).await;
+            member.text(&channel).await;
+            members.push(member);
+        }
+        eventually("all joins are told", || notices(&fpm).len() == SESSIONS + 1).await;
+        let second = Longwire::serve(&config(2));
+        eventually("it has begun to tell", || second.metric("longwire_cluster_nodes", "") == 1.0).await;
+        // It takes part when it has been there for a lease, and then knows of the others when its own session is told.
+        let (_member, sid) = client(&second, &channel).await;
+        let has_come = format!("join 3 {channel} {sid} -");
+        eventually("it is told", || notices(&fpm).contains(&has_come)).await;
+        eventually("each knows of the other's", || {
+            [&first, &second].iter().all(|node| node.metric("longwire_presence_unshared", "") == 0.0)
+        })
+        .await;
+        first.signal(libc::SIGKILL);
+        first.wait();
+        let left = || notices(&fpm).into_iter().filter(|line| line.starts_with("leave ")).collect::<Vec<_>>();
+        eventually("all have left", || left().len() == SESSIONS).await;
+        assert!(left().iter().all(|line| !line.contains(&sid)), "{kind:?}: it is still there");
+        assert!(
+            notices(&fpm).iter().all(|line| !line.starts_with("vacated ")),
+            "{kind:?}: so nobody says that nobody is"
+        );
     }
 }

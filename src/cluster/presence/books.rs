@@ -64,6 +64,11 @@ impl Books {
         self.reporter.untold()
     }
 
+    /// Keepers that do not know who of this node is in a partition, for each partition.
+    pub(in crate::cluster) fn unshared(&self) -> usize {
+        self.reporter.unshared()
+    }
+
     /// These nodes are here; `None` for a node that cannot know. Nothing is told then.
     pub(in crate::cluster) fn view(&mut self, view: Option<View>) {
         if let Some(view) = view.as_ref().filter(|view| self.view.as_ref() != Some(view)) {
@@ -114,7 +119,7 @@ impl Books {
     /// one for gone that does not know.
     #[cfg(test)]
     pub(in crate::cluster) fn is_unsettled(&self) -> bool {
-        self.keeper.owes() || self.reporter.is_unheard()
+        self.keeper.owes() || self.unshared() > 0
     }
 
     /// Apps were told what was to be told of a partition.

@@ -16,6 +16,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Notice, Roll, Told, View, What, keepers};
+use crate::proto::command::Name;
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Account, Gone, Report, Standing};
@@ -54,6 +55,8 @@ struct Part {
     turns: VecDeque<Sender>,
     /// Whose change is being told.
     telling: Option<Sender>,
+    /// Channels of apps that were told again whether somebody is in there, since another keeper may have told them anything.
+    told_again: BTreeSet<(Name, Name)>,
 }
 
 /// What one run of one node has said.
@@ -89,6 +92,7 @@ impl Keeper {
             // The other keeper may have told more than this one knows of.
             (record.roll, record.received) = (Roll::of(&whole), Some(settled));
             record.pending.clear();
+            part.told_again.clear();
         }
         for (number, standing) in (before + 1..).zip(changes) {
             if record.received == Some(number - 1) {
@@ -101,6 +105,7 @@ impl Keeper {
         if takes_over {
             // The keeper that led before may have told of them.
             record.pending.iter_mut().for_each(|(_, standing)| standing.again = true);
+            part.told_again.clear();
         }
         if is_lead {
             record.take_turns(from, &mut part.turns);
@@ -109,10 +114,12 @@ impl Keeper {
         Some(record.account(partition))
     }
 
-    /// This node was cut off: others may have told apps what it does not know of, and have to say everything.
+    /// This node was cut off: others may have told apps what it does not know of, and once more what it has told, and have to say
+    /// everything.
     pub(super) fn doubt(&mut self, me: Sender) {
-        for part in self.parts.values_mut() {
-            part.records.iter_mut().filter(|(sender, _)| **sender != me).for_each(|(_, record)| record.received = None);
+        let others = self.parts.values_mut().flat_map(|part| &mut part.records).filter(|(sender, _)| **sender != me);
+        for (_, record) in others {
+            (record.received, record.settled, record.is_lead) = (None, 0, false);
         }
     }
 
@@ -127,6 +134,7 @@ impl Keeper {
         let mut inherited = Vec::new();
         for (partition, part) in &mut self.parts {
             self.ready.insert(*partition);
+            part.told_again.clear();
             let still_here = before.iter().filter(|sender| view.here.contains(sender));
             let inherits = keepers(*partition, still_here)[0] == Some(view.me);
             let (here, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -248,6 +256,7 @@ impl Part {
         }
         record.telling = Some(number);
         let Standing { of, is_in, again, uid } = standing;
+        let again = again && self.told_again.insert((of.app.clone(), of.channel.clone()));
         let members: usize = self.records.values().map(|record| record.roll.count(&of)).sum();
         let notice = |what| Notice { what, of: of.clone(), uid: uid.clone() };
         match (is_in, members) {
@@ -296,7 +305,6 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::command::Name;
     use crate::proto::id::SessionId;
     use crate::proto::presence::{Membership, Piece};
 

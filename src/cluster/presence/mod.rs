@@ -237,7 +237,10 @@ impl Presence {
     }
 
     pub(super) fn look(&self) {
-        self.change(Books::look);
+        self.change(|books| {
+            books.look();
+            self.metrics.unshared.set(books.unshared() as i64);
+        });
     }
 
     pub(super) fn heard(&self, from: Sender, body: Body) {

@@ -122,9 +122,13 @@ impl Reporter {
         self.parts.get(&partition).is_none_or(|part| part.settled >= part.inherited)
     }
 
-    #[cfg(test)]
-    pub(super) fn is_unheard(&self) -> bool {
-        self.parts.values().flat_map(|part| part.keepers.iter().flatten()).any(|known| known.received.is_none())
+    /// Keepers that do not know who is in a partition, for each partition.
+    pub(super) fn unshared(&self) -> usize {
+        self.parts
+            .values()
+            .flat_map(|part| part.keepers.iter().flatten())
+            .filter(|known| known.received.is_none())
+            .count()
     }
 
     /// Changes that apps have not been told of.
