@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use longwire::proto::command::{Action, Message, Page, Query, Receipt, Target};
-use longwire::proto::framing::{Framing, LengthFraming};
+use longwire::proto::framing::{Framing, Item, LengthFraming};
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Receiver};
@@ -162,8 +162,9 @@ async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
     }
     // What all members may have in flight at once, one full outbox, and the slack of an allocator.
     assert!(grown < 24 << 20, "memory grew by {grown} bytes");
-    let (late, closed) = drain(&mut late.receiver, &mut router).await;
-    Stalled { receipts: sum(&receipts), late, closed, node }
+    let receipts = sum(&receipts);
+    let (late, closed) = drain(&mut late.receiver, &mut router, &receipts).await;
+    Stalled { receipts, late, closed, node }
 }
 
 fn number_in(body: &[u8]) -> u32 {
@@ -172,19 +173,25 @@ fn number_in(body: &[u8]) -> u32 {
     u32::from_be_bytes(body[..4].try_into().unwrap())
 }
 
-/// Reads what is left, up to a last message or the end of the connection.
-async fn drain(receiver: &mut Receiver, router: &mut Router) -> (Vec<u32>, bool) {
+/// Reads what was not dropped, and one more message behind that; or up to the end of the connection.
+async fn drain(receiver: &mut Receiver, router: &mut Router, receipts: &Receipt) -> (Vec<u32>, bool) {
+    let dropped = receipts.dropped;
+    // Whoever is closed has lost what waited for it: it reads to the end.
+    let is_closed = dropped.close > 0;
+    let left = ROUNDS - dropped.newest - dropped.oldest - dropped.latest;
+    let mut numbers = Vec::new();
+    while is_closed || (numbers.len() as u32) < left {
+        match receiver.next().await {
+            Some(Item::Frame(frame)) => numbers.push(number_in(&frame.body)),
+            Some(_) => {}
+            None => return (numbers, true),
+        }
+    }
+    // Before, it might not find room, and what is for all has the rule of the app: to close.
     let end = router.do_to(Target::All, Action::Send(Message::new("that is all"))).await;
     assert_eq!(end.refused, 0);
-    let mut numbers = Vec::new();
-    while let Some(item) = receiver.next().await {
-        let longwire::proto::framing::Item::Frame(frame) = item else { continue };
-        if &frame.body[..] == b"that is all" {
-            return (numbers, false);
-        }
-        numbers.push(number_in(&frame.body));
-    }
-    (numbers, true)
+    assert_eq!(&receiver.frame().await.body[..], b"that is all");
+    (numbers, false)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
