@@ -7,6 +7,7 @@ use super::model::{self, ClientTls, ClusterEngine, RedisKind};
 use super::problem::{Place, Report};
 use super::router::resolve_secret_text;
 use super::schema::{Entry, is_name};
+use super::tls::judge;
 use super::written::{self, EngineWord, RedisWord};
 use crate::certificates::{Pair, Role};
 
@@ -103,16 +104,6 @@ fn resolve_tls(
         };
         entry.as_ref()?.place.as_ref()
     };
-    match settings.check() {
-        Ok(remarks) => {
-            for remark in remarks {
-                report.warn(place_of(remark.role)?, remark.text);
-            }
-            Some(Some(settings))
-        }
-        Err(error) => {
-            report.error(place_of(error.role)?, error.to_string());
-            None
-        }
-    }
+    judge(settings.check(), place_of, report)?;
+    Some(Some(settings))
 }

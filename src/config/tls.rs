@@ -6,7 +6,7 @@ use std::path::Path;
 use super::problem::{Place, Report};
 use super::schema::IfWritten;
 use super::written;
-use crate::certificates::{Acceptor, ClientCerts, Pair, Role, Settings};
+use crate::certificates::{Acceptor, ClientCerts, LoadError, Pair, Remark, Role, Settings};
 
 /// The settings, `Some(None)` where none are written. `None` only beside errors in `report`.
 pub(super) fn resolve(
@@ -42,12 +42,23 @@ pub(super) fn resolve(
             Role::Roots => written.client_ca.as_ref()?.place.as_ref(),
         }
     };
-    match Acceptor::load(settings.clone()) {
-        Ok((_, remarks)) => {
+    let loaded = Acceptor::load(settings.clone()).map(|(_, remarks)| remarks);
+    judge(loaded, place_of, report)?;
+    Some(Some(settings))
+}
+
+/// Reports what became of loading files, each where it is written. `None` only beside an error in `report`.
+pub(super) fn judge<'p>(
+    loaded: Result<Vec<Remark>, LoadError>,
+    place_of: impl Fn(Role) -> Option<&'p Place>,
+    report: &mut Report<'_>,
+) -> Option<()> {
+    match loaded {
+        Ok(remarks) => {
             for remark in remarks {
                 report.warn(place_of(remark.role)?, remark.text);
             }
-            Some(Some(settings))
+            Some(())
         }
         Err(error) => {
             report.error(place_of(error.role)?, error.to_string());
