@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use longwire::proto::command::{Action, AttributeKey, Except, Expect, Page, Query, Receipt, Target};
 use longwire::proto::control::long::{Answer, What};
 
-use crate::support::cluster::{self, LEASE, all_know, brisk, client, next, reached, router, send};
+use crate::support::cluster::{self, LEASE, all_know, brisk_config, client, next, reached, router, send};
 use crate::support::engine::{EngineServer, Kind};
 use crate::support::http::request;
 use crate::support::longwire::Longwire;
@@ -15,7 +15,7 @@ use crate::support::router::{Router, name, session};
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
 
 fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
-    cluster::config(fpm, number, &brisk(&engine.config()))
+    brisk_config(fpm, number, &engine.config())
 }
 
 async fn three(fpm: &PhpFpm, engine: &EngineServer) -> Vec<Longwire> {

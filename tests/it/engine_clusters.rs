@@ -11,7 +11,7 @@ use longwire::proto::partition::Partition;
 use tokio::task::JoinHandle;
 
 use crate::support::client::Client;
-use crate::support::cluster::{self, brisk, client, next, reached, router, send};
+use crate::support::cluster::{self, brisk_config, client, next, reached, router, send};
 use crate::support::engine_clusters::{EngineCluster, Kind, Server, slot_of};
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
@@ -23,11 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three nodes that know each other, each with another server first.
 async fn three(fpm: &PhpFpm, engine: &EngineCluster) -> Vec<Longwire> {
-    cluster::three(|number| config(fpm, number, &engine.config(number - 1))).await
-}
-
-fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
-    cluster::config(fpm, number, &brisk(engine))
+    cluster::three(|number| brisk_config(fpm, number, &engine.config(number - 1))).await
 }
 
 async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -441,7 +437,7 @@ async fn a_server_that_does_not_answer_leaves_the_others_their_turn() {
             }
         };
         stopped.signal(libc::SIGSTOP);
-        let node = Longwire::serve(&config(&fpm, 1, &urls));
+        let node = Longwire::serve(&brisk_config(&fpm, 1, &urls));
         eventually("it is ready", || node.admin("/ready").0 == 200).await;
     }
 }
@@ -452,7 +448,7 @@ async fn sentinels_with_a_password_get_that_of_their_url() {
     for sentinel in &engine.sentinels {
         sentinel.ask::<()>(&["ACL", "SETUSER", "default", "resetpass", ">a secret"]);
     }
-    let node = Longwire::serve(&config(&fpm, 1, &engine.config(0)));
+    let node = Longwire::serve(&brisk_config(&fpm, 1, &engine.config(0)));
     eventually("it is ready", || node.admin("/ready").0 == 200).await;
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use longwire::proto::command::{Action, Target};
 use longwire::proto::control::long::What;
 
-use crate::support::cluster::{self, all_know, brisk, client, next, reached, router, send};
+use crate::support::cluster::{all_know, brisk_config, client, next, reached, router, send};
 use crate::support::engine::{Clients, EngineServer, Kind, PASSWORD};
 use crate::support::engine_clusters::{self, EngineCluster, Server};
 use crate::support::longwire::Longwire;
@@ -17,13 +17,9 @@ use crate::support::tls::{Authority, Signed};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
 
-fn config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
-    cluster::config(fpm, number, &brisk(engine))
-}
-
 /// A node whose system trusts the authority in this file and no other.
 fn node_trusting(fpm: &PhpFpm, number: usize, cluster: &str, ca: &Path) -> Longwire {
-    Longwire::serve_prepared(&config(fpm, number, cluster), |command| {
+    Longwire::serve_prepared(&brisk_config(fpm, number, cluster), |command| {
         command.env("SSL_CERT_FILE", ca).env_remove("SSL_CERT_DIR");
     })
 }
@@ -83,7 +79,7 @@ fn table(ca: Option<&Path>, own: Option<&Signed>) -> String {
 }
 
 fn node(fpm: &PhpFpm, number: usize, engine: &str, table: &str) -> Longwire {
-    Longwire::serve(&config(fpm, number, &format!("{engine}{table}")))
+    Longwire::serve(&brisk_config(fpm, number, &format!("{engine}{table}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,7 +163,7 @@ async fn a_node_with_files_of_no_use_does_not_start() {
         ["engine = \"redis\"\nurls = [\"rediss://127.0.0.1:1\"]\n", "engine = \"nats\"\nurls = [\"127.0.0.1:1\"]\n"]
     {
         let cluster = format!("{engine}{}", table(Some(&own.key), Some(&own)));
-        let said = Longwire::refuses(&config(&fpm, 1, &cluster)).join("\n");
+        let said = Longwire::refuses(&brisk_config(&fpm, 1, &cluster)).join("\n");
         let wrong = format!("{}: there is no certificate in it (PEM)", own.key.display());
         assert!(said.contains("cluster.tls.ca = ") && said.contains(&wrong), "{said}");
     }
@@ -177,7 +173,7 @@ async fn a_node_with_files_of_no_use_does_not_start() {
 async fn no_url_can_have_anybody_believed() {
     let fpm = Pool::of(1).start();
     let cluster = "engine = \"redis\"\nurls = [\"rediss://:a%20secret@127.0.0.1:1/#insecure\"]\n";
-    let said = Longwire::refuses(&config(&fpm, 1, cluster)).join("\n");
+    let said = Longwire::refuses(&brisk_config(&fpm, 1, cluster)).join("\n");
     assert!(said.contains("address 1 of Redis: #insecure would believe anybody") && !has_password(&said), "{said}");
 }
 

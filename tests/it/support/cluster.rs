@@ -35,6 +35,11 @@ pub fn brisk(engine: &str) -> String {
     format!("lease = \"{}s\"\nlinger = \"1s\"\n{engine}", LEASE.as_secs())
 }
 
+/// [`config`] with these times.
+pub fn brisk_config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
+    config(fpm, number, &brisk(engine))
+}
+
 /// Three nodes that know each other, from the configuration of each number.
 pub async fn three(config: impl Fn(usize) -> String) -> Vec<Longwire> {
     let nodes: Vec<Longwire> = (1..=3).map(|number| Longwire::serve(&config(number))).collect();
