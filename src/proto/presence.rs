@@ -92,7 +92,7 @@ pub struct Account {
 pub struct Gone {
     /// To this run.
     pub run: u64,
-    /// Counts how often the keeper has taken anybody for gone, so that an answer is to that and not to the next time.
+    /// Counts the times at which the keeper may have taken anybody for gone, so that an answer is to that and not to the next one.
     pub as_of: u64,
     /// Of which partitions' channels apps were told that its sessions have left.
     pub partitions: Vec<Partition>,

@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     epochs: BTreeMap<u16, u32>,
     /// Nodes whose sessions were taken for gone, by number and epoch, in which partitions, and when that was. They may come back.
     taken_for_gone: BTreeMap<(u16, u32), BTreeMap<Partition, u64>>,
-    /// Counts how often somebody was.
+    /// Counts how often others were there: each time somebody may have been.
     times: u64,
 }
 

@@ -40,15 +40,15 @@ fn cut(report: Report, max_bytes: usize) -> Vec<Report> {
     let Report { whole, changes, .. } = report;
     let has_whole = whole.is_some();
     let head = Report { whole: has_whole.then(Vec::new), changes: Vec::new(), ..report };
-    let mut pieces = vec![head.clone()];
-    let mut room = max_bytes.saturating_sub(head.encoded_len());
+    // At least one goes into each piece.
+    let all_room = max_bytes.saturating_sub(head.encoded_len()).max(1);
+    let (mut pieces, mut room) = (vec![head.clone()], all_room);
     let standings = whole.into_iter().flatten().map(|standing| (true, standing));
     for (is_of_whole, standing) in standings.chain(changes.into_iter().map(|standing| (false, standing))) {
         let len = standing.encoded_len();
-        let is_empty = |piece: &Report| piece.whole.as_ref().is_none_or(Vec::is_empty) && piece.changes.is_empty();
-        if len > room && !pieces.last().is_some_and(is_empty) {
+        if len > room && room < all_room {
             pieces.push(head.clone());
-            room = max_bytes.saturating_sub(head.encoded_len());
+            room = all_room;
         }
         room = room.saturating_sub(len);
         let piece = pieces.last_mut().expect("there is one from the beginning");
