@@ -35,6 +35,7 @@ use std::slice;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -49,12 +50,12 @@ use crate::engine::redis::Redis;
 use crate::engine::{Engine, EngineError, Subject};
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
-use crate::proto::command::{Command, Query, Receipt, Target};
+use crate::proto::command::{Action, Command, Query, Receipt, Target};
 use crate::proto::control::long::{command_fits, query_fits};
 use crate::proto::envelope::{Body, Found, Sender};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
-use crate::router::{Answer, Router};
+use crate::router::{Answer, Expected, Router};
 
 /// See the module.
 pub struct Cluster {
@@ -170,6 +171,17 @@ impl std::error::Error for JoinError {}
 
 /// What has to run for a node to be one among others; it ends only with its task.
 pub type Life = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Members are about to come where this node did not listen, perhaps. See [`Cluster::expect`].
+pub struct Expecting {
+    /// For as long as these are kept it goes on listening.
+    pub kept: Vec<Expected>,
+    /// Until the other nodes reach whoever joins, or cannot now. `None`: they do already.
+    pub settled: Option<Settled>,
+}
+
+/// See [`Expecting`].
+pub type Settled = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Cluster {
     /// A node alone.
@@ -318,6 +330,25 @@ impl Cluster {
         let mut receipt = self.router.run_now(door, &with_target(command, plan.own));
         receipt.gone += plan.gone;
         receipt
+    }
+
+    /// Before a session of this node joins channels or gets a uid: has this node listen to what other nodes send there. `None` for a
+    /// node alone, and where nothing is joined.
+    pub fn expect(&self, actions: &[Action]) -> Option<Expecting> {
+        let net = self.net.as_ref()?;
+        let joined: Vec<Partition> = actions.iter().filter_map(joined_by).collect();
+        if joined.is_empty() {
+            return None;
+        }
+        // Before it is looked whether we listen: who stops listening looks for members in the other order.
+        let kept = joined.iter().map(|partition| self.router.interest().expect(*partition)).collect();
+        let settled = joined.iter().any(|partition| net.is_unsettled(*partition)).then(|| -> Settled {
+            let net = net.clone();
+            Box::pin(async move {
+                join_all(joined.into_iter().map(|partition| net.settled(partition))).await;
+            })
+        });
+        Some(Expecting { kept, settled })
     }
 
     /// Answers a query, from all nodes that know something of it.

@@ -173,7 +173,7 @@ impl Net {
 
     /// Until a partition is subscribed to and others know it, or that cannot be now: whoever is told that a session has joined
     /// may rely on it.
-    async fn settled(&self, partition: Partition) {
+    pub(super) async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();
         let is_settled = |state: &State| *state != State::Joined || self.known().has(partition);
         // Beyond, the loss of the link is on its way.
@@ -195,6 +195,11 @@ impl Net {
             }
         }
         listened_to
+    }
+
+    /// Where a member would not be reached by everybody yet, though it could be soon.
+    pub(super) fn is_unsettled(&self, partition: Partition) -> bool {
+        self.is_joined() && !self.known().has(partition)
     }
 
     /// After a command that gives a session a channel or a uid: until this node listens there.
@@ -614,22 +619,34 @@ impl<L: Link> Listening<L> {
             self.unwanted.entry(partition).or_insert(now);
         }
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
-        let dropped: Vec<Partition> =
+        let mut dropped: Vec<Partition> =
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
         let mut again = Interest::default();
         if dropped.is_empty() {
             return Ok(again);
         }
-        for partition in &dropped {
+        dropped.retain(|partition| {
             self.unwanted.remove(partition);
-            // From now on whoever joins waits for a subscription again.
-            net.subscribed().set(*partition, false);
+            // From now on whoever joins waits for a subscription again; who has joined before that has not waited.
+            let was_known = net.known().has(*partition);
             net.known().set(*partition, false);
+            let is_wanted_again = net.router.interest().has(*partition);
+            if is_wanted_again {
+                net.known().set(*partition, was_known);
+            } else {
+                net.subscribed().set(*partition, false);
+            }
+            !is_wanted_again
+        });
+        // Somebody may have begun to wait for what stays.
+        net.state.send_modify(|_| {});
+        if dropped.is_empty() {
+            return Ok(again);
         }
         net.metrics.partitions.set(net.subscribed().len() as i64);
         let subjects: Vec<Subject> = dropped.iter().copied().map(Subject::Partition).collect();
         self.link.unsubscribe(&subjects).await?;
-        // A member may have come between the look and the end.
+        // A member may have come since.
         let back = dropped.into_iter().filter(|partition| net.router.interest().has(*partition));
         back.for_each(|partition| again.set(partition, true));
         if !again.is_empty() {

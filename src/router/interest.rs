@@ -52,6 +52,12 @@ impl LocalInterest {
         interest
     }
 
+    /// Counts as a group with a member, for as long as it is kept: who is about to join.
+    pub fn expect(&self, partition: Partition) -> Expected {
+        self.add(partition);
+        Expected { interest: self.clone(), partition }
+    }
+
     /// Until a partition has got its first member; at once if one has since this was last asked.
     pub async fn grown(&self) {
         self.0.changed.notified().await;
@@ -59,5 +65,18 @@ impl LocalInterest {
 
     fn count(&self, partition: Partition) -> &AtomicU32 {
         &self.0.groups[usize::from(partition.number())]
+    }
+}
+
+/// See [`LocalInterest::expect`].
+#[derive(Debug)]
+pub struct Expected {
+    interest: LocalInterest,
+    partition: Partition,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.interest.remove(self.partition);
     }
 }

@@ -35,7 +35,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 
 pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
-pub use self::interest::LocalInterest;
+pub use self::interest::{Expected, LocalInterest};
 pub use self::profile::Profile;
 
 use self::delivery::Delivery;

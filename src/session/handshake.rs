@@ -142,7 +142,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         let _ = verdict.send(accepted);
     }
     if let Some(answer) = first_reply {
-        super::answer::greet(&session.outbox, answer);
+        super::answer::greet(&session.outbox, answer).await;
     }
     session.spawn();
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use longwire::proto::command::{Action, AttributeKey, Except, Expect, Page, Query, Receipt, Target};
 use longwire::proto::control::long::{Answer, What};
 
+use crate::support::client::Client;
 use crate::support::cluster::{self, LEASE, all_know, brisk_config, client, next, reached, router, send};
 use crate::support::engine::{EngineServer, Kind};
 use crate::support::http::request;
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
 use crate::support::router::{Router, name, session};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
@@ -87,6 +88,60 @@ async fn a_session_that_another_node_had_join_is_sent_to_and_counted_at_once() {
             assert_eq!(router.publish(&channel, channel.clone()).await, reached(1), "{kind:?}: {channel}");
             assert_eq!(next(&mut client).await, channel);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_the_answer_of_a_handler_is_reached_where_it_put_the_session() {
+    const CLIENTS: usize = 25;
+    const ANSWERS: usize = 4;
+    // Nearly each name is the first of its partition.
+    let handler = r#"
+        $name = $_SERVER['LONGWIRE_EVENT'] === 'connect' ? $_SERVER['SESSIONID'] : file_get_contents('php://input');
+        header("Longwire-Join: $name");
+        header("Longwire-Uid: $name");
+        if (str_ends_with($name, 'streamed')) {
+            echo str_repeat(' ', 5000);
+            flush();
+            usleep(1000);
+        }
+        echo $name;"#;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(4).start(), EngineServer::start(kind));
+        let cluster = cluster::brisk(&engine.config());
+        let config = |number| cluster::config_with(&fpm, number, &cluster, handler, "events = [\"connect\"]\n");
+        let nodes = cluster::three(config).await;
+        let mut routers = [router(&nodes[0]).await, router(&nodes[2]).await];
+        for number in 0..CLIENTS {
+            let mut client = match number % 2 {
+                0 => Client::upgrade(nodes[1].address("web"), "/ws", "").await,
+                _ => cluster::connected(&nodes[1]).await,
+            };
+            for answer in 0..ANSWERS {
+                let told = match answer {
+                    0 => next(&mut client).await,
+                    _ => client.ask(&format!("{number} {answer}{}", ["", "", "streamed"][answer % 3])).await,
+                };
+                let called = told.trim_start();
+                let router = &mut routers[answer % 2];
+                assert_eq!(router.publish(called, "to the channel").await, reached(1), "{kind:?}: {called}");
+                assert_eq!(next(&mut client).await, "to the channel");
+                assert_eq!(
+                    router.run(send(Target::Uid(name(called)), "to the uid")).await,
+                    reached(1),
+                    "{kind:?}: {called}"
+                );
+                assert_eq!(next(&mut client).await, "to the uid");
+            }
+        }
+        // Who cannot be told keeps nobody waiting for ever.
+        let mut client = cluster::connected(&nodes[1]).await;
+        next(&mut client).await;
+        kill(nodes[0].pid(), libc::SIGSTOP);
+        assert_eq!(client.ask("a node that does not answer").await, "a node that does not answer");
+        kill(nodes[0].pid(), libc::SIGCONT);
+        drop(engine);
+        assert_eq!(client.ask("no engine").await, "no engine");
     }
 }
 

@@ -27,11 +27,13 @@ pub(super) use self::reply::greet;
 
 use super::endpoint::{Endpoint, Event};
 use super::head::{Destination, Head};
+use crate::cluster::{Expecting, Settled};
 use crate::metrics::FailureLabels;
 use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
+use crate::router::Expected;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 
 /// Bytes of stderr that one event may bring into the log; what is beyond is counted there.
@@ -91,8 +93,21 @@ impl EventInfo {
         self.stderr_beyond += data.len() - taken;
     }
 
+    /// Does with the session what the answer asks for, unless other nodes would not reach it then where it is to be: what waits until
+    /// they do.
+    fn act_when_reached(&self, actions: Vec<Action>) -> Option<Held> {
+        match self.endpoint.hub.cluster.expect(&actions) {
+            Some(Expecting { kept, settled: Some(settled) }) => Some(Held { actions, settled, _kept: kept }),
+            // Kept until it is done.
+            _kept => {
+                self.act(actions);
+                None
+            }
+        }
+    }
+
     /// Does with the session what the answer asks for.
-    pub(super) fn act(&self, actions: Vec<Action>) {
+    fn act(&self, actions: Vec<Action>) {
         for action in actions {
             let label = action.label();
             let receipt =
@@ -176,6 +191,14 @@ impl EventInfo {
             }
         }
     }
+}
+
+/// What an answer asks for and is not done yet, because other nodes would not reach the session where it is to be.
+struct Held {
+    actions: Vec<Action>,
+    /// Until they do, or cannot now.
+    settled: Settled,
+    _kept: Vec<Expected>,
 }
 
 /// The slice of a whole body that is the reply.
@@ -275,7 +298,7 @@ impl Responder for Answer {
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Answer::Reply(reply) => reply.outbox.poll_room(cx),
+            Answer::Reply(reply) => reply.poll_room(cx),
             Answer::Http(answer) => answer.poll_room(cx),
             Answer::Handshake(_) | Answer::Others(_) => Poll::Ready(()),
         }

@@ -1,5 +1,6 @@
 //! The answer to an event of a session that has its outbox: its head is read, the slice of its body that is the reply is
-//! framed and leaves for the client while PHP still runs, wherever the framing allows it.
+//! framed and leaves for the client while PHP still runs, wherever the framing allows it; and, where the head has the session join
+//! what this node does not listen to yet, when other nodes reach it there.
 //!
 //! ```text
 //!             head whole                    first pause with something to send
@@ -16,11 +17,12 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tracing::warn;
 
 use super::slice::Slice;
-use super::{ConnectAnswer, EventInfo, Fault, MAX_PIECE_BYTES};
+use super::{ConnectAnswer, EventInfo, Fault, Held, MAX_PIECE_BYTES};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
@@ -37,6 +39,8 @@ pub struct Reply {
     pub(super) event: EventInfo,
     pub(super) outbox: Arc<Outbox>,
     stage: Stage,
+    /// Nothing of the body leaves before this is done.
+    held: Option<Held>,
     status: u16,
     bytes_out: u64,
     close: Option<(u16, Box<str>)>,
@@ -80,7 +84,7 @@ impl Reply {
     /// For an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
-        Self { event, outbox, stage, status: 0, bytes_out: 0, close: None, is_broken: false }
+        Self { event, outbox, stage, held: None, status: 0, bytes_out: 0, close: None, is_broken: false }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -112,7 +116,7 @@ impl Reply {
             return;
         }
         if !(self.event.class == Class::Connect && head.status >= 400) {
-            self.event.act(head.actions);
+            self.held = self.event.act_when_reached(head.actions);
         }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
@@ -155,13 +159,36 @@ impl Reply {
         // pending after that has to be held back.
         self.pause();
         match &self.stage {
+            // What will leave when the session is where it should be is no more than one read: there is no room for another one.
+            Stage::Body(Body { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
             Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
             _ => {}
         }
     }
 
+    /// Ready when more of the body may come.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(held) = &mut self.held {
+            ready!(held.settled.as_mut().poll(cx));
+            self.let_go();
+            // It was told to when nothing could leave.
+            self.pause();
+        }
+        self.outbox.poll_room(cx)
+    }
+
+    /// Does what was held.
+    fn let_go(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.event.act(held.actions);
+        }
+    }
+
     /// What can leave now leaves.
     pub(super) fn pause(&mut self) {
+        if self.held.is_some() {
+            return;
+        }
         let result = match &mut self.stage {
             Stage::Body(body) => match body.mode {
                 Mode::Stream { .. } => body.stream(&self.outbox, &self.event, false),
@@ -174,6 +201,19 @@ impl Reply {
     }
 
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
+        if matches!(outcome, Outcome::Done(_)) && self.held.is_some() {
+            let tasks = self.event.endpoint.hub.tasks.clone();
+            tasks.spawn(async move {
+                if let Some(held) = &mut self.held {
+                    held.settled.as_mut().await;
+                }
+                self.let_go();
+                self.end(outcome);
+            });
+            return;
+        }
+        // Nobody waits for a reply.
+        self.let_go();
         if let (Outcome::Done(_), Stage::Body(body)) = (outcome, &mut self.stage) {
             let result = body.finish(&self.outbox, &self.event);
             self.sent(result);
@@ -420,12 +460,15 @@ fn send_whole(
 
 /// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
 /// the session, and the body is its first frame.
-pub(in crate::session) fn greet(outbox: &Outbox, answer: ConnectAnswer) {
+pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
     let ConnectAnswer { event, head, body } = answer;
     if let Some((code, text)) = head.close {
         outbox.ask_close(Close::by_handler(code, text));
     }
-    event.act(head.actions);
+    if let Some(held) = event.act_when_reached(head.actions) {
+        held.settled.await;
+        event.act(held.actions);
+    }
     if body.is_empty() && head.content_length.is_none() {
         return;
     }
