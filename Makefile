@@ -7,6 +7,8 @@
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat
+# Tests wait for processes and leases more than they compute: with one for each core two cores are half idle.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 2)))
 
 .PHONY: demo cluster test lint bench bench-micro
 

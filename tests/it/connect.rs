@@ -98,7 +98,7 @@ fn websocket_server() -> SocketAddr {
             let (request, mut socket) = ServerBuilder::new().accept(stream).await.unwrap();
             let header = request.headers().get("x-test").map_or("", |value| value.to_str().unwrap()).to_owned();
             socket.send(Message::ping("are you there")).await.unwrap();
-            let mut answered = false;
+            let (mut answered, mut vanishes) = (false, false);
             while let Some(Ok(message)) = socket.next().await {
                 answered |= message.is_pong() && message.as_payload()[..] == b"are you there"[..];
                 match message.as_text() {
@@ -106,11 +106,15 @@ fn websocket_server() -> SocketAddr {
                         let code = CloseCode::try_from(4001).unwrap();
                         socket.send(Message::close(Some(code), "so long")).await.unwrap();
                     }
-                    Some("vanish") => return,
+                    Some("vanish") => vanishes = true,
                     Some("header") => socket.send(Message::text(header.clone())).await.unwrap(),
                     Some("pong?") => socket.send(Message::text(answered.to_string())).await.unwrap(),
                     _ if message.is_text() || message.is_binary() => socket.send(message).await.unwrap(),
                     _ => {}
+                }
+                // With a pong that nobody has read it would go with a reset.
+                if vanishes && answered {
+                    return;
                 }
             }
         });
