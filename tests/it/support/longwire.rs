@@ -244,13 +244,17 @@ impl Longwire {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024
     }
 
-    /// The same, once it stands still: what is on its way to be freed is freed.
+    /// The same, once it stands still: what is on its way to be freed is freed. The allocator keeps free pages for up to a second
+    /// (`dirty_decay_ms`), and gives them back a few at a time.
     pub async fn settled_memory(&self) -> usize {
-        let mut last = 0;
+        let (mut last, mut since) = (0, Instant::now());
         super::php_fpm::eventually("memory stands still", || {
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_millis(50));
             let now = self.memory();
-            std::mem::replace(&mut last, now) == now
+            if std::mem::replace(&mut last, now) != now {
+                since = Instant::now();
+            }
+            since.elapsed() > Duration::from_millis(1200)
         })
         .await;
         last
