@@ -318,7 +318,8 @@ async fn paused(kind: Kind) {
     stage.signal_engine(libc::SIGSTOP);
     let since = Instant::now();
     let (receipt, unreachable, engine_down) = stage.publish(0, "first").await;
-    assert!(receipt == reached(1) && (engine_down || unreachable == ["n2", "n3"]), "{kind:?}: {unreachable:?}");
+    let is_known = receipt == reached(1) && (engine_down || unreachable == ["n2", "n3"]);
+    assert!(is_known, "{kind:?}: {receipt:?} {unreachable:?}");
     let took = stage.until_all_are_alone(since).await;
     stage.soon("engine paused: each node knows", took);
     stage.each_is_alone().await;

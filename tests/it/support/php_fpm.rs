@@ -143,9 +143,19 @@ impl Drop for PhpFpm {
     }
 }
 
+/// Sends a signal. After SIGSTOP no thread of it runs any more: one on another core goes on for a moment, which is enough for a
+/// message on a busy machine.
 pub fn kill(pid: u32, signal: i32) {
     // SAFETY: sends a signal to a process that a test started.
     unsafe { libc::kill(pid as i32, signal) };
+    if signal == libc::SIGSTOP {
+        wait_until("all its threads are stopped", || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it is there").flatten();
+            let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+            // The state follows the name, which is in brackets (proc_pid_stat(5)).
+            states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X'])))
+        });
+    }
 }
 
 /// Waits for a condition, and fails the test when it does not come true.
