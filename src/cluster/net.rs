@@ -621,25 +621,19 @@ impl<L: Link> Listening<L> {
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
         let mut dropped: Vec<Partition> =
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
-        let mut again = Interest::default();
-        if dropped.is_empty() {
-            return Ok(again);
-        }
         dropped.retain(|partition| {
             self.unwanted.remove(partition);
-            // From now on whoever joins waits for a subscription again; who has joined before that has not waited.
-            let was_known = net.known().has(*partition);
-            net.known().set(*partition, false);
+            // Looked at while it is locked: who has joined before has not waited, and whoever joins from now on waits for a
+            // subscription again.
+            let mut known = net.known();
             let is_wanted_again = net.router.interest().has(*partition);
-            if is_wanted_again {
-                net.known().set(*partition, was_known);
-            } else {
+            if !is_wanted_again {
+                known.set(*partition, false);
                 net.subscribed().set(*partition, false);
             }
             !is_wanted_again
         });
-        // Somebody may have begun to wait for what stays.
-        net.state.send_modify(|_| {});
+        let mut again = Interest::default();
         if dropped.is_empty() {
             return Ok(again);
         }

@@ -201,6 +201,14 @@ struct Held {
     _kept: Vec<Expected>,
 }
 
+impl Held {
+    /// Does it then.
+    async fn act(self, event: &EventInfo) {
+        self.settled.await;
+        event.act(self.actions);
+    }
+}
+
 /// The slice of a whole body that is the reply.
 fn reply_in(head: &Head, whole: Vec<u8>) -> Result<Vec<u8>, Fault> {
     let len = whole.len() as u64;

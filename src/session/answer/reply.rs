@@ -201,13 +201,12 @@ impl Reply {
     }
 
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
-        if matches!(outcome, Outcome::Done(_)) && self.held.is_some() {
+        if let Outcome::Done(_) = outcome
+            && let Some(held) = self.held.take()
+        {
             let tasks = self.event.endpoint.hub.tasks.clone();
             tasks.spawn(async move {
-                if let Some(held) = &mut self.held {
-                    held.settled.as_mut().await;
-                }
-                self.let_go();
+                held.act(&self.event).await;
                 self.end(outcome);
             });
             return;
@@ -466,8 +465,7 @@ pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
         outbox.ask_close(Close::by_handler(code, text));
     }
     if let Some(held) = event.act_when_reached(head.actions) {
-        held.settled.await;
-        event.act(held.actions);
+        held.act(&event).await;
     }
     if body.is_empty() && head.content_length.is_none() {
         return;
