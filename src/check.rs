@@ -15,8 +15,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
-    App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, Config, Dialect, Events, Heartbeat, Http, LengthCounts,
-    Listener, LogFormat, OnError, Origins,
+    App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, ConcurrencyPer, Config, Dialect, Events, GroupBy,
+    Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
 };
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
@@ -313,6 +313,13 @@ fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
     row(f, "events", events.join(", "))?;
     if app.concurrency > 1 {
         row(f, "concurrency", format_args!("{} events of a session at once, without order", app.concurrency))?;
+    }
+    if let Some(ConcurrencyPer { by, limit }) = &app.concurrency_per {
+        let whose = match by {
+            GroupBy::Uid => "uid".to_owned(),
+            GroupBy::Cookie(name) => format!("value of the cookie {name}"),
+        };
+        row(f, "concurrency", format_args!("{limit} at once of all sessions with the same {whose}"))?;
     }
     if !app.params.is_empty() {
         // Names only: values may be secrets.

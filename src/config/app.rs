@@ -49,6 +49,9 @@ fn resolve(
     let connect_rate = resolve_rate("connect_rate", &app.connect_rate, &app.connect_burst, report);
     let frame_rate = resolve_rate("max_frames_per_second", &app.max_frames_per_second, &app.burst_frames, report);
     let byte_rate = resolve_byte_rate(app, max_frame_bytes, report);
+    if let Some(place) = app.concurrency_per_limit.place.as_ref().filter(|_| app.concurrency_per.is_none()) {
+        report.warn(place, "does nothing without concurrency_per");
+    }
     let upstream = app.upstream.as_ref().and_then(|entry| refer(entry, upstreams, "upstreams", report));
     let paths = resolve_paths(app, base, report);
     if let (Some(paths), Some(upstream), Some(entry)) = (&paths, upstream, &app.script)
@@ -75,6 +78,10 @@ fn resolve(
             vacated: has(EventWord::Vacated),
         },
         concurrency: app.concurrency.value.0 as usize,
+        concurrency_per: app.concurrency_per.as_ref().map(|entry| model::ConcurrencyPer {
+            by: entry.value.clone(),
+            limit: app.concurrency_per_limit.value.0 as u32,
+        }),
         param_prefix: app.param_prefix.value.clone(),
         params,
         idempotent: app.idempotent.value,

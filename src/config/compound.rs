@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 use super::address::Address;
-use super::model::{ChannelRule, OnError, Origins, SlowReader};
+use super::model::{ChannelRule, GroupBy, OnError, Origins, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};
@@ -297,6 +297,30 @@ impl Value for OnError {
             }
         }
     }
+}
+
+impl Value for GroupBy {
+    fn kind() -> String {
+        "\"uid\" or \"cookie:NAME\"".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        match read_str(item, &Self::kind(), report)? {
+            "uid" => Some(Self::Uid),
+            other => {
+                let name = other.strip_prefix("cookie:").filter(|name| is_token(name));
+                if name.is_none() {
+                    report.refuse(item, format!("must be {}", Self::kind()));
+                }
+                name.map(|name| Self::Cookie(name.to_owned()))
+            }
+        }
+    }
+}
+
+/// A token of HTTP (RFC 9110 section 5.6.2), which the name of a cookie is (RFC 6265 section 4.1.1).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
 }
 
 /// Constant params; the values may refer to secrets.

@@ -401,6 +401,24 @@ pub enum Origins {
     Any,
 }
 
+/// A bound on the events of several sessions that run at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConcurrencyPer {
+    /// Sessions in which this is the same share the bound; those without it have none.
+    pub by: GroupBy,
+    /// The most of their events that run at once. At least 1.
+    pub limit: u32,
+}
+
+/// What tells whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupBy {
+    /// The uid that an answer or a command has bound to it.
+    Uid,
+    /// The value of the cookie of this name.
+    Cookie(String),
+}
+
 /// A named handler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
@@ -420,6 +438,8 @@ pub struct App {
     pub events: Events,
     /// Events of one session that may run at once; above 1 order is given up.
     pub concurrency: usize,
+    /// Whose events share a bound on how many of them run at once, over all their sessions.
+    pub concurrency_per: Option<ConcurrencyPer>,
     /// Put before `SESSIONID` and `EVENT` (`HTTP_`, which Go's net/http/fcgi needs).
     pub param_prefix: String,
     /// Further params, constant; the values may be secrets, so they are not shown.

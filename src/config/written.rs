@@ -9,7 +9,8 @@ use super::compound::{
     SequencePlace, Width,
 };
 use super::model::{
-    ClientCerts, Dialect, Endian, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule, SlowReader,
+    ClientCerts, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule,
+    SlowReader,
 };
 use super::problem::{Place, Report};
 use super::schema::{
@@ -452,6 +453,11 @@ config_table! {
         events: Entry<Set<EventWord>> = is("[]");
         /// Events of one session that may run at once; above 1 their order is given up.
         concurrency: Entry<Whole<1, 1024>> = is("1");
+        /// Sessions that share a bound on how many of their events run at once: those with the same "uid", or with the same cookie, "cookie:NAME". For handlers that hold the lock of a PHP session.
+        concurrency_per: Option<Entry<GroupBy>> = absent("no such bound", "\"cookie:PHPSESSID\"");
+        /// That bound.
+        // PHP's session lock lets one of them run at a time anyway.
+        concurrency_per_limit: Entry<Whole<1, 1024>> = is("1");
         /// Text put before the names SESSIONID and EVENT ("HTTP_" for Go's net/http/fcgi).
         param_prefix: Entry<String> = is("\"\"");
         /// Further params; "env:NAME" and "file:PATH" read a secret, "plain:" stands before a text that begins so.

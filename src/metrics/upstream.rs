@@ -123,6 +123,7 @@ pub struct UpstreamMetrics {
     requests: Family<OfOutcome, Counter>,
     retries: Family<OfRetry, Counter>,
     queued: Family<OfClass, Gauge>,
+    held: Family<OfUpstream, Counter>,
     wait: Family<OfUpstream, Histogram>,
     response: Family<OfUpstream, Histogram>,
     connects: Family<OfUpstream, Counter>,
@@ -143,6 +144,8 @@ pub struct UpstreamHandles {
     requests: Vec<Counter>,
     retries: Vec<Counter>,
     queued: Vec<Gauge>,
+    /// Requests held back because their group had as many connections as it may.
+    pub held: Counter,
     wait: Histogram,
     response: Histogram,
     /// Connections made.
@@ -173,6 +176,7 @@ impl UpstreamMetrics {
             requests: Family::default(),
             retries: Family::default(),
             queued: Family::default(),
+            held: Family::default(),
             wait: Family::new_with_constructor(histogram),
             response: Family::new_with_constructor(histogram),
             connects: Family::default(),
@@ -190,6 +194,7 @@ impl UpstreamMetrics {
         into.register("requests", "Requests by event and outcome", metrics.requests.clone());
         into.register("retries", "Requests sent again, by reason", metrics.retries.clone());
         into.register("queued_requests", "Requests that wait for a connection", metrics.queued.clone());
+        into.register("held_requests", "Requests held back by concurrency_per", metrics.held.clone());
         into.register_with_unit("queue_wait", "Time from arrival to a connection", Unit::Seconds, metrics.wait.clone());
         into.register_with_unit(
             "response_time",
@@ -240,6 +245,7 @@ impl UpstreamMetrics {
                 .iter()
                 .map(|event| self.queued.get_or_create_owned(&OfClass { upstream: upstream.clone(), event: *event }))
                 .collect(),
+            held: self.held.get_or_create_owned(&of),
             wait: self.wait.get_or_create_owned(&of),
             response: self.response.get_or_create_owned(&of),
             connects: self.connects.get_or_create_owned(&of),

@@ -14,6 +14,7 @@ use super::admission::Admission;
 use super::answer::{Answer, EventInfo, HttpAnswer, HttpReply, OthersAnswer};
 use super::cgi::{self, EventParams};
 use super::gates::ConnectGates;
+use super::group;
 use super::posts::PostBoxes;
 use super::watch::Watch;
 use super::wheel::Wheel;
@@ -186,6 +187,7 @@ impl Endpoint {
         };
         self.upstream.submit(Request {
             class: event.class,
+            group: group::of(&self.app, &state.own_params, &event.profile),
             params: [self.params.clone(), state.own_params.clone(), event.profile, own.encode(&self.app)],
             body: event.body,
             // The idempotency key lets PHP tell a close event that it has seen already.
@@ -219,6 +221,7 @@ impl Endpoint {
         let answer = HttpAnswer::new(info, None, reply).for_method(request.method);
         self.upstream.submit(Request {
             class: event.class,
+            group: group::of(&self.app, &request.own_params, &event.profile),
             params: [self.plain_params.clone(), request.own_params.clone(), event.profile, own],
             body: event.body,
             idempotent: self.app.idempotent,

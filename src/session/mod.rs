@@ -24,6 +24,7 @@ mod cgi;
 mod endpoint;
 mod farewell;
 mod gates;
+mod group;
 mod handshake;
 mod head;
 mod liveness;

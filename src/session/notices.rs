@@ -63,6 +63,7 @@ impl Endpoint {
         let none = EncodedParams::default();
         self.upstream.submit(Request {
             class: event.class,
+            group: None,
             params: [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)],
             body: event.body,
             // It may come again anyway, when a keeper dies.

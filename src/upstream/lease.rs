@@ -20,7 +20,8 @@ use atomic_waker::AtomicWaker;
 use tracing::{debug, info, warn};
 
 use super::backend::Verdict;
-use super::request::{Class, Failure, Outcome, Responder};
+use super::queue::Ticket;
+use super::request::{Failure, Outcome, Responder};
 use super::scheduler::{Scheduler, Work, lock};
 use crate::config::model;
 use crate::metrics::upstream::RetryReason;
@@ -35,7 +36,7 @@ pub(super) struct Lease<R: Responder> {
 
 #[derive(Debug)]
 enum Hold<R> {
-    Running(Class),
+    Running(Ticket),
     Idle(Arc<Handoff<R>>),
     Nothing,
 }
@@ -85,9 +86,9 @@ impl<R> Handoff<R> {
 }
 
 impl<R: Responder> Lease<R> {
-    /// For a connection that the scheduler has counted, with a request of this class in hand.
-    pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, class: Class) -> Self {
-        Self { scheduler, backend, hold: Hold::Running(class) }
+    /// For a connection that the scheduler has counted, with the request of this ticket in hand.
+    pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, ticket: Ticket) -> Self {
+        Self { scheduler, backend, hold: Hold::Running(ticket) }
     }
 
     pub(super) fn address(&self) -> &model::Bind {
@@ -154,7 +155,7 @@ impl<R: Responder> Lease<R> {
 
     /// The request has ended, the connection can be used: what now?
     pub(super) fn next(&mut self, answered: bool) -> Next<R> {
-        let Hold::Running(class) = self.hold else { unreachable!("only a running lease asks what comes next") };
+        let Hold::Running(ticket) = self.hold else { unreachable!("only a running lease asks what comes next") };
         let mut state = lock(&self.scheduler.state);
         if answered {
             state.backends.succeeded(self.backend);
@@ -165,10 +166,10 @@ impl<R: Responder> Lease<R> {
         if state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()) {
             return Next::Close;
         }
-        state.queue.ended(class);
+        state.queue.ended(ticket);
         let next = match state.queue.pop() {
             Some(work) => {
-                self.hold = Hold::Running(work.class);
+                self.hold = Hold::Running(work.ticket);
                 Next::Run(work)
             }
             None => {
@@ -184,20 +185,20 @@ impl<R: Responder> Lease<R> {
 
     /// The request was given up before a connection was opened for it; the next one that waits, if any.
     pub(super) fn next_before_connect(&mut self) -> Option<Work<R>> {
-        let Hold::Running(class) = self.hold else { unreachable!("a lease runs from its start") };
+        let Hold::Running(ticket) = self.hold else { unreachable!("a lease runs from its start") };
         let mut state = lock(&self.scheduler.state);
-        if state.queue.is_empty() {
+        if state.queue.has_nobody_in_line() {
             return None;
         }
-        state.queue.ended(class);
-        let work = state.queue.pop()?;
-        self.hold = Hold::Running(work.class);
+        state.queue.ended(ticket);
+        let work = state.queue.pop().expect("somebody is in line");
+        self.hold = Hold::Running(work.ticket);
         Some(work)
     }
 
     /// The job from the handoff is taken up.
     pub(super) fn resumed(&mut self, work: &Work<R>) {
-        self.hold = Hold::Running(work.class);
+        self.hold = Hold::Running(work.ticket);
     }
 
     /// An idle connection wants to close. The job, when one came at the last moment.
@@ -212,7 +213,7 @@ impl<R: Responder> Lease<R> {
             return None;
         }
         let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
-        self.hold = Hold::Running(work.class);
+        self.hold = Hold::Running(work.ticket);
         Some(work)
     }
 }
@@ -221,13 +222,13 @@ impl<R: Responder> Drop for Lease<R> {
     fn drop(&mut self) {
         // Only a task that was torn down (the responder panicked) is still idle here; its job was never sent.
         let work = self.leave_idle();
-        if let Hold::Running(class) = self.hold {
+        if let Hold::Running(ticket) = self.hold {
             let mut state = lock(&self.scheduler.state);
             state.backends.closed(self.backend, Instant::now());
-            state.queue.ended(class);
             if let Some(work) = work {
                 state.queue.restore(work);
             }
+            state.queue.ended(ticket);
             drop(state);
         }
         self.scheduler.dispatch();

@@ -30,7 +30,7 @@ pub mod supervisor;
 use std::io;
 use std::sync::Arc;
 
-pub use request::{Class, Failure, Outcome, Request, Responder, Timing};
+pub use request::{Class, Failure, Group, Outcome, Request, Responder, Timing};
 pub use scheduler::{BackendSnapshot, Snapshot};
 
 use crate::config::model;

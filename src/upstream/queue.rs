@@ -6,11 +6,24 @@
 //!
 //! Bounds: messages and connect events are refused beyond their length and leave at their deadline. Close events are
 //! bounded by the number of sessions, each of which ends once, and presence by the number of partitions; neither leaves unserved.
+//!
+//! A [`Group`] has at most `limit` requests that run or stand in these queues. Its others are held back:
+//!
+//! ```text
+//!          below the limit                  pop             ended
+//!   push ────────────────────> in line ───────────> runs ───────────┐
+//!     │                           ^                                 │
+//!     │ at the limit              │ to the end of the line          │
+//!     └──────────────> held ──────┴─── one for each that ended <────┘
+//! ```
+//!
+//! So a group that waits for something of its own, such as the lock of one PHP session, fills neither the connections nor
+//! the line before the others.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
-use super::request::Class;
+use super::request::{Class, Group};
 
 /// Queues.
 const CLASSES: usize = Class::ALL.len();
@@ -35,12 +48,19 @@ pub(super) struct Bounds {
 pub(super) struct Waiting<T> {
     /// What waits.
     pub(super) item: T,
-    /// Its queue.
-    pub(super) class: Class,
+    /// Its queue, and its group.
+    pub(super) ticket: Ticket,
     /// When it gives up; `None` never.
     pub(super) deadline: Option<Instant>,
     /// Its place among all that ever waited here.
     turn: u64,
+}
+
+/// What a request counts against, while it waits and while it holds a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) class: Class,
+    pub(super) group: Option<Group>,
 }
 
 /// The queues.
@@ -53,6 +73,19 @@ pub(super) struct Queue<T> {
     next_turn: u64,
     /// Connect events that hold a connection.
     connects_running: usize,
+    /// The groups that have requests here or on connections, by key.
+    groups: HashMap<u64, Members>,
+    /// Requests whose group is at its limit, by turn.
+    held: [BTreeMap<u64, Waiting<T>>; CLASSES],
+}
+
+/// The requests of one group.
+#[derive(Debug, Default)]
+struct Members {
+    /// In line or on a connection.
+    admitted: u32,
+    /// Held back, in the order in which they came.
+    held: VecDeque<(Class, u64)>,
 }
 
 impl<T> Queue<T> {
@@ -64,6 +97,8 @@ impl<T> Queue<T> {
             credit: [0; CLASSES],
             next_turn: 0,
             connects_running: 0,
+            groups: HashMap::new(),
+            held: [const { BTreeMap::new() }; CLASSES],
         }
     }
 
@@ -72,25 +107,37 @@ impl<T> Queue<T> {
         self.bounds.connects_running = most;
     }
 
-    /// Puts `item` at the end of its queue, or gives it back when that is full.
-    pub(super) fn push(&mut self, class: Class, item: T, deadline: Option<Instant>) -> Result<(), T> {
-        let queue = &mut self.classes[class as usize];
+    /// Puts `item` at the end of its queue, or gives it back when as many of its class wait as may.
+    pub(super) fn push(&mut self, ticket: Ticket, item: T, deadline: Option<Instant>) -> Result<Pushed, T> {
+        let Ticket { class, group } = ticket;
         let bound = match class {
             Class::Connect => self.bounds.connects,
             Class::Message => self.bounds.messages,
             Class::Close | Class::Presence => usize::MAX,
         };
-        if queue.len() >= bound {
+        if self.len_of(class) >= bound {
             return Err(item);
         }
-        queue.push_back(Waiting { item, class, deadline, turn: self.next_turn });
+        let turn = self.next_turn;
         self.next_turn += 1;
-        Ok(())
+        let waiting = Waiting { item, ticket, deadline, turn };
+        if let Some(group) = group {
+            let members = self.groups.entry(group.key).or_default();
+            if members.admitted >= group.limit {
+                members.held.push_back((class, turn));
+                self.held[class as usize].insert(turn, waiting);
+                return Ok(Pushed::Held);
+            }
+            members.admitted += 1;
+        }
+        self.classes[class as usize].push_back(waiting);
+        Ok(Pushed::InLine)
     }
 
     /// Takes the next one for a connection that is free. Its connection counts as held until [`Queue::ended`].
     pub(super) fn pop(&mut self) -> Option<Waiting<T>> {
-        let others_wait = Class::ALL.iter().any(|class| *class != Class::Connect && self.len_of(*class) > 0);
+        let others_wait =
+            Class::ALL.iter().any(|class| *class != Class::Connect && !self.classes[*class as usize].is_empty());
         let may_connect = !others_wait || self.connects_running < self.bounds.connects_running;
         let mut best: Option<usize> = None;
         let mut round = 0;
@@ -112,59 +159,123 @@ impl<T> Queue<T> {
             // A class that has nothing to do saves nothing up.
             self.credit[best] = 0;
         }
-        if taken.class == Class::Connect {
+        if taken.ticket.class == Class::Connect {
             self.connects_running += 1;
         }
         Some(taken)
     }
 
-    /// A connection taken for this class is free again.
-    pub(super) fn ended(&mut self, class: Class) {
-        if class == Class::Connect {
+    /// A connection taken for this ticket is free again.
+    pub(super) fn ended(&mut self, ticket: Ticket) {
+        if ticket.class == Class::Connect {
             self.connects_running -= 1;
+        }
+        if let Some(group) = ticket.group {
+            self.leave(group);
         }
     }
 
-    /// Takes back what could not be sent, to the place that it had; the caller says [`Queue::ended`] beside it. What
+    /// One request fewer of a group is in line or on a connection: the first that is held takes its place.
+    fn leave(&mut self, group: Group) {
+        let Some(members) = self.groups.get_mut(&group.key) else { return };
+        members.admitted -= 1;
+        if members.admitted < group.limit
+            && let Some((class, turn)) = members.held.pop_front()
+        {
+            members.admitted += 1;
+            let mut waiting = self.held[class as usize].remove(&turn).expect("each held turn is in its class");
+            let queue = &mut self.classes[class as usize];
+            // Those behind it in line came after it, and deadlines in a queue are in order.
+            waiting.deadline = waiting.deadline.max(queue.back().and_then(|last| last.deadline));
+            waiting.turn = self.next_turn;
+            self.next_turn += 1;
+            queue.push_back(waiting);
+        } else if members.admitted == 0 {
+            self.groups.remove(&group.key);
+        }
+    }
+
+    /// Takes back what could not be sent, to the place that it had; the caller says [`Queue::ended`] behind it. What
     /// was let in once is not refused now, so a queue may exceed its bound by the number of connections.
     pub(super) fn restore(&mut self, waiting: Waiting<T>) {
-        let queue = &mut self.classes[waiting.class as usize];
+        if let Some(group) = waiting.ticket.group {
+            self.groups.entry(group.key).or_default().admitted += 1;
+        }
+        let queue = &mut self.classes[waiting.ticket.class as usize];
         let at = queue.iter().take_while(|other| other.turn < waiting.turn).count();
         queue.insert(at, waiting);
     }
 
     /// Takes one whose deadline has passed. Deadlines within a queue are in order, so only the fronts are looked at.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Waiting<T>> {
-        self.classes.iter_mut().find_map(|queue| {
-            let expired = queue.front()?.deadline? <= now;
-            if expired { queue.pop_front() } else { None }
-        })
+        let is_over = |waiting: &Waiting<T>| waiting.deadline.is_some_and(|deadline| deadline <= now);
+        for class in Class::ALL {
+            if self.classes[class as usize].front().is_some_and(is_over) {
+                let expired = self.classes[class as usize].pop_front();
+                if let Some(group) = expired.as_ref().and_then(|expired| expired.ticket.group) {
+                    self.leave(group);
+                }
+                return expired;
+            }
+            if let Some(first) = self.held[class as usize].first_entry().filter(|first| is_over(first.get())) {
+                let expired = first.remove();
+                let group = expired.ticket.group.expect("only members of groups are held");
+                if let Some(members) = self.groups.get_mut(&group.key) {
+                    members.held.retain(|(_, turn)| *turn != expired.turn);
+                }
+                return Some(expired);
+            }
+        }
+        None
     }
 
     /// When [`Queue::pop_expired`] will have something, if nothing happens before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.classes.iter().filter_map(|queue| queue.front()?.deadline).min()
+        let in_line = self.classes.iter().filter_map(|queue| queue.front()?.deadline);
+        let held = self.held.iter().filter_map(|held| held.first_key_value()?.1.deadline);
+        in_line.chain(held).min()
     }
 
     /// Takes everything, in no particular order between the classes.
     pub(super) fn drain(&mut self) -> Vec<Waiting<T>> {
-        self.classes.iter_mut().flat_map(|queue| queue.drain(..)).collect()
+        let held: Vec<_> = self.held.iter_mut().flat_map(std::mem::take).map(|(_, held)| held).collect();
+        self.groups.values_mut().for_each(|members| members.held.clear());
+        let mut waiting: Vec<_> = self.classes.iter_mut().flat_map(|queue| queue.drain(..)).collect();
+        for group in waiting.iter().filter_map(|waiting| waiting.ticket.group) {
+            self.leave(group);
+        }
+        waiting.extend(held);
+        waiting
     }
 
-    /// How many wait.
+    /// How many wait, in line or held.
     pub(super) fn len(&self) -> usize {
-        self.classes.iter().map(VecDeque::len).sum()
+        Class::ALL.into_iter().map(|class| self.len_of(class)).sum()
     }
 
-    /// How many of a class wait.
+    /// How many of a class wait, in line or held.
     pub(super) fn len_of(&self, class: Class) -> usize {
-        self.classes[class as usize].len()
+        self.classes[class as usize].len() + self.held[class as usize].len()
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
+        self.has_nobody_in_line() && self.held.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Whether [`Queue::pop`] has nothing to give: all that wait are held back by their groups.
+    pub(super) fn has_nobody_in_line(&self) -> bool {
         self.classes.iter().all(VecDeque::is_empty)
     }
+}
+
+/// Where a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// Into the line for a connection.
+    InLine,
+    /// Its group is at its limit: it is held back.
+    Held,
 }
 
 #[cfg(test)]
@@ -177,6 +288,10 @@ mod tests {
 
     fn bounds(messages: usize, connects: usize, connects_running: usize) -> Bounds {
         Bounds { messages, connects, connects_running }
+    }
+
+    fn alone(class: Class) -> Ticket {
+        Ticket { class, group: None }
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -211,18 +326,18 @@ mod tests {
                 match step {
                     Step::Push(class) => {
                         pushed += 1;
-                        refused += u32::from(queue.push(class, pushed, None).is_err());
+                        refused += u32::from(queue.push(alone(class), pushed, None).is_err());
                         let is_bounded = matches!(class, Class::Connect | Class::Message);
                         prop_assert!(is_bounded || queue.len_of(class) > 0, "these are never refused");
                     }
                     Step::Pop => {
                         let others = queue.len() - queue.len_of(Class::Connect);
-                        let connects = running.iter().filter(|w| w.class == Class::Connect).count();
+                        let connects = running.iter().filter(|w| w.ticket.class == Class::Connect).count();
                         match queue.pop() {
                             Some(taken) => {
-                                prop_assert!(taken.class != Class::Connect || others == 0 || connects < 2);
-                                prop_assert!(last_started[taken.class as usize] < Some(taken.item));
-                                last_started[taken.class as usize] = Some(taken.item);
+                                prop_assert!(taken.ticket.class != Class::Connect || others == 0 || connects < 2);
+                                prop_assert!(last_started[taken.ticket.class as usize] < Some(taken.item));
+                                last_started[taken.ticket.class as usize] = Some(taken.item);
                                 running.push(taken);
                             }
                             None => prop_assert!(queue.is_empty(), "a free connection stays free although work waits"),
@@ -230,18 +345,19 @@ mod tests {
                     }
                     Step::End => {
                         if let Some(taken) = running.pop() {
-                            queue.ended(taken.class);
+                            queue.ended(taken.ticket);
                             ended += 1;
                         }
                     }
                     Step::Restore => {
                         if let Some(taken) = running.pop() {
-                            queue.ended(taken.class);
+                            let ticket = taken.ticket;
                             // It comes again, so it may start before those that started after it.
-                            last_started[taken.class as usize] =
-                                running.iter().filter(|w| w.class == taken.class).map(|w| w.item)
+                            last_started[taken.ticket.class as usize] =
+                                running.iter().filter(|w| w.ticket.class == taken.ticket.class).map(|w| w.item)
                                     .filter(|item| *item < taken.item).max();
                             queue.restore(taken);
+                            queue.ended(ticket);
                         }
                     }
                 }
@@ -255,12 +371,12 @@ mod tests {
         let mut queue = Queue::new(bounds(1000, 1000, 1000));
         for item in 0..500 {
             for class in Class::ALL {
-                queue.push(class, item, None).expect("room");
+                queue.push(alone(class), item, None).expect("room");
             }
         }
         let mut turns = [0; CLASSES];
         for _ in 0..120 {
-            turns[queue.pop().expect("waits").class as usize] += 1;
+            turns[queue.pop().expect("waits").ticket.class as usize] += 1;
         }
         assert_eq!(turns, [20, 60, 20, 20]);
     }
@@ -269,13 +385,13 @@ mod tests {
     fn connects_hold_their_share_while_messages_wait_and_all_otherwise() {
         let mut queue = Queue::new(bounds(10, 10, 1));
         for item in 0..4 {
-            queue.push(Class::Connect, item, None).expect("room");
+            queue.push(alone(Class::Connect), item, None).expect("room");
         }
-        let first: Vec<_> = (0..2).map(|_| queue.pop().expect("nobody else waits").class).collect();
+        let first: Vec<_> = (0..2).map(|_| queue.pop().expect("nobody else waits").ticket.class).collect();
         assert_eq!(first, [Class::Connect; 2]);
-        queue.push(Class::Message, 9, None).expect("room");
-        assert_eq!(queue.pop().expect("waits").class, Class::Message);
-        assert_eq!(queue.pop().expect("nobody else waits").class, Class::Connect);
+        queue.push(alone(Class::Message), 9, None).expect("room");
+        assert_eq!(queue.pop().expect("waits").ticket.class, Class::Message);
+        assert_eq!(queue.pop().expect("nobody else waits").ticket.class, Class::Connect);
     }
 
     #[test]
@@ -283,13 +399,107 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut queue = Queue::new(bounds(10, 10, 1));
-        queue.push(Class::Close, 'c', None).expect("room");
-        queue.push(Class::Message, 'm', Some(at(2))).expect("room");
-        queue.push(Class::Connect, 'k', Some(at(1))).expect("room");
+        queue.push(alone(Class::Close), 'c', None).expect("room");
+        queue.push(alone(Class::Message), 'm', Some(at(2))).expect("room");
+        queue.push(alone(Class::Connect), 'k', Some(at(1))).expect("room");
         assert_eq!(queue.next_deadline(), Some(at(1)));
         assert!(queue.pop_expired(start).is_none());
         let mut left: Vec<char> = std::iter::from_fn(|| queue.pop_expired(at(60))).map(|w| w.item).collect();
         left.sort_unstable();
         assert_eq!((left, queue.len()), (vec!['k', 'm'], 1));
+    }
+
+    const GROUP: Group = Group { key: 7, limit: 2 };
+
+    fn grouped(class: Class) -> Ticket {
+        Ticket { class, group: Some(GROUP) }
+    }
+
+    #[test]
+    fn a_group_holds_its_limit_and_the_rest_go_before_its_others() {
+        let mut queue = Queue::new(bounds(10, 10, 1));
+        let places: Vec<_> =
+            (0..4).map(|item| queue.push(grouped(Class::Message), item, None).expect("room")).collect();
+        assert_eq!(places, [Pushed::InLine, Pushed::InLine, Pushed::Held, Pushed::Held]);
+        let running: Vec<_> = (0..2).map(|_| queue.pop().expect("in line")).collect();
+        assert!(queue.pop().is_none() && queue.has_nobody_in_line() && !queue.is_empty());
+        queue.push(alone(Class::Message), 9, None).expect("room");
+        queue.ended(running[0].ticket);
+        let next: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|taken| taken.item).collect();
+        assert_eq!(next, [9, 2], "a stranger first, then the one that was held for the longest");
+    }
+
+    #[test]
+    fn what_is_held_leaves_at_its_deadline_and_one_in_line_makes_room_at_its_own() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut queue = Queue::new(bounds(10, 10, 1));
+        for item in 0..3 {
+            queue.push(grouped(Class::Message), item, Some(at(item))).expect("room");
+        }
+        queue.push(grouped(Class::Close), 3, None).expect("room");
+        assert_eq!(queue.next_deadline(), Some(at(0)));
+        assert_eq!(queue.pop_expired(at(0)).expect("its time is over").item, 0);
+        assert_eq!(queue.classes[Class::Message as usize].len(), 2, "the held message took its place");
+        let expired: Vec<_> = std::iter::from_fn(|| queue.pop_expired(at(9))).map(|waiting| waiting.item).collect();
+        assert_eq!(expired, [1, 2]);
+        let close = queue.pop().expect("a close event waits for as long as it takes");
+        assert_eq!(close.item, 3);
+        queue.ended(close.ticket);
+        assert!(queue.is_empty() && queue.groups.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_group_exceeds_its_limit_and_none_of_it_is_forgotten(
+            steps in prop::collection::vec((0u8..7, 0u64..3, 0usize..CLASSES), 0..300)
+        ) {
+            let mut queue = Queue::new(bounds(1000, 1000, 1000));
+            let mut now = Instant::now();
+            let mut running: Vec<Waiting<u32>> = Vec::new();
+            let mut count = 0u32;
+            for (step, key, class) in steps {
+                // Key 0: of no group.
+                let group = (key > 0).then_some(Group { key, limit: key as u32 });
+                match step {
+                    0..=2 => {
+                        let class = Class::ALL[class];
+                        let deadline = match class {
+                            Class::Connect | Class::Message => Some(now + Duration::from_secs(10)),
+                            Class::Close | Class::Presence => None,
+                        };
+                        queue.push(Ticket { class, group }, count, deadline).expect("room");
+                        count += 1;
+                    }
+                    3 => running.extend(queue.pop()),
+                    4 => if let Some(taken) = running.pop() {
+                        queue.ended(taken.ticket);
+                    },
+                    5 => if let Some(taken) = running.pop() {
+                        let ticket = taken.ticket;
+                        queue.restore(taken);
+                        queue.ended(ticket);
+                    },
+                    _ => {
+                        now += Duration::from_secs(4);
+                        while queue.pop_expired(now).is_some() {}
+                        prop_assert!(queue.next_deadline().is_none_or(|deadline| deadline > now));
+                    }
+                }
+                for key in 1..3 {
+                    let of_group = |w: &&Waiting<u32>| w.ticket.group.is_some_and(|group| group.key == key);
+                    let busy = running.iter().filter(of_group).count();
+                    let in_line = queue.classes.iter().flatten().filter(of_group).count();
+                    let held = queue.held.iter().flat_map(BTreeMap::values).filter(of_group).count();
+                    prop_assert!(busy + in_line <= key as usize);
+                    prop_assert!(held == 0 || busy + in_line == key as usize, "held although there is room");
+                }
+            }
+            for taken in running.drain(..) {
+                queue.ended(taken.ticket);
+            }
+            queue.drain();
+            prop_assert!(queue.is_empty() && queue.groups.is_empty());
+        }
     }
 }

@@ -38,11 +38,22 @@ impl Class {
     }
 }
 
+/// Requests that share a bound: those of all sessions of one user, say, whose scripts wait for the same lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Tells it from other groups of the same upstream.
+    pub key: u64,
+    /// The most of its requests that hold a connection, or wait for one in line with everybody's, at a time. At least 1.
+    pub limit: u32,
+}
+
 /// One event for PHP.
 #[derive(Debug)]
 pub struct Request<R> {
     /// How it queues.
     pub class: Class,
+    /// With what others it shares a bound on connections.
+    pub group: Option<Group>,
     /// What is the same for the app, for the session, for its profile, and this event's own. `CONTENT_LENGTH` must be among them and be
     /// exactly the length of `body`: php-fpm loses the connection's footing otherwise.
     pub params: ParamBlocks,

@@ -20,7 +20,7 @@ use super::backend::{Backends, Place, Rules};
 use super::connection;
 use super::lease::{Handoff, Lease};
 use super::limits;
-use super::queue::{Bounds, Queue, Waiting};
+use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use crate::config::model;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
@@ -182,8 +182,8 @@ impl<R: Responder> Scheduler<R> {
     /// Queues a request and gives it a connection when one is free.
     pub(super) fn submit(self: &Arc<Self>, request: Request<R>) {
         let now = Instant::now();
-        let class = request.class;
-        let deadline = match class {
+        let ticket = Ticket { class: request.class, group: request.group };
+        let deadline = match ticket.class {
             Class::Close | Class::Presence => None,
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
@@ -193,7 +193,14 @@ impl<R: Responder> Scheduler<R> {
         let refused = if state.stopping {
             Some((job, Failure::Stopping))
         } else {
-            state.queue.push(class, job, deadline).err().map(|job| (job, Failure::QueueFull))
+            match state.queue.push(ticket, job, deadline) {
+                Ok(Pushed::InLine) => None,
+                Ok(Pushed::Held) => {
+                    self.metrics.held.inc();
+                    None
+                }
+                Err(job) => Some((job, Failure::QueueFull)),
+            }
         };
         let assigned = state.assign(now);
         let more = self.settle(&mut state);
@@ -228,7 +235,7 @@ impl<R: Responder> Scheduler<R> {
             None => {}
             Some(Assigned::Reused(handoff)) => handoff.waker.wake(),
             Some(Assigned::Open(backend, work)) => {
-                let lease = Lease::new(self.clone(), backend, work.class);
+                let lease = Lease::new(self.clone(), backend, work.ticket);
                 self.tasks.spawn_on(connection::run(lease, work), &self.runtime);
             }
         }
@@ -346,11 +353,11 @@ impl<R: Responder> Scheduler<R> {
 
 impl<R> State<R> {
     fn assign(&mut self, now: Instant) -> Option<Assigned<R>> {
-        if self.queue.is_empty() {
+        if self.queue.has_nobody_in_line() {
             return None;
         }
         let (backend, place) = self.backends.place(now)?;
-        let work = self.queue.pop().expect("a queue that is not empty always has somebody whose turn it is");
+        let work = self.queue.pop().expect("where somebody is in line it is somebody's turn");
         Some(match place {
             Place::Reuse(handoff) => {
                 handoff.put(work);

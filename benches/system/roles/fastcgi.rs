@@ -197,7 +197,14 @@ impl Session {
     fn ask(self) {
         let Some(upstream) = self.upstream.upgrade().filter(|_| !self.progress.is_over()) else { return };
         let (params, body) = (self.params.clone(), self.job.body.clone());
-        upstream.submit(Request { class: Class::Message, params, body, idempotent: false, responder: self });
+        upstream.submit(Request {
+            class: Class::Message,
+            group: None,
+            params,
+            body,
+            idempotent: false,
+            responder: self,
+        });
     }
 }
 

@@ -254,6 +254,7 @@ impl Call {
             done: Some(done),
         };
         upstream.submit(Request {
+            group: None,
             class: self.class,
             params: self.params(),
             body: self.body,
