@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use sha1::{Digest, Sha1};
@@ -20,6 +21,10 @@ use crate::session::{Endpoint, Head, Opening, Way, shake_hands};
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// For keys. The last symbol of a key has four unused bits; RFC 6455's own example (section 4.1) sets one of them, and so do clients
+/// that write 22 random symbols and `==`.
+const LENIENT_BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// Answers a request to an app's path.
 pub(super) async fn upgrade(
@@ -102,10 +107,19 @@ fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<B
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) => key.as_bytes(),
+        (None, _) => return Err(Box::new(plain(StatusCode::BAD_REQUEST, "there is no Sec-WebSocket-Key"))),
+        // RFC 6455 section 11.3.1.
+        (Some(_), Some(_)) => {
+            return Err(Box::new(plain(StatusCode::BAD_REQUEST, "there is more than one Sec-WebSocket-Key")));
+        }
+    };
+    if LENIENT_BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64")));
     }
+    // Of the key as it was sent (RFC 6455 section 4.2.2), unused bits included.
     Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }
 
