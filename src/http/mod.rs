@@ -5,6 +5,9 @@
 //! - `plain_request`: a request that is neither, for an app that takes such; `handler_response` turns what PHP says into a response.
 //! - `static_files`, `admin`: what no route takes, and the listener of metrics and health.
 //! - `body`, `progress`: bodies within bounds, and clients that take none.
+//!
+//! An upgrade to anything but a WebSocket is ignored, as RFC 9110 section 7.8 lets a server do: Java's client and `curl --http2` offer
+//! `h2c` with every request.
 
 mod admin;
 mod body;
@@ -149,8 +152,8 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page),
         (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
-        // Who wants to talk has come to a wrong path; a file would answer nothing.
-        (None, Some(files)) if !request.headers().contains_key(header::UPGRADE) => return files.answer(request).await,
+        // A client that wants to talk has come to a wrong path; a file would answer nothing. Any other upgrade is ignored.
+        (None, Some(files)) if !websocket::is_wanted(request.headers()) => return files.answer(request).await,
         (None, _) => {
             site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
@@ -166,7 +169,7 @@ async fn of_app(
     request: Request<Incoming>,
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
-    let wants_websocket = websocket::has_token(request.headers(), &header::UPGRADE, "websocket");
+    let wants_websocket = websocket::is_wanted(request.headers());
     if !wants_websocket
         && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
         && let Some(wish) = events::Wish::of(&request)

@@ -82,8 +82,7 @@ pub(super) async fn upgrade(
 /// The value of `Sec-WebSocket-Accept`, or what is wrong with the request.
 fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
-    let wants_upgrade = has_token(headers, &header::UPGRADE, "websocket");
-    if !wants_upgrade {
+    if !is_wanted(headers) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -146,7 +145,12 @@ fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mu
     }
 }
 
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Whether a request asks for a WebSocket, perhaps among other upgrades.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::UPGRADE, "websocket")
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     joined(headers, name).split(',').any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 

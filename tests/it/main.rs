@@ -42,6 +42,7 @@ mod presence;
 mod proxies;
 mod published;
 mod readme;
+mod requests;
 mod responders;
 mod router_auth;
 mod router_client;

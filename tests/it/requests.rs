@@ -1,0 +1,103 @@
+//! What HTTP clients send beside what we ask of them: upgrades to something else, paths in another spelling, requests long after the
+//! first.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::{PhpFpm, Pool};
+
+/// Says what it sees of a request; a session hears its own frames.
+const HANDLER: &str = r#"
+header('Content-Type: application/json');
+echo json_encode(['event' => $_SERVER['LONGWIRE_EVENT'], 'uri' => $_SERVER['REQUEST_URI'], 'method' => $_SERVER['REQUEST_METHOD'],
+    'body' => file_get_contents('php://input')]);
+"#;
+
+/// A page, an app with plain requests, and one without.
+fn stage(limits: &str) -> (PhpFpm, Longwire) {
+    let fpm = Pool::of(2).start();
+    let script = fpm.script("handler.php", HANDLER);
+    let public = fpm.dir().join("public");
+    std::fs::create_dir(&public).expect("the directory is ours");
+    std::fs::write(public.join("page.html"), "a page").expect("the directory is ours");
+    std::fs::write(public.join("secret.txt"), "a file behind a route").expect("the directory is ours");
+    let rest = format!(
+        "[apps.front]\nupstream = \"php\"\nscript = {script:?}\nplain_requests = true\n{limits}\n\
+         [listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nstatic = {public:?}\n\
+         routes = {{ \"/ws\" = \"app\", \"/secret.txt\" = \"app\", \"/front/*\" = \"front\" }}\n"
+    );
+    let node = Longwire::with(&fpm, &script, "", "", &rest);
+    (fpm, node)
+}
+
+/// What curl prints of an answer: its status, the version of HTTP, and the body.
+async fn curl(arguments: &[&str], url: &str) -> String {
+    let mut command = Command::new("timeout");
+    command.args(["60", "curl", "--silent", "--no-buffer", "--write-out", " %{http_code} %{http_version}"]);
+    let output =
+        command.args(arguments).arg(url).output().await.expect("curl is installed (tests/install-deps.sh test)");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_to_something_else_is_ignored() {
+    let (_fpm, node) = stage("");
+    let web = format!("http://{}", node.address("web"));
+    // curl offers h2c, as Java's client does with each request.
+    for (url, arguments, expected) in [
+        (format!("{web}/page.html"), &[][..], "a page 200 1.1"),
+        (format!("{web}/absent.html"), &[], "nothing here\n 404 1.1"),
+        (
+            format!("{web}/front/a?b=1"),
+            &[],
+            r#"{"event":"request","uri":"\/front\/a?b=1","method":"GET","body":""} 200 1.1"#,
+        ),
+        (
+            format!("{web}/front/form"),
+            &["--data", "x=1"],
+            r#"{"event":"request","uri":"\/front\/form","method":"POST","body":"x=1"} 200 1.1"#,
+        ),
+        (format!("{web}/ws"), &[], "this path speaks WebSocket\n 426 1.1"),
+        (format!("http://{}/live", node.address("admin")), &[], "live\n 200 1.1"),
+    ] {
+        let arguments = [&["--http2"], arguments].concat();
+        assert_eq!(curl(&arguments, &url).await, expected, "{url}");
+    }
+    let opened = curl(&["--http2", "--header", "Accept: application/json"], &format!("{web}/ws?longwire=poll")).await;
+    assert!(opened.starts_with("event: session\n") && opened.ends_with(" 200 1.1"), "{opened}");
+    let api = curl(&["--http2"], &format!("http://{}/v1/node", node.address("api"))).await;
+    assert!(api.starts_with('{') && api.ends_with(" 200 1.1"), "{api}");
+
+    // Several on one connection; the last one is for us, among others.
+    let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n";
+    let mut kept = TcpStream::connect(node.address("web")).await.unwrap();
+    for number in 0..3 {
+        let request = format!("GET /front/{number} HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n");
+        kept.write_all(request.as_bytes()).await.unwrap();
+        let answer = until(&mut kept, "\"body\":\"\"}").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&format!("front\\/{number}")), "{answer}");
+    }
+    let request = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    kept.write_all(request.as_bytes()).await.unwrap();
+    assert!(until(&mut kept, "\r\n\r\n").await.starts_with("HTTP/1.1 101 "));
+    let mut stream = TcpStream::connect(node.address("web")).await.unwrap();
+    let request = format!("GET /ws HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{upgrade}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    assert!(until(&mut stream, "event: session\n").await.starts_with("HTTP/1.1 200 "));
+}
+
+/// Reads until this has come.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains(end) {
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read_buf(&mut answer)).await;
+        let came = read.expect("the answer comes").expect("the connection stands");
+        assert_ne!(came, 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
