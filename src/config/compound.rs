@@ -10,6 +10,7 @@ use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};
 use crate::proto::heartbeat;
+use crate::proto::path;
 
 /// The width of a length field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,16 +181,22 @@ impl Value for Routes {
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut routes = Vec::new();
-        for (path, item) in table_entries(item, &Self::kind(), report)? {
-            let stem = path.strip_suffix("/*").unwrap_or(path);
-            let absolute = path.starts_with('/') && !stem.contains(['*', '?', '#', ' ']);
-            if !absolute {
-                report.refuse(&item, "a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
-            }
+        let mut routes: Vec<(String, Entry<String>)> = Vec::new();
+        for (written, item) in table_entries(item, &Self::kind(), report)? {
+            let path = match route_path(written) {
+                Ok(path) if routes.iter().any(|(other, _)| *other == path) => {
+                    report.refuse(&item, format!("the path {path:?} is in the table twice"));
+                    continue;
+                }
+                Ok(path) => path,
+                Err(rule) => {
+                    report.refuse(&item, rule);
+                    written.to_owned()
+                }
+            };
             let place = Some(report.place(&item.key, item.span.clone()));
             if let Some(value) = read_str(&item, "the name of an app", report) {
-                routes.push((path.to_owned(), Entry { value: value.to_owned(), place }));
+                routes.push((path, Entry { value: value.to_owned(), place }));
             }
         }
         if routes.is_empty() {
@@ -198,6 +205,23 @@ impl Value for Routes {
         }
         Some(Self(routes))
     }
+}
+
+/// A route as paths are compared: in one spelling, without a slash at the end.
+fn route_path(written: &str) -> Result<String, &'static str> {
+    let (stem, is_prefix) = written.strip_suffix("/*").map_or((written, false), |stem| (stem, true));
+    if !written.starts_with('/') || stem.contains(['*', '?', '#', ' ']) {
+        return Err("a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
+    }
+    let stem = if stem.is_empty() { "/" } else { stem };
+    let path =
+        path::canonical(stem).ok_or("a path has no dot segments, and two hexadecimal digits behind each \"%\"")?;
+    let path = path::without_last_slash(&path);
+    Ok(match (path, is_prefix) {
+        (path, true) => format!("{path}/*"),
+        ("", false) => "/".to_owned(),
+        (path, false) => path.to_owned(),
+    })
 }
 
 /// Patterns of channels, and what happens there to slow readers.

@@ -243,7 +243,7 @@ config_table! {
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
-        /// The app for each path; "/live/*" takes everything below /live, the longest match wins.
+        /// The app for each path; "/live/*" takes everything below /live, the longest match wins. A slash at the end does not matter.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
         /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";

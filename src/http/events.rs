@@ -35,6 +35,7 @@ use crate::outbox::{Batch, Feed};
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{FrameKind, Framing};
 use crate::proto::id::SessionId;
+use crate::proto::path;
 use crate::session::{Endpoint, NotTaken, Opening, Post, Posts, Way, shake_hands};
 
 /// The part of a query string that speaks to Longwire.
@@ -185,7 +186,8 @@ async fn open(
     };
     // From the beginning on, or the first event would find nobody.
     let turn = is_polled.then(|| feed.take_turn());
-    let path = request.uri().path().to_owned();
+    // With two slashes in front a browser would take it for another host's.
+    let path = path::canonical(request.uri().path()).expect("a route has taken it").into_owned();
     let address = {
         let (site, path) = (site.clone(), path.clone());
         Box::new(move |id| site.addresses.of(&path, id))

@@ -1,12 +1,17 @@
 //! What HTTP clients send beside what we ask of them: upgrades to something else, paths in another spelling, requests long after the
 //! first.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::support::client::Client;
+use crate::support::event_stream::Http;
+use crate::support::http::request_with;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
 
@@ -28,7 +33,7 @@ fn stage(limits: &str) -> (PhpFpm, Longwire) {
     let rest = format!(
         "[apps.front]\nupstream = \"php\"\nscript = {script:?}\nplain_requests = true\n{limits}\n\
          [listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nstatic = {public:?}\n\
-         routes = {{ \"/ws\" = \"app\", \"/secret.txt\" = \"app\", \"/front/*\" = \"front\" }}\n"
+         routes = {{ \"/ws\" = \"app\", \"/secret.txt\" = \"app\", \"/front/*\" = \"front\", \"/grüße/\" = \"front\" }}\n"
     );
     let node = Longwire::with(&fpm, &script, "", "", &rest);
     (fpm, node)
@@ -100,4 +105,88 @@ async fn until(stream: &mut TcpStream, end: &str) -> String {
         assert_ne!(came, 0, "{}", String::from_utf8_lossy(&answer));
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Status and body of a GET.
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let answer = request_with(address, "GET", path, "", b"").await.expect("it answers");
+    (answer.status, answer.text())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spellings_of_a_path_lead_to_its_route_and_php_sees_the_one_that_came() {
+    let (_fpm, node) = stage("");
+    let web = node.address("web");
+    for path in ["/ws", "/ws/", "//ws", "/w%73", "/%77%73", "///ws//", "/ws/?a=1", "/w%73?a=%2f"] {
+        let said = Client::upgrade(web, path, "").await.ask("hello").await;
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(said, json!({ "event": "message", "uri": path, "method": "POST", "body": "hello" }));
+    }
+    for path in [
+        "/front",
+        "/front/",
+        "//front//a",
+        "/f%72ont/b",
+        "/front/a%2Fb",
+        "/front/a%00",
+        "/front/%2f",
+        "/gr%c3%BC%c3%9fe",
+    ] {
+        let (status, body) = get(web, path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        assert_eq!(serde_json::from_str::<Value>(&body).expect("JSON")["uri"], path);
+    }
+    // The address of a session is on this host, however its path was spelled.
+    let stream = Http::one(web).await.stream("//ws", &[]).await;
+    assert!(stream.address.starts_with("/ws?longwire="), "{}", stream.address);
+    let said = Http::one(web).await.ask("POST", &stream.address, &[], b"hi").await;
+    let said: Value = serde_json::from_slice(&said.body).expect("JSON");
+    assert_eq!((&said["body"], &said["uri"]), (&json!("hi"), &json!("//ws")));
+}
+
+/// A WebSocket handshake that leads nowhere.
+async fn refused(address: SocketAddr, path: &str) {
+    let answer = Client::try_upgrade(address, path, "").await.err().unwrap_or_else(|| panic!("{path} is a route"));
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_with_two_readings_leads_nowhere_and_no_spelling_passes_by_a_route() {
+    let (_fpm, node) = stage("");
+    let web = node.address("web");
+    refused(web, "/wss").await;
+    let told = node.wait_for_log("the nearest route is told", |line| line["nearest"] == "/ws");
+    assert_eq!(
+        (&told["level"], &told["path"], &told["listener"]),
+        (&json!("INFO"), &json!("/wss"), &json!("web")),
+        "{told}"
+    );
+    for path in [
+        "/front/%2e",
+        "/front/../ws",
+        "/front/../page.html",
+        "/front/%2e%2e/page.html",
+        "/front/.%2E/secret.txt",
+        "/./ws",
+        "/x/..%2fws",
+        "/front%2Fa",
+        "/front%5ca",
+        "/ws%2F",
+        "/ws%00",
+        "/ws%20",
+        "/ws;a",
+        "/ws/a",
+        "/front/100%",
+        "/front/%zz",
+        "/%2e/page.html",
+        "/page.html%00",
+    ] {
+        let (status, body) = get(web, path).await;
+        assert_eq!((status, &*body), (404, "nothing here\n"), "{path}");
+        refused(web, path).await;
+    }
+    // A route stands before the file of that name, however it is asked for.
+    for path in ["/secret.txt", "/secret%2Etxt", "//secret.txt", "/secret.txt/", "/%73ecret.tx%74"] {
+        assert_eq!(get(web, path).await.0, 426, "{path}");
+    }
 }
