@@ -14,6 +14,7 @@ use crate::support::event_stream::Http;
 use crate::support::http::request_with;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
+use crate::support::tls::{Authority, table};
 
 /// Says what it sees of a request; a session hears its own frames.
 const HANDLER: &str = r#"
@@ -189,4 +190,37 @@ async fn a_path_with_two_readings_leads_nowhere_and_no_spelling_passes_by_a_rout
     for path in ["/secret.txt", "/secret%2Etxt", "//secret.txt", "/secret.txt/", "/%73ecret.tx%74"] {
         assert_eq!(get(web, path).await.0, 426, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_handshake_takes_no_time_from_later_requests() {
+    let authority = Authority::new("test authority");
+    let signed = authority.sign("shop", "shop", &["shop.example"]);
+    let fpm = Pool::of(2).start();
+    let script = fpm.script("handler.php", HANDLER);
+    let listener = "[limits]\nhandshake_timeout = \"5s\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+                    routes = { \"/*\" = \"app\" }\n";
+    let node = Longwire::with(&fpm, &script, "plain_requests = true", "", &format!("{listener}{}", table(&signed, "")));
+    // Most of the time is over when TLS begins; what is left is for the first request alone.
+    let socket = TcpStream::connect(node.address("web")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
+    let connector = authority.client(&[&rustls::version::TLS13], None);
+    let mut kept = connector.connect(name, socket).await.expect("a handshake in time");
+    for number in 0..2 {
+        kept.write_all(format!("GET /{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("\"body\":\"\"}") {
+            let read =
+                tokio::time::timeout(Duration::from_secs(30), kept.read_buf(&mut answer)).await.expect("an answer");
+            assert!(read.is_ok_and(|bytes| bytes > 0), "request {number}: {}", String::from_utf8_lossy(&answer));
+        }
+        if number == 0 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    }
+    // And a kept connection does end.
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(30), kept.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "it was kept for ever");
 }
