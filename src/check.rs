@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
     App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, Config, Dialect, Events, Heartbeat, Http, LengthCounts,
-    Listener, LogFormat, OnError, Origins,
+    Listener, LogFormat, OnError, OriginPattern, Origins,
 };
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
@@ -239,7 +239,10 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             }
             let origins = match &websocket.origins {
                 Origins::SameHost => "same host".to_owned(),
-                Origins::List(list) => format!("same host, {}", list.join(", ")),
+                Origins::List(list) => {
+                    let list: Vec<_> = list.iter().map(OriginPattern::to_string).collect();
+                    format!("same host, {}", list.join(", "))
+                }
                 Origins::Any => "any".to_owned(),
             };
             row(f, "origins", origins)?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 use super::address::Address;
-use super::model::{ChannelRule, OnError, Origins, SlowReader};
+use super::model::{ChannelRule, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};

@@ -26,6 +26,7 @@ pub mod model;
 mod network;
 pub mod php_fpm;
 mod problem;
+mod origins;
 mod resolve;
 mod router;
 mod schema;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use super::network::Networks;
+pub use super::origins::{OriginPattern, Origins};
 pub use crate::certificates::{ClientCerts, ClientSettings as ClientTls, Settings as Tls};
 pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
@@ -388,17 +389,6 @@ pub struct Sse {
     pub poll_timeout: Duration,
     /// How long a client may take from one poll to the next.
     pub poll_gap: Duration,
-}
-
-/// Whose pages may open a WebSocket (RFC 6455 section 10.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// The Origin's host is the Host that was asked for, or there is no Origin (not a browser).
-    SameHost,
-    /// One of these origins (`https://shop.example`), or the same host, or none.
-    List(Vec<String>),
-    /// Anybody's.
-    Any,
 }
 
 /// A named handler.

@@ -399,7 +399,7 @@ config_table! {
 config_table! {
     /// WebSocket settings of an HTTP listener.
     WebSocket {
-        /// Whose pages may connect: those of the same host, a list (which the same host is part of), or anybody's.
+        /// Whose pages may connect: those of the same host, a list (which the same host is part of), or anybody's. In a list "https://*.shop.example" is every host below that domain, "null" and "file://" are pages from files.
         // Browsers send cookies with the handshake from any page: without this check every page could use the visitor's login.
         origins: Entry<Origins> = is("\"same-host\"");
         /// Negotiate permessage-deflate (RFC 7692).

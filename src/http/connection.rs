@@ -45,6 +45,13 @@ pub(super) struct Caller<'c> {
     pub(super) connection: &'c Connection,
 }
 
+impl Caller<'_> {
+    /// The client came by TLS, here or to a proxy that is believed.
+    pub(super) fn is_secure(&self) -> bool {
+        self.params.pairs().any(|(name, _)| name == b"HTTPS")
+    }
+}
+
 /// What every request on one connection has in common.
 pub(super) struct Connection {
     pub(super) peer: Peer,

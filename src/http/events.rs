@@ -125,7 +125,7 @@ pub(super) async fn answer(
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let origins = &endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has them").origins;
-    if !origin::is_allowed(origins, request.headers()) {
+    if !origin::is_allowed(origins, request.headers(), caller.is_secure()) {
         return handshake::refuse_origin(site, request.headers(), caller.peer).map(whole);
     }
     let headers = request.headers().clone();
@@ -144,7 +144,7 @@ pub(super) async fn answer(
         },
     };
     never_cached(&mut response);
-    origin::allow(&headers, response.headers_mut());
+    origin::allow(origins, &headers, response.headers_mut());
     response
 }
 

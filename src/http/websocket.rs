@@ -41,7 +41,7 @@ pub(super) async fn upgrade(
         }
     };
     let websocket = endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has WebSocket settings");
-    if !origin::is_allowed(&websocket.origins, request.headers()) {
+    if !origin::is_allowed(&websocket.origins, request.headers(), caller.is_secure()) {
         return refuse_origin(site, request.headers(), caller.peer);
     }
     let (own_params, permit) = match admit(site, &endpoint, request.uri(), request.headers(), caller) {
