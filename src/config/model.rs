@@ -438,6 +438,8 @@ pub struct App {
     pub idle_timeout: Duration,
     /// Connect events, of all sessions together.
     pub connect_rate: Rate,
+    /// A GET that accepts `text/event-stream` opens a session.
+    pub event_streams: bool,
     /// Frames of one session.
     pub frame_rate: Rate,
     /// Bytes of one session, read from its socket.

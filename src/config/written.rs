@@ -421,7 +421,7 @@ config_table! {
 config_table! {
     /// Sessions of HTTP clients without WebSocket: event streams (EventSource) and polls.
     Sse {
-        /// Whether such sessions may be opened.
+        /// Whether such sessions may be opened; an app's event_streams says it of event streams on its own paths.
         enabled: Entry<bool> = is("true");
         /// Silence after which a comment is sent on a stream; 0 never sends one.
         // Below the 30 s and 60 s after which load balancers commonly drop silent connections.
@@ -516,6 +516,8 @@ pub(super) enum EventWord {
     Join,
     Leave,
     Occupied,
+        /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
+        event_streams: Entry<bool> = is("true");
     Vacated,
 }
 

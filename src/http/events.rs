@@ -66,14 +66,16 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    /// `None`: it has nothing to do with sessions.
-    pub(super) fn of(request: &Request<Incoming>) -> Option<Self> {
+    /// `None`: it has nothing to do with sessions. An app without `event_streams` writes its own.
+    pub(super) fn of(request: &Request<Incoming>, event_streams: bool) -> Option<Self> {
         let parameter =
             request.uri().query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix(PARAMETER)));
         match parameter {
             Some("poll") => Some(Wish::Polled),
             Some(session) => Some(Wish::Session(session.to_owned())),
-            None if request.method() == Method::GET && accepts_events(request.headers()) => Some(Wish::Stream),
+            None if event_streams && request.method() == Method::GET && accepts_events(request.headers()) => {
+                Some(Wish::Stream)
+            }
             None => None,
         }
     }

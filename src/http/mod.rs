@@ -199,7 +199,7 @@ async fn of_app(
     let wants_websocket = websocket::is_wanted(request.headers());
     if !wants_websocket
         && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
-        && let Some(wish) = events::Wish::of(&request)
+        && let Some(wish) = events::Wish::of(&request, endpoint.app.event_streams)
     {
         return events::answer(site, endpoint, sse, wish, request, caller).await;
     }

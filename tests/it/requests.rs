@@ -224,3 +224,29 @@ async fn a_late_handshake_takes_no_time_from_later_requests() {
     let end = tokio::time::timeout(Duration::from_secs(30), kept.read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "it was kept for ever");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_without_event_streams_of_sessions_writes_its_own() {
+    let fpm = Pool::of(2).start();
+    let code = "if ($_SERVER['LONGWIRE_EVENT'] !== 'request') { echo 'session'; exit; }\n\
+                header('Content-Type: text/event-stream'); echo \"data: {$_SERVER['REQUEST_METHOD']} own\\n\\n\";";
+    let script = fpm.script("stream.php", code);
+    let app = "plain_requests = true\nevent_streams = false\nevents = [\"connect\"]";
+    let more = format!(
+        "[apps.both]\nupstream = \"php\"\nscript = {script:?}\nplain_requests = true\nevents = [\"connect\"]\n\
+         [listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nroutes = {{ \"/own\" = \"app\", \"/live\" = \"both\" }}\n"
+    );
+    let node = Longwire::with(&fpm, &script, app, "", &more);
+    let accept = [("accept", "text/event-stream")];
+    let web = node.address("web");
+    let own = Http::one(web).await.ask("GET", "/own", &accept, b"").await;
+    assert_eq!((own.status.as_u16(), own.text().as_str()), (200, "data: GET own\n\n"));
+    assert_eq!(own.headers["content-type"].to_str().unwrap().split(';').next(), Some("text/event-stream"));
+    assert!(!own.headers.contains_key("longwire-session"));
+    // Polls and WebSockets are of sessions there too.
+    let polled = Http::one(web).await.ask("GET", "/own?longwire=poll", &accept, b"").await;
+    assert_eq!(polled.events()[0].name, "session");
+    assert_eq!(Client::upgrade(web, "/own", "").await.frame().await.body, "session");
+    let mut stream = Http::one(web).await.stream("/live", &[]).await;
+    assert_eq!(stream.event().await.data, "session");
+}
