@@ -262,7 +262,7 @@ config_table! {
         heartbeat: IfWritten<Heartbeat> = table(), only when protocol = "tcp";
         /// WebSocket.
         websocket: WebSocket = table(), only when protocol = "http";
-        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge); WebSocket handshakes are HTTP/1.1.
+        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge). WebSocket handshakes are HTTP/1.1, so HAProxy's line is proto h2 ws h1.
         http2: Entry<bool> = is("true"), only when protocol = "http";
         /// Sessions without WebSocket: event streams and polls.
         sse: Sse = table(), only when protocol = "http";
