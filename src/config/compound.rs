@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 use super::address::Address;
+use super::aliases;
 use super::model::{ChannelRule, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
@@ -253,45 +254,8 @@ impl Value for ChannelRules {
     }
 }
 
-impl Value for Origins {
-    fn kind() -> String {
-        "\"same-host\", \"any\" or a list such as [\"https://shop.example\"]".into()
-    }
-
-    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        if let DeValue::Array(_) = item.value {
-            let mut origins = Vec::new();
-            for element in elements(item, &Self::kind(), report)? {
-                let text = read_str(&element, "an origin such as \"https://shop.example\"", report)?;
-                if !is_origin(text) {
-                    report.refuse(&element, "an origin is scheme://host or scheme://host:port, without a path");
-                    return None;
-                }
-                // Browsers send scheme and host in lower case and leave the scheme's own port out.
-                origins.push(text.to_ascii_lowercase());
-            }
-            return Some(Self::List(origins));
-        }
-        match read_str(item, &Self::kind(), report)? {
-            "same-host" => Some(Self::SameHost),
-            "any" => Some(Self::Any),
-            other => {
-                let hint = did_you_mean(other, ["same-host", "any"]);
-                report.refuse(item, format!("must be {}{hint}", Self::kind()));
-                None
-            }
-        }
-    }
-}
-
-fn is_origin(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty()
-            && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-            && !host.is_empty()
-            && !host.contains(['/', '?', '#', '@', '*', ' '])
-    })
-}
+const ON_ERROR_ALIASES: &[(&str, &[&str])] =
+    &[("ignore", &["continue", "none", "nothing", "log", "keep"]), ("close", &["disconnect", "kick", "drop", "end"])];
 
 impl Value for OnError {
     fn kind() -> String {
@@ -303,8 +267,12 @@ impl Value for OnError {
         match item.value {
             DeValue::String(word) if word == "ignore" => Some(Self::Ignore),
             DeValue::String(word) if word == "close" => Some(Self::Close),
-            DeValue::String(_) => {
-                report.refuse(item, rule());
+            DeValue::String(word) => {
+                let hint = match aliases::word(word, ON_ERROR_ALIASES) {
+                    Some(word) => format!(", did you mean \"{word}\"?"),
+                    None => did_you_mean(word, ["ignore", "close"]),
+                };
+                report.refuse(item, format!("{}{hint}", rule()));
                 None
             }
             DeValue::Table(_) => {

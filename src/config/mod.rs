@@ -17,6 +17,7 @@
 
 mod address;
 mod app;
+mod aliases;
 mod cluster;
 mod compound;
 pub mod document;

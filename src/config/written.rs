@@ -116,6 +116,8 @@ config_table! {
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("text", &["plain", "human", "logfmt", "pretty"])];
 
 config_table! {
     /// Other nodes, and what joins this one to them (docs/cluster.md).
@@ -167,6 +169,8 @@ impl Choice for EngineWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("local", Self::Local), ("redis", Self::Redis), ("nats", Self::Nats)];
 }
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("local", &["none", "memory", "single", "standalone", "off"]), ("redis", &["valkey", "keydb"])];
 
 /// What stands behind the servers of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +257,12 @@ config_table! {
         trusted_proxies: Entry<Networks> = is("[]"), only when protocol = "http";
         /// Which header they write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other is never believed.
         // A proxy writes one and passes on what a client put into the other.
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("close", &["disconnect", "kick", "drop_client"]),
+        ("newest", &["drop", "drop_newest", "drop_new", "skip", "ignore"]),
+        ("oldest", &["drop_oldest", "drop_old"]),
+        ("latest", &["conflate", "replace", "last"]),
+    ];
         forwarded: Entry<Dialect> = is("\"x-forwarded-for\""), only when protocol = "http";
         /// TLS in front of everything else.
         tls: IfWritten<Tls> = table();
@@ -310,11 +320,17 @@ config_table! {
     }
 }
 
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("tcp", &["stream", "raw", "text", "frame", "length", "telnet"]),
+        ("http", &["ws", "wss", "websocket", "https", "http/1.1", "http2", "h2", "sse", "web"]),
+    ];
 impl Choice for ClientCerts {
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
 }
 
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("x-forwarded-for", &["xff", "x-real-ip", "x-forwarded"]), ("forwarded", &["rfc7239"])];
 config_table! {
     /// How bytes become frames on a stream.
     Framing {
@@ -336,6 +352,11 @@ config_table! {
         delimiter: Entry<Delimiter> = is("\"\\n\""), only when r#type = "delimiter";
         /// Take one carriage return off the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("off", &["none", "no", "false"]),
+        ("optional", &["request", "want", "optional_no_ca"]),
+        ("required", &["require", "on", "yes", "true", "verify", "need"]),
+    ];
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
         /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
@@ -383,14 +404,26 @@ config_table! {
         /// Unanswered probes after which the client counts as gone.
         // One may come while the client pauses; three in a row are no pause.
         max_unanswered: Entry<Whole<1, 255>> = is("3");
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("length", &["length_prefix", "length_check", "frame", "header", "fixed_header", "package_length"]),
+        ("delimiter", &["line", "lines", "text", "eof", "newline", "crlf", "split"]),
+        ("raw", &["none", "stream", "tcp", "binary"]),
+        ("lua", &["script", "codec"]),
+    ];
         /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
         sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
         /// Which frames answer a probe, by the bytes at a place of the frame as PHP would see it. They are not given to PHP.
         answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("big", &["network", "be", "n", "big_endian"]), ("little", &["le", "v", "little_endian", "intel"])];
         /// Which frames are probes of the client, in the same way. They are answered here and not given to PHP.
         probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 0, bytes = [0, 0, 0, 8] }");
         /// The answer to them: a whole frame as it stands on the wire.
         reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 8, 0x80, 0, 0, 8, 0, 0, 0, 0]");
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("body", &["payload", "data", "content"]),
+        ("frame", &["packet", "package", "total", "all", "whole", "message"]),
+    ];
         /// What the answer takes over from the probe: so many bytes, from one place to another.
         copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 4, to = 8, bytes = 4 }");
     }
@@ -530,6 +563,10 @@ impl Choice for EventWord {
         ("leave", Self::Leave),
         ("occupied", Self::Occupied),
         ("vacated", Self::Vacated),
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("wait", &["throttle", "delay", "slow", "pause", "backpressure"]),
+        ("close", &["disconnect", "kick", "drop", "reject"]),
+    ];
     ];
 }
 
@@ -554,6 +591,15 @@ config_table! {
         connect_timeout: Entry<Time> = is("\"2s\"");
         /// How long a script may be silent, before its first byte and between bytes.
         response_timeout: Entry<Time> = is("\"30s\"");
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("connect", &["open", "opened", "on_open", "on_connect", "connected", "handshake", "start", "connection"]),
+        ("message", &["receive", "on_receive", "on_message", "data", "on_data", "packet", "frame", "request"]),
+        ("close", &["disconnect", "disconnected", "on_disconnect", "on_close", "closed", "end", "quit"]),
+        ("join", &["subscribe", "enter", "on_subscribe", "member_added"]),
+        ("leave", &["unsubscribe", "part", "exit", "on_unsubscribe", "member_removed"]),
+        ("occupied", &["channel_occupied", "created", "first"]),
+        ("vacated", &["channel_vacated", "destroyed", "empty", "last"]),
+    ];
         /// How long a request may take as a whole.
         request_timeout: Entry<Time> = is("\"60s\"");
         /// Messages that may wait for a connection.
