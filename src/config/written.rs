@@ -3,6 +3,7 @@
 //! The doc comments here are what `longwire defaults` and README.md print, so they speak to operators. Comments with
 //! two slashes are for us. Rules about one value are in its type, rules about several in `resolve`.
 
+use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
 use super::compound::{
     Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
@@ -115,9 +116,9 @@ config_table! {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
-}
     const ALIASES: &'static [(&'static str, &'static [&'static str])] =
         &[("text", &["plain", "human", "logfmt", "pretty"])];
+}
 
 config_table! {
     /// Other nodes, and what joins this one to them (docs/cluster.md).
@@ -168,9 +169,9 @@ pub(super) enum EngineWord {
 impl Choice for EngineWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("local", Self::Local), ("redis", Self::Redis), ("nats", Self::Nats)];
-}
     const ALIASES: &'static [(&'static str, &'static [&'static str])] =
         &[("local", &["none", "memory", "single", "standalone", "off"]), ("redis", &["valkey", "keydb"])];
+}
 
 /// What stands behind the servers of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +184,20 @@ pub(super) enum RedisWord {
 impl Choice for RedisWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("alone", Self::Alone), ("sentinel", Self::Sentinel), ("cluster", Self::Cluster)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("alone", &["standalone", "single", "server"])];
+}
+
+config_table! {
+    /// The file of a Unix socket. Writing to it is what connecting takes.
+    Socket {
+        /// Its permissions, as for chmod.
+        mode: Option<Entry<Mode>> = absent("what the umask leaves of 0777", "\"0660\"");
+        /// Its owner, a name or a number. To give it to another user longwire has to start as root (CAP_CHOWN).
+        owner: Option<Entry<Account>> = absent("the user of longwire", "\"www-data\"");
+        /// Its group, a name or a number: one that longwire's user is in, or any for root.
+        group: Option<Entry<Account>> = absent("the group of longwire", "\"www-data\"");
+    }
 }
 
 config_table! {
@@ -190,6 +205,8 @@ config_table! {
     Admin {
         /// Where metrics and health are served; "off" switches them off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9011\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
     }
 }
 
@@ -198,6 +215,8 @@ config_table! {
     Router {
         /// Where commands are taken (docs/router-protocol.md); "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9010\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
         advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
         /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
@@ -226,6 +245,8 @@ config_table! {
     Api {
         /// Where it is served; "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9012\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
         token: Option<Entry<String>> = absent("none is asked for", "\"a-long-random-text\"");
         /// Largest body of a request.
@@ -236,6 +257,12 @@ config_table! {
 impl Choice for SlowReader {
     const WORDS: &'static [(&'static str, Self)] =
         &[("close", Self::Close), ("oldest", Self::Oldest), ("newest", Self::Newest), ("latest", Self::Latest)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("close", &["disconnect", "kick", "drop_client"]),
+        ("newest", &["drop", "drop_newest", "drop_new", "skip", "ignore"]),
+        ("oldest", &["drop_oldest", "drop_old"]),
+        ("latest", &["conflate", "replace", "last"]),
+    ];
 }
 
 config_table! {
@@ -243,6 +270,8 @@ config_table! {
     Listener {
         /// Address to listen on. Port 0 takes a free one.
         bind: Option<Entry<Address>> = required("\"127.0.0.1:9005\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// Frames straight on the stream (tcp), or HTTP: WebSocket, event streams, polls, plain requests (http).
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
@@ -257,12 +286,6 @@ config_table! {
         trusted_proxies: Entry<Networks> = is("[]"), only when protocol = "http";
         /// Which header they write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other is never believed.
         // A proxy writes one and passes on what a client put into the other.
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("close", &["disconnect", "kick", "drop_client"]),
-        ("newest", &["drop", "drop_newest", "drop_new", "skip", "ignore"]),
-        ("oldest", &["drop_oldest", "drop_old"]),
-        ("latest", &["conflate", "replace", "last"]),
-    ];
         forwarded: Entry<Dialect> = is("\"x-forwarded-for\""), only when protocol = "http";
         /// TLS in front of everything else.
         tls: IfWritten<Tls> = table();
@@ -297,11 +320,17 @@ pub(super) enum ProtocolWord {
 
 impl Choice for ProtocolWord {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("tcp", &["stream", "raw", "text", "frame", "length", "telnet"]),
+        ("http", &["ws", "wss", "websocket", "https", "http/1.1", "http2", "h2", "sse", "web"]),
+    ];
 }
 
 impl Choice for Dialect {
     const WORDS: &'static [(&'static str, Self)] =
         &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("x-forwarded-for", &["xff", "x-real-ip", "x-forwarded"]), ("forwarded", &["rfc7239"])];
 }
 
 config_table! {
@@ -320,17 +349,16 @@ config_table! {
     }
 }
 
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("tcp", &["stream", "raw", "text", "frame", "length", "telnet"]),
-        ("http", &["ws", "wss", "websocket", "https", "http/1.1", "http2", "h2", "sse", "web"]),
-    ];
 impl Choice for ClientCerts {
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("off", &["none", "no", "false"]),
+        ("optional", &["request", "want", "optional_no_ca"]),
+        ("required", &["require", "on", "yes", "true", "verify", "need"]),
+    ];
 }
 
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
-        &[("x-forwarded-for", &["xff", "x-real-ip", "x-forwarded"]), ("forwarded", &["rfc7239"])];
 config_table! {
     /// How bytes become frames on a stream.
     Framing {
@@ -352,11 +380,6 @@ config_table! {
         delimiter: Entry<Delimiter> = is("\"\\n\""), only when r#type = "delimiter";
         /// Take one carriage return off the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("off", &["none", "no", "false"]),
-        ("optional", &["request", "want", "optional_no_ca"]),
-        ("required", &["require", "on", "yes", "true", "verify", "need"]),
-    ];
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
         /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
@@ -381,14 +404,26 @@ pub(super) enum FramingWord {
 impl Choice for FramingWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("length", Self::Length), ("delimiter", Self::Delimiter), ("raw", Self::Raw), ("lua", Self::Lua)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("length", &["length_prefix", "length_check", "frame", "header", "fixed_header", "package_length"]),
+        ("delimiter", &["line", "lines", "text", "eof", "newline", "crlf", "split"]),
+        ("raw", &["none", "stream", "tcp", "binary"]),
+        ("lua", &["script", "codec"]),
+    ];
 }
 
 impl Choice for Endian {
     const WORDS: &'static [(&'static str, Self)] = &[("big", Self::Big), ("little", Self::Little)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("big", &["network", "be", "n", "big_endian"]), ("little", &["le", "v", "little_endian", "intel"])];
 }
 
 impl Choice for LengthCounts {
     const WORDS: &'static [(&'static str, Self)] = &[("body", Self::Body), ("frame", Self::Frame)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("body", &["payload", "data", "content"]),
+        ("frame", &["packet", "package", "total", "all", "whole", "message"]),
+    ];
 }
 
 config_table! {
@@ -404,26 +439,14 @@ config_table! {
         /// Unanswered probes after which the client counts as gone.
         // One may come while the client pauses; three in a row are no pause.
         max_unanswered: Entry<Whole<1, 255>> = is("3");
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("length", &["length_prefix", "length_check", "frame", "header", "fixed_header", "package_length"]),
-        ("delimiter", &["line", "lines", "text", "eof", "newline", "crlf", "split"]),
-        ("raw", &["none", "stream", "tcp", "binary"]),
-        ("lua", &["script", "codec"]),
-    ];
         /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
         sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
         /// Which frames answer a probe, by the bytes at a place of the frame as PHP would see it. They are not given to PHP.
         answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
-        &[("big", &["network", "be", "n", "big_endian"]), ("little", &["le", "v", "little_endian", "intel"])];
         /// Which frames are probes of the client, in the same way. They are answered here and not given to PHP.
         probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 0, bytes = [0, 0, 0, 8] }");
         /// The answer to them: a whole frame as it stands on the wire.
         reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 8, 0x80, 0, 0, 8, 0, 0, 0, 0]");
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("body", &["payload", "data", "content"]),
-        ("frame", &["packet", "package", "total", "all", "whole", "message"]),
-    ];
         /// What the answer takes over from the probe: so many bytes, from one place to another.
         copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 4, to = 8, bytes = 4 }");
     }
@@ -493,6 +516,8 @@ config_table! {
         idempotent: Entry<bool> = is("false");
         /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
         plain_requests: Entry<bool> = is("false");
+        /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
+        event_streams: Entry<bool> = is("true");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).
@@ -538,6 +563,10 @@ config_table! {
 
 impl Choice for RateRule {
     const WORDS: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("close", Self::Close)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("wait", &["throttle", "delay", "slow", "pause", "backpressure"]),
+        ("close", &["disconnect", "kick", "drop", "reject"]),
+    ];
 }
 
 /// Names of events.
@@ -549,8 +578,6 @@ pub(super) enum EventWord {
     Join,
     Leave,
     Occupied,
-        /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
-        event_streams: Entry<bool> = is("true");
     Vacated,
 }
 
@@ -563,10 +590,15 @@ impl Choice for EventWord {
         ("leave", Self::Leave),
         ("occupied", Self::Occupied),
         ("vacated", Self::Vacated),
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("wait", &["throttle", "delay", "slow", "pause", "backpressure"]),
-        ("close", &["disconnect", "kick", "drop", "reject"]),
     ];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("connect", &["open", "opened", "on_open", "on_connect", "connected", "handshake", "start", "connection"]),
+        ("message", &["receive", "on_receive", "on_message", "data", "on_data", "packet", "frame", "request"]),
+        ("close", &["disconnect", "disconnected", "on_disconnect", "on_close", "closed", "end", "quit"]),
+        ("join", &["subscribe", "enter", "on_subscribe", "member_added"]),
+        ("leave", &["unsubscribe", "part", "exit", "on_unsubscribe", "member_removed"]),
+        ("occupied", &["channel_occupied", "created", "first"]),
+        ("vacated", &["channel_vacated", "destroyed", "empty", "last"]),
     ];
 }
 
@@ -591,15 +623,6 @@ config_table! {
         connect_timeout: Entry<Time> = is("\"2s\"");
         /// How long a script may be silent, before its first byte and between bytes.
         response_timeout: Entry<Time> = is("\"30s\"");
-    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
-        ("connect", &["open", "opened", "on_open", "on_connect", "connected", "handshake", "start", "connection"]),
-        ("message", &["receive", "on_receive", "on_message", "data", "on_data", "packet", "frame", "request"]),
-        ("close", &["disconnect", "disconnected", "on_disconnect", "on_close", "closed", "end", "quit"]),
-        ("join", &["subscribe", "enter", "on_subscribe", "member_added"]),
-        ("leave", &["unsubscribe", "part", "exit", "on_unsubscribe", "member_removed"]),
-        ("occupied", &["channel_occupied", "created", "first"]),
-        ("vacated", &["channel_vacated", "destroyed", "empty", "last"]),
-    ];
         /// How long a request may take as a whole.
         request_timeout: Entry<Time> = is("\"60s\"");
         /// Messages that may wait for a connection.

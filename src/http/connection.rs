@@ -320,13 +320,6 @@ impl Drop for Busy {
     }
 }
 
-/// Runs hyper's streams among the tasks that a draining node waits for.
-#[derive(Clone)]
-struct Executor(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future<Output: Send + 'static> + Send + 'static,
 /// The time of heads: the first one has what is left of the handshake's, each later one has all of it.
 ///
 /// hyper has one `header_read_timeout` for a connection. It begins before each head, so it is also how long a kept connection may be
@@ -351,6 +344,13 @@ impl Timer for HeadTimer {
     }
 }
 
+/// Runs hyper's streams among the tasks that a draining node waits for.
+#[derive(Clone)]
+struct Executor(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
 {
     fn execute(&self, future: F) {
         self.0.spawn(future);
