@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use super::network::Networks;
+pub use super::origins::{OriginPattern, Origins};
 pub use crate::certificates::{ClientCerts, ClientSettings as ClientTls, Settings as Tls};
 pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
@@ -27,6 +28,8 @@ pub struct Config {
     pub log: Log,
     /// The admin listener; `None` switches it off.
     pub admin: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub admin_socket: SocketFile,
     /// Who is where, and the port of commands.
     pub router: Router,
     /// Commands over HTTP.
@@ -114,6 +117,8 @@ pub enum LogFormat {
 pub struct Router {
     /// The port of commands; `None` switches it off.
     pub bind: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// `LONGWIRE_ROUTER`, where that is not simply `bind`.
     pub advertise: Option<String>,
     /// What clients must prove to know.
@@ -233,6 +238,8 @@ impl ChannelRule {
 pub struct Api {
     /// Where; `None` switches it off.
     pub bind: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// The bearer token that requests must carry.
     pub token: Option<Secret>,
     /// Largest body of a request.
@@ -257,6 +264,18 @@ impl fmt::Display for Bind {
     }
 }
 
+/// Whose the file of a Unix socket is, and who may write to it: that is who may connect (unix(7)). `None` leaves it as the process
+/// makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Permissions, as chmod(2) takes them.
+    pub mode: Option<u32>,
+    /// A uid.
+    pub owner: Option<u32>,
+    /// A gid.
+    pub group: Option<u32>,
+}
+
 /// One place where clients connect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -264,6 +283,8 @@ pub struct Listener {
     pub name: String,
     /// Address.
     pub bind: Bind,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// `listen(2)` backlog.
     pub backlog: u32,
     /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
@@ -390,17 +411,6 @@ pub struct Sse {
     pub poll_gap: Duration,
 }
 
-/// Whose pages may open a WebSocket (RFC 6455 section 10.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// The Origin's host is the Host that was asked for, or there is no Origin (not a browser).
-    SameHost,
-    /// One of these origins (`https://shop.example`), or the same host, or none.
-    List(Vec<String>),
-    /// Anybody's.
-    Any,
-}
-
 /// A bound on the events of several sessions that run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConcurrencyPer {
@@ -448,6 +458,8 @@ pub struct App {
     pub idempotent: bool,
     /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
     pub plain_requests: bool,
+    /// A GET that accepts `text/event-stream` opens a session.
+    pub event_streams: bool,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.

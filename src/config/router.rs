@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Secret;
+use super::account;
 use super::address::AddressOrOff;
 use super::model::{self, Bind};
 use super::problem::{Place, Report};
@@ -24,8 +25,10 @@ pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mu
             report.error(place, "knows no secret, so it is spoken on loopback addresses and Unix sockets only");
         }
     }
+    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
     Some(model::Router {
         bind: bind?,
+        socket,
         advertise: written.advertise.as_ref().map(|entry| entry.value.clone()),
         secret,
         short_protocol: written.short_protocol.value && is_local,
@@ -53,7 +56,8 @@ pub(super) fn resolve_api(written: &written::Api, base: &Path, report: &mut Repo
     {
         report.error(place, "a bearer token is made of visible ASCII characters (RFC 6750 section 2.1)");
     }
-    Some(model::Api { bind: bind?, token, max_body_bytes: written.max_body_bytes.value.0 as usize })
+    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
+    Some(model::Api { bind: bind?, socket, token, max_body_bytes: written.max_body_bytes.value.0 as usize })
 }
 
 fn resolve_bind(entry: &Entry<AddressOrOff>, base: &Path, report: &mut Report<'_>) -> Option<Option<Bind>> {

@@ -115,7 +115,7 @@ deflate = true
     let Protocol::Http(http) = &config.listeners[1].protocol else { panic!() };
     let paths: Vec<_> = http.routes.iter().map(|route| (route.path.as_str(), route.app.name.as_str())).collect();
     assert_eq!(paths, [("/a/b/*", "chat"), ("/a/b", "site"), ("/a/*", "chat"), ("/", "site")]);
-    assert_eq!(http.websocket.origins, Origins::List(vec!["https://shop.example".into()]));
+    assert_eq!(http.websocket.origins, Origins::List(vec![OriginPattern::Exact("https://shop.example".into())]));
     let spawn = config.upstreams[0].spawn.as_ref().unwrap();
     assert_eq!(spawn.ini.len(), 3);
     assert_eq!(spawn.ini[1], ("display_errors".into(), "off".into()));
