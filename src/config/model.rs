@@ -126,6 +126,8 @@ pub struct Router {
     pub max_connections: usize,
     /// Silence after which a connection is closed; zero never.
     pub idle_timeout: Duration,
+    /// The same for one that speaks the short protocol, or may yet.
+    pub short_idle_timeout: Duration,
     /// Channels whose rule for slow readers is not their members' own; the first pattern that matches counts.
     pub slow_readers: Vec<ChannelRule>,
     /// Bounds of what one session may be given.

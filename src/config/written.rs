@@ -206,9 +206,9 @@ config_table! {
         /// Connections at once; one more is closed at once.
         // Every php-fpm worker of a large shop with a kept connection each.
         max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
-        /// Silence after which a connection is closed; 0 never closes it.
-        // Old clients may never close what they opened.
-        idle_timeout: Entry<TimeOrOff> = is("\"10m\"");
+        /// Silence after which a connection is closed, one of the short protocol too if this is written; 0 never closes any.
+        // See `router`.
+        idle_timeout: Option<Entry<TimeOrOff>> = absent("10m in the long protocol, never in the short one", "\"10m\"");
         /// For channels whose rule for slow readers is not their members' own: { "prices/*" = "latest" }; the first that matches counts.
         slow_readers: Entry<ChannelRules> = is("{}");
         /// Channels that one session may be in at once.
