@@ -28,7 +28,7 @@ use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, BodyTooLong, FrameKind};
+use crate::proto::framing::{Affix, FrameKind};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
@@ -410,10 +410,13 @@ impl Body {
     }
 }
 
-fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), BodyTooLong> {
+fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), Fault> {
     match outbox.framing().codec() {
-        Some(codec) => outbox.write_by(codec, text),
-        None => outbox.write_frame(&[IoSlice::new(&outbox.framing().encode(FrameKind::Text, text)?)]),
+        Some(codec) => outbox.write_by(codec, text).map_err(|why| Fault::Framing(why.into()))?,
+        None => {
+            let frame = outbox.framing().encode(FrameKind::Text, text);
+            outbox.write_frame(&[IoSlice::new(&frame.map_err(|error| Fault::Framing(error.to_string()))?)]);
+        }
     }
     Ok(())
 }
@@ -428,7 +431,7 @@ fn send_whole(
 ) -> Result<(), Fault> {
     let framing = outbox.framing();
     if let Some(codec) = framing.codec() {
-        outbox.write_by(codec, body);
+        outbox.write_by(codec, body).map_err(|why| Fault::Framing(why.into()))?;
         endpoint.hub.metrics.frames_out.inc();
         return Ok(());
     }
