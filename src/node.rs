@@ -336,7 +336,7 @@ impl Running {
                     StreamFraming::Raw => Framing::Raw,
                     StreamFraming::Lua(framing) => {
                         let manner = lua::Manner {
-                            forgives: false,
+                            forgives: app.compat.is_fooking(),
                             failures: self.hub.metrics.script_failures.clone(),
                         };
                         lua::framing(&listener.name, framing, config.node.threads, manner)

@@ -450,6 +450,8 @@ pub struct App {
     pub idempotent: bool,
     /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
     pub plain_requests: bool,
+    /// Whose manner the handler keeps to.
+    pub compat: Compat,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.
@@ -480,6 +482,24 @@ pub struct App {
     pub frame_idle_timeout: Duration,
     /// From the first byte of a frame to its last; zero sets no bound.
     pub frame_timeout: Duration,
+}
+
+/// Whose manner a handler keeps to, where Longwire's own is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Longwire's: what is printed is the reply.
+    #[default]
+    None,
+    /// fooking's (docs/fooking.md): only what is announced is a reply, nothing is sent or asked for an empty frame, and an answer to
+    /// connect decides nothing.
+    Fooking,
+}
+
+impl Compat {
+    /// It is the ancestor's.
+    pub fn is_fooking(self) -> bool {
+        self == Compat::Fooking
+    }
 }
 
 /// What becomes of a session that sends faster than it may.

@@ -9,8 +9,8 @@ use super::compound::{
     SequencePlace, Width,
 };
 use super::model::{
-    ClientCerts, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule,
-    SlowReader,
+    ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
+    RateRule, SlowReader,
 };
 use super::problem::{Place, Report};
 use super::schema::{
@@ -466,6 +466,9 @@ config_table! {
         idempotent: Entry<bool> = is("false");
         /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
         plain_requests: Entry<bool> = is("false");
+        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect neither refuses nor greets.
+        // One word for all of it: a shop that comes from fooking needs every rule, and other shops need none.
+        compat: Entry<Compat> = is("\"none\"");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).
@@ -507,6 +510,10 @@ config_table! {
         /// How long a frame may take from its first byte to its last, however steadily it comes; 0 sets no bound.
         frame_timeout: Option<Entry<TimeOrOff>> = absent("2m, and 1s more for every 4 KiB of max_frame_bytes", "\"10m\"");
     }
+}
+
+impl Choice for Compat {
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("fooking", Self::Fooking)];
 }
 
 impl Choice for RateRule {

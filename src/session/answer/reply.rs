@@ -11,7 +11,7 @@
 //!    |  \ length unknown where the framing needs it, negative offset
 //!    |   | a body that goes to others
 //!    |   `--> Body: Hold (bounded by max_reply_bytes), sliced and framed at the end
-//!    | 5xx, a head that makes no sense
+//!    | 5xx, a head that makes no sense, a body that is no reply in the app's manner
 //!    `--> Discard
 //! ```
 
@@ -106,17 +106,21 @@ impl Reply {
         }
     }
 
-    fn begin_body(&mut self, head: Head) {
+    fn begin_body(&mut self, mut head: Head) {
         let slice = Slice::of(&head);
         self.event.complain(&head.complaints);
         self.status = head.status;
-        self.close = head.close;
+        self.close = head.close.take();
         if head.status >= 500 {
             self.stage = Stage::Discard;
             return;
         }
         if !(self.event.class == Class::Connect && head.status >= 400) {
-            self.held = self.event.act_when_reached(head.actions);
+            self.held = self.event.act_when_reached(std::mem::take(&mut head.actions));
+        }
+        if !self.event.is_reply(&head) {
+            self.stage = Stage::Discard;
+            return;
         }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
@@ -242,6 +246,8 @@ impl Reply {
         let failed = result.is_err();
         let refused = self.status >= 400;
         match self.event.class {
+            // There it decides nothing.
+            Class::Connect if self.event.endpoint.app.compat.is_fooking() => self.outbox.connect_counts(),
             Class::Connect => match outcome {
                 Outcome::Done(_) if refused => {
                     self.outbox.ask_close(Close::new(CloseReason::Refused).because(format!("status {}", self.status)));
@@ -463,14 +469,15 @@ fn send_whole(
 /// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
 /// the session, and the body is its first frame.
 pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
-    let ConnectAnswer { event, head, body } = answer;
-    if let Some((code, text)) = head.close {
+    let ConnectAnswer { event, mut head, body } = answer;
+    if let Some((code, text)) = head.close.take() {
         outbox.ask_close(Close::by_handler(code, text));
     }
-    if let Some(held) = event.act_when_reached(head.actions) {
+    if let Some(held) = event.act_when_reached(std::mem::take(&mut head.actions)) {
         held.act(&event).await;
     }
-    if body.is_empty() && head.content_length.is_none() {
+    let is_empty = body.is_empty() && head.content_length.is_none();
+    if is_empty || !event.is_reply(&head) {
         return;
     }
     let kind = head.kind.unwrap_or(FrameKind::Text);
