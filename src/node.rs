@@ -334,8 +334,14 @@ impl Running {
                     StreamFraming::Length(length) => Framing::Length(*length),
                     StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
                     StreamFraming::Raw => Framing::Raw,
-                    StreamFraming::Lua(framing) => lua::framing(&listener.name, framing, config.node.threads)
-                        .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?,
+                    StreamFraming::Lua(framing) => {
+                        let manner = lua::Manner {
+                            forgives: app.compat.is_fooking(),
+                            failures: self.hub.metrics.script_failures.clone(),
+                        };
+                        lua::framing(&listener.name, framing, config.node.threads, manner)
+                            .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?
+                    }
                 };
                 let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
                 Ok(Service::Stream(Arc::new(endpoint)))

@@ -131,6 +131,8 @@ pub struct Router {
     pub max_connections: usize,
     /// Silence after which a connection is closed; zero never.
     pub idle_timeout: Duration,
+    /// The same for one that speaks the short protocol, or may yet.
+    pub short_idle_timeout: Duration,
     /// Channels whose rule for slow readers is not their members' own; the first pattern that matches counts.
     pub slow_readers: Vec<ChannelRule>,
     /// Bounds of what one session may be given.
@@ -460,6 +462,8 @@ pub struct App {
     pub plain_requests: bool,
     /// A GET that accepts `text/event-stream` opens a session.
     pub event_streams: bool,
+    /// Whose manner the handler keeps to.
+    pub compat: Compat,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.
@@ -490,6 +494,24 @@ pub struct App {
     pub frame_idle_timeout: Duration,
     /// From the first byte of a frame to its last; zero sets no bound.
     pub frame_timeout: Duration,
+}
+
+/// Whose manner a handler keeps to, where Longwire's own is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Longwire's: what is printed is the reply.
+    #[default]
+    None,
+    /// fooking's (docs/fooking.md): only what is announced is a reply, nothing is sent or asked for an empty frame, and an answer to
+    /// connect decides nothing.
+    Fooking,
+}
+
+impl Compat {
+    /// It is the ancestor's.
+    pub fn is_fooking(self) -> bool {
+        self == Compat::Fooking
+    }
 }
 
 /// What becomes of a session that sends faster than it may.

@@ -1,6 +1,7 @@
 //! The router and the HTTP API, from what was written to what runs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::Secret;
 use super::account;
@@ -13,6 +14,8 @@ use super::written;
 
 /// Guessing a shorter one is a matter of patience.
 const SHORTEST_SECRET: usize = 16;
+/// Old clients may never close what they opened, and a client of the long protocol finds a closed connection before it asks.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The router; `None` only beside errors in `report`.
 pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mut Report<'_>) -> Option<model::Router> {
@@ -34,7 +37,9 @@ pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mu
         short_protocol: written.short_protocol.value && is_local,
         max_message_bytes: written.max_message_bytes.value.0 as usize,
         max_connections: written.max_connections.value.0 as usize,
-        idle_timeout: written.idle_timeout.value.0,
+        idle_timeout: written.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |entry| entry.value.0),
+        // Its clients have no ping, and the ancestor's Go client never dials again.
+        short_idle_timeout: written.idle_timeout.as_ref().map_or(Duration::ZERO, |entry| entry.value.0),
         slow_readers: written.slow_readers.value.0.clone(),
         profile: model::ProfileLimits {
             max_channels: written.max_channels_per_session.value.0 as usize,

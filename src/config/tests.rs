@@ -51,6 +51,17 @@ fn a_small_file_gets_every_default() {
 }
 
 #[test]
+fn the_router_closes_silent_connections_of_the_short_protocol_only_if_it_is_written() {
+    let timeouts = |written: &str| {
+        let (config, _) = parse(&format!("{BASE}\n[router]\n{written}")).unwrap();
+        (config.router.idle_timeout.as_secs(), config.router.short_idle_timeout.as_secs())
+    };
+    assert_eq!(timeouts(""), (600, 0));
+    assert_eq!(timeouts("idle_timeout = \"1m\""), (60, 60));
+    assert_eq!(timeouts("idle_timeout = 0"), (0, 0));
+}
+
+#[test]
 fn everything_that_is_written_arrives() {
     let text = r#"
 [node]

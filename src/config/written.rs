@@ -10,8 +10,8 @@ use super::compound::{
     SequencePlace, Width,
 };
 use super::model::{
-    ClientCerts, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule,
-    SlowReader,
+    ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
+    RateRule, SlowReader,
 };
 use super::problem::{Place, Report};
 use super::schema::{
@@ -229,9 +229,9 @@ config_table! {
         /// Connections at once; one more is closed at once.
         // Every php-fpm worker of a large shop with a kept connection each.
         max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
-        /// Silence after which a connection is closed; 0 never closes it.
-        // Old clients may never close what they opened.
-        idle_timeout: Entry<TimeOrOff> = is("\"10m\"");
+        /// Silence after which a connection is closed, one of the short protocol too if this is written; 0 never closes any.
+        // See `router`.
+        idle_timeout: Option<Entry<TimeOrOff>> = absent("10m in the long protocol, never in the short one", "\"10m\"");
         /// For channels whose rule for slow readers is not their members' own: { "prices/*" = "latest" }; the first that matches counts.
         slow_readers: Entry<ChannelRules> = is("{}");
         /// Channels that one session may be in at once.
@@ -524,6 +524,9 @@ config_table! {
         plain_requests: Entry<bool> = is("false");
         /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
         event_streams: Entry<bool> = is("true");
+        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect neither refuses nor greets.
+        // One word for all of it: a shop that comes from fooking needs every rule, and other shops need none.
+        compat: Entry<Compat> = is("\"none\"");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).
@@ -565,6 +568,10 @@ config_table! {
         /// How long a frame may take from its first byte to its last, however steadily it comes; 0 sets no bound.
         frame_timeout: Option<Entry<TimeOrOff>> = absent("2m, and 1s more for every 4 KiB of max_frame_bytes", "\"10m\"");
     }
+}
+
+impl Choice for Compat {
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("fooking", Self::Fooking)];
 }
 
 impl Choice for RateRule {

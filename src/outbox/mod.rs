@@ -62,6 +62,8 @@ pub struct Terms {
     pub slow_reader: SlowReader,
     /// Frames below this size are sent uncompressed.
     pub deflate_min_bytes: usize,
+    /// Whether a push without a body is a frame.
+    pub sends_empty: bool,
 }
 
 /// One encoded frame on its way to a session; the frame may be shared with other sessions.
@@ -749,6 +751,7 @@ mod tests {
             max_bytes,
             slow_reader: SlowReader::Close,
             deflate_min_bytes: 0,
+            sends_empty: true,
         };
         (Arc::new(Outbox::new(id, framing, terms.into(), Link::Socket(Transport::new(near).unwrap()))), far)
     }

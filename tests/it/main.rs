@@ -3,6 +3,8 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+#[cfg(feature = "lua")]
+mod ancestor;
 mod answers;
 mod api;
 mod api_schema;
