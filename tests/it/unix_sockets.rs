@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bridge::ECHO;
 use crate::support::longwire::Longwire;
@@ -54,9 +54,10 @@ fn each_socket_is_given_to_whom_it_is_for_before_anybody_can_connect() {
         for door in DOORS {
             let (path, stopped) = (folder.path().join(format!("{door}.sock")), &stopped);
             scope.spawn(move || {
-                // The first connection that the kernel takes finds all of it done.
+                // The first connection that the kernel takes finds all of it done. A node that did not start ends the wait.
+                let begin = Instant::now();
                 while UnixStream::connect(&path).is_err() {
-                    if stopped.load(Ordering::Relaxed) {
+                    if stopped.load(Ordering::Relaxed) || begin.elapsed() > Duration::from_secs(120) {
                         return;
                     }
                     std::thread::sleep(Duration::from_micros(200));
