@@ -279,6 +279,21 @@ async fn a_second_signal_ends_at_once_and_the_status_says_so() {
 }
 
 #[tokio::test]
+async fn log_fields_are_rounded_and_without_rusts_syntax() {
+    let (_fpm, node) = stage(1);
+    let mut client = Client::connect(node.address("length"), length()).await;
+    assert_eq!(client.ask("one").await, "did one");
+    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    drop(client);
+    let seconds = node.closed(1)[0]["seconds"].to_string();
+    assert!(seconds.split_once('.').is_some_and(|(_, decimals)| decimals.len() == 1), "{seconds}");
+    let refused = Client::try_upgrade(node.address("web"), "/ws", "Origin: https://evil.example\r\n").await;
+    assert!(refused.is_err());
+    let line = node.wait_for_log("the origin is refused", |line| line["message"] == "origin refused");
+    assert_eq!(line["origin"], "https://evil.example");
+}
+
+#[tokio::test]
 async fn a_path_that_nobody_serves_is_refused_and_counted() {
     let (_fpm, node) = stage(1);
     let answer = Client::try_upgrade(node.address("web"), "/nowhere", "").await.err().expect("refused");
