@@ -24,7 +24,7 @@ use crate::config::model::{Bind, Config, Protocol, StreamFraming};
 use crate::http::Page;
 use crate::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
-use crate::serve;
+use crate::serve::{self, Hangup};
 
 /// Where the page connects to.
 const WEBSOCKET_PATH: &str = "/ws";
@@ -73,7 +73,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
         body: Bytes::from_static(include_bytes!("page.html")),
     };
     let extras = Extras { pages: vec![page] };
-    serve::run(&config, &extras, |node| print!("{}", greeting(node, &subject, args))).map_err(DevError::Start)
+    serve::run(&config, &extras, Hangup::End, |node| print!("{}", greeting(node, &subject, args))).map_err(DevError::Start)
 }
 
 /// What an operator would write for this.

@@ -279,6 +279,27 @@ async fn a_second_signal_ends_at_once_and_the_status_says_so() {
 }
 
 #[tokio::test]
+async fn signals_that_end_nothing_are_logged_and_the_node_goes_on() {
+    let (_fpm, mut node) = stage(1);
+    let mut client = Client::connect(node.address("length"), length()).await;
+    for (signal, name, said) in [
+        (libc::SIGHUP, "SIGHUP", "nothing to reload"),
+        (libc::SIGUSR1, "SIGUSR1", "no effect"),
+        (libc::SIGUSR2, "SIGUSR2", "no effect"),
+    ] {
+        node.signal(signal);
+        let line = node.wait_for_log("the signal is logged", |line| line["signal"] == name);
+        assert!(line["message"].as_str().is_some_and(|text| text.contains(said)), "{line}");
+    }
+    // Its reader is gone; Rust programs ignore this one from their start.
+    node.signal(libc::SIGPIPE);
+    assert_eq!(client.ask("still here?").await, "did still here?");
+    node.signal(libc::SIGQUIT);
+    assert_eq!(client.end().await, None);
+    assert_eq!(node.wait().code(), Some(0), "SIGQUIT drains");
+}
+
+#[tokio::test]
 async fn log_fields_are_rounded_and_without_rusts_syntax() {
     let (_fpm, node) = stage(1);
     let mut client = Client::connect(node.address("length"), length()).await;
