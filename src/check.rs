@@ -23,6 +23,7 @@ use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
 use crate::listening;
 use crate::lua;
+use crate::upstream::explain;
 
 /// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
 /// status whether it would start: 0 or 1.
@@ -96,7 +97,7 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
         for Backend { address, .. } in &upstream.backends {
             if let Err(error) = try_connect(address, upstream.connect_timeout) {
                 let key = format!("upstreams.{}.backends = \"{address}\"", upstream.name);
-                findings.push(Finding { key, text: format!("does not answer: {error}"), prevents_start: false });
+                findings.push(Finding { key, text: format!("does not answer: {}", explain(address, error)), prevents_start: false });
             }
         }
     }
