@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const STEPS: &[&[&str]] = &[
     &["proto"],
     &["metrics"],
-    &["descriptors", "memory"],
+    &["descriptors", "memory", "holders"],
     &["certificates"],
     &["config"],
     &["transport"],
