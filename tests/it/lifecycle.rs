@@ -315,6 +315,19 @@ async fn log_fields_are_rounded_and_without_rusts_syntax() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_full_says_so() {
+    let fpm = Pool::of(1).start();
+    let script = fpm.script("events.php", SCRIPT);
+    let node = Longwire::with(&fpm, &script, "", "", &format!("[limits]\nmax_sessions = 1\n{LISTENERS}"));
+    let mut client = Client::connect(node.address("length"), length()).await;
+    assert_eq!(client.ask("one").await, "did one");
+    let mut second = Client::connect(node.address("length"), length()).await;
+    second.end().await;
+    let line = node.wait_for_log("the node is full", |line| line["max_sessions"] == 1);
+    assert_eq!((&line["level"], &line["times"]), (&"WARN".into(), &1.into()));
+}
+
+#[tokio::test]
 async fn a_path_that_nobody_serves_is_refused_and_counted() {
     let (_fpm, node) = stage(1);
     let answer = Client::try_upgrade(node.address("web"), "/nowhere", "").await.err().expect("refused");
