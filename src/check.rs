@@ -4,8 +4,8 @@
 //! binaries looked for, backends connected to. Leaves to `config` everything that the file alone decides.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -21,8 +21,10 @@ use crate::config::model::{
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
-use crate::listening;
+use crate::holders;
+use crate::listening::{self, holders_of, tcp_socket, why_not};
 use crate::lua;
+use crate::upstream::explain;
 
 /// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
 /// status whether it would start: 0 or 1.
@@ -40,10 +42,14 @@ pub fn run(file: &Path) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     let mut would_start = true;
-    for finding in try_out(&config) {
-        let level = if finding.prevents_start { "" } else { "warning: " };
+    for finding in try_out(&config, file) {
+        let level = match finding.weight {
+            Weight::Error => "",
+            Weight::Warning => "warning: ",
+            Weight::Note => "note: ",
+        };
         eprintln!("{level}{}: {}: {}", file.display(), finding.key, finding.text);
-        would_start &= !finding.prevents_start;
+        would_start &= finding.weight != Weight::Error;
     }
     if would_start { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -55,12 +61,23 @@ pub struct Finding {
     pub key: String,
     /// What is the matter.
     pub text: String,
-    /// A backend that does not answer may come later; a port that is taken will not go away.
-    pub prevents_start: bool,
+    /// What it means for a start.
+    pub weight: Weight,
 }
 
-/// Tries what can be tried without starting anything.
-pub fn try_out(config: &Config) -> Vec<Finding> {
+/// What a finding means for a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// A port that another program holds will not go away.
+    Error,
+    /// A backend that does not answer may come later.
+    Warning,
+    /// A port that this very node holds is free once it has stopped.
+    Note,
+}
+
+/// Tries what can be tried without starting anything. `file` is where `config` was read: a node that serves it holds its ports.
+pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let binds = config
         .listeners
@@ -69,13 +86,13 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
     let admin = config.admin.iter().map(|bind| ("admin.bind".to_owned(), bind, &config.admin_socket));
     let router = config.router.bind.iter().map(|bind| ("router.bind".to_owned(), bind, &config.router.socket));
     let api = config.api.bind.iter().map(|bind| ("api.bind".to_owned(), bind, &config.api.socket));
-    for (key, bind, file) in binds.chain(admin).chain(router).chain(api) {
-        if let Err(error) = try_bind(bind, file) {
-            findings.push(Finding {
-                key: format!("{key} = \"{bind}\""),
-                text: error.to_string(),
-                prevents_start: true,
-            });
+    for (key, bind, settings) in binds.chain(admin).chain(router).chain(api) {
+        if let Err(error) = try_bind(bind, settings) {
+            let (text, weight) = match error.kind() {
+                io::ErrorKind::AddrInUse => held(bind, file),
+                _ => (why_not(bind, &error), Weight::Error),
+            };
+            findings.push(Finding { key: format!("{key} = \"{bind}\""), text, weight });
         }
     }
     for listener in &config.listeners {
@@ -83,7 +100,16 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
             && let Err(error) = lua::try_out(framing)
         {
             let key = format!("listeners.{}.framing.script = \"{}\"", listener.name, framing.script.display());
-            findings.push(Finding { key, text: error.to_string(), prevents_start: true });
+            findings.push(Finding { key, text: error.to_string(), weight: Weight::Error });
+        }
+    }
+    for app in &config.apps {
+        let is_spawned =
+            config.upstreams.iter().any(|upstream| upstream.name == app.upstream && upstream.spawn.is_some());
+        // A php-fpm of our own runs as this user; another one may read what we may not.
+        if is_spawned && let Err(error) = File::open(&app.script) {
+            let key = format!("apps.{}.script = \"{}\"", app.name, app.script.display());
+            findings.push(Finding { key, text: format!("cannot be read: {error}"), weight: Weight::Warning });
         }
     }
     for upstream in &config.upstreams {
@@ -91,21 +117,42 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
             && let Err(text) = php_fpm::find(spawn.binary.as_deref())
         {
             let key = format!("upstreams.{}.spawn.binary", upstream.name);
-            findings.push(Finding { key, text, prevents_start: true });
+            findings.push(Finding { key, text, weight: Weight::Error });
         }
         for Backend { address, .. } in &upstream.backends {
             if let Err(error) = try_connect(address, upstream.connect_timeout) {
                 let key = format!("upstreams.{}.backends = \"{address}\"", upstream.name);
-                findings.push(Finding { key, text: format!("does not answer: {error}"), prevents_start: false });
+                findings.push(Finding {
+                    key,
+                    text: format!("does not answer: {}", explain(address, error)),
+                    weight: Weight::Warning,
+                });
             }
         }
     }
     findings
 }
 
+/// An address that is in use: by a node that serves this very file, which is what a check before a restart meets, or by another
+/// program.
+fn held(bind: &Bind, file: &Path) -> (String, Weight) {
+    let holders = holders_of(bind);
+    match holders.first() {
+        Some(node) if holders.iter().all(|holder| holders::serves(holder, file)) => {
+            (format!("held by process {}, which serves this file now; a restart frees it", node.pid), Weight::Note)
+        }
+        _ => (why_not(bind, &io::ErrorKind::AddrInUse.into()), Weight::Error),
+    }
+}
+
 fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
     match bind {
-        Bind::Tcp(address) => TcpListener::bind(address).map(drop),
+        Bind::Tcp(address) => {
+            let socket = tcp_socket(*address)?;
+            socket.bind(&SockAddr::from(*address))?;
+            // Two sockets may be bound to an address with SO_REUSEADDR; only one may listen.
+            socket.listen(1)
+        }
         Bind::Unix(path) => match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.file_type().is_socket() => match UnixStream::connect(path) {
                 // Left behind by a process that is gone; serving replaces it.

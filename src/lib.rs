@@ -48,7 +48,7 @@
 //! |---|---|
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`metrics`] | what is counted |
-//! | [`descriptors`], [`memory`] | how many files may be open; what memory is given back |
+//! | [`descriptors`], [`memory`], [`holders`] | how many files may be open; what memory is given back; which process listens where |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
@@ -102,6 +102,7 @@ pub mod connect;
 pub mod descriptors;
 pub mod dev;
 pub mod engine;
+pub mod holders;
 pub mod http;
 pub mod listener;
 pub mod listening;

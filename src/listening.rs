@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use crate::config::model::{Bind, SocketFile};
+use crate::holders::{self, Holder};
 use crate::transport::{Peer, Transport, peer_of};
 
 /// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
@@ -40,15 +41,7 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: ", self.bind)?;
-        match self.error.kind() {
-            io::ErrorKind::AddrInUse => f.write_str("somebody else does"),
-            io::ErrorKind::PermissionDenied if matches!(self.bind, Bind::Tcp(_)) => {
-                f.write_str("not permitted (ports below 1024 want CAP_NET_BIND_SERVICE)")
-            }
-            io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address"),
-            _ => self.error.fmt(f),
-        }
+        write!(f, "cannot listen on {}: {}", self.bind, why_not(&self.bind, &self.error))
     }
 }
 
@@ -56,6 +49,54 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
     }
+}
+
+/// Why nobody can listen there, in an operator's words; an address in use with the process that has it, where this user may see that.
+pub fn why_not(bind: &Bind, error: &io::Error) -> String {
+    match (bind, error.kind()) {
+        // It has words of its own: about the owner of a socket's file, say.
+        _ if error.get_ref().is_some() => error.to_string(),
+        (Bind::Unix(path), io::ErrorKind::AddrInUse) if !is_socket(path) => {
+            "there is a file that is no socket".to_owned()
+        }
+        (_, io::ErrorKind::AddrInUse) => match holders_of(bind).first() {
+            Some(holder) => format!("address already in use by {holder}"),
+            None => "address already in use by a process that this user cannot see".to_owned(),
+        },
+        (Bind::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "permission denied: ports below 1024 want CAP_NET_BIND_SERVICE".to_owned()
+        }
+        (Bind::Unix(_), io::ErrorKind::PermissionDenied) => {
+            "permission denied: this user may not make a file in that folder".to_owned()
+        }
+        (Bind::Unix(_), io::ErrorKind::NotFound) => "its folder is not there".to_owned(),
+        (Bind::Tcp(_), io::ErrorKind::AddrNotAvailable) => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}
+
+/// Which processes listen where `bind` would.
+pub fn holders_of(bind: &Bind) -> Vec<Holder> {
+    match bind {
+        Bind::Tcp(address) => holders::of_tcp(*address),
+        Bind::Unix(path) => holders::of_unix(path),
+    }
+}
+
+/// A TCP socket with what must be set before it is bound.
+pub fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    // A restarted node must not wait for its old connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 impl Listening {
@@ -66,16 +107,7 @@ impl Listening {
 
     fn try_bind(bind: &Bind, settings: &SocketFile, backlog: u32) -> io::Result<Self> {
         let (socket, address) = match bind {
-            Bind::Tcp(address) => {
-                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(SocketProtocol::TCP))?;
-                // A restarted node must not wait for its old connections to leave TIME_WAIT.
-                socket.set_reuse_address(true)?;
-                if address.is_ipv6() {
-                    // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
-                    socket.set_only_v6(true)?;
-                }
-                (socket, SockAddr::from(*address))
-            }
+            Bind::Tcp(address) => (tcp_socket(*address)?, SockAddr::from(*address)),
             Bind::Unix(path) => {
                 remove_stale(path)?;
                 (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?)
@@ -134,7 +166,7 @@ impl Listening {
 /// A socket file that nobody listens on is left over from a process that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
     // connect(2) refuses a regular file with the same word, and that is somebody's.
-    if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+    if !is_socket(path) {
         return Ok(());
     }
     match StdUnixStream::connect(path) {
@@ -213,7 +245,8 @@ mod tests {
         let bind = |path: &Path| Listening::bind(&Bind::Unix(path.to_owned()), &SocketFile::default(), 1);
         let listening = bind(&socket).unwrap();
         assert!(bind(&socket).is_err(), "somebody listens there");
-        assert!(bind(&file).is_err());
+        let not_ours = bind(&file).err().expect("it is a file").to_string();
+        assert!(not_ours.ends_with(": there is a file that is no socket"), "{not_ours}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         drop(listening);
     }
@@ -231,5 +264,20 @@ mod tests {
         let before = std::fs::metadata(&file).unwrap().permissions();
         hand_over(&socket, &SocketFile { mode: Some(0o666), ..SocketFile::default() }).unwrap_err();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions(), before);
+    }
+
+    #[test]
+    fn each_reason_is_in_an_operators_words() {
+        use io::ErrorKind::{AddrNotAvailable, NotFound, PermissionDenied};
+        let (tcp, unix) = (Bind::Tcp("127.0.0.1:80".parse().unwrap()), Bind::Unix("/run/none/x.sock".into()));
+        for (bind, kind, words) in [
+            (&tcp, PermissionDenied, "CAP_NET_BIND_SERVICE"),
+            (&tcp, AddrNotAvailable, "this machine has no such address"),
+            (&unix, PermissionDenied, "may not make a file in that folder"),
+            (&unix, NotFound, "its folder is not there"),
+        ] {
+            let why = why_not(bind, &kind.into());
+            assert!(why.contains(words), "{bind}: {why}");
+        }
     }
 }

@@ -69,5 +69,5 @@ fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok(serve::run(&config, &Extras::default(), |_| {})?)
+    Ok(serve::run(&config, &Extras::default(), serve::Hangup::Reload, |_| {})?)
 }

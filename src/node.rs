@@ -229,7 +229,7 @@ impl Running {
             };
             running.accepting.spawn(entrance.accept_loop(listening));
         }
-        running.warn_of_silent_backends();
+        running.keep_probing();
         running.housekeeping.spawn(watch_certificates(running.acceptors.clone(), hub.clone()));
         info!(node = %hub.node_name, "started");
         Ok(running)
@@ -384,14 +384,11 @@ impl Running {
         })
     }
 
-    /// php-fpm may come later, so this is a warning; it must not delay the start either.
-    fn warn_of_silent_backends(&mut self) {
-        for (name, upstream) in self.upstreams.clone() {
-            self.housekeeping.spawn(async move {
-                for (backend, error) in upstream.probe().await {
-                    warn!(upstream = %name, %backend, %error, "backend does not answer");
-                }
-            });
+    /// php-fpm may come later, so nobody waits for the first of them.
+    fn keep_probing(&mut self) {
+        for upstream in self.upstreams.values() {
+            let upstream = upstream.clone();
+            self.housekeeping.spawn(async move { upstream.keep_probing().await });
         }
     }
 }

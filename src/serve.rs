@@ -11,28 +11,42 @@ use crate::config::model::Config;
 use crate::memory;
 use crate::node::{Extras, Running, StartError};
 
-/// Runs a node until SIGTERM or SIGINT, then drains it; a second signal ends it at once. `started` is called when
-/// everything listens.
+/// What SIGHUP asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// Certificates are loaded again; the node goes on. So does a service that is told to reload.
+    Reload,
+    /// The terminal was closed: the node drains, like a command that somebody started there.
+    End,
+}
+
+/// Runs a node until SIGTERM, SIGINT or SIGQUIT, then drains it; a second one ends it at once. SIGUSR1 and SIGUSR2, which other
+/// servers know, are logged and have no effect. `started` is called when everything listens.
 ///
 /// The status is a success only after a drain that gave nothing up.
 ///
 /// # Errors
 ///
 /// Why the node did not start.
-pub fn run(config: &Config, extras: &Extras, started: impl FnOnce(&Running)) -> Result<ExitCode, StartError> {
+pub fn run(
+    config: &Config,
+    extras: &Extras,
+    hangup: Hangup,
+    started: impl FnOnce(&Running),
+) -> Result<ExitCode, StartError> {
     memory::return_freed();
     let runtime = runtime(config.node.threads).map_err(StartError::Runtime)?;
     let status = runtime.block_on(async {
         // Before anything starts: a signal in the meantime must not leave a php-fpm behind.
-        let mut signals = Signals::new().map_err(StartError::Runtime)?;
+        let mut signals = Signals::new(hangup).map_err(StartError::Runtime)?;
         let node = tokio::select! {
             node = Running::start(config, extras) => node?,
-            () = signals.next() => return Ok(ExitCode::FAILURE),
+            () = signals.end(None) => return Ok(ExitCode::FAILURE),
         };
         started(&node);
         memory::unmap_used_code();
-        signals.end_or_reload(&node).await;
-        let drained = node.drain(signals.next()).await;
+        signals.end(Some(&node)).await;
+        let drained = node.drain(signals.end(None)).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });
     // What was given up must not hold the process: blocking threads and tasks end with it.
@@ -45,41 +59,51 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 }
 
 struct Signals {
+    hangup_means: Hangup,
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
     hangup: Signal,
+    user_1: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(hangup_means: Hangup) -> io::Result<Self> {
         Ok(Self {
+            hangup_means,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
+            user_2: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Until the node is to stop; SIGHUP has it load its certificates again. Without any it means what it means elsewhere: the
-    /// terminal is closed, and `longwire dev` must not go on without it.
-    async fn end_or_reload(&mut self, node: &Running) {
+    /// Until a signal comes that ends. `running` is the node while it serves; one that starts or drains loads no certificates.
+    async fn end(&mut self, running: Option<&Running>) {
         loop {
-            let name = tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
-                _ = self.hangup.recv() => "SIGHUP",
+            let (name, ends) = tokio::select! {
+                _ = self.terminate.recv() => ("SIGTERM", true),
+                _ = self.interrupt.recv() => ("SIGINT", true),
+                _ = self.quit.recv() => ("SIGQUIT", true),
+                _ = self.hangup.recv() => ("SIGHUP", self.hangup_means == Hangup::End),
+                _ = self.user_1.recv() => ("SIGUSR1", false),
+                _ = self.user_2.recv() => ("SIGUSR2", false),
             };
-            info!(signal = name, "signal received");
-            if name != "SIGHUP" || !node.reload_certificates() {
+            if ends {
+                info!(signal = name, "signal received");
                 return;
             }
+            match running.filter(|_| name == "SIGHUP") {
+                // Each listener has logged how that went.
+                Some(node) if node.reload_certificates() => {
+                    info!(signal = name, "signal received, certificates were looked at again");
+                }
+                Some(_) => info!(signal = name, "signal received, nothing to reload: no listener has TLS"),
+                None => info!(signal = name, "signal received, it has no effect"),
+            }
         }
-    }
-
-    async fn next(&mut self) {
-        let name = tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        };
-        info!(signal = name, "signal received");
     }
 }

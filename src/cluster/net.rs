@@ -376,7 +376,7 @@ impl Net {
         for (order, reach) in batch.iter().zip(reaches) {
             if reach == Reach::TooLarge {
                 self.metrics.count_dropped("too_large", 1);
-                warn!(subject = ?order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
+                warn!(subject = %order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
             }
             if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);
@@ -436,7 +436,7 @@ impl Net {
                     Ok(envelope) => envelope,
                     Err(wrong) => {
                         self.metrics.count_dropped("malformed", 1);
-                        debug!(?subject, "a payload {wrong}");
+                        debug!(%subject, "a payload {wrong}");
                         continue;
                     }
                 };
@@ -478,7 +478,7 @@ impl Net {
             }
             Err(wrong) => {
                 self.metrics.count_dropped("malformed", 1);
-                warn!(?subject, "a command that was published as JSON: {wrong}");
+                warn!(%subject, "a command that was published as JSON: {wrong}");
             }
         }
     }

@@ -593,6 +593,8 @@ pub struct Upstream {
     pub eject_after: u32,
     /// How long an ejected backend is left alone before it is tried again.
     pub eject_time: Duration,
+    /// Between two probes of a backend with no connection open; zero probes at the start only.
+    pub probe_interval: Duration,
 }
 
 /// One FastCGI address.

@@ -61,6 +61,7 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
         abort_grace: upstream.abort_grace.value.0,
         eject_after: upstream.eject_after.value.0 as u32,
         eject_time: upstream.eject_time.value.0,
+        probe_interval: upstream.probe_interval.value.0,
     })
 }
 

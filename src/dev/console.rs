@@ -1,4 +1,4 @@
-//! Events on the terminal: a line each, with PHP's standard error below it.
+//! Events and commands on the terminal: a line each, with PHP's standard error.
 //!
 //! Made from the same log events that a production node writes; see `session::answer` and `session` for the fields.
 
@@ -13,11 +13,14 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Shows events on standard output, and warnings about the node itself on standard error.
-pub(super) fn init() {
+use super::problems::Problems;
+
+/// Shows events and commands on standard output, and warnings about the node itself on standard error; `problems` gets what went wrong.
+pub(super) fn init(problems: Problems) {
     let console = Console { since: Instant::now(), colours: std::io::stdout().is_terminal(), out: Mutex::default() };
     let shown = Targets::new()
         .with_target("longwire::event", tracing::Level::DEBUG)
+        .with_target("longwire::command", tracing::Level::DEBUG)
         .with_target("longwire::php", tracing::Level::INFO)
         .with_target("longwire::session", tracing::Level::INFO);
     let rest = Targets::new()
@@ -26,9 +29,13 @@ pub(super) fn init() {
         .with_target("longwire::php", tracing::level_filters::LevelFilter::OFF)
         .with_target("longwire::session", tracing::level_filters::LevelFilter::OFF);
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let wrong = Targets::new().with_default(tracing::Level::WARN);
     // Only a second call in one process fails, and then the first one shows everything.
-    let _already_set =
-        tracing_subscriber::registry().with(console.with_filter(shown)).with(logs.with_filter(rest)).try_init();
+    let _already_set = tracing_subscriber::registry()
+        .with(console.with_filter(shown))
+        .with(logs.with_filter(rest))
+        .with(problems.with_filter(wrong))
+        .try_init();
 }
 
 struct Console {
@@ -45,6 +52,7 @@ impl<S: Subscriber> Layer<S> for Console {
         let line = match event.metadata().target() {
             "longwire::php" => self.stderr(&fields),
             "longwire::event" => self.event(&fields),
+            "longwire::command" => self.command(&fields),
             _ if fields.get("reason").is_some() => self.closed(&fields),
             _ => self.other(&fields),
         };
@@ -95,8 +103,27 @@ impl Console {
         line + "\n"
     }
 
+    /// What somebody did with sessions: PHP, a page of the shop, a shell.
+    fn command(&self, fields: &Fields) -> String {
+        let mut line = self.begin(fields);
+        let _ = write!(line, "{:<8} to {} by {}", fields.text("command"), fields.text("to"), fields.text("door"));
+        if let Some(bytes) = fields.get("bytes") {
+            let _ = write!(line, ", {bytes} bytes");
+        }
+        for fate in ["reached", "queued", "dropped", "refused", "gone"] {
+            let count = fields.text(fate);
+            if count != "0" || fate == "reached" {
+                let is_good = fate == "reached" && count != "0" || fate == "queued";
+                let _ =
+                    write!(line, "  {}", self.paint(if is_good { GREEN } else { YELLOW }, &format!("{count} {fate}")));
+            }
+        }
+        line + "\n"
+    }
+
     fn other(&self, fields: &Fields) -> String {
-        format!("{}{}\n", self.begin(fields), self.paint(YELLOW, fields.text("message")))
+        let text = format!("{}{}", fields.text("message"), fields.others());
+        format!("{}{}\n", self.begin(fields), self.paint(YELLOW, &text))
     }
 
     fn begin(&self, fields: &Fields) -> String {
@@ -114,16 +141,23 @@ const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const DIM: &str = "\x1b[2m";
 
+/// What an event says, as text.
 #[derive(Default)]
-struct Fields(Vec<(&'static str, String)>);
+pub(super) struct Fields(Vec<(&'static str, String)>);
 
 impl Fields {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or("-")
+    }
+
+    /// What the message does not say, but for the session, which has a column of its own: ` limit=max_sessions times=3`.
+    pub(super) fn others(&self) -> String {
+        let others = self.0.iter().filter(|(name, _)| !["message", "session", "script"].contains(name));
+        others.map(|(name, value)| format!(" {name}={value}")).collect()
     }
 }
 

@@ -8,26 +8,31 @@
 //! and runs it.
 
 mod console;
+mod problems;
 mod subject;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::problems::Problems;
 use self::subject::Subject;
 pub use self::subject::SubjectError;
 use crate::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
-use crate::http::Page;
+use crate::http::{Page, PageBody};
 use crate::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
-use crate::serve;
+use crate::serve::{self, Hangup};
 
 /// Where the page connects to.
 const WEBSOCKET_PATH: &str = "/ws";
+/// Where the page learns what went wrong; it stands in page.html too.
+const PROBLEMS_PATH: &str = "/_longwire/problems";
 
 /// Why `dev` does not run.
 #[derive(Debug)]
@@ -65,15 +70,25 @@ impl std::error::Error for DevError {}
 /// Why it does not.
 pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
     let subject = Subject::find(&args.path).map_err(DevError::Subject)?;
+    if args.fastcgi.is_none() {
+        subject.check_readable().map_err(DevError::Subject)?;
+    }
     let config = configuration(args, &subject)?;
-    console::init();
+    let problems = Problems::default();
+    console::init(problems.clone());
     let page = Page {
         path: subject.built_in_page(),
         content_type: "text/html; charset=utf-8",
-        body: Bytes::from_static(include_bytes!("page.html")),
+        body: PageBody::Fixed(Bytes::from_static(include_bytes!("page.html"))),
     };
-    let extras = Extras { pages: vec![page] };
-    serve::run(&config, &extras, |node| print!("{}", greeting(node, &subject, args))).map_err(DevError::Start)
+    let wrong = Page {
+        path: PROBLEMS_PATH,
+        content_type: "text/event-stream",
+        body: PageBody::Fresh(Arc::new(move |last_seen| problems.since(last_seen))),
+    };
+    let extras = Extras { pages: vec![page, wrong] };
+    serve::run(&config, &extras, Hangup::End, |node| print!("{}", greeting(node, &subject, args)))
+        .map_err(DevError::Start)
 }
 
 /// What an operator would write for this.
@@ -105,8 +120,6 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
         bind = {router}
         [api]
         bind = {api}
-        [limits]
-        max_sessions = 1000
         [listeners.tcp]
         bind = {tcp}
         app = "dev"
@@ -193,7 +206,7 @@ fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     if !events.contains(&DevEvent::Connect) || !events.contains(&DevEvent::Close) {
         line("events", "message only; --events connect,close tells the script of these too".to_owned());
     }
-    text.push_str("\n  Each event is shown below. Ctrl-C stops.\n\n");
+    text.push_str("\n  Each event and each push is shown below. Ctrl-C stops.\n\n");
     text
 }
 

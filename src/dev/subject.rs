@@ -1,6 +1,7 @@
 //! What `dev` is pointed at: a script, or a folder around one.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,11 @@ impl Subject {
         }
         let has_page = real.join(PAGE).is_file();
         Ok(Self { script, folder: Some(real), has_page })
+    }
+
+    /// Whether a php-fpm that runs as this user, as that of `dev` does, can read the script.
+    pub(super) fn check_readable(&self) -> Result<(), SubjectError> {
+        File::open(&self.script).map(drop).map_err(|error| SubjectError::Path(self.script.clone(), error))
     }
 
     /// Whether the folder brings a page of its own.

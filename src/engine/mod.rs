@@ -99,6 +99,17 @@ pub enum Subject {
     Partition(Partition),
 }
 
+/// As the log names it.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::All => f.write_str("all"),
+            Subject::Node(number) => write!(f, "node {number}"),
+            Subject::Partition(partition) => write!(f, "partition {}", partition.number()),
+        }
+    }
+}
+
 impl Subject {
     /// As the engine knows it, with its own separator.
     fn name(self, prefix: &str, separator: char) -> String {

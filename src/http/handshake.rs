@@ -95,8 +95,9 @@ pub(super) fn verdict(
 
 /// A page that may not speak to us.
 pub(super) fn refuse_origin(site: &Site, headers: &HeaderMap, peer: Peer) -> Response<Body> {
+    // An absent field means an absent header.
     let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
-    warn!(%peer, listener = %site.listener, origin = ?origin, "origin refused");
+    warn!(%peer, listener = %site.listener, origin = origin.as_deref(), "origin refused");
     site.hub.refuse(&site.listener, peer, CloseReason::HandshakeRefused);
     plain(StatusCode::FORBIDDEN, "this origin may not connect")
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -73,7 +73,7 @@ pub struct Site {
     strays: Strays,
 }
 
-/// A fixed answer.
+/// An answer that needs no app.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The path, exactly.
@@ -81,7 +81,28 @@ pub struct Page {
     /// `Content-Type`.
     pub content_type: &'static str,
     /// What is sent.
-    pub body: Bytes,
+    pub body: PageBody,
+}
+
+/// What a page has in it.
+#[derive(Clone)]
+pub enum PageBody {
+    /// The same for everybody.
+    Fixed(Bytes),
+    /// Made for each request, from its `Last-Event-ID`; no cache keeps it.
+    Fresh(Arc<MakeBody>),
+}
+
+/// From `Last-Event-ID` to a body.
+pub type MakeBody = dyn Fn(Option<&str>) -> Bytes + Send + Sync;
+
+impl fmt::Debug for PageBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PageBody::Fixed(body) => write!(f, "Fixed({} bytes)", body.len()),
+            PageBody::Fresh(_) => f.write_str("Fresh"),
+        }
+    }
 }
 
 /// A path of a route: exact, or everything below.
@@ -174,7 +195,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     }
     let wants_websocket = websocket::is_wanted(request.headers());
     let response = match (site.pages.iter().find(|page| path.as_deref() == Some(page.path)), &site.static_files) {
-        (Some(page), _) if is_read(request.method()) => page_response(page),
+        (Some(page), _) if is_read(request.method()) => page_response(page, request.headers()),
         (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
         // A client that wants to talk has come to a wrong path; a file would answer nothing. Any other upgrade is ignored.
         (None, Some(files)) if !wants_websocket => return files.answer(request).await,
@@ -213,9 +234,16 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-fn page_response(page: &Page) -> Response<Body> {
-    let mut response = Response::new(Full::new(page.body.clone()));
+fn page_response(page: &Page, headers: &HeaderMap) -> Response<Body> {
+    let body = match &page.body {
+        PageBody::Fixed(body) => body.clone(),
+        PageBody::Fresh(make) => make(headers.get("last-event-id").and_then(|id| id.to_str().ok())),
+    };
+    let mut response = Response::new(Full::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    if let PageBody::Fresh(_) = page.body {
+        body::never_cached(&mut response);
+    }
     response
 }
 

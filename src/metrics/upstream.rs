@@ -128,6 +128,7 @@ pub struct UpstreamMetrics {
     response: Family<OfUpstream, Histogram>,
     connects: Family<OfUpstream, Counter>,
     connect_failures: Family<OfUpstream, Counter>,
+    probes: Family<OfUpstream, Counter>,
     limit: Family<OfUpstream, Gauge>,
     open: Family<OfUpstream, Gauge>,
     busy: Family<OfUpstream, Gauge>,
@@ -152,6 +153,8 @@ pub struct UpstreamHandles {
     pub connects: Counter,
     /// Connections that could not be made.
     pub connect_failures: Counter,
+    /// Connections made, or tried, only to see whether a backend is there.
+    pub probes: Counter,
     /// Connections that all backends together may have.
     pub limit: Gauge,
     open: Gauge,
@@ -181,6 +184,7 @@ impl UpstreamMetrics {
             response: Family::new_with_constructor(histogram),
             connects: Family::default(),
             connect_failures: Family::default(),
+            probes: Family::default(),
             limit: Family::default(),
             open: Family::default(),
             busy: Family::default(),
@@ -208,6 +212,7 @@ impl UpstreamMetrics {
             "Connections to backends that could not be made",
             metrics.connect_failures.clone(),
         );
+        into.register("probes", "Probes of backends that nobody asked anything", metrics.probes.clone());
         into.register("connection_limit", "Connections that all backends together may have", metrics.limit.clone());
         into.register("open_connections", "Connections that count against connection_limit", metrics.open.clone());
         into.register("busy_connections", "Connections that run a request", metrics.busy.clone());
@@ -250,6 +255,7 @@ impl UpstreamMetrics {
             response: self.response.get_or_create_owned(&of),
             connects: self.connects.get_or_create_owned(&of),
             connect_failures: self.connect_failures.get_or_create_owned(&of),
+            probes: self.probes.get_or_create_owned(&of),
             limit: self.limit.get_or_create_owned(&of),
             open: self.open.get_or_create_owned(&of),
             busy: self.busy.get_or_create_owned(&of),

@@ -61,6 +61,21 @@ pub enum Target {
     All,
 }
 
+/// As the log names it: the form that `parse` reads, or how many sessions.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Sessions(ids) => match ids.as_slice() {
+                [id] => write!(f, "session:{id}"),
+                ids => write!(f, "{} sessions", ids.len()),
+            },
+            Target::Uid(uid) => write!(f, "uid:{uid}"),
+            Target::Channel(channel) => write!(f, "channel:{channel}"),
+            Target::All => f.write_str("all"),
+        }
+    }
+}
+
 impl Target {
     /// One session.
     pub fn session(id: SessionId) -> Self {
@@ -170,6 +185,15 @@ impl Action {
             Action::Set { .. } => "set",
             Action::Delete(_) => "delete",
             Action::Touch => "exists",
+        }
+    }
+
+    /// Bytes of the message that it sends, where it sends one.
+    pub fn sent_bytes(&self) -> Option<usize> {
+        match self {
+            Action::Send(message) => Some(message.body.len()),
+            Action::Close { last, .. } => last.as_ref().map(|message| message.body.len()),
+            _ => None,
         }
     }
 }

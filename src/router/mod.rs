@@ -33,6 +33,7 @@ use std::time::Instant;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
 pub use self::interest::{Expected, LocalInterest};
@@ -226,6 +227,12 @@ impl Router {
         let receipts = delivery.receipts();
         for (command, receipt) in commands.iter().zip(&receipts) {
             self.metrics.count(door, &command.action, receipt);
+            debug!(
+                target: "longwire::command",
+                door = door.label(), command = command.action.label(), to = %command.to, bytes = command.action.sent_bytes(),
+                reached = receipt.reached, queued = receipt.queued, dropped = receipt.dropped.total(),
+                refused = receipt.refused, gone = receipt.gone,
+            );
         }
         receipts
     }

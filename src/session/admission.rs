@@ -81,6 +81,7 @@ impl Admission {
             (sessions < self.max_sessions).then_some(sessions + 1)
         });
         if counted.is_err() {
+            self.watch.refused_for_want_of_room(self.max_sessions, peer);
             return Err(CloseReason::TooManySessions);
         }
         let mut permit = Permit { admission: self.clone(), address: None };

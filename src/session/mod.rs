@@ -655,7 +655,7 @@ impl Session {
         hub.metrics.sessions_closed.get_or_create(&labels).inc();
         hub.metrics.sessions.dec();
         hub.metrics.bytes_out.inc_by(self.outbox.bytes_out());
-        let seconds = f64::from(hub.wheel.now() - self.clock.opened) * wheel::TICK.as_secs_f64();
+        let seconds = wheel::seconds(hub.wheel.now() - self.clock.opened);
         info!(
             session = %self.state.id, listener = %self.endpoint.listener, app = %self.endpoint.app.name,
             peer = %Peer::from(self.state.peer), reason = close.reason.label(), code = close.code(),

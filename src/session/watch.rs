@@ -19,15 +19,38 @@ pub struct Watch {
     metrics: Arc<Metrics>,
     started: Instant,
     limits: [State; Limit::WORDS.len()],
+    full: Telling,
 }
 
 #[derive(Debug, Default)]
 struct State {
     is_dry_run: bool,
+    telling: Telling,
+}
+
+/// When something that happens often is told in the log.
+#[derive(Debug, Default)]
+struct Telling {
     /// Times since the last line.
     untold: AtomicU64,
     /// When the next line may come.
     tell_at: AtomicU64,
+}
+
+impl Telling {
+    /// It has happened once more: how often since the last line, if one is due.
+    fn due(&self, now: u64) -> Option<u64> {
+        let times = self.untold.fetch_add(1, Ordering::Relaxed) + 1;
+        let tell_at = self.tell_at.load(Ordering::Relaxed);
+        let next = now + TELL_EVERY_MS;
+        // Of several at once, the one that sets the next time tells.
+        let tells = now >= tell_at
+            && self.tell_at.compare_exchange(tell_at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        tells.then(|| {
+            self.untold.fetch_sub(times, Ordering::Relaxed);
+            times
+        })
+    }
 }
 
 impl Watch {
@@ -35,7 +58,7 @@ impl Watch {
     pub fn new(dry_run: &[Limit], metrics: Arc<Metrics>) -> Self {
         let state = |(_, limit): &(&str, Limit)| State { is_dry_run: dry_run.contains(limit), ..State::default() };
         let limits = std::array::from_fn(|at| state(&Limit::WORDS[at]));
-        Self { metrics, started: Instant::now(), limits }
+        Self { metrics, started: Instant::now(), limits, full: Telling::default() }
     }
 
     /// Whether a limit is only counted.
@@ -48,17 +71,17 @@ impl Watch {
         let state = &self.limits[limit as usize];
         let acts = !state.is_dry_run;
         self.metrics.limits.count(limit, acts);
-        let times = state.untold.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = self.now();
-        let tell_at = state.tell_at.load(Ordering::Relaxed);
-        let next = now + TELL_EVERY_MS;
-        // Of several at once, the one that sets the next time tells.
-        if now >= tell_at && state.tell_at.compare_exchange(tell_at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            state.untold.fetch_sub(times, Ordering::Relaxed);
+        if let Some(times) = state.telling.due(self.now()) {
             warn!(limit = limit.label(), %peer, times, acted = acts, "limit exceeded");
         }
         acts
+    }
+
+    /// A connection found the node full. Its metric is that of refused connections.
+    pub fn refused_for_want_of_room(&self, max_sessions: usize, peer: Peer) {
+        if let Some(times) = self.full.due(self.now()) {
+            warn!(max_sessions, %peer, times, "limit exceeded: the node has as many sessions as it may");
+        }
     }
 
     /// Milliseconds since it was made.

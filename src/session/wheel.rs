@@ -24,6 +24,11 @@ pub fn ticks(duration: Duration) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
 }
 
+/// Ticks in seconds, as people read them: 846 ticks are 84.6. Divided rather than multiplied, because a tenth is no number of base two.
+pub fn seconds(ticks: Tick) -> f64 {
+    f64::from(ticks) / f64::from(1000 / TICK.as_millis() as u32)
+}
+
 /// See the module.
 pub struct Wheel {
     now: AtomicU32,
@@ -85,6 +90,15 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+
+    #[test]
+    fn seconds_have_one_decimal() {
+        for tick in 0..100_000 {
+            let text = seconds(tick).to_string();
+            assert!(text.split_once('.').is_none_or(|(_, decimals)| decimals.len() == 1), "{tick} ticks are {text}");
+        }
+        assert_eq!(seconds(846), 84.6);
+    }
 
     #[test]
     fn who_asks_for_the_next_tick_while_the_wheel_turns_does_not_wait_a_whole_turn() {

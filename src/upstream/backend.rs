@@ -75,6 +75,15 @@ pub(super) enum Verdict {
     Ejected,
 }
 
+/// What a probe wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A connection is open, which tells more than a probe could; or it is left alone for now.
+    Known,
+    /// Nobody hears of it now. Failures in a row; `u32::MAX` when it is away.
+    Quiet { failures: u32 },
+}
+
 impl<H> Backends<H> {
     /// All up, nothing open.
     pub(super) fn new(rules: Rules, weights: impl IntoIterator<Item = u32>) -> Self {
@@ -189,7 +198,7 @@ impl<H> Backends<H> {
     pub(super) fn failed(&mut self, at: usize, now: Instant) -> Verdict {
         let health = &mut self.list[at].health;
         match *health {
-            Health::Up { failures } if failures + 1 < self.rules.eject_after => {
+            Health::Up { failures } if failures.saturating_add(1) < self.rules.eject_after => {
                 *health = Health::Up { failures: failures + 1 };
                 Verdict::Unchanged
             }
@@ -202,6 +211,27 @@ impl<H> Backends<H> {
                 Verdict::Unchanged
             }
             Health::Ejected { .. } => Verdict::Unchanged,
+        }
+    }
+
+    /// The backend was not there when it was first looked for: nothing speaks for it, so one failure is enough.
+    pub(super) fn absent(&mut self, at: usize, now: Instant) -> Verdict {
+        if let Health::Up { failures } = &mut self.list[at].health {
+            *failures = self.rules.eject_after;
+        }
+        self.failed(at, now)
+    }
+
+    /// Whether a probe could tell something of it.
+    pub(super) fn standing(&self, at: usize, now: Instant) -> Standing {
+        let backend = &self.list[at];
+        match backend.health {
+            _ if backend.open > 0 => Standing::Known,
+            Health::Up { failures } => Standing::Quiet { failures },
+            Health::Ejected { since, trials } if since + self.pause(self.up() == 0, trials) <= now => {
+                Standing::Quiet { failures: u32::MAX }
+            }
+            Health::Ejected { .. } | Health::Trial { .. } => Standing::Known,
         }
     }
 
@@ -352,6 +382,26 @@ mod tests {
             backends.closed(0, now);
         }
         assert_eq!(pauses, [20, 40, 80, 160, 320, 500, 500, 500]);
+    }
+
+    #[test]
+    fn a_probe_is_for_those_that_nobody_hears_of() {
+        let mut backends = backends(&[1, 1]);
+        let now = Instant::now();
+        assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 0 });
+        assert_eq!(backends.place(now), Some((0, Place::Open)));
+        assert_eq!(backends.standing(0, now), Standing::Known, "its connection tells");
+        backends.failed(0, now);
+        backends.closed(0, now);
+        assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 1 });
+
+        assert_eq!(backends.absent(1, now), Verdict::Ejected, "one failure is enough at the first look");
+        assert_eq!(backends.standing(1, now), Standing::Known, "while another is up it is left alone");
+        assert_eq!(backends.standing(1, now + RULES.eject_time), Standing::Quiet { failures: u32::MAX });
+        assert_eq!(backends.absent(0, now), Verdict::Ejected);
+        assert_eq!(backends.standing(1, now + FIRST_PAUSE), Standing::Quiet { failures: u32::MAX });
+        assert!(backends.connected(1));
+        assert_eq!(backends.standing(1, now), Standing::Quiet { failures: 2 });
     }
 
     #[test]

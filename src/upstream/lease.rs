@@ -17,9 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use atomic_waker::AtomicWaker;
-use tracing::{debug, info, warn};
 
-use super::backend::Verdict;
 use super::queue::Ticket;
 use super::request::{Failure, Outcome, Responder};
 use super::scheduler::{Scheduler, Work, lock};
@@ -98,33 +96,12 @@ impl<R: Responder> Lease<R> {
     /// The connection stands.
     pub(super) fn connected(&self) {
         self.scheduler.metrics.connects.inc();
-        let mut state = lock(&self.scheduler.state);
-        let is_back = state.backends.connected(self.backend);
-        let up = state.backends.up();
-        drop(state);
-        if is_back {
-            self.scheduler.metrics.backends_up.set(up as i64);
-            info!(upstream = %self.scheduler.config.name, backend = %self.address(), "backend is back");
-            self.scheduler.ask_limits(self.backend);
-            // While it was away requests queued up; one connection was allowed, now all are.
-            self.scheduler.dispatch();
-        }
+        self.scheduler.reached(self.backend);
     }
 
     /// The connection could not be made, or ended as no healthy php-fpm ends it.
     pub(super) fn failed(&self, error: &dyn std::fmt::Display) {
-        let mut state = lock(&self.scheduler.state);
-        let verdict = state.backends.failed(self.backend, Instant::now());
-        let up = state.backends.up();
-        drop(state);
-        let (upstream, backend) = (&self.scheduler.config.name, self.address());
-        if verdict == Verdict::Ejected {
-            self.scheduler.metrics.ejections.inc();
-            self.scheduler.metrics.backends_up.set(up as i64);
-            warn!(%upstream, %backend, %error, "backend is away: left alone until it can be connected to");
-        } else {
-            debug!(%upstream, %backend, %error, "backend failed");
-        }
+        self.scheduler.missed(self.backend, error, false);
     }
 
     /// A connection attempt failed: nothing was sent, so the request takes its old place in the queue.

@@ -9,6 +9,7 @@
 //! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
 //! * `limits`: what a backend says of itself, where it is asked.
+//! * `probe`: whether a backend is there while nobody asks it anything.
 //! * [`supervisor`]: a php-fpm of our own.
 //!
 //! What may be sent twice: a request of which no byte left us; a request that php-fpm provably did not take (it had
@@ -21,6 +22,7 @@ mod connection;
 mod exchange;
 mod lease;
 mod limits;
+mod probe;
 mod queue;
 mod request;
 mod scheduler;
@@ -30,13 +32,14 @@ pub mod supervisor;
 use std::io;
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 pub use request::{Class, Failure, Group, Outcome, Request, Responder, Timing};
 pub use scheduler::{BackendSnapshot, Snapshot};
 
 use crate::config::model;
 use crate::metrics::upstream::UpstreamHandles;
 use scheduler::Scheduler;
-use stream::Stream;
 
 /// Most bytes that one read of a connection gives to its responder.
 pub const READ_BYTES: usize = 64 * 1024;
@@ -65,17 +68,14 @@ impl<R: Responder> Upstream<R> {
         self.scheduler.submit(request);
     }
 
-    /// Connects to every backend once and closes again; gives those that failed, with their errors.
-    ///
-    /// php-fpm takes no worker's time for a connection that is closed without a word.
-    pub async fn probe(&self) -> Vec<(model::Bind, io::Error)> {
-        let mut failed = Vec::new();
-        for backend in &self.scheduler.config.backends {
-            if let Err(error) = Stream::connect(&backend.address, self.scheduler.config.connect_timeout).await {
-                failed.push((backend.address.clone(), error));
-            }
+    /// Looks for backends that died, or came back, while nobody asks them anything, every `probe_interval` until the future is dropped;
+    /// only once when that is zero. Without it the state of a backend is known from requests alone.
+    pub async fn keep_probing(&self) {
+        let mut probing = JoinSet::new();
+        for backend in 0..self.scheduler.config.backends.len() {
+            probing.spawn(probe::keep_probing(self.scheduler.clone(), backend));
         }
-        failed
+        probing.join_all().await;
     }
 
     /// How things stand.
@@ -89,6 +89,11 @@ impl<R: Responder> Upstream<R> {
         self.scheduler.stop();
         self.scheduler.stopped().await;
     }
+}
+
+/// Why connecting to a backend failed, with what an operator should look at.
+pub fn explain(address: &model::Bind, error: io::Error) -> io::Error {
+    stream::explain(address, error)
 }
 
 impl<R: Responder> Drop for Upstream<R> {

@@ -28,7 +28,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// Connects, trying again by hand while the backlog of a Unix socket is full: the kernel says EAGAIN at once and
-    /// does not tell when there is room. (For TCP the kernel tries again by itself.)
+    /// does not tell when there is room. (For TCP the kernel tries again by itself.) An error says what to look at.
     pub(super) async fn connect(address: &Bind, within: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + within;
         let mut pause = FIRST_BACKLOG_PAUSE;
@@ -38,8 +38,8 @@ impl Stream {
                     sleep(pause).await;
                     pause = (pause * 2).min(LAST_BACKLOG_PAUSE);
                 }
-                Ok(result) => return result,
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(result) => return result.map_err(|error| explain(address, error)),
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "not connected within connect_timeout")),
             }
         }
     }
@@ -185,6 +185,19 @@ impl Stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
         }
     }
+}
+
+/// The same error, with what an operator should look at.
+pub(super) fn explain(address: &Bind, error: io::Error) -> io::Error {
+    let hint = match (address, error.kind()) {
+        (Bind::Unix(_), io::ErrorKind::NotFound) => "is php-fpm running, and is this the path of its listen?",
+        (Bind::Unix(_), io::ErrorKind::PermissionDenied) => {
+            "listen.owner, listen.group and listen.mode of the pool, and the folders above the socket, must let this user in"
+        }
+        (_, io::ErrorKind::ConnectionRefused) => "nothing listens there: is php-fpm running?",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
 /// recv(2) on a socket that is non-blocking.

@@ -414,6 +414,7 @@ fn wait_for_exit(pid: u32, options: i32) -> bool {
 fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<VecDeque<String>>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
+    let mut copies = Copies::default();
     loop {
         line.clear();
         match reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
@@ -422,7 +423,7 @@ fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<VecDeque<St
         }
         let text = String::from_utf8_lossy(&line);
         let (is_complaint, text) = level_and_text(text.trim_end());
-        if text.is_empty() || is_copy_of_stderr(text) {
+        if text.is_empty() || copies.is_copy(text) {
             continue;
         }
         if is_complaint {
@@ -457,6 +458,28 @@ fn is_copy_of_stderr(text: &str) -> bool {
     text.starts_with("PHP message: ") && !text.contains("PHP Startup") && !text.ends_with("in Unknown on line 0")
 }
 
+/// Knows the copies line by line: the trace of an uncaught exception follows its first line. Workers write at once, so several may be
+/// on their way.
+#[derive(Default)]
+struct Copies {
+    open_traces: u32,
+}
+
+impl Copies {
+    fn is_copy(&mut self, text: &str) -> bool {
+        if is_copy_of_stderr(text) {
+            self.open_traces += u32::from(text.contains(" Uncaught "));
+            return true;
+        }
+        let is_end = text.starts_with("  thrown in ");
+        let is_frame = text.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let is_trace = is_end || is_frame || text == "Stack trace:" || text.starts_with("Next ");
+        let is_copy = self.open_traces > 0 && is_trace;
+        self.open_traces -= u32::from(is_copy && is_end);
+        is_copy
+    }
+}
+
 fn is_root() -> bool {
     // SAFETY: geteuid has no conditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -479,6 +502,31 @@ mod tests {
         for (key, value) in [("a\nuser = root", "1"), ("a]", "1"), ("", "1"), ("a", "1\nuser = root"), ("a", "\"")] {
             let refused = pool_config(&spawn(&[(key, value)]), "shop", Path::new("/run/x"));
             assert!(matches!(refused, Err(SpawnError::Ini(_))), "{key:?} = {value:?}");
+        }
+    }
+
+    #[test]
+    fn the_trace_of_an_uncaught_exception_is_a_copy_and_what_a_script_writes_itself_is_not() {
+        let lines = [
+            ("#0 written by a script", false),
+            ("PHP message: PHP Fatal error:  Uncaught Error: Call to undefined function f() in a.php:3", true),
+            ("PHP message: PHP Fatal error:  Uncaught Error: of another worker in b.php:3", true),
+            ("written by a script", false),
+            ("Stack trace:", true),
+            ("#0 a.php(4): g()", true),
+            ("#1 {main}", true),
+            ("Next Error: second in a.php:5", true),
+            ("Stack trace:", true),
+            ("  thrown in a.php on line 3", true),
+            ("Stack trace:", true),
+            ("  thrown in b.php on line 3", true),
+            ("Stack trace:", false),
+            ("PHP message: line one", true),
+            ("#1 of a list", false),
+        ];
+        let mut copies = Copies::default();
+        for (line, expected) in lines {
+            assert_eq!(copies.is_copy(line), expected, "{line}");
         }
     }
 

@@ -3,10 +3,13 @@
 //! Each `tests/golden/check/NAME.toml` has beside it, in `NAME.txt`, the exit status and every line that is printed.
 //! `LONGWIRE_BLESS=1 cargo test --test it check` writes them anew; read the difference before you commit it.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::support::end_with_the_run;
+use crate::support::php_fpm::free_port;
 
 fn golden_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check")
@@ -68,10 +71,77 @@ fn a_taken_port_is_said_and_the_file_is_named() {
     std::fs::write(folder.path().join("a.toml"), good.replacen("127.0.0.1:0", &address, 1)).unwrap();
     let check = || transcript(&longwire(folder.path(), &["check", "--config", "a.toml"]));
     let found = check();
-    let line = format!("\na.toml: listeners.stream.bind = \"{address}\": Address already in use");
+    let line = format!(
+        "\na.toml: listeners.stream.bind = \"{address}\": address already in use by process {}",
+        std::process::id()
+    );
     assert!(found.starts_with("exit status 1\n") && found.contains(&line), "{found}");
     drop(taken);
     eventually(|| check().starts_with("exit status 0\n"));
+}
+
+/// A node that somebody started with `a.toml` of this folder.
+struct Node(Child);
+
+impl Node {
+    fn start(folder: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+        command.args(["serve", "--config", "a.toml"]).current_dir(folder).stderr(Stdio::null());
+        end_with_the_run(&mut command, libc::SIGKILL);
+        Self(command.spawn().expect("the binary was built for this test"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_node_that_runs_is_checked_and_what_it_holds_itself_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("handler.php"), "<?php").unwrap();
+    let (stream, admin, more) = (free_port(), free_port(), free_port());
+    let config = format!(
+        "[admin]\nbind = \"{admin}\"\n[router]\nbind = \"unix:r.sock\"\n[api]\nbind = \"off\"\n\
+         [listeners.stream]\nbind = \"{stream}\"\napp = \"app\"\n\
+         [apps.app]\nupstream = \"php\"\nscript = \"handler.php\"\n[upstreams.php]\nbackends = [\"unix:/no/such/socket\"]\n"
+    );
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("a.toml", &config);
+    let node = Node::start(folder.path());
+    let pid = node.0.id();
+    eventually(|| TcpStream::connect(stream).is_ok());
+    let check = |file: &str| transcript(&longwire(folder.path(), &["check", "--config", file]));
+
+    let held = format!("held by process {pid}, which serves this file now; a restart frees it\n");
+    let found = check("a.toml");
+    assert!(found.starts_with("exit status 0\n"), "{found}");
+    for key in [format!("admin.bind = \"{admin}\""), format!("listeners.stream.bind = \"{stream}\"")] {
+        assert!(found.contains(&format!("\nnote: a.toml: {key}: {held}")), "{found}");
+    }
+    assert_eq!(found.matches(&held).count(), 3, "the router's Unix socket too: {found}");
+
+    // Changed, as the manual says, and named in another way.
+    write("a.toml", &format!("{config}[listeners.more]\nbind = \"{more}\"\napp = \"app\"\n"));
+    let found = check(folder.path().join("a.toml").to_str().unwrap());
+    assert!(found.starts_with("exit status 0\n") && found.matches(&held).count() == 3, "{found}");
+    let taken = TcpListener::bind(more).unwrap();
+    let found = check("a.toml");
+    let line = format!("listeners.more.bind = \"{more}\": address already in use by process {}", std::process::id());
+    assert!(found.starts_with("exit status 1\n") && found.contains(&line), "{found}");
+    drop(taken);
+
+    // A second node would not start beside it.
+    write("b.toml", &config);
+    let found = check("b.toml");
+    let other = format!("address already in use by process {pid} (longwire), which serves {}", folder.path().display());
+    assert!(found.starts_with("exit status 1\n"), "{found}");
+    assert_eq!(found.matches(&other).count(), 3, "{found}");
+    let second = longwire(folder.path(), &["serve", "--config", "b.toml"]);
+    assert!(String::from_utf8_lossy(&second.stderr).contains(&other), "serve says the same");
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
+use longwire::proto::framing::{Framing, LengthFraming};
+
 use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::dev::Dev;
 use crate::support::longwire::http_get;
+use crate::support::php_fpm::eventually;
 
 const ENTER: &str = "\u{E007}";
 const ARROW_UP: &str = "\u{E013}";
@@ -110,6 +113,103 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
 
     let overflow = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
     assert_eq!(browser.run(&format!("return {overflow}")).await, false, "the page is wider than a phone");
+}
+
+/// Joins a channel, or fails in one of several ways.
+const FAILS: &str = "<?php
+function deep() { undefined_fn(); }
+switch (file_get_contents('php://input')) {
+    case 'join': header('Longwire-Join: kitchen'); break;
+    case 'fatal': deep();
+    case 'warn': error_log('mind the gap'); break;
+    case 'header': header('Longwire-Nonsense: 1'); break;
+}
+echo 'done';
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_is_on_the_page_and_once_on_the_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    std::fs::write(&script, FAILS).expect("the folder is ours");
+    let dev = Dev::start(&script, &[]);
+    let browser = Browser::start((1100, 760), true).await;
+    browser.open(&dev.page()).await;
+    browser.click("#connect").await;
+    browser.wait_for("document.querySelector('#state').textContent == 'connected'").await;
+    for (number, text) in ["fatal", "warn", "header"].iter().enumerate() {
+        browser.type_text("#text", &format!("{text}{ENTER}")).await;
+        browser.wait_for(&format!("document.querySelectorAll('#frames li.out').length == {}", number + 1)).await;
+    }
+    for said in [
+        "undefined function undefined_fn()",
+        "#1 {main}",
+        "event failed: handler answered 500 (message #0)",
+        "mind the gap",
+        "Longwire-Nonsense",
+    ] {
+        let there =
+            format!("[...document.querySelectorAll('#frames li.bad')].some((li) => li.innerText.includes({said:?}))");
+        browser.wait_for(&there).await;
+    }
+    keep_picture(&browser, "problems.png").await;
+    let shown = frames(&browser, "bad").await;
+    let mut once = shown.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), shown.len(), "each is there once: {shown:?}");
+    // The page has everything of this trace by now, so has the terminal.
+    let printed = dev.printed();
+    for line in ["Stack trace:", "#1 {main}", "thrown in", "mind the gap"] {
+        assert_eq!(printed.matches(line).count(), 1, "{line} in\n{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_is_on_the_terminal_with_what_became_of_it() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    std::fs::write(&script, FAILS).expect("the folder is ours");
+    let dev = Dev::start(&script, &[]);
+    let mut client = Client::upgrade(dev.http(), "/ws", "").await;
+    assert_eq!(client.ask("join").await, "done");
+    let api = dev.greeted("API").expect("the greeting says where the API is");
+    for (to, expected) in [
+        ("channel:kitchen", "send     to channel:kitchen by api, 6 bytes  1 reached"),
+        ("uid:nobody", "send     to uid:nobody by api, 6 bytes  0 reached"),
+    ] {
+        let sent = Command::new("curl")
+            .args(["--silent", "--max-time", "20", "--data-binary", "dinner", "-H", "Content-Type: text/plain"])
+            .arg(format!("{api}v1/send?to={to}"))
+            .output()
+            .expect("curl is installed");
+        assert!(sent.status.success(), "{sent:?}");
+        eventually("the push is on the terminal", || dev.printed().contains(expected)).await;
+    }
+    assert_eq!(&client.frame().await.body[..], b"dinner");
+    assert!(dev.printed().contains("join     to session:"), "{}", dev.printed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_a_thousand_sessions_are_served_and_a_closed_terminal_ends_it() {
+    const SESSIONS: usize = 1100;
+    longwire::descriptors::allow(4096).expect("the limit can be raised");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    std::fs::write(&script, FAILS).expect("the folder is ours");
+    let mut dev = Dev::start(&script, &[]);
+    let tcp = dev.greeted("TCP").expect("the greeting says where TCP clients connect");
+    let address: std::net::SocketAddr =
+        tcp.split(' ').next().and_then(|tcp| tcp.parse().ok()).expect("an address comes first");
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        clients.push(Client::connect(address, Framing::Length(LengthFraming::default())).await);
+    }
+    for client in clients.iter_mut().rev().take(3) {
+        assert_eq!(client.ask("hello").await, "done");
+    }
+    drop(clients);
+    assert_eq!(dev.ends_after(libc::SIGHUP).code(), Some(0), "its terminal was closed");
 }
 
 /// Tells what it is told.

@@ -306,3 +306,56 @@ async fn a_reload_under_load_costs_at_most_what_runs() {
     stage.expect_nobody_left();
     assert_eq!(stage.client().await.ask("after").await, "done after");
 }
+
+/// A node whose pool is probed so often that a test need not wait, and which nobody asks anything.
+fn unasked(fpm: &PhpFpm) -> Longwire {
+    let script = fpm.script("handler.php", "echo 'here';");
+    Longwire::with(fpm, &script, "", "probe_interval = \"50ms\"", LISTENERS)
+}
+
+#[tokio::test]
+async fn ready_follows_php_fpm_while_nobody_asks() {
+    for pool in [Pool::of(1), Pool::of(1).tcp()] {
+        let mut fpm = pool.start();
+        let node = unasked(&fpm);
+        eventually("it is probed", || node.metric("longwire_upstream_probes_total", "") > 0.0).await;
+        assert_eq!(node.admin("/ready").0, 200);
+        for _ in 0..2 {
+            fpm.stop();
+            eventually("the node sees that php-fpm is away", || node.admin("/ready").0 == 503).await;
+            assert_eq!(node.admin("/ready").1, "upstream php: no backend answers\n");
+            fpm.start_again();
+            eventually("the node sees that it is back", || node.admin("/ready").0 == 200).await;
+        }
+        assert_eq!(node.metric("longwire_upstream_requests_total", ""), 0.0, "nobody has asked anything");
+        let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
+        assert_eq!(client.ask("now").await, "here");
+    }
+}
+
+#[tokio::test]
+async fn a_php_fpm_that_is_away_at_the_start_is_said_at_once_with_what_to_look_at() {
+    let mut fpm = Pool::of(1).start();
+    fpm.stop();
+    let node = unasked(&fpm);
+    let line = node.wait_for_log("it is away", |line| line["level"] == "WARN" && line["upstream"] == "php");
+    let error = line["error"].as_str().expect("the line has an error");
+    assert!(error.contains("No such file") && error.contains("is php-fpm running"), "{error}");
+    assert_eq!(node.admin("/ready").0, 503);
+    fpm.start_again();
+    eventually("the node sees that it is there", || node.admin("/ready").0 == 200).await;
+}
+
+#[tokio::test]
+async fn a_php_fpm_that_refuses_this_machine_is_not_ready_and_the_log_says_why() {
+    let fpm = Pool::of(1).tcp().line("listen.allowed_clients = 127.0.0.9").start();
+    let node = unasked(&fpm);
+    // A machine so busy that php-fpm's refusal came after the first look has a request to put it in doubt.
+    let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
+    client.text("let me in").await;
+    let line = node.wait_for_log("the refusal is named", |line| {
+        line["error"].as_str().is_some_and(|text| text.contains("listen.allowed_clients"))
+    });
+    assert_eq!((&line["level"], &line["upstream"]), (&"WARN".into(), &"php".into()));
+    eventually("the node is not ready", || node.admin("/ready").0 == 503).await;
+}

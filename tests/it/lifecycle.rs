@@ -279,6 +279,55 @@ async fn a_second_signal_ends_at_once_and_the_status_says_so() {
 }
 
 #[tokio::test]
+async fn signals_that_end_nothing_are_logged_and_the_node_goes_on() {
+    let (_fpm, mut node) = stage(1);
+    let mut client = Client::connect(node.address("length"), length()).await;
+    for (signal, name, said) in [
+        (libc::SIGHUP, "SIGHUP", "nothing to reload"),
+        (libc::SIGUSR1, "SIGUSR1", "no effect"),
+        (libc::SIGUSR2, "SIGUSR2", "no effect"),
+    ] {
+        node.signal(signal);
+        let line = node.wait_for_log("the signal is logged", |line| line["signal"] == name);
+        assert!(line["message"].as_str().is_some_and(|text| text.contains(said)), "{line}");
+    }
+    // Its reader is gone; Rust programs ignore this one from their start.
+    node.signal(libc::SIGPIPE);
+    assert_eq!(client.ask("still here?").await, "did still here?");
+    node.signal(libc::SIGQUIT);
+    assert_eq!(client.end().await, None);
+    assert_eq!(node.wait().code(), Some(0), "SIGQUIT drains");
+}
+
+#[tokio::test]
+async fn log_fields_are_rounded_and_without_rusts_syntax() {
+    let (_fpm, node) = stage(1);
+    let mut client = Client::connect(node.address("length"), length()).await;
+    assert_eq!(client.ask("one").await, "did one");
+    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    drop(client);
+    let seconds = node.closed(1)[0]["seconds"].to_string();
+    assert!(seconds.split_once('.').is_some_and(|(_, decimals)| decimals.len() == 1), "{seconds}");
+    let refused = Client::try_upgrade(node.address("web"), "/ws", "Origin: https://evil.example\r\n").await;
+    assert!(refused.is_err());
+    let line = node.wait_for_log("the origin is refused", |line| line["message"] == "origin refused");
+    assert_eq!(line["origin"], "https://evil.example");
+}
+
+#[tokio::test]
+async fn a_node_that_is_full_says_so() {
+    let fpm = Pool::of(1).start();
+    let script = fpm.script("events.php", SCRIPT);
+    let node = Longwire::with(&fpm, &script, "", "", &format!("[limits]\nmax_sessions = 1\n{LISTENERS}"));
+    let mut client = Client::connect(node.address("length"), length()).await;
+    assert_eq!(client.ask("one").await, "did one");
+    let mut second = Client::connect(node.address("length"), length()).await;
+    second.end().await;
+    let line = node.wait_for_log("the node is full", |line| line["max_sessions"] == 1);
+    assert_eq!((&line["level"], &line["times"]), (&"WARN".into(), &1.into()));
+}
+
+#[tokio::test]
 async fn a_path_that_nobody_serves_is_refused_and_counted() {
     let (_fpm, node) = stage(1);
     let answer = Client::try_upgrade(node.address("web"), "/nowhere", "").await.err().expect("refused");

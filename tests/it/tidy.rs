@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const STEPS: &[&[&str]] = &[
     &["proto"],
     &["metrics"],
-    &["descriptors", "memory"],
+    &["descriptors", "memory", "holders"],
     &["certificates"],
     &["config"],
     &["transport"],
@@ -72,6 +72,11 @@ fn proto_is_bytes_only() {
 fn files_stay_readable_and_finished() {
     complain_about(&sources(), length);
     complain_about(&sources(), unfinished);
+}
+
+#[test]
+fn log_fields_are_for_people() {
+    complain_about(&sources(), debug_fields);
 }
 
 #[test]
@@ -194,6 +199,38 @@ fn unfinished(file: &File) -> Vec<String> {
         .filter(|word| code.contains(**word))
         .map(|word| format!("has a {word}"))
         .collect()
+}
+
+/// A field that is recorded with `?`, or a text with `{:?}`, shows Rust's own syntax: `Some("x")`, the name of a variant, `1.5s`.
+fn debug_fields(file: &File) -> Vec<String> {
+    let text = without_tests(&file.text);
+    let calls = ["trace!(", "debug!(", "info!(", "warn!(", "error!("].iter().flat_map(|call| text.match_indices(call));
+    let shows_debug = |call: &str| {
+        let fields = code(call);
+        let marked = fields.match_indices('?').any(|(at, _)| fields[..at].trim_end().ends_with(['(', ',', '=']));
+        marked || call.contains(":?}")
+    };
+    calls
+        .filter(|(at, call)| shows_debug(in_brackets(&text[at + call.len() - 1..])))
+        .map(|(at, _)| format!("line {}: a log field in Rust's debug syntax", text[..at].matches('\n').count() + 1))
+        .collect()
+}
+
+/// From an opening bracket to the one that closes it.
+fn in_brackets(text: &str) -> &str {
+    let (mut at, mut depth) = (0, 0);
+    while let Some(next) = text[at..].chars().next() {
+        match next {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        at += if next == '"' { string(&text[at..]) } else { next.len_utf8() };
+        if depth == 0 {
+            break;
+        }
+    }
+    &text[..at]
 }
 
 /// async-nats takes rustls's provider of cryptography from the features that were compiled in, and that panics where there are two.
@@ -391,6 +428,22 @@ mod tests {
         check(unfinished, "src/a.rs", "fn f() { todo!() }", &["has a todo!"]);
         check(unfinished, "src/a.rs", "unimplemented!(\"later\")", &["has a unimplemented!"]);
         check(unfinished, "src/a.rs", "// todo!\nconst T: &str = \"todo!\";", &[]);
+    }
+
+    #[test]
+    fn log_fields_in_debug_syntax_are_seen_and_the_question_mark_of_errors_is_not() {
+        let seen = ["line 1: a log field in Rust's debug syntax"];
+        for text in [
+            "info!(origin = ?origin, \"refused\");",
+            "debug!(?subject, \"text\")",
+            "warn!(\n    %peer,\n    ?wait,\n);",
+            "error!(\"took {took:?}\")",
+        ] {
+            check(debug_fields, "src/a.rs", text, &seen);
+        }
+        for text in ["info!(size = size()?, \"done, really? = ?yes\");", "let x = f(a)?; g(?x)", "format!(\"{x:?}\")"] {
+            check(debug_fields, "src/a.rs", text, &[]);
+        }
     }
 
     #[test]

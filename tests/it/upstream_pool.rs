@@ -154,3 +154,27 @@ async fn a_kept_tcp_connection_has_no_delayed_acknowledgements() {
         assert!(medians[1] < Duration::from_millis(20), "{name}: {medians:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_with_an_open_connection_is_not_probed_and_an_idle_one_is() {
+    let fpm = Pool::of(1).start();
+    let script = fpm.script("echo.php", ECHO);
+    let mut config = config(&[fpm.address()], 1);
+    config.linger = Duration::from_millis(300);
+    config.probe_interval = Duration::from_millis(10);
+    let (upstream, metrics) = start(config);
+    let upstream = std::sync::Arc::new(upstream);
+    let kept = upstream.clone();
+    let probing = tokio::spawn(async move { kept.keep_probing().await });
+    eventually("it is probed while nobody asks", || metrics.probes.get() > 3).await;
+    assert_eq!(call(&script).body("with its only worker").run(&upstream).await.text(), "with its only worker");
+    // One may have begun before the request took its connection.
+    let most = metrics.probes.get() + 1;
+    while upstream.snapshot().backends[0].open == 1 {
+        assert!(metrics.probes.get() <= most, "a connection is open, which tells more than a probe");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    eventually("it is probed again", || metrics.probes.get() > most + 3).await;
+    assert_eq!(metrics.connects.get(), 1, "probes are no connections of requests");
+    probing.abort();
+}

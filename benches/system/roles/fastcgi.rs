@@ -180,6 +180,7 @@ fn config(socket: &Path) -> model::Upstream {
         abort_grace: Duration::from_millis(100),
         eject_after: 3,
         eject_time: Duration::from_millis(200),
+        probe_interval: Duration::ZERO,
     }
 }
 

@@ -35,6 +35,7 @@ pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
         abort_grace: Duration::from_millis(100),
         eject_after: 3,
         eject_time: Duration::from_millis(200),
+        probe_interval: Duration::ZERO,
     }
 }
 

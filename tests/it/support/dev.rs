@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -69,6 +69,13 @@ impl Dev {
         page.trim_start_matches("http://").trim_end_matches('/').parse().expect("the page has an address")
     }
 
+    /// Sends a signal, and gives the exit status that follows from it.
+    pub fn ends_after(&mut self, signal: i32) -> ExitStatus {
+        kill(self.child.id(), signal);
+        wait_until("longwire dev stops", || self.child.try_wait().is_ok_and(|status| status.is_some()));
+        self.child.wait().expect("it is our child")
+    }
+
     /// Everything on its terminal so far.
     pub fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
@@ -80,7 +87,10 @@ impl Drop for Dev {
         if std::thread::panicking() {
             eprintln!("longwire dev printed:\n{}", self.printed());
         }
-        kill(self.child.id(), libc::SIGTERM);
+        // One that has ended is no process any more, and its number may be another's.
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            kill(self.child.id(), libc::SIGTERM);
+        }
         if std::thread::panicking() {
             let _ = self.child.kill();
         }

@@ -1,0 +1,97 @@
+//! What went wrong, for the page: a client gets nothing when its event fails, so its page would show nothing either.
+//!
+//! The page reads it as an event stream (`EventSource`). Each answer has what is new and ends; the browser comes back by itself after
+//! [`RETRY_MS`], with the number of the last line that it has. So the page needs no connection of a kind of its own here.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tracing::field::Visit;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::console::Fields;
+
+/// Until the page asks again: soon enough for a person who has just sent a frame.
+const RETRY_MS: u32 = 300;
+/// Lines that are kept for a page which has not asked for a while: as many as it shows.
+const KEPT: usize = 1000;
+
+/// The lines, shared by the log and the page.
+#[derive(Clone, Default)]
+pub(super) struct Problems(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    /// The number of the first one that is kept.
+    first: u64,
+    kept: VecDeque<String>,
+}
+
+impl Problems {
+    fn add(&self, line: String) {
+        let mut lines = self.lines();
+        lines.kept.push_back(line);
+        if lines.kept.len() > KEPT {
+            lines.kept.pop_front();
+            lines.first += 1;
+        }
+    }
+
+    /// The event stream for a page whose last line was `last_seen`; a page that has just come is shown what happens from now on.
+    pub(super) fn since(&self, last_seen: Option<&str>) -> Bytes {
+        let lines = self.lines();
+        let end = lines.first + lines.kept.len() as u64;
+        // A number beyond the end is of an earlier run.
+        let from = last_seen.and_then(|seen| seen.parse().ok()).filter(|from| *from <= end).unwrap_or(end);
+        let mut stream = format!("retry: {RETRY_MS}\nid: {end}\n");
+        for line in lines.kept.iter().skip(from.saturating_sub(lines.first) as usize) {
+            let _ = write!(stream, "data: {line}\n\n");
+        }
+        stream.push('\n');
+        stream.into()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Problems {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields as &mut dyn Visit);
+        let (before, behind) = match event.metadata().target() {
+            "longwire::php" => ("php: ", String::new()),
+            "longwire::event" => ("", format!(" ({} #{})", fields.text("event"), fields.text("seq"))),
+            _ => ("", fields.others()),
+        };
+        for text in fields.text("message").lines() {
+            // An event stream takes a carriage return for the end of a line.
+            self.add(format!("{before}{}{behind}", text.replace('\r', " ")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_gets_each_line_once_and_one_that_has_just_come_none_of_the_past() {
+        let problems = Problems::default();
+        problems.add("before".to_owned());
+        assert_eq!(problems.since(None), "retry: 300\nid: 1\n\n");
+        problems.add("one".to_owned());
+        problems.add("two".to_owned());
+        assert_eq!(problems.since(Some("1")), "retry: 300\nid: 3\ndata: one\n\ndata: two\n\n\n");
+        assert_eq!(problems.since(Some("3")), "retry: 300\nid: 3\n\n");
+        assert_eq!(problems.since(Some("99")), "retry: 300\nid: 3\n\n", "of an earlier run");
+        (0..KEPT).for_each(|number| problems.add(number.to_string()));
+        let stream = String::from_utf8(problems.since(Some("1")).to_vec()).unwrap();
+        assert_eq!(stream.matches("data: ").count(), KEPT);
+        assert!(stream.starts_with("retry: 300\nid: 1003\ndata: 0\n"), "the oldest are dropped");
+    }
+}
