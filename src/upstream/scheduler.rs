@@ -98,8 +98,8 @@ pub struct BackendSnapshot {
 impl<R: Responder> Scheduler<R> {
     pub(super) fn new(config: model::Upstream, metrics: UpstreamHandles) -> Arc<Self> {
         let bounds = Bounds {
-            messages: config.queue_length,
-            connects: config.connect_queue_length,
+            messages: config.queue_length.unwrap_or(usize::MAX),
+            connects: config.connect_queue_length.unwrap_or(usize::MAX),
             connects_running: connect_share(&config, config.max_connections * config.backends.len()),
         };
         let rules = Rules {
