@@ -53,6 +53,7 @@ mod static_files;
 mod support;
 mod tidy;
 mod tls;
+mod upstream_background;
 mod upstream_faults;
 mod upstream_peers;
 mod upstream_pool;
