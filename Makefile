@@ -24,6 +24,7 @@ cluster:
 test:
 	tests/install-deps.sh test
 	tests/venv.sh autobahn chat responders schemathesis
+	tests/npm.sh responders
 	$(MAKE) lint
 	$(CARGO) test --locked -- --skip autobahn
 	$(CARGO) test --locked --test it -- autobahn

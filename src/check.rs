@@ -440,11 +440,9 @@ fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Resul
     }
     row(f, "request", format_args!("up to {}", duration_text(upstream.request_timeout)))?;
     let wait = duration_text(upstream.queue_timeout);
-    row(
-        f,
-        "queue",
-        format_args!("{} messages, {} connects, {wait}", upstream.queue_length, upstream.connect_queue_length),
-    )
+    let length = |bound: Option<usize>| bound.map_or("all".to_owned(), |bound| bound.to_string());
+    let (messages, connects) = (length(upstream.queue_length), length(upstream.connect_queue_length));
+    row(f, "queue", format_args!("{messages} messages, {connects} connects, {wait}"))
 }
 
 #[cfg(test)]

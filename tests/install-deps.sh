@@ -4,14 +4,15 @@
 #   tests/install-deps.sh demo     what `make demo` needs: php-fpm
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
 #   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, nginx, openssl, curl, a browser with its
-#                                  driver, ip (for networks of their own), python's venv and its YAML, a C compiler with libfcgi, fcgiwrap
+#                                  driver, ip (for networks of their own), python's venv and its YAML, and what answers FastCGI: a C
+#                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go
 #   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,10p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,11p' "$0" >&2
     exit 2
 }
 
@@ -53,6 +54,11 @@ missing_for() {
     has cc || printf '%s\n' gcc libc6-dev
     [[ -e /usr/include/fcgiapp.h ]] || echo libfcgi-dev
     [[ -x /usr/sbin/fcgiwrap ]] || echo fcgiwrap
+    perl -MFCGI -e 1 2>/dev/null || echo libfcgi-perl
+    perl -MMojo::Server::FastCGI -e 1 2>/dev/null || echo libmojo-server-fastcgi-perl
+    has uwsgi_python3 || echo uwsgi-plugin-python3
+    has php-cgi || echo php-cgi
+    has go || echo golang-go
     python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
 }
 

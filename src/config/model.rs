@@ -579,12 +579,12 @@ pub struct Upstream {
     pub response_timeout: Duration,
     /// From the start of a request to its END_REQUEST.
     pub request_timeout: Duration,
-    /// Messages that may wait for a connection.
-    pub queue_length: usize,
+    /// Messages that may wait for a connection. `None`: as many as sessions have under way.
+    pub queue_length: Option<usize>,
     /// How long a message or connect event may wait.
     pub queue_timeout: Duration,
-    /// Connect events that may wait.
-    pub connect_queue_length: usize,
+    /// Connect events that may wait. `None`: one for each session.
+    pub connect_queue_length: Option<usize>,
     /// Connections out of a hundred that connect events may hold while messages wait; at least one.
     pub connect_share_percent: u8,
     /// After an abort, how long the script may take to notice before its connection is closed.

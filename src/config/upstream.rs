@@ -6,7 +6,8 @@ use super::compound::WrittenBackend;
 use super::model::{self, Backend};
 use super::problem::Report;
 use super::resolve::{Resolved, cores, resolve_address};
-use super::schema::Named;
+use super::schema::{Entry, Named};
+use super::value::Whole;
 use super::written;
 
 /// php-fpm's stock pool has `pm.max_children = 5`; one is left for others.
@@ -54,15 +55,19 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
         connect_timeout: upstream.connect_timeout.value.0,
         response_timeout: upstream.response_timeout.value.0,
         request_timeout: upstream.request_timeout.value.0,
-        queue_length: upstream.queue_length.value.0 as usize,
+        queue_length: length(&upstream.queue_length),
         queue_timeout: upstream.queue_timeout.value.0,
-        connect_queue_length: upstream.connect_queue_length.value.0 as usize,
+        connect_queue_length: length(&upstream.connect_queue_length),
         connect_share_percent: upstream.connect_share_percent.value.0 as u8,
         abort_grace: upstream.abort_grace.value.0,
         eject_after: upstream.eject_after.value.0 as u32,
         eject_time: upstream.eject_time.value.0,
         probe_interval: upstream.probe_interval.value.0,
     })
+}
+
+fn length(entry: &Option<Entry<Whole<1, 10_000_000>>>) -> Option<usize> {
+    entry.as_ref().map(|entry| entry.value.0 as usize)
 }
 
 fn resolve_spawn(spawn: &written::Spawn, base: &Path) -> model::Spawn {

@@ -547,7 +547,7 @@ config_table! {
         /// Silence from the client that ends the session; 0 never does.
         idle_timeout: Entry<TimeOrOff> = is("0");
         /// Connect events a second, of all sessions together; beyond, clients are turned away before PHP hears of them. 0 sets no bound.
-        // What a pool bears is known only to who wrote the script; connect_queue_length bounds what waits.
+        // What a pool bears is known only to who wrote the script; queue_timeout ends what waits for too long.
         connect_rate: Entry<PerSecond> = is("0");
         /// Connect events that may come at once after a time of silence.
         connect_burst: Option<Entry<Burst>> = absent("connect_rate", "100");
@@ -638,15 +638,16 @@ config_table! {
         response_timeout: Entry<Time> = is("\"30s\"");
         /// How long a request may take as a whole.
         request_timeout: Entry<Time> = is("\"60s\"");
-        /// Messages that may wait for a connection.
-        // What a pool that answers 1 000 messages a second gets through within queue_timeout.
-        queue_length: Entry<Whole<1, 10_000_000>> = is("10_000");
+        /// Messages that may wait for a connection; one more fails at once. Without it queue_timeout alone decides.
+        // A session has at most concurrency events under way, so sessions bound this queue, and TCP holds back what they send. A bound below
+        // max_sessions loses messages of a burst that a fast pool would have answered in time.
+        queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "10_000");
         /// How long a message or connect event may wait for a connection.
         // Later than that nobody waits for the answer any more.
         queue_timeout: Entry<Time> = is("\"10s\"");
-        /// Connect events that may wait for a connection.
-        // What a pool that welcomes 100 clients a second gets through within queue_timeout.
-        connect_queue_length: Entry<Whole<1, 10_000_000>> = is("1_000");
+        /// Connect events that may wait for a connection; one more is refused at once. Without it queue_timeout alone decides.
+        // The same: each belongs to a client that max_sessions has let in, and after a restart all of them come at once.
+        connect_queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "1_000");
         /// Connections out of a hundred that connect events may hold while messages wait; at least one.
         connect_share_percent: Entry<Whole<1, 100>> = is("50");
         /// How long a script may take to notice that its session has gone before its connection is closed.

@@ -132,6 +132,7 @@ pub struct UpstreamMetrics {
     limit: Family<OfUpstream, Gauge>,
     open: Family<OfUpstream, Gauge>,
     busy: Family<OfUpstream, Gauge>,
+    background: Family<OfUpstream, Gauge>,
     abandoned: Family<OfUpstream, Gauge>,
     up: Family<OfUpstream, Gauge>,
     ejections: Family<OfUpstream, Counter>,
@@ -159,6 +160,8 @@ pub struct UpstreamHandles {
     pub limit: Gauge,
     open: Gauge,
     busy: Gauge,
+    /// Connections that wait for a worker which works on after its answer.
+    pub background: Gauge,
     /// Connections given up whose worker may still be busy.
     pub abandoned: Gauge,
     /// Backends that take requests.
@@ -188,6 +191,7 @@ impl UpstreamMetrics {
             limit: Family::default(),
             open: Family::default(),
             busy: Family::default(),
+            background: Family::default(),
             abandoned: Family::default(),
             up: Family::default(),
             ejections: Family::default(),
@@ -215,7 +219,12 @@ impl UpstreamMetrics {
         into.register("probes", "Probes of backends that nobody asked anything", metrics.probes.clone());
         into.register("connection_limit", "Connections that all backends together may have", metrics.limit.clone());
         into.register("open_connections", "Connections that count against connection_limit", metrics.open.clone());
-        into.register("busy_connections", "Connections that run a request", metrics.busy.clone());
+        into.register("busy_connections", "Connections whose worker is busy", metrics.busy.clone());
+        into.register(
+            "background_connections",
+            "Connections whose worker works on after its answer",
+            metrics.background.clone(),
+        );
         into.register(
             "abandoned_connections",
             "Connections given up whose worker may still be busy",
@@ -259,6 +268,7 @@ impl UpstreamMetrics {
             limit: self.limit.get_or_create_owned(&of),
             open: self.open.get_or_create_owned(&of),
             busy: self.busy.get_or_create_owned(&of),
+            background: self.background.get_or_create_owned(&of),
             abandoned: self.abandoned.get_or_create_owned(&of),
             backends_up: self.up.get_or_create_owned(&of),
             ejections: self.ejections.get_or_create_owned(&of),
@@ -297,6 +307,11 @@ impl UpstreamHandles {
     /// So many requests of this kind wait now.
     pub fn set_queued(&self, event: RequestClass, requests: usize) {
         set(&self.queued[event as usize], requests);
+    }
+
+    /// Whether requests waited when that was set last.
+    pub fn has_queued(&self) -> bool {
+        self.queued.iter().any(|queued| queued.get() > 0)
     }
 
     /// So many connections count against the limit, and so many run a request.

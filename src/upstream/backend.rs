@@ -150,10 +150,24 @@ impl<H> Backends<H> {
         times.min()
     }
 
-    /// A request ended and its connection waits for another.
-    pub(super) fn idle(&mut self, at: usize, handle: H) {
-        self.list[at].busy -= 1;
-        self.list[at].idle.push(handle);
+    /// A request ended and its connection waits for another. The connection used last is used first, so that the others
+    /// can close; one whose worker `is_back` from its last request before one whose worker is not.
+    pub(super) fn idle(&mut self, at: usize, handle: H, is_back: bool) {
+        let backend = &mut self.list[at];
+        backend.busy -= 1;
+        let place = if is_back { backend.idle.len() } else { 0 };
+        backend.idle.insert(place, handle);
+    }
+
+    /// An idle connection turns out to have a busy worker. False: it was given a request a moment ago.
+    pub(super) fn busy_after_all(&mut self, at: usize, is_it: impl Fn(&H) -> bool) -> bool {
+        let backend = &mut self.list[at];
+        let found = backend.idle.iter().position(is_it);
+        if let Some(found) = found {
+            backend.idle.remove(found);
+            backend.busy += 1;
+        }
+        found.is_some()
     }
 
     /// Takes one idle connection out, to be closed. False: it was given a request a moment ago.
@@ -324,12 +338,29 @@ mod tests {
         assert_eq!(backends.place(now), Some((0, Place::Open)));
         assert_eq!(backends.place(now), Some((1, Place::Open)));
         backends.closed(0, now);
-        backends.idle(1, 7);
+        backends.idle(1, 7, true);
         assert_eq!(backends.place(now), Some((1, Place::Reuse(7))));
-        backends.idle(1, 8);
+        backends.idle(1, 8, true);
         assert!(!backends.take_idle(1, |handle| *handle == 7));
         assert!(backends.take_idle(1, |handle| *handle == 8));
         assert_eq!(backends.counts(1), (0, 0));
+    }
+
+    #[test]
+    fn of_idle_connections_the_last_used_is_taken_unless_its_worker_is_not_back() {
+        let mut backends = backends(&[1]);
+        let now = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(backends.place(now), Some((0, Place::Open)));
+        }
+        for (handle, is_back) in [(1, true), (2, true), (3, false)] {
+            backends.idle(0, handle, is_back);
+        }
+        assert!(!backends.busy_after_all(0, |handle| *handle == 9));
+        assert!(backends.busy_after_all(0, |handle| *handle == 1));
+        assert_eq!(backends.counts(0), (3, 1));
+        let order: Vec<_> = (0..3).map(|_| backends.place(now).expect("room")).collect();
+        assert_eq!(order, [(0, Place::Reuse(2)), (0, Place::Reuse(3)), (0, Place::Open)]);
     }
 
     #[test]
@@ -442,7 +473,10 @@ mod tests {
                         }
                         running.push(at);
                     },
-                    2 => if let Some(at) = running.pop() { backends.idle(at, handle); idle.push((at, handle)); },
+                    2 => if let Some(at) = running.pop() {
+                        backends.idle(at, handle, handle % 3 > 0);
+                        idle.push((at, handle));
+                    },
                     3 => if let Some(at) = running.pop() { backends.closed(at, now) },
                     4 => { backends.failed(at, now); }
                     _ => { backends.connected(at); now += Duration::from_millis(700); }

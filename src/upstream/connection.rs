@@ -2,15 +2,23 @@
 //!
 //! ```text
 //! connecting ──> running ──> idle ──> closed        linger over, php-fpm closed it, shutdown
-//!     │          ^  │  ^      │
-//!     │          └──┘  └──────┘                     the next request, from the queue or handed over
-//!     │             │
+//!     │          ^  │  ^ │    │ │
+//!     │          └──┘  ├─│────┘ │                   the next request, from the queue or handed over
+//!     │             │  │ v      v
+//!     │             │  waiting ──> closed           the worker works on after its answer, or closes
 //!     v             └──> abandoned ──> closed       timeout or abort: the script may still run
 //!   the request goes back to the queue
 //! ```
 //!
 //! A connection is opened with a request in hand only: php-fpm closes one that says nothing, and holds a worker for it
 //! meanwhile.
+//!
+//! END_REQUEST does not say that the worker is free. After `fastcgi_finish_request()`, which Symfony and Laravel call for each
+//! request, the script runs on, and a request written to its connection waits for it while other workers have nothing to
+//! do. So the next request is written when the worker is known to be back (`exchange`), and where that cannot be known it
+//! is learned how the backend's workers behave (`habits`). Nearly always the worker is back before we look. When it is
+//! not, a request that comes for this connection waits for [`GRACE`] and then goes to another one; requests in the queue do not
+//! wait for it.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,19 +26,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
-use super::lease::{Handoff, Lease, Next};
+use super::habits::KEEP_PATIENCE;
+use super::lease::{Handoff, Lease, Next, Worker};
 use super::request::{Failure, Outcome, Responder, Timing};
 use super::scheduler::Work;
 use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
 use crate::proto::fastcgi::response::ProtocolStatus;
 
-/// How often the socket of an abandoned worker is looked at.
-const ABANDONED_CHECK: Duration = Duration::from_millis(50);
+/// How long after an answer a worker may take to come back before it counts as busy. A worker without background work needs some
+/// 20 us, and on a busy machine, where it waits for a core, some milliseconds. Nobody feels the rest.
+const GRACE: Duration = Duration::from_millis(10);
+/// How often the socket of a busy or an abandoned worker is looked at. (It tells by itself when it is read, nearly always.)
+const BUSY_CHECK: Duration = Duration::from_millis(50);
 /// How long a place is kept for an abandoned worker where the socket tells when it is free (Unix).
 const ABANDONED_KNOWN: Duration = Duration::from_secs(300);
 /// The same where it is a guess (TCP): the workers of most timed-out scripts are free by then, and a place that is
@@ -40,6 +52,7 @@ const ABANDONED_GUESS: Duration = Duration::from_secs(10);
 /// Opens a connection for `work` and serves from then on whatever the lease gives it.
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
+    lease.scheduler.test_answers(lease.backend()).await;
     let config = &lease.scheduler.config;
     let stream = match Stream::connect(lease.address(), config.connect_timeout).await {
         Ok(stream) => stream,
@@ -47,8 +60,10 @@ pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     };
     lease.connected();
     let alarm = Alarm::new(Instant::now() + config.response_timeout);
-    let mut connection = Connection { exchange: Exchange::new(stream, alarm), is_reused: false };
-    let mut turn = Turn { lease, work, began: Instant::now() };
+    let began = Instant::now();
+    let mut connection =
+        Connection { exchange: Exchange::new(stream, alarm), is_reused: false, answers: 0, ended: began };
+    let mut turn = Turn { lease, work, began };
     while let Some(next) = connection.serve(turn).await {
         turn = next;
         connection.is_reused = true;
@@ -76,22 +91,34 @@ struct Turn<R: Responder> {
 
 struct Connection {
     exchange: Exchange,
+    /// It has served a request, or was to.
     is_reused: bool,
+    /// Requests that were answered on it.
+    answers: u32,
+    /// When the last request ended.
+    ended: Instant,
 }
 
 impl Connection {
     /// Serves one request and waits for the next. `None`: the connection is over, and the lease given up.
     async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {
-        let Turn { lease, mut work, began: started } = turn;
+        let Turn { mut lease, mut work, began: mut started } = turn;
         let scheduler = lease.scheduler.clone();
         let config = &scheduler.config;
-        if self.is_reused
-            && let Err(error) = self.exchange.check_quiet(scheduler.recycles())
-        {
-            self.note_end_of_kept(&lease, &error);
-            lease.retried(RetryReason::NotSent);
-            lease.restore(work);
-            return None;
+        if self.is_reused {
+            match self.until_usable(&lease, &mut started).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    lease.hand_back(work);
+                    return self.go_on(lease, Next::Wait).await;
+                }
+                Err(error) => {
+                    self.note_end_of_kept(&lease, &error);
+                    lease.retried(RetryReason::NotSent);
+                    lease.restore(work);
+                    return None;
+                }
+            }
         }
         let limits = Limits { response: config.response_timeout, request: config.request_timeout };
         let ended = self.exchange.run(&mut work.item.request, started, limits, &scheduler.metrics).await;
@@ -112,7 +139,9 @@ impl Connection {
                 return self.complete(lease, work, outcome, true, Instant::now()).await;
             }
             Ended::NotSent(error) => {
-                if !self.is_reused {
+                if self.is_reused {
+                    self.note_end_of_kept(&lease, &error);
+                } else {
                     lease.failed(&error);
                 }
                 lease.retried(RetryReason::NotSent);
@@ -130,6 +159,9 @@ impl Connection {
                 }
                 if !self.is_reused && !answered {
                     lease.failed(&error);
+                }
+                if self.is_reused && !answered {
+                    self.learn_from_end(&lease, &error);
                 }
                 (Failure::BackendClosed { answered }, false)
             }
@@ -169,34 +201,166 @@ impl Connection {
             lease.scheduler.end(work.item, outcome);
             return None;
         }
-        // The place is free before the responder hears of the end: what it submits then finds this connection idle,
-        // instead of opening a second one.
-        let next = lease.next(matches!(outcome, Outcome::Done(_)));
-        lease.scheduler.end(work.item, outcome);
-        match next {
-            // The next request begins when this one ended: the clock need not be asked again.
-            Next::Run(work) => Some(Turn { lease, work, began: at }),
-            Next::Close => None,
-            Next::Idle(handoff) => match self.idle(&handoff, at + lease.scheduler.config.linger).await {
-                Ok(Some(work)) => {
-                    lease.resumed(&work);
-                    Some(Turn { lease, work, began: Instant::now() })
-                }
-                Ok(None) => lease.leave_idle().map(|work| Turn { lease, work, began: Instant::now() }),
-                Err(error) => {
-                    self.note_end_of_kept(&lease, &error);
-                    if let Some(work) = lease.leave_idle() {
-                        lease.retried(RetryReason::NotSent);
-                        lease.restore(work);
-                    }
-                    None
-                }
-            },
+        self.ended = at;
+        if let Outcome::Done(timing) = outcome {
+            self.answers = self.answers.saturating_add(1);
+            let habits = lease.habits();
+            if self.answers > 1 {
+                habits.kept();
+            }
+            if !self.exchange.stream.tells_what_is_read() && habits.should_ask(timing.total, at) {
+                self.exchange.ask();
+            }
+        }
+        let is_done = matches!(outcome, Outcome::Done(_));
+        let next = if lease.scheduler.metrics.has_queued() {
+            // While the answer is passed on, the worker comes back.
+            lease.scheduler.end(work.item, outcome);
+            let worker = self.worker(&lease);
+            lease.next(is_done, worker)
+        } else {
+            // The place is free before the responder hears of the end: what it submits then finds this connection idle,
+            // instead of opening a second one.
+            let worker = self.worker(&lease);
+            let next = lease.next(is_done, worker);
+            lease.scheduler.end(work.item, outcome);
+            next
+        };
+        self.go_on(lease, next).await
+    }
+
+    /// What is known of the worker behind the last answer.
+    fn worker<R: Responder>(&mut self, lease: &Lease<R>) -> Worker {
+        if lease.habits().closes() {
+            Worker::Leaving
+        } else if self.exchange.is_back() && lease.habits().keeps() {
+            Worker::Back
+        } else {
+            Worker::Expected
         }
     }
 
+    /// Waits for the next request that is to be served here. `None`: the connection is over, and the lease given up.
+    async fn go_on<R: Responder>(&mut self, mut lease: Lease<R>, mut next: Next<R>) -> Option<Turn<R>> {
+        loop {
+            match next {
+                // The next request begins when the last one ended: the clock need not be asked again.
+                Next::Run(work) => return Some(Turn { lease, work, began: self.ended }),
+                Next::Close => return None,
+                Next::Wait => {
+                    match self.until_back(&lease).await {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => {
+                            self.note_end_of_kept(&lease, &error);
+                            return None;
+                        }
+                        None => return None,
+                    }
+                    self.ended = Instant::now();
+                    next = lease.next(false, Worker::Back);
+                }
+                Next::Idle(handoff) => match self.idle(&handoff, &lease).await {
+                    Ok(Some(work)) => {
+                        lease.resumed(&work);
+                        return Some(Turn { lease, work, began: Instant::now() });
+                    }
+                    Ok(None) if self.exchange.is_back() || lease.scheduler.stopping.is_cancelled() => {
+                        if self.ended.elapsed() > KEEP_PATIENCE {
+                            lease.habits().stayed_open();
+                        }
+                        return lease.leave_idle().map(|work| Turn { lease, work, began: Instant::now() });
+                    }
+                    Ok(None) => {
+                        if let Some(work) = lease.wait_instead() {
+                            return Some(Turn { lease, work, began: Instant::now() });
+                        }
+                        next = Next::Wait;
+                    }
+                    Err(error) => {
+                        self.note_end_of_kept(&lease, &error);
+                        if let Some(work) = lease.leave_idle() {
+                            lease.retried(RetryReason::NotSent);
+                            lease.restore(work);
+                        }
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Before a request is written to a kept connection; sets when it `started` if it had to wait. False: the worker is
+    /// still busy. An error: the connection has ended or is of no use any more.
+    async fn until_usable<R: Responder>(&mut self, lease: &Lease<R>, started: &mut Instant) -> io::Result<bool> {
+        let metrics = &lease.scheduler.metrics;
+        if !self.exchange.is_back() || !lease.habits().keeps() {
+            let late_at = self.ended + GRACE;
+            let back = poll_fn(|cx| match self.exchange.poll_back(cx, metrics)? {
+                Poll::Ready(()) => Poll::Ready(io::Result::Ok(true)),
+                Poll::Pending => self.exchange.alarm.poll_at(cx, late_at).map(|()| Ok(false)),
+            });
+            if !back.await? && !self.exchange.is_back() {
+                return Ok(false);
+            }
+            self.until_known_to_keep(lease).await?;
+            *started = Instant::now();
+        }
+        self.exchange.check_quiet(lease.scheduler.recycles(), metrics)?;
+        Ok(true)
+    }
+
+    /// Waits for a worker that works on, however long, so that its place counts as busy; or for a responder to close.
+    /// `None`: we are leaving.
+    async fn until_back<R: Responder>(&mut self, lease: &Lease<R>) -> Option<io::Result<()>> {
+        let (metrics, stopping) = (&lease.scheduler.metrics, &lease.scheduler.stopping);
+        metrics.background.inc();
+        let back = async {
+            let mut look_at = self.ended + BUSY_CHECK;
+            while !self.exchange.is_back() {
+                poll_fn(|cx| match self.exchange.poll_back(cx, metrics) {
+                    Poll::Ready(result) => Poll::Ready(result),
+                    Poll::Pending => self.exchange.alarm.poll_at(cx, look_at).map(Ok),
+                })
+                .await?;
+                look_at = Instant::now() + BUSY_CHECK;
+            }
+            if self.ended.elapsed() > GRACE {
+                lease.habits().was_late();
+            }
+            self.until_known_to_keep(lease).await
+        };
+        let result = tokio::select! {
+            result = back => Some(result),
+            () = stopping.cancelled() => None,
+        };
+        metrics.background.dec();
+        result
+    }
+
+    /// Where it is not known that a backend keeps connections, it gets the time to close this one.
+    async fn until_known_to_keep<R: Responder>(&mut self, lease: &Lease<R>) -> io::Result<()> {
+        let habits = lease.habits();
+        if self.exchange.has_returned {
+            habits.kept();
+        }
+        if habits.keeps() {
+            return Ok(());
+        }
+        let (metrics, until) = (&lease.scheduler.metrics, self.ended + KEEP_PATIENCE);
+        poll_fn(|cx| {
+            while self.exchange.stream.poll_read_ready(cx)?.is_ready() {
+                self.exchange.take_late(metrics)?;
+            }
+            self.exchange.alarm.poll_at(cx, until).map(io::Result::Ok)
+        })
+        .await?;
+        habits.stayed_open();
+        Ok(())
+    }
+
     /// Waits for a request. `Ok(None)`: until then in vain. An error: the connection is of no use any more.
-    async fn idle<R: Responder>(&mut self, handoff: &Handoff<R>, until: Instant) -> io::Result<Option<Work<R>>> {
+    async fn idle<R: Responder>(&mut self, handoff: &Handoff<R>, lease: &Lease<R>) -> io::Result<Option<Work<R>>> {
+        let (metrics, until) = (&lease.scheduler.metrics, self.ended + lease.scheduler.config.linger);
         poll_fn(|cx| {
             handoff.waker.register(cx.waker());
             if let Some(work) = handoff.take() {
@@ -206,7 +370,7 @@ impl Connection {
                 return Poll::Ready(Ok(None));
             }
             while self.exchange.stream.poll_read_ready(cx)?.is_ready() {
-                self.exchange.check_quiet(true)?;
+                self.exchange.take_late(metrics)?;
             }
             self.exchange.alarm.poll_at(cx, until).map(|()| Ok(None))
         })
@@ -244,7 +408,7 @@ impl Connection {
             if self.exchange.stream.refuse_more() {
                 let give_up = Instant::now() + ABANDONED_KNOWN;
                 while self.exchange.stream.unread_by_peer() > 0 && Instant::now() < give_up {
-                    tokio::time::sleep(ABANDONED_CHECK).await;
+                    tokio::time::sleep(BUSY_CHECK).await;
                 }
             } else {
                 let left = (started + scheduler.config.request_timeout).saturating_duration_since(Instant::now());
@@ -262,11 +426,28 @@ impl Connection {
 
     fn note_end_of_kept<R: Responder>(&self, lease: &Lease<R>, error: &io::Error) {
         lease.scheduler.note_recycling();
+        self.learn_from_end(lease, error);
         let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
         if error.kind() == io::ErrorKind::InvalidData {
             warn!(%upstream, %backend, %error, last_request = self.exchange.id(), "connection cannot be used again");
         } else {
             debug!(%upstream, %backend, %error, "php-fpm closed a kept connection");
+        }
+    }
+
+    /// The backend closed this connection behind its last answer.
+    fn learn_from_end<R: Responder>(&self, lease: &Lease<R>, error: &io::Error) {
+        let silence = self.ended.elapsed();
+        if error.kind() == io::ErrorKind::InvalidData {
+            return;
+        }
+        if self.answers == 1 {
+            if lease.habits().closed_after_one(silence) {
+                let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
+                info!(%upstream, %backend, "backend closes after each answer: every request gets a new connection");
+            }
+        } else if silence < KEEP_PATIENCE && error.kind() == io::ErrorKind::ConnectionReset {
+            lease.habits().slammed();
         }
     }
 }

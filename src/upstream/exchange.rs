@@ -11,6 +11,9 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tracing::field::display;
+use tracing::warn;
+
 use super::READ_BYTES;
 use super::alarm::Alarm;
 use super::request::{Request, Responder};
@@ -19,6 +22,8 @@ use crate::metrics::upstream::UpstreamHandles;
 use crate::proto::fastcgi::record::{self, Header, Kind};
 use crate::proto::fastcgi::request::RequestEncoder;
 use crate::proto::fastcgi::response::{End, Event, ResponseDecoder, ResponseError};
+use crate::proto::fastcgi::values;
+use crate::proto::id::SessionId;
 
 /// Slices in one vectored write: enough for a megabyte of body (sixteen records of header and content).
 const SLICES: usize = 34;
@@ -27,6 +32,9 @@ thread_local! {
     /// What was read is decoded and given away at once, so one buffer per thread serves all connections.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
+
+/// Bytes of stderr after the end of its request that one script may bring into the log.
+const MAX_LATE_STDERR_BYTES: usize = 8 * 1024;
 
 /// How long a script may take.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +77,26 @@ pub(super) struct Exchange {
     encoder: RequestEncoder,
     decoder: ResponseDecoder,
     last_id: u16,
+    worker: Worker,
+    /// The worker was seen to come back after an answer on this connection, or something else only a worker does that
+    /// keeps it.
+    pub(super) has_returned: bool,
+    /// Whose the last request is and whose the one before was.
+    owners: [Option<SessionId>; 2],
+    /// What may still be logged of late stderr.
+    late_room: usize,
+}
+
+/// Where the worker is, between requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    /// It waits for the next request, as far as can be known.
+    Back,
+    /// It had not read the end of the last request when its answer came. php-fpm reads the empty STDIN record only when it
+    /// looks for the next one, and the kernel counts what is unread.
+    Unread,
+    /// It was asked.
+    Asked,
 }
 
 /// How far the running request is.
@@ -91,7 +119,17 @@ struct Progress {
 
 impl Exchange {
     pub(super) fn new(stream: Stream, alarm: Alarm) -> Self {
-        Self { stream, alarm, encoder: RequestEncoder::new(), decoder: ResponseDecoder::new(0), last_id: 0 }
+        Self {
+            stream,
+            alarm,
+            encoder: RequestEncoder::new(),
+            decoder: ResponseDecoder::new(0),
+            last_id: 0,
+            worker: Worker::Back,
+            has_returned: false,
+            owners: [None; 2],
+            late_room: 0,
+        }
     }
 
     /// The id of the running request.
@@ -102,16 +140,69 @@ impl Exchange {
     /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said
     /// something that belongs to no request. `look` asks the kernel; without it only what epoll has told is known, which
     /// spares a system call for each request, and an end that came in the very last moment is then found out by the request.
-    pub(super) fn check_quiet(&self, look: bool) -> io::Result<()> {
-        if !look && self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
-            return Ok(());
+    pub(super) fn check_quiet(&mut self, look: bool, metrics: &UpstreamHandles) -> io::Result<()> {
+        if look && self.stream.has_ended() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut byte = [0];
-        match self.stream.try_read(&mut byte) {
+        while self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop()))?.is_ready() {
+            self.take_late(metrics)?;
+        }
+        if self.decoder.is_between_records() { Ok(()) } else { Err(after_end()) }
+    }
+
+    /// After an answer: whether the worker waits for the next request, as far as that can be known.
+    pub(super) fn is_back(&mut self) -> bool {
+        if self.worker == Worker::Unread && self.stream.unread_by_peer() == 0 {
+            self.worker = Worker::Back;
+        }
+        self.worker == Worker::Back
+    }
+
+    /// Asks the worker to say when it is back.
+    pub(super) fn ask(&mut self) {
+        let question = values::question();
+        // A socket without room for so little is not asked, and not a part of it may stay unsent.
+        if self.stream.try_write_vectored(&[IoSlice::new(&question)]).ok() == Some(question.len()) {
+            self.stream.acknowledge_at_once();
+            self.decoder.expect_values();
+            self.worker = Worker::Asked;
+        }
+    }
+
+    /// Ready when the worker is back. Takes what comes meanwhile; an error: the connection is of no use any more.
+    pub(super) fn poll_back(&mut self, cx: &mut Context<'_>, metrics: &UpstreamHandles) -> Poll<io::Result<()>> {
+        while self.stream.poll_read_ready(cx)?.is_ready() {
+            self.take_late(metrics)?;
+        }
+        if self.worker == Worker::Unread && self.stream.poll_all_read(cx).is_ready() {
+            // A peer that is gone has read everything too.
+            if self.stream.has_ended() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            (self.worker, self.has_returned) = (Worker::Back, true);
+        }
+        if self.worker == Worker::Back { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Takes what came after the end of a request. An error: the connection is of no use any more.
+    pub(super) fn take_late(&mut self, metrics: &UpstreamHandles) -> io::Result<()> {
+        SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidData, ResponseError::AfterEnd)),
+            Ok(read) => self.decode_late(&scratch[..read], metrics),
             Err(error) if is_retry(&error) => Ok(()),
             Err(error) => Err(error),
+        })
+    }
+
+    fn decode_late(&mut self, mut input: &[u8], metrics: &UpstreamHandles) -> io::Result<()> {
+        loop {
+            match self.decoder.decode(&mut input) {
+                Ok(None) => return Ok(()),
+                Ok(Some(Event::LateStdout(_))) => {}
+                Ok(Some(Event::LateStderr(piece))) => log_late(self.owners[0], &mut self.late_room, piece, metrics),
+                Ok(Some(Event::Heard)) => (self.worker, self.has_returned) = (Worker::Back, true),
+                Ok(Some(_)) | Err(_) => return Err(after_end()),
+            }
         }
     }
 
@@ -127,6 +218,8 @@ impl Exchange {
         self.last_id = self.last_id % u16::MAX + 1;
         self.encoder.start(self.last_id, &request.params, &request.body);
         self.decoder.start(self.last_id);
+        self.owners = [Some(request.responder.label()), self.owners[0]];
+        self.late_room = MAX_LATE_STDERR_BYTES;
         let mut progress = Progress {
             started,
             active: started,
@@ -226,10 +319,24 @@ impl Exchange {
             };
             let now = Instant::now();
             progress.active = now;
-            let first_byte = *progress.first_byte.get_or_insert(now);
+            let mut is_late = false;
             loop {
-                match self.decoder.decode(&mut input) {
+                let decoded = self.decoder.decode(&mut input);
+                // What an earlier script still prints is no answer to this request.
+                is_late = match decoded {
+                    Ok(Some(Event::LateStdout(_) | Event::LateStderr(_) | Event::Heard)) => true,
+                    Ok(None) => is_late && self.decoder.is_between_records(),
+                    _ => false,
+                };
+                if !is_late {
+                    progress.first_byte.get_or_insert(now);
+                }
+                match decoded {
                     Ok(None) => break,
+                    Ok(Some(Event::LateStdout(_) | Event::Heard)) => {}
+                    Ok(Some(Event::LateStderr(piece))) => {
+                        log_late(self.owners[1], &mut self.late_room, piece, metrics);
+                    }
                     Ok(Some(Event::Stdout(piece))) => {
                         responder.stdout(piece);
                         (progress.given, progress.holding) = (true, true);
@@ -240,8 +347,10 @@ impl Exchange {
                         progress.given = true;
                     }
                     Ok(Some(Event::End(end))) => {
+                        self.worker = if self.stream.tells_what_is_read() { Worker::Unread } else { Worker::Back };
                         // An answer that ended before it had taken the whole request leaves the rest on the wire.
-                        let clean = input.is_empty() && self.encoder.is_done();
+                        let clean = self.encoder.is_done() && self.decode_late(input, metrics).is_ok();
+                        let first_byte = progress.first_byte.unwrap_or(now);
                         return Some(Ended::Complete { end, clean, first_byte, at: now });
                     }
                     Err(error) => return Some(Ended::Broken { error, answered: progress.given }),
@@ -316,6 +425,21 @@ impl Exchange {
                 Ok(Some(_)) => {}
             }
         }
+    }
+}
+
+fn after_end() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, ResponseError::AfterEnd)
+}
+
+/// What a script says after its request is over has no event any more that could be logged with it.
+fn log_late(owner: Option<SessionId>, room: &mut usize, piece: &[u8], metrics: &UpstreamHandles) {
+    metrics.stderr_bytes.inc_by(piece.len() as u64);
+    let shown = &piece[..piece.len().min(*room)];
+    *room -= shown.len();
+    let session = owner.map(display);
+    for line in String::from_utf8_lossy(shown).lines() {
+        warn!(target: "longwire::php", session, "after the answer: {line}");
     }
 }
 

@@ -3,11 +3,15 @@
 //! ```text
 //!             submit / dispatch                     next: queue empty
 //!   (none) ───────────────────────> Lease: running ───────────────────> Lease: idle
-//!     ^                               │      ^                            │     │
-//!     │ dropped: closed, dispatch     │      │     job in its Handoff      │     │
-//!     ├───────────────────────────────┘      └────────────────────────────┘     │
-//!     └─────────────────────────────────────────────────────────────────────────┘ linger, EOF, stop: leave_idle
+//!     ^                               │  │   ^                            │     │
+//!     │ dropped: closed, dispatch     │  │   │     job in its Handoff      │     │
+//!     ├───────────────────────────────┘  │   └────────────────────────────┘     │
+//!     ├──────────────────────────────────│──────────────────────────────────────┘ linger, EOF, stop: leave_idle
+//!     │                                  v
+//!     └──────────────────────────── Lease: waiting for its worker ── next ──> running, idle
 //! ```
+//!
+//! A place whose worker still works on what it has answered counts as busy, and has no job.
 //!
 //! Whatever becomes of a connection's task, its lease is dropped with it, so no place is ever lost.
 
@@ -18,6 +22,7 @@ use std::time::Instant;
 
 use atomic_waker::AtomicWaker;
 
+use super::habits::Habits;
 use super::queue::Ticket;
 use super::request::{Failure, Outcome, Responder};
 use super::scheduler::{Scheduler, Work, lock};
@@ -35,6 +40,8 @@ pub(super) struct Lease<R: Responder> {
 #[derive(Debug)]
 enum Hold<R> {
     Running(Ticket),
+    /// What it ran is answered, and its worker is not known to be back.
+    Waiting,
     Idle(Arc<Handoff<R>>),
     Nothing,
 }
@@ -45,8 +52,21 @@ pub(super) enum Next<R> {
     Run(Work<R>),
     /// Wait for a job in here.
     Idle(Arc<Handoff<R>>),
+    /// Wait for the worker, and ask again.
+    Wait,
     /// Close.
     Close,
+}
+
+/// What is known of the worker behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worker {
+    /// It waits for the next request.
+    Back,
+    /// It will soon, as far as is known.
+    Expected,
+    /// Its kind closes the connection.
+    Leaving,
 }
 
 /// Where an idle connection finds its next request. Filled under the scheduler's lock, so that a connection that is no
@@ -87,6 +107,14 @@ impl<R: Responder> Lease<R> {
     /// For a connection that the scheduler has counted, with the request of this ticket in hand.
     pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, ticket: Ticket) -> Self {
         Self { scheduler, backend, hold: Hold::Running(ticket) }
+    }
+
+    pub(super) fn backend(&self) -> usize {
+        self.backend
+    }
+
+    pub(super) fn habits(&self) -> &Habits {
+        &self.scheduler.habits[self.backend]
     }
 
     pub(super) fn address(&self) -> &model::Bind {
@@ -130,34 +158,83 @@ impl<R: Responder> Lease<R> {
         self.scheduler.metrics.retried(reason);
     }
 
-    /// The request has ended, the connection can be used: what now?
-    pub(super) fn next(&mut self, answered: bool) -> Next<R> {
-        let Hold::Running(ticket) = self.hold else { unreachable!("only a running lease asks what comes next") };
+    /// The request has ended, the connection can be used: what now? While the worker is not back it runs nothing; an idle one
+    /// may be given a job, for that is soon enough nearly always, and what comes is spared a new connection.
+    pub(super) fn next(&mut self, answered: bool, worker: Worker) -> Next<R> {
+        let ticket = match self.hold {
+            Hold::Running(ticket) => Some(ticket),
+            Hold::Waiting => None,
+            Hold::Idle(_) | Hold::Nothing => unreachable!("only a place that counts as busy asks what comes next"),
+        };
         let mut state = lock(&self.scheduler.state);
         if answered {
             state.backends.succeeded(self.backend);
         }
-        if !state.backends.is_up(self.backend) || state.backends.is_over(self.backend) {
+        let closes = !state.backends.is_up(self.backend)
+            || state.backends.is_over(self.backend)
+            || (state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()));
+        if closes && (worker == Worker::Back || state.stopping) {
             return Next::Close;
         }
-        if state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()) {
-            return Next::Close;
+        if let Some(ticket) = ticket {
+            state.queue.ended(ticket);
         }
-        state.queue.ended(ticket);
-        let next = match state.queue.pop() {
-            Some(work) => {
-                self.hold = Hold::Running(work.ticket);
-                Next::Run(work)
-            }
-            None => {
-                let handoff = Arc::new(Handoff::new());
-                state.backends.idle(self.backend, handoff.clone());
-                self.hold = Hold::Idle(handoff.clone());
-                Next::Idle(handoff)
-            }
+        let waits = match worker {
+            Worker::Back => false,
+            Worker::Expected => closes || !state.queue.has_nobody_in_line(),
+            Worker::Leaving => true,
+        };
+        let next = if waits {
+            self.hold = Hold::Waiting;
+            Next::Wait
+        } else if let Some(work) = state.queue.pop() {
+            self.hold = Hold::Running(work.ticket);
+            Next::Run(work)
+        } else {
+            let handoff = Arc::new(Handoff::new());
+            state.backends.idle(self.backend, handoff.clone(), worker == Worker::Back);
+            self.hold = Hold::Idle(handoff.clone());
+            Next::Idle(handoff)
         };
         self.scheduler.settle(&mut state);
         next
+    }
+
+    /// The worker is not free for this request after all: another connection gets it, and this place waits.
+    pub(super) fn hand_back(&mut self, work: Work<R>) {
+        let mut state = lock(&self.scheduler.state);
+        let Hold::Running(ticket) = std::mem::replace(&mut self.hold, Hold::Waiting) else {
+            unreachable!("who has a request runs")
+        };
+        let refused = if state.stopping {
+            Some(work)
+        } else {
+            state.queue.restore(work);
+            None
+        };
+        state.queue.ended(ticket);
+        drop(state);
+        if let Some(work) = refused {
+            self.scheduler.end(work.item, Outcome::Failed(Failure::Stopping));
+        }
+        self.scheduler.dispatch();
+    }
+
+    /// The time of an idle connection is over and its worker is not back, so the place waits. The job, when one came at the
+    /// last moment.
+    pub(super) fn wait_instead(&mut self) -> Option<Work<R>> {
+        let Hold::Idle(handoff) = &self.hold else { return None };
+        let handoff = handoff.clone();
+        let mut state = lock(&self.scheduler.state);
+        if state.backends.busy_after_all(self.backend, |other| Arc::ptr_eq(other, &handoff)) {
+            self.scheduler.settle(&mut state);
+            self.hold = Hold::Waiting;
+            return None;
+        }
+        drop(state);
+        let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
+        self.hold = Hold::Running(work.ticket);
+        Some(work)
     }
 
     /// The request was given up before a connection was opened for it; the next one that waits, if any.
@@ -199,13 +276,15 @@ impl<R: Responder> Drop for Lease<R> {
     fn drop(&mut self) {
         // Only a task that was torn down (the responder panicked) is still idle here; its job was never sent.
         let work = self.leave_idle();
-        if let Hold::Running(ticket) = self.hold {
+        if let Hold::Running(_) | Hold::Waiting = self.hold {
             let mut state = lock(&self.scheduler.state);
             state.backends.closed(self.backend, Instant::now());
             if let Some(work) = work {
                 state.queue.restore(work);
             }
-            state.queue.ended(ticket);
+            if let Hold::Running(ticket) = self.hold {
+                state.queue.ended(ticket);
+            }
             drop(state);
         }
         self.scheduler.dispatch();

@@ -1,6 +1,6 @@
 //! What a backend says of its own limits, asked on a connection of its own.
 //!
-//! Not on a connection that serves, where a late answer would belong to no request. The question takes a worker for as long
+//! For its limits it is not asked on a connection that serves, where a late answer would belong to no request. The question takes a worker for as long
 //! as its answer takes, outside of what `max_connections` counts, so it is asked once at start and once when a backend
 //! comes back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of
 //! multiplexing.
@@ -34,6 +34,14 @@ pub(super) async fn ask(address: &Bind) -> io::Result<Values> {
         answer(&stream, &mut decoder).await
     };
     timeout(PATIENCE, conversation).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Whether a backend answers the question at once, as php-fpm does, so that the answer tells when its worker is back. libfcgi
+/// waits for a second record: where that has to be sent, the question is of no use on a connection that serves.
+pub(super) async fn answers_at_once(address: &Bind) -> io::Result<bool> {
+    let stream = Stream::connect(address, PATIENCE).await?;
+    send(&stream, &values::question())?;
+    Ok(matches!(timeout(END_AFTER, answer(&stream, &mut ValuesDecoder::default())).await, Ok(Ok(_))))
 }
 
 /// The buffer of a new socket has room for these few bytes.

@@ -8,6 +8,7 @@
 //! * `queue`: who is next. `backend`: where to. Both plain data.
 //! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
+//! * `habits`: what is learned of a backend: whether it keeps connections, whether workers come back late.
 //! * `limits`: what a backend says of itself, where it is asked.
 //! * `probe`: whether a backend is there while nobody asks it anything.
 //! * [`supervisor`]: a php-fpm of our own.
@@ -20,6 +21,7 @@ mod alarm;
 mod backend;
 mod connection;
 mod exchange;
+mod habits;
 mod lease;
 mod limits;
 mod probe;

@@ -4,8 +4,9 @@
 //! first in, first out is fair between sessions. Between classes a fixed weighted round decides, so that none
 //! starves; connect events take their turn only while they hold less than their share of the connections.
 //!
-//! Bounds: messages and connect events are refused beyond their length and leave at their deadline. Close events are
-//! bounded by the number of sessions, each of which ends once, and presence by the number of partitions; neither leaves unserved.
+//! Bounds: messages and connect events leave at their deadline. Sessions bound them, by their `concurrency`; an operator may
+//! set a lower bound, beyond which they are refused. Close events are bounded by the number of sessions, each of which ends
+//! once, and presence by the number of partitions; neither leaves unserved.
 //!
 //! A [`Group`] has at most `limit` requests that run or stand in these queues. Its others are held back:
 //!

@@ -18,6 +18,7 @@ use tracing::{debug, info};
 
 use super::backend::{Backends, Place, Rules};
 use super::connection;
+use super::habits::{Habits, Test};
 use super::lease::{Handoff, Lease};
 use super::limits;
 use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
@@ -45,6 +46,8 @@ pub(super) struct Scheduler<R> {
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
     pub(super) state: Mutex<State<R>>,
+    /// What was learned of each backend.
+    pub(super) habits: Vec<Habits>,
     /// See [`Scheduler::recycles`].
     recycles: AtomicBool,
     /// The housekeeper has to look at its next deadline again.
@@ -98,8 +101,8 @@ pub struct BackendSnapshot {
 impl<R: Responder> Scheduler<R> {
     pub(super) fn new(config: model::Upstream, metrics: UpstreamHandles) -> Arc<Self> {
         let bounds = Bounds {
-            messages: config.queue_length,
-            connects: config.connect_queue_length,
+            messages: config.queue_length.unwrap_or(usize::MAX),
+            connects: config.connect_queue_length.unwrap_or(usize::MAX),
             connects_running: connect_share(&config, config.max_connections * config.backends.len()),
         };
         let rules = Rules {
@@ -115,9 +118,11 @@ impl<R: Responder> Scheduler<R> {
         };
         metrics.backends_up.set(config.backends.len() as i64);
         metrics.limit.set(state.backends.limits() as i64);
+        let habits = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
         let scheduler = Arc::new(Self {
             config,
             metrics,
+            habits,
             stopping: CancellationToken::new(),
             state: Mutex::new(state),
             recycles: AtomicBool::new(false),
@@ -154,6 +159,34 @@ impl<R: Responder> Scheduler<R> {
             }
         };
         self.tasks.spawn_on(asking, &self.runtime);
+    }
+
+    /// Before a connection over TCP is opened: learns, when that is due, whether the backend answers questions. The first
+    /// request waits for that, for a fifth of a second where nobody answers; no other does.
+    pub(super) async fn test_answers(self: &Arc<Self>, backend: usize) {
+        let address = &self.config.backends[backend].address;
+        if !matches!(address, model::Bind::Tcp(_)) {
+            return;
+        }
+        match self.habits[backend].test_due(Instant::now()) {
+            None => {}
+            Some(Test::First) => {
+                self.habits[backend].tested(limits::answers_at_once(address).await.unwrap_or(false));
+            }
+            Some(Test::Again) => {
+                let scheduler = self.clone();
+                let testing = async move {
+                    let address = &scheduler.config.backends[backend].address;
+                    tokio::select! {
+                        answers = limits::answers_at_once(address) => {
+                            scheduler.habits[backend].tested(answers.unwrap_or(false));
+                        }
+                        () = scheduler.stopping.cancelled() => {}
+                    }
+                };
+                self.tasks.spawn_on(testing, &self.runtime);
+            }
+        }
     }
 
     fn told_limits(self: &Arc<Self>, at: usize, answer: io::Result<Values>) {

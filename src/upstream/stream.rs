@@ -151,8 +151,20 @@ impl Stream {
         true
     }
 
+    /// Whether the peer has stopped sending, and all that it sent was read. Asks the kernel.
+    pub(super) fn has_ended(&self) -> bool {
+        let now = self.poll_now();
+        if now & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) == 0 {
+            return false;
+        }
+        let mut byte = 0_u8;
+        // SAFETY: one byte is writable at the given address; it is looked at and left where it is.
+        let read = unsafe { libc::recv(self.raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        read <= 0
+    }
+
     fn poll_now(&self) -> i16 {
-        let mut poll = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd { fd: self.raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
         // SAFETY: one valid pollfd, and a timeout of zero.
         unsafe { libc::poll(&raw mut poll, 1, 0) };
         poll.revents
@@ -171,12 +183,46 @@ impl Stream {
         unsafe { libc::shutdown(self.raw_fd(), libc::SHUT_RDWR) };
     }
 
+    /// Unix sockets: ready when the peer has read all that was sent, or is gone.
+    ///
+    /// When the peer takes the last byte of a write out of its queue, the kernel says that the socket can be written to
+    /// (`sock_wfree`), whether or not it could be before.
+    pub(super) fn poll_all_read(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Stream::Unix(stream) = self else { return Poll::Ready(()) };
+        loop {
+            // Within try_io: readiness that arrives after the look must survive.
+            let look = || if self.unread_by_peer() == 0 { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            match stream.try_io(Interest::WRITABLE, look) {
+                Ok(()) => return Poll::Ready(()),
+                // Not for want of readiness alone: that may be used up by a look before this one.
+                Err(_) if self.unread_by_peer() == 0 => return Poll::Ready(()),
+                Err(_) => {}
+            }
+            if stream.poll_write_ready(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether the kernel knows what the peer has read.
+    pub(super) fn tells_what_is_read(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
     /// Bytes that were sent and that the peer has not read (Unix) or not acknowledged (TCP); 0 once the peer is gone.
+    ///
+    /// Linux says that a Unix socket can be written to while one byte of what was read still counts (`sock_wfree` keeps it
+    /// until the waiters are woken). It does not say so again, so that byte is left out: a task that is woken must see 0. What is
+    /// really unread counts with its buffer, hundreds of bytes for each write.
     pub(super) fn unread_by_peer(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: TIOCOUTQ (SIOCOUTQ) stores one c_int at the given address.
         let result = unsafe { libc::ioctl(self.raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        if result == 0 { bytes as usize } else { 0 }
+        let bytes = if result == 0 { bytes as usize } else { 0 };
+        match self {
+            Stream::Unix(_) => bytes.saturating_sub(1),
+            Stream::Tcp(_) => bytes,
+        }
     }
 
     fn raw_fd(&self) -> RawFd {

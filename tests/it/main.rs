@@ -57,6 +57,7 @@ mod support;
 mod tidy;
 mod tls;
 mod unix_sockets;
+mod upstream_background;
 mod upstream_faults;
 mod upstream_peers;
 mod upstream_pool;

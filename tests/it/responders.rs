@@ -1,9 +1,11 @@
-//! The bridge in front of responders that are not php-fpm: libfcgi (C), flup (Python), fcgiwrap (any CGI script).
+//! The bridge in front of responders that are not php-fpm: libfcgi (C, Perl), flup and uWSGI (Python), fcgiwrap (any CGI
+//! script), node-fastcgi, Mojolicious, Go, php-cgi.
 //!
 //! docs/responders.md is written from what is asserted here, and its configurations are loaded here.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,10 +27,9 @@ use tokio::task::JoinSet;
 use crate::support::calls::{call, config, start};
 use crate::support::client::{Client, noise};
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::{Pool, eventually, wait_until};
+use crate::support::php_fpm::{Pool, eventually, free_port, wait_until};
 use crate::support::{end_with_the_run, target_dir};
 
-const SESSIONS: u64 = 24;
 const LISTENER: &str = "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n";
 
 /// One of the responders of `tests/responders`, with its processes; gone when dropped.
@@ -39,6 +40,8 @@ struct Responder {
     script: PathBuf,
     /// How many requests run at once.
     width: usize,
+    /// A path, or an IP address with its port.
+    address: String,
 }
 
 fn folder() -> PathBuf {
@@ -84,17 +87,99 @@ impl Responder {
         Self::start(command, dir, folder().join("echo.sh"), processes)
     }
 
-    fn start(mut command: Command, dir: tempfile::TempDir, script: PathBuf, width: usize) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        end_with_the_run(&mut command, libc::SIGTERM);
-        let child = command.spawn().expect("the responder is installed (tests/install-deps.sh)");
-        let responder = Self { child, dir, script, width };
-        wait_until("the responder accepts", || UnixStream::connect(responder.socket()).is_ok());
-        responder
+    /// Go, one process, connections kept.
+    fn go() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let binary = dir.path().join("echo");
+        let built = Command::new("go")
+            .args(["build", "-o"])
+            .arg(&binary)
+            .arg(folder().join("echo.go"))
+            .env("GOCACHE", target_dir().join("go-cache"))
+            .env("GOPATH", dir.path())
+            .env("GO111MODULE", "off")
+            .status()
+            .expect("go is installed (tests/install-deps.sh)");
+        assert!(built.success());
+        let mut command = Command::new(&binary);
+        command.arg(dir.path().join("socket"));
+        Self::start(command, dir, binary, 4)
     }
 
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("socket")
+    /// Perl's FCGI, which is libfcgi.
+    fn perl(processes: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let script = folder().join("echo.fcgi.pl");
+        let mut command = Command::new("perl");
+        command.arg(&script).arg(dir.path().join("socket")).arg(processes.to_string());
+        Self::start(command, dir, script, processes)
+    }
+
+    /// php-cgi whose processes end after so many requests, and are replaced.
+    fn php_cgi(processes: usize, requests: u32, address: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new("php-cgi");
+        let address = if address.is_empty() { dir.path().join("socket").display().to_string() } else { address.into() };
+        command.args(["-b", &address]);
+        command.env("PHP_FCGI_CHILDREN", processes.to_string()).env("PHP_FCGI_MAX_REQUESTS", requests.to_string());
+        Self::start_at(command, dir, folder().join("echo.php"), processes, address)
+    }
+
+    /// node-fastcgi closes each connection behind its answer.
+    fn node_fastcgi() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let modules = target_dir().join("responders-npm/node_modules");
+        assert!(modules.exists(), "node-fastcgi is not installed: run tests/npm.sh responders (`make test` does)");
+        let script = folder().join("echo.js");
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", modules).arg(&script).arg(dir.path().join("socket"));
+        Self::start(command, dir, script, 8)
+    }
+
+    /// So does Mojolicious, which serves one connection at a time in each process.
+    fn mojo(processes: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).expect("a new path");
+        let script = folder().join("mojo.pl");
+        let mut command = Command::new("perl");
+        command.arg(&script).arg(processes.to_string()).stdin(OwnedFd::from(listener));
+        let socket = dir.path().join("socket").display().to_string();
+        Self::run(command, dir, script, processes, socket)
+    }
+
+    /// And so does uWSGI.
+    fn uwsgi(processes: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let script = folder().join("wsgi.py");
+        let mut command = Command::new("uwsgi_python3");
+        command.arg("--fastcgi-socket").arg(dir.path().join("socket")).arg("--wsgi-file").arg(&script);
+        command.args(["--master", "--die-on-term", "--disable-logging", "--processes", &processes.to_string()]);
+        Self::start(command, dir, script, processes)
+    }
+
+    fn start(command: Command, dir: tempfile::TempDir, script: PathBuf, width: usize) -> Self {
+        let socket = dir.path().join("socket").display().to_string();
+        Self::start_at(command, dir, script, width, socket)
+    }
+
+    fn start_at(mut command: Command, dir: tempfile::TempDir, script: PathBuf, width: usize, address: String) -> Self {
+        command.stdin(Stdio::null());
+        Self::run(command, dir, script, width, address)
+    }
+
+    fn run(mut command: Command, dir: tempfile::TempDir, script: PathBuf, width: usize, address: String) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        end_with_the_run(&mut command, libc::SIGTERM);
+        let child = command.spawn().expect("the responder is installed (tests/install-deps.sh)");
+        let responder = Self { child, dir, script, width, address };
+        wait_until("the responder accepts", || {
+            if responder.address.starts_with('/') {
+                UnixStream::connect(&responder.address).is_ok()
+            } else {
+                std::net::TcpStream::connect(&responder.address).is_ok()
+            }
+        });
+        responder
     }
 
     fn notes(&self) -> PathBuf {
@@ -103,14 +188,17 @@ impl Responder {
 
     /// A node in front of it, with these further lines of the app and of the upstream.
     fn node(&self, app: &str, upstream: &str) -> Longwire {
-        let events = "events = [\"connect\", \"close\"]";
-        let (script, notes) = (&self.script, self.notes());
-        let (socket, width) = (self.socket(), self.width);
+        self.node_with("[\"connect\", \"close\"]", app, upstream)
+    }
+
+    fn node_with(&self, events: &str, app: &str, upstream: &str) -> Longwire {
+        let (script, notes, width) = (&self.script, self.notes(), self.width);
+        let unix = if self.address.starts_with('/') { "unix:" } else { "" };
+        let address = &self.address;
         Longwire::serve(&format!(
-            "{LISTENER}[apps.app]\nupstream = \"responder\"\nscript = {script:?}\n{events}\nparams = {{ NOTES = {notes:?} }}\n\
-             {app}\n[upstreams.responder]\nbackends = [\"unix:{socket}\"]\nmax_connections = {width}\n\
+            "{LISTENER}[apps.app]\nupstream = \"responder\"\nscript = {script:?}\nevents = {events}\nparams = {{ NOTES = {notes:?} }}\n\
+             {app}\n[upstreams.responder]\nbackends = [\"{unix}{address}\"]\nmax_connections = {width}\n\
              queue_timeout = \"60s\"\n{upstream}\n",
-            socket = socket.display(),
         ))
     }
 
@@ -147,12 +235,40 @@ async fn client(node: &Longwire) -> Client {
 /// events come once each, at the ends.
 async fn echoes(responder: &Responder, frames: u64, max_body: u64) {
     let node = responder.node("", "");
+    let events = echoes_through(responder, &node, 24, frames, max_body).await;
+    assert_eq!(events.len(), 24);
+    for (session, events) in events {
+        assert_eq!(events.len() as u64, frames + 2, "{session}");
+        assert_eq!((events[0].as_str(), events[events.len() - 1].as_str()), ("connect", "close"), "{session}");
+    }
+}
+
+/// Ten thousand messages over eight sessions: each is answered, and handled once. (What answers `connect` with an announced
+/// empty body would greet with it, so it is not asked.)
+async fn ten_thousand(responder: &Responder, app: &str) {
+    let node = responder.node_with("[\"close\"]", app, "");
+    let events = echoes_through(responder, &node, 8, 1250, 300).await;
+    assert_eq!(events.len(), 8);
+    for (session, events) in events {
+        let messages = events.iter().filter(|event| *event == "message").count();
+        assert_eq!((events.len(), messages), (1251, 1250), "{session}");
+    }
+}
+
+/// The events of each session, as the responder noted them.
+async fn echoes_through(
+    responder: &Responder,
+    node: &Longwire,
+    sessions: u64,
+    frames: u64,
+    max_body: u64,
+) -> BTreeMap<String, Vec<String>> {
     let mut tasks = JoinSet::new();
-    for session in 0..SESSIONS {
-        let mut client = client(&node).await;
+    for session in 0..sessions {
+        let mut client = client(node).await;
         tasks.spawn(async move {
             let body = |frame: u64| {
-                let seed = session * 1000 + frame + 1;
+                let seed = session * 10_000 + frame + 1;
                 // The first is empty, the second the longest: both ends are always there.
                 let len = if frame < 2 { frame * max_body } else { noise(seed, 1)[0] as u64 * max_body / 255 };
                 noise(seed, len as usize)
@@ -176,17 +292,12 @@ async fn echoes(responder: &Responder, frames: u64, max_body: u64) {
     while let Some(result) = tasks.join_next().await {
         result.unwrap();
     }
-    node.closed(SESSIONS as usize);
-    let done =
-        || node.metric("longwire_upstream_requests_total", "outcome=\"done\"") == (SESSIONS * (frames + 2)) as f64;
+    node.closed(sessions as usize);
+    let close = "event=\"close\",outcome=\"done\"";
+    let done = || node.metric("longwire_upstream_requests_total", close) == sessions as f64;
     eventually("every close event is delivered", done).await;
-    let events = responder.events();
-    assert_eq!(events.len(), SESSIONS as usize);
-    for (session, events) in events {
-        assert_eq!(events.len() as u64, frames + 2, "{session}");
-        assert_eq!((events[0].as_str(), events[events.len() - 1].as_str()), ("connect", "close"), "{session}");
-    }
     assert_eq!(node.metric("longwire_events_failed_total", ""), 0.0);
+    responder.events()
 }
 
 /// How many connections twenty frames of one session need, one after the other.
@@ -262,6 +373,56 @@ async fn fcgiwrap_keeps_connections_and_a_script_that_dies_is_a_failed_event() {
     let responder = Responder::fcgiwrap(2);
     assert_eq!(connections_of_twenty_frames(&responder).await, 1.0);
     failures(&responder, "status").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_fastcgi_which_closes_after_each_answer_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::node_fastcgi(), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mojolicious_which_closes_after_each_answer_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::mojo(4), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uwsgi_which_closes_after_each_answer_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::uwsgi(4), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn php_cgi_which_ends_after_fifty_requests_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::php_cgi(4, 50, ""), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn go_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::go(), "param_prefix = \"HTTP_\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn perl_loses_and_repeats_nothing() {
+    ten_thousand(&Responder::perl(4), "").await;
+}
+
+/// Over TCP nothing tells that php-cgi is about to close, until it did so once. From then on its processes are asked before
+/// each request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tcp_one_early_end_of_php_cgi_teaches_what_to_do() {
+    let responder = Responder::php_cgi(2, 50, &free_port().to_string());
+    let node = responder.node_with("[\"close\"]", "", "");
+    let mut client = client(&node).await;
+    let ask_for_long_enough = async |client: &mut Client, times: u32| {
+        let mut lost = 0;
+        for n in 0..times {
+            client.text(&n.to_string()).await;
+            let answered = tokio::time::timeout(Duration::from_secs(2), client.receiver.frame()).await.is_ok();
+            lost += u32::from(!answered);
+        }
+        lost
+    };
+    assert!(ask_for_long_enough(&mut client, 500).await <= 1);
+    assert_eq!(ask_for_long_enough(&mut client, 3000).await, 0);
 }
 
 #[tokio::test]

@@ -226,7 +226,7 @@ async fn a_script_that_sleeps_past_its_timeout_fails_and_its_worker_is_not_count
 async fn requests_beyond_the_workers_wait_and_the_queue_has_its_bounds() {
     let fpm = Pool::of(1).start();
     let mut config = config(&[fpm.address()], 1);
-    (config.queue_length, config.queue_timeout) = (2, Duration::from_millis(200));
+    (config.queue_length, config.queue_timeout) = (Some(2), Duration::from_millis(200));
     let (upstream, _) = start(config);
     let slow = fpm.script("slow.php", "usleep(500000); echo 'slow';");
     let running = call(&slow).submit(&upstream);

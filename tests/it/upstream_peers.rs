@@ -75,6 +75,10 @@ impl Peer {
         let mut buffer = vec![0; 65_536];
         let mut count = 0;
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            if buffer[1] == GET_VALUES {
+                self.connections.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
             let mut input = &buffer[..read];
             while let Some(request) = decoder.decode(&mut input).expect("we encode well") {
                 self.seen.fetch_add(1, Ordering::SeqCst);
@@ -107,6 +111,9 @@ impl Peer {
         }
     }
 }
+
+/// FCGI_GET_VALUES: over TCP each backend is asked once, on a connection of its own, whether it knows that question.
+const GET_VALUES: u8 = 9;
 
 const COMPLETE: End = End { app_status: 0, status: ProtocolStatus::Complete };
 

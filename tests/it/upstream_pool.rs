@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use longwire::config::model::Config;
 use longwire::upstream::Class;
 
 use crate::support::calls::{call, config, start};
@@ -36,6 +37,28 @@ async fn many_requests_share_few_connections() {
         assert_eq!(pending.answer().await.text(), i.to_string());
     }
     assert!(metrics.connects.get() < 40, "{} connects for 4000 requests", metrics.connects.get());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_default_a_burst_of_all_sessions_loses_no_event() {
+    let fpm = Pool::of(4).start();
+    let script = fpm.script("echo.php", ECHO);
+    let text = format!(
+        "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n[apps.app]\nupstream = \"php\"\nscript = {script:?}\n\
+         [upstreams.php]\nbackends = [\"{}\"]\n",
+        fpm.address(),
+    );
+    let (written, _) = Config::parse(&text, std::path::Path::new("longwire.toml")).expect("it is right");
+    // Only the deadline is another: a busy machine must not meet it.
+    let bounds =
+        longwire::config::model::Upstream { queue_timeout: Duration::from_secs(50), ..written.upstreams[0].clone() };
+    let (upstream, _) = start(bounds);
+    for class in [Class::Message, Class::Connect] {
+        let calls: Vec<_> = (0..18_000).map(|_| call(&script).class(class).body("x").submit(&upstream)).collect();
+        for pending in calls {
+            assert_eq!(pending.answer().await.text(), "x");
+        }
+    }
 }
 
 #[tokio::test]

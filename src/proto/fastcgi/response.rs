@@ -17,8 +17,15 @@ pub enum Event<'a> {
     Stdout(&'a [u8]),
     /// A piece of what the script and the responder complain about; never empty.
     Stderr(&'a [u8]),
-    /// The request is over. Nothing may follow on this connection until the next request.
+    /// The request is over. Until the next one only the late events may follow, and [`Event::Heard`].
     End(End),
+    /// A piece of what a script printed after its request was over; never empty. It belongs to nobody: php-fpm ends a
+    /// request early for `fastcgi_finish_request()` and sends what the script prints then under the old id.
+    LateStdout(&'a [u8]),
+    /// The same for stderr.
+    LateStderr(&'a [u8]),
+    /// The answer to a question that [`ResponseDecoder::expect_values`] announced.
+    Heard,
 }
 
 /// The body of END_REQUEST (section 5.5).
@@ -61,7 +68,7 @@ pub enum ResponseError {
     RecordType(u8),
     /// An END_REQUEST record with a body of other than 8 bytes.
     EndLength(u16),
-    /// Bytes after END_REQUEST.
+    /// A record after END_REQUEST that neither is late output of its request nor was asked for.
     AfterEnd,
 }
 
@@ -72,7 +79,7 @@ impl fmt::Display for ResponseError {
             ResponseError::RequestId { expected, got } => write!(f, "record for request {got} instead of {expected}"),
             ResponseError::RecordType(kind) => write!(f, "record of type {kind} from a responder"),
             ResponseError::EndLength(length) => write!(f, "END_REQUEST of {length} bytes instead of {END_BODY_LEN}"),
-            ResponseError::AfterEnd => f.write_str("bytes after END_REQUEST"),
+            ResponseError::AfterEnd => f.write_str("unexpected record after END_REQUEST"),
         }
     }
 }
@@ -82,55 +89,86 @@ impl std::error::Error for ResponseError {}
 /// Takes one answer apart.
 ///
 /// Call [`start`](Self::start) with the id of the request, then [`decode`](Self::decode) for each read until it gives
-/// `None`, until it has given [`Event::End`] or an error. After an error only `start` makes it usable again, on
-/// another connection.
+/// `None`, until it has given an error. After [`Event::End`] call it too, with all that comes before the next `start`.
+/// After an error only a new decoder is of use, on another connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseDecoder {
     id: u16,
+    /// END_REQUEST was given.
+    is_ended: bool,
+    /// The request before this one, once it has ended. Its late records may still be on their way.
+    last: Option<u16>,
+    /// A question is out.
+    asked: bool,
     state: State,
+}
+
+/// What the content of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Stdout,
+    Stderr,
+    LateStdout,
+    LateStderr,
+    Values,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// `have` bytes of a header are here.
     Header { bytes: [u8; HEADER_LEN], have: usize },
-    /// In the content of a stream record.
-    Stream { stdout: bool, content: u16, padding: u8 },
+    /// In the content of a stream record, or of the answer to a question.
+    Content { of: Content, left: u16, padding: u8 },
     /// `have` bytes of the body of END_REQUEST are here.
     EndBody { bytes: [u8; END_BODY_LEN], have: usize, padding: u8 },
     /// In the padding after END_REQUEST, whose body said this.
     EndPadding { end: End, padding: u8 },
     /// In padding.
     Padding(u8),
-    /// END_REQUEST was given.
-    Ended,
 }
 
 const BEFORE_HEADER: State = State::Header { bytes: [0; HEADER_LEN], have: 0 };
 
 impl ResponseDecoder {
-    /// A decoder for the answer to request `id`.
+    /// A decoder for the answer to request `id`, the first of its connection.
     pub const fn new(id: u16) -> Self {
-        Self { id, state: BEFORE_HEADER }
+        Self { id, is_ended: false, last: None, asked: false, state: BEFORE_HEADER }
     }
 
-    /// Forgets the last answer and expects the one to request `id`.
+    /// Expects the answer to request `id`, the next on the same connection.
     pub fn start(&mut self, id: u16) {
-        *self = Self::new(id);
+        *self = Self { last: self.is_ended.then_some(self.id), ..Self::new(id) };
+    }
+
+    /// FCGI_GET_VALUES was sent after the end: its answer is expected.
+    pub fn expect_values(&mut self) {
+        self.asked = true;
     }
 
     /// Whether END_REQUEST was given.
     pub fn is_ended(&self) -> bool {
-        self.state == State::Ended
+        self.is_ended
+    }
+
+    /// Whether no record is incomplete.
+    pub fn is_between_records(&self) -> bool {
+        self.state == BEFORE_HEADER
     }
 
     /// The next event in `input`, which is cut by what it took. `None`: all of `input` was taken and more is needed.
     pub fn decode<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ResponseError> {
         loop {
-            // Padding of the last record may have length 0, so this state is left without input.
-            if let State::EndPadding { end, padding: 0 } = self.state {
-                self.state = State::Ended;
-                return Ok(Some(Event::End(end)));
+            // What has no content or padding left to wait for is left without input.
+            match self.state {
+                State::EndPadding { end, padding: 0 } => {
+                    (self.state, self.is_ended) = (BEFORE_HEADER, true);
+                    return Ok(Some(Event::End(end)));
+                }
+                State::Content { of: Content::Values, left: 0, padding } => {
+                    (self.state, self.asked) = (after_content(padding), false);
+                    return Ok(Some(Event::Heard));
+                }
+                _ => {}
             }
             if input.is_empty() {
                 return Ok(None);
@@ -143,14 +181,20 @@ impl ResponseDecoder {
                         self.state = self.after_header(bytes)?;
                     }
                 }
-                State::Stream { stdout, content, padding } => {
-                    let piece = take(input, usize::from(*content));
-                    let stdout = *stdout;
-                    *content -= piece.len() as u16;
-                    if *content == 0 {
-                        self.state = after_content(*padding);
+                State::Content { of, left, padding } => {
+                    let (of, padding) = (*of, *padding);
+                    let piece = take(input, usize::from(*left));
+                    *left -= piece.len() as u16;
+                    if *left == 0 && of != Content::Values {
+                        self.state = after_content(padding);
                     }
-                    return Ok(Some(if stdout { Event::Stdout(piece) } else { Event::Stderr(piece) }));
+                    return Ok(Some(match of {
+                        Content::Stdout => Event::Stdout(piece),
+                        Content::Stderr => Event::Stderr(piece),
+                        Content::LateStdout => Event::LateStdout(piece),
+                        Content::LateStderr => Event::LateStderr(piece),
+                        Content::Values => continue,
+                    }));
                 }
                 State::EndBody { bytes, have, padding } => {
                     *have += fill(&mut bytes[*have..], input);
@@ -165,7 +209,6 @@ impl ResponseDecoder {
                     let left = *padding - take(input, usize::from(*padding)).len() as u8;
                     self.state = after_content(left);
                 }
-                State::Ended => return Err(ResponseError::AfterEnd),
             }
         }
     }
@@ -173,20 +216,30 @@ impl ResponseDecoder {
     fn after_header(&self, bytes: [u8; HEADER_LEN]) -> Result<State, ResponseError> {
         let Header { kind, id, content, padding } =
             Header::decode(bytes).map_err(|version| ResponseError::Version(version.0))?;
-        let known = match Kind::from_number(kind) {
-            Some(known @ (Kind::Stdout | Kind::Stderr | Kind::End)) => known,
+        let is_late = if id == self.id { self.is_ended } else { self.last == Some(id) };
+        let of = match (Kind::from_number(kind), is_late) {
+            (Some(Kind::Stdout), true) => Content::LateStdout,
+            (Some(Kind::Stderr), true) => Content::LateStderr,
+            (Some(Kind::GetValuesResult), _) if self.asked && id == 0 => {
+                return Ok(State::Content { of: Content::Values, left: content, padding });
+            }
+            _ if self.is_ended => return Err(ResponseError::AfterEnd),
+            (Some(Kind::Stdout), _) => Content::Stdout,
+            (Some(Kind::Stderr), _) => Content::Stderr,
+            (Some(Kind::End), _) if id == self.id && usize::from(content) != END_BODY_LEN => {
+                return Err(ResponseError::EndLength(content));
+            }
+            (Some(Kind::End), _) if id == self.id => {
+                return Ok(State::EndBody { bytes: [0; END_BODY_LEN], have: 0, padding });
+            }
+            (Some(Kind::End), _) => return Err(ResponseError::RequestId { expected: self.id, got: id }),
             _ => return Err(ResponseError::RecordType(kind)),
         };
-        if id != self.id {
+        if id != self.id && !is_late {
             return Err(ResponseError::RequestId { expected: self.id, got: id });
         }
-        Ok(match known {
-            Kind::End if usize::from(content) != END_BODY_LEN => return Err(ResponseError::EndLength(content)),
-            Kind::End => State::EndBody { bytes: [0; END_BODY_LEN], have: 0, padding },
-            // An empty record ends its stream (section 3.3); END_REQUEST says the same, so nothing is made of it.
-            _ if content == 0 => after_content(padding),
-            _ => State::Stream { stdout: known == Kind::Stdout, content, padding },
-        })
+        // An empty record ends its stream (section 3.3); END_REQUEST says the same, so nothing is made of it.
+        Ok(if content == 0 { after_content(padding) } else { State::Content { of, left: content, padding } })
     }
 }
 
@@ -247,6 +300,8 @@ mod tests {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
         end: Option<End>,
+        /// Of either stream, after the end.
+        late: Vec<u8>,
     }
 
     /// Decodes `pieces` as so many reads.
@@ -259,6 +314,8 @@ mod tests {
                     Event::Stdout(data) => answer.stdout.extend_from_slice(data),
                     Event::Stderr(data) => answer.stderr.extend_from_slice(data),
                     Event::End(end) => answer.end = Some(end),
+                    Event::LateStdout(data) | Event::LateStderr(data) => answer.late.extend_from_slice(data),
+                    Event::Heard => panic!("nothing was asked"),
                 }
             }
             assert!(piece.is_empty(), "not yet, although bytes are left");
@@ -273,6 +330,7 @@ mod tests {
         push_stdout(&mut bytes, id, &answer.stdout);
         if let Some(end) = answer.end {
             push_end(&mut bytes, id, end);
+            push_stdout(&mut bytes, id, &answer.late);
         }
         let (mut padded, mut rest) = (Vec::new(), &bytes[..]);
         while let Some((header, after)) = rest.split_first_chunk::<HEADER_LEN>() {
@@ -293,7 +351,10 @@ mod tests {
             Just(ProtocolStatus::Unknown(9))
         ];
         let end = prop::option::of((any::<u32>(), status).prop_map(|(app_status, status)| End { app_status, status }));
-        (any::<Vec<u8>>(), any::<Vec<u8>>(), end).prop_map(|(stdout, stderr, end)| Answer { stdout, stderr, end })
+        (any::<Vec<u8>>(), any::<Vec<u8>>(), end, any::<Vec<u8>>()).prop_map(|(stdout, stderr, end, late)| {
+            let late = if end.is_some() { late } else { Vec::new() };
+            Answer { stdout, stderr, end, late }
+        })
     }
 
     proptest! {
@@ -351,10 +412,65 @@ mod tests {
             (&[1, 5, 0, 1, 0, 0, 0, 0], ResponseError::RecordType(5)),
             (&[1, 3, 0, 1, 0, 7, 0, 0], ResponseError::EndLength(7)),
             (&[1, 3, 0, 1, 0, 0, 0, 0], ResponseError::EndLength(0)),
-            (&[1, 3, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], ResponseError::AfterEnd),
+            (&[1, 3, 0, 2, 0, 8, 0, 0], ResponseError::RequestId { expected: 1, got: 2 }),
         ];
         for (bytes, error) in cases {
             assert_eq!(decode(1, [bytes]), Err(error));
         }
+        let mut end = Vec::new();
+        push_end(&mut end, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        for after in [&[1, 6, 0, 2, 0, 1, 0, 0], &[1, 3, 0, 1, 0, 8, 0, 0], &[1, 10, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(decode(1, [&end[..], after]), Err(ResponseError::AfterEnd), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_script_prints_after_its_end_is_never_part_of_the_next_answer() {
+        let mut decoder = ResponseDecoder::new(1);
+        let mut bytes = Vec::new();
+        push_end(&mut bytes, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        push_stderr(&mut bytes, 1, b"late");
+        // The middle of a record is no place to begin the next request.
+        bytes.extend_from_slice(&[1, 6]);
+        let mut input = &bytes[..];
+        assert!(matches!(decoder.decode(&mut input), Ok(Some(Event::End(_)))));
+        assert_eq!(decoder.decode(&mut input), Ok(Some(Event::LateStderr(b"late"))));
+        assert_eq!(decoder.decode(&mut input), Ok(None));
+        assert!(!decoder.is_between_records());
+        let mut rest: &[u8] = &[0, 1, 0, 0, 0, 0];
+        assert_eq!(decoder.decode(&mut rest), Ok(None));
+        assert!(decoder.is_between_records());
+
+        decoder.start(2);
+        let mut bytes = Vec::new();
+        push_stdout(&mut bytes, 1, b"later");
+        push_stdout(&mut bytes, 2, b"answer");
+        let mut input = &bytes[..];
+        assert_eq!(decoder.decode(&mut input), Ok(Some(Event::LateStdout(b"later"))));
+        assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Stdout(b"answer"))));
+        // Not the one before the last, and nothing before the first.
+        let mut input: &[u8] = &[1, 6, 0, 3, 0, 1, 0, 0];
+        assert_eq!(decoder.decode(&mut input), Err(ResponseError::RequestId { expected: 2, got: 3 }));
+    }
+
+    #[test]
+    fn an_answer_that_was_asked_for_is_heard_once() {
+        let mut decoder = ResponseDecoder::new(1);
+        let mut bytes = Vec::new();
+        push_end(&mut bytes, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        let mut input = &bytes[..];
+        assert!(matches!(decoder.decode(&mut input), Ok(Some(Event::End(_)))));
+        for values in [&[1, 10, 0, 0, 0, 2, 1, 0, b'a', b'b', 0][..], &[1, 10, 0, 0, 0, 0, 0, 0]] {
+            decoder.expect_values();
+            let mut heard = 0;
+            for byte in values {
+                heard += usize::from(decoder.decode(&mut &[*byte][..]) == Ok(Some(Event::Heard)));
+            }
+            assert_eq!(heard, 1);
+            assert_eq!(decoder.decode(&mut &[][..]), Ok(None));
+            assert!(decoder.is_between_records());
+        }
+        let mut input: &[u8] = &[1, 10, 0, 0, 0, 0, 0, 0];
+        assert_eq!(decoder.decode(&mut input), Err(ResponseError::AfterEnd));
     }
 }

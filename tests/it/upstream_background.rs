@@ -1,0 +1,154 @@
+//! An upstream and scripts that work on after their answer, as everything does that calls `fastcgi_finish_request()`.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use longwire::upstream::Upstream;
+
+use crate::support::calls::{Collector, Pending, call, config, start};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
+
+/// `hi` is answered; `bg` is answered and works on for as long as there is no file `go`.
+const HANDLER: &str = "$body = file_get_contents('php://input');
+    echo \"$body-ok\";
+    if ($body === 'bg') { fastcgi_finish_request(); while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); } }";
+
+/// A pool of so many workers on a Unix socket, and one on TCP.
+fn pools(workers: usize) -> [PhpFpm; 2] {
+    [Pool::of(workers).start(), Pool::of(workers).tcp().start()]
+}
+
+struct Shop {
+    fpm: PhpFpm,
+    script: std::path::PathBuf,
+    upstream: Upstream<Collector>,
+    metrics: longwire::metrics::upstream::UpstreamHandles,
+}
+
+impl Shop {
+    fn new(fpm: PhpFpm, workers: usize, response_timeout: Duration) -> Self {
+        let script = fpm.script("handler.php", HANDLER);
+        let mut config = config(&[fpm.address()], workers);
+        config.response_timeout = response_timeout;
+        let (upstream, metrics) = start(config);
+        Self { fpm, script, upstream, metrics }
+    }
+
+    fn say(&self, body: &'static str) -> Pending {
+        call(&self.script).body(body).submit(&self.upstream)
+    }
+
+    fn go(&self) {
+        fs::write(self.fpm.dir().join("go"), "").expect("the directory is ours");
+    }
+}
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_stranger_does_not_wait_for_work_behind_an_answer_while_a_worker_is_free() {
+    for fpm in pools(2) {
+        let shop = Shop::new(fpm, 2, LONG);
+        // The answer of the first is there before the second comes; nothing is known of this php-fpm before.
+        for pause in [Duration::ZERO, Duration::from_millis(20)] {
+            assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
+            tokio::time::sleep(pause).await;
+            for _ in 0..20 {
+                // It would wait for good: nothing says go.
+                assert_eq!(shop.say("hi").answer().await.text(), "hi-ok");
+            }
+            let snapshot = shop.upstream.snapshot();
+            assert_eq!((snapshot.backends[0].open, snapshot.backends[0].busy), (2, 1), "{pause:?}");
+            shop.go();
+            eventually("its place is free again", || shop.upstream.snapshot().backends[0].busy == 0).await;
+            fs::remove_file(shop.fpm.dir().join("go")).expect("it was written");
+        }
+        // One that is seen to be busy with nobody asking counts as that, and keeps its place beyond linger.
+        assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
+        assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
+        eventually("both are counted", || shop.upstream.snapshot().backends[0].busy == 2).await;
+        assert_eq!(shop.metrics.background.get(), 2);
+        shop.go();
+        eventually("both come back", || shop.metrics.background.get() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn while_all_workers_work_on_a_request_waits_in_the_queue_and_no_timeout_runs() {
+    for fpm in pools(2) {
+        // Shorter than what the workers still do.
+        let shop = Shop::new(fpm, 2, Duration::from_millis(500));
+        for pending in [shop.say("bg"), shop.say("bg")] {
+            assert_eq!(pending.answer().await.text(), "bg-ok");
+        }
+        let stranger = shop.say("hi");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(shop.upstream.snapshot().queued, 1);
+        shop.go();
+        let answer = stranger.answer().await;
+        assert_eq!(answer.text(), "hi-ok");
+        assert!(answer.timing().queued > Duration::from_secs(1), "{:?}", answer.timing());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_goes_past_a_worker_that_works_on() {
+    // Over TCP php-fpm is asked a hundred times a second whether its workers are back.
+    for (fpm, at) in pools(2).into_iter().zip([300, 30]) {
+        let shop = Shop::new(fpm, 2, LONG);
+        let mut calls: Vec<_> = (0..600).map(|n| shop.say(if n == at { "bg" } else { "hi" })).collect();
+        let in_the_background = calls.remove(at);
+        for pending in calls {
+            // Nothing says go: one that was written behind the script would never come.
+            assert_eq!(pending.answer().await.text(), "hi-ok");
+        }
+        assert_eq!(in_the_background.answer().await.text(), "bg-ok");
+        shop.go();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_printed_after_an_answer_reaches_nobody_and_is_no_fault() {
+    for fpm in pools(2) {
+        let script = fpm.script(
+            "late.php",
+            "ini_set('display_errors', '1');
+            $body = file_get_contents('php://input');
+            echo $body;
+            fastcgi_finish_request();
+            header('Longwire-Close: 1'); echo str_repeat('stray', 1 + ord($body) % 5 * 10000); flush();
+            error_log('late log'); trigger_error('late warning', E_USER_WARNING);
+            if ($body % 7 == 0) usleep(3000);
+            echo 'later'; flush(); error_log('later log');
+            file_put_contents(__DIR__ . '/done', \"$body\\n\", FILE_APPEND | LOCK_EX);",
+        );
+        let (upstream, metrics) = start(config(&[fpm.address()], 2));
+        for round in 0..4 {
+            let calls: Vec<_> =
+                (0..50).map(|n: u32| (n, call(&script).body(n.to_string()).submit(&upstream))).collect();
+            for (n, pending) in calls {
+                let answer = pending.answer().await;
+                assert_eq!((answer.text(), answer.stderr.len()), (n.to_string().as_str(), 0), "round {round}");
+            }
+        }
+        let done = || fs::read_to_string(fpm.dir().join("done")).map_or(0, |done| done.lines().count());
+        eventually("each script has come to its end", || done() == 200).await;
+        assert!(metrics.connects.get() <= 4, "{} connections for 200 requests", metrics.connects.get());
+        assert!(metrics.stderr_bytes.get() > 200 * 8);
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_finishes_early_and_has_nothing_to_do_costs_no_connection() {
+    for fpm in pools(4) {
+        let script = fpm.script("early.php", "echo 'x'; fastcgi_finish_request(); $x = array_sum(range(1, 2000));");
+        let (upstream, metrics) = start(config(&[fpm.address()], 4));
+        let began = Instant::now();
+        for _ in 0..300 {
+            assert_eq!(call(&script).run(&upstream).await.text(), "x");
+        }
+        // One, unless the machine kept a worker from a core for longer than the patience with it.
+        let connects = metrics.connects.get();
+        assert!(connects <= 3, "{connects} connections for 300 requests in {:?}", began.elapsed());
+    }
+}
