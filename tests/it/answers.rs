@@ -190,7 +190,7 @@ async fn pieces_reach_the_client_while_php_still_runs() {
 }
 
 /// A WebSocket as bytes.
-async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
+pub async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(node.address("web")).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -206,7 +206,8 @@ async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     socket
 }
 
-fn masked(text: &str) -> Vec<u8> {
+/// A message of a client.
+pub fn masked(text: &str) -> Vec<u8> {
     let framing = Framing::WebSocket { deflate: None };
     framing.encode_client(FrameKind::Text, text.as_bytes(), [1, 2, 3, 4]).unwrap().to_vec()
 }
