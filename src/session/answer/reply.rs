@@ -78,11 +78,19 @@ struct Body {
 
 enum Mode {
     /// Leaves in pieces.
-    Stream { begun: bool, deflater: Option<Box<Deflater>> },
+    Stream { begun: bool, shape: Shape },
     /// Each line is a frame.
     Lines,
     /// Held back to the end; `from_end` is a negative `Content-Offset`.
     Hold { from_end: Option<u64> },
+}
+
+/// What the pieces of a streamed reply are on the wire.
+enum Shape {
+    /// What the framing makes of them; fragments on a WebSocket, compressed where that was negotiated.
+    Pieces(Option<Box<Deflater>>),
+    /// The payload of one WebSocket frame of so many bytes.
+    OneFrame(usize),
 }
 
 impl Reply {
@@ -153,7 +161,7 @@ impl Reply {
         } else if from_end.is_some() || !can_stream {
             Mode::Hold { from_end }
         } else {
-            Mode::Stream { begun: false, deflater: None }
+            Mode::Stream { begun: false, shape: self.shape(head.content_length) }
         };
         self.stage = Stage::Body(Body {
             kind,
@@ -165,6 +173,18 @@ impl Reply {
             pending: Vec::new(),
             text: is_checked.then(TextCheck::default),
         });
+    }
+
+    /// A frame's head says how long it is. That of a compressed one is known at its end.
+    fn shape(&self, announced: Option<u64>) -> Shape {
+        let framing = self.outbox.framing();
+        match announced.map(usize::try_from) {
+            Some(Ok(len)) if framing.has_fragments() => match framing.deflate() {
+                Some(_) if len >= self.outbox.terms().deflate_min_bytes => Shape::Pieces(None),
+                _ => Shape::OneFrame(len),
+            },
+            _ => Shape::Pieces(None),
+        }
     }
 
     fn body(&mut self, data: &[u8]) {
@@ -344,10 +364,10 @@ impl Body {
         if self.pending.is_empty() && !is_last {
             return Ok(0);
         }
-        let Mode::Stream { begun, deflater } = &mut self.mode else { unreachable!("only called in this mode") };
+        let Mode::Stream { begun, shape } = &mut self.mode else { unreachable!("only called in this mode") };
         let framing = outbox.framing();
         let is_first = !*begun;
-        if is_first && !outbox.begin_stream() {
+        if is_first && !outbox.begin_stream(matches!(shape, Shape::OneFrame(_))) {
             // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
             return Ok(0);
         }
@@ -360,23 +380,24 @@ impl Body {
             }
             return Err(Fault::NotUtf8);
         }
-        let begin = if is_first {
-            if let Some(deflate) = framing.deflate() {
-                *deflater = Some(Box::new(Deflater::new(deflate)));
+        let begin = match shape {
+            _ if !is_first => Affix::EMPTY,
+            Shape::OneFrame(len) => framing.whole(self.kind, *len).expect("a WebSocket frame of any length has a head"),
+            Shape::Pieces(deflater) => {
+                *deflater = framing.deflate().map(|deflate| Box::new(Deflater::new(deflate)));
+                let begin = framing.begin(self.slice.announced());
+                begin.expect("begin_body has seen that this framing can carry it").unwrap_or(Affix::EMPTY)
             }
-            framing.begin(self.slice.announced()).expect("begin_body has seen that this framing can carry it")
-        } else {
-            None
         };
         *begun = true;
-        let begin = begin.unwrap_or(Affix::EMPTY);
         let deflated;
-        let (piece, body): (Affix, &[u8]) = match deflater {
-            Some(deflater) => {
+        let (piece, body): (Affix, &[u8]) = match shape {
+            Shape::OneFrame(_) => (Affix::EMPTY, &self.pending),
+            Shape::Pieces(Some(deflater)) => {
                 deflated = deflater.piece(&self.pending, is_last);
                 (framing.piece_deflated(self.kind, is_first, is_last, deflated.len()), &deflated)
             }
-            None => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
+            Shape::Pieces(None) => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
         };
         let tail = if is_last { framing.tail() } else { &[] };
         outbox.write(&[IoSlice::new(&begin), IoSlice::new(&piece), IoSlice::new(body), IoSlice::new(tail)]);
