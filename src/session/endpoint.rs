@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::State;
 use super::admission::Admission;
-use super::answer::{Answer, EventInfo, HttpAnswer, HttpReply};
+use super::answer::{Answer, EventInfo, Hints, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
 use super::delivery::{Absence, Owed};
 use super::gates::ConnectGates;
@@ -106,6 +106,8 @@ pub struct Endpoint {
     pub terms: Arc<Terms>,
     /// For events that are owed.
     pub(super) absence: Absence,
+    /// What its handlers were told.
+    pub(super) hints: Hints,
 }
 
 impl Endpoint {
@@ -147,6 +149,7 @@ impl Endpoint {
             plain_params,
             terms,
             absence: Absence::default(),
+            hints: Hints::default(),
         })
     }
 

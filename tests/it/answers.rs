@@ -433,6 +433,29 @@ async fn a_websocket_reply_of_known_length_is_one_frame_and_nothing_stands_insid
     stage.node.wait_for_log("the reason is told", |line| line["reason"] == "reply_broken");
 }
 
+#[tokio::test]
+async fn a_handler_is_told_of_its_slips_in_one_line_each() {
+    let stage = Stage::new("");
+    let mut client = stage.client("length").await;
+    let told = |what: &'static str| {
+        stage.node.log_lines(move |line| line["message"].as_str().is_some_and(|m| m.contains(what))).len()
+    };
+    for _ in 0..3 {
+        client.text("header('Content-Type: application/json'); echo json_encode(\"\\xc4\\xe3\\xba\\xc3\");").await;
+        assert_eq!(client.ask("echo \"\\xef\\xbb\\xbfhello\";").await, "\u{feff}hello");
+    }
+    assert_eq!(client.ask("header('Longwire-Jion: room'); echo 1;").await, "1");
+    client.text("header('Longwire-Close'); echo 'you are not known';").await;
+    assert_eq!(&client.frame().await.body[..], b"you are not known");
+    assert_eq!(client.end().await, None);
+    assert_eq!(stage.node.closed(1)[0]["reason"], "handler_closed", "a forgotten colon keeps nobody connected");
+    for what in
+        ["json_last_error_msg", "byte order mark", "did you mean Longwire-Join?", "\"Longwire-Close\" has no colon"]
+    {
+        assert_eq!(told(what), 1, "{what}");
+    }
+}
+
 /// What PHP finds in `$_SERVER`.
 async fn server_of(client: &mut Client) -> Value {
     // php-fpm's own and the command line's are not ours to check; odd bytes must not keep json_encode from working.

@@ -6,6 +6,7 @@
 //! * [`others`]: to an event that no client waits for; only whether it was delivered matters.
 
 mod connect;
+mod hints;
 mod http;
 mod others;
 mod reply;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 
 pub(super) use self::connect::{ConnectAnswer, Greeting, HandshakeAnswer};
+pub(super) use self::hints::Hints;
 pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
 pub(super) use self::others::{Delivery, OthersAnswer};

@@ -24,6 +24,7 @@ use std::task::{Context, Poll, ready};
 
 use tracing::warn;
 
+use super::hints::Hint;
 use super::slice::Slice;
 use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES};
 use crate::config::model::OnError;
@@ -74,6 +75,7 @@ struct Body {
     pending: Vec<u8>,
     /// For text on a framing that checks it.
     text: Option<TextCheck>,
+    is_json: bool,
 }
 
 enum Mode {
@@ -172,6 +174,7 @@ impl Reply {
             mode,
             pending: Vec::new(),
             text: is_checked.then(TextCheck::default),
+            is_json: head.is_json,
         });
     }
 
@@ -189,6 +192,9 @@ impl Reply {
 
     fn body(&mut self, data: &[u8]) {
         let Stage::Body(body) = &mut self.stage else { return };
+        if data.starts_with(Hint::BYTE_ORDER_MARK) && body.pending.is_empty() && self.bytes_out == 0 {
+            self.event.hint(Hint::ByteOrderMark);
+        }
         let data = if matches!(body.mode, Mode::Hold { from_end: Some(_) }) { data } else { body.slice.take(data) };
         body.pending.extend_from_slice(data);
         let max_bytes = self.event.endpoint.app.max_reply_bytes;
@@ -456,6 +462,9 @@ impl Body {
             Mode::Stream { .. } | Mode::Hold { .. } => {
                 // An empty body is no reply, unless the handler announced just that.
                 if self.pending.is_empty() && self.slice.announced().is_none() {
+                    if self.is_json {
+                        event.hint(Hint::EmptyJson);
+                    }
                     return Ok(0);
                 }
                 self.send(outbox, event, &self.pending)?;
