@@ -158,6 +158,8 @@ struct Inner {
     /// not stand inside another.
     backlog: Backlog,
     is_streaming: bool,
+    /// What streams is one frame, whose length is on the wire: nothing at all may stand inside.
+    is_inside_frame: bool,
     is_ended: bool,
     /// The last word was said: no push may follow it.
     is_said: bool,
@@ -351,10 +353,15 @@ impl Outbox {
     }
 
     /// Queues a control frame without writing; [`Self::poll_flush`] follows when everything read has been looked at, so
-    /// that all of it leaves in one write.
+    /// that all of it leaves in one write. It may stand among the fragments of a message; inside a frame it waits.
     pub fn queue_control(&self, frame: Bytes) {
         let mut inner = self.lock();
-        if !inner.is_ended {
+        if inner.is_ended {
+            return;
+        }
+        if inner.is_inside_frame {
+            inner.backlog.hold(frame, Kind::Reply);
+        } else {
             inner.backlog.enqueue(frame, Kind::Reply);
         }
     }
@@ -373,22 +380,32 @@ impl Outbox {
         }
     }
 
+    /// A reply streams as one frame: even a control frame would have to wait for its end.
+    pub fn is_inside_frame(&self) -> bool {
+        self.lock().is_inside_frame
+    }
+
     /// Nothing waits and no reply streams: what is sent now is what the client sees next.
     pub fn is_clear(&self) -> bool {
         let inner = self.lock();
         !inner.is_streaming && !inner.waits()
     }
 
-    /// A reply begins to stream: whole frames are held until [`Self::end_stream`]. False while another one streams, which
-    /// events that run at once make possible.
-    pub fn begin_stream(&self) -> bool {
-        !std::mem::replace(&mut self.lock().is_streaming, true)
+    /// A reply begins to stream: whole frames are held until [`Self::end_stream`], and control frames too if it is one frame.
+    /// False while another one streams, which events that run at once make possible.
+    pub fn begin_stream(&self, is_one_frame: bool) -> bool {
+        let mut inner = self.lock();
+        if inner.is_streaming {
+            return false;
+        }
+        (inner.is_streaming, inner.is_inside_frame) = (true, is_one_frame);
+        true
     }
 
     /// The streamed reply is whole: what was held follows.
     pub fn end_stream(&self) {
         let mut inner = self.lock();
-        inner.is_streaming = false;
+        (inner.is_streaming, inner.is_inside_frame) = (false, false);
         let queued_before = self.writable(&inner);
         if !inner.backlog.release() {
             return;
@@ -490,11 +507,12 @@ impl Outbox {
         self.lock().asked_close.take()
     }
 
-    /// The last frame of this session, if its framing has one for that: no push follows it.
+    /// The last frame of this session, if its framing has one for that: no push follows it. Inside a frame that broke off it would
+    /// pass for a part of that.
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
         inner.is_said = true;
-        if let Some(frame) = frame.filter(|_| !inner.is_ended) {
+        if let Some(frame) = frame.filter(|_| !inner.is_ended && !inner.is_inside_frame) {
             inner.backlog.enqueue(frame, Kind::Reply);
         }
     }
@@ -797,7 +815,7 @@ mod tests {
             move || {
                 for number in 0..FRAMES / 10 {
                     let body = body(9, number, 5 + PIECES as usize * 100);
-                    assert!(outbox.begin_stream(), "nobody else streams");
+                    assert!(outbox.begin_stream(false), "nobody else streams");
                     let head = outbox.framing().begin(Some(body.len() as u64)).unwrap().unwrap();
                     outbox.write(&[IoSlice::new(&head)]);
                     for piece in body.chunks(100) {

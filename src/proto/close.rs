@@ -59,9 +59,9 @@ close_reasons! {
     CodecOutOfMemory = "codec_out_of_memory", 1011, "codec out of memory";
     /// The Lua script closed the session.
     CodecClosed = "codec_closed", 1000, "";
-    /// The handler answered the connect event with 4xx or 5xx.
+    /// The handler answered the connect event with 3xx, 4xx or 5xx.
     Refused = "refused", 1008, "refused";
-    /// The connect event could not be answered: queue full, backend away, timeout.
+    /// The connect event could not be answered: queue full, backend away, timeout, no script, a script that died.
     ConnectFailed = "connect_failed", 1013, "try again later";
     /// The handler asked for it with `Longwire-Close`; its code and text are sent.
     HandlerClosed = "handler_closed", 1000, "";

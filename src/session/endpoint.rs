@@ -11,8 +11,9 @@ use tracing::debug;
 
 use super::State;
 use super::admission::Admission;
-use super::answer::{Answer, EventInfo, HttpAnswer, HttpReply, OthersAnswer};
+use super::answer::{Answer, EventInfo, Hints, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
+use super::delivery::{Absence, Owed};
 use super::gates::ConnectGates;
 use super::group;
 use super::posts::PostBoxes;
@@ -103,6 +104,10 @@ pub struct Endpoint {
     pub plain_params: EncodedParams,
     /// What the outboxes of its sessions have in common.
     pub terms: Arc<Terms>,
+    /// For events that are owed.
+    pub(super) absence: Absence,
+    /// What its handlers were told.
+    pub(super) hints: Hints,
 }
 
 impl Endpoint {
@@ -143,6 +148,8 @@ impl Endpoint {
             params,
             plain_params,
             terms,
+            absence: Absence::default(),
+            hints: Hints::default(),
         })
     }
 
@@ -175,7 +182,7 @@ impl Endpoint {
     }
 
     /// Hands an event of a session to PHP.
-    pub(super) fn submit(&self, state: &State, event: Event<'_>, responder: Answer) {
+    pub(super) fn submit(&self, state: &State, event: Event, responder: Answer) {
         let own = EventParams {
             id: state.id,
             class: event.class,
@@ -184,15 +191,14 @@ impl Endpoint {
             content_length: event.body.len(),
             peer: state.peer.into(),
             local: state.local.into(),
-            close: event.close,
+            close: None,
         };
         self.upstream.submit(Request {
             class: event.class,
             group: group::of(&self.app, &state.own_params, &event.profile),
             params: [self.params.clone(), state.own_params.clone(), event.profile, own.encode(&self.app)],
             body: event.body,
-            // The idempotency key lets PHP tell a close event that it has seen already.
-            idempotent: self.app.idempotent || event.class == Class::Close,
+            idempotent: self.app.idempotent,
             responder,
         });
     }
@@ -215,7 +221,6 @@ impl Endpoint {
             kind: FrameKind::Text,
             body: request.body.clone(),
             profile: EncodedParams::default(),
-            close: None,
         };
         let own = cgi::plain_params(request)?;
         let info = EventInfo::new(self.clone(), id, &event);
@@ -242,20 +247,20 @@ impl Endpoint {
         if !self.app.events.close || !std::mem::take(&mut state.close_owed) {
             return None;
         }
-        let event = Event {
+        let seq = state.next_seq;
+        state.next_seq += 1;
+        let own = EventParams {
+            id: state.id,
             class: Class::Close,
-            seq: state.next_seq,
+            seq,
             kind: FrameKind::Binary,
-            body: Bytes::new(),
-            profile,
+            content_length: 0,
+            peer: state.peer.into(),
+            local: state.local.into(),
             close: Some(close),
         };
-        state.next_seq += 1;
-        let info = EventInfo::new(self.clone(), state.id, &event);
-        let (answer, delivered) = OthersAnswer::new(info);
-        self.submit(state, event, Answer::Others(Box::new(answer)));
-        // An error means that the upstream ended without telling; it has logged why.
-        Some(async move { delivered.await.unwrap_or_default() })
+        let params = [self.params.clone(), state.own_params.clone(), profile, own.encode(&self.app)];
+        Some(self.deliver(Owed { id: state.id, class: Class::Close, seq, params }))
     }
 }
 
@@ -278,13 +283,11 @@ pub struct PlainRequest<'a> {
 }
 
 /// One event of a session.
-pub(super) struct Event<'a> {
+pub(super) struct Event {
     pub(super) class: Class,
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
     pub(super) body: Bytes,
     /// What PHP is told of the session's uid and attributes.
     pub(super) profile: EncodedParams,
-    /// For a close event: why.
-    pub(super) close: Option<&'a Close>,
 }

@@ -91,14 +91,14 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
     let mut first_reply = None;
     if events.connect {
         match ask(&endpoint, &mut state, &mut verdict).await {
-            Some(answer) if answer.head.status < 400 => {
+            Some(answer) if !answer.head.refuses() => {
                 state.close_owed = true;
                 first_reply = Some(answer);
             }
             Some(answer) => {
                 let refusal = match answer.head.status {
                     500.. => Verdict::Failed,
-                    _ => Verdict::Refused(Box::new(answer.head), answer.body),
+                    _ => Verdict::Refused(Box::new(answer.head), answer.greeting.into_body()),
                 };
                 if verdict.send(refusal).is_err() {
                     // Whoever waited for the answer is counted with it.
@@ -121,7 +121,13 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
             let _ = verdict.send(accepted);
             let Some((transport, early)) = take_over(&endpoint, on_upgrade).await else {
                 // What the handler has bound to the session tells it, at the close event, who it was.
-                let actions = first_reply.map(|answer| answer.head.actions).unwrap_or_default();
+                let (mut actions, mut greeting) = (Vec::new(), None);
+                if let Some(answer) = first_reply {
+                    (actions, greeting) = (answer.head.actions, Some(answer.greeting));
+                }
+                if let Some(greeting) = greeting {
+                    greeting.give_up().await;
+                }
                 let profile = endpoint.hub.router.profile_of(&actions);
                 return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
             };
@@ -142,7 +148,8 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         let _ = verdict.send(accepted);
     }
     if let Some(answer) = first_reply {
-        super::answer::greet(&session.outbox, answer).await;
+        session.is_greeting = super::answer::greet(&session.outbox, answer).await;
+        session.in_flight = u32::from(session.is_greeting);
     }
     session.spawn();
 }
@@ -160,7 +167,6 @@ async fn ask(
         kind: FrameKind::Text,
         body: Bytes::new(),
         profile: EncodedParams::default(),
-        close: None,
     };
     state.next_seq = 1;
     let client_gone = CancellationToken::new();

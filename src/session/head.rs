@@ -10,6 +10,19 @@ use crate::proto::framing::FrameKind;
 /// Bytes of an answer's head; php-fpm itself sends 20 KB heads without complaint, frameworks stay far below.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// The headers that are meant for Longwire, as they are written.
+const CONTROLS: [&str; 9] = [
+    "Longwire-Type",
+    "Longwire-Id",
+    "Longwire-Stream",
+    "Longwire-Close",
+    "Longwire-Join",
+    "Longwire-Leave",
+    "Longwire-Uid",
+    "Longwire-Set",
+    "Longwire-To",
+];
+
 /// What a handler's answer says before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -27,6 +40,8 @@ pub struct Head {
     pub close: Option<(u16, Box<str>)>,
     /// `Longwire-Stream: lines`
     pub lines: bool,
+    /// `Content-Type: application/json`
+    pub is_json: bool,
     /// `Longwire-Join`, `-Leave`, `-Uid` and `-Set`, in the order written: what is done with the session before the body is
     /// sent.
     pub actions: Vec<Action>,
@@ -66,6 +81,7 @@ impl Default for Head {
             id: None,
             close: None,
             lines: false,
+            is_json: false,
             actions: Vec::new(),
             destinations: Vec::new(),
             others: Vec::new(),
@@ -147,13 +163,25 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
 }
 
 impl Head {
+    /// Whether its status goes with a body (RFC 9110 sections 15.2, 15.3.5, 15.3.6 and 15.4.5). One that does not is no reply, whatever
+    /// was printed or announced: frameworks say 204 for that, and `Content-Length: 0` with it.
+    pub(super) fn has_body(&self) -> bool {
+        !matches!(self.status, 100..=199 | 204 | 205 | 304)
+    }
+
+    /// Whether it refuses the client, as an answer to `connect`. A redirect does: it is how frameworks send guests to their
+    /// login.
+    pub(super) fn refuses(&self) -> bool {
+        self.status >= 300
+    }
+
     fn parse(bytes: &[u8], keep_others: bool) -> Result<Self, HeadError> {
         let mut head = Head::default();
         for line in bytes.split(|b| *b == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let Some(colon) = line.iter().position(|b| *b == b':') else {
                 if !line.is_empty() {
-                    head.complain(format_args!("{:?} is not a header", String::from_utf8_lossy(line)));
+                    head.take_without_colon(&String::from_utf8_lossy(line));
                 }
                 continue;
             };
@@ -176,10 +204,37 @@ impl Head {
             self.destinations.push(destination(value).map_err(HeadError::BadDestination)?);
         } else if name.len() > 9 && name[..9].eq_ignore_ascii_case(b"Longwire-") {
             self.take_control(&name[9..], value);
-        } else if keep_others && let Ok(name) = str::from_utf8(name) {
-            self.others.push((name.into(), value.into()));
+        } else {
+            if name.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'l')) {
+                self.suspect(&String::from_utf8_lossy(name));
+            }
+            self.is_json |= is("Content-Type") && value.starts_with(b"application/json");
+            if keep_others && let Ok(name) = str::from_utf8(name) {
+                self.others.push((name.into(), value.into()));
+            }
         }
         Ok(())
+    }
+
+    /// PHP passes on what `header()` was given without a colon. A handler that forgets it where it closes a session must not keep
+    /// that session for it.
+    fn take_without_colon(&mut self, line: &str) {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        match meant(name) {
+            Some(known) if known.eq_ignore_ascii_case("Longwire-Close") && known.eq_ignore_ascii_case(name) => {
+                self.complain(format_args!("{line:?} has no colon, is taken for \"{known}: {value}\""));
+                self.close = Some(self.close_of(value.trim()));
+            }
+            Some(known) => self.complain(format_args!("{line:?} is not a header, did you mean \"{known}: ...\"?")),
+            None => self.complain(format_args!("{line:?} is not a header: it has no colon")),
+        }
+    }
+
+    /// A header of somebody else's, unless it is one of ours with a slip in its prefix.
+    fn suspect(&mut self, name: &str) {
+        if let Some(known) = meant(name) {
+            self.complain(format_args!("{name} is not a header that this version knows, did you mean {known}?"));
+        }
     }
 
     fn take_control(&mut self, name: &[u8], raw: &[u8]) {
@@ -216,8 +271,9 @@ impl Head {
         } else if is("Set") {
             self.take_attribute(raw);
         } else {
-            let name = String::from_utf8_lossy(name);
-            self.complain(format_args!("Longwire-{name} is not a header that this version knows"));
+            let name = format!("Longwire-{}", String::from_utf8_lossy(name));
+            let hint = meant(&name).map_or_else(String::new, |known| format!(", did you mean {known}?"));
+            self.complain(format_args!("{name} is not a header that this version knows{hint}"));
         }
     }
 
@@ -276,6 +332,20 @@ impl Head {
     fn complain(&mut self, complaint: fmt::Arguments<'_>) {
         self.complaints.push(complaint.to_string());
     }
+}
+
+/// The header of ours that a handler probably meant: two letters are wrong at most, or one where the name behind `Longwire-` is as
+/// short as `To`.
+fn meant(name: &str) -> Option<&'static str> {
+    let written = name.to_ascii_lowercase();
+    let edits = |known: &&str| strsim::damerau_levenshtein(&written, &known.to_ascii_lowercase());
+    let most = |known: &str| if known.len() < "Longwire-Join".len() { 1 } else { 2 };
+    CONTROLS
+        .into_iter()
+        .map(|known| (edits(&known), known))
+        .filter(|(edits, known)| *edits <= most(known))
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// `self`, `session:SID`, `uid:U`, `channel:C` or `all`, then `; except=...` and `; key=...`.
@@ -413,6 +483,37 @@ mod tests {
         for line in ["Content-Length: many", "Content-Length: -1", "Content-Offset: 1.5", "Status: OK"] {
             assert!(matches!(read(format!("{line}\r\n\r\n").as_bytes()), Err(HeadError::BadNumber { .. })), "{line}");
         }
+    }
+
+    #[test]
+    fn a_slip_in_a_name_is_told_with_the_name_that_was_meant() {
+        let cases = [
+            ("Longwire-Jion: a", "Longwire-Jion is not a header that this version knows, did you mean Longwire-Join?"),
+            (
+                "Longwire-Tpye: text",
+                "Longwire-Tpye is not a header that this version knows, did you mean Longwire-Type?",
+            ),
+            (
+                "LongwireClose: 4001",
+                "LongwireClose is not a header that this version knows, did you mean Longwire-Close?",
+            ),
+            ("longwrie-set: a=1", "longwrie-set is not a header that this version knows, did you mean Longwire-Set?"),
+            ("Longwire-Elsewhere: a", "Longwire-Elsewhere is not a header that this version knows"),
+            ("Longwire-Join room", "\"Longwire-Join room\" is not a header, did you mean \"Longwire-Join: ...\"?"),
+            ("Longwire-Close", "\"Longwire-Close\" has no colon, is taken for \"Longwire-Close: \""),
+            ("no colon here", "\"no colon here\" is not a header: it has no colon"),
+        ];
+        for (line, complaint) in cases {
+            let (head, _) = read(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.complaints, [complaint], "{line}");
+            assert_eq!(head.close.is_some(), line == "Longwire-Close", "{line}");
+        }
+        for line in ["Location: /login", "Link: </a>; rel=preload", "Last-Modified: today", "Lang: de", "Longwire: 1"] {
+            let (head, _) = read(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.complaints, [""; 0], "{line}");
+        }
+        let (head, _) = read(b"Longwire-Close 4001 too late\r\n\r\n").unwrap().unwrap();
+        assert_eq!(head.close, Some((4001, "too late".into())));
     }
 
     #[test]

@@ -175,9 +175,13 @@ impl Session {
         Some(Patience { after: websocket.ping_interval, every: websocket.pong_timeout, max_unanswered: 1 })
     }
 
-    /// Whether a probe would reach a client that reads. A ping may stand among the pieces of a message; a frame may not.
+    /// Whether a probe would reach a client that reads. A ping may stand among the fragments of a message, and nothing inside a
+    /// frame.
     fn would_be_seen(&self) -> bool {
-        self.ask().is_none() || self.outbox.is_clear()
+        match self.ask() {
+            Some(_) => self.outbox.is_clear(),
+            None => !self.outbox.is_inside_frame(),
+        }
     }
 
     fn ask(&self) -> Option<&Ask> {

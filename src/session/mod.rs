@@ -5,7 +5,7 @@
 //!                                         v
 //!   HTTP upgrade --> handshake --101--> live --ending known, events drained, outbox empty--> farewell --> close event
 //!                       |                 |                                                     ^
-//!                       | 4xx, 5xx        `--client gone, slow reader: at once, events aborted--'
+//!                       | 3xx to 5xx      `--client gone, slow reader: at once, events aborted--'
 //!                       v
 //!                     never a session (its close event follows if PHP may have noted it)
 //! ```
@@ -21,6 +21,7 @@ mod admission;
 mod answer;
 mod bucket;
 mod cgi;
+mod delivery;
 mod endpoint;
 mod farewell;
 mod gates;
@@ -32,6 +33,7 @@ mod notices;
 mod pace;
 mod pending;
 mod posts;
+mod stderr;
 mod text;
 mod watch;
 pub mod wheel;
@@ -153,6 +155,8 @@ struct Session {
     /// What is left of its rates, if it has any.
     pace: Option<Box<Pace>>,
     in_flight: u32,
+    /// What is in flight is its connect event, which has let it in and still greets.
+    is_greeting: bool,
     /// Nothing more is read, for this reason.
     ending: Option<Box<Close>>,
     clock: Clock,
@@ -240,6 +244,7 @@ impl Session {
             posts: None,
             pace: None,
             in_flight: 0,
+            is_greeting: false,
             ending: None,
             clock,
             bytes_in: 0,
@@ -317,6 +322,7 @@ impl Session {
     fn take_signals(&mut self) {
         let signals = self.outbox.take_signals();
         self.in_flight -= signals.ended_events;
+        self.is_greeting &= self.in_flight > 0;
         if signals.ended_events > 0 && self.in_flight == 0 && self.endpoint.may_run_several() {
             self.outbox.forget_waiters();
         }
@@ -406,11 +412,8 @@ impl Session {
 
     fn may_start(&self) -> bool {
         // Nothing overtakes the connect event, which is the first.
-        let allowed = if self.endpoint.app.events.connect && !self.state.close_owed {
-            1
-        } else {
-            self.endpoint.app.concurrency as u32
-        };
+        let is_connecting = self.is_greeting || self.endpoint.app.events.connect && !self.state.close_owed;
+        let allowed = if is_connecting { 1 } else { self.endpoint.app.concurrency as u32 };
         // A reply that the client does not take holds its php-fpm worker, so none is asked for while the last ones still
         // wait: what is below half an outbox always finds room.
         self.in_flight < allowed && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
@@ -426,7 +429,7 @@ impl Session {
             true => self.endpoint.hub.router.params(self.state.id),
             false => EncodedParams::default(),
         };
-        let event = Event { class, seq: self.state.next_seq, kind, body, profile, close: None };
+        let event = Event { class, seq: self.state.next_seq, kind, body, profile };
         self.state.next_seq += 1;
         self.in_flight += 1;
         let info = EventInfo::new(self.endpoint.clone(), self.state.id, &event);

@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::task::JoinSet;
 use tracing::error;
 
-use super::answer::{EventInfo, OthersAnswer};
-use super::endpoint::{Endpoint, Event};
-use super::{Answer, cgi};
+use super::cgi;
+use super::delivery::Owed;
+use super::endpoint::Endpoint;
 use crate::cluster::presence::{Notice, Notices, Presence, What};
 use crate::config::model::Events;
 use crate::proto::fastcgi::params::EncodedParams;
-use crate::proto::framing::FrameKind;
-use crate::upstream::{Class, Request};
+use crate::upstream::Class;
 
 /// Tells apps, found by their names, until the future is dropped: of each partition one notice after the other, of different partitions at
 /// the same time.
@@ -50,27 +48,8 @@ fn wants(events: Events, what: What) -> bool {
 impl Endpoint {
     /// Until the handler has been told, or failed.
     async fn tell(self: &Arc<Self>, notice: &Notice) {
-        let event = Event {
-            class: Class::Presence,
-            seq: 0,
-            kind: FrameKind::Text,
-            body: Bytes::new(),
-            profile: EncodedParams::default(),
-            close: None,
-        };
-        let info = EventInfo::new(self.clone(), notice.of.session, &event);
-        let (answer, delivered) = OthersAnswer::new(info);
         let none = EncodedParams::default();
-        self.upstream.submit(Request {
-            class: event.class,
-            group: None,
-            params: [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)],
-            body: event.body,
-            // It may come again anyway, when a keeper dies.
-            idempotent: true,
-            responder: Answer::Others(Box::new(answer)),
-        });
-        // An error means that the upstream ended without telling; it has logged why.
-        let _ = delivered.await;
+        let params = [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)];
+        self.deliver(Owed { id: notice.of.session, class: Class::Presence, seq: 0, params }).await;
     }
 }

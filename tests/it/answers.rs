@@ -176,13 +176,21 @@ async fn pieces_reach_the_client_while_php_still_runs() {
         } else {
             let mut socket = upgraded(&stage.node, "").await;
             socket.write_all(&masked(code)).await.unwrap();
-            // Fragments: text, continuation, continuation, and the end.
-            for (head, piece) in [([0x01, 3], "one"), ([0x00, 3], "two"), ([0x80, 3], "six")] {
+            // One frame, whose head says its length.
+            for (step, piece) in [&b"\x81\x09one"[..], b"two", b"six"].into_iter().enumerate() {
+                let mut got = vec![0; piece.len()];
+                socket.read_exact(&mut got).await.unwrap();
+                assert_eq!(got, piece);
+                stage.say_step(step + 1);
+            }
+            // Fragments, where the length is not known: text, continuation, and the end.
+            let code = "echo 'one'; step(3); echo 'two'; step(4); echo 'six';";
+            socket.write_all(&masked(code)).await.unwrap();
+            for (at, piece) in [&b"\x01\x03one"[..], b"\x00\x03two", b"\x80\x03six"].into_iter().enumerate() {
                 let mut got = [0; 5];
                 socket.read_exact(&mut got).await.unwrap();
-                assert_eq!((&got[..2], &got[2..]), (&head[..], piece.as_bytes()));
-                let step = if piece == "one" { 1 } else { 2 };
-                stage.say_step(step);
+                assert_eq!(got, piece);
+                stage.say_step(at + 3);
             }
         }
         assert_eq!(client.ask("echo 'others are served';").await, "others are served");
@@ -190,7 +198,7 @@ async fn pieces_reach_the_client_while_php_still_runs() {
 }
 
 /// A WebSocket as bytes.
-async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
+pub async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(node.address("web")).await.unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -206,7 +214,8 @@ async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     socket
 }
 
-fn masked(text: &str) -> Vec<u8> {
+/// A message of a client.
+pub fn masked(text: &str) -> Vec<u8> {
     let framing = Framing::WebSocket { deflate: None };
     framing.encode_client(FrameKind::Text, text.as_bytes(), [1, 2, 3, 4]).unwrap().to_vec()
 }
@@ -374,6 +383,77 @@ async fn a_streamed_reply_is_compressed_for_who_asked_for_that() {
     // RSV1 on the first fragment alone (RFC 7692 section 6).
     assert_eq!(heads, [0x41, 0x80]);
     assert_eq!(text, b"one two");
+}
+
+#[tokio::test]
+async fn a_websocket_reply_of_known_length_is_one_frame_and_nothing_stands_inside_it() {
+    let deflate =
+        LISTENERS.replace("ping_interval = 0", "ping_interval = 0, deflate = true, deflate_min_bytes = 60000");
+    let stage = Stage::with_listeners("", &deflate);
+    let code = "header('Content-Length: 60000'); echo str_repeat('x', 30000); step(1); echo str_repeat('y', 30000);";
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut socket = upgraded(&stage.node, "").await;
+    socket.write_all(&masked(code)).await.unwrap();
+    let mut got = vec![0; 4 + 30_000];
+    socket.read_exact(&mut got).await.unwrap();
+    assert_eq!(got[..4], [0x81, 126, 0xea, 0x60], "one frame of 60 000 bytes");
+    // What the client asks meanwhile is answered behind it.
+    socket.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+    socket.write_all(&masked("")).await.unwrap();
+    eventually("both are read", || stage.node.metric("longwire_frames_in_total", "") == 2.0).await;
+    stage.say_step(1);
+    let mut rest = vec![0; 30_000 + 2];
+    socket.read_exact(&mut rest).await.unwrap();
+    assert!(rest[..30_000].iter().all(|byte| *byte == b'y'));
+    assert_eq!(rest[30_000..], [0x8a, 0], "the pong");
+    // A client that takes compressed messages gets fragments where compression is worth it: its frame's length is known at the end.
+    for (length, first) in [(60_000, 0x41), (59_999, 0x81)] {
+        let mut socket = upgraded(&stage.node, offer).await;
+        let code = format!(
+            "header('Content-Length: {length}'); echo str_repeat('x', 30000); step(2); echo str_repeat('y', 30000);"
+        );
+        socket.write_all(&masked(&code)).await.unwrap();
+        assert_eq!(socket.read_u8().await.unwrap(), first, "{length}");
+        if length == 59_999 {
+            let mut client = Client::from_parts(socket, Framing::WebSocket { deflate: None }, vec![first]);
+            stage.say_step(2);
+            assert_eq!(client.frame().await.body.len(), length);
+        }
+    }
+    // One that turns out short ends inside its frame, where a close frame would pass for text.
+    let mut socket = upgraded(&stage.node, "").await;
+    socket.write_all(&masked("header('Content-Length: 9'); echo 'one'; step(5);")).await.unwrap();
+    let mut got = [0; 5];
+    socket.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"\x81\x09one");
+    stage.say_step(5);
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+    stage.node.wait_for_log("the reason is told", |line| line["reason"] == "reply_broken");
+}
+
+#[tokio::test]
+async fn a_handler_is_told_of_its_slips_in_one_line_each() {
+    let stage = Stage::new("");
+    let mut client = stage.client("length").await;
+    let told = |what: &'static str| {
+        stage.node.log_lines(move |line| line["message"].as_str().is_some_and(|m| m.contains(what))).len()
+    };
+    for _ in 0..3 {
+        client.text("header('Content-Type: application/json'); echo json_encode(\"\\xc4\\xe3\\xba\\xc3\");").await;
+        assert_eq!(client.ask("echo \"\\xef\\xbb\\xbfhello\";").await, "\u{feff}hello");
+    }
+    assert_eq!(client.ask("header('Longwire-Jion: room'); echo 1;").await, "1");
+    client.text("header('Longwire-Close'); echo 'you are not known';").await;
+    assert_eq!(&client.frame().await.body[..], b"you are not known");
+    assert_eq!(client.end().await, None);
+    assert_eq!(stage.node.closed(1)[0]["reason"], "handler_closed", "a forgotten colon keeps nobody connected");
+    for what in
+        ["json_last_error_msg", "byte order mark", "did you mean Longwire-Join?", "\"Longwire-Close\" has no colon"]
+    {
+        assert_eq!(told(what), 1, "{what}");
+    }
 }
 
 /// What PHP finds in `$_SERVER`.

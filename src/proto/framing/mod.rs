@@ -22,7 +22,8 @@
 //! streamed frame   begin(total)  { piece(len)  body }+  tail()      at least one piece, the last marked as such
 //! ```
 //!
-//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. An event
+//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. A WebSocket message
+//! whose length is known may also be one frame: `whole(total)`, and then bare pieces of the body. An event
 //! stream has lines inside its bodies, so its frames are made by [`Framing::encode`] alone. A custom framing takes whole
 //! bodies only, and gives their frames itself: [`custom::SessionCodec::encode`].
 
@@ -162,6 +163,11 @@ impl Framing {
     /// Bodies stay in one piece, and something is put around them.
     pub const fn wraps(&self) -> bool {
         !matches!(self, Framing::EventStream | Framing::Custom(_))
+    }
+
+    /// A frame may leave in fragments, which need not know how long it will be.
+    pub const fn has_fragments(&self) -> bool {
+        matches!(self, Framing::WebSocket { .. })
     }
 
     /// Text must be UTF-8 to be carried.

@@ -1,22 +1,67 @@
-//! The answer to a connect event that a handshake waits for: collected whole, because it becomes an HTTP response.
+//! The answer to a connect event that a handshake waits for: collected whole, because it becomes an HTTP response. A greeting by
+//! lines is not: the handshake goes on when the head is there, and what follows is the [`Reply`] of the session that it led to.
+//!
+//! ```text
+//!            head: lines, and the client is let in                    the session has its outbox
+//!   Collect ---------------------------------------> Await(outbox) -------------------------------> Reply
+//!     |  end: the answer                                  |
+//!     v                                                   v  it never came to live: nobody wants the rest
+//! ```
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{EventInfo, Fault, reply_in};
+use super::{EventInfo, Fault, Reply, reply_in};
+use crate::outbox::Outbox;
 use crate::session::head::{Head, HeadReader};
 use crate::upstream::{Outcome, Timing};
 
 /// What a handler said to a connect event before there was a session.
 pub struct ConnectAnswer {
-    /// Whose it is.
-    pub event: EventInfo,
     /// Status, sub-protocol, cookies.
     pub head: Head,
-    /// The slice of the body that is the reply.
-    pub body: Vec<u8>,
+    /// What it says to the client.
+    pub greeting: Greeting,
+}
+
+/// The body of a handler's answer to a connect event.
+pub enum Greeting {
+    /// All of it is there.
+    Whole {
+        /// Whose it is.
+        event: EventInfo,
+        /// The slice of the body that is the reply.
+        body: Vec<u8>,
+    },
+    /// Lines that come as PHP flushes them.
+    Lines {
+        /// Takes the outbox that they leave through. Dropped, nobody wants them.
+        outbox: oneshot::Sender<Arc<Outbox>>,
+        /// Is told, by its end, that the event of a session that never came to live has ended.
+        ended: oneshot::Receiver<()>,
+    },
+}
+
+impl Greeting {
+    /// What has to be there for a refusal.
+    pub fn into_body(self) -> Vec<u8> {
+        match self {
+            Greeting::Whole { body, .. } => body,
+            Greeting::Lines { .. } => Vec::new(),
+        }
+    }
+
+    /// The session never came to live; the future ends when PHP is through with its connect event.
+    pub async fn give_up(self) {
+        if let Greeting::Lines { outbox, ended } = self {
+            drop(outbox);
+            let _ = ended.await;
+        }
+    }
 }
 
 /// Collects the answer to a connect event that a handshake waits for.
@@ -26,8 +71,17 @@ pub struct HandshakeAnswer {
     head: Option<Head>,
     body: Vec<u8>,
     fault: Option<Fault>,
-    sender: oneshot::Sender<Result<ConnectAnswer, ConnectFailed>>,
-    pub(super) client_gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until the handshake has its answer.
+    sender: Option<oneshot::Sender<Result<ConnectAnswer, ConnectFailed>>>,
+    client_gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    lines: Option<AwaitOutbox>,
+}
+
+/// For a greeting by lines.
+struct AwaitOutbox {
+    outbox: oneshot::Receiver<Arc<Outbox>>,
+    never_lived: bool,
+    _ended: oneshot::Sender<()>,
 }
 
 /// A connect event that was not answered.
@@ -50,8 +104,9 @@ impl HandshakeAnswer {
             head: None,
             body: Vec::new(),
             fault: None,
-            sender,
+            sender: Some(sender),
             client_gone: Box::pin(client_gone.cancelled_owned()),
+            lines: None,
         };
         (answer, receiver)
     }
@@ -63,10 +118,10 @@ impl HandshakeAnswer {
         }
         if self.head.is_none() {
             match self.reader.push(data, true) {
-                Ok(Some((head, used))) => {
-                    self.event.complain(&head.complaints);
-                    self.head = Some(head);
+                Ok(Some((mut head, used))) => {
+                    self.event.complain(&std::mem::take(&mut head.complaints));
                     data = &data[used..];
+                    self.take_head(head, data);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -76,13 +131,69 @@ impl HandshakeAnswer {
             }
         }
         self.body.extend_from_slice(data);
-        if self.body.len() > self.event.endpoint.app.max_reply_bytes {
+        // Lines have a bound each, and one read is all that comes before they leave.
+        if self.lines.is_none() && self.body.len() > self.event.endpoint.app.max_reply_bytes {
             self.fault = Some(Fault::TooLarge);
             self.body = Vec::new();
         }
     }
 
+    /// A greeting by lines need not be whole for the handshake to go on.
+    fn take_head(&mut self, head: Head, begun: &[u8]) {
+        let lets_in = !head.refuses() && self.event.fault_of(&head, begun).is_none();
+        if head.lines
+            && head.has_body()
+            && lets_in
+            && let Some(sender) = self.sender.take()
+        {
+            let (outbox, awaited) = oneshot::channel();
+            let (is_over, ended) = oneshot::channel();
+            self.lines = Some(AwaitOutbox { outbox: awaited, never_lived: false, _ended: is_over });
+            let greeting = Greeting::Lines { outbox, ended };
+            // The handshake waits for this whatever the client does.
+            let _ = sender.send(Ok(ConnectAnswer { head: head.clone(), greeting }));
+        }
+        self.head = Some(head);
+    }
+
+    /// Ready when nobody wants the answer, or with the outbox that it goes on through: [`Self::take_reply`] takes that.
+    pub(super) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Outbox>>> {
+        let Some(lines) = &mut self.lines else {
+            ready!(self.client_gone.as_mut().poll(cx));
+            return Poll::Ready(None);
+        };
+        if lines.never_lived {
+            return Poll::Ready(None);
+        }
+        let outbox = ready!(Pin::new(&mut lines.outbox).poll(cx)).ok();
+        lines.never_lived = outbox.is_none();
+        Poll::Ready(outbox)
+    }
+
+    /// It has to wait for its outbox before more of it may come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| !lines.never_lived)
+    }
+
+    /// The rest is an event of a live session.
+    pub(super) fn take_reply(&mut self, outbox: Arc<Outbox>) -> Box<Reply> {
+        let head = self.head.take().expect("lines are awaited for a head");
+        Box::new(Reply::of_greeting(self.event.take(), outbox, head, &std::mem::take(&mut self.body)))
+    }
+
     pub(super) fn end(mut self: Box<Self>, outcome: Outcome) {
+        if self.is_waiting()
+            && let Some(lines) = self.lines.take()
+        {
+            let tasks = self.event.endpoint.hub.tasks.clone();
+            tasks.spawn(async move {
+                match lines.outbox.await {
+                    Ok(outbox) => self.take_reply(outbox).end(outcome),
+                    Err(_) => self.end(outcome),
+                }
+            });
+            return;
+        }
         let status = self.head.as_ref().map_or(0, |head| head.status);
         let answer = self.answer(outcome);
         let bytes_out = answer.as_ref().map_or(0, |(_, body, _)| body.len() as u64);
@@ -92,15 +203,14 @@ impl HandshakeAnswer {
             Err(fault) => Err(fault.clone()),
         };
         self.event.report(status, bytes_out, result);
+        let Some(sender) = self.sender else { return };
         let event = self.event;
-        let answer = answer.map(|(head, body, _)| ConnectAnswer { event, head, body }).map_err(|fault| ConnectFailed {
-            may_have_run: match fault {
-                Fault::Upstream(failure) => failure.may_have_run(),
-                _ => true,
-            },
-        });
+        let answer = match answer {
+            Ok((head, body, _)) => Ok(ConnectAnswer { head, greeting: Greeting::Whole { event, body } }),
+            Err(fault) => Err(ConnectFailed { may_have_run: fault.may_have_run() }),
+        };
         // The handshake waits for this whatever the client does.
-        let _ = self.sender.send(answer);
+        let _ = sender.send(answer);
     }
 
     fn answer(&mut self, outcome: Outcome) -> Result<(Head, Vec<u8>, Timing), Fault> {
@@ -113,7 +223,12 @@ impl HandshakeAnswer {
         }
         let head = self.head.take().ok_or_else(|| Fault::BadHead("the answer ended inside its headers".to_owned()))?;
         let whole = std::mem::take(&mut self.body);
-        let body = reply_in(&head, whole)?;
+        match self.event.fault_of(&head, &whole) {
+            // A refusal.
+            None | Some(Fault::Status(_)) => {}
+            Some(fault) => return Err(fault),
+        }
+        let body = if head.has_body() { reply_in(&head, whole)? } else { Vec::new() };
         Ok((head, body, timing))
     }
 }

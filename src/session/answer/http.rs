@@ -4,9 +4,9 @@
 //!            head whole              first pause with something to send, or a large piece
 //!   Head -----------------> Body -------------------------------------------------------> Body, begun: a feed
 //!    |                        |  end: one whole response                                    |  end: the feed is finished
-//!    | 5xx of a session's     |                                                             |  end too early: it breaks off
-//!    v event                  | goes to others, negative offset: held to the end
-//!   Discard
+//!    | a fault: 5xx of a      |                                                             |  end too early, or the script dies:
+//!    v session's event, ...   | goes to others, negative offset: held to the end            |  it breaks off
+//!   Failed
 //! ```
 
 use std::sync::Arc;
@@ -73,7 +73,6 @@ pub struct HttpAnswer {
 enum Stage {
     Head(HeadReader),
     Body(Box<Body>),
-    Discard,
     Failed(Fault),
 }
 
@@ -104,28 +103,38 @@ impl HttpAnswer {
             Stage::Head(reader) => match reader.push(data, true) {
                 Ok(None) => {}
                 Ok(Some((head, used))) => {
-                    self.begin_body(head);
+                    self.begin_body(head, &data[used..]);
                     self.body(&data[used..]);
                 }
                 Err(error) => self.stage = Stage::Failed(Fault::BadHead(error.to_string())),
             },
             Stage::Body(_) => self.body(data),
-            Stage::Discard | Stage::Failed(_) => {}
+            Stage::Failed(_) => {}
         }
     }
 
-    fn begin_body(&mut self, mut head: Head) {
+    fn begin_body(&mut self, mut head: Head, begun: &[u8]) {
         if self.session.is_none() && (!head.actions.is_empty() || head.close.is_some()) {
             head.complaints
                 .push("Longwire-Join, -Leave, -Uid, -Set and -Close have no session to act on here".to_owned());
         }
         self.event.complain(&head.complaints);
         self.status = head.status;
-        if self.session.is_some() {
-            if head.status >= 500 {
-                self.stage = Stage::Discard;
+        match self.event.fault_of(&head, begun) {
+            // A page of the handler's own.
+            Some(Fault::Status(_)) if self.session.is_none() => {}
+            Some(fault) => {
+                self.stage = Stage::Failed(fault);
                 return;
             }
+            None => {}
+        }
+        if !head.has_body() {
+            (head.content_length, head.content_offset) = (None, 0);
+            head.destinations.clear();
+            self.is_bodyless = true;
+        }
+        if self.session.is_some() {
             self.close = head.close.take();
             self.event.act(std::mem::take(&mut head.actions));
             if !self.event.is_reply(&head) {
@@ -141,6 +150,9 @@ impl HttpAnswer {
 
     fn body(&mut self, data: &[u8]) {
         let Stage::Body(body) = &mut self.stage else { return };
+        if self.is_bodyless {
+            return;
+        }
         let data = body.slice.take(data);
         body.pending.extend_from_slice(data);
         if body.pending.len() >= MAX_PIECE_BYTES {
@@ -150,6 +162,17 @@ impl HttpAnswer {
             && body.pending.len() > self.event.endpoint.app.max_reply_bytes
         {
             self.stage = Stage::Failed(Fault::TooLarge);
+        }
+    }
+
+    /// PHP says that the script died: what it has sent is not the whole, unless all that was announced has come.
+    pub(super) fn died(&mut self) {
+        if let Stage::Body(body) = &self.stage
+            && self.status < 500
+            && !body.slice.is_through()
+        {
+            body.feed.iter().for_each(|feed| feed.break_off());
+            self.stage = Stage::Failed(Fault::Died);
         }
     }
 
@@ -217,7 +240,7 @@ impl HttpAnswer {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Timing, Fault> {
-        match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
+        match (outcome, std::mem::replace(&mut self.stage, Stage::Head(HeadReader::default()))) {
             (Outcome::Failed(failure), stage) => {
                 if let Stage::Body(body) = stage
                     && let Some(feed) = body.feed
@@ -228,8 +251,10 @@ impl HttpAnswer {
             }
             (_, Stage::Failed(fault)) => Err(fault),
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
-            (_, Stage::Discard) => Err(Fault::Status(self.status)),
-            (Outcome::Done(timing), Stage::Body(body)) => self.finish_body(*body).map(|()| timing),
+            (Outcome::Done(timing), Stage::Body(body)) => {
+                self.finish_body(*body)?;
+                if self.status < 500 { self.event.ended(timing) } else { Ok(timing) }
+            }
         }
     }
 
@@ -301,6 +326,8 @@ impl Body {
 fn status_of(fault: &Fault) -> u16 {
     match fault {
         Fault::Status(status) => *status,
+        Fault::Died => 500,
+        Fault::NotRun => 503,
         Fault::Upstream(
             Failure::QueueFull
             | Failure::QueueTimeout

@@ -6,27 +6,29 @@
 //! * [`others`]: to an event that no client waits for; only whether it was delivered matters.
 
 mod connect;
+mod hints;
 mod http;
 mod others;
 mod reply;
 mod slice;
 
-use std::future::Future;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
+pub(super) use self::connect::{ConnectAnswer, Greeting, HandshakeAnswer};
+pub(super) use self::hints::Hints;
 pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
-pub(super) use self::others::OthersAnswer;
+pub(super) use self::others::{Delivery, OthersAnswer};
 pub(super) use self::reply::Reply;
 pub(super) use self::reply::greet;
 
 use super::endpoint::{Endpoint, Event};
 use super::head::{Destination, Head};
+use super::stderr::Stderr;
 use crate::cluster::{Expecting, Settled};
 use crate::metrics::FailureLabels;
 use crate::metrics::router::Door;
@@ -36,8 +38,6 @@ use crate::proto::id::SessionId;
 use crate::router::Expected;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 
-/// Bytes of stderr that one event may bring into the log; what is beyond is counted there.
-const MAX_STDERR_BYTES: usize = 16 * 1024;
 /// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
 
@@ -67,13 +67,12 @@ pub struct EventInfo {
     pub kind: FrameKind,
     /// Bytes of the event's body.
     pub bytes_in: usize,
-    stderr: Vec<u8>,
-    stderr_beyond: usize,
+    stderr: Stderr,
 }
 
 impl EventInfo {
     /// What the answer to this event needs to know of it.
-    pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event<'_>) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event) -> Self {
         Self {
             endpoint,
             id,
@@ -81,16 +80,31 @@ impl EventInfo {
             seq: event.seq,
             kind: event.kind,
             bytes_in: event.body.len(),
-            stderr: Vec::new(),
-            stderr_beyond: 0,
+            stderr: Stderr::default(),
         }
     }
 
-    fn take_stderr(&mut self, data: &[u8]) {
-        let room = MAX_STDERR_BYTES - self.stderr.len();
-        let taken = data.len().min(room);
-        self.stderr.extend_from_slice(&data[..taken]);
-        self.stderr_beyond += data.len() - taken;
+    /// The same event, for who goes on with it.
+    fn take(&mut self) -> Self {
+        Self { endpoint: self.endpoint.clone(), stderr: std::mem::take(&mut self.stderr), ..*self }
+    }
+
+    /// Why an answer with this head is of no use, as far as standard error says so; `body` is what came with the head.
+    fn fault_of(&self, head: &Head, body: &[u8]) -> Option<Fault> {
+        if head.status >= 500 {
+            Some(Fault::Status(head.status))
+        } else if self.stderr.has_died() {
+            Some(Fault::Died)
+        } else if self.stderr.says_not_run(head.status, body) {
+            Some(Fault::NotRun)
+        } else {
+            None
+        }
+    }
+
+    /// The end of an event whose answer was taken: the script may have died behind it.
+    fn ended(&self, timing: Timing) -> Result<Timing, Fault> {
+        if self.stderr.has_died() { Err(Fault::Died) } else { Ok(timing) }
     }
 
     /// Does with the session what the answer asks for, unless other nodes would not reach it then where it is to be: what waits until
@@ -175,11 +189,11 @@ impl EventInfo {
         let (session, script) = (self.id, self.endpoint.app.script.display());
         let event = self.class.label();
         // A log line each: what a client made a script log must not pass for a line of ours.
-        for line in String::from_utf8_lossy(&self.stderr).lines() {
+        for line in String::from_utf8_lossy(self.stderr.text()).lines() {
             warn!(target: "longwire::php", %session, %script, event, seq = self.seq, "{line}");
         }
-        if self.stderr_beyond > 0 {
-            let cut_bytes = self.stderr_beyond;
+        let cut_bytes = self.stderr.beyond();
+        if cut_bytes > 0 {
             warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
         }
         match result {
@@ -240,6 +254,10 @@ enum Fault {
     Upstream(Failure),
     /// The handler answered 5xx.
     Status(u16),
+    /// PHP says on standard error that the script died, and the reply was not whole.
+    Died,
+    /// php-fpm answered itself.
+    NotRun,
     /// The head makes no sense.
     BadHead(String),
     /// `Content-Length` above what came.
@@ -256,6 +274,15 @@ enum Fault {
 }
 
 impl Fault {
+    /// Whether a script may have begun to run.
+    fn may_have_run(&self) -> bool {
+        match self {
+            Fault::Upstream(failure) => failure.may_have_run(),
+            Fault::NotRun => false,
+            _ => true,
+        }
+    }
+
     fn count(&self, endpoint: &Endpoint, class: Class) {
         let labels = FailureLabels { app: endpoint.app.name.clone(), event: class.label(), cause: self.label() };
         endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
@@ -265,6 +292,8 @@ impl Fault {
         match self {
             Fault::Upstream(failure) => failure.label(),
             Fault::Status(_) => "status",
+            Fault::Died => "fatal_error",
+            Fault::NotRun => "script_not_run",
             Fault::BadHead(_) => "bad_head",
             Fault::Short { .. } => "reply_short",
             Fault::TooLarge => "reply_too_large",
@@ -279,6 +308,10 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Upstream(failure) => failure.fmt(f),
             Fault::Status(status) => write!(f, "handler answered {status}"),
+            Fault::Died => f.write_str("script ended in a fatal error (PHP's message says which)"),
+            Fault::NotRun => f.write_str(
+                "php-fpm did not run the script: it is not there, cannot be read, or security.limit_extensions forbids it",
+            ),
             Fault::BadHead(what) => write!(f, "bad head in the answer: {what}"),
             Fault::Short { announced, missing } => {
                 write!(f, "Content-Length is {announced}, but {missing} bytes of that did not come")
@@ -309,21 +342,33 @@ impl Responder for Answer {
     }
 
     fn stderr(&mut self, data: &[u8]) {
-        self.event_mut().take_stderr(data);
+        if self.event_mut().stderr.take(data) {
+            match self {
+                Answer::Reply(reply) => reply.died(),
+                Answer::Http(answer) => answer.died(),
+                // Nothing leaves before the end.
+                Answer::Handshake(_) | Answer::Others(_) => {}
+            }
+        }
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = self.go_live(cx);
         match self {
             Answer::Reply(reply) => reply.poll_room(cx),
             Answer::Http(answer) => answer.poll_room(cx),
+            Answer::Handshake(answer) if answer.is_waiting() => Poll::Pending,
             Answer::Handshake(_) | Answer::Others(_) => Poll::Ready(()),
         }
     }
 
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Poll::Ready(false) = self.go_live(cx) {
+            return Poll::Ready(());
+        }
         match self {
             Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.has_begun()),
-            Answer::Handshake(answer) => answer.client_gone.as_mut().poll(cx),
+            Answer::Handshake(_) => Poll::Pending,
             Answer::Http(answer) => answer.poll_cancelled(cx),
             // Owed, whoever still listens.
             Answer::Others(_) => Poll::Pending,
@@ -345,6 +390,15 @@ impl Responder for Answer {
 }
 
 impl Answer {
+    /// A greeting by lines becomes the reply of the session that it led to. Ready when that is so, with false when nobody waits for
+    /// the answer of a handshake any more.
+    fn go_live(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Answer::Handshake(answer) = self else { return Poll::Pending };
+        let Some(outbox) = ready!(answer.poll_outbox(cx)) else { return Poll::Ready(false) };
+        *self = Answer::Reply(answer.take_reply(outbox));
+        Poll::Ready(true)
+    }
+
     fn event(&self) -> &EventInfo {
         match self {
             Answer::Reply(reply) => &reply.event,

@@ -14,12 +14,21 @@ pub struct OthersAnswer {
     /// Collected where it goes to somebody.
     body: Vec<u8>,
     fault: Option<Fault>,
-    delivered: oneshot::Sender<()>,
+    delivered: oneshot::Sender<Delivery>,
+}
+
+/// What became of an event that no client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The handler was told, or that failed for good.
+    Over,
+    /// php-fpm did not run the script: as if it were away.
+    NotRun,
 }
 
 impl OthersAnswer {
-    /// The answer, and a receiver that is told when the event is delivered.
-    pub fn new(event: EventInfo) -> (Self, oneshot::Receiver<()>) {
+    /// The answer, and a receiver that is told what became of the event.
+    pub fn new(event: EventInfo) -> (Self, oneshot::Receiver<Delivery>) {
         let (delivered, receiver) = oneshot::channel();
         (Self { event, reader: HeadReader::default(), head: None, body: Vec::new(), fault: None, delivered }, receiver)
     }
@@ -33,7 +42,7 @@ impl OthersAnswer {
             match self.reader.push(data, false) {
                 Ok(Some((head, used))) => {
                     data = &data[used..];
-                    self.take_head(head);
+                    self.take_head(head, data);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -51,14 +60,12 @@ impl OthersAnswer {
         }
     }
 
-    fn take_head(&mut self, mut head: Head) {
+    fn take_head(&mut self, mut head: Head, body: &[u8]) {
         if !head.actions.is_empty() {
             head.complaints.push("Longwire-Join, -Leave, -Uid and -Set have no session to act on here".to_owned());
         }
         self.event.complain(&head.complaints);
-        if head.status >= 500 {
-            self.fault = Some(Fault::Status(head.status));
-        }
+        self.fault = self.event.fault_of(&head, body);
         self.head = Some(head);
     }
 
@@ -67,17 +74,21 @@ impl OthersAnswer {
         let result = match (outcome, self.fault.take()) {
             (Outcome::Failed(failure), _) => Err(Fault::Upstream(failure)),
             (_, Some(fault)) => Err(fault),
-            (Outcome::Done(timing), None) => self.send().map(|bytes| (timing, bytes)),
+            (Outcome::Done(timing), None) => self.event.ended(timing).and_then(|timing| Ok((timing, self.send()?))),
         };
+        let delivery = if matches!(result, Err(Fault::NotRun)) { Delivery::NotRun } else { Delivery::Over };
         let bytes_out = result.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.event.report(status, bytes_out, result.map(|(timing, _)| timing));
         // The node may have given up waiting.
-        let _ = self.delivered.send(());
+        let _ = self.delivered.send(delivery);
     }
 
     /// What is for others leaves; says how many bytes that were.
     fn send(&mut self) -> Result<u64, Fault> {
         let Some(head) = self.head.take() else { return Ok(0) };
+        if !head.has_body() {
+            return Ok(0);
+        }
         let body = reply_in(&head, std::mem::take(&mut self.body))?;
         if head.destinations.is_empty() || body.is_empty() && head.content_length.is_none() {
             return Ok(0);

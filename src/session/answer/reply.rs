@@ -11,9 +11,12 @@
 //!    |  \ length unknown where the framing needs it, negative offset
 //!    |   | a body that goes to others
 //!    |   `--> Body: Hold (bounded by max_reply_bytes), sliced and framed at the end
-//!    | 5xx, a head that makes no sense, a body that is no reply in the app's manner
+//!    | a status without a body, a redirect that answers connect, a body that is no reply in the app's manner
 //!    `--> Discard
 //! ```
+//!
+//! From each stage a fault leads to Failed: 5xx, a head that makes no sense, a script that died before its reply was whole. A reply that
+//! has begun to leave is broken then.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -21,8 +24,9 @@ use std::task::{Context, Poll, ready};
 
 use tracing::warn;
 
+use super::hints::Hint;
 use super::slice::Slice;
-use super::{ConnectAnswer, EventInfo, Fault, Held, MAX_PIECE_BYTES};
+use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
@@ -46,6 +50,8 @@ pub struct Reply {
     close: Option<(u16, Box<str>)>,
     /// The reply had begun to leave and cannot be finished.
     is_broken: bool,
+    /// To a connect event that has let its client in already, and now greets it line by line.
+    is_greeting: bool,
 }
 
 enum Stage {
@@ -69,22 +75,41 @@ struct Body {
     pending: Vec<u8>,
     /// For text on a framing that checks it.
     text: Option<TextCheck>,
+    is_json: bool,
 }
 
 enum Mode {
     /// Leaves in pieces.
-    Stream { begun: bool, deflater: Option<Box<Deflater>> },
+    Stream { begun: bool, shape: Shape },
     /// Each line is a frame.
     Lines,
     /// Held back to the end; `from_end` is a negative `Content-Offset`.
     Hold { from_end: Option<u64> },
 }
 
+/// What the pieces of a streamed reply are on the wire.
+enum Shape {
+    /// What the framing makes of them; fragments on a WebSocket, compressed where that was negotiated.
+    Pieces(Option<Box<Deflater>>),
+    /// The payload of one WebSocket frame of so many bytes.
+    OneFrame(usize),
+}
+
 impl Reply {
     /// For an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
-        Self { event, outbox, stage, held: None, status: 0, bytes_out: 0, close: None, is_broken: false }
+        let (held, close) = (None, None);
+        Self { event, outbox, stage, held, status: 0, bytes_out: 0, close, is_broken: false, is_greeting: false }
+    }
+
+    /// To a connect event whose answer let the client in with this head; `begun` is what has come of its body.
+    pub(super) fn of_greeting(event: EventInfo, outbox: Arc<Outbox>, head: Head, begun: &[u8]) -> Self {
+        let mut reply = Self { is_greeting: true, ..Self::new(event, outbox) };
+        reply.begin_body(head, begun);
+        reply.body(begun);
+        reply.pause();
+        reply
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -96,7 +121,7 @@ impl Reply {
             Stage::Head(reader) => match reader.push(data, false) {
                 Ok(None) => {}
                 Ok(Some((head, used))) => {
-                    self.begin_body(head);
+                    self.begin_body(head, &data[used..]);
                     self.body(&data[used..]);
                 }
                 Err(error) => self.fail(Fault::BadHead(error.to_string())),
@@ -106,19 +131,20 @@ impl Reply {
         }
     }
 
-    fn begin_body(&mut self, mut head: Head) {
+    fn begin_body(&mut self, mut head: Head, begun: &[u8]) {
         let slice = Slice::of(&head);
         self.event.complain(&head.complaints);
         self.status = head.status;
         self.close = head.close.take();
-        if head.status >= 500 {
-            self.stage = Stage::Discard;
-            return;
+        if let Some(fault) = self.event.fault_of(&head, begun) {
+            return self.fail(fault);
         }
-        if !(self.event.class == Class::Connect && head.status >= 400) {
+        let refuses = self.event.class == Class::Connect && head.refuses();
+        if !refuses {
             self.held = self.event.act_when_reached(std::mem::take(&mut head.actions));
         }
-        if !self.event.is_reply(&head) {
+        // The page that a redirect brings is for browsers, and those come over HTTP.
+        if !head.has_body() || refuses && head.status < 400 || !self.event.is_reply(&head) {
             self.stage = Stage::Discard;
             return;
         }
@@ -137,7 +163,7 @@ impl Reply {
         } else if from_end.is_some() || !can_stream {
             Mode::Hold { from_end }
         } else {
-            Mode::Stream { begun: false, deflater: None }
+            Mode::Stream { begun: false, shape: self.shape(head.content_length) }
         };
         self.stage = Stage::Body(Body {
             kind,
@@ -148,11 +174,27 @@ impl Reply {
             mode,
             pending: Vec::new(),
             text: is_checked.then(TextCheck::default),
+            is_json: head.is_json,
         });
+    }
+
+    /// A frame's head says how long it is. That of a compressed one is known at its end.
+    fn shape(&self, announced: Option<u64>) -> Shape {
+        let framing = self.outbox.framing();
+        match announced.map(usize::try_from) {
+            Some(Ok(len)) if framing.has_fragments() => match framing.deflate() {
+                Some(_) if len >= self.outbox.terms().deflate_min_bytes => Shape::Pieces(None),
+                _ => Shape::OneFrame(len),
+            },
+            _ => Shape::Pieces(None),
+        }
     }
 
     fn body(&mut self, data: &[u8]) {
         let Stage::Body(body) = &mut self.stage else { return };
+        if data.starts_with(Hint::BYTE_ORDER_MARK) && body.pending.is_empty() && self.bytes_out == 0 {
+            self.event.hint(Hint::ByteOrderMark);
+        }
         let data = if matches!(body.mode, Mode::Hold { from_end: Some(_) }) { data } else { body.slice.take(data) };
         body.pending.extend_from_slice(data);
         let max_bytes = self.event.endpoint.app.max_reply_bytes;
@@ -167,6 +209,15 @@ impl Reply {
             Stage::Body(Body { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
             Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
             _ => {}
+        }
+    }
+
+    /// PHP says that the script died: what has come of its reply is not the whole, unless all that was announced has.
+    pub(super) fn died(&mut self) {
+        if let Stage::Body(body) = &self.stage
+            && !body.slice.is_through()
+        {
+            self.fail(Fault::Died);
         }
     }
 
@@ -233,8 +284,7 @@ impl Reply {
             (_, Stage::Failed(fault)) => Err(fault),
             // No empty line ever came, not even the one that php-fpm always sends.
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
-            (_, Stage::Discard) if self.status >= 500 => Err(Fault::Status(self.status)),
-            (Outcome::Done(timing), _) => Ok(timing),
+            (Outcome::Done(timing), _) => self.event.ended(timing),
         };
         self.consequences(outcome, &result);
         self.event.report(self.status, self.bytes_out, result);
@@ -244,20 +294,24 @@ impl Reply {
     /// What the end of an event means for its session.
     fn consequences(&mut self, outcome: Outcome, result: &Result<Timing, Fault>) {
         let failed = result.is_err();
-        let refused = self.status >= 400;
         match self.event.class {
             // There it decides nothing.
             Class::Connect if self.event.endpoint.app.compat.is_fooking() => self.outbox.connect_counts(),
-            Class::Connect => match outcome {
-                Outcome::Done(_) if refused => {
-                    self.outbox.ask_close(Close::new(CloseReason::Refused).because(format!("status {}", self.status)));
-                }
-                Outcome::Done(_) if matches!(result, Err(Fault::BadHead(_))) => {
-                    // PHP ran it, and what it said cannot be read: neither an admission nor a refusal.
-                    self.outbox.connect_counts();
-                    self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because("unusable answer"));
-                }
-                Outcome::Done(_) => self.outbox.connect_counts(),
+            Class::Connect if !self.is_greeting => match outcome {
+                Outcome::Done(_) => match result {
+                    Err(fault @ (Fault::BadHead(_) | Fault::Died | Fault::NotRun)) => {
+                        // Neither an admission nor a refusal.
+                        if fault.may_have_run() {
+                            self.outbox.connect_counts();
+                        }
+                        self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because(fault.to_string()));
+                    }
+                    _ if self.status >= 300 => {
+                        let detail = format!("status {}", self.status);
+                        self.outbox.ask_close(Close::new(CloseReason::Refused).because(detail));
+                    }
+                    _ => self.outbox.connect_counts(),
+                },
                 Outcome::Failed(failure) => {
                     if failure.may_have_run() {
                         // Nobody knows whether PHP has noted the session: its close event clears that up.
@@ -267,8 +321,8 @@ impl Reply {
                 }
             },
             // Whatever followed would pass for the rest of the broken frame; the session is being closed for it.
-            Class::Message if self.is_broken => {}
-            Class::Message if failed => match &self.event.endpoint.app.on_error {
+            Class::Connect | Class::Message if self.is_broken => {}
+            Class::Connect | Class::Message if failed => match &self.event.endpoint.app.on_error {
                 OnError::Ignore => {}
                 OnError::Send(text) => {
                     // Nothing is left to be said about a text that does not fit.
@@ -276,7 +330,7 @@ impl Reply {
                 }
                 OnError::Close => self.outbox.ask_close(CloseReason::HandlerFailed.into()),
             },
-            Class::Message | Class::Close | Class::Presence => {}
+            Class::Connect | Class::Message | Class::Close | Class::Presence => {}
         }
         if let Some((code, text)) = self.close.take()
             && !failed
@@ -316,10 +370,10 @@ impl Body {
         if self.pending.is_empty() && !is_last {
             return Ok(0);
         }
-        let Mode::Stream { begun, deflater } = &mut self.mode else { unreachable!("only called in this mode") };
+        let Mode::Stream { begun, shape } = &mut self.mode else { unreachable!("only called in this mode") };
         let framing = outbox.framing();
         let is_first = !*begun;
-        if is_first && !outbox.begin_stream() {
+        if is_first && !outbox.begin_stream(matches!(shape, Shape::OneFrame(_))) {
             // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
             return Ok(0);
         }
@@ -332,23 +386,24 @@ impl Body {
             }
             return Err(Fault::NotUtf8);
         }
-        let begin = if is_first {
-            if let Some(deflate) = framing.deflate() {
-                *deflater = Some(Box::new(Deflater::new(deflate)));
+        let begin = match shape {
+            _ if !is_first => Affix::EMPTY,
+            Shape::OneFrame(len) => framing.whole(self.kind, *len).expect("a WebSocket frame of any length has a head"),
+            Shape::Pieces(deflater) => {
+                *deflater = framing.deflate().map(|deflate| Box::new(Deflater::new(deflate)));
+                let begin = framing.begin(self.slice.announced());
+                begin.expect("begin_body has seen that this framing can carry it").unwrap_or(Affix::EMPTY)
             }
-            framing.begin(self.slice.announced()).expect("begin_body has seen that this framing can carry it")
-        } else {
-            None
         };
         *begun = true;
-        let begin = begin.unwrap_or(Affix::EMPTY);
         let deflated;
-        let (piece, body): (Affix, &[u8]) = match deflater {
-            Some(deflater) => {
+        let (piece, body): (Affix, &[u8]) = match shape {
+            Shape::OneFrame(_) => (Affix::EMPTY, &self.pending),
+            Shape::Pieces(Some(deflater)) => {
                 deflated = deflater.piece(&self.pending, is_last);
                 (framing.piece_deflated(self.kind, is_first, is_last, deflated.len()), &deflated)
             }
-            None => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
+            Shape::Pieces(None) => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
         };
         let tail = if is_last { framing.tail() } else { &[] };
         outbox.write(&[IoSlice::new(&begin), IoSlice::new(&piece), IoSlice::new(body), IoSlice::new(tail)]);
@@ -407,6 +462,9 @@ impl Body {
             Mode::Stream { .. } | Mode::Hold { .. } => {
                 // An empty body is no reply, unless the handler announced just that.
                 if self.pending.is_empty() && self.slice.announced().is_none() {
+                    if self.is_json {
+                        event.hint(Hint::EmptyJson);
+                    }
                     return Ok(0);
                 }
                 self.send(outbox, event, &self.pending)?;
@@ -467,9 +525,14 @@ fn send_whole(
 }
 
 /// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
-/// the session, and the body is its first frame.
-pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
-    let ConnectAnswer { event, mut head, body } = answer;
+/// the session, and the body is its first frame. True when lines follow, as an event of the session that is in flight.
+pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswer) -> bool {
+    let ConnectAnswer { mut head, greeting } = answer;
+    let (event, body) = match greeting {
+        Greeting::Whole { event, body } => (event, body),
+        // An error means that the event has ended meanwhile, and whoever ended it has said why.
+        Greeting::Lines { outbox: lines, .. } => return lines.send(outbox.clone()).is_ok(),
+    };
     if let Some((code, text)) = head.close.take() {
         outbox.ask_close(Close::by_handler(code, text));
     }
@@ -477,8 +540,8 @@ pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
         held.act(&event).await;
     }
     let is_empty = body.is_empty() && head.content_length.is_none();
-    if is_empty || !event.is_reply(&head) {
-        return;
+    if !head.has_body() || is_empty || !event.is_reply(&head) {
+        return false;
     }
     let kind = head.kind.unwrap_or(FrameKind::Text);
     let sent = match event.send_to(&head.destinations, head.kind, head.id.as_ref(), &body) {
@@ -490,4 +553,5 @@ pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
         fault.count(&event.endpoint, Class::Connect);
         warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
     }
+    false
 }
