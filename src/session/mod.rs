@@ -332,9 +332,13 @@ impl Session {
 
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
-        let has_said_goodbye = self.ending.as_ref().is_some_and(|first| first.reason == CloseReason::ClientClosed);
+        let has_ended_its_side = self
+            .ending
+            .as_ref()
+            .is_some_and(|first| matches!(first.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye));
         let drops_waiting = match close.reason {
             CloseReason::ClientClosed
+            | CloseReason::NoGoodbye
             | CloseReason::FrameTruncated
             | CloseReason::BadFrame
             | CloseReason::BadText
@@ -346,7 +350,7 @@ impl Session {
             | CloseReason::Draining
             | CloseReason::IdleTimeout => false,
             // Who ended its side and now does not even listen has still said what it said before.
-            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_said_goodbye,
+            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_ended_its_side,
             // Refused above all: PHP must hear nothing of a session that it has turned away.
             _ => true,
         };
@@ -360,7 +364,7 @@ impl Session {
         let stands = match &self.ending {
             None => false,
             // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
-            Some(_) if has_said_goodbye => close.reason != CloseReason::SlowReader,
+            Some(_) if has_ended_its_side => close.reason != CloseReason::SlowReader,
             Some(_) => !close.is_abrupt(),
         };
         if !stands {
@@ -460,8 +464,11 @@ impl Session {
         SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                let is_whole = !self.state.decoder.is_mid_frame();
-                let reason = if is_whole { CloseReason::ClientClosed } else { CloseReason::FrameTruncated };
+                let reason = match self.outbox.framing() {
+                    _ if self.state.decoder.is_mid_frame() => CloseReason::FrameTruncated,
+                    framing if framing.has_goodbye() => CloseReason::NoGoodbye,
+                    _ => CloseReason::ClientClosed,
+                };
                 self.end_input(Box::new(reason.into()));
                 true
             }

@@ -31,6 +31,7 @@ mod examples;
 mod faults;
 mod floods;
 mod framing_interop;
+mod goodbyes;
 mod heartbeat;
 mod hostile;
 mod lifecycle;
