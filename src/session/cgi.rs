@@ -20,6 +20,9 @@ use crate::proto::id::SessionId;
 use crate::transport::Peer;
 use crate::upstream::Class;
 
+/// `LONGWIRE_EVENT` of a plain request.
+pub(super) const REQUEST: &str = "request";
+
 /// What `SERVER_SOFTWARE` says.
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
@@ -188,18 +191,28 @@ impl EventParams<'_> {
     }
 }
 
+/// `LONGWIRE_EVENT` of an event of a channel.
+pub(super) fn event_of(what: What) -> &'static str {
+    match what {
+        What::Join => "join",
+        What::Leave => "leave",
+        What::Occupied => "occupied",
+        What::Vacated => "vacated",
+    }
+}
+
 /// The own block of an event of a channel.
 pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
     let mut block = Block::default();
-    let (event, number) = match notice.what {
-        What::Join => ("join", "3"),
-        What::Leave => ("leave", "4"),
-        What::Occupied => ("occupied", "5"),
-        What::Vacated => ("vacated", "6"),
+    let number = match notice.what {
+        What::Join => "3",
+        What::Leave => "4",
+        What::Occupied => "5",
+        What::Vacated => "6",
     };
     // Without EVENT a script would take it for a message.
     block.put_prefixed(app, "EVENT", number);
-    block.put("LONGWIRE_EVENT", event);
+    block.put("LONGWIRE_EVENT", event_of(notice.what));
     block.put_bytes("LONGWIRE_CHANNEL", notice.of.channel.as_bytes());
     if matches!(notice.what, What::Join | What::Leave) {
         block.put_prefixed(app, "SESSIONID", notice.of.session.as_str());
@@ -218,7 +231,7 @@ pub(super) fn plain_params(request: &PlainRequest<'_>) -> Result<EncodedParams, 
     if let Some(content_type) = request.content_type {
         block.params.push(b"CONTENT_TYPE", content_type)?;
     }
-    block.put("LONGWIRE_EVENT", "request");
+    block.put("LONGWIRE_EVENT", REQUEST);
     block.put(
         "SERVER_PROTOCOL",
         match request.version {

@@ -206,8 +206,6 @@ impl Endpoint {
         request: &PlainRequest<'_>,
         reply: oneshot::Sender<HttpReply>,
     ) -> Result<(), PairTooLong> {
-        // Nobody's name, but log lines and fairness need one.
-        let id = self.hub.ids.next_id();
         let event = Event {
             class: Class::Message,
             seq: 0,
@@ -217,7 +215,7 @@ impl Endpoint {
             close: None,
         };
         let own = cgi::plain_params(request)?;
-        let info = EventInfo::new(self.clone(), id, &event);
+        let info = EventInfo::of_request(self.clone(), &event);
         let answer = HttpAnswer::new(info, None, reply).for_method(request.method);
         self.upstream.submit(Request {
             class: event.class,

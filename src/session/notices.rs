@@ -58,7 +58,7 @@ impl Endpoint {
             profile: EncodedParams::default(),
             close: None,
         };
-        let info = EventInfo::new(self.clone(), notice.of.session, &event);
+        let info = EventInfo::named(self.clone(), Some(notice.of.session), cgi::event_of(notice.what), &event);
         let (answer, delivered) = OthersAnswer::new(info);
         let none = EncodedParams::default();
         self.upstream.submit(Request {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tracing::field::display;
 use tracing::{debug, warn};
 
 pub(super) use self::connect::{ConnectAnswer, HandshakeAnswer};
@@ -25,6 +26,7 @@ pub(super) use self::others::OthersAnswer;
 pub(super) use self::reply::Reply;
 pub(super) use self::reply::greet;
 
+use super::cgi;
 use super::endpoint::{Endpoint, Event};
 use super::head::{Destination, Head};
 use crate::cluster::{Expecting, Settled};
@@ -57,8 +59,10 @@ pub enum Answer {
 pub struct EventInfo {
     /// Where the session came in.
     pub endpoint: Arc<Endpoint>,
-    /// Whose event.
-    pub id: SessionId,
+    /// Whose event; nobody's for a plain request.
+    pub id: Option<SessionId>,
+    /// Its word in log lines and metrics.
+    pub label: &'static str,
     /// What happened.
     pub class: Class,
     /// Its number in the session.
@@ -74,9 +78,25 @@ pub struct EventInfo {
 impl EventInfo {
     /// What the answer to this event needs to know of it.
     pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event<'_>) -> Self {
+        Self::named(endpoint, Some(id), event.class.label(), event)
+    }
+
+    /// The same of a plain request, which queues as a message does.
+    pub(super) fn of_request(endpoint: Arc<Endpoint>, event: &Event<'_>) -> Self {
+        Self::named(endpoint, None, cgi::REQUEST, event)
+    }
+
+    /// The same of an event that is called otherwise than its class.
+    pub(super) fn named(
+        endpoint: Arc<Endpoint>,
+        id: Option<SessionId>,
+        label: &'static str,
+        event: &Event<'_>,
+    ) -> Self {
         Self {
             endpoint,
             id,
+            label,
             class: event.class,
             seq: event.seq,
             kind: event.kind,
@@ -108,13 +128,13 @@ impl EventInfo {
 
     /// Does with the session what the answer asks for.
     fn act(&self, actions: Vec<Action>) {
+        let Some(id) = self.id else { return };
         for action in actions {
             let label = action.label();
-            let receipt =
-                self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(self.id), action));
+            let receipt = self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(id), action));
             if receipt.refused > 0 {
                 warn!(
-                    session = %self.id, script = %self.endpoint.app.script.display(), action = label,
+                    session = %id, script = %self.endpoint.app.script.display(), action = label,
                     "refused: the session has as many channels or attribute bytes as it may"
                 );
             }
@@ -143,7 +163,7 @@ impl EventInfo {
             let action = Action::Send(Message { body, kind, key: key.clone(), id: id.cloned() });
             let mut command = Command { to: to.clone(), except: except.clone(), action };
             if *except_self {
-                command.except.sessions.push(self.id);
+                command.except.sessions.extend(self.id);
             }
             self.endpoint.hub.cluster.run_now(Door::Answer, &command);
         }
@@ -158,34 +178,33 @@ impl EventInfo {
 
     fn complain(&self, complaints: &[String]) {
         for complaint in complaints {
-            warn!(session = %self.id, script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
+            warn!(session = self.id.map(display), script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
         }
     }
 
     /// The log lines of an event that has ended, and its counter when it failed.
     fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
-        let (session, script) = (self.id, self.endpoint.app.script.display());
-        let event = self.class.label();
+        let (session, script, event) = (self.id.map(display), self.endpoint.app.script.display(), self.label);
         // A log line each: what a client made a script log must not pass for a line of ours.
         for line in String::from_utf8_lossy(&self.stderr).lines() {
-            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, "{line}");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, "{line}");
         }
         if self.stderr_beyond > 0 {
             let cut_bytes = self.stderr_beyond;
-            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
         }
         match result {
             Ok(timing) => debug!(
                 target: "longwire::event",
-                %session, event, seq = self.seq, bytes_in = self.bytes_in, bytes_out, status,
+                session, event, seq = self.seq, bytes_in = self.bytes_in, bytes_out, status,
                 queued_us = timing.queued.as_micros() as u64,
                 php_us = timing.total.as_micros() as u64,
             ),
             Err(fault) => {
-                fault.count(&self.endpoint, self.class);
+                fault.count(&self.endpoint, self.label);
                 warn!(
                     target: "longwire::event",
-                    %session, %script, event, seq = self.seq, cause = fault.label(), status,
+                    session, %script, event, seq = self.seq, cause = fault.label(), status,
                     bytes_in = self.bytes_in, bytes_out, "event failed: {fault}"
                 );
             }
@@ -248,8 +267,8 @@ enum Fault {
 }
 
 impl Fault {
-    fn count(&self, endpoint: &Endpoint, class: Class) {
-        let labels = FailureLabels { app: endpoint.app.name.clone(), event: class.label(), cause: self.label() };
+    fn count(&self, endpoint: &Endpoint, event: &'static str) {
+        let labels = FailureLabels { app: endpoint.app.name.clone(), event, cause: self.label() };
         endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
     }
 
@@ -331,7 +350,7 @@ impl Responder for Answer {
         }
     }
 
-    fn label(&self) -> SessionId {
+    fn label(&self) -> Option<SessionId> {
         self.event().id
     }
 }
