@@ -10,6 +10,7 @@ use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::dev::Dev;
 use crate::support::longwire::http_get;
+use crate::support::php_fpm::eventually;
 
 const ENTER: &str = "\u{E007}";
 const ARROW_UP: &str = "\u{E013}";
@@ -148,6 +149,26 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     let mut client = Client::upgrade(quiet.http(), "/ws", "").await;
     assert_eq!(client.ask("hello").await, "message ");
     assert_eq!((quiet.greeted("router"), quiet.greeted("API")), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_may_be_told_every_event_there_is() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    let joins = "<?php if ($_SERVER['LONGWIRE_EVENT'] === 'message') { header('Longwire-Join: hall'); echo 'in'; }";
+    std::fs::write(&script, joins).expect("the folder is ours");
+    let all = "connect,message,close,join,leave,occupied,vacated";
+    let dev = Dev::start(&script, &["--events", all]);
+    assert_eq!(dev.greeted("events"), None, "there is nothing more to be told");
+    let mut client = Client::upgrade(dev.http(), "/ws", "").await;
+    assert_eq!(client.ask("?").await, "in");
+    client.close(1000).await;
+    for event in all.split(',') {
+        eventually(&format!("{event} is on the terminal"), || dev.printed().contains(&format!("  {event} "))).await;
+    }
+    let some = Dev::start(&script, &["--events", "join"]);
+    let told = some.greeted("events").expect("there is more to be told");
+    assert_eq!(told, "message, join; --events connect,close tells the script of these too");
 }
 
 #[test]
