@@ -86,6 +86,7 @@ fn resolve(
         params,
         idempotent: app.idempotent.value,
         plain_requests: app.plain_requests.value,
+        subprotocols: app.subprotocols.value.0.clone(),
         on_error: app.on_error.value.clone(),
         max_frame_bytes,
         max_reply_bytes: app.max_reply_bytes.value.0 as usize,

@@ -448,6 +448,8 @@ pub struct App {
     pub idempotent: bool,
     /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
     pub plain_requests: bool,
+    /// WebSocket sub-protocols, the preferred one first.
+    pub subprotocols: Vec<String>,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.

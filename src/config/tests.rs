@@ -220,6 +220,15 @@ fn each_rule_of_an_app_has_its_message() {
             "events = [\"conect\"]",
             "12: apps.b.events = \"conect\": must be \"connect\", \"message\", \"close\", \"join\", \"leave\", \"occupied\" or \"vacated\", did you mean \"connect\"?",
         ),
+        (
+            "subprotocols = [\"mqtt\", \"two words\"]",
+            "12: apps.b.subprotocols = \"two words\": a sub-protocol is made of A-Z a-z 0-9 and !#$%&'*+-.^_`|~",
+        ),
+        (
+            "subprotocols = [\"\"]",
+            "12: apps.b.subprotocols = \"\": a sub-protocol is made of A-Z a-z 0-9 and !#$%&'*+-.^_`|~",
+        ),
+        ("subprotocols = [\"mqtt\", \"mqtt\"]", "12: apps.b.subprotocols = \"mqtt\": is in the list twice"),
         ("max_queued_bytes = 1024", "12: apps.b.max_queued_bytes = 1024: must be at least max_frame_bytes, 1 MiB"),
         (
             "max_frame_bytes = 0",

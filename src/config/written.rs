@@ -6,7 +6,7 @@
 use super::address::{Address, AddressOrOff};
 use super::compound::{
     Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
-    SequencePlace, Width,
+    SequencePlace, Subprotocols, Width,
 };
 use super::model::{
     ClientCerts, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule,
@@ -466,6 +466,8 @@ config_table! {
         idempotent: Entry<bool> = is("false");
         /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
         plain_requests: Entry<bool> = is("false");
+        /// WebSocket sub-protocols that the app speaks: a client that offers some is answered with the first of these among them, unless the answer to connect chooses.
+        subprotocols: Entry<Subprotocols> = is("[]");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).

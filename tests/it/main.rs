@@ -51,6 +51,7 @@ mod router_load;
 mod router_port;
 mod router_suite;
 mod static_files;
+mod subprotocols;
 mod support;
 mod tidy;
 mod tls;
