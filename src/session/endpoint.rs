@@ -150,14 +150,24 @@ impl Endpoint {
         Self { heartbeat, ..self }
     }
 
-    /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.
-    pub fn own_params(
+    /// The params of a session: of its connection, and of the request that opened it; `session/cgi.rs` says what is dropped.
+    pub fn session_params(
         &self,
         connection: &EncodedParams,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<EncodedParams, PairTooLong> {
-        cgi::own_params(|name| cgi::is_ours(&self.app, name), connection, uri, headers)
+        cgi::own_params(cgi::For::Http, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
+    }
+
+    /// The same for a request that is nobody's event, which keeps what is only for its own response.
+    pub fn request_params(
+        &self,
+        connection: &EncodedParams,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<EncodedParams, PairTooLong> {
+        cgi::own_params(cgi::For::PlainRequests, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
     /// Events of one session may run at once.

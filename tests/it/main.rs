@@ -17,6 +17,7 @@ mod cluster_demo;
 mod cluster_faults;
 mod cluster_steady;
 mod cmpp;
+mod codings;
 mod concurrency_per;
 mod connect;
 mod control_headers;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::slice::Slice;
-use super::{EventInfo, Fault, MAX_PIECE_BYTES, reply_in};
+use super::{EventInfo, Fault, MAX_PIECE_BYTES, refuse_encoded, reply_in};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Feed, FeedReader, Outbox};
 use crate::proto::close::CloseReason;
@@ -121,7 +121,7 @@ impl HttpAnswer {
         }
         self.event.complain(&head.complaints);
         self.status = head.status;
-        if self.session.is_some() {
+        if let Some(outbox) = &self.session {
             if head.status >= 500 {
                 self.stage = Stage::Discard;
                 return;
@@ -249,6 +249,9 @@ impl HttpAnswer {
         if body.is_held {
             reply = reply_in(&head, reply)?;
             let kind = self.event.kind_for_others(head.kind);
+            if !head.destinations.is_empty() {
+                refuse_encoded(&head)?;
+            }
             if !head.destinations.is_empty()
                 && !self.event.send_to(&head.destinations, kind, head.id.as_ref(), &reply)?
             {

@@ -245,6 +245,14 @@ fn reply_in(head: &Head, whole: Vec<u8>) -> Result<Vec<u8>, Fault> {
     Ok(whole[from as usize..(from + wanted) as usize].to_vec())
 }
 
+/// A body that goes out as a frame must not be compressed: a frame has no header that could say so.
+fn refuse_encoded(head: &Head) -> Result<(), Fault> {
+    match &head.encoding {
+        Some(encoding) => Err(Fault::Encoded(encoding.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Why an event has no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
@@ -264,6 +272,8 @@ enum Fault {
     NotUtf8,
     /// The framing cannot carry it.
     Framing(String),
+    /// It is compressed, or coded otherwise, and a frame has no header that could say so.
+    Encoded(Box<str>),
 }
 
 impl Fault {
@@ -281,6 +291,7 @@ impl Fault {
             Fault::TooLarge => "reply_too_large",
             Fault::NotUtf8 => "reply_not_utf8",
             Fault::Framing(_) => "reply_unframeable",
+            Fault::Encoded(_) => "reply_encoded",
         }
     }
 }
@@ -297,6 +308,9 @@ impl std::fmt::Display for Fault {
             Fault::TooLarge => f.write_str("reply is above max_reply_bytes"),
             Fault::NotUtf8 => f.write_str("text reply is not UTF-8 (Longwire-Type: binary sends any bytes)"),
             Fault::Framing(what) => write!(f, "reply does not fit the framing: {what}"),
+            Fault::Encoded(encoding) => {
+                write!(f, "reply has Content-Encoding: {encoding}, which a frame cannot say; send it uncompressed")
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use tracing::warn;
 
 use super::slice::Slice;
-use super::{ConnectAnswer, EventInfo, Fault, Held, MAX_PIECE_BYTES};
+use super::{ConnectAnswer, EventInfo, Fault, Held, MAX_PIECE_BYTES, refuse_encoded};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
@@ -464,20 +464,22 @@ pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
     if let Some((code, text)) = head.close {
         outbox.ask_close(Close::by_handler(code, text));
     }
-    if let Some(held) = event.act_when_reached(head.actions) {
-        held.act(&event).await;
-    }
-    if body.is_empty() && head.content_length.is_none() {
-        return;
-    }
-    let kind = head.kind.unwrap_or(FrameKind::Text);
-    let sent = match event.send_to(&head.destinations, head.kind, head.id.as_ref(), &body) {
-        Ok(true) => send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), &body),
-        Ok(false) => Ok(()),
-        Err(fault) => Err(fault),
-    };
     if let Err(fault) = sent {
-        fault.count(&event.endpoint, Class::Connect);
+        fault.count(&event.endpoint, event.label);
         warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
+    }
+}
+
+fn greeting(outbox: &Outbox, event: &EventInfo, head: &Head, body: &[u8]) -> Result<(), Fault> {
+    if body.is_empty() && head.content_length.is_none() {
+        return Ok(());
+    }
+    refuse_encoded(head)?;
+    match event.send_to(&head.destinations, head.kind, head.id.as_ref(), body)? {
+        true => {
+            let kind = head.kind.unwrap_or(FrameKind::Text);
+            send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), body)
+        }
+        false => Ok(()),
     }
 }
