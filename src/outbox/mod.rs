@@ -125,12 +125,15 @@ pub struct Signals {
     pub connect_counts: bool,
     /// The wheel came round.
     pub tick: bool,
+    /// Answers have set cookies; see [`Outbox::take_cookies`].
+    pub has_cookies: bool,
 }
 
 const ENDED_EVENTS: u32 = 0xffff;
 const CONNECT_COUNTS: u32 = 1 << 16;
 const TICK: u32 = 1 << 17;
 const WATCHES_ENDS: u32 = 1 << 18;
+const HAS_COOKIES: u32 = 1 << 19;
 
 /// See the module.
 pub struct Outbox {
@@ -167,7 +170,12 @@ struct Inner {
     /// Pushes that waited when the client was found gone.
     lost: u32,
     bytes_out: u64,
+    /// What answers have set, until the task takes it: seldom anything.
+    cookies: Option<Box<Cookies>>,
 }
+
+#[derive(Default)]
+struct Cookies(Vec<Box<[u8]>>);
 
 impl Outbox {
     /// The outbox of a new session.
@@ -537,6 +545,19 @@ impl Outbox {
         self.signals.fetch_or(CONNECT_COUNTS, Ordering::AcqRel);
     }
 
+    /// `Set-Cookie` of an answer, for the session's later events: before the end of its event is told.
+    pub fn leave_cookies(&self, cookies: Vec<Box<[u8]>>) {
+        if !cookies.is_empty() {
+            self.lock().cookies.get_or_insert_default().0.extend(cookies);
+            self.signals.fetch_or(HAS_COOKIES, Ordering::AcqRel);
+        }
+    }
+
+    /// What was left so, for the session's task.
+    pub fn take_cookies(&self) -> Vec<Box<[u8]>> {
+        self.lock().cookies.take().map(|cookies| cookies.0).unwrap_or_default()
+    }
+
     /// The wheel came round.
     pub fn tick(&self) {
         self.signals.fetch_or(TICK, Ordering::AcqRel);
@@ -560,6 +581,7 @@ impl Outbox {
             ended_events: bits & ENDED_EVENTS,
             connect_counts: bits & CONNECT_COUNTS != 0,
             tick: bits & TICK != 0,
+            has_cookies: bits & HAS_COOKIES != 0,
         }
     }
 

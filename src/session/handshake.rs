@@ -93,6 +93,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         match ask(&endpoint, &mut state, &mut verdict).await {
             Some(answer) if answer.head.status < 400 => {
                 state.close_owed = true;
+                endpoint.keep_cookies(&mut state, &answer.head.cookies);
                 first_reply = Some(answer);
             }
             Some(answer) => {

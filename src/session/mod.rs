@@ -21,6 +21,7 @@ mod admission;
 mod answer;
 mod bucket;
 mod cgi;
+mod cookies;
 mod endpoint;
 mod farewell;
 mod gates;
@@ -87,7 +88,7 @@ pub struct State {
     pub peer: PackedPeer,
     /// This end.
     pub local: PackedPeer,
-    /// The params that stay the same while it lives: of its connection, and of the upgrade request if there was one.
+    /// The params of its connection, and of the upgrade request if there was one. Only its cookies change while it lives.
     #[serde(with = "encoded")]
     pub own_params: EncodedParams,
     /// The number of the next event.
@@ -321,6 +322,9 @@ impl Session {
             self.outbox.forget_waiters();
         }
         self.state.close_owed |= signals.connect_counts;
+        if signals.has_cookies {
+            self.endpoint.keep_cookies(&mut self.state, &self.outbox.take_cookies());
+        }
         if signals.tick {
             // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
             // would arm another, and they would become more and more.
@@ -640,6 +644,9 @@ impl Session {
                 let signals = self.outbox.take_signals();
                 self.in_flight -= signals.ended_events;
                 self.state.close_owed |= signals.connect_counts;
+                if signals.has_cookies {
+                    self.endpoint.keep_cookies(&mut self.state, &self.outbox.take_cookies());
+                }
                 if self.in_flight == 0 {
                     return Poll::Ready(());
                 }

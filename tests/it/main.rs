@@ -51,6 +51,7 @@ mod router_client;
 mod router_load;
 mod router_port;
 mod router_suite;
+mod session_cookies;
 mod static_files;
 mod subprotocols;
 mod support;

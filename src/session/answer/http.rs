@@ -128,6 +128,7 @@ impl HttpAnswer {
             }
             self.close = head.close.take();
             self.event.act(std::mem::take(&mut head.actions));
+            outbox.leave_cookies(std::mem::take(&mut head.cookies));
         }
         let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
         let is_held = to_others || head.content_offset < 0;

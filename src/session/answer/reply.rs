@@ -117,6 +117,10 @@ impl Reply {
         }
         if !(self.event.class == Class::Connect && head.status >= 400) {
             self.held = self.event.act_when_reached(head.actions);
+            self.outbox.leave_cookies(head.cookies);
+        }
+        if let Some(encoding) = head.encoding {
+            return self.fail(Fault::Encoded(encoding));
         }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
