@@ -69,7 +69,7 @@ use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
-use crate::proto::framing::{Decoder, FrameKind, Framing, Item};
+use crate::proto::framing::{Decoder, FrameKind, Item};
 use crate::proto::id::SessionId;
 use crate::transport::{Arrival, PackedPeer, Peer};
 use crate::upstream::{Class, READ_BYTES};
@@ -140,7 +140,13 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
         // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
         close_owed: !events.connect,
     };
-    Session::new(endpoint, state, framing, Link::Socket(transport), permit).spawn();
+    let (terms, link) = (endpoint.terms.clone(), Link::to(transport));
+    let outbox = Arc::new(match events.connect {
+        true => Outbox::of_guest(id, framing, terms, link),
+        false => Outbox::new(id, framing, terms, link),
+    });
+    endpoint.hub.router.insert(outbox.clone());
+    Session::new(endpoint, state, outbox, permit).spawn();
 }
 
 /// A live session: what its task owns.
@@ -217,10 +223,9 @@ impl Future for Task {
 }
 
 impl Session {
-    fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, link: Link, permit: Permit) -> Self {
+    /// Of an outbox that the router knows.
+    fn new(endpoint: Arc<Endpoint>, state: State, outbox: Arc<Outbox>, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
-        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.terms.clone(), link));
-        endpoint.hub.router.insert(outbox.clone());
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();

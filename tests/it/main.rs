@@ -33,6 +33,7 @@ mod faults;
 mod floods;
 mod framing_interop;
 mod goodbyes;
+mod guests;
 mod heartbeat;
 mod hostile;
 mod lifecycle;

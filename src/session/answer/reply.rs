@@ -133,6 +133,10 @@ impl Reply {
             Err(error) => return self.fail(Fault::Framing(error.to_string())),
         };
         let mode = if head.lines {
+            if self.event.class == Class::Connect && head.status < 400 {
+                // PHP has let it in, and may go on talking for as long as it likes.
+                self.outbox.admit();
+            }
             Mode::Lines
         } else if from_end.is_some() || !can_stream {
             Mode::Hold { from_end }
@@ -255,7 +259,10 @@ impl Reply {
                     self.outbox.connect_counts();
                     self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because("unusable answer"));
                 }
-                Outcome::Done(_) => self.outbox.connect_counts(),
+                Outcome::Done(_) => {
+                    self.outbox.connect_counts();
+                    self.outbox.admit();
+                }
                 Outcome::Failed(failure) => {
                     if failure.may_have_run() {
                         // Nobody knows whether PHP has noted the session: its close event clears that up.
@@ -464,7 +471,13 @@ fn send_whole(
 /// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
 /// the session, and the body is its first frame.
 pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
-    let ConnectAnswer { event, head, body } = answer;
+    let ConnectAnswer { event, mut head, body } = answer;
+    if let Some(held) = event.act_when_reached(std::mem::take(&mut head.actions)) {
+        held.act(&event).await;
+    }
+    let sent = greeting(outbox, &event, &head, &body);
+    // The first frame has left: what others have sent meanwhile follows it.
+    outbox.admit();
     if let Some((code, text)) = head.close {
         outbox.ask_close(Close::by_handler(code, text));
     }
