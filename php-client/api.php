@@ -20,6 +20,8 @@ if (!class_exists('RouterClient', false)) {
     class RouterClient
     {
         const VERSION = 1;
+        /** More ids than these are sent as several commands: the fields of one have at most 65535 bytes, an id 16. */
+        const IDS_PER_COMMAND = 2000;
 
         private $addresses;
         private $secret;
@@ -38,7 +40,7 @@ if (!class_exists('RouterClient', false)) {
         private $at = 0;
         private $number = 0;
         private $error = '';
-        /** Between begin() and commit(): encoded requests by their number. */
+        /** Between begin() and commit(): of each call its encoded requests, by their number. */
         private $batch = null;
 
         /**
@@ -60,8 +62,9 @@ if (!class_exists('RouterClient', false)) {
             $this->timeout = isset($options['timeout']) ? (float) $options['timeout'] : 2.0;
             $this->persistent = !empty($options['persistent']);
             $this->throws = !empty($options['throw']);
-            // On a persistent connection an answer to an earlier page must not pass for one to this.
-            $this->number = mt_rand(1, 0x3FFFFFFF);
+            // On a persistent connection an answer to an earlier page must not pass for one to this, nor may one to a parent of this process:
+            // a fork inherits what mt_rand() will say.
+            $this->number = random_int(1, 0x3FFFFFFF);
         }
 
         // ---- What fooking had ----------------------------------------------------------------------------------------
@@ -206,10 +209,11 @@ if (!class_exists('RouterClient', false)) {
         /** Whether a session is there. With several: how many of them. False (0) also when the router could not be asked. */
         public function exists($sid)
         {
+            $this->error = '';
             try {
                 // At once, also between begin() and commit().
-                $answers = $this->exchange($this->request(0x4C18, self::fields(array('sessions' => $sid)), ''), true);
-                $receipt = self::receipt($answers[0]);
+                $requests = $this->requests(0x4C18, array('sessions' => $sid), '', '');
+                $receipt = self::sum($this->exchange($requests, true));
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
@@ -269,18 +273,23 @@ if (!class_exists('RouterClient', false)) {
         {
             $batch = $this->batch;
             $this->batch = null;
+            $this->error = '';
             if (!$batch) {
                 return array();
             }
+            $requests = array();
+            foreach ($batch as $call) {
+                $requests += $call;
+            }
             try {
-                $answers = $this->exchange($batch, false);
+                $answers = $this->exchange($requests, false);
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
             $receipts = array();
-            foreach ($answers as $answer) {
+            foreach ($batch as $call) {
                 try {
-                    $receipts[] = self::receipt($answer);
+                    $receipts[] = self::sum(array_splice($answers, 0, count($call)));
                 } catch (RuntimeException $error) {
                     $this->error = $error->getMessage();
                     $receipts[] = false;
@@ -289,7 +298,7 @@ if (!class_exists('RouterClient', false)) {
             return $receipts;
         }
 
-        /** Why the last call gave false. */
+        /** Why the last call gave false; empty when it did not. */
         public function lastError()
         {
             return $this->error;
@@ -344,12 +353,22 @@ if (!class_exists('RouterClient', false)) {
 
         private static function sessions($sid, $tag = 0x10)
         {
+            return self::field($tag, implode('', self::ids($sid)));
+        }
+
+        /** One id or several, each as a string of its length. */
+        private static function ids($sid)
+        {
+            $ids = array();
             foreach ((array) $sid as $id) {
+                // Old scripts hand over what they found, null and arrays too.
+                $id = is_scalar($id) ? (string) $id : '';
                 if (strlen($id) !== 16) {
                     throw new RuntimeException('a session id has 16 characters: ' . substr($id, 0, 40));
                 }
+                $ids[] = $id;
             }
-            return self::field($tag, implode('', (array) $sid));
+            return $ids;
         }
 
         private static function target($to, $except = 0)
@@ -357,6 +376,7 @@ if (!class_exists('RouterClient', false)) {
             if (is_array($to)) {
                 return self::sessions($to, 0x10 + $except);
             }
+            $to = (string) $to;
             $parts = explode(':', $to, 2);
             $value = isset($parts[1]) ? $parts[1] : '';
             switch ($parts[0]) {
@@ -406,7 +426,7 @@ if (!class_exists('RouterClient', false)) {
         private static function frame($type, $fields, $body)
         {
             if (strlen($fields) > 65535) {
-                throw new RuntimeException('too many sessions in one command: about 4000 fit');
+                throw new RuntimeException('too much is left out: the fields of a command have at most 65535 bytes');
             }
             return pack('nnN', $type, strlen($fields), strlen($body)) . $fields . $body;
         }
@@ -427,14 +447,14 @@ if (!class_exists('RouterClient', false)) {
 
         private function command($type, array $what, array $options = array(), $body = '')
         {
+            $this->error = '';
             try {
-                $request = $this->request($type, self::fields($what) . self::options($options), (string) $body);
+                $requests = $this->requests($type, $what, self::options($options), (string) $body);
                 if ($this->batch !== null) {
-                    $this->batch += $request;
+                    $this->batch[] = $requests;
                     return true;
                 }
-                $answers = $this->exchange($request, false);
-                return self::receipt($answers[0]);
+                return self::sum($this->exchange($requests, false));
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
@@ -442,6 +462,7 @@ if (!class_exists('RouterClient', false)) {
 
         private function query($type, array $what, $json = true)
         {
+            $this->error = '';
             try {
                 $answers = $this->exchange($this->request($type, self::fields($what), ''), true);
                 $answer = self::checked($answers[0]);
@@ -459,6 +480,21 @@ if (!class_exists('RouterClient', false)) {
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
+        }
+
+        /** A command as one request, or as several if it names too many sessions for one. */
+        private function requests($type, array $what, $fields, $body)
+        {
+            $key = isset($what['sessions']) ? 'sessions' : 'to';
+            if (!isset($what[$key]) || !is_array($what[$key]) || count($what[$key]) <= self::IDS_PER_COMMAND) {
+                return $this->request($type, self::fields($what) . $fields, $body);
+            }
+            $requests = array();
+            // Each once, or one that stands in two of them would get two.
+            foreach (array_chunk(array_unique(self::ids($what[$key])), self::IDS_PER_COMMAND) as $ids) {
+                $requests += $this->request($type, self::fields(array($key => $ids) + $what) . $fields, $body);
+            }
+            return $requests;
         }
 
         private function request($type, $fields, $body)
@@ -493,6 +529,24 @@ if (!class_exists('RouterClient', false)) {
                 'unreachable' => isset($fields[0x09]) ? explode("\n", $fields[0x09]) : array(),
                 'engine_down' => isset($fields[0x0A])
             );
+        }
+
+        /** What became of a command that was sent as so many requests. */
+        private static function sum(array $answers)
+        {
+            $sum = self::receipt($answers[0]);
+            foreach (array_slice($answers, 1) as $answer) {
+                $receipt = self::receipt($answer);
+                foreach (array('reached', 'queued', 'refused', 'gone') as $count) {
+                    $sum[$count] += $receipt[$count];
+                }
+                foreach ($receipt['dropped'] as $rule => $count) {
+                    $sum['dropped'][$rule] += $count;
+                }
+                $sum['unreachable'] = array_values(array_unique(array_merge($sum['unreachable'], $receipt['unreachable'])));
+                $sum['engine_down'] = $sum['engine_down'] || $receipt['engine_down'];
+            }
+            return $sum;
         }
 
         private function failed(RuntimeException $error)
@@ -562,14 +616,10 @@ if (!class_exists('RouterClient', false)) {
             }
             $this->close();
             $this->pid = getmypid();
-            $flags = STREAM_CLIENT_CONNECT | ($this->persistent ? STREAM_CLIENT_PERSISTENT : 0);
             $failures = array();
             foreach ($this->addresses as $address) {
-                $code = 0;
                 $message = '';
-                // Persistent streams are kept under their URL: a path tells one client's from another's.
-                $url = $this->persistent && strpos($address, 'tcp://') === 0 ? "$address/longwire" : $address;
-                $socket = @stream_socket_client($url, $code, $message, $this->connectTimeout, $flags);
+                $socket = $this->connect($address, $message);
                 if (!$socket) {
                     $failures[] = "$address: " . ($message !== '' ? $message : 'no connection');
                     continue;
@@ -583,7 +633,7 @@ if (!class_exists('RouterClient', false)) {
                         return true;
                     }
                     fclose($socket);
-                    $socket = @stream_socket_client($url, $code, $message, $this->connectTimeout, $flags);
+                    $socket = $this->connect($address, $message);
                     if (!$socket) {
                         $failures[] = "$address: $message";
                         $this->socket = null;
@@ -600,6 +650,26 @@ if (!class_exists('RouterClient', false)) {
                 }
             }
             throw new RuntimeException('no router: ' . implode('; ', $failures));
+        }
+
+        /**
+         * A stream, or false and why. A persistent one is found by its name: nobody gets one that was greeted with another secret, or before a
+         * fork, whose child inherits its parent's.
+         */
+        private function connect($address, &$message)
+        {
+            $code = 0;
+            $name = getmypid() . '-' . hash_hmac('sha256', 'persistent stream', (string) $this->secret);
+            if ($this->persistent && strpos($address, 'tcp://') === 0) {
+                $flags = STREAM_CLIENT_PERSISTENT;
+                $flags |= STREAM_CLIENT_CONNECT;
+                return @stream_socket_client("$address/longwire-$name", $code, $message, $this->connectTimeout, $flags);
+            }
+            if ($this->persistent && function_exists('pfsockopen')) {
+                // A path has no room for a name. A port below 0 is part of the key and of nothing else (main/streams of PHP).
+                return @pfsockopen($address, -1 - (crc32($name) & 0x7FFFFFFE), $code, $message, $this->connectTimeout);
+            }
+            return @stream_socket_client($address, $code, $message, $this->connectTimeout);
         }
 
         /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */

@@ -16,11 +16,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::model::{
     App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, ConcurrencyPer, Config, Dialect, Events, GroupBy,
-    Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, Origins,
+    Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, OriginPattern, Origins, SocketFile,
 };
 use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
+use crate::listening;
 use crate::lua;
 
 /// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
@@ -61,12 +62,15 @@ pub struct Finding {
 /// Tries what can be tried without starting anything.
 pub fn try_out(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let binds = config.listeners.iter().map(|listener| (format!("listeners.{}.bind", listener.name), &listener.bind));
-    let admin = config.admin.iter().map(|bind| ("admin.bind".to_owned(), bind));
-    let router = config.router.bind.iter().map(|bind| ("router.bind".to_owned(), bind));
-    let api = config.api.bind.iter().map(|bind| ("api.bind".to_owned(), bind));
-    for (key, bind) in binds.chain(admin).chain(router).chain(api) {
-        if let Err(error) = try_bind(bind) {
+    let binds = config
+        .listeners
+        .iter()
+        .map(|listener| (format!("listeners.{}.bind", listener.name), &listener.bind, &listener.socket));
+    let admin = config.admin.iter().map(|bind| ("admin.bind".to_owned(), bind, &config.admin_socket));
+    let router = config.router.bind.iter().map(|bind| ("router.bind".to_owned(), bind, &config.router.socket));
+    let api = config.api.bind.iter().map(|bind| ("api.bind".to_owned(), bind, &config.api.socket));
+    for (key, bind, file) in binds.chain(admin).chain(router).chain(api) {
+        if let Err(error) = try_bind(bind, file) {
             findings.push(Finding {
                 key: format!("{key} = \"{bind}\""),
                 text: error.to_string(),
@@ -99,7 +103,7 @@ pub fn try_out(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn try_bind(bind: &Bind) -> io::Result<()> {
+fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
     match bind {
         Bind::Tcp(address) => TcpListener::bind(address).map(drop),
         Bind::Unix(path) => match std::fs::symlink_metadata(path) {
@@ -111,7 +115,9 @@ fn try_bind(bind: &Bind) -> io::Result<()> {
             Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
             Err(_) => {
                 drop(UnixListener::bind(path)?);
-                std::fs::remove_file(path)
+                let handed_over = listening::hand_over(path, file);
+                std::fs::remove_file(path)?;
+                handed_over
             }
         },
     }
@@ -140,7 +146,8 @@ pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { node, limits, log, admin, router, api, cluster, listeners, apps, upstreams } = self.0;
+        let Config { node, limits, log, admin, admin_socket, router, api, cluster, listeners, apps, upstreams } =
+            self.0;
         writeln!(f, "node {}", node.name)?;
         row(f, "number", node.number)?;
         row(f, "threads", node.threads)?;
@@ -155,14 +162,25 @@ impl fmt::Display for Summary<'_> {
             LogFormat::Json => "JSON",
         };
         row(f, "log", format_args!("{format}, {}", log.level))?;
-        row(f, "admin", admin.as_ref().map_or_else(|| "off".to_owned(), |bind| format!("http {bind}")))?;
+        match admin {
+            Some(bind) => row(f, "admin", format_args!("http {bind}{}", file_text(admin_socket)))?,
+            None => row(f, "admin", "off")?,
+        }
         let secured = |secret: &Option<_>, how: &str| if secret.is_some() { format!(", {how}") } else { String::new() };
         match &router.bind {
-            Some(bind) => row(f, "router", format_args!("{bind}{}", secured(&router.secret, "with a secret")))?,
+            Some(bind) => row(
+                f,
+                "router",
+                format_args!("{bind}{}{}", file_text(&router.socket), secured(&router.secret, "with a secret")),
+            )?,
             None => row(f, "router", "off")?,
         }
         match &api.bind {
-            Some(bind) => row(f, "api", format_args!("http {bind}{}", secured(&api.token, "with a token")))?,
+            Some(bind) => row(
+                f,
+                "api",
+                format_args!("http {bind}{}{}", file_text(&api.socket), secured(&api.token, "with a token")),
+            )?,
             None => row(f, "api", "off")?,
         }
         let engine = match &cluster.engine {
@@ -199,9 +217,18 @@ fn or_off(time: Duration) -> String {
     if time.is_zero() { "off".to_owned() } else { duration_text(time) }
 }
 
+/// What is done with the file of a Unix socket, behind its address.
+fn file_text(file: &SocketFile) -> String {
+    let SocketFile { mode, owner, group } = file;
+    let mode = mode.map(|mode| format!(", mode {mode:04o}"));
+    let owner = owner.map(|owner| format!(", owner {owner}"));
+    let group = group.map(|group| format!(", group {group}"));
+    [mode, owner, group].into_iter().flatten().collect()
+}
+
 fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
     writeln!(f, "\nlistener {}", listener.name)?;
-    row(f, "bind", &listener.bind)?;
+    row(f, "bind", format_args!("{}{}", listener.bind, file_text(&listener.socket)))?;
     if !listener.proxy_protocol.is_empty() {
         row(f, "PROXY header", format_args!("from {}", listener.proxy_protocol))?;
     }
@@ -239,7 +266,10 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
             }
             let origins = match &websocket.origins {
                 Origins::SameHost => "same host".to_owned(),
-                Origins::List(list) => format!("same host, {}", list.join(", ")),
+                Origins::List(list) => {
+                    let list: Vec<_> = list.iter().map(OriginPattern::to_string).collect();
+                    format!("same host, {}", list.join(", "))
+                }
                 Origins::Any => "any".to_owned(),
             };
             row(f, "origins", origins)?;

@@ -3,9 +3,11 @@
 //! Owns a Unix socket's file until it ends. Leaves to `listener` and `http` what becomes of a connection.
 
 use std::fmt;
+use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use crate::config::model::Bind;
+use crate::config::model::{Bind, SocketFile};
 use crate::transport::{Peer, Transport, peer_of};
 
 /// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
@@ -26,7 +28,7 @@ pub struct Listening {
     fd: AsyncFd<Socket>,
     local: Bind,
     /// The file of a Unix socket goes with it.
-    _file: Option<SocketFile>,
+    _file: Option<OwnFile>,
 }
 
 /// Why a listener cannot be.
@@ -41,7 +43,7 @@ impl fmt::Display for BindError {
         write!(f, "cannot listen on {}: ", self.bind)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => f.write_str("somebody else does"),
-            io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::PermissionDenied if matches!(self.bind, Bind::Tcp(_)) => {
                 f.write_str("not permitted (ports below 1024 want CAP_NET_BIND_SERVICE)")
             }
             io::ErrorKind::AddrNotAvailable => f.write_str("this machine has no such address"),
@@ -57,12 +59,12 @@ impl std::error::Error for BindError {
 }
 
 impl Listening {
-    /// Binds and listens. Must be called within a runtime.
-    pub fn bind(bind: &Bind, backlog: u32) -> Result<Self, BindError> {
-        Self::try_bind(bind, backlog).map_err(|error| BindError { bind: bind.clone(), error })
+    /// Binds and listens. Must be called within a runtime. `file` counts for a Unix socket: nobody connects before it is as it says.
+    pub fn bind(bind: &Bind, file: &SocketFile, backlog: u32) -> Result<Self, BindError> {
+        Self::try_bind(bind, file, backlog).map_err(|error| BindError { bind: bind.clone(), error })
     }
 
-    fn try_bind(bind: &Bind, backlog: u32) -> io::Result<Self> {
+    fn try_bind(bind: &Bind, settings: &SocketFile, backlog: u32) -> io::Result<Self> {
         let (socket, address) = match bind {
             Bind::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(SocketProtocol::TCP))?;
@@ -82,9 +84,13 @@ impl Listening {
         socket.bind(&address)?;
         // From here on the file is ours to remove.
         let file = match bind {
-            Bind::Unix(path) => Some(SocketFile(path.clone())),
+            Bind::Unix(path) => Some(OwnFile(path.clone())),
             Bind::Tcp(_) => None,
         };
+        if let Bind::Unix(path) = bind {
+            // The kernel refuses every connection until listen(2), so there is no moment at which the umask decides.
+            hand_over(path, settings)?;
+        }
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
         let local = match peer_of(socket.local_addr()) {
@@ -139,12 +145,47 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-struct SocketFile(PathBuf);
+/// The file of a socket, removed with it.
+struct OwnFile(PathBuf);
 
-impl Drop for SocketFile {
+impl Drop for OwnFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Gives the file of a socket to whom it is for.
+///
+/// # Errors
+///
+/// What the system did not permit, in words.
+pub(crate) fn hand_over(path: &Path, settings: &SocketFile) -> io::Result<()> {
+    let SocketFile { mode, owner, group } = *settings;
+    if *settings == SocketFile::default() {
+        return Ok(());
+    }
+    // The file itself, whatever becomes of its name: in a folder where others may write they could put a link in its place.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file took the place of the socket"));
+    }
+    let named = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let put = |what: String, result: io::Result<()>| {
+        result.map_err(|error| io::Error::new(error.kind(), format!("the socket cannot be given {what}: {error}")))
+    };
+    if let Some(owner) = owner {
+        put(format!("to owner {owner}, which takes root"), chown(&named, Some(owner), None))?;
+    }
+    if let Some(group) = group {
+        put(
+            format!("to group {group}, which takes root or a process in that group"),
+            chown(&named, None, Some(group)),
+        )?;
+    }
+    if let Some(mode) = mode {
+        put(format!("mode {mode:04o}"), std::fs::set_permissions(&named, Permissions::from_mode(mode)))?;
+    }
+    Ok(())
 }
 
 /// Where a socket address would be reached from this machine.
@@ -169,10 +210,26 @@ mod tests {
         let (socket, file) = (dir.path().join("left.sock"), dir.path().join("precious.txt"));
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         std::fs::write(&file, "precious").unwrap();
-        let listening = Listening::bind(&Bind::Unix(socket.clone()), 1).unwrap();
-        assert!(Listening::bind(&Bind::Unix(socket), 1).is_err(), "somebody listens there");
-        assert!(Listening::bind(&Bind::Unix(file.clone()), 1).is_err());
+        let bind = |path: &Path| Listening::bind(&Bind::Unix(path.to_owned()), &SocketFile::default(), 1);
+        let listening = bind(&socket).unwrap();
+        assert!(bind(&socket).is_err(), "somebody listens there");
+        assert!(bind(&file).is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         drop(listening);
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_socket_goes_with_it_and_a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (dir.path().join("a.sock"), dir.path().join("precious.txt"));
+        let settings = SocketFile { mode: Some(0o600), owner: None, group: None };
+        drop(Listening::bind(&Bind::Unix(socket.clone()), &settings, 1).unwrap());
+        assert!(!socket.exists());
+        // A link in the place of the socket is not followed.
+        std::fs::write(&file, "precious").unwrap();
+        std::os::unix::fs::symlink(&file, &socket).unwrap();
+        let before = std::fs::metadata(&file).unwrap().permissions();
+        hand_over(&socket, &SocketFile { mode: Some(0o666), ..SocketFile::default() }).unwrap_err();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions(), before);
     }
 }

@@ -334,8 +334,14 @@ impl Running {
                     StreamFraming::Length(length) => Framing::Length(*length),
                     StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
                     StreamFraming::Raw => Framing::Raw,
-                    StreamFraming::Lua(framing) => lua::framing(&listener.name, framing, config.node.threads)
-                        .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?,
+                    StreamFraming::Lua(framing) => {
+                        let manner = lua::Manner {
+                            forgives: app.compat.is_fooking(),
+                            failures: self.hub.metrics.script_failures.clone(),
+                        };
+                        lua::framing(&listener.name, framing, config.node.threads, manner)
+                            .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?
+                    }
                 };
                 let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
                 Ok(Service::Stream(Arc::new(endpoint)))
@@ -401,14 +407,15 @@ fn bind_all(config: &Config) -> Result<Bound, BindError> {
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| Listening::bind(&listener.bind, listener.backlog))
+        .map(|listener| Listening::bind(&listener.bind, &listener.socket, listener.backlog))
         .collect::<Result<_, _>>()?;
-    let own = |bind: &Option<Bind>, backlog| bind.as_ref().map(|bind| Listening::bind(bind, backlog)).transpose();
+    let own =
+        |bind: &Option<Bind>, file, backlog| bind.as_ref().map(|bind| Listening::bind(bind, file, backlog)).transpose();
     Ok(Bound {
         listeners,
-        admin: own(&config.admin, 16)?,
-        router: own(&config.router.bind, 4096)?,
-        api: own(&config.api.bind, 128)?,
+        admin: own(&config.admin, &config.admin_socket, 16)?,
+        router: own(&config.router.bind, &config.router.socket, 4096)?,
+        api: own(&config.api.bind, &config.api.socket, 128)?,
     })
 }
 

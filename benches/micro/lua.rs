@@ -19,7 +19,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
         max_instructions: 10_000_000,
         max_memory_bytes: 64 << 20,
     };
-    let of_listener = lua::framing("bench", &options, 1).expect("the script is in the tree");
+    let of_listener = lua::framing("bench", &options, 1, lua::Manner::default()).expect("the script is in the tree");
     let framing = of_listener.of_session(SessionIds::new(1, 1, [7; 16]).next_id());
     let codec = framing.codec().expect("a script is one");
     assert!(codec.open());
@@ -33,10 +33,11 @@ pub(super) fn benches(criterion: &mut Criterion) {
         let body = text(bytes);
         bench(&mut group, size, Throughput::Bytes(bytes as u64), || {
             let mut sent = 0;
-            codec.encode(black_box(&body), &mut |outgoing| match black_box(outgoing) {
+            let encoded = codec.encode(black_box(&body), &mut |outgoing| match black_box(outgoing) {
                 Outgoing::Frame(frame) => sent += frame.len(),
                 other => panic!("the script ends nothing and says nothing by itself: {other:?}"),
             });
+            encoded.expect("the script writes every body");
             assert_eq!(sent, bytes + 4);
         });
     }

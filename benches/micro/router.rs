@@ -250,6 +250,7 @@ fn outboxes(count: usize, mut link: impl FnMut() -> Link) -> Vec<Arc<Outbox>> {
         max_bytes: 1 << 20,
         slow_reader: SlowReader::Close,
         deflate_min_bytes: 1024,
+        sends_empty: true,
     });
     let framing = Framing::Length(LengthFraming::default());
     let ids = SessionIds::new(1, 1, [7; 16]);

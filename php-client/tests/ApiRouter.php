@@ -20,8 +20,6 @@ final class ApiRouter implements RouterInterface
 {
     use Verbs;
 
-    private const IDS_PER_COMMAND = 4000;
-
     private \RouterClient $client;
 
     public function __construct(string $address, ?string $secret = null)
@@ -58,28 +56,11 @@ final class ApiRouter implements RouterInterface
 
     private function sent(Request $request): array|bool
     {
-        $to = $request->to->names;
-        if ($request->to->kind === 'session' && count($to) > self::IDS_PER_COMMAND) {
-            return $this->sentInParts($request);
-        }
         try {
             return $this->asCalled($request);
         } catch (\RuntimeException $error) {
             throw self::refused($error->getMessage());
         }
-    }
-
-    /** What its users do by themselves. */
-    private function sentInParts(Request $request): array
-    {
-        $sum = null;
-        foreach (array_chunk($request->to->names, self::IDS_PER_COMMAND) as $ids) {
-            $receipt = $this->sent($request->for(Target::session(...$ids)));
-            $sum ??= ['reached' => 0, 'gone' => 0] + $receipt;
-            $sum['reached'] += $receipt['reached'];
-            $sum['gone'] += $receipt['gone'];
-        }
-        return $sum;
     }
 
     private function asCalled(Request $request): array|bool

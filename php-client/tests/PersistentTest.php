@@ -92,6 +92,54 @@ final class PersistentTest extends TestCase
     }
 
     /** @dataProvider clients */
+    public function testNewClientInAForkHasAConnectionOfItsOwn(string $client): void
+    {
+        foreach (['tcp://127.0.0.1:0', 'unix://' . sys_get_temp_dir() . "/longwire-fork-$client.sock"] as $address) {
+            $peer = Peer::router('good', 0, $address);
+            // In a process of its own, whose children end as they like.
+            $code = 'require $argv[1]; require $argv[2]; mt_srand(1);
+                $publish = static function () use ($argv): int {
+                    $client = $argv[3] === "Router"
+                        ? new Longwire\\Client\\Router($argv[4], ioTimeout: 20.0, persistent: true)
+                        : new RouterClient($argv[4], 0, null, ["timeout" => 20.0, "persistent" => true, "throw" => true]);
+                    return is_array($receipt = $client->publish("room", "x")) ? $receipt["reached"] : $receipt->reached;
+                };
+                $reached = $publish();
+                for ($i = 0; $i < 2; $i++) {
+                    if (pcntl_fork() === 0) {
+                        exit($publish() + $publish());
+                    }
+                    pcntl_wait($status);
+                    $reached += pcntl_wexitstatus($status);
+                }
+                echo $reached + $publish();';
+            $files = [__DIR__ . '/bootstrap.php', dirname(__DIR__) . '/api.php', $client, $peer->address];
+            $process = proc_open([PHP_BINARY, '-r', $code, '--', ...$files], [1 => ['pipe', 'w']], $pipes);
+            $this->assertSame('6', stream_get_contents($pipes[1]));
+            proc_close($process);
+            $commands = $peer->events('command', 6);
+            $this->assertSame([1, 2, 2, 3, 3, 1], array_column($commands, 'on'));
+            @unlink(substr($address, 7));
+        }
+    }
+
+    /** @dataProvider clients */
+    public function testStreamOfAnotherSecretIsNotTaken(string $client): void
+    {
+        foreach (['tcp://127.0.0.1:0', 'unix://' . sys_get_temp_dir() . "/longwire-secret-$client.sock"] as $address) {
+            $peer = Peer::router('good', 0, $address);
+            foreach (['a long random text', 'another random text', 'a long random text'] as $secret) {
+                $router = $client === 'Router'
+                    ? new Router($peer->address, ioTimeout: 20.0, secret: $secret, persistent: true)
+                    : new \RouterClient($peer->address, 0, $secret, ['timeout' => 20.0, 'persistent' => true]);
+                $router->publish('room', 'x');
+            }
+            $this->assertSame([1, 2, 1], array_column($peer->events('command', 3), 'on'));
+            @unlink(substr($address, 7));
+        }
+    }
+
+    /** @dataProvider clients */
     public function testConnectionOfAPageThatDiedIsNotBuiltUpon(string $client): void
     {
         $peer = Peer::router('mute-first');

@@ -21,6 +21,9 @@ pub(super) enum Address {
 impl Address {
     /// Reads an address; the error completes "must be" or stands for itself.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return Err(instead_of_url(scheme, rest));
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 "" => Err("a path is missing after unix:".into()),
@@ -31,7 +34,11 @@ impl Address {
             return Err(format!("must be {}, did you mean \"unix:{text}\"?", Self::kind()));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(format!("must be {}", Self::kind()));
+            let hint = match text.parse::<u16>() {
+                Ok(port) => format!(", did you mean \"127.0.0.1:{port}\"?"),
+                Err(_) => String::new(),
+            };
+            return Err(format!("must be {}{hint}", Self::kind()));
         };
         let Ok(port) = port.parse() else {
             return Err(format!("{port:?} is not a port: must be {}", Self::kind()));
@@ -41,6 +48,11 @@ impl Address {
             Some(inner) => return Err(format!("{inner:?} is not an IPv6 address")),
             None if host.is_empty() => {
                 return Err(format!("the host is missing: 127.0.0.1:{port} for this machine, [::]:{port} for all"));
+            }
+            None if host == "*" => {
+                return Err(format!(
+                    "\"*\" is no host: 0.0.0.0:{port} for all addresses of IPv4, [::]:{port} for all of IPv6"
+                ));
             }
             None if host.contains(':') => return Err(format!("an IPv6 address stands in brackets: [{host}]:{port}")),
             None => host,
@@ -74,6 +86,30 @@ impl Address {
     }
 }
 
+/// What to write instead of a URL, which other servers take: an address has no scheme, and what is spoken has a key of its own.
+fn instead_of_url(scheme: &str, rest: &str) -> String {
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let route = if path.len() > 1 {
+        format!(", and the path among its routes: {{ {path:?} = \"APP\" }}")
+    } else {
+        String::new()
+    };
+    let beside = match scheme.to_ascii_lowercase().as_str() {
+        "unix" | "unixs" => return format!("an address has no scheme: write \"unix:{rest}\""),
+        "ws" | "http" | "websocket" | "h2c" => format!(", and protocol = \"http\" beside it{route}"),
+        "wss" | "https" | "h2" => format!(", and protocol = \"http\" and a table tls beside it{route}"),
+        "tls" | "ssl" | "tcps" => ", and a table tls beside it".to_owned(),
+        "text" | "line" => ", and framing = { type = \"delimiter\" } beside it".to_owned(),
+        "udp" => return "UDP is not spoken, only TCP and Unix sockets".to_owned(),
+        _ => String::new(),
+    };
+    match authority {
+        "" => format!("an address has no scheme: must be {}{beside}", Address::kind()),
+        _ => format!("an address has no scheme: write \"{authority}\"{beside}"),
+    }
+}
+
 impl Value for Address {
     fn kind() -> String {
         "\"host:port\", \"[::1]:port\" or \"unix:/path\"".into()
@@ -97,6 +133,10 @@ impl Value for AddressOrOff {
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
         match read_str(item, &Self::kind(), report)? {
             "off" => Some(Self(None)),
+            "none" | "false" | "no" | "disabled" | "" => {
+                report.refuse(item, format!("must be {}, did you mean \"off\"?", Self::kind()));
+                None
+            }
             _ => Address::read(item, report).map(|address| Self(Some(address))),
         }
     }
@@ -118,11 +158,32 @@ mod tests {
             (":9005", Err("the host is missing: 127.0.0.1:9005 for this machine, [::]:9005 for all")),
             ("[php]:9000", Err("\"php\" is not an IPv6 address")),
             ("unix:", Err("a path is missing after unix:")),
+            ("tcp://0.0.0.0:9005", Err("an address has no scheme: write \"0.0.0.0:9005\"")),
+            (
+                "ws://0.0.0.0:8080",
+                Err("an address has no scheme: write \"0.0.0.0:8080\", and protocol = \"http\" beside it"),
+            ),
+            (
+                "ws://[::]:8080/ws",
+                Err("an address has no scheme: write \"[::]:8080\", and protocol = \"http\" beside it, \
+                     and the path among its routes: { \"/ws\" = \"APP\" }"),
+            ),
+            (
+                "wss://shop.example:443/",
+                Err(
+                    "an address has no scheme: write \"shop.example:443\", and protocol = \"http\" and a table tls beside it",
+                ),
+            ),
+            ("unix:///run/a.sock", Err("an address has no scheme: write \"unix:/run/a.sock\"")),
+            ("udp://0.0.0.0:53", Err("UDP is not spoken, only TCP and Unix sockets")),
+            ("fcgi://127.0.0.1:9000", Err("an address has no scheme: write \"127.0.0.1:9000\"")),
+            ("*:9005", Err("\"*\" is no host: 0.0.0.0:9005 for all addresses of IPv4, [::]:9005 for all of IPv6")),
         ] {
             assert_eq!(Address::parse(text), expected.map_err(String::from), "{text}");
         }
         for (text, part) in [
-            ("9005", "must be \"host:port\""),
+            ("9005", "did you mean \"127.0.0.1:9005\"?"),
+            ("shop", "must be \"host:port\""),
             ("a:b", "\"b\" is not a port"),
             ("/run/a", "did you mean \"unix:/run/a\"?"),
         ] {

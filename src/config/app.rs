@@ -87,6 +87,8 @@ fn resolve(
         idempotent: app.idempotent.value,
         plain_requests: app.plain_requests.value,
         subprotocols: app.subprotocols.value.0.clone(),
+        event_streams: app.event_streams.value,
+        compat: app.compat.value,
         on_error: app.on_error.value.clone(),
         max_frame_bytes,
         max_reply_bytes: app.max_reply_bytes.value.0 as usize,

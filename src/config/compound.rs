@@ -5,11 +5,13 @@ use std::ops::Range;
 use toml::de::DeValue;
 
 use super::address::Address;
-use super::model::{ChannelRule, GroupBy, OnError, Origins, SlowReader};
+use super::aliases;
+use super::model::{ChannelRule, GroupBy, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};
 use crate::proto::heartbeat;
+use crate::proto::path;
 
 /// The width of a length field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,16 +182,22 @@ impl Value for Routes {
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        let mut routes = Vec::new();
-        for (path, item) in table_entries(item, &Self::kind(), report)? {
-            let stem = path.strip_suffix("/*").unwrap_or(path);
-            let absolute = path.starts_with('/') && !stem.contains(['*', '?', '#', ' ']);
-            if !absolute {
-                report.refuse(&item, "a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
-            }
+        let mut routes: Vec<(String, Entry<String>)> = Vec::new();
+        for (written, item) in table_entries(item, &Self::kind(), report)? {
+            let path = match route_path(written) {
+                Ok(path) if routes.iter().any(|(other, _)| *other == path) => {
+                    report.refuse(&item, format!("the path {path:?} is in the table twice"));
+                    continue;
+                }
+                Ok(path) => path,
+                Err(rule) => {
+                    report.refuse(&item, rule);
+                    written.to_owned()
+                }
+            };
             let place = Some(report.place(&item.key, item.span.clone()));
             if let Some(value) = read_str(&item, "the name of an app", report) {
-                routes.push((path.to_owned(), Entry { value: value.to_owned(), place }));
+                routes.push((path, Entry { value: value.to_owned(), place }));
             }
         }
         if routes.is_empty() {
@@ -198,6 +206,23 @@ impl Value for Routes {
         }
         Some(Self(routes))
     }
+}
+
+/// A route as paths are compared: in one spelling, without a slash at the end.
+fn route_path(written: &str) -> Result<String, &'static str> {
+    let (stem, is_prefix) = written.strip_suffix("/*").map_or((written, false), |stem| (stem, true));
+    if !written.starts_with('/') || stem.contains(['*', '?', '#', ' ']) {
+        return Err("a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
+    }
+    let stem = if stem.is_empty() { "/" } else { stem };
+    let path =
+        path::canonical(stem).ok_or("a path has no dot segments, and two hexadecimal digits behind each \"%\"")?;
+    let path = path::without_last_slash(&path);
+    Ok(match (path, is_prefix) {
+        (path, true) => format!("{path}/*"),
+        ("", false) => "/".to_owned(),
+        (path, false) => path.to_owned(),
+    })
 }
 
 /// Patterns of channels, and what happens there to slow readers.
@@ -229,37 +254,6 @@ impl Value for ChannelRules {
     }
 }
 
-impl Value for Origins {
-    fn kind() -> String {
-        "\"same-host\", \"any\" or a list such as [\"https://shop.example\"]".into()
-    }
-
-    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        if let DeValue::Array(_) = item.value {
-            let mut origins = Vec::new();
-            for element in elements(item, &Self::kind(), report)? {
-                let text = read_str(&element, "an origin such as \"https://shop.example\"", report)?;
-                if !is_origin(text) {
-                    report.refuse(&element, "an origin is scheme://host or scheme://host:port, without a path");
-                    return None;
-                }
-                // Browsers send scheme and host in lower case and leave the scheme's own port out.
-                origins.push(text.to_ascii_lowercase());
-            }
-            return Some(Self::List(origins));
-        }
-        match read_str(item, &Self::kind(), report)? {
-            "same-host" => Some(Self::SameHost),
-            "any" => Some(Self::Any),
-            other => {
-                let hint = did_you_mean(other, ["same-host", "any"]);
-                report.refuse(item, format!("must be {}{hint}", Self::kind()));
-                None
-            }
-        }
-    }
-}
-
 /// Sub-protocols of WebSocket, each at most once, in the order written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subprotocols(pub Vec<String>);
@@ -287,14 +281,8 @@ impl Value for Subprotocols {
     }
 }
 
-fn is_origin(text: &str) -> bool {
-    text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty()
-            && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
-            && !host.is_empty()
-            && !host.contains(['/', '?', '#', '@', '*', ' '])
-    })
-}
+const ON_ERROR_ALIASES: &[(&str, &[&str])] =
+    &[("ignore", &["continue", "none", "nothing", "log", "keep"]), ("close", &["disconnect", "kick", "drop", "end"])];
 
 impl Value for OnError {
     fn kind() -> String {
@@ -306,8 +294,12 @@ impl Value for OnError {
         match item.value {
             DeValue::String(word) if word == "ignore" => Some(Self::Ignore),
             DeValue::String(word) if word == "close" => Some(Self::Close),
-            DeValue::String(_) => {
-                report.refuse(item, rule());
+            DeValue::String(word) => {
+                let hint = match aliases::word(word, ON_ERROR_ALIASES) {
+                    Some(word) => format!(", did you mean \"{word}\"?"),
+                    None => did_you_mean(word, ["ignore", "close"]),
+                };
+                report.refuse(item, format!("{}{hint}", rule()));
                 None
             }
             DeValue::Table(_) => {

@@ -29,7 +29,7 @@ const EXAMPLES: &[Example] = &[
         name: "stream",
         about: "Frames with a length in front, over TCP.",
         set: &[],
-        leave: &[],
+        leave: &["socket"],
     },
     Example {
         table: "listeners",
@@ -57,6 +57,9 @@ const EXAMPLES: &[Example] = &[
     Example { table: "upstreams", name: "own", about: "A php-fpm of longwire's own.", set: &[], leave: &["backends"] },
 ];
 
+/// Tables without a name of the operator's choice: where they listen by default there is no file of a socket.
+const ON_TCP: Example = Example { table: "", name: "", about: "", set: &[], leave: &["socket"] };
+
 /// Every key with its default and its meaning, as a TOML file in which all is commented out. Prose begins with `# `,
 /// what can be uncommented with `#` alone.
 pub fn defaults() -> String {
@@ -67,7 +70,7 @@ pub fn defaults() -> String {
         page.text.push('\n');
         page.prose(&key.meaning());
         match (key.kind)() {
-            Kind::Table(keys) => page.table(key.name, keys, None),
+            Kind::Table(keys) => page.table(key.name, keys, Some(&ON_TCP)),
             Kind::Named(keys) => {
                 for example in EXAMPLES.iter().filter(|example| example.table == key.name) {
                     page.text.push('\n');

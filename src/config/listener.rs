@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::account;
 use super::heartbeat;
 use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, LuaFraming, StreamFraming};
 use super::problem::{Place, Report};
@@ -53,6 +54,7 @@ fn resolve(
         ProtocolWord::Http if listener.http2.value => vec![b"h2", b"http/1.1"],
         ProtocolWord::Http => vec![b"http/1.1"],
     };
+    let socket = account::resolve(&listener.socket, listener.bind.as_ref().map(|entry| &entry.value), report);
     let tls = tls::resolve(&listener.tls, protocols, base, report);
     Some(model::Listener {
         name: name.to_owned(),
@@ -60,6 +62,7 @@ fn resolve(
         tcp: resolve_tcp(listener, report),
         proxy_protocol: resolve_networks(&listener.proxy_protocol, report),
         bind: bind?,
+        socket,
         tls: tls?,
         protocol: protocol?,
     })

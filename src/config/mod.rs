@@ -4,8 +4,8 @@
 //! file --toml--> tree --schema, value--> written --resolve--> model
 //! ```
 //!
-//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network` and
-//!   `compound` are the types of single values.
+//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network`,
+//!   `origins`, `account` and `compound` are the types of single values; `aliases` has words that people bring from other systems.
 //! - `resolve` (with `listener`, `tls`, `heartbeat`, `app`, `upstream`, `router`, `cluster`) turns it into [`model`]: references, paths, names,
 //!   secrets, and the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
@@ -15,7 +15,9 @@
 //! Promises: either a [`model::Config`] that is complete and consistent, or every error at once; nothing is opened for
 //! good, nothing started. Leaves to `check` and the node whether ports are free and backends answer.
 
+mod account;
 mod address;
+mod aliases;
 mod app;
 mod cluster;
 mod compound;
@@ -24,6 +26,7 @@ mod heartbeat;
 mod listener;
 pub mod model;
 mod network;
+mod origins;
 pub mod php_fpm;
 mod problem;
 mod resolve;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Secret;
 pub use super::network::Networks;
+pub use super::origins::{OriginPattern, Origins};
 pub use crate::certificates::{ClientCerts, ClientSettings as ClientTls, Settings as Tls};
 pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
@@ -27,6 +28,8 @@ pub struct Config {
     pub log: Log,
     /// The admin listener; `None` switches it off.
     pub admin: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub admin_socket: SocketFile,
     /// Who is where, and the port of commands.
     pub router: Router,
     /// Commands over HTTP.
@@ -114,6 +117,8 @@ pub enum LogFormat {
 pub struct Router {
     /// The port of commands; `None` switches it off.
     pub bind: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// `LONGWIRE_ROUTER`, where that is not simply `bind`.
     pub advertise: Option<String>,
     /// What clients must prove to know.
@@ -126,6 +131,8 @@ pub struct Router {
     pub max_connections: usize,
     /// Silence after which a connection is closed; zero never.
     pub idle_timeout: Duration,
+    /// The same for one that speaks the short protocol, or may yet.
+    pub short_idle_timeout: Duration,
     /// Channels whose rule for slow readers is not their members' own; the first pattern that matches counts.
     pub slow_readers: Vec<ChannelRule>,
     /// Bounds of what one session may be given.
@@ -233,6 +240,8 @@ impl ChannelRule {
 pub struct Api {
     /// Where; `None` switches it off.
     pub bind: Option<Bind>,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// The bearer token that requests must carry.
     pub token: Option<Secret>,
     /// Largest body of a request.
@@ -257,6 +266,18 @@ impl fmt::Display for Bind {
     }
 }
 
+/// Whose the file of a Unix socket is, and who may write to it: that is who may connect (unix(7)). `None` leaves it as the process
+/// makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Permissions, as chmod(2) takes them.
+    pub mode: Option<u32>,
+    /// A uid.
+    pub owner: Option<u32>,
+    /// A gid.
+    pub group: Option<u32>,
+}
+
 /// One place where clients connect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -264,6 +285,8 @@ pub struct Listener {
     pub name: String,
     /// Address.
     pub bind: Bind,
+    /// Its file, if that is a Unix socket.
+    pub socket: SocketFile,
     /// `listen(2)` backlog.
     pub backlog: u32,
     /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
@@ -390,17 +413,6 @@ pub struct Sse {
     pub poll_gap: Duration,
 }
 
-/// Whose pages may open a WebSocket (RFC 6455 section 10.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// The Origin's host is the Host that was asked for, or there is no Origin (not a browser).
-    SameHost,
-    /// One of these origins (`https://shop.example`), or the same host, or none.
-    List(Vec<String>),
-    /// Anybody's.
-    Any,
-}
-
 /// A bound on the events of several sessions that run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConcurrencyPer {
@@ -450,6 +462,10 @@ pub struct App {
     pub plain_requests: bool,
     /// WebSocket sub-protocols, the preferred one first.
     pub subprotocols: Vec<String>,
+    /// A GET that accepts `text/event-stream` opens a session.
+    pub event_streams: bool,
+    /// Whose manner the handler keeps to.
+    pub compat: Compat,
     /// What a failed message does.
     pub on_error: OnError,
     /// Largest frame from a client.
@@ -480,6 +496,24 @@ pub struct App {
     pub frame_idle_timeout: Duration,
     /// From the first byte of a frame to its last; zero sets no bound.
     pub frame_timeout: Duration,
+}
+
+/// Whose manner a handler keeps to, where Longwire's own is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compat {
+    /// Longwire's: what is printed is the reply.
+    #[default]
+    None,
+    /// fooking's (docs/fooking.md): only what is announced is a reply, nothing is sent or asked for an empty frame, and an answer to
+    /// connect decides nothing.
+    Fooking,
+}
+
+impl Compat {
+    /// It is the ancestor's.
+    pub fn is_fooking(self) -> bool {
+        self == Compat::Fooking
+    }
 }
 
 /// What becomes of a session that sends faster than it may.

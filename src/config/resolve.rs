@@ -14,7 +14,7 @@ use super::model::{self, Bind, Config, Rate};
 use super::problem::{Place, Report, did_you_mean};
 use super::schema::{Entry, is_name};
 use super::written::{self, Written};
-use super::{app, cluster, listener, router, upstream};
+use super::{account, app, cluster, listener, router, upstream};
 
 /// The whole node. `None` only beside errors in `report`.
 pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
@@ -25,6 +25,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
         None => Some(None),
     };
+    let admin_socket = account::resolve(&written.admin.socket, written.admin.bind.value.0.as_ref(), report);
     let router = router::resolve_router(&written.router, base, report);
     let api = router::resolve_api(&written.api, base, report);
     let cluster = cluster::resolve(&written.cluster, base, report);
@@ -35,6 +36,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         limits: resolve_limits(&written.limits, report),
         log: resolve_log(&written.log, report),
         admin: admin?,
+        admin_socket,
         router: router?,
         api: api?,
         cluster: cluster?,

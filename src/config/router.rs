@@ -1,8 +1,10 @@
 //! The router and the HTTP API, from what was written to what runs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::Secret;
+use super::account;
 use super::address::AddressOrOff;
 use super::model::{self, Bind};
 use super::problem::{Place, Report};
@@ -12,6 +14,8 @@ use super::written;
 
 /// Guessing a shorter one is a matter of patience.
 const SHORTEST_SECRET: usize = 16;
+/// Old clients may never close what they opened, and a client of the long protocol finds a closed connection before it asks.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The router; `None` only beside errors in `report`.
 pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mut Report<'_>) -> Option<model::Router> {
@@ -24,14 +28,18 @@ pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mu
             report.error(place, "knows no secret, so it is spoken on loopback addresses and Unix sockets only");
         }
     }
+    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
     Some(model::Router {
         bind: bind?,
+        socket,
         advertise: written.advertise.as_ref().map(|entry| entry.value.clone()),
         secret,
         short_protocol: written.short_protocol.value && is_local,
         max_message_bytes: written.max_message_bytes.value.0 as usize,
         max_connections: written.max_connections.value.0 as usize,
-        idle_timeout: written.idle_timeout.value.0,
+        idle_timeout: written.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |entry| entry.value.0),
+        // Its clients have no ping, and the ancestor's Go client never dials again.
+        short_idle_timeout: written.idle_timeout.as_ref().map_or(Duration::ZERO, |entry| entry.value.0),
         slow_readers: written.slow_readers.value.0.clone(),
         profile: model::ProfileLimits {
             max_channels: written.max_channels_per_session.value.0 as usize,
@@ -53,7 +61,8 @@ pub(super) fn resolve_api(written: &written::Api, base: &Path, report: &mut Repo
     {
         report.error(place, "a bearer token is made of visible ASCII characters (RFC 6750 section 2.1)");
     }
-    Some(model::Api { bind: bind?, token, max_body_bytes: written.max_body_bytes.value.0 as usize })
+    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
+    Some(model::Api { bind: bind?, socket, token, max_body_bytes: written.max_body_bytes.value.0 as usize })
 }
 
 fn resolve_bind(entry: &Entry<AddressOrOff>, base: &Path, report: &mut Report<'_>) -> Option<Option<Bind>> {

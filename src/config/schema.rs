@@ -13,7 +13,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, Report, did_you_mean, join, nearest};
+use super::aliases;
+use super::problem::{Place, Report, join, nearest};
 use super::value::Value;
 
 /// One key of one table.
@@ -175,19 +176,26 @@ impl<'a> Section<'a> {
 
     /// Complains about what is written here and is not among `keys`, or does not fit its neighbours.
     pub(super) fn check_keys(&self, keys: &'static [Key], report: &mut Report<'_>) {
+        self.check_forgotten(keys, report);
         for (name, item) in &self.entries {
             match keys.iter().find(|key| key.name == *name) {
                 None => {
-                    let near = did_you_mean(name, keys.iter().map(|key| key.name));
                     let homes = homes_of(name, "", self.root);
+                    let near = match self.meant(name, keys) {
+                        Some(key) => format!(", did you mean \"{key}\"?"),
+                        None => String::new(),
+                    };
                     let hint = match homes.is_empty() || !near.is_empty() {
                         true => near,
                         false => format!(", it belongs in {}", homes.join(" or ")),
                     };
                     report.refuse(item, format!("unknown key{hint}"));
                 }
-                Some(key) if !self.applies(key, keys) => {
+                Some(key) if !self.applies(key, keys) && !self.is_undecided(key, keys) => {
                     let when = key.only_when.expect("a key without a condition always applies");
+                    if self.waiting(keys).contains(&when) {
+                        continue;
+                    }
                     report.refuse(item, format!("only for {} = \"{}\"", when.key, when.is));
                 }
                 Some(_) => {}
@@ -195,11 +203,63 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Complains about a key that others are waiting for: `routes` without `protocol = "http"`.
+    fn check_forgotten(&self, keys: &'static [Key], report: &mut Report<'_>) {
+        for when in self.waiting(keys) {
+            let is_mistyped =
+                keys.iter().find(|key| key.name == when.key).is_some_and(|key| self.is_mistyped(key, keys));
+            if !is_mistyped {
+                let names: Vec<&str> = self.conditional(keys, when).collect();
+                let (OnlyWhen { key, is }, verb) = (when, if names.len() == 1 { "needs" } else { "need" });
+                let rule = format!("missing: {} {verb} {key} = \"{is}\"", names.join(", "));
+                report.error(&self.place.missing(key), rule);
+            }
+        }
+    }
+
+    /// What must be written for keys that are here, and is not. Keys for two of its values contradict each other instead.
+    fn waiting(&self, keys: &'static [Key]) -> Vec<OnlyWhen> {
+        let mut conditions: Vec<OnlyWhen> = Vec::new();
+        for when in keys.iter().filter_map(|key| key.only_when) {
+            if !conditions.contains(&when)
+                && self.get(when.key).is_none()
+                && self.conditional(keys, when).next().is_some()
+            {
+                conditions.push(when);
+            }
+        }
+        let is_alone = |when: &OnlyWhen| conditions.iter().filter(|other| other.key == when.key).count() == 1;
+        let is_default =
+            |when: &OnlyWhen| keys.iter().all(|key| key.only_when != Some(*when) || self.applies(key, keys));
+        conditions.iter().copied().filter(|when| is_alone(when) && !is_default(when)).collect()
+    }
+
+    /// The keys that are written here and have this condition.
+    fn conditional(&self, keys: &'static [Key], when: OnlyWhen) -> impl Iterator<Item = &'static str> {
+        let conditional = keys.iter().filter(move |key| key.only_when == Some(when));
+        conditional.map(|key| key.name).filter(move |name| self.get(name).is_some())
+    }
+
     /// Whether something is written here that was probably meant to be `key`: one error is enough for it.
     fn is_mistyped(&self, key: &Key, keys: &'static [Key]) -> bool {
-        let known = || keys.iter().map(|key| key.name);
-        let unknown = self.entries.iter().filter(|(name, _)| known().all(|known| known != *name));
-        unknown.into_iter().any(|(name, _)| nearest(name, known()) == Some(key.name))
+        let unknown = self.entries.iter().filter(|(name, _)| keys.iter().all(|key| key.name != *name));
+        unknown.into_iter().any(|(name, _)| self.meant(name, keys) == Some(key.name))
+    }
+
+    /// The key that an unknown one was probably meant to be: because another system calls it so and no table of ours has that name, or
+    /// by its spelling.
+    fn meant(&self, name: &str, keys: &'static [Key]) -> Option<&'static str> {
+        let known = keys.iter().map(|key| key.name);
+        let alias = aliases::key(name, known.clone()).filter(|_| homes_of(name, "", self.root).is_empty());
+        alias.or_else(|| nearest(name, known))
+    }
+
+    /// Whether the key that decides about this one has no value that it may have: that is an error of its own, and enough.
+    fn is_undecided(&self, key: &Key, keys: &'static [Key]) -> bool {
+        let Some(when) = key.only_when else { return false };
+        let Some(DeValue::String(text)) = self.get(when.key).map(|item| item.value) else { return false };
+        let deciding = keys.iter().find(|key| key.name == when.key).map(|key| (key.kind)());
+        matches!(deciding, Some(Kind::Value(words)) if !words.contains(&format!("{text:?}")))
     }
 
     /// Whether `key` makes sense beside what else is written here.
@@ -268,10 +328,19 @@ impl<T: Value> Field for Option<Entry<T>> {
         let Some(item) = section.get(key.name) else {
             if let Default::Required(example) = key.default
                 && section.applies(key, keys)
+                && !section.is_undecided(key, keys)
                 && !section.is_mistyped(key, keys)
             {
-                report
-                    .error(&section.place.missing(key.name), format!("missing, for example {} = {example}", key.name));
+                // Where the key that decides is not written, it may be what is missing.
+                let unwritten = key.only_when.filter(|when| section.get(when.key).is_none());
+                let (deciding, hint) = match unwritten {
+                    Some(OnlyWhen { key, is }) => (key, format!("; {key} is \"{is}\" where it is not written")),
+                    None => ("", String::new()),
+                };
+                if !section.waiting(keys).iter().any(|when| when.key == deciding) {
+                    let rule = format!("missing, for example {} = {example}{hint}", key.name);
+                    report.error(&section.place.missing(key.name), rule);
+                }
             }
             return None;
         };

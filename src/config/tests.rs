@@ -51,6 +51,17 @@ fn a_small_file_gets_every_default() {
 }
 
 #[test]
+fn the_router_closes_silent_connections_of_the_short_protocol_only_if_it_is_written() {
+    let timeouts = |written: &str| {
+        let (config, _) = parse(&format!("{BASE}\n[router]\n{written}")).unwrap();
+        (config.router.idle_timeout.as_secs(), config.router.short_idle_timeout.as_secs())
+    };
+    assert_eq!(timeouts(""), (600, 0));
+    assert_eq!(timeouts("idle_timeout = \"1m\""), (60, 60));
+    assert_eq!(timeouts("idle_timeout = 0"), (0, 0));
+}
+
+#[test]
 fn everything_that_is_written_arrives() {
     let text = r#"
 [node]
@@ -115,7 +126,7 @@ deflate = true
     let Protocol::Http(http) = &config.listeners[1].protocol else { panic!() };
     let paths: Vec<_> = http.routes.iter().map(|route| (route.path.as_str(), route.app.name.as_str())).collect();
     assert_eq!(paths, [("/a/b/*", "chat"), ("/a/b", "site"), ("/a/*", "chat"), ("/", "site")]);
-    assert_eq!(http.websocket.origins, Origins::List(vec!["https://shop.example".into()]));
+    assert_eq!(http.websocket.origins, Origins::List(vec![OriginPattern::Exact("https://shop.example".into())]));
     let spawn = config.upstreams[0].spawn.as_ref().unwrap();
     assert_eq!(spawn.ini.len(), 3);
     assert_eq!(spawn.ini[1], ("display_errors".into(), "off".into()));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::aliases;
 use super::problem::{Report, did_you_mean};
 use super::schema::Item;
 
@@ -214,6 +215,8 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 /// One of a few words. The words are the declaration: reading, refusing and the documentation go by them.
 pub(super) trait Choice: Copy + fmt::Debug + 'static {
     const WORDS: &'static [(&'static str, Self)];
+    /// Words of other systems for ours, which come first; offered where they are refused.
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[];
 }
 
 impl<T: Choice> Value for T {
@@ -225,7 +228,10 @@ impl<T: Choice> Value for T {
         let text = read_str(item, &Self::kind(), report)?;
         let found = Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
-            let hint = did_you_mean(text, Self::WORDS.iter().map(|(word, _)| *word));
+            let hint = match aliases::word(text, Self::ALIASES) {
+                Some(word) => format!(", did you mean \"{word}\"?"),
+                None => did_you_mean(text, Self::WORDS.iter().map(|(word, _)| *word)),
+            };
             report.refuse(item, format!("must be {}{hint}", Self::kind()));
         }
         found

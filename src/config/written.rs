@@ -3,14 +3,15 @@
 //! The doc comments here are what `longwire defaults` and README.md print, so they speak to operators. Comments with
 //! two slashes are for us. Rules about one value are in its type, rules about several in `resolve`.
 
+use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
 use super::compound::{
     Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
     SequencePlace, Subprotocols, Width,
 };
 use super::model::{
-    ClientCerts, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins, RateRule,
-    SlowReader,
+    ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
+    RateRule, SlowReader,
 };
 use super::problem::{Place, Report};
 use super::schema::{
@@ -116,6 +117,8 @@ config_table! {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("text", &["plain", "human", "logfmt", "pretty"])];
 }
 
 config_table! {
@@ -167,6 +170,8 @@ pub(super) enum EngineWord {
 impl Choice for EngineWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("local", Self::Local), ("redis", Self::Redis), ("nats", Self::Nats)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("local", &["none", "memory", "single", "standalone", "off"]), ("redis", &["valkey", "keydb"])];
 }
 
 /// What stands behind the servers of Redis.
@@ -180,6 +185,20 @@ pub(super) enum RedisWord {
 impl Choice for RedisWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("alone", Self::Alone), ("sentinel", Self::Sentinel), ("cluster", Self::Cluster)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("alone", &["standalone", "single", "server"])];
+}
+
+config_table! {
+    /// The file of a Unix socket. Writing to it is what connecting takes.
+    Socket {
+        /// Its permissions, as for chmod.
+        mode: Option<Entry<Mode>> = absent("what the umask leaves of 0777", "\"0660\"");
+        /// Its owner, a name or a number. To give it to another user longwire has to start as root (CAP_CHOWN).
+        owner: Option<Entry<Account>> = absent("the user of longwire", "\"www-data\"");
+        /// Its group, a name or a number: one that longwire's user is in, or any for root.
+        group: Option<Entry<Account>> = absent("the group of longwire", "\"www-data\"");
+    }
 }
 
 config_table! {
@@ -187,6 +206,8 @@ config_table! {
     Admin {
         /// Where metrics and health are served; "off" switches them off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9011\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
     }
 }
 
@@ -195,6 +216,8 @@ config_table! {
     Router {
         /// Where commands are taken (docs/router-protocol.md); "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9010\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
         advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
         /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
@@ -206,9 +229,9 @@ config_table! {
         /// Connections at once; one more is closed at once.
         // Every php-fpm worker of a large shop with a kept connection each.
         max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
-        /// Silence after which a connection is closed; 0 never closes it.
-        // Old clients may never close what they opened.
-        idle_timeout: Entry<TimeOrOff> = is("\"10m\"");
+        /// Silence after which a connection is closed, one of the short protocol too if this is written; 0 never closes any.
+        // See `router`.
+        idle_timeout: Option<Entry<TimeOrOff>> = absent("10m in the long protocol, never in the short one", "\"10m\"");
         /// For channels whose rule for slow readers is not their members' own: { "prices/*" = "latest" }; the first that matches counts.
         slow_readers: Entry<ChannelRules> = is("{}");
         /// Channels that one session may be in at once.
@@ -223,6 +246,8 @@ config_table! {
     Api {
         /// Where it is served; "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9012\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
         token: Option<Entry<String>> = absent("none is asked for", "\"a-long-random-text\"");
         /// Largest body of a request.
@@ -233,6 +258,12 @@ config_table! {
 impl Choice for SlowReader {
     const WORDS: &'static [(&'static str, Self)] =
         &[("close", Self::Close), ("oldest", Self::Oldest), ("newest", Self::Newest), ("latest", Self::Latest)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("close", &["disconnect", "kick", "drop_client"]),
+        ("newest", &["drop", "drop_newest", "drop_new", "skip", "ignore"]),
+        ("oldest", &["drop_oldest", "drop_old"]),
+        ("latest", &["conflate", "replace", "last"]),
+    ];
 }
 
 config_table! {
@@ -240,11 +271,13 @@ config_table! {
     Listener {
         /// Address to listen on. Port 0 takes a free one.
         bind: Option<Entry<Address>> = required("\"127.0.0.1:9005\"");
+        /// The file of the socket, where bind is unix:/path.
+        socket: Socket = table();
         /// Frames straight on the stream (tcp), or HTTP: WebSocket, event streams, polls, plain requests (http).
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
-        /// The app for each path; "/live/*" takes everything below /live, the longest match wins.
+        /// The app for each path; "/live/*" takes everything below /live, the longest match wins. A slash at the end does not matter.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
         /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
@@ -263,7 +296,7 @@ config_table! {
         heartbeat: IfWritten<Heartbeat> = table(), only when protocol = "tcp";
         /// WebSocket.
         websocket: WebSocket = table(), only when protocol = "http";
-        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge); WebSocket handshakes are HTTP/1.1.
+        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge). WebSocket handshakes are HTTP/1.1, so HAProxy's line is proto h2 ws h1.
         http2: Entry<bool> = is("true"), only when protocol = "http";
         /// Sessions without WebSocket: event streams and polls.
         sse: Sse = table(), only when protocol = "http";
@@ -288,11 +321,17 @@ pub(super) enum ProtocolWord {
 
 impl Choice for ProtocolWord {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("tcp", &["stream", "raw", "text", "frame", "length", "telnet"]),
+        ("http", &["ws", "wss", "websocket", "https", "http/1.1", "http2", "h2", "sse", "web"]),
+    ];
 }
 
 impl Choice for Dialect {
     const WORDS: &'static [(&'static str, Self)] =
         &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("x-forwarded-for", &["xff", "x-real-ip", "x-forwarded"]), ("forwarded", &["rfc7239"])];
 }
 
 config_table! {
@@ -314,6 +353,11 @@ config_table! {
 impl Choice for ClientCerts {
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("off", &["none", "no", "false"]),
+        ("optional", &["request", "want", "optional_no_ca"]),
+        ("required", &["require", "on", "yes", "true", "verify", "need"]),
+    ];
 }
 
 config_table! {
@@ -361,14 +405,26 @@ pub(super) enum FramingWord {
 impl Choice for FramingWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("length", Self::Length), ("delimiter", Self::Delimiter), ("raw", Self::Raw), ("lua", Self::Lua)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("length", &["length_prefix", "length_check", "frame", "header", "fixed_header", "package_length"]),
+        ("delimiter", &["line", "lines", "text", "eof", "newline", "crlf", "split"]),
+        ("raw", &["none", "stream", "tcp", "binary"]),
+        ("lua", &["script", "codec"]),
+    ];
 }
 
 impl Choice for Endian {
     const WORDS: &'static [(&'static str, Self)] = &[("big", Self::Big), ("little", Self::Little)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] =
+        &[("big", &["network", "be", "n", "big_endian"]), ("little", &["le", "v", "little_endian", "intel"])];
 }
 
 impl Choice for LengthCounts {
     const WORDS: &'static [(&'static str, Self)] = &[("body", Self::Body), ("frame", Self::Frame)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("body", &["payload", "data", "content"]),
+        ("frame", &["packet", "package", "total", "all", "whole", "message"]),
+    ];
 }
 
 config_table! {
@@ -400,7 +456,7 @@ config_table! {
 config_table! {
     /// WebSocket settings of an HTTP listener.
     WebSocket {
-        /// Whose pages may connect: those of the same host, a list (which the same host is part of), or anybody's.
+        /// Whose pages may connect: those of the same host, a list (which the same host is part of), or anybody's. In a list "https://*.shop.example" is every host below that domain, "null" and "file://" are pages from files.
         // Browsers send cookies with the handshake from any page: without this check every page could use the visitor's login.
         origins: Entry<Origins> = is("\"same-host\"");
         /// Negotiate permessage-deflate (RFC 7692).
@@ -422,7 +478,7 @@ config_table! {
 config_table! {
     /// Sessions of HTTP clients without WebSocket: event streams (EventSource) and polls.
     Sse {
-        /// Whether such sessions may be opened.
+        /// Whether such sessions may be opened; an app's event_streams says it of event streams on its own paths.
         enabled: Entry<bool> = is("true");
         /// Silence after which a comment is sent on a stream; 0 never sends one.
         // Below the 30 s and 60 s after which load balancers commonly drop silent connections.
@@ -468,6 +524,11 @@ config_table! {
         plain_requests: Entry<bool> = is("false");
         /// WebSocket sub-protocols that the app speaks: a client that offers some is answered with the first of these among them, unless the answer to connect chooses.
         subprotocols: Entry<Subprotocols> = is("[]");
+        /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
+        event_streams: Entry<bool> = is("true");
+        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect neither refuses nor greets.
+        // One word for all of it: a shop that comes from fooking needs every rule, and other shops need none.
+        compat: Entry<Compat> = is("\"none\"");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.
         on_error: Entry<OnError> = is("\"ignore\"");
         /// Largest frame from a client (once inflated, for compressed ones).
@@ -511,8 +572,16 @@ config_table! {
     }
 }
 
+impl Choice for Compat {
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("fooking", Self::Fooking)];
+}
+
 impl Choice for RateRule {
     const WORDS: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("close", Self::Close)];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("wait", &["throttle", "delay", "slow", "pause", "backpressure"]),
+        ("close", &["disconnect", "kick", "drop", "reject"]),
+    ];
 }
 
 /// Names of events.
@@ -536,6 +605,15 @@ impl Choice for EventWord {
         ("leave", Self::Leave),
         ("occupied", Self::Occupied),
         ("vacated", Self::Vacated),
+    ];
+    const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
+        ("connect", &["open", "opened", "on_open", "on_connect", "connected", "handshake", "start", "connection"]),
+        ("message", &["receive", "on_receive", "on_message", "data", "on_data", "packet", "frame", "request"]),
+        ("close", &["disconnect", "disconnected", "on_disconnect", "on_close", "closed", "end", "quit"]),
+        ("join", &["subscribe", "enter", "on_subscribe", "member_added"]),
+        ("leave", &["unsubscribe", "part", "exit", "on_unsubscribe", "member_removed"]),
+        ("occupied", &["channel_occupied", "created", "first"]),
+        ("vacated", &["channel_vacated", "destroyed", "empty", "last"]),
     ];
 }
 

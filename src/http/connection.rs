@@ -5,12 +5,14 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -41,6 +43,13 @@ pub(super) struct Caller<'c> {
     /// Of the connection itself.
     pub(super) params: EncodedParams,
     pub(super) connection: &'c Connection,
+}
+
+impl Caller<'_> {
+    /// The client came by TLS, here or to a proxy that is believed.
+    pub(super) fn is_secure(&self) -> bool {
+        self.params.pairs().any(|(name, _)| name == b"HTTPS")
+    }
 }
 
 /// What every request on one connection has in common.
@@ -115,8 +124,8 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSe
         requests: AtomicU64::new(0),
     });
     let is_heard = Arc::new(AtomicBool::new(false));
-    let time_left = site.handshake_timeout.saturating_sub(accepted.elapsed());
-    let served = serve(&site, transport, &connection, &is_heard, time_left);
+    let first_deadline = accepted + site.handshake_timeout;
+    let served = serve(&site, transport, &connection, &is_heard, first_deadline);
     let result = tokio::select! {
         result = served => Some(result),
         () = connection.progress.stalled() => None,
@@ -155,7 +164,7 @@ async fn serve(
     transport: Transport,
     connection: &Arc<Connection>,
     is_heard: &Arc<AtomicBool>,
-    time_left: Duration,
+    first_deadline: Instant,
 ) -> Result<(), Ended> {
     let service = {
         let (site, connection, is_heard) = (site.clone(), connection.clone(), is_heard.clone());
@@ -167,7 +176,7 @@ async fn serve(
     };
     let speaks_http2 = match transport.is_tls() {
         true => transport.has_negotiated(b"h2"),
-        false => site.http2 && begins_http2(&transport, time_left).await?,
+        false => site.http2 && begins_http2(&transport, first_deadline).await?,
     };
     if speaks_http2 {
         let served = http2::Builder::new(Executor(site.hub.tasks.clone()))
@@ -179,17 +188,21 @@ async fn serve(
         tokio::select! {
             result = served.as_mut() => return Ok(result?),
             () = site.hub.draining.cancelled() => served.as_mut().graceful_shutdown(),
-            () = connection.idle(site.handshake_timeout) => {
+            () = connection.idle(first_deadline, site.handshake_timeout) => {
                 served.as_mut().graceful_shutdown();
                 // A client that does not hear that either has nothing to lose here.
-                return Ok(tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()))?);
+                let ended = tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()));
+                return match connection.requests.load(Ordering::Relaxed) {
+                    0 => Err(Ended { reason: CloseReason::HandshakeTimeout, error: "no request came".to_owned() }),
+                    _ => Ok(ended?),
+                };
             }
         }
         return Ok(served.await?);
     }
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(time_left)
+        .timer(HeadTimer { first: Mutex::new(Some(first_deadline)) })
+        .header_read_timeout(site.handshake_timeout)
         // hyper wants room for 8 KB at least; a head above this is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)
@@ -250,7 +263,7 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
 }
 
 /// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.
-async fn begins_http2(transport: &Transport, patience: Duration) -> Result<bool, Ended> {
+async fn begins_http2(transport: &Transport, deadline: Instant) -> Result<bool, Ended> {
     let mut begin = [0; PREFACE.len()];
     let look = async {
         let mut known = 0;
@@ -265,14 +278,18 @@ async fn begins_http2(transport: &Transport, patience: Duration) -> Result<bool,
             }
         }
     };
-    tokio::time::timeout(patience, look)
+    tokio::time::timeout_at(deadline.into(), look)
         .await
         .map_err(|_| Ended { reason: CloseReason::HandshakeTimeout, error: "nothing came".to_owned() })
 }
 
 impl Connection {
-    /// Ends when there was no request for so long and a little more.
-    async fn idle(&self, patience: Duration) {
+    /// Ends when no request came until `first`, and later when there was none for so long and a little more.
+    async fn idle(&self, first: Instant, patience: Duration) {
+        tokio::time::sleep_until(first.into()).await;
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         let mut last = None;
         loop {
             tokio::time::sleep(patience).await;
@@ -300,6 +317,30 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The time of heads: the first one has what is left of the handshake's, each later one has all of it.
+///
+/// hyper has one `header_read_timeout` for a connection. It begins before each head, so it is also how long a kept connection may be
+/// idle, and it must not be short because TLS took long.
+struct HeadTimer {
+    /// Until when the first head must be there; taken once.
+    first: Mutex<Option<Instant>>,
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        let first = self.first.lock().expect("nothing panics while it is locked").take();
+        TokioTimer::new().sleep_until(first.unwrap_or(deadline))
+    }
+
+    fn now(&self) -> Instant {
+        TokioTimer::new().now()
     }
 }
 

@@ -35,6 +35,7 @@ use crate::outbox::{Batch, Feed};
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{FrameKind, Framing};
 use crate::proto::id::SessionId;
+use crate::proto::path;
 use crate::session::{Endpoint, NotTaken, Opening, Post, Posts, Way, shake_hands};
 
 /// The part of a query string that speaks to Longwire.
@@ -65,14 +66,16 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    /// `None`: it has nothing to do with sessions.
-    pub(super) fn of(request: &Request<Incoming>) -> Option<Self> {
+    /// `None`: it has nothing to do with sessions. An app without `event_streams` writes its own.
+    pub(super) fn of(request: &Request<Incoming>, event_streams: bool) -> Option<Self> {
         let parameter =
             request.uri().query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix(PARAMETER)));
         match parameter {
             Some("poll") => Some(Wish::Polled),
             Some(session) => Some(Wish::Session(session.to_owned())),
-            None if request.method() == Method::GET && accepts_events(request.headers()) => Some(Wish::Stream),
+            None if event_streams && request.method() == Method::GET && accepts_events(request.headers()) => {
+                Some(Wish::Stream)
+            }
             None => None,
         }
     }
@@ -124,7 +127,7 @@ pub(super) async fn answer(
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     let origins = &endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has them").origins;
-    if !origin::is_allowed(origins, request.headers()) {
+    if !origin::is_allowed(origins, request.headers(), caller.is_secure()) {
         return handshake::refuse_origin(site, request.headers(), caller.peer).map(whole);
     }
     let headers = request.headers().clone();
@@ -143,7 +146,7 @@ pub(super) async fn answer(
         },
     };
     never_cached(&mut response);
-    origin::allow(&headers, response.headers_mut());
+    origin::allow(origins, &headers, response.headers_mut());
     response
 }
 
@@ -185,7 +188,8 @@ async fn open(
     };
     // From the beginning on, or the first event would find nobody.
     let turn = is_polled.then(|| feed.take_turn());
-    let path = request.uri().path().to_owned();
+    // With two slashes in front a browser would take it for another host's.
+    let path = path::canonical(request.uri().path()).expect("a route has taken it").into_owned();
     let address = {
         let (site, path) = (site.clone(), path.clone());
         Box::new(move |id| site.addresses.of(&path, id))

@@ -4,7 +4,11 @@
 //! - `websocket`, `events`: handshakes, and sessions that speak in requests; `handshake` and `origin` are what both must pass.
 //! - `plain_request`: a request that is neither, for an app that takes such; `handler_response` turns what PHP says into a response.
 //! - `static_files`, `admin`: what no route takes, and the listener of metrics and health.
+//! - `strays`: handshakes at a path that no route has.
 //! - `body`, `progress`: bodies within bounds, and clients that take none.
+//!
+//! An upgrade to anything but a WebSocket is ignored, as RFC 9110 section 7.8 lets a server do: Java's client and `curl --http2` offer
+//! `h2c` with every request.
 
 mod admin;
 mod body;
@@ -17,8 +21,10 @@ mod origin;
 mod plain_request;
 mod progress;
 mod static_files;
+mod strays;
 mod websocket;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +39,10 @@ use self::body::{AnyBody, whole};
 use self::connection::{Caller, Connection};
 use self::events::Addresses;
 use self::static_files::StaticFiles;
+use self::strays::Strays;
 use crate::config::model::{self, Forwarding, Limits};
 use crate::proto::close::CloseReason;
+use crate::proto::path;
 use crate::session::{Endpoint, Hub};
 use crate::transport::Peer;
 
@@ -62,6 +70,7 @@ pub struct Site {
     /// Where sessions over HTTP are reached.
     addresses: Addresses,
     places: Arc<Semaphore>,
+    strays: Strays,
 }
 
 /// A fixed answer.
@@ -78,23 +87,37 @@ pub struct Page {
 /// A path of a route: exact, or everything below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
+    /// Canonical, without a slash at the end.
     path: String,
     is_prefix: bool,
 }
 
 impl Pattern {
+    /// `written` is canonical, perhaps with `/*` behind it.
     fn new(written: &str) -> Self {
-        match written.strip_suffix("/*") {
-            Some(path) => Self { path: path.to_owned(), is_prefix: true },
-            None => Self { path: written.to_owned(), is_prefix: false },
-        }
+        let (path, is_prefix) = match written.strip_suffix("/*") {
+            Some(path) => (path, true),
+            None => (written, false),
+        };
+        Self { path: path::without_last_slash(path).to_owned(), is_prefix }
     }
 
+    /// `path` is canonical.
     fn matches(&self, path: &str) -> bool {
-        match path.strip_prefix(&self.path) {
+        match path::without_last_slash(path).strip_prefix(&self.path) {
             Some("") => true,
             Some(rest) => self.is_prefix && rest.starts_with('/'),
             None => false,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.path.as_str(), self.is_prefix) {
+            (path, true) => write!(f, "{path}/*"),
+            ("", false) => f.write_str("/"),
+            (path, false) => f.write_str(path),
         }
     }
 }
@@ -122,6 +145,7 @@ impl Site {
             http2: http.http2,
             addresses: Addresses::new()?,
             places: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
+            strays: Strays::default(),
         })
     }
 
@@ -135,6 +159,7 @@ impl Site {
         self.forwarding.trusted_proxies.contains(peer.address())
     }
 
+    /// Where a canonical path leads.
     fn endpoint(&self, path: &str) -> Option<&Arc<Endpoint>> {
         self.routes.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, endpoint)| endpoint)
     }
@@ -142,16 +167,21 @@ impl Site {
 
 async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<AnyBody> {
     let caller = &forwarded::caller(site, request.headers(), connection);
-    let path = request.uri().path();
-    if let Some(endpoint) = site.endpoint(path) {
+    // One spelling leads to routes and pages; PHP is told the one that came.
+    let path = path::canonical(request.uri().path());
+    if let Some(endpoint) = path.as_deref().and_then(|path| site.endpoint(path)) {
         return of_app(site, &endpoint.clone(), request, caller).await;
     }
-    let response = match (site.pages.iter().find(|page| page.path == path), &site.static_files) {
+    let wants_websocket = websocket::is_wanted(request.headers());
+    let response = match (site.pages.iter().find(|page| path.as_deref() == Some(page.path)), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page),
         (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
-        // Who wants to talk has come to a wrong path; a file would answer nothing.
-        (None, Some(files)) if !request.headers().contains_key(header::UPGRADE) => return files.answer(request).await,
+        // A client that wants to talk has come to a wrong path; a file would answer nothing. Any other upgrade is ignored.
+        (None, Some(files)) if !wants_websocket => return files.answer(request).await,
         (None, _) => {
+            if wants_websocket {
+                site.strays.tell(site, caller.peer, request.uri().path());
+            }
             site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
             plain(StatusCode::NOT_FOUND, "nothing here")
         }
@@ -166,10 +196,10 @@ async fn of_app(
     request: Request<Incoming>,
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
-    let wants_websocket = websocket::has_token(request.headers(), &header::UPGRADE, "websocket");
+    let wants_websocket = websocket::is_wanted(request.headers());
     if !wants_websocket
         && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
-        && let Some(wish) = events::Wish::of(&request)
+        && let Some(wish) = events::Wish::of(&request, endpoint.app.event_streams)
     {
         return events::answer(site, endpoint, sse, wish, request, caller).await;
     }
@@ -217,12 +247,18 @@ mod tests {
     fn patterns_match_whole_segments() {
         let cases = [
             ("/ws", "/ws", true),
-            ("/ws", "/ws/", false),
+            ("/ws", "/ws/", true),
+            ("/ws/", "/ws", true),
+            ("/ws", "/ws/a", false),
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/live/*", "/live/", true),
             ("/ws", "/wsx", false),
             ("/live/*", "/live", true),
             ("/live/*", "/live/room/7", true),
             ("/live/*", "/lively", false),
             ("/*", "/anything", true),
+            ("/*", "/", true),
         ];
         for (pattern, path, expected) in cases {
             assert_eq!(Pattern::new(pattern).matches(path), expected, "{pattern} {path}");

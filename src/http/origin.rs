@@ -3,6 +3,8 @@
 //! Browsers send a visitor's cookies with requests of any page. A WebSocket handshake always says whose page it is; other
 //! requests say it with `Origin`, or, where that is left out, with `Sec-Fetch-Site`.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::host_only;
@@ -12,8 +14,8 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Headers that pages of other hosts may read, beside those that every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static("longwire-session");
 
-/// Whether a request comes from a page that may, or from no browser.
-pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
+/// Whether a request comes from a page that may, or from no browser. `is_secure`: it came by TLS.
+pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap, is_secure: bool) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else {
         // A cross-site GET without CORS has no Origin, and its cookies all the same.
         return *origins == Origins::Any || headers.get(SEC_FETCH_SITE).is_none_or(|site| site != "cross-site");
@@ -21,24 +23,44 @@ pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     match origins {
         Origins::Any => true,
-        Origins::SameHost => is_same_host(origin, headers),
+        Origins::SameHost => is_same_host(origin, headers, is_secure),
         Origins::List(list) => {
-            list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) || is_same_host(origin, headers)
+            list.iter().any(|listed| listed.matches(origin)) || is_same_host(origin, headers, is_secure)
         }
     }
 }
 
-fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
-    let Some((_, authority)) = origin.split_once("://") else { return false };
+/// A page of the host that was asked for, as cookies and `SameSite` see it.
+///
+/// The port does not matter: cookies know none (RFC 6265 section 8.5), and same-site requests may come from any port, so a page on
+/// another port of the host has this visitor's cookies anyway. The scheme does: whoever sits on the line can put a page in
+/// front of a visitor under `http://`, and it must not speak with the cookies of `https://`. Browsers call it cross-site.
+fn is_same_host(origin: &str, headers: &HeaderMap, is_secure: bool) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    !host.is_empty() && host_only(authority).eq_ignore_ascii_case(host_only(host))
+    let (page, asked) = (host_only(authority), host_only(host));
+    let is_trustworthy = match scheme {
+        "https" => true,
+        // Nobody sits on the line of a page from this machine (W3C Secure Contexts section 3.1).
+        "http" => !is_secure || is_loopback(page),
+        _ => false,
+    };
+    is_trustworthy && !asked.is_empty() && page.eq_ignore_ascii_case(asked)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What a page of another host must be told to read an answer. `request` is of an allowed origin.
-pub(super) fn allow(request: &HeaderMap, response: &mut HeaderMap) {
+pub(super) fn allow(origins: &Origins, request: &HeaderMap, response: &mut HeaderMap) {
     if let Some(origin) = request.get(header::ORIGIN) {
         response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        // Any page can make itself "null" with a sandboxed frame, so it gets no answer that was made with a visitor's cookies.
+        if origin != "null" || *origins == Origins::Any {
+            response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         response.append(header::VARY, HeaderValue::from_static("Origin"));
     }
@@ -48,21 +70,33 @@ pub(super) fn allow(request: &HeaderMap, response: &mut HeaderMap) {
 mod tests {
     use super::*;
 
+    use crate::config::model::OriginPattern;
+
+    fn list(origin: &str) -> Origins {
+        Origins::List(vec![OriginPattern::Exact(origin.into())])
+    }
+
     #[test]
     fn only_pages_of_the_host_or_the_list_may_connect() {
-        let list = Origins::List(vec!["https://app.example".to_owned()]);
+        let (app, null) = (list("https://app.example"), list("null"));
         let cases = [
             (&Origins::SameHost, None, "shop.example", true),
             (&Origins::SameHost, Some("https://shop.example"), "shop.example", true),
             (&Origins::SameHost, Some("https://SHOP.example"), "shop.example:8080", true),
+            (&Origins::SameHost, Some("https://shop.example:8443"), "shop.example", true),
             (&Origins::SameHost, Some("http://localhost:8080"), "localhost:8080", true),
             (&Origins::SameHost, Some("https://evil.example"), "shop.example", false),
             (&Origins::SameHost, Some("https://shop.example.evil.example"), "shop.example", false),
             (&Origins::SameHost, Some("null"), "shop.example", false),
+            (&Origins::SameHost, Some("null"), "null", false),
+            (&Origins::SameHost, Some("file://"), "", false),
+            (&Origins::SameHost, Some("capacitor://localhost"), "localhost", false),
             (&Origins::SameHost, Some("https://shop.example"), "", false),
-            (&list, Some("https://app.example"), "shop.example", true),
-            (&list, Some("https://shop.example"), "shop.example", true),
-            (&list, Some("http://app.example"), "shop.example", false),
+            (&app, Some("https://app.example"), "shop.example", true),
+            (&app, Some("https://shop.example"), "shop.example", true),
+            (&app, Some("http://app.example"), "shop.example", false),
+            (&null, Some("null"), "shop.example", true),
+            (&null, Some("file://"), "shop.example", false),
             (&Origins::Any, Some("null"), "shop.example", true),
         ];
         for (origins, origin, host, expected) in cases {
@@ -71,7 +105,41 @@ mod tests {
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, origin.parse().unwrap());
             }
-            assert_eq!(is_allowed(origins, &headers), expected, "{origins:?} {origin:?} {host}");
+            assert_eq!(is_allowed(origins, &headers, false), expected, "{origins:?} {origin:?} {host}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_tls_is_not_of_the_same_host_as_one_with_it() {
+        for (origin, host, with_tls, without) in [
+            ("https://shop.example", "shop.example", true, true),
+            ("http://shop.example", "shop.example", false, true),
+            ("http://shop.example:443", "shop.example", false, true),
+            ("http://localhost:3000", "localhost:8443", true, true),
+            ("http://127.0.0.1:3000", "127.0.0.1:8443", true, true),
+            ("http://[::1]:3000", "[::1]:8443", true, true),
+            ("http://127.0.0.1.shop.example", "127.0.0.1.shop.example", false, true),
+        ] {
+            let pairs = [(header::ORIGIN, origin), (header::HOST, host)];
+            let headers = pairs.map(|(name, value)| (name, value.parse().unwrap()));
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(is_allowed(&Origins::SameHost, &headers, true), with_tls, "{origin}");
+            assert_eq!(is_allowed(&Origins::SameHost, &headers, false), without, "{origin}");
+            assert!(is_allowed(&list(origin), &headers, true), "it may be listed: {origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_an_origin_of_its_own_reads_no_answer_that_cookies_made() {
+        for (origins, origin, with_cookies) in [
+            (list("null"), "null", false),
+            (list("https://app.example"), "https://app.example", true),
+            (Origins::Any, "null", true),
+        ] {
+            let mut answer = HeaderMap::new();
+            allow(&origins, &HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]), &mut answer);
+            assert_eq!(answer[header::ACCESS_CONTROL_ALLOW_ORIGIN], origin);
+            assert_eq!(answer.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS), with_cookies, "{origins:?}");
         }
     }
 
@@ -79,8 +147,8 @@ mod tests {
     fn a_page_that_hides_its_origin_is_known_by_its_site() {
         for (site, expected) in [("cross-site", false), ("same-origin", true), ("same-site", true), ("none", true)] {
             let headers = HeaderMap::from_iter([(SEC_FETCH_SITE, HeaderValue::from_static(site))]);
-            assert_eq!(is_allowed(&Origins::SameHost, &headers), expected, "{site}");
-            assert!(is_allowed(&Origins::Any, &headers));
+            assert_eq!(is_allowed(&Origins::SameHost, &headers, true), expected, "{site}");
+            assert!(is_allowed(&Origins::Any, &headers, true));
         }
     }
 }

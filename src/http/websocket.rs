@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use sha1::{Digest, Sha1};
@@ -20,6 +21,10 @@ use crate::session::{Endpoint, Head, Opening, Way, shake_hands};
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// For keys. The last symbol of a key has four unused bits; RFC 6455's own example (section 4.1) sets one of them, and so do clients
+/// that write 22 random symbols and `==`.
+const LENIENT_BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// Answers a request to an app's path.
 pub(super) async fn upgrade(
@@ -36,7 +41,7 @@ pub(super) async fn upgrade(
         }
     };
     let websocket = endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has WebSocket settings");
-    if !origin::is_allowed(&websocket.origins, request.headers()) {
+    if !origin::is_allowed(&websocket.origins, request.headers(), caller.is_secure()) {
         return refuse_origin(site, request.headers(), caller.peer);
     }
     let (own_params, permit) = match admit(site, &endpoint, request.uri(), request.headers(), caller) {
@@ -79,8 +84,7 @@ pub(super) async fn upgrade(
 /// The value of `Sec-WebSocket-Accept`, or what is wrong with the request.
 fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
-    let wants_upgrade = has_token(headers, &header::UPGRADE, "websocket");
-    if !wants_upgrade {
+    if !is_wanted(headers) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -104,10 +108,19 @@ fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<B
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    if BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) => key.as_bytes(),
+        (None, _) => return Err(Box::new(plain(StatusCode::BAD_REQUEST, "there is no Sec-WebSocket-Key"))),
+        // RFC 6455 section 11.3.1.
+        (Some(_), Some(_)) => {
+            return Err(Box::new(plain(StatusCode::BAD_REQUEST, "there is more than one Sec-WebSocket-Key")));
+        }
+    };
+    if LENIENT_BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64")));
     }
+    // Of the key as it was sent (RFC 6455 section 4.2.2), unused bits included.
     Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }
 
@@ -140,7 +153,12 @@ fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mu
     }
 }
 
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Whether a request asks for a WebSocket, perhaps among other upgrades.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::UPGRADE, "websocket")
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     joined(headers, name).split(',').any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 

@@ -229,9 +229,9 @@ pub(super) fn without_shebang(text: &[u8]) -> &[u8] {
 
 fn check_budget(lua: &Lua, shared: &Shared) -> Result<Function> {
     let budget = shared.budget.clone();
-    lua.create_function(move |lua, ()| match lock(&budget).is_used_up() {
-        false => Ok(()),
-        true => Err(fail(lua, super::vm::TOO_LONG)),
+    lua.create_function(move |lua, ()| match lock(&budget).problem() {
+        None => Ok(()),
+        Some(problem) => Err(fail(lua, problem)),
     })
 }
 

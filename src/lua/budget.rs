@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 /// measured; a slow machine takes three times as long.
 const PRICE: Duration = Duration::from_nanos(20);
 
+/// Which part of it is used up, as the script's error says it.
+const TOO_MANY: &str = "too many instructions in one call (max_instructions)";
+const TOO_SLOW: &str = "too much processor time in one call (20 ns for each of max_instructions)";
+
 /// See the module. Looked at every so many instructions, by the hook.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -18,12 +22,12 @@ pub(super) struct Budget {
     looked: Option<Instant>,
     /// The thread's processor time at the first look of this call.
     began: Duration,
-    is_used_up: bool,
+    problem: Option<&'static str>,
 }
 
 impl Budget {
     pub(super) fn new(max_instructions: u64) -> Self {
-        Self { max_instructions, instructions: 0, looked: None, began: Duration::ZERO, is_used_up: false }
+        Self { max_instructions, instructions: 0, looked: None, began: Duration::ZERO, problem: None }
     }
 
     /// A call begins.
@@ -41,14 +45,19 @@ impl Budget {
             Some(last) if last.elapsed() < PRICE * instructions => {}
             Some(_) => {
                 let spent = thread_time().saturating_sub(self.began).as_nanos();
-                self.is_used_up |= spent > PRICE.as_nanos() * u128::from(self.max_instructions);
+                if spent > PRICE.as_nanos() * u128::from(self.max_instructions) {
+                    self.problem.get_or_insert(TOO_SLOW);
+                }
             }
         }
-        self.is_used_up |= self.instructions > self.max_instructions;
+        if self.instructions > self.max_instructions {
+            self.problem.get_or_insert(TOO_MANY);
+        }
     }
 
-    pub(super) fn is_used_up(&self) -> bool {
-        self.is_used_up
+    /// That it is used up, and what of it.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        self.problem
     }
 }
 

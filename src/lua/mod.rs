@@ -1,7 +1,7 @@
 //! Framings that are Lua scripts, as fooking's users write them.
 //!
 //! Owns the VMs, what a script may use up in them, and the modules that scripts know. Promises that a session meets the
-//! same VM for all its life, that a script's fault ends the session whose call it was in and no other (`pool` says what a
+//! same VM for all its life, that a script's fault costs the session whose call it was in, or the frame that was to be written, and no other (`pool` says what a
 //! hoard of memory does), and that bytes leave in the order in which the script gave them. Leaves to the outbox how they
 //! leave, and to docs/lua.md what authors of scripts have to know.
 //!
@@ -37,7 +37,11 @@ mod vm;
 
 use std::fmt;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
 use crate::config::model::LuaFraming;
+use crate::metrics::ReasonLabels;
 use crate::proto::framing::Framing;
 
 /// Why a script cannot be used: its file, line and what is wrong there.
@@ -52,10 +56,19 @@ impl fmt::Display for ScriptError {
 
 impl std::error::Error for ScriptError {}
 
+/// What becomes of a script's failures.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// An error in `onConnect` or `onRead` ends no session: it means "not enough yet", as in fooking.
+    pub forgives: bool,
+    /// Where they are counted.
+    pub failures: Family<ReasonLabels, Counter>,
+}
+
 /// Loads the script into as many VMs as threads will call it, and gives the framing of its listener.
 #[cfg(feature = "lua")]
-pub fn framing(listener: &str, options: &LuaFraming, vms: usize) -> Result<Framing, ScriptError> {
-    let pool = pool::Pool::load(listener, options, vms)?;
+pub fn framing(listener: &str, options: &LuaFraming, vms: usize, manner: Manner) -> Result<Framing, ScriptError> {
+    let pool = pool::Pool::load(listener, options, vms, manner)?;
     let codec = std::sync::Arc::new(pool::Codecs(std::sync::Arc::new(pool)));
     Ok(Framing::Custom(crate::proto::framing::custom::Custom::Listener(codec)))
 }
@@ -63,17 +76,17 @@ pub fn framing(listener: &str, options: &LuaFraming, vms: usize) -> Result<Frami
 /// Loads the script once, to see whether it can be.
 #[cfg(feature = "lua")]
 pub fn try_out(options: &LuaFraming) -> Result<(), ScriptError> {
-    pool::Pool::load("", options, 1).map(drop)
+    pool::Pool::load("", options, 1, Manner::default()).map(drop)
 }
 
 /// There is none in this build; the configuration refuses it before.
 #[cfg(not(feature = "lua"))]
-pub fn framing(_: &str, _: &LuaFraming, _: usize) -> Result<Framing, ScriptError> {
+pub fn framing(_: &str, _: &LuaFraming, _: usize, _: Manner) -> Result<Framing, ScriptError> {
     Err(ScriptError("built without Lua".to_owned()))
 }
 
 /// There is none in this build.
 #[cfg(not(feature = "lua"))]
 pub fn try_out(options: &LuaFraming) -> Result<(), ScriptError> {
-    framing("", options, 0).map(drop)
+    framing("", options, 0, Manner::default()).map(drop)
 }

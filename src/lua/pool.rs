@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::ScriptError;
 use super::session::Session;
 use super::vm::{Failure, Vm};
+use super::{Manner, ScriptError};
 use crate::config::model::LuaFraming;
+use crate::metrics::ReasonLabels;
 use crate::proto::framing::custom::{Codec, SessionCodec};
 use crate::proto::id::SessionId;
 
@@ -49,6 +50,7 @@ pub(super) struct Pool {
     in_use: Vec<Mutex<Arc<Vm>>>,
     aside: Mutex<VecDeque<Arc<Vm>>>,
     sessions: AtomicU64,
+    manner: Manner,
     log: Mutex<LogWindow>,
 }
 
@@ -61,7 +63,7 @@ struct LogWindow {
 
 impl Pool {
     /// Reads the script and runs it in each of so many VMs.
-    pub(super) fn load(listener: &str, options: &LuaFraming, vms: usize) -> Result<Self, ScriptError> {
+    pub(super) fn load(listener: &str, options: &LuaFraming, vms: usize, manner: Manner) -> Result<Self, ScriptError> {
         let path = &options.script;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let text = std::fs::read(path).map_err(|error| ScriptError(format!("{}: {error}", path.display())))?;
@@ -79,6 +81,7 @@ impl Pool {
             in_use,
             aside: Mutex::default(),
             sessions: AtomicU64::new(0),
+            manner,
             log: Mutex::default(),
         })
     }
@@ -108,8 +111,15 @@ impl Pool {
         vm.end();
     }
 
-    /// A line for a failure, unless there were many just now.
-    pub(super) fn log(&self, id: SessionId, failure: &Failure) {
+    /// See [`Manner::forgives`].
+    pub(super) fn forgives(&self) -> bool {
+        self.manner.forgives
+    }
+
+    /// Counts a failure, with a line for it unless there were many just now.
+    pub(super) fn note(&self, id: SessionId, failure: &Failure) {
+        let labels = ReasonLabels { listener: self.listener.clone(), reason: failure.reason.label() };
+        self.manner.failures.get_or_create(&labels).inc();
         let mut window = lock(&self.log);
         if window.began.is_none_or(|began| began.elapsed() >= LOG_WINDOW) {
             window.began = Some(Instant::now());

@@ -9,6 +9,10 @@
 //!
 //! Live reads and writes. Closing reads nothing more, and still writes answers to what was read. Failed does neither; the
 //! script is told of the end all the same, so that it can forget the session.
+//!
+//! A failure of `onWrite` is about a body that somebody else wanted to send: it costs that body and nothing else. A failure of `onRead`
+//! ends the session, because what it failed at stays at the front of what was received. In fooking's manner an error there means "not
+//! enough yet", as it did in fooking; the limits on a frame's size and time end a session that comes no further.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -68,14 +72,16 @@ impl Session {
     fn begin(&self, inner: &mut Inner) {
         if inner.stage == Stage::New {
             inner.stage = Stage::Live;
-            if let Some((_, sent)) = self.run(inner, Function::Connect, None) {
-                inner.unsent.extend_from_slice(&sent.sent);
+            match self.run(inner, Function::Connect, None) {
+                Ok((_, call)) => inner.unsent.extend_from_slice(&call.sent),
+                Err(failure) => self.forgive(inner, failure),
             }
         }
     }
 
-    /// Calls the script. `body` is what is to be sent; without one `input` is what was received. `None`: it failed.
-    fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Option<(Verdict, Call)> {
+    /// Calls the script. `body` is what is to be sent; without one `input` is what was received. What a call that failed has sent is
+    /// dropped with it.
+    fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Result<(Verdict, Call), Failure> {
         let received = std::mem::take(&mut inner.received);
         let (input, received) = match body {
             Some(body) => (Buffer::from(body.to_vec()), Some(received)),
@@ -94,23 +100,24 @@ impl Session {
             Some(received) => std::mem::take(received),
             None => std::mem::take(&mut call.input),
         };
-        match result {
-            Ok(verdict) => {
-                if call.closes && inner.stage == Stage::Live {
-                    inner.stage = Stage::Closing;
-                    inner.end = Some((CloseReason::CodecClosed, String::new()));
-                }
-                Some((verdict, call))
-            }
-            Err(failure) => {
-                self.fail(inner, failure);
-                None
-            }
+        let counts = result.is_ok() || function == Function::Write;
+        if call.closes && counts && inner.stage == Stage::Live {
+            inner.stage = Stage::Closing;
+            inner.end = Some((CloseReason::CodecClosed, String::new()));
+        }
+        result.map(|verdict| (verdict, call))
+    }
+
+    /// In fooking's manner an error of the script changes nothing; otherwise it ends the session, and so does a limit in any case.
+    fn forgive(&self, inner: &mut Inner, failure: Failure) {
+        match failure.reason {
+            CloseReason::CodecFailed if self.pool.forgives() => self.pool.note(self.id, &failure),
+            _ => self.fail(inner, failure),
         }
     }
 
     fn fail(&self, inner: &mut Inner, failure: Failure) {
-        self.pool.log(self.id, &failure);
+        self.pool.note(self.id, &failure);
         inner.stage = Stage::Failed;
         inner.received = Buffer::default();
         // Of several reasons the first stands.
@@ -120,7 +127,13 @@ impl Session {
     /// The next frame in `received`, if the script finds one.
     fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
         let before = inner.received.len();
-        let Some((verdict, call)) = self.run(inner, Function::Read, None) else { return Ok(Found::Nothing) };
+        let (verdict, call) = match self.run(inner, Function::Read, None) {
+            Ok(ran) => ran,
+            Err(failure) => {
+                self.forgive(inner, failure);
+                return Ok(Found::Nothing);
+            }
+        };
         inner.unsent.extend_from_slice(&call.sent);
         if inner.unsent.len() > call.max_bytes {
             let text = "onRead: more is to be sent than max_memory_bytes";
@@ -147,25 +160,22 @@ impl Session {
         Ok(Found::Handled(frame))
     }
 
-    /// What there is to send for a body, after what the script has sent by itself.
-    fn write(&self, inner: &mut Inner, body: &[u8]) -> Option<Bytes> {
+    /// What there is to send for a body, after what the script has sent by itself; nothing if the script wants that.
+    fn write(&self, inner: &mut Inner, body: &[u8]) -> Result<Option<Bytes>, Failure> {
         let (verdict, call) = self.run(inner, Function::Write, Some(body))?;
         let mut frame = call.sent;
         match verdict {
             Verdict::Handled => frame.extend_from_slice(&call.output),
-            Verdict::NotYet if frame.is_empty() => return None,
+            Verdict::NotYet if frame.is_empty() => return Ok(None),
             Verdict::NotYet => {}
             Verdict::Native => {
-                match Framing::Length(LengthFraming::NATIVE).encode(FrameKind::Binary, call.input.as_slice()) {
-                    Ok(native) => frame.extend_from_slice(&native),
-                    Err(error) => {
-                        self.fail(inner, Failure::new(CloseReason::CodecFailed, error.to_string()));
-                        return None;
-                    }
-                }
+                let native = Framing::Length(LengthFraming::NATIVE)
+                    .encode(FrameKind::Binary, call.input.as_slice())
+                    .map_err(|error| Failure::new(CloseReason::CodecFailed, error.to_string()))?;
+                frame.extend_from_slice(&native);
             }
         }
-        Some(frame.into())
+        Ok(Some(frame.into()))
     }
 }
 
@@ -242,17 +252,30 @@ impl SessionCodec for Session {
         settle(&mut lock(&self.inner), deliver);
     }
 
-    fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing)) {
+    fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing)) -> Result<(), Box<str>> {
         let inner = &mut *lock(&self.inner);
         self.begin(inner);
         settle(inner, deliver);
         if !matches!(inner.stage, Stage::Live | Stage::Closing) {
-            return;
+            return Ok(());
         }
-        if let Some(frame) = self.write(inner, body) {
-            deliver(Outgoing::Frame(frame));
-        }
+        let written = match self.write(inner, body) {
+            Ok(frame) => {
+                frame.into_iter().for_each(|frame| deliver(Outgoing::Frame(frame)));
+                Ok(())
+            }
+            Err(failure) if self.vm.has_ended() => {
+                // No call will ever do better.
+                self.fail(inner, failure);
+                Ok(())
+            }
+            Err(failure) => {
+                self.pool.note(self.id, &failure);
+                Err(failure.text.into())
+            }
+        };
         settle(inner, deliver);
+        written
     }
 
     fn close(&self) {
@@ -261,10 +284,10 @@ impl SessionCodec for Session {
         if matches!(was, Stage::New | Stage::Closed) {
             return;
         }
-        if let Some((_, call)) = self.run(inner, Function::Close, None)
-            && was != Stage::Failed
-        {
-            inner.unsent.extend_from_slice(&call.sent);
+        match self.run(inner, Function::Close, None) {
+            Ok((_, call)) if was != Stage::Failed => inner.unsent.extend_from_slice(&call.sent),
+            Ok(_) => {}
+            Err(failure) => self.fail(inner, failure),
         }
         inner.stage = Stage::Closed;
         inner.received = Buffer::default();

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::Manner;
 use super::pool::{Codecs, Pool};
 use crate::config::model::LuaFraming;
+use crate::metrics::ReasonLabels;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::custom::{Codec, Custom, Outgoing, SessionCodec};
 use crate::proto::framing::{Decoder, FrameError, Framing, Item};
@@ -22,7 +24,7 @@ fn options(script: PathBuf) -> LuaFraming {
 /// A pool of one VM for a script of `tests/lua`.
 fn pool_of(name: &str) -> Arc<Pool> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua").join(name);
-    Arc::new(Pool::load("test", &options(script), 1).unwrap())
+    Arc::new(Pool::load("test", &options(script), 1, Manner::default()).unwrap())
 }
 
 /// The same for this text, in a folder of its own.
@@ -33,7 +35,7 @@ fn pool(text: &str) -> Result<Arc<Pool>, String> {
     std::fs::write(folder.path().join("beside.lua"), "#!/usr/bin/lua\nbeside = 'found' return { found = true }")
         .unwrap();
     std::fs::write(folder.path().join("broken.lua"), "\n\nthis is not Lua").unwrap();
-    Pool::load("test", &options(script), 1).map(Arc::new).map_err(|error| error.to_string())
+    Pool::load("test", &options(script), 1, Manner::default()).map(Arc::new).map_err(|error| error.to_string())
 }
 
 fn session(pool: &Arc<Pool>) -> Arc<dyn SessionCodec> {
@@ -50,8 +52,14 @@ fn settled(session: &dyn SessionCodec) -> Vec<Outgoing> {
 
 fn encoded(session: &dyn SessionCodec, body: &[u8]) -> Vec<Outgoing> {
     let mut all = Vec::new();
-    session.encode(body, &mut |outgoing| all.push(outgoing));
+    session.encode(body, &mut |outgoing| all.push(outgoing)).expect("the script writes it");
     all
+}
+
+/// Why there is no frame for a body; the session stays.
+fn unwritten(session: &dyn SessionCodec, body: &[u8]) -> String {
+    let why = session.encode(body, &mut |outgoing| panic!("nothing is sent: {outgoing:?}"));
+    why.expect_err("the script fails").into()
 }
 
 fn bytes(text: &'static [u8]) -> Outgoing {
@@ -180,6 +188,77 @@ fn a_session_that_the_script_closes_or_fails_at_once_never_opens() {
         let [Outgoing::End(why, _)] = &settled(&*session)[..] else { panic!("{body}: it ends") };
         assert_eq!(*why, reason, "{body}");
     }
+}
+
+#[test]
+fn what_cannot_be_written_costs_nothing_else() {
+    let text = "
+        fb, fc = require('fooking.buffer'), require('fooking.connection')
+        function onRead(c, n, i, o) fb.append(o, fb.data(i)) fb.seek(i, fb.size(i)) return 1 end
+        function onWrite(c, n, i, o)
+            local body, size = fb.data(i), fb.size(i)
+            fc.send(c, 'half')
+            if body == 'close' then fc.close(c) error('closed') end
+            if body == 'loop' then while true do end end
+            if body == 'eat' then local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end end
+            if body == 'large' then fc.send(c, ('x'):rep(5000000)) end
+            if body == 'wrong' then return {} end
+            fb.seek(i, size)
+            fb.append(o, body)
+            return 1
+        end
+    ";
+    let session = session(&pool(text).unwrap());
+    for (body, why) in [
+        ("", "codec.lua:12: seek: how many bytes must be above 0"),
+        ("loop", "codec.lua:8: too many instructions"),
+        ("eat", "onWrite: not enough memory: max_memory_bytes is 4 MiB"),
+        ("large", "not enough memory"),
+        ("wrong", "onWrite returned a table, not a number"),
+    ] {
+        let said = unwritten(&*session, body.as_bytes());
+        assert!(said.contains(why), "{body}: {said}");
+        assert_eq!(encoded(&*session, b"a"), [framed(b"halfa")], "what is whole is sent, after {body}");
+        assert_eq!(session.decode(MAX_FRAME, b"b").unwrap().frame.unwrap().body, "b", "and read, after {body}");
+    }
+    // What the script asked for before it failed is done.
+    let mut all = Vec::new();
+    session.encode(b"close", &mut |outgoing| all.push(outgoing)).unwrap_err();
+    assert_eq!(all, [Outgoing::End(CloseReason::CodecClosed, "".into())]);
+}
+
+#[test]
+fn in_fookings_manner_an_error_in_reading_waits_for_more() {
+    let text = "
+        fb = require('fooking.buffer')
+        function onConnect(c) error('nobody minds') end
+        function onRead(c, n, i, o)
+            local a, b = string.byte(fb.data(i), 1, 2)
+            local size = b - 48
+            if a == 76 then while true do end end
+            if fb.size(i) < 2 + size then return -1 end
+            fb.append(o, fb.data(i):sub(3, 2 + size))
+            fb.seek(i, 2 + size)
+            return 1
+        end
+    ";
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("codec.lua");
+    std::fs::write(&script, text).unwrap();
+    let manner = Manner { forgives: true, ..Manner::default() };
+    let pool = Arc::new(Pool::load("test", &options(script), 1, manner.clone()).unwrap());
+    assert_eq!(frames(&pool, b"x3abcx1dx2ef", &[1]).unwrap(), [&b"abc"[..], b"d", b"ef"]);
+    // A limit is a limit.
+    let codec = session(&pool);
+    assert!(codec.open());
+    assert_eq!(codec.decode(MAX_FRAME, b"L9").unwrap().frame, None);
+    assert!(matches!(settled(&*codec)[..], [Outgoing::End(CloseReason::CodecTooLong, _)]));
+    let count = |reason: CloseReason| {
+        let labels = ReasonLabels { listener: "test".to_owned(), reason: reason.label() };
+        manner.failures.get_or_create(&labels).get()
+    };
+    // Two sessions that failed to connect, three frames whose second byte had not come.
+    assert_eq!((count(CloseReason::CodecFailed), count(CloseReason::CodecTooLong)), (5, 1));
 }
 
 /// The end of a session in whose `onRead` this happens.
@@ -363,7 +442,8 @@ fn a_script_that_cannot_be_loaded_says_where_it_is_wrong() {
         let error = pool(text).unwrap_err();
         assert!(error.contains(problem), "{text}: {error}");
     }
-    let missing = Pool::load("test", &options("/nowhere/codec.lua".into()), 1).unwrap_err().to_string();
+    let missing =
+        Pool::load("test", &options("/nowhere/codec.lua".into()), 1, Manner::default()).unwrap_err().to_string();
     assert!(missing.starts_with("/nowhere/codec.lua: "), "{missing}");
 }
 
@@ -389,9 +469,8 @@ fn a_handle_is_of_its_call_and_a_connection_of_its_session() {
     assert!(first.open() && second.open());
     assert_eq!(encoded(&*first, b"a"), [framed(b"!")]);
     assert_eq!(encoded(&*second, b"a"), [framed(b"!")]);
-    let [Outgoing::End(CloseReason::CodecFailed, detail)] = &encoded(&*second, b"old")[..] else {
-        panic!("it is closed")
-    };
-    assert!(detail.contains("codec.lua:9: size: this handle is of another call"), "{detail}");
+    let why = unwritten(&*second, b"old");
+    assert!(why.contains("codec.lua:9: size: this handle is of another call"), "{why}");
+    assert_eq!(encoded(&*second, b"a"), [framed(b"!")]);
     assert_eq!(encoded(&*first, b"a"), [framed(b"!")]);
 }

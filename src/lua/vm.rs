@@ -20,8 +20,6 @@ use crate::proto::close::CloseReason;
 
 /// Instructions between two looks at the budget: a few microseconds.
 const HOOK_EVERY: u32 = 1_000;
-/// The error of a call whose budget is used up.
-pub(super) const TOO_LONG: &str = "too many instructions in one call (max_instructions)";
 /// Bytes of an error message that are kept.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
@@ -133,11 +131,11 @@ impl Vm {
         script.make_room();
         lock(&script.shared.budget).renew();
         let (result, call) = script.run(function, requestid, call);
-        let is_too_long = lock(&script.shared.budget).is_used_up();
-        let result = match result {
-            Ok(_) if is_too_long => Err(Failure::new(CloseReason::CodecTooLong, TOO_LONG)),
-            Ok(verdict) => Ok(verdict),
-            Err(error) => Err(self.failure(function, &error, is_too_long)),
+        let too_long = lock(&script.shared.budget).problem();
+        let result = match (result, too_long) {
+            (Ok(_), Some(problem)) => Err(Failure::new(CloseReason::CodecTooLong, problem)),
+            (Ok(verdict), None) => Ok(verdict),
+            (Err(error), _) => Err(self.failure(function, &error, too_long.is_some())),
         };
         let memory = if result.is_ok() { Memory::Enough } else { self.look_after_memory(script) };
         Ran { call, result, memory }
@@ -209,19 +207,17 @@ impl Script {
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(HOOK_EVERY), move |_, debug| {
             let mut budget = lock(&budget);
             budget.charge(HOOK_EVERY);
-            if !budget.is_used_up() {
-                return Ok(VmState::Continue);
-            }
+            let Some(problem) = budget.problem() else { return Ok(VmState::Continue) };
             let line = debug.current_line().unwrap_or(0);
             let source = debug.source();
             let place = source.short_src.as_deref().unwrap_or("?");
-            Err(Error::RuntimeError(format!("{place}:{line}: {TOO_LONG}")))
+            Err(Error::RuntimeError(format!("{place}:{line}: {problem}")))
         })?;
         lua.set_memory_limit(source.max_memory_bytes)?;
         let text = api::without_shebang(&source.text);
         lua.load(text).set_name(format!("@{}", source.name)).set_mode(ChunkMode::Text).exec()?;
-        if lock(&shared.budget).is_used_up() {
-            return Err(Error::RuntimeError(TOO_LONG.to_owned()));
+        if let Some(problem) = lock(&shared.budget).problem() {
+            return Err(Error::RuntimeError(problem.to_owned()));
         }
         Ok(Self {
             globals: lua.globals(),

@@ -82,6 +82,8 @@ pub struct Metrics {
     pub events_failed: Family<FailureLabels, Counter>,
     /// Frames that were received and will not be handled, by why.
     pub frames_dropped: Family<ReasonLabels, Counter>,
+    /// Calls of a framing's script that failed, by why.
+    pub script_failures: Family<ReasonLabels, Counter>,
     /// Probes of the heartbeat sent to silent clients.
     pub heartbeat_probes: Family<ListenerLabels, Counter>,
     /// Probes of ours that were answered.
@@ -139,6 +141,12 @@ impl Default for Metrics {
                 r,
                 "frames_dropped",
                 "Frames received that no handler will see, by the close reason of their session",
+                Family::default(),
+            ),
+            script_failures: register(
+                r,
+                "script_failures",
+                "Calls of framings' scripts that failed, by why",
                 Family::default(),
             ),
             heartbeat_probes: register(
@@ -218,6 +226,7 @@ mod tests {
             bytes_out: _,
             events_failed,
             frames_dropped,
+            script_failures,
             heartbeat_probes,
             heartbeat_answers,
             heartbeat_replies,
@@ -233,7 +242,7 @@ mod tests {
             family.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
         }
         certificate_reloads.get_or_create(&ReloadLabels { listener: listener.clone(), outcome: "done" }).inc();
-        for family in [sessions_closed, connections_refused, frames_dropped] {
+        for family in [sessions_closed, connections_refused, frames_dropped, script_failures] {
             family.get_or_create(&ReasonLabels { listener: listener.clone(), reason: "draining" }).inc();
         }
         let failure = FailureLabels { app: "chat".to_owned(), event: "message", cause: "status" };

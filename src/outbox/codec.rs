@@ -33,12 +33,13 @@ impl Outbox {
         }
     }
 
-    /// Sends the frame of a reply: always taken, whatever the bound.
-    pub fn write_by(&self, codec: &dyn SessionCodec, body: &[u8]) {
-        codec.encode(body, &mut |outgoing| self.take(outgoing));
+    /// Sends the frame of a reply: always taken, whatever the bound. The error says why there is none.
+    pub fn write_by(&self, codec: &dyn SessionCodec, body: &[u8]) -> Result<(), Box<str>> {
+        codec.encode(body, &mut |outgoing| self.take(outgoing))
     }
 
-    /// Sends the frame of a command's message. `None`: there is none for it, or the codec has failed and the session ends.
+    /// Sends the frame of a command's message. `None`: there is none for it, because the codec wants or could make none, or has ended the
+    /// session.
     pub fn push_by(
         &self,
         codec: &dyn SessionCodec,
@@ -50,11 +51,12 @@ impl Outbox {
             return Some(Fate::Gone.into());
         }
         let mut pushed = None;
-        codec.encode(body, &mut |outgoing| match outgoing {
+        let encoded = codec.encode(body, &mut |outgoing| match outgoing {
             Outgoing::Frame(frame) => pushed = Some(self.push(Push { frame, rule, topic })),
             other => self.take(other),
         });
-        pushed
+        // The codec has logged and counted why there is none.
+        encoded.ok().and(pushed)
     }
 
     fn settle(&self, codec: &dyn SessionCodec) {

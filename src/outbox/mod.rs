@@ -65,6 +65,8 @@ pub struct Terms {
     pub slow_reader: SlowReader,
     /// Frames below this size are sent uncompressed.
     pub deflate_min_bytes: usize,
+    /// Whether a push without a body is a frame.
+    pub sends_empty: bool,
 }
 
 /// One encoded frame on its way to a session; the frame may be shared with other sessions.
@@ -818,6 +820,7 @@ mod tests {
             max_bytes,
             slow_reader: SlowReader::Close,
             deflate_min_bytes: 0,
+            sends_empty: true,
         };
         terms.into()
     }

@@ -16,6 +16,7 @@ pub mod framing;
 pub mod heartbeat;
 pub mod id;
 pub mod partition;
+pub mod path;
 pub mod presence;
 pub mod proxy;
 pub mod verb;

@@ -29,10 +29,13 @@ impl<'m> Encodings<'m> {
         &self.message.body
     }
 
-    /// The frame for one session; `None` when its framing cannot carry the message.
+    /// The frame for one session; `None` when there is none for the message: its framing cannot carry it, or its app sends no empty ones.
     pub(super) fn frame_for(&mut self, outbox: &Outbox) -> Option<Bytes> {
         let framing = outbox.framing();
         let body = &self.message.body;
+        if body.is_empty() && !outbox.terms().sends_empty {
+            return None;
+        }
         let deflates = framing.deflate().is_some() && body.len() >= outbox.terms().deflate_min_bytes;
         let known = self.frames.iter().find(|(known, deflated, _)| *deflated == deflates && known == framing);
         if let Some((_, _, frame)) = known {

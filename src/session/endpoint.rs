@@ -128,6 +128,7 @@ impl Endpoint {
             max_bytes: app.outbox_bytes,
             slow_reader: app.slow_reader,
             deflate_min_bytes: websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes),
+            sends_empty: !app.compat.is_fooking(),
         };
         let terms = Arc::new(terms);
         Ok(Self {

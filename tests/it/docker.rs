@@ -7,6 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::support::client::Client;
+use crate::support::longwire::Longwire;
+use crate::support::php_fpm::Pool;
+
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
 fn folder() -> PathBuf {
@@ -115,9 +119,54 @@ fn check(what: &str, config: &str, secret: &str) {
     succeeded(what, &command.output().expect("the binary was built for this test"));
 }
 
+/// What a service has for a secret where nobody has set another one: what stands behind `:-`.
+fn secret(service: &Value) -> String {
+    let written = service["environment"]["ROUTER_SECRET"].as_str().expect("it has one");
+    let secret = written.split(":-").nth(1).and_then(|rest| rest.strip_suffix('}'));
+    secret.expect("it has a default").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_readme_pushes_from_the_php_container_reaches_a_client() {
+    let compose = compose("compose.yaml");
+    let (longwire, php) = (&compose["services"]["longwire"], &compose["services"]["php"]);
+    assert_eq!(longwire["environment"], php["environment"], "one secret for both");
+    let config = text("longwire.toml");
+    // The other container dials a service of this name, on the port that is bound for everybody in the network.
+    assert!(config.contains("bind = \"0.0.0.0:9010\"\nadvertise = \"longwire:9010\""), "{config}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mounts = texts(&php["volumes"]);
+    assert!(mounts.contains(&"../php-client:/srv/php-client:ro"), "{mounts:?}");
+
+    let fpm = Pool::of(2).start();
+    let here = [8080, 9005, 9010, 9011]
+        .iter()
+        .fold(config, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"))
+        .replace("/srv/php", root.join("php-examples").to_str().expect("the path is text"))
+        .replace("unix:/run/longwire/php-fpm.sock", &fpm.address().to_string());
+    let node = Longwire::serve_prepared(&here, |command| {
+        command.env("ROUTER_SECRET", secret(longwire));
+    });
+    let mut client = Client::upgrade(node.address("web"), "/ws", "").await;
+    assert_eq!(client.ask("hello").await, "hello");
+
+    let readme = text("README.md");
+    let code =
+        readme.split("exec php php -r '").nth(1).and_then(|rest| rest.split("\n  '\n").next()).expect("it pushes");
+    let code = code
+        .replace("/srv/php-client", root.join("php-client").to_str().expect("the path is text"))
+        .replace("\"longwire\", 9010", &format!("\"127.0.0.1\", {}", node.address("router").port()));
+    let mut php_command = Command::new("timeout");
+    php_command.args(["60", "php", "-r", &code]).env("ROUTER_SECRET", secret(php));
+    let output = php_command.output().expect("php is installed");
+    let said = String::from_utf8_lossy(&succeeded("php", &output).stdout).into_owned();
+    assert!(said.contains("[reached] => 1"), "{said}");
+    assert_eq!(client.frame().await.body, "from elsewhere");
+}
+
 #[test]
 fn longwire_takes_the_configurations_of_all_containers() {
-    check("longwire.toml", &text("longwire.toml"), "");
+    check("longwire.toml", &text("longwire.toml"), &secret(&compose("compose.yaml")["services"]["longwire"]));
     let compose = compose("compose.cluster.yaml");
     let template = text("cluster.toml");
     for node in NODES {
@@ -136,9 +185,7 @@ fn longwire_takes_the_configurations_of_all_containers() {
         succeeded(node, &output);
         let config = fs::read_to_string(to).expect("it was written");
         assert!(config.contains(&format!("name = \"{node}\"")) && !config.contains("NODE_NUMBER"), "{node}:\n{config}");
-        // What stands behind `:-` is taken where nobody has set another one.
-        let secret = compose["services"][node]["environment"]["ROUTER_SECRET"].as_str().expect("it has one");
-        let secret = secret.split(":-").nth(1).and_then(|rest| rest.strip_suffix('}')).expect("it has a default");
+        let secret = &secret(&compose["services"][node]);
         check(node, &config, secret);
         // The other engine, as its comment says.
         let (redis, nats) = ("engine = \"redis\"\nurls = [\"redis://redis:6379\"]\n", "\n# engine = \"nats\"\n# urls");

@@ -4,6 +4,7 @@ use ::http::StatusCode;
 use serde_json::json;
 
 use crate::support::browser::Browser;
+use crate::support::client::Client;
 use crate::support::event_stream::{Event, Http, Stream, message};
 use crate::support::http;
 use crate::support::longwire::Longwire;
@@ -501,6 +502,29 @@ async fn pages_of_listed_origins_may_use_a_session_and_others_may_not() {
     assert_eq!(stage.seen().len(), 1, "PHP heard of one");
     let labels = "listener=\"web\",reason=\"handshake_refused\"";
     eventually("it is counted", || stage.node.metric("longwire_connections_refused_total", labels) == 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn origins_that_are_listed_by_domain_or_have_no_host_are_let_in_and_no_others() {
+    let origins = "websocket = { origins = [\"https://*.shop.example\", \"null\", \"file://\"] }\n";
+    let stage = Stage::new("", origins);
+    for (origin, status, with_cookies) in [
+        ("https://a.shop.example", 200, true),
+        ("https://a.b.shop.example", 200, true),
+        ("file://", 200, true),
+        ("null", 200, false),
+        ("https://evilshop.example", 403, false),
+        ("https://a.shop.example:8443", 403, false),
+        ("http://a.shop.example", 403, false),
+        ("https://a.shop.example.evil.example", 403, false),
+    ] {
+        let headers = [("origin", origin)];
+        let opened = stage.http().await.ask("GET", "/live?longwire=poll", &headers, b"").await;
+        assert_eq!(opened.status.as_u16(), status, "{origin}");
+        assert_eq!(opened.headers.contains_key("access-control-allow-credentials"), with_cookies, "{origin}");
+        let socket = Client::try_upgrade(stage.node.address("web"), "/live", &format!("Origin: {origin}\r\n")).await;
+        assert_eq!(socket.is_ok(), status == 200, "{origin}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

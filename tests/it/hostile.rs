@@ -171,6 +171,14 @@ async fn handshakes_that_are_none_get_their_status_and_are_counted() {
         ("version 8", format!("{}\r\n", good.replace(": 13", ": 8")), "426"),
         ("a short key", format!("{}\r\n", good.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhl")), "400"),
         ("no key", format!("{}\r\n", good.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "")), "400"),
+        (
+            "17 bytes as key",
+            format!("{}\r\n", good.replace("dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEBE=")),
+            "400",
+        ),
+        ("a key without padding", format!("{}\r\n", good.replace("ZQ==", "ZQ")), "400"),
+        ("a key with another alphabet", format!("{}\r\n", good.replace("dGhl", "dG-_")), "400"),
+        ("two keys", format!("{good}Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n"), "400"),
         ("no Connection", format!("{}\r\n", good.replace("Connection: Upgrade\r\n", "")), "400"),
         ("a foreign page", format!("{good}Origin: https://evil.example\r\n\r\n"), "403"),
         ("no Host", format!("{}\r\n", good.replace("Host: a\r\n", "")), "400"),
@@ -209,6 +217,30 @@ async fn handshakes_that_are_none_get_their_status_and_are_counted() {
     assert_eq!(node.metric("longwire_sessions_opened_total", ""), 0.0);
     eventually("all connections have ended", || node.metric("longwire_handshakes", "") == 0.0).await;
     expect_no_panic(&node);
+}
+
+#[tokio::test]
+async fn a_key_is_good_whatever_stands_in_its_unused_bits() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use sha1::{Digest, Sha1};
+    let (_fpm, node) = stage("");
+    // The example of RFC 6455 section 4.1, and every last symbol that 22 random ones may end with.
+    let symbols = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let random = symbols.chars().map(|last| format!("k3J+/yVq0ZxTt7LwB9dNe{last}=="));
+    for key in ["AQIDBAUGBwgJCgsMDQ4PEC==".to_owned()].into_iter().chain(random) {
+        let mut socket = TcpStream::connect(node.address("web")).await.unwrap();
+        let request = UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", &key);
+        socket.write_all(format!("{request}\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(socket.read_buf(&mut answer).await.unwrap(), 0, "{key}: {}", String::from_utf8_lossy(&answer));
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        let accept = BASE64.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")));
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{key}: {answer}");
+        assert!(answer.contains(&format!("sec-websocket-accept: {accept}\r\n")), "{key}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -319,28 +319,37 @@ async fn a_script_that_hoards_memory_gets_a_fresh_vm_and_its_other_sessions_stay
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_goes_on_when_the_script_of_a_session_fails_in_it() {
+async fn a_push_that_the_script_cannot_write_costs_that_push_and_its_sessions_stay() {
     let fpm = Pool::of(1).start();
     let node = one_vm(&fpm, ", max_instructions = 1_000_000");
     let mut router = Router::connect(node.address("router"), "").await;
     let mut others = Client::connect(node.address("plain"), plain()).await;
     assert_eq!(others.ask("hello").await, "hello");
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = connect(&node).await;
+        assert_eq!(client.ask("hello").await, "hello");
+        clients.push(client);
+    }
     for (fault, reason) in [("write error", "codec_failed"), ("write loop", "codec_too_long")] {
-        let mut clients = Vec::new();
-        for _ in 0..5 {
-            let mut client = connect(&node).await;
-            assert_eq!(client.ask("hello").await, "hello");
-            clients.push(client);
-        }
         let receipt = router.do_to(Target::All, Action::Send(Push::new(fault))).await;
         assert_eq!((receipt.reached, receipt.refused), (1, 5), "{receipt:?}");
         assert_eq!(others.frame().await.body, fault);
         for client in &mut clients {
-            assert_eq!(client.end().await, None);
+            assert_eq!(client.ask("still here").await, "still here", "and nothing before that");
         }
         let labels = format!("reason=\"{reason}\"");
-        eventually("all are counted", || node.metric("longwire_sessions_closed_total", &labels) == 5.0).await;
+        assert_eq!(node.metric("longwire_script_failures_total", &labels), 5.0);
+        node.wait_for_log("it is logged", |line| line["reason"] == reason && line["level"] == "WARN");
+        // A reply costs no more: the event has failed, which is on_error's to judge.
+        let failed = || node.metric("longwire_events_failed_total", "cause=\"reply_unframeable\"");
+        let before = failed();
+        clients[0].text(fault).await;
+        eventually("its event has failed", || failed() == before + 1.0).await;
+        assert_eq!(clients[0].ask("still here").await, "still here");
     }
+    let refused = node.metric("longwire_pushes_total", "fate=\"refused\"");
+    assert_eq!((refused, node.metric("longwire_sessions_closed_total", "")), (10.0, 0.0));
 }
 
 /// A node whose script is this text.

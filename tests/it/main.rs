@@ -3,6 +3,8 @@
 // A test binary has no outside: `pub` means "for the other files here".
 #![allow(unreachable_pub)]
 
+#[cfg(feature = "lua")]
+mod ancestor;
 mod answers;
 mod api;
 mod api_schema;
@@ -46,6 +48,7 @@ mod presence;
 mod proxies;
 mod published;
 mod readme;
+mod requests;
 mod responders;
 mod router_auth;
 mod router_client;
@@ -58,6 +61,7 @@ mod subprotocols;
 mod support;
 mod tidy;
 mod tls;
+mod unix_sockets;
 mod upstream_faults;
 mod upstream_peers;
 mod upstream_pool;

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::bridge::{all_ended, exchange};
+use crate::support::browser::Browser;
 use crate::support::client::Client;
 use crate::support::http::request_with;
 use crate::support::longwire::Longwire;
@@ -164,6 +165,74 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
         line["message"] == "session closed" && line["peer"] == format!("127.0.0.79:{port}")
     });
     assert_eq!(other.ask("still here").await, "still here");
+}
+
+/// The server's line of the manual for HTTP/2.
+fn http2_line() -> String {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/proxies.md")).expect("it is there");
+    let line = docs.lines().find(|line| line.contains(" proto h2 ws h1")).expect("the manual has it");
+    line.trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_uses_everything_through_haproxy_that_speaks_http2_to_us() {
+    let fpm = Pool::of(4).start();
+    let public = fpm.dir().join("public");
+    fs::create_dir(&public).unwrap();
+    fs::write(public.join("page.html"), "<!doctype html><title>page</title>").unwrap();
+    let listener = "[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nroutes = { \"/ws\" = \"app\" }\n";
+    let files = "websocket = { origins = [\"null\", \"file://\"] }\n";
+    let strict = listener.replace("web]", "strict]");
+    let node = node(&fpm, &format!("{listener}static = {public:?}\n{files}{strict}"));
+    let (h1, h2) = ("    server node-1 127.0.0.1:8080".to_owned(), http2_line());
+    let through = |line: &str| {
+        let address = free_address();
+        let config = with(
+            block("haproxy"),
+            &[
+                (h1.as_str(), format!("    {line}")),
+                ("0.0.0.0:9005", free_address().to_string()),
+                ("0.0.0.0:80", address.to_string()),
+                ("127.0.0.1:8080", node.address("web").to_string()),
+            ],
+        );
+        let config = format!("global\n    maxconn 4000\n\n{config}");
+        (Proxy::start(&config, "/usr/sbin/haproxy", &["-db", "-q", "-f"], &[address]), address)
+    };
+    let (_haproxy, address) = through(&h2);
+    let browser = Browser::start((800, 600), false).await;
+    browser.open(&format!("http://{address}/page.html")).await;
+    let page = "
+        window.got = [];
+        window.source = new EventSource('/ws');
+        source.addEventListener('session', () => got.push('stream'));
+        window.socket = new WebSocket(`ws://${location.host}/ws`);
+        socket.onopen = () => socket.send('hello');
+        socket.onmessage = event => got.push(event.data);
+        socket.onerror = () => got.push('error');";
+    browser.run(page).await;
+    browser.wait_for("got.length >= 2").await;
+    assert_eq!(browser.run("source.close(); return got.sort()").await, json!(["hello", "stream"]));
+
+    // A page from a file is let in where that is listed, and nowhere else.
+    let page = fpm.dir().join("local.html");
+    fs::write(&page, "<!doctype html><title>a file</title>").unwrap();
+    browser.open(&format!("file://{}", page.display())).await;
+    for (listener, expected) in [("web", "open"), ("strict", "refused")] {
+        let open = format!(
+            "window.became = ''; const socket = new WebSocket('ws://{}/ws');
+             socket.onopen = () => {{ became = 'open'; }}; socket.onerror = () => {{ became = 'refused'; }};",
+            node.address(listener)
+        );
+        browser.run(&open).await;
+        browser.wait_for("became").await;
+        assert_eq!(browser.run("return became").await, expected, "{listener}");
+    }
+
+    // What the line is for: without its end HAProxy asks for extended CONNECT.
+    let (_haproxy, address) = through(h2.strip_suffix(" ws h1").expect("that is its end"));
+    let refused = Client::try_upgrade(address, "/ws", "").await.err().expect("no WebSocket");
+    assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
 }
 
 /// Version 2 for TCP over IPv4 (proxy-protocol.txt section 2.2); the command is PROXY or LOCAL.

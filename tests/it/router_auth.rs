@@ -172,7 +172,9 @@ async fn a_connection_that_says_nothing_ends_after_idle_timeout() {
     let fpm = Pool::of(1).start();
     let node = node(&fpm, "idle_timeout = \"1s\"");
     let mut silent = Router::connect(node.address("router"), "").await;
+    let mut fresh = Router::bare(node.address("router")).await;
     assert_eq!(silent.frame().await, None);
+    assert_eq!(fresh.frame().await, None, "it is written, so it counts for everybody");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Target};
@@ -10,6 +11,7 @@ use longwire::proto::control::Frame;
 use longwire::proto::control::long::{Answer, What};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::client::Client;
 use crate::support::longwire::{LISTENERS, Longwire};
@@ -98,14 +100,10 @@ enum Way {
     Apart,
 }
 
-/// Leaves orders, and waits until they are done: those that have connections of their own have no order among each other.
+/// Leaves orders.
 async fn leave(node: &Longwire, way: Way, orders: &[Vec<u8>]) {
-    let before = node.metric("longwire_commands_total", "door=\"short\"");
-    let connections = || node.metric("longwire_router_connections", "");
-    eventually("earlier ones have ended", || connections() == 0.0).await;
     let mut together = Router::bare(node.address("router")).await;
-    eventually("there is this one", || connections() == 1.0).await;
-    for (done, order) in orders.iter().enumerate() {
+    for order in orders {
         match way {
             Way::Together => together.bytes(order).await,
             Way::Bytes => {
@@ -113,13 +111,7 @@ async fn leave(node: &Longwire, way: Way, orders: &[Vec<u8>]) {
                     together.bytes(byte).await;
                 }
             }
-            Way::Apart => {
-                Router::bare(node.address("router")).await.bytes(order).await;
-                let is_begun = || node.metric("longwire_commands_total", "door=\"short\"") > before + done as f64;
-                // A connection ends behind what came over it.
-                let is_done = || is_begun() && connections() == 1.0;
-                eventually("the order is done", is_done).await;
-            }
+            Way::Apart => Router::bare(node.address("router")).await.bytes(order).await,
         }
     }
 }
@@ -218,6 +210,109 @@ async fn ten_thousand_orders_on_one_connection_and_a_thousand_connections_with_o
     let (_client, seen) = reader.await.expect("all come");
     assert_eq!(seen.len(), 1000, "each came once");
     eventually("no connection remains but the first", || node.metric("longwire_router_connections", "") == 1.0).await;
+}
+
+/// A client in the ancestor's manner: a connection for each command, which PHP closes when the next takes its place. Every tenth command is
+/// longer than a read, and every fifth joins a channel that the next is published to.
+const A_CONNECTION_EACH: &str = r#"
+[, $address, $sid] = $argv;
+function order($address, $type, $head, $body) {
+    static $socket;
+    $socket = stream_socket_client($address);
+    fwrite($socket, pack('nnN', $type, strlen($head), strlen($body)) . $head . $body);
+}
+for ($number = 0; $number < 600; $number++) {
+    $body = $number . ($number % 10 === 0 ? str_repeat('.', 40000) : '');
+    if ($number % 5 === 0) {
+        order($address, 7, $sid, "room $number");
+        order($address, 9, "room $number", $body);
+    } else {
+        order($address, 5, $sid, $body);
+    }
+}
+"#;
+
+async fn expect_in_order(client: &mut Client) {
+    for number in 0..600 {
+        let frame = client.frame().await.body;
+        let text = String::from_utf8_lossy(&frame);
+        assert_eq!(text.trim_end_matches('.'), number.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_with_a_connection_each_are_done_in_the_order_of_the_connections() {
+    let fpm = Pool::of(2).start();
+    let path = fpm.dir().join("router.sock");
+    fpm.script("orders.php", A_CONNECTION_EACH);
+    let more = "outbox_bytes = \"16 MiB\"";
+    let handler = fpm.script("handler.php", HANDLER);
+    for (bind, address) in [("127.0.0.1:0".to_owned(), None), (format!("unix:{}", path.display()), Some(&path))] {
+        let router =
+            format!("{LISTENERS}[node]\nthreads = 4\n[router]\nbind = \"{bind}\"\nmax_channels_per_session = 1000\n");
+        let node = Longwire::with(&fpm, &handler, more, "", &router);
+        let (mut client, sid) = tcp(&node).await;
+        let address = match address {
+            None => format!("tcp://{}", node.address("router")),
+            Some(path) => format!("unix://{}", path.display()),
+        };
+        // Connections that say nothing, and one that is kept between two commands, hold up nobody.
+        let _silent = match bind.starts_with("unix:") {
+            true => [Router::unix(&path).await, Router::unix(&path).await],
+            false => [Router::bare(node.address("router")).await, Router::bare(node.address("router")).await],
+        };
+        let orders = tokio::process::Command::new("php")
+            .args([&fpm.dir().join("orders.php").display().to_string(), &address, &sid])
+            .kill_on_drop(true)
+            .spawn()
+            .expect("php is installed");
+        expect_in_order(&mut client).await;
+        assert!(orders.wait_with_output().await.expect("it ends").status.success());
+    }
+}
+
+/// Whether TCP itself asks from time to time if the other end of a node's connection is there (`timer_active` in proc_net_tcp(5)).
+fn is_kept_alive(local: u16, remote: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let ends = format!("0100007F:{local:04X} 0100007F:{remote:04X} 01 ");
+    let line = table.lines().find(|line| line.contains(&ends)).expect("it is connected");
+    line.split_whitespace().nth(5).is_some_and(|timer| timer.starts_with("02:"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_looks_after_connections_that_are_silent_for_long() {
+    let fpm = Pool::of(2).start();
+    let node = node(&fpm, "");
+    let (mut client, sid) = tcp(&node).await;
+    let router = node.address("router");
+    let mut kept = tokio::net::TcpStream::connect(router).await.expect("it listens");
+    kept.write_all(&short(5, sid.as_bytes(), b"first")).await.unwrap();
+    assert_eq!(&client.frame().await.body[..], b"first");
+    assert!(is_kept_alive(router.port(), kept.local_addr().unwrap().port()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_command_holds_up_later_connections_once_and_not_for_long() {
+    let fpm = Pool::of(2).start();
+    let node = node(&fpm, "");
+    let (mut client, sid) = tcp(&node).await;
+    let order = |body: &[u8]| short(5, sid.as_bytes(), body);
+    let mut half = Router::bare(node.address("router")).await;
+    let first = order(b"first");
+    half.bytes(&first[..20]).await;
+    let begun = Instant::now();
+    let mut done = Vec::new();
+    for number in 0..5 {
+        Router::bare(node.address("router")).await.bytes(&order(number.to_string().as_bytes())).await;
+        assert_eq!(&client.frame().await.body[..], number.to_string().as_bytes());
+        done.push(begun.elapsed());
+    }
+    // The first of them waited for the rest, and when it had waited long enough nobody else did.
+    assert!(done[0] >= Duration::from_millis(900), "{done:?}");
+    assert!(done[4] - done[0] < Duration::from_millis(900), "{done:?}");
+    // And it goes on where it was.
+    half.bytes(&first[20..]).await;
+    assert_eq!(&client.frame().await.body[..], b"first");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -376,7 +471,7 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
     let stuck = || async {
         let mut last = -1.0;
         eventually("the port stops reading", || {
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             let now = node.metric("longwire_commands_total", "command=\"query\"");
             std::mem::replace(&mut last, now) == now && now > 0.0
         })

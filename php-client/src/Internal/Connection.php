@@ -70,16 +70,28 @@ final class Connection
     /** @return resource */
     private static function connect(string $url, float $timeout, ?string $keptAs)
     {
-        $flags = STREAM_CLIENT_CONNECT;
-        if ($keptAs !== null) {
-            $flags |= STREAM_CLIENT_PERSISTENT;
-            // Persistent streams are found by their URL; that of TCP may have a path, which tells this one from others.
-            $url .= str_starts_with($url, 'tcp:') ? "/$keptAs" : '';
-        }
         $deadline = self::now() + $timeout;
         do {
             $left = max(0.001, $deadline - self::now());
-            $socket = @stream_socket_client($url, $code, $message, $left, $flags);
+            // Persistent streams are found by their URL. That of TCP may have a path, which tells this one from others; for a Unix socket a port
+            // below 0 does that, which is part of the key and of nothing else (main/streams of PHP).
+            $socket = match (true) {
+                $keptAs !== null && str_starts_with($url, 'tcp:') => @stream_socket_client(
+                    "$url/$keptAs",
+                    $code,
+                    $message,
+                    $left,
+                    STREAM_CLIENT_CONNECT | STREAM_CLIENT_PERSISTENT,
+                ),
+                $keptAs !== null && function_exists('pfsockopen') => @pfsockopen(
+                    $url,
+                    -1 - (crc32($keptAs) & 0x7FFFFFFE),
+                    $code,
+                    $message,
+                    $left,
+                ),
+                default => @stream_socket_client($url, $code, $message, $left),
+            };
             $isBacklogFull = $socket === false && $code === self::EAGAIN && str_starts_with($url, 'unix:');
             if ($isBacklogFull) {
                 usleep(self::BACKLOG_PAUSE_MICROSECONDS);

@@ -36,8 +36,9 @@ pub trait SessionCodec: fmt::Debug + Send + Sync {
     /// Hands over what waits, oldest first. What `deliver` does with it, it does before anybody else can come in between.
     fn settle(&self, deliver: &mut dyn FnMut(Outgoing));
 
-    /// The same, and then the frame for `body` if there is to be one.
-    fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing));
+    /// The same, and then the frame for `body` if there is to be one. The error says why none could be made: nothing of it was sent, and the
+    /// session stays.
+    fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing)) -> Result<(), Box<str>>;
 
     /// The session ends. Calls after the first do nothing.
     fn close(&self);

@@ -129,6 +129,9 @@ impl HttpAnswer {
             self.close = head.close.take();
             self.event.act(std::mem::take(&mut head.actions));
             outbox.leave_cookies(std::mem::take(&mut head.cookies));
+            if !self.event.is_reply(&head) {
+                (head.content_length, head.content_offset) = (Some(0), 0);
+            }
         }
         let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
         let is_held = to_others || head.content_offset < 0;

@@ -176,6 +176,14 @@ impl EventInfo {
         said.or_else(|| (self.endpoint.websocket.is_some() && self.class == Class::Message).then_some(self.kind))
     }
 
+    /// Whether the body is a reply at all. In fooking's manner it is if its length says so, and never to connect; a header of Longwire's that
+    /// says where it goes or how says so too.
+    fn is_reply(&self, head: &Head) -> bool {
+        let is_asked_for = head.lines || !head.destinations.is_empty();
+        let is_announced = self.class != Class::Connect && head.content_length.is_some_and(|length| length > 0);
+        !self.endpoint.app.compat.is_fooking() || is_asked_for || is_announced
+    }
+
     fn complain(&self, complaints: &[String]) {
         for complaint in complaints {
             warn!(session = self.id.map(display), script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");

@@ -11,7 +11,7 @@
 //!    |  \ length unknown where the framing needs it, negative offset
 //!    |   | a body that goes to others
 //!    |   `--> Body: Hold (bounded by max_reply_bytes), sliced and framed at the end
-//!    | 5xx, a head that makes no sense
+//!    | 5xx, a head that makes no sense, a body that is no reply in the app's manner
 //!    `--> Discard
 //! ```
 
@@ -28,7 +28,7 @@ use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, BodyTooLong, FrameKind};
+use crate::proto::framing::{Affix, FrameKind};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
@@ -106,18 +106,22 @@ impl Reply {
         }
     }
 
-    fn begin_body(&mut self, head: Head) {
+    fn begin_body(&mut self, mut head: Head) {
         let slice = Slice::of(&head);
         self.event.complain(&head.complaints);
         self.status = head.status;
-        self.close = head.close;
+        self.close = head.close.take();
         if head.status >= 500 {
             self.stage = Stage::Discard;
             return;
         }
         if !(self.event.class == Class::Connect && head.status >= 400) {
-            self.held = self.event.act_when_reached(head.actions);
-            self.outbox.leave_cookies(head.cookies);
+            self.held = self.event.act_when_reached(std::mem::take(&mut head.actions));
+            self.outbox.leave_cookies(std::mem::take(&mut head.cookies));
+        }
+        if !self.event.is_reply(&head) {
+            self.stage = Stage::Discard;
+            return;
         }
         if let Some(encoding) = head.encoding {
             return self.fail(Fault::Encoded(encoding));
@@ -250,6 +254,11 @@ impl Reply {
         let failed = result.is_err();
         let refused = self.status >= 400;
         match self.event.class {
+            // There it decides nothing.
+            Class::Connect if self.event.endpoint.app.compat.is_fooking() => {
+                self.outbox.connect_counts();
+                self.outbox.admit();
+            }
             Class::Connect => match outcome {
                 Outcome::Done(_) if refused => {
                     self.outbox.ask_close(Close::new(CloseReason::Refused).because(format!("status {}", self.status)));
@@ -421,10 +430,13 @@ impl Body {
     }
 }
 
-fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), BodyTooLong> {
+fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), Fault> {
     match outbox.framing().codec() {
-        Some(codec) => outbox.write_by(codec, text),
-        None => outbox.write_frame(&[IoSlice::new(&outbox.framing().encode(FrameKind::Text, text)?)]),
+        Some(codec) => outbox.write_by(codec, text).map_err(|why| Fault::Framing(why.into()))?,
+        None => {
+            let frame = outbox.framing().encode(FrameKind::Text, text);
+            outbox.write_frame(&[IoSlice::new(&frame.map_err(|error| Fault::Framing(error.to_string()))?)]);
+        }
     }
     Ok(())
 }
@@ -439,7 +451,7 @@ fn send_whole(
 ) -> Result<(), Fault> {
     let framing = outbox.framing();
     if let Some(codec) = framing.codec() {
-        outbox.write_by(codec, body);
+        outbox.write_by(codec, body).map_err(|why| Fault::Framing(why.into()))?;
         endpoint.hub.metrics.frames_out.inc();
         return Ok(());
     }
@@ -488,7 +500,8 @@ pub(in crate::session) async fn greet(outbox: &Outbox, answer: ConnectAnswer) {
 }
 
 fn greeting(outbox: &Outbox, event: &EventInfo, head: &Head, body: &[u8]) -> Result<(), Fault> {
-    if body.is_empty() && head.content_length.is_none() {
+    let is_empty = body.is_empty() && head.content_length.is_none();
+    if is_empty || !event.is_reply(head) {
         return Ok(());
     }
     refuse_encoded(head)?;

@@ -15,8 +15,13 @@
 //! when the client has closed its side by then. Messages for the same sessions that stand one behind the other in what was read
 //! reach each session in one write. Answers leave in batches; while a client does not take them nothing of it
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
+//! [`turns`] has connections of the short protocol take their turns in the order in which they were made.
 
+mod turns;
+
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +44,8 @@ use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
+use self::turns::{Turn, Turns};
+
 /// From the first byte of a greeting to its last: a program needs two round trips for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers that are collected before they are written.
@@ -49,6 +56,9 @@ const TOGETHER: usize = crate::transport::MAX_SLICES;
 const TOGETHER_BYTES: usize = 64 * 1024;
 /// Room that is made for a read.
 const READ_BYTES: usize = 16 * 1024;
+/// How a client on another machine that vanished is noticed: as on listeners, whose defaults these are.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What became of a command, on the wire.
 fn receipt(request: u32, outcome: Outcome) -> Answer {
@@ -58,6 +68,7 @@ fn receipt(request: u32, outcome: Outcome) -> Answer {
 /// Serves until the future is dropped.
 pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<Hub>) {
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let turns = config.short_protocol.then(|| Arc::new(Turns::default()));
     let port = Arc::new(Port { config, hub });
     let tasks = TaskTracker::new();
     loop {
@@ -67,6 +78,16 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
             warn!(%peer, "router port: max_connections is reached");
             continue;
         };
+        if peer.address().is_some()
+            && let Err(error) = transport.watch_tcp_peer(TCP_KEEPALIVE, TCP_USER_TIMEOUT)
+        {
+            // It is gone already.
+            debug!(%peer, %error, "router connection ended");
+            continue;
+        }
+        let transport = Arc::new(transport);
+        // Here, where connections come one after the other.
+        let turn = turns.as_ref().map(|turns| turns.join(peer.address(), &transport));
         let port = port.clone();
         tasks.spawn(async move {
             port.metrics().connections.inc();
@@ -74,6 +95,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
                 peer,
                 accepted: Instant::now(),
                 transport,
+                turn,
                 input: BytesMut::new(),
                 output: BytesMut::new(),
                 sends: Sends::default(),
@@ -86,6 +108,13 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
             port.metrics().connections.dec();
         });
     }
+}
+
+/// A read that those who come later can account for, where there is a turn.
+async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+    let Some(turn) = turn else { return read.await };
+    let mut read = pin!(read);
+    poll_fn(|cx| turn.poll_read(|| read.as_mut().poll(cx))).await
 }
 
 /// What all connections share.
@@ -116,7 +145,9 @@ struct Connection<'p> {
     port: &'p Port,
     peer: Peer,
     accepted: Instant,
-    transport: Transport,
+    transport: Arc<Transport>,
+    /// Its place among the connections of its address, until it speaks the long protocol.
+    turn: Option<Turn>,
     input: BytesMut,
     output: BytesMut,
     sends: Sends,
@@ -167,6 +198,7 @@ impl From<Wrong> for End {
 impl Connection<'_> {
     async fn serve(mut self) {
         let Err(end) = self.run().await else { return };
+        self.turn = None;
         let (door, cause, text) = match end {
             End::Wrong(wrong) => {
                 Answer::error(&wrong).encode(&mut self.output);
@@ -191,6 +223,9 @@ impl Connection<'_> {
             // What came before something that is wrong was right.
             self.send().await;
             taken?;
+            if let Some(turn) = &self.turn {
+                turn.rests(self.input.len());
+            }
             self.flush().await?;
             if self.read().await? == 0 {
                 return self.ended();
@@ -203,7 +238,9 @@ impl Connection<'_> {
         while let Some(frame) = self.next_frame()? {
             self.take(frame).await?;
             if self.output.len() >= BATCH_BYTES {
+                self.turn.iter().for_each(Turn::pauses);
                 self.flush().await?;
+                self.turn.iter().for_each(Turn::goes_on);
             }
         }
         Ok(())
@@ -283,26 +320,32 @@ impl Connection<'_> {
             // Between commands a connection holds no memory, and many are kept for long.
             self.input = BytesMut::new();
         }
-        let idle = self.port.config.idle_timeout;
+        let idle = match self.stage {
+            // A client that has said nothing may speak the short protocol, which knows no ping.
+            Stage::Short => self.port.config.short_idle_timeout,
+            Stage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
+            Stage::Fresh | Stage::Greeting { .. } | Stage::Long => self.port.config.idle_timeout,
+        };
         let is_stranger = self.is_stranger();
         let deadline = match is_stranger {
             true => Some(self.accepted + GREETING_TIMEOUT),
             false if idle.is_zero() => None,
             false => Some(Instant::now() + idle),
         };
-        let Self { input, transport, .. } = self;
+        let Self { input, transport, turn, .. } = self;
+        let mut transport = &**transport;
         let read = async {
             if input.is_empty() {
                 // Reads into a small buffer of its own first: an idle connection must not keep a large one.
                 let mut first = [0; 512];
-                let n = transport.read(&mut first).await?;
+                let n = in_turn(turn.as_ref(), transport.read(&mut first)).await?;
                 input.extend_from_slice(&first[..n]);
                 return Ok(n);
             }
             if input.capacity() - input.len() < READ_BYTES / 2 {
                 input.reserve(READ_BYTES);
             }
-            transport.read_buf(input).await
+            in_turn(turn.as_ref(), transport.read_buf(input)).await
         };
         let result = match deadline {
             None => read.await,
@@ -321,7 +364,8 @@ impl Connection<'_> {
 
     async fn flush(&mut self) -> Result<(), End> {
         if !self.output.is_empty() {
-            let written = self.transport.write_all(&self.output);
+            let mut transport = &*self.transport;
+            let written = transport.write_all(&self.output);
             match self.port.config.idle_timeout {
                 idle if idle.is_zero() => written.await?,
                 idle => timeout(idle, written).await.map_err(|_| End::Idle)??,
@@ -337,7 +381,8 @@ impl Connection<'_> {
     /// A socket that is closed with unread bytes in it is reset, and the client would not read the error.
     async fn discard(&mut self) {
         let mut scratch = [0; 4096];
-        let until_end = async { while !matches!(self.transport.read(&mut scratch).await, Ok(0) | Err(_)) {} };
+        let mut transport = &*self.transport;
+        let until_end = async { while !matches!(transport.read(&mut scratch).await, Ok(0) | Err(_)) {} };
         let _ = timeout(Duration::from_secs(1), until_end).await;
     }
 
@@ -348,6 +393,9 @@ impl Connection<'_> {
                     return Err(End::Refused("short_protocol", "the short protocol is not spoken here".to_owned()));
                 }
                 self.stage = Stage::Short;
+                if let Some(turn) = &mut self.turn {
+                    turn.comes().await;
+                }
                 self.take_order(&frame).await
             }
             (Stage::Short, _) => self.take_order(&frame).await,
@@ -389,6 +437,7 @@ impl Connection<'_> {
         let wants_proof = self.port.config.secret.is_some();
         long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
         debug!(peer = %self.peer, client = hello.peer, "router client");
+        self.turn = None;
         if wants_proof {
             self.stage = Stage::Greeting { client_nonce: hello.nonce, server_nonce };
         } else {
