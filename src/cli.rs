@@ -118,6 +118,14 @@ pub enum DevEvent {
     Message,
     /// A session has ended.
     Close,
+    /// A session has joined a channel.
+    Join,
+    /// A session has left a channel.
+    Leave,
+    /// A channel has its first session.
+    Occupied,
+    /// A channel has lost its last session.
+    Vacated,
 }
 
 /// What `connect` may be told.

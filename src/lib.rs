@@ -17,7 +17,7 @@
 //! 1. **A connection comes in.** [`listener`] accepts, asks [`session::Admission`] for a place, and starts a
 //!    session with [`session::spawn_stream`]. On an HTTP listener the connection goes to [`http`]: hyper reads the request, a
 //!    route gives the app, `http/websocket.rs` judges handshake and Origin, and [`session::shake_hands`] asks PHP if the app
-//!    wants `connect`. Only then the 101 is sent, the socket is taken out of hyper, and nothing of hyper stays behind.
+//!    wants `connect`; commands find the session from then on. Only then the 101 is sent, the socket is taken out of hyper, and nothing of hyper stays behind.
 //! 2. **Bytes become frames.** The session's task (`session/mod.rs`) reads into a scratch buffer of its thread;
 //!    [`proto::framing::Decoder`] cuts frames and keeps only what is incomplete, or a script does it ([`lua`]). While as
 //!    many frames wait as may, the socket is not read, and TCP holds the client back.

@@ -470,7 +470,7 @@ type Told = Option<(Arc<Presence>, Notices)>;
 fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
-    // Seconds make an epoch: no two runs of a node share one, except after three days on the same second.
+    // Seconds make an epoch: no two runs of a node share one, except after a day and a half on the same second.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let epoch = (since_1970.as_secs() % u64::from(crate::proto::id::SessionId::EPOCHS)) as u32;
     let limits = &config.limits;

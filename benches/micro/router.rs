@@ -209,7 +209,7 @@ impl Sessions {
         let outboxes = outboxes(count, || {
             let (near, far) = pair();
             clients.push(far);
-            Link::Socket(Transport::new(near).expect("the runtime has room"))
+            Link::to(Transport::new(near).expect("the runtime has room"))
         });
         // No session's task is there to have waited for it, and until somebody has, a write finds no room.
         for outbox in &outboxes {

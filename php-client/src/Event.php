@@ -4,11 +4,15 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What a handler is called for: a client came, sent a frame, or is gone (README.md, the contract with PHP). */
+/**
+ * What a handler is called for: a client came, sent a frame, or is gone; a session joined a channel or left it; or somebody asked
+ * for a page (README.md, the contract with PHP).
+ */
 final class Event
 {
     /**
-     * @param int                   $seq        number of this event in its session, from 0
+     * @param string|null           $session    whose event it is; null for a channel that is occupied or vacated, and for a request
+     * @param int                   $seq        number of this event in its session, from 0; 0 for what is not of a session
      * @param Frame|null            $frame      what the client sent; only a message has one
      * @param string|null           $uid        the user whom the session is bound to
      * @param array<string, string> $attributes of the session, by their keys in small letters
@@ -17,10 +21,11 @@ final class Event
      * @param string|null           $router     the address for a Router; null when the node has no router port
      * @param int|null              $closeCode  why the session ended; only a close has it
      * @param string|null           $closeReason one word of the table of close reasons
+     * @param string|null           $channel    which channel was joined, left, occupied or vacated
      */
     public function __construct(
         public readonly EventKind $kind,
-        public readonly string $session,
+        public readonly ?string $session,
         public readonly int $seq = 0,
         public readonly ?Frame $frame = null,
         public readonly ?string $uid = null,
@@ -32,6 +37,7 @@ final class Event
         public readonly ?int $remotePort = null,
         public readonly ?int $closeCode = null,
         public readonly ?string $closeReason = null,
+        public readonly ?string $channel = null,
     ) {
     }
 
@@ -56,10 +62,15 @@ final class Event
      */
     public static function fromParams(array $params, string $body, string $prefix = ''): self
     {
+        $word = $params['LONGWIRE_EVENT'] ?? null;
+        if (!is_string($word)) {
+            throw new NoEvent('LONGWIRE_EVENT is missing: Longwire did not call this script');
+        }
+        $kind = EventKind::tryFrom($word)
+            ?? throw new NoEvent("LONGWIRE_EVENT is '$word', an event that this version of the package does not know");
         $session = $params[$prefix . 'SESSIONID'] ?? null;
-        $kind = EventKind::tryFrom($params['LONGWIRE_EVENT'] ?? '');
-        if (!is_string($session) || $kind === null) {
-            throw new NoEvent("{$prefix}SESSIONID or LONGWIRE_EVENT is missing: Longwire did not call this script");
+        if (!is_string($session) && ($kind->isOfSession() || $kind === EventKind::Join || $kind === EventKind::Leave)) {
+            throw new NoEvent("{$prefix}SESSIONID is missing: is the app's param_prefix another one?");
         }
         $attributes = [];
         foreach ($params as $name => $value) {
@@ -82,12 +93,16 @@ final class Event
             isset($params['REMOTE_PORT']) ? (int) $params['REMOTE_PORT'] : null,
             isset($params['LONGWIRE_CLOSE_CODE']) ? (int) $params['LONGWIRE_CLOSE_CODE'] : null,
             $params['LONGWIRE_CLOSE_REASON'] ?? null,
+            $params['LONGWIRE_CHANNEL'] ?? null,
         );
     }
 
-    /** The same each time that this event is handled, and of no other: the key to recognise a repeated one by. */
-    public function id(): string
+    /**
+     * The same each time that this event is handled, and of no other: the key to recognise a repeated one by. Null for what has no
+     * number: events of channels, where a session may join again, and requests.
+     */
+    public function id(): ?string
     {
-        return "$this->session-$this->seq";
+        return $this->kind->isOfSession() ? "$this->session-$this->seq" : null;
     }
 }

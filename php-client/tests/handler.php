@@ -14,7 +14,14 @@ use Longwire\Client\Target;
 require __DIR__ . '/bootstrap.php';
 
 $event = Event::fromGlobals();
+if ($event->kind === EventKind::Request) {
+    (new Reply())->json(get_object_vars($event) + ['id' => $event->id()])->send();
+    exit;
+}
 if ($event->kind !== EventKind::Message) {
+    if (str_starts_with((string) $event->channel, 'watched ')) {
+        (new Reply())->to(Target::uid('watcher'))->json(get_object_vars($event) + ['id' => $event->id()])->send();
+    }
     exit;
 }
 $wish = $event->frame->json();

@@ -4,18 +4,17 @@
 
 declare(strict_types=1);
 
+// A visitor without the cookie is given one: the headers of the answer to `connect` travel with the 101, and Longwire says the
+// cookie again at each later event of this connection.
+session_start();
+
 match ($_SERVER['LONGWIRE_EVENT']) {
     'connect' => welcome(),
     'message' => answer(trim(file_get_contents('php://input'))),
-    'close' => forget(),
 };
 
-/** The answer to `connect` becomes the answer to the handshake: its headers, Set-Cookie among them, travel with the 101. */
 function welcome(): void
 {
-    session_start();
-    file_put_contents(note(), session_id(), LOCK_EX);
-
     $visit = $_SESSION['visits'] = ($_SESSION['visits'] ?? 0) + 1;
     $name = $_SESSION['name'] ?? null;
     echo $name === null ? 'Hello, stranger. Who are you?' : "Welcome back, $name. This is visit $visit.";
@@ -23,12 +22,6 @@ function welcome(): void
 
 function answer(string $text): void
 {
-    // The headers of a connection never change: a cookie that its own handshake has set is not among them, and a plain
-    // TCP client has none at all. The note knows which session this connection was given.
-    $session = @file_get_contents(note()) ?: throw new RuntimeException('no connect event: run with --events connect,close');
-    session_id($session);
-    session_start(['use_cookies' => false]);
-
     if ($text === 'forget me') {
         session_unset();
         echo 'Who was that?';
@@ -42,20 +35,4 @@ function answer(string $text): void
         $_SESSION['messages'] = 0;
         echo "Nice to meet you, $text.";
     }
-}
-
-function forget(): void
-{
-    // Only the note: the session goes on, for web pages and for the next visit.
-    @unlink(note());
-}
-
-/** Where this connection's session id is noted. SESSIONID is made of A-Z, a-z, 0-9, _ and -, so it is a safe file name. */
-function note(): string
-{
-    $folder = sys_get_temp_dir() . '/longwire-greeter';
-    if (!is_dir($folder)) {
-        @mkdir($folder, 0700);
-    }
-    return "$folder/$_SERVER[SESSIONID]";
 }

@@ -86,6 +86,7 @@ fn resolve(
         params,
         idempotent: app.idempotent.value,
         plain_requests: app.plain_requests.value,
+        subprotocols: app.subprotocols.value.0.clone(),
         event_streams: app.event_streams.value,
         compat: app.compat.value,
         on_error: app.on_error.value.clone(),

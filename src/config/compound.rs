@@ -254,6 +254,33 @@ impl Value for ChannelRules {
     }
 }
 
+/// Sub-protocols of WebSocket, each at most once, in the order written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subprotocols(pub Vec<String>);
+
+impl Value for Subprotocols {
+    fn kind() -> String {
+        "a list of sub-protocols such as [\"mqtt\"]".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut protocols: Vec<String> = Vec::new();
+        for element in elements(item, &Self::kind(), report)? {
+            let text = read_str(&element, "a sub-protocol such as \"mqtt\"", report)?;
+            if !is_token(text) {
+                report.refuse(&element, "a sub-protocol is made of A-Z a-z 0-9 and !#$%&'*+-.^_`|~");
+                return None;
+            }
+            if protocols.iter().any(|known| known == text) {
+                report.refuse(&element, "is in the list twice");
+                return None;
+            }
+            protocols.push(text.to_owned());
+        }
+        Some(Self(protocols))
+    }
+}
+
 const ON_ERROR_ALIASES: &[(&str, &[&str])] =
     &[("ignore", &["continue", "none", "nothing", "log", "keep"]), ("close", &["disconnect", "kick", "drop", "end"])];
 
@@ -310,7 +337,8 @@ impl Value for GroupBy {
     }
 }
 
-/// A token of HTTP (RFC 9110 section 5.6.2), which the name of a cookie is (RFC 6265 section 4.1.1).
+/// A token of HTTP (RFC 9110 section 5.6.2), which the name of a cookie is (RFC 6265 section 4.1.1), and a sub-protocol (RFC 6455
+/// section 4.1).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
 }

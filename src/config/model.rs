@@ -460,6 +460,8 @@ pub struct App {
     pub idempotent: bool,
     /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
     pub plain_requests: bool,
+    /// WebSocket sub-protocols, the preferred one first.
+    pub subprotocols: Vec<String>,
     /// A GET that accepts `text/event-stream` opens a session.
     pub event_streams: bool,
     /// Whose manner the handler keeps to.

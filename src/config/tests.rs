@@ -180,7 +180,10 @@ fn each_rule_has_its_message() {
             "[listeners.two]\nbind = \"127.0.0.1:9011\"\napp = \"chat\"",
             "12: listeners.two.bind = \"127.0.0.1:9011\": admin listens there too",
         ),
-        ("[listeners.two]\nbind = \"127.0.0.1:1\"", "11: listeners.two.app: missing, for example app = \"chat\""),
+        (
+            "[listeners.two]\nbind = \"127.0.0.1:1\"",
+            "11: listeners.two.app: missing, for example app = \"chat\"; protocol is \"tcp\" where it is not written",
+        ),
         (
             "[listeners.two]\nbind = \"127.0.0.1:1\"\nprotocol = \"http\"\nroutes = { ws = \"chat\" }",
             "14: listeners.two.routes.ws = \"chat\": a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"",
@@ -231,6 +234,15 @@ fn each_rule_of_an_app_has_its_message() {
             "events = [\"conect\"]",
             "12: apps.b.events = \"conect\": must be \"connect\", \"message\", \"close\", \"join\", \"leave\", \"occupied\" or \"vacated\", did you mean \"connect\"?",
         ),
+        (
+            "subprotocols = [\"mqtt\", \"two words\"]",
+            "12: apps.b.subprotocols = \"two words\": a sub-protocol is made of A-Z a-z 0-9 and !#$%&'*+-.^_`|~",
+        ),
+        (
+            "subprotocols = [\"\"]",
+            "12: apps.b.subprotocols = \"\": a sub-protocol is made of A-Z a-z 0-9 and !#$%&'*+-.^_`|~",
+        ),
+        ("subprotocols = [\"mqtt\", \"mqtt\"]", "12: apps.b.subprotocols = \"mqtt\": is in the list twice"),
         ("max_queued_bytes = 1024", "12: apps.b.max_queued_bytes = 1024: must be at least max_frame_bytes, 1 MiB"),
         (
             "max_frame_bytes = 0",

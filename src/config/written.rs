@@ -7,7 +7,7 @@ use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
 use super::compound::{
     Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
-    SequencePlace, Width,
+    SequencePlace, Subprotocols, Width,
 };
 use super::model::{
     ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
@@ -522,6 +522,8 @@ config_table! {
         idempotent: Entry<bool> = is("false");
         /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
         plain_requests: Entry<bool> = is("false");
+        /// WebSocket sub-protocols that the app speaks: a client that offers some is answered with the first of these among them, unless the answer to connect chooses.
+        subprotocols: Entry<Subprotocols> = is("[]");
         /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
         event_streams: Entry<bool> = is("true");
         /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect neither refuses nor greets.

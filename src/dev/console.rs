@@ -131,7 +131,8 @@ impl Console {
 
     fn begin(&self, fields: &Fields) -> String {
         let seconds = self.since.elapsed().as_secs_f64();
-        format!("{} {}  ", self.paint(DIM, &format!("{seconds:>9.3}")), fields.get("session").unwrap_or("-"))
+        let session = fields.get("session").unwrap_or("-");
+        format!("{} {session:<16}  ", self.paint(DIM, &format!("{seconds:>9.3}")))
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {

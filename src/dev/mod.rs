@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 
 use self::problems::Problems;
 use self::subject::Subject;
@@ -94,14 +95,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
 /// What an operator would write for this.
 fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> {
     let framing = args.framing.stream_framing().map_err(DevError::Arguments)?;
-    let events: Vec<_> = events(args, subject)
-        .iter()
-        .map(|event| match event {
-            DevEvent::Connect => "connect",
-            DevEvent::Message => "message",
-            DevEvent::Close => "close",
-        })
-        .collect();
+    let events = names(&events(args, subject));
     let static_line =
         subject.folder.as_deref().map_or(String::new(), |folder| format!("static = {}", path_text(folder)));
     let upstream = match (&args.fastcgi, args.workers) {
@@ -170,6 +164,12 @@ fn events(args: &DevArgs, subject: &Subject) -> Vec<DevEvent> {
     }
 }
 
+/// Their words in a configuration.
+fn names(events: &[DevEvent]) -> Vec<String> {
+    let name = |event: &DevEvent| event.to_possible_value().expect("no event is hidden").get_name().to_owned();
+    events.iter().map(name).collect()
+}
+
 fn path_text(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
@@ -204,7 +204,9 @@ fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     }
     let events = events(args, subject);
     if !events.contains(&DevEvent::Connect) || !events.contains(&DevEvent::Close) {
-        line("events", "message only; --events connect,close tells the script of these too".to_owned());
+        let told: Vec<_> = names(&events).into_iter().filter(|event| event != "message").collect();
+        let told = if told.is_empty() { "message only".to_owned() } else { format!("message, {}", told.join(", ")) };
+        line("events", format!("{told}; --events connect,close tells the script of these too"));
     }
     text.push_str("\n  Each event and each push is shown below. Ctrl-C stops.\n\n");
     text

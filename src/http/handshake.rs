@@ -44,7 +44,7 @@ pub(super) fn admit(
         site.hub.refuse(&site.listener, peer, reason);
         Err(Box::new(response))
     };
-    let Ok(own_params) = endpoint.own_params(&caller.params, uri, headers) else {
+    let Ok(own_params) = endpoint.session_params(&caller.params, uri, headers) else {
         let response = plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long");
         return refused(CloseReason::HandshakeRefused, response);
     };

@@ -24,7 +24,7 @@ pub(super) async fn answer(
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is for proxies").map(whole);
     }
-    let Ok(own_params) = endpoint.own_params(&caller.params, request.uri(), request.headers()) else {
+    let Ok(own_params) = endpoint.request_params(&caller.params, request.uri(), request.headers()) else {
         site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long").map(whole);
     };

@@ -76,6 +76,8 @@ pub(super) async fn upgrade(
     }
     choose_protocol(&endpoint, &head, &offered_protocols, response.headers_mut());
     pass_on(&head, &NOT_PASSED_ON, response.headers_mut());
+    // Of the greeting, which is a frame and was not sent so.
+    response.headers_mut().remove(header::CONTENT_ENCODING);
     response
 }
 
@@ -133,11 +135,17 @@ fn switching(accept: &str) -> Response<Body> {
     response
 }
 
-/// RFC 6455 section 4.2.2: one of those offered, or none.
+/// RFC 6455 section 4.2.2: one of those offered, or none. The handler's choice; else the first of the app's that was offered.
 fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mut HeaderMap) {
+    let is_offered = |protocol: &[u8]| offered.split(',').any(|offer| offer.trim().as_bytes() == protocol);
     let chosen = head.others.iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
-    let Some((_, chosen)) = chosen else { return };
-    if offered.split(',').any(|offer| offer.trim().as_bytes() == &**chosen) {
+    let Some((_, chosen)) = chosen else {
+        if let Some(ours) = endpoint.app.subprotocols.iter().find(|ours| is_offered(ours.as_bytes())) {
+            append(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), ours.as_bytes());
+        }
+        return;
+    };
+    if is_offered(chosen) {
         append(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), chosen);
     } else {
         let chosen = String::from_utf8_lossy(chosen);

@@ -13,6 +13,9 @@
 //!   Ended    further bytes are dropped, waiting replies are told
 //! ```
 //!
+//! A session that PHP is being asked about is a guest: it can be found, joined, bound and pushed to as any other, but pushes wait
+//! here, within the same bound, until PHP has let it in. Nothing of them is sent to one that is turned away.
+//!
 //! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
 //! asks for tiny frames (pongs) would cost many times its bound. What a push does that would pass it is the slow-reader rule
 //! of its channel or of the app ([`SlowReader`]): the session is asked to end with [`CloseReason::SlowReader`], older pushes
@@ -40,7 +43,7 @@ use smallvec::SmallVec;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
-use crate::transport::MAX_SLICES;
+use crate::transport::{MAX_SLICES, Transport};
 
 pub use self::backlog::Topic;
 use self::backlog::{Backlog, Kind};
@@ -127,12 +130,15 @@ pub struct Signals {
     pub connect_counts: bool,
     /// The wheel came round.
     pub tick: bool,
+    /// Answers have set cookies; see [`Outbox::take_cookies`].
+    pub has_cookies: bool,
 }
 
 const ENDED_EVENTS: u32 = 0xffff;
 const CONNECT_COUNTS: u32 = 1 << 16;
 const TICK: u32 = 1 << 17;
 const WATCHES_ENDS: u32 = 1 << 18;
+const HAS_COOKIES: u32 = 1 << 19;
 
 /// See the module.
 pub struct Outbox {
@@ -160,6 +166,8 @@ struct Inner {
     is_streaming: bool,
     /// What streams is one frame, whose length is on the wire: nothing at all may stand inside.
     is_inside_frame: bool,
+    /// PHP is still being asked about the session: pushes wait.
+    is_guest: bool,
     is_ended: bool,
     /// The last word was said: no push may follow it.
     is_said: bool,
@@ -171,7 +179,12 @@ struct Inner {
     /// Pushes that waited when the client was found gone.
     lost: u32,
     bytes_out: u64,
+    /// What answers have set, until the task takes it: seldom anything.
+    cookies: Option<Box<Cookies>>,
 }
+
+#[derive(Default)]
+struct Cookies(Vec<Box<[u8]>>);
 
 impl Outbox {
     /// The outbox of a new session.
@@ -187,6 +200,29 @@ impl Outbox {
             may_have_params: AtomicBool::new(false),
             opened: seconds_since_1970(),
             inner: Mutex::default(),
+        }
+    }
+
+    /// The outbox of a session that PHP is asked about: what is pushed is held until it is [admitted](Self::admit). Not where a codec
+    /// frames: its bytes must leave in the order in which it gave them, and what it says by itself cannot wait for PHP.
+    pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
+        let mut outbox = Self::new(id, framing, terms, link);
+        outbox.inner.get_mut().expect("nobody has locked it").is_guest = outbox.framing.codec().is_none();
+        outbox
+    }
+
+    /// The socket is here that [`Link::awaited`] waits for.
+    pub fn arrive(&self, transport: Transport) {
+        self.link.arrive(transport);
+        // What TLS keeps makes an outbox less quiet than it seemed.
+        drop(self.lock());
+    }
+
+    /// PHP has let the session in, and the client knows: what was held follows what has been written.
+    pub fn admit(&self) {
+        let mut inner = self.lock();
+        if std::mem::take(&mut inner.is_guest) {
+            self.release(inner);
         }
     }
 
@@ -249,7 +285,7 @@ impl Outbox {
     fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
         let mut together = Together::default();
         let mut inner = self.lock();
-        if inner.is_ended || inner.is_said || inner.is_streaming || inner.is_deaf || self.writable(&inner) > 0 {
+        if inner.is_ended || inner.is_said || inner.holds() || inner.is_deaf || self.writable(&inner) > 0 {
             return together;
         }
         for chunk in pushes.chunks(MAX_SLICES) {
@@ -315,7 +351,7 @@ impl Outbox {
             return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
         let kind = self.kind_of(&push);
-        if inner.is_streaming {
+        if inner.holds() {
             inner.backlog.hold(push.frame, kind);
             return pushed;
         }
@@ -406,8 +442,12 @@ impl Outbox {
     pub fn end_stream(&self) {
         let mut inner = self.lock();
         (inner.is_streaming, inner.is_inside_frame) = (false, false);
+        self.release(inner);
+    }
+
+    fn release(&self, mut inner: Guard<'_>) {
         let queued_before = self.writable(&inner);
-        if !inner.backlog.release() {
+        if inner.holds() || !inner.backlog.release() {
             return;
         }
         inner.flush(&self.link);
@@ -557,6 +597,19 @@ impl Outbox {
         self.signals.fetch_or(CONNECT_COUNTS, Ordering::AcqRel);
     }
 
+    /// `Set-Cookie` of an answer, for the session's later events: before the end of its event is told.
+    pub fn leave_cookies(&self, cookies: Vec<Box<[u8]>>) {
+        if !cookies.is_empty() {
+            self.lock().cookies.get_or_insert_default().0.extend(cookies);
+            self.signals.fetch_or(HAS_COOKIES, Ordering::AcqRel);
+        }
+    }
+
+    /// What was left so, for the session's task.
+    pub fn take_cookies(&self) -> Vec<Box<[u8]>> {
+        self.lock().cookies.take().map(|cookies| cookies.0).unwrap_or_default()
+    }
+
     /// The wheel came round.
     pub fn tick(&self) {
         self.signals.fetch_or(TICK, Ordering::AcqRel);
@@ -580,6 +633,7 @@ impl Outbox {
             ended_events: bits & ENDED_EVENTS,
             connect_counts: bits & CONNECT_COUNTS != 0,
             tick: bits & TICK != 0,
+            has_cookies: bits & HAS_COOKIES != 0,
         }
     }
 
@@ -641,6 +695,11 @@ impl Inner {
 
     fn waits(&self) -> bool {
         self.backlog.bytes() > 0
+    }
+
+    /// Pushes have to wait for something else than the socket.
+    fn holds(&self) -> bool {
+        self.is_streaming || self.is_guest
     }
 
     fn ask_close(&mut self, close: Close) {
@@ -758,11 +817,21 @@ mod tests {
     const FRAMES: u32 = 300;
     const PIECES: u32 = 40;
 
-    fn outbox(max_bytes: usize) -> (Arc<Outbox>, socket2::Socket) {
+    fn pair() -> (Transport, socket2::Socket) {
         let (near, far) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         near.set_send_buffer_size(4096).unwrap();
-        let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
-        let framing = Framing::Length(LengthFraming::default());
+        (Transport::new(near).unwrap(), far)
+    }
+
+    fn id() -> SessionId {
+        SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap()
+    }
+
+    fn framing() -> Framing {
+        Framing::Length(LengthFraming::default())
+    }
+
+    fn terms(max_bytes: usize) -> Arc<Terms> {
         let terms = Terms {
             listener: "tcp".into(),
             app: "app".into(),
@@ -771,7 +840,47 @@ mod tests {
             deflate_min_bytes: 0,
             sends_empty: true,
         };
-        (Arc::new(Outbox::new(id, framing, terms.into(), Link::Socket(Transport::new(near).unwrap()))), far)
+        terms.into()
+    }
+
+    fn outbox(max_bytes: usize) -> (Arc<Outbox>, socket2::Socket) {
+        let (near, far) = pair();
+        (Arc::new(Outbox::new(id(), framing(), terms(max_bytes), Link::to(near))), far)
+    }
+
+    #[tokio::test]
+    async fn what_is_pushed_to_a_guest_waits_within_the_bound_and_follows_what_was_written() {
+        let frame = |text: &str| framing().encode(FrameKind::Text, text.as_bytes()).unwrap();
+        let guest = Outbox::of_guest(id(), framing(), terms(1000), Link::awaited());
+        let together: SmallVec<[_; 1]> = ["one", "two"]
+            .into_iter()
+            .map(|text| {
+                let topic = Box::leak(Box::new(Arc::new(Topic { channel: None, key: None })));
+                (Push { frame: frame(text), rule: None, topic }, text)
+            })
+            .collect();
+        guest.push_all(together, |text, pushed| assert_eq!(pushed.fate, Fate::Queued, "{text}"));
+        assert_eq!(push(&guest, frame(&"x".repeat(900)), SlowReader::Newest, b"").fate, Fate::DroppedNewest);
+        let (near, mut far) = pair();
+        guest.arrive(near);
+        guest.write_frame(&[IoSlice::new(&frame("hello"))]);
+        assert_eq!(push(&guest, frame("three"), SlowReader::Newest, b"").fate, Fate::Queued, "behind the others");
+        // A greeting that streams: its end lets nothing go that the guest's leave does not.
+        assert!(guest.begin_stream(false));
+        guest.end_stream();
+        guest.admit();
+        guest.admit();
+        poll_fn(|cx| guest.poll_flush(cx)).await;
+        assert_eq!(push(&guest, frame("four"), SlowReader::Newest, b"").fate, Fate::Written);
+        let expected: Vec<u8> = ["hello", "one", "two", "three", "four"].into_iter().flat_map(frame).collect();
+        let mut read = vec![0; expected.len()];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, expected);
+
+        let refused = Outbox::of_guest(id(), framing(), terms(1000), Link::awaited());
+        push(&refused, frame("one"), SlowReader::Newest, b"");
+        assert_eq!(refused.end(), 1, "it is counted as lost");
+        assert_eq!(push(&refused, frame("two"), SlowReader::Newest, b"").fate, Fate::Gone);
     }
 
     fn push(outbox: &Outbox, frame: Bytes, rule: SlowReader, key: &[u8]) -> Pushed {

@@ -35,8 +35,11 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// The client ended the session: FIN after its last whole frame, or a WebSocket close frame.
+    /// The client ended the session and said so: a close frame of a WebSocket, DELETE over HTTP, FIN on a framing that knows no goodbye.
     ClientClosed = "client_closed", 1000, "";
+    /// The client's connection ended after its last whole frame without a goodbye, where there is one to be said: a WebSocket that ends without a
+    /// close frame, an event stream without DELETE.
+    NoGoodbye = "no_goodbye", 1006, "";
     /// The connection was reset, or a write found it dead.
     ClientGone = "client_gone", 1006, "";
     /// The client ended in the middle of a frame.

@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod close;
 pub mod command;
 pub mod control;
+pub mod cookie;
 pub mod envelope;
 pub mod fastcgi;
 pub mod forwarded;

@@ -139,9 +139,8 @@ impl Router {
         }
     }
 
-    /// What a session's profile would be after `actions`, but for its channels.
-    pub fn profile_of(&self, actions: &[Action]) -> Profile {
-        let mut profile = Profile::default();
+    /// What the profile of a session that is gone would be after `actions`, but for its channels.
+    pub fn profile_after(&self, mut profile: Profile, actions: &[Action]) -> Profile {
         for action in actions {
             match action {
                 Action::Bind(uid) => profile.bind(Some(uid.clone())),

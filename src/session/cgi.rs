@@ -20,6 +20,9 @@ use crate::proto::id::SessionId;
 use crate::transport::Peer;
 use crate::upstream::Class;
 
+/// `LONGWIRE_EVENT` of a plain request.
+pub(super) const REQUEST: &str = "request";
+
 /// What `SERVER_SOFTWARE` says.
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
@@ -72,12 +75,29 @@ pub(super) fn endpoint_params(
     Ok(params.finish())
 }
 
-/// The params of a connection, and of an upgrade request that came in on it: its URI, and its headers as `HTTP_*`.
+/// Headers of a handshake that events do not repeat: they ask for the answer to that one request in another form, coded, in part, or
+/// only if it has changed. PHP and its frameworks would do as asked with each reply: `zlib.output_compression` compresses it, a framework
+/// answers 206 or 304. A frame has no header that could tell the client.
+const ONLY_FOR_ITS_RESPONSE: [&str; 9] = [
+    "a-im",
+    "accept-encoding",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "range",
+    "te",
+];
+
+/// The params of a connection, and of an upgrade request that came in on it: its URI, and its headers as `HTTP_*`, but for
+/// those that are only for its own response.
 ///
 /// Names outside `[A-Za-z0-9-]` are dropped (`X_Forwarded_For` would pass for `X-Forwarded-For`), and so is `Proxy`, which
 /// libraries take for a setting (CVE-2016-5385). Headers that came several times are joined as HTTP joins them.
 /// So is what would take the name of a param that `is_ours`.
 pub(super) fn own_params(
+    purpose: For,
     is_ours: impl Fn(&[u8]) -> bool,
     connection: &EncodedParams,
     uri: &Uri,
@@ -93,6 +113,9 @@ pub(super) fn own_params(
     let mut name = Vec::new();
     for key in headers.keys() {
         if !is_plain(key) || key == "proxy" {
+            continue;
+        }
+        if purpose != For::PlainRequests && ONLY_FOR_ITS_RESPONSE.iter().any(|only| key == only) {
             continue;
         }
         name.clear();
@@ -188,18 +211,28 @@ impl EventParams<'_> {
     }
 }
 
+/// `LONGWIRE_EVENT` of an event of a channel.
+pub(super) fn event_of(what: What) -> &'static str {
+    match what {
+        What::Join => "join",
+        What::Leave => "leave",
+        What::Occupied => "occupied",
+        What::Vacated => "vacated",
+    }
+}
+
 /// The own block of an event of a channel.
 pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
     let mut block = Block::default();
-    let (event, number) = match notice.what {
-        What::Join => ("join", "3"),
-        What::Leave => ("leave", "4"),
-        What::Occupied => ("occupied", "5"),
-        What::Vacated => ("vacated", "6"),
+    let number = match notice.what {
+        What::Join => "3",
+        What::Leave => "4",
+        What::Occupied => "5",
+        What::Vacated => "6",
     };
     // Without EVENT a script would take it for a message.
     block.put_prefixed(app, "EVENT", number);
-    block.put("LONGWIRE_EVENT", event);
+    block.put("LONGWIRE_EVENT", event_of(notice.what));
     block.put_bytes("LONGWIRE_CHANNEL", notice.of.channel.as_bytes());
     if matches!(notice.what, What::Join | What::Leave) {
         block.put_prefixed(app, "SESSIONID", notice.of.session.as_str());
@@ -218,7 +251,7 @@ pub(super) fn plain_params(request: &PlainRequest<'_>) -> Result<EncodedParams, 
     if let Some(content_type) = request.content_type {
         block.params.push(b"CONTENT_TYPE", content_type)?;
     }
-    block.put("LONGWIRE_EVENT", "request");
+    block.put("LONGWIRE_EVENT", REQUEST);
     block.put(
         "SERVER_PROTOCOL",
         match request.version {
@@ -342,6 +375,10 @@ mod tests {
             ("SESSIONID", "forged"),
             ("Content-Length", "7"),
             ("Taken", "forged"),
+            ("Accept-Encoding", "gzip, br"),
+            ("Range", "bytes=0-1"),
+            ("If-None-Match", "*"),
+            ("If-Modified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
         ] {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
@@ -349,7 +386,11 @@ mod tests {
         let mut connection = Params::new();
         connection.push(b"HTTPS", b"on").unwrap();
         let connection = connection.finish();
-        let found = pairs(&own_params(|name| name == b"HTTP_TAKEN", &connection, &uri, &headers).unwrap());
+        let found_for = |purpose| {
+            let is_ours = |name: &[u8]| name == b"HTTP_TAKEN";
+            pairs(&own_params(purpose, is_ours, &connection, &uri, &headers).unwrap())
+        };
+        let found = found_for(For::Http);
         let expected = [
             ("HTTPS", "on"),
             ("REQUEST_URI", "/ws/room?id=7&x=%20"),
@@ -364,5 +405,10 @@ mod tests {
             assert!(found.contains(&(name.into(), value.into())), "{name}={value} is not in {found:?}");
         }
         assert_eq!(found.len(), expected.len(), "{found:?}");
+        let of_request = found_for(For::PlainRequests);
+        for name in ["HTTP_ACCEPT_ENCODING", "HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"] {
+            assert!(of_request.iter().any(|(found, _)| found == name), "{name} is not in {of_request:?}");
+        }
+        assert_eq!(of_request.len(), expected.len() + 4, "{of_request:?}");
     }
 }

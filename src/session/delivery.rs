@@ -30,6 +30,8 @@ pub(super) struct Owed {
     /// Whose.
     pub(super) id: SessionId,
     pub(super) class: Class,
+    /// Its name in logs and metrics.
+    pub(super) label: &'static str,
     pub(super) seq: u64,
     pub(super) params: ParamBlocks,
 }
@@ -76,7 +78,7 @@ impl Endpoint {
             body: Bytes::new(),
             profile: EncodedParams::default(),
         };
-        let (answer, delivered) = OthersAnswer::new(EventInfo::new(self.clone(), owed.id, &event));
+        let (answer, delivered) = OthersAnswer::new(EventInfo::named(self.clone(), Some(owed.id), owed.label, &event));
         let [_, own, profile, _] = &owed.params;
         let group = if owed.class == Class::Presence { None } else { group::of(&self.app, own, profile) };
         self.upstream.submit(Request {

@@ -158,14 +158,24 @@ impl Endpoint {
         Self { heartbeat, ..self }
     }
 
-    /// The params of a connection and of an upgrade request that came in on it; `session/cgi.rs` says what is dropped.
-    pub fn own_params(
+    /// The params of a session: of its connection, and of the request that opened it; `session/cgi.rs` says what is dropped.
+    pub fn session_params(
         &self,
         connection: &EncodedParams,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<EncodedParams, PairTooLong> {
-        cgi::own_params(|name| cgi::is_ours(&self.app, name), connection, uri, headers)
+        cgi::own_params(cgi::For::Http, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
+    }
+
+    /// The same for a request that is nobody's event, which keeps what is only for its own response.
+    pub fn request_params(
+        &self,
+        connection: &EncodedParams,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<EncodedParams, PairTooLong> {
+        cgi::own_params(cgi::For::PlainRequests, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
     /// Events of one session may run at once.
@@ -213,8 +223,6 @@ impl Endpoint {
         request: &PlainRequest<'_>,
         reply: oneshot::Sender<HttpReply>,
     ) -> Result<(), PairTooLong> {
-        // Nobody's name, but log lines and fairness need one.
-        let id = self.hub.ids.next_id();
         let event = Event {
             class: Class::Message,
             seq: 0,
@@ -223,7 +231,7 @@ impl Endpoint {
             profile: EncodedParams::default(),
         };
         let own = cgi::plain_params(request)?;
-        let info = EventInfo::new(self.clone(), id, &event);
+        let info = EventInfo::of_request(self.clone(), &event);
         let answer = HttpAnswer::new(info, None, reply).for_method(request.method);
         self.upstream.submit(Request {
             class: event.class,
@@ -260,7 +268,7 @@ impl Endpoint {
             close: Some(close),
         };
         let params = [self.params.clone(), state.own_params.clone(), profile, own.encode(&self.app)];
-        Some(self.deliver(Owed { id: state.id, class: Class::Close, seq, params }))
+        Some(self.deliver(Owed { id: state.id, class: Class::Close, label: Class::Close.label(), seq, params }))
     }
 }
 

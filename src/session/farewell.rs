@@ -17,7 +17,7 @@ const STREAM_FAREWELL: Duration = Duration::from_secs(2);
 /// last reply, or the close frame that says why. Hence the patience, which `close_timeout` bounds.
 pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSocket>) {
     let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
-    let client_began = close.reason == CloseReason::ClientClosed;
+    let client_began = matches!(close.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye);
     outbox.last_word(outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }));
     if client_began && outbox.link().feed().is_some() {
         // It takes no response any more, or has said so.

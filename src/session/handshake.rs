@@ -20,11 +20,12 @@ use super::endpoint::{Endpoint, Event};
 use super::head::Head;
 use super::pending::Pending;
 use super::{Session, State};
-use crate::outbox::{Close, Feed, Link};
+use crate::outbox::{Close, Feed, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, FrameKind, Framing};
 use crate::proto::id::SessionId;
+use crate::router::Profile;
 use crate::transport::{Peer, Transport};
 use crate::upstream::Class;
 
@@ -74,8 +75,10 @@ pub enum Verdict {
 
 /// Asks PHP if the app wants that, tells `verdict`, and starts the session; ends when that lives, or when the close event of
 /// one that never came to live is delivered.
+///
+/// While PHP is asked the session is a guest: commands find it. What they have made of it goes when it does not come to live.
 pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>) {
-    let endpoint = opening.endpoint.clone();
+    let endpoint = opening.endpoint;
     let events = endpoint.app.events;
     let mut state = State {
         id: endpoint.hub.ids.next_id(),
@@ -88,14 +91,21 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         connect_due: false,
         close_owed: false,
     };
+    let link = match &opening.way {
+        Way::Socket(_) => Link::awaited(),
+        Way::Responses { feed, .. } => Link::Feed(feed.clone()),
+    };
+    let guest = Guest::new(&endpoint, Outbox::of_guest(state.id, opening.framing, endpoint.terms.clone(), link));
     let mut first_reply = None;
     if events.connect {
         match ask(&endpoint, &mut state, &mut verdict).await {
             Some(answer) if !answer.head.refuses() => {
                 state.close_owed = true;
+                endpoint.keep_cookies(&mut state, &answer.head.cookies);
                 first_reply = Some(answer);
             }
             Some(answer) => {
+                drop(guest);
                 let refusal = match answer.head.status {
                     500.. => Verdict::Failed,
                     _ => Verdict::Refused(Box::new(answer.head), answer.greeting.into_body()),
@@ -107,38 +117,39 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
                 return;
             }
             None => {
+                let profile = guest.leave();
                 let is_heard = verdict.send(Verdict::Failed).is_ok();
                 let reason = if is_heard { CloseReason::ConnectFailed } else { CloseReason::ClientGone };
-                return never_live(&endpoint, state, EncodedParams::default(), reason).await;
+                return never_live(&endpoint, state, profile.params(), reason).await;
             }
         }
     }
     let head = first_reply.as_ref().map(|answer| Box::new(answer.head.clone())).unwrap_or_default();
     let accepted = Verdict::Accepted(state.id, head);
-    let (link, responses) = match opening.way {
+    let responses = match opening.way {
         Way::Socket(on_upgrade) => {
             // hyper sends the 101 when it has this.
             let _ = verdict.send(accepted);
             let Some((transport, early)) = take_over(&endpoint, on_upgrade).await else {
                 // What the handler has bound to the session tells it, at the close event, who it was.
-                let (mut actions, mut greeting) = (Vec::new(), None);
-                if let Some(answer) = first_reply {
-                    (actions, greeting) = (answer.head.actions, Some(answer.greeting));
-                }
-                if let Some(greeting) = greeting {
+                let mut actions = Vec::new();
+                if let Some(ConnectAnswer { head, greeting }) = first_reply {
+                    actions = head.actions;
                     greeting.give_up().await;
                 }
-                let profile = endpoint.hub.router.profile_of(&actions);
+                let profile = endpoint.hub.router.profile_after(guest.leave(), &actions);
                 return never_live(&endpoint, state, profile.params(), CloseReason::ClientGone).await;
             };
             state.pending.keep_unread(early);
-            (Link::Socket(transport), None)
+            guest.outbox.arrive(transport);
+            None
         }
-        Way::Responses { feed, cut, address } => (Link::Feed(feed), Some((cut, address, verdict, accepted))),
+        Way::Responses { cut, address, .. } => Some((cut, address, verdict, accepted)),
     };
     // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
     state.close_owed = true;
-    let mut session = Session::new(endpoint, state, opening.framing, link, opening.permit);
+    let outbox = guest.stay();
+    let mut session = Session::new(endpoint, state, outbox, opening.permit);
     if let Some((cut, address, verdict, accepted)) = responses {
         // Before the client can know its address, the session can be found there.
         session.take_posts(cut);
@@ -147,11 +158,56 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         }
         let _ = verdict.send(accepted);
     }
-    if let Some(answer) = first_reply {
-        session.is_greeting = super::answer::greet(&session.outbox, answer).await;
-        session.in_flight = u32::from(session.is_greeting);
+    match first_reply {
+        Some(answer) => {
+            session.is_greeting = super::answer::greet(&session.outbox, answer).await;
+            session.in_flight = u32::from(session.is_greeting);
+        }
+        None => session.outbox.admit(),
     }
     session.spawn();
+}
+
+/// A session that is known to the router and does not live yet. Dropped, it leaves nothing behind.
+struct Guest<'a> {
+    endpoint: &'a Endpoint,
+    outbox: Arc<Outbox>,
+    stays: bool,
+}
+
+impl<'a> Guest<'a> {
+    fn new(endpoint: &'a Endpoint, outbox: Outbox) -> Self {
+        let outbox = Arc::new(outbox);
+        endpoint.hub.router.insert(outbox.clone());
+        Self { endpoint, outbox, stays: false }
+    }
+
+    /// It lives.
+    fn stay(mut self) -> Arc<Outbox> {
+        self.stays = true;
+        self.outbox.clone()
+    }
+
+    /// It never will. What commands have made of it.
+    fn leave(mut self) -> Profile {
+        self.stays = true;
+        self.forget()
+    }
+
+    fn forget(&self) -> Profile {
+        let hub = &self.endpoint.hub;
+        let profile = hub.router.remove(self.outbox.id());
+        hub.metrics.router.count_lost(self.outbox.end());
+        profile
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.forget();
+        }
+    }
 }
 
 /// The connect event and its answer; `None` when it has none, and then `state.close_owed` says whether PHP may have seen

@@ -47,7 +47,11 @@ pub struct Head {
     pub actions: Vec<Action>,
     /// `Longwire-To`: where the body goes; to the client that sent the event when there is none.
     pub destinations: Vec<Destination>,
-    /// Every other header, for the HTTP response of a handshake.
+    /// `Set-Cookie`, for the session's later events.
+    pub cookies: Vec<Box<[u8]>>,
+    /// `Content-Encoding`, if it says that the body is coded: a frame cannot be.
+    pub encoding: Option<Box<str>>,
+    /// Every other header, `Set-Cookie` and `Content-Encoding` among them, for an HTTP response.
     pub others: Vec<(Box<str>, Box<[u8]>)>,
     /// Headers that the handler got wrong, as sentences for the log. None of them keeps the reply from leaving.
     pub complaints: Vec<String>,
@@ -84,6 +88,8 @@ impl Default for Head {
             is_json: false,
             actions: Vec::new(),
             destinations: Vec::new(),
+            cookies: Vec::new(),
+            encoding: None,
             others: Vec::new(),
             complaints: Vec::new(),
         }
@@ -208,7 +214,13 @@ impl Head {
             if name.first().is_some_and(|first| first.eq_ignore_ascii_case(&b'l')) {
                 self.suspect(&String::from_utf8_lossy(name));
             }
-            self.is_json |= is("Content-Type") && value.starts_with(b"application/json");
+            if is("Set-Cookie") {
+                self.cookies.push(value.into());
+            } else if is("Content-Encoding") && !value.is_empty() && !value.eq_ignore_ascii_case(b"identity") {
+                self.encoding = Some(String::from_utf8_lossy(value).into());
+            } else if is("Content-Type") {
+                self.is_json |= value.starts_with(b"application/json");
+            }
             if keep_others && let Ok(name) = str::from_utf8(name) {
                 self.others.push((name.into(), value.into()));
             }
@@ -402,6 +414,19 @@ mod tests {
             assert_eq!(reader.push(&head[..split], true).unwrap(), None);
             let (pieces, used) = reader.push(&head[split..], true).unwrap().unwrap();
             assert_eq!((&pieces, used), (&whole, end - split));
+        }
+    }
+
+    #[test]
+    fn cookies_and_codings_are_noted_and_passed_on() {
+        let head = b"set-cookie: a=1; path=/\r\nContent-Encoding: gzip\r\nSet-Cookie: b=2\r\n\r\n";
+        let (read_head, _) = read(head).unwrap().unwrap();
+        assert_eq!(read_head.cookies, [b"a=1; path=/"[..].into(), b"b=2"[..].into()] as [Box<[u8]>; 2]);
+        assert_eq!(read_head.encoding.as_deref(), Some("gzip"));
+        assert_eq!(read_head.others.len(), 3);
+        for plain in ["", "identity", "Identity"] {
+            let (head, _) = read(format!("Content-Encoding: {plain}\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!(head.encoding, None, "{plain:?}");
         }
     }
 

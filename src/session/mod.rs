@@ -21,6 +21,7 @@ mod admission;
 mod answer;
 mod bucket;
 mod cgi;
+mod cookies;
 mod delivery;
 mod endpoint;
 mod farewell;
@@ -70,7 +71,7 @@ use crate::metrics::{ListenerLabels, ReasonLabels};
 use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
-use crate::proto::framing::{Decoder, FrameKind, Framing, Item};
+use crate::proto::framing::{Decoder, FrameKind, Item};
 use crate::proto::id::SessionId;
 use crate::transport::{Arrival, PackedPeer, Peer};
 use crate::upstream::{Class, READ_BYTES};
@@ -89,7 +90,7 @@ pub struct State {
     pub peer: PackedPeer,
     /// This end.
     pub local: PackedPeer,
-    /// The params that stay the same while it lives: of its connection, and of the upgrade request if there was one.
+    /// The params of its connection, and of the upgrade request if there was one. Only its cookies change while it lives.
     #[serde(with = "encoded")]
     pub own_params: EncodedParams,
     /// The number of the next event.
@@ -141,7 +142,13 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
         // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
         close_owed: !events.connect,
     };
-    Session::new(endpoint, state, framing, Link::Socket(transport), permit).spawn();
+    let (terms, link) = (endpoint.terms.clone(), Link::to(transport));
+    let outbox = Arc::new(match events.connect {
+        true => Outbox::of_guest(id, framing, terms, link),
+        false => Outbox::new(id, framing, terms, link),
+    });
+    endpoint.hub.router.insert(outbox.clone());
+    Session::new(endpoint, state, outbox, permit).spawn();
 }
 
 /// A live session: what its task owns.
@@ -220,10 +227,9 @@ impl Future for Task {
 }
 
 impl Session {
-    fn new(endpoint: Arc<Endpoint>, state: State, framing: Framing, link: Link, permit: Permit) -> Self {
+    /// Of an outbox that the router knows.
+    fn new(endpoint: Arc<Endpoint>, state: State, outbox: Arc<Outbox>, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
-        let outbox = Arc::new(Outbox::new(state.id, framing, endpoint.terms.clone(), link));
-        endpoint.hub.router.insert(outbox.clone());
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
@@ -327,6 +333,9 @@ impl Session {
             self.outbox.forget_waiters();
         }
         self.state.close_owed |= signals.connect_counts;
+        if signals.has_cookies {
+            self.endpoint.keep_cookies(&mut self.state, &self.outbox.take_cookies());
+        }
         if signals.tick {
             // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
             // would arm another, and they would become more and more.
@@ -338,9 +347,13 @@ impl Session {
 
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
-        let has_said_goodbye = self.ending.as_ref().is_some_and(|first| first.reason == CloseReason::ClientClosed);
+        let has_ended_its_side = self
+            .ending
+            .as_ref()
+            .is_some_and(|first| matches!(first.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye));
         let drops_waiting = match close.reason {
             CloseReason::ClientClosed
+            | CloseReason::NoGoodbye
             | CloseReason::FrameTruncated
             | CloseReason::BadFrame
             | CloseReason::BadText
@@ -352,7 +365,7 @@ impl Session {
             | CloseReason::Draining
             | CloseReason::IdleTimeout => false,
             // Who ended its side and now does not even listen has still said what it said before.
-            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_said_goodbye,
+            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_ended_its_side,
             // Refused above all: PHP must hear nothing of a session that it has turned away.
             _ => true,
         };
@@ -366,7 +379,7 @@ impl Session {
         let stands = match &self.ending {
             None => false,
             // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
-            Some(_) if has_said_goodbye => close.reason != CloseReason::SlowReader,
+            Some(_) if has_ended_its_side => close.reason != CloseReason::SlowReader,
             Some(_) => !close.is_abrupt(),
         };
         if !stands {
@@ -463,8 +476,11 @@ impl Session {
         SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                let is_whole = !self.state.decoder.is_mid_frame();
-                let reason = if is_whole { CloseReason::ClientClosed } else { CloseReason::FrameTruncated };
+                let reason = match self.outbox.framing() {
+                    _ if self.state.decoder.is_mid_frame() => CloseReason::FrameTruncated,
+                    framing if framing.has_goodbye() => CloseReason::NoGoodbye,
+                    _ => CloseReason::ClientClosed,
+                };
                 self.end_input(Box::new(reason.into()));
                 true
             }
@@ -641,6 +657,9 @@ impl Session {
                 let signals = self.outbox.take_signals();
                 self.in_flight -= signals.ended_events;
                 self.state.close_owed |= signals.connect_counts;
+                if signals.has_cookies {
+                    self.endpoint.keep_cookies(&mut self.state, &self.outbox.take_cookies());
+                }
                 if self.in_flight == 0 {
                     return Poll::Ready(());
                 }

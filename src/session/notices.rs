@@ -50,6 +50,7 @@ impl Endpoint {
     async fn tell(self: &Arc<Self>, notice: &Notice) {
         let none = EncodedParams::default();
         let params = [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)];
-        self.deliver(Owed { id: notice.of.session, class: Class::Presence, seq: 0, params }).await;
+        let label = cgi::event_of(notice.what);
+        self.deliver(Owed { id: notice.of.session, class: Class::Presence, label, seq: 0, params }).await;
     }
 }

@@ -196,8 +196,8 @@ impl Connection {
     ) -> Option<Turn<R>> {
         if !clean {
             let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
-            let session = work.item.request.responder.label();
-            warn!(%upstream, %backend, %session, "answer ended before its request or was followed by stray bytes");
+            let session = work.item.request.responder.label().map(tracing::field::display);
+            warn!(%upstream, %backend, session, "answer ended before its request or was followed by stray bytes");
             lease.scheduler.end(work.item, outcome);
             return None;
         }

@@ -218,7 +218,7 @@ impl Exchange {
         self.last_id = self.last_id % u16::MAX + 1;
         self.encoder.start(self.last_id, &request.params, &request.body);
         self.decoder.start(self.last_id);
-        self.owners = [Some(request.responder.label()), self.owners[0]];
+        self.owners = [request.responder.label(), self.owners[0]];
         self.late_room = MAX_LATE_STDERR_BYTES;
         let mut progress = Progress {
             started,

@@ -93,8 +93,8 @@ pub trait Responder: Send + 'static {
     /// How it ended.
     fn end(self, outcome: Outcome);
 
-    /// Whose request this is, for log lines.
-    fn label(&self) -> SessionId;
+    /// Whose request this is, for log lines; of a session, or nobody's.
+    fn label(&self) -> Option<SessionId>;
 }
 
 /// How a request ended.

@@ -373,9 +373,9 @@ impl<R: Responder> Scheduler<R> {
                 RequestOutcome::Done
             }
             Outcome::Failed(failure) => {
-                let session = job.request.responder.label();
+                let session = job.request.responder.label().map(tracing::field::display);
                 let event = job.request.class.label();
-                debug!(upstream = %self.config.name, %session, event, reason = failure.label(), "request failed");
+                debug!(upstream = %self.config.name, session, event, reason = failure.label(), "request failed");
                 failure.metric()
             }
         };

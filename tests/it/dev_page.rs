@@ -250,6 +250,26 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     assert_eq!((quiet.greeted("router"), quiet.greeted("API")), (None, None));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_may_be_told_every_event_there_is() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join("handler.php");
+    let joins = "<?php if ($_SERVER['LONGWIRE_EVENT'] === 'message') { header('Longwire-Join: hall'); echo 'in'; }";
+    std::fs::write(&script, joins).expect("the folder is ours");
+    let all = "connect,message,close,join,leave,occupied,vacated";
+    let dev = Dev::start(&script, &["--events", all]);
+    assert_eq!(dev.greeted("events"), None, "there is nothing more to be told");
+    let mut client = Client::upgrade(dev.http(), "/ws", "").await;
+    assert_eq!(client.ask("?").await, "in");
+    client.close(1000).await;
+    for event in all.split(',') {
+        eventually(&format!("{event} is on the terminal"), || dev.printed().contains(&format!("  {event} "))).await;
+    }
+    let some = Dev::start(&script, &["--events", "join"]);
+    let told = some.greeted("events").expect("there is more to be told");
+    assert_eq!(told, "message, join; --events connect,close tells the script of these too");
+}
+
 #[test]
 fn a_port_that_is_taken_is_named_with_the_options_that_help() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -16,7 +16,9 @@ fn the_php_clients_pass_their_tests_against_a_running_longwire() {
     let handler = client.join("tests/handler.php");
     let fpm = Pool::of(3).start();
     let listener = "[listeners.length]\nbind = \"127.0.0.1:0\"\napp = \"app\"";
-    let open = Longwire::with(&fpm, &handler, "", "", listener);
+    let web = "[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\nroutes = { \"/page\" = \"app\" }";
+    let app = "events = [\"join\", \"leave\", \"occupied\", \"vacated\"]\nplain_requests = true";
+    let open = Longwire::with(&fpm, &handler, app, "", &format!("{listener}\n{web}"));
     let router = format!("[router]\nbind = \"127.0.0.1:0\"\nshort_protocol = false\nsecret = \"{SECRET}\"");
     let secret = Longwire::with(&fpm, &handler, "", "", &format!("{listener}\n{router}"));
 
@@ -27,6 +29,7 @@ fn the_php_clients_pass_their_tests_against_a_running_longwire() {
         .env("TMPDIR", temporary.path())
         .env("LONGWIRE_ROUTER", open.address("router").to_string())
         .env("LONGWIRE_TCP", open.address("length").to_string())
+        .env("LONGWIRE_HTTP", open.address("web").to_string())
         .env("LONGWIRE_ROUTER_WITH_SECRET", secret.address("router").to_string())
         .env("LONGWIRE_SECRET", SECRET)
         .output()

@@ -20,6 +20,7 @@ switch ($_GET['do'] ?? '') {
     case 'moved': header('Location: /app/elsewhere'); exit;
     case 'broken': http_response_code(500); echo 'an error page'; exit;
     case 'crash': posix_kill(getmypid(), 9); exit;
+    case 'log': error_log('from a page'); exit('logged');
     case 'short': header('Content-Length: 1000'); echo 'too little'; exit;
     case 'tell': header('Longwire-To: all'); echo 'from a page'; exit;
     case 'stream': for ($i = 0; $i < 4; $i++) { echo "row $i\n"; ob_flush(); flush();
@@ -99,6 +100,23 @@ async fn php_sees_an_ordinary_request_over_both_versions_of_http_and_the_page_ge
         assert_eq!(http.ask("GET", "/app/x?do=crash", &[], b"").await.status.as_u16(), 502);
         assert_eq!(http.ask("GET", "/elsewhere", &[], b"").await.status.as_u16(), 404);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_and_the_metrics_call_it_a_request_and_name_no_session() {
+    let (_fpm, node) = stage("");
+    let mut http = Http::one(node.address("web")).await;
+    assert_eq!(http.ask("GET", "/app/x?do=log", &[], b"").await.text(), "logged");
+    assert_eq!(http.ask("GET", "/app/x?do=short", &[], b"").await.status.as_u16(), 502);
+    let of_events = |line: &Value| line["target"] == "longwire::event" || line["target"] == "longwire::php";
+    node.wait_for_log("the second has failed", |line| line["cause"] == "reply_short");
+    let lines = node.log_lines(of_events);
+    assert_eq!(lines.len(), 3, "what PHP logged, and a line for each request: {lines:#?}");
+    for line in lines {
+        assert_eq!((&line["event"], &line["session"]), (&json!("request"), &Value::Null), "{line}");
+    }
+    let failed = |labels: &str| node.metric("longwire_events_failed_total", labels);
+    assert_eq!((failed("event=\"request\""), failed("event=\"message\"")), (1.0, 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -226,7 +226,7 @@ impl Responder for Session {
         self.received = 0;
         self.ask();
     }
-    fn label(&self) -> SessionId {
-        self.label
+    fn label(&self) -> Option<SessionId> {
+        Some(self.label)
     }
 }

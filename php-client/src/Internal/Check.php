@@ -37,8 +37,8 @@ final class Check
 
     public static function sessionId(string $id): void
     {
-        if (preg_match('/^[A-Za-z0-9_-]{16}$/D', $id) !== 1) {
-            throw new InvalidArgument('a session id has 16 characters of A-Z a-z 0-9 - _, not ' . self::shown($id));
+        if (preg_match('/^[A-Za-z0-9]{16}$/D', $id) !== 1) {
+            throw new InvalidArgument('a session id has 16 characters of A-Z a-z 0-9, not ' . self::shown($id));
         }
     }
 

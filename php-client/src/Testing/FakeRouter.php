@@ -49,7 +49,7 @@ final class FakeRouter implements RouterInterface
     /** A client connects. */
     public function connect(): FakeSession
     {
-        $session = new FakeSession(sprintf('fake-%011d', ++$this->made));
+        $session = new FakeSession(sprintf('Fake%012d', ++$this->made));
         return $this->here[$session->id] = $session;
     }
 

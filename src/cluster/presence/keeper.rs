@@ -305,7 +305,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::id::SessionId;
+    use crate::proto::id::SessionIds;
     use crate::proto::presence::{Membership, Piece};
 
     fn sender(node: u16) -> Sender {
@@ -319,8 +319,7 @@ mod tests {
 
     /// A session of node 1, 2 or 3, in its first epoch.
     fn standing(node: u16, is_in: bool) -> Standing {
-        let id = format!("A{}AABAAAAAAAAAAA", ["A", "B", "C", "D"][usize::from(node)]);
-        let session = SessionId::from_bytes(id.as_bytes()).unwrap();
+        let session = SessionIds::new(node, 1, [0; 16]).next_id();
         assert_eq!((session.node(), session.epoch()), (node, 1));
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         let of = Membership { app: name("app"), channel: name("news"), session };

@@ -283,6 +283,12 @@ impl Framing {
         self.control(Opcode::Pong, payload)
     }
 
+    /// Whether a client has a way to say that it ends the session, other than to end its connection: a close frame, or for an event
+    /// stream a request.
+    pub const fn has_goodbye(&self) -> bool {
+        matches!(self, Framing::WebSocket { .. } | Framing::EventStream)
+    }
+
     /// A close frame; the text is cut to the 123 bytes that fit. A code that must not be sent (1006) is left out, and
     /// so is a text without a code. To an event stream it is an event named `close`: a browser would come back otherwise.
     pub fn close(&self, code: Option<u16>, text: &str) -> Option<Bytes> {

@@ -40,7 +40,7 @@ impl EventInfo {
     pub(super) fn hint(&self, hint: Hint) {
         let bit = hint as u8;
         if self.endpoint.hints.0.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            warn!(session = %self.id, script = %self.endpoint.app.script.display(), "{}", hint.text());
+            warn!(session = self.id.map(tracing::field::display), script = %self.endpoint.app.script.display(), "{}", hint.text());
         }
     }
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::slice::Slice;
-use super::{EventInfo, Fault, MAX_PIECE_BYTES, reply_in};
+use super::{EventInfo, Fault, MAX_PIECE_BYTES, refuse_encoded, reply_in};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Feed, FeedReader, Outbox};
 use crate::proto::close::CloseReason;
@@ -134,9 +134,10 @@ impl HttpAnswer {
             head.destinations.clear();
             self.is_bodyless = true;
         }
-        if self.session.is_some() {
+        if let Some(outbox) = &self.session {
             self.close = head.close.take();
             self.event.act(std::mem::take(&mut head.actions));
+            outbox.leave_cookies(std::mem::take(&mut head.cookies));
             if !self.event.is_reply(&head) {
                 (head.content_length, head.content_offset) = (Some(0), 0);
             }
@@ -277,6 +278,9 @@ impl HttpAnswer {
         if body.is_held {
             reply = reply_in(&head, reply)?;
             let kind = self.event.kind_for_others(head.kind);
+            if !head.destinations.is_empty() {
+                refuse_encoded(&head)?;
+            }
             if !head.destinations.is_empty()
                 && !self.event.send_to(&head.destinations, kind, head.id.as_ref(), &reply)?
             {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tracing::field::display;
 use tracing::{debug, warn};
 
 pub(super) use self::connect::{ConnectAnswer, Greeting, HandshakeAnswer};
@@ -26,6 +27,7 @@ pub(super) use self::others::{Delivery, OthersAnswer};
 pub(super) use self::reply::Reply;
 pub(super) use self::reply::greet;
 
+use super::cgi;
 use super::endpoint::{Endpoint, Event};
 use super::head::{Destination, Head};
 use super::stderr::Stderr;
@@ -57,8 +59,10 @@ pub enum Answer {
 pub struct EventInfo {
     /// Where the session came in.
     pub endpoint: Arc<Endpoint>,
-    /// Whose event.
-    pub id: SessionId,
+    /// Whose event; nobody's for a plain request.
+    pub id: Option<SessionId>,
+    /// Its word in log lines and metrics.
+    pub label: &'static str,
     /// What happened.
     pub class: Class,
     /// Its number in the session.
@@ -73,9 +77,20 @@ pub struct EventInfo {
 impl EventInfo {
     /// What the answer to this event needs to know of it.
     pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event) -> Self {
+        Self::named(endpoint, Some(id), event.class.label(), event)
+    }
+
+    /// The same of a plain request, which queues as a message does.
+    pub(super) fn of_request(endpoint: Arc<Endpoint>, event: &Event) -> Self {
+        Self::named(endpoint, None, cgi::REQUEST, event)
+    }
+
+    /// The same of an event that is called otherwise than its class.
+    pub(super) fn named(endpoint: Arc<Endpoint>, id: Option<SessionId>, label: &'static str, event: &Event) -> Self {
         Self {
             endpoint,
             id,
+            label,
             class: event.class,
             seq: event.seq,
             kind: event.kind,
@@ -122,13 +137,13 @@ impl EventInfo {
 
     /// Does with the session what the answer asks for.
     fn act(&self, actions: Vec<Action>) {
+        let Some(id) = self.id else { return };
         for action in actions {
             let label = action.label();
-            let receipt =
-                self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(self.id), action));
+            let receipt = self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(id), action));
             if receipt.refused > 0 {
                 warn!(
-                    session = %self.id, script = %self.endpoint.app.script.display(), action = label,
+                    session = %id, script = %self.endpoint.app.script.display(), action = label,
                     "refused: the session has as many channels or attribute bytes as it may"
                 );
             }
@@ -157,7 +172,7 @@ impl EventInfo {
             let action = Action::Send(Message { body, kind, key: key.clone(), id: id.cloned() });
             let mut command = Command { to: to.clone(), except: except.clone(), action };
             if *except_self {
-                command.except.sessions.push(self.id);
+                command.except.sessions.extend(self.id);
             }
             self.endpoint.hub.cluster.run_now(Door::Answer, &command);
         }
@@ -180,34 +195,33 @@ impl EventInfo {
 
     fn complain(&self, complaints: &[String]) {
         for complaint in complaints {
-            warn!(session = %self.id, script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
+            warn!(session = self.id.map(display), script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
         }
     }
 
     /// The log lines of an event that has ended, and its counter when it failed.
     fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
-        let (session, script) = (self.id, self.endpoint.app.script.display());
-        let event = self.class.label();
+        let (session, script, event) = (self.id.map(display), self.endpoint.app.script.display(), self.label);
         // A log line each: what a client made a script log must not pass for a line of ours.
         for line in String::from_utf8_lossy(self.stderr.text()).lines() {
-            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, "{line}");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, "{line}");
         }
         let cut_bytes = self.stderr.beyond();
         if cut_bytes > 0 {
-            warn!(target: "longwire::php", %session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
         }
         match result {
             Ok(timing) => debug!(
                 target: "longwire::event",
-                %session, event, seq = self.seq, bytes_in = self.bytes_in, bytes_out, status,
+                session, event, seq = self.seq, bytes_in = self.bytes_in, bytes_out, status,
                 queued_us = timing.queued.as_micros() as u64,
                 php_us = timing.total.as_micros() as u64,
             ),
             Err(fault) => {
-                fault.count(&self.endpoint, self.class);
+                fault.count(&self.endpoint, self.label);
                 warn!(
                     target: "longwire::event",
-                    %session, %script, event, seq = self.seq, cause = fault.label(), status,
+                    session, %script, event, seq = self.seq, cause = fault.label(), status,
                     bytes_in = self.bytes_in, bytes_out, "event failed: {fault}"
                 );
             }
@@ -248,6 +262,14 @@ fn reply_in(head: &Head, whole: Vec<u8>) -> Result<Vec<u8>, Fault> {
     Ok(whole[from as usize..(from + wanted) as usize].to_vec())
 }
 
+/// A body that goes out as a frame must not be compressed: a frame has no header that could say so.
+fn refuse_encoded(head: &Head) -> Result<(), Fault> {
+    match &head.encoding {
+        Some(encoding) => Err(Fault::Encoded(encoding.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Why an event has no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
@@ -271,6 +293,8 @@ enum Fault {
     NotUtf8,
     /// The framing cannot carry it.
     Framing(String),
+    /// It is compressed, or coded otherwise, and a frame has no header that could say so.
+    Encoded(Box<str>),
 }
 
 impl Fault {
@@ -283,8 +307,8 @@ impl Fault {
         }
     }
 
-    fn count(&self, endpoint: &Endpoint, class: Class) {
-        let labels = FailureLabels { app: endpoint.app.name.clone(), event: class.label(), cause: self.label() };
+    fn count(&self, endpoint: &Endpoint, event: &'static str) {
+        let labels = FailureLabels { app: endpoint.app.name.clone(), event, cause: self.label() };
         endpoint.hub.metrics.events_failed.get_or_create(&labels).inc();
     }
 
@@ -299,6 +323,7 @@ impl Fault {
             Fault::TooLarge => "reply_too_large",
             Fault::NotUtf8 => "reply_not_utf8",
             Fault::Framing(_) => "reply_unframeable",
+            Fault::Encoded(_) => "reply_encoded",
         }
     }
 }
@@ -319,6 +344,9 @@ impl std::fmt::Display for Fault {
             Fault::TooLarge => f.write_str("reply is above max_reply_bytes"),
             Fault::NotUtf8 => f.write_str("text reply is not UTF-8 (Longwire-Type: binary sends any bytes)"),
             Fault::Framing(what) => write!(f, "reply does not fit the framing: {what}"),
+            Fault::Encoded(encoding) => {
+                write!(f, "reply has Content-Encoding: {encoding}, which a frame cannot say; send it uncompressed")
+            }
         }
     }
 }
@@ -384,7 +412,7 @@ impl Responder for Answer {
         }
     }
 
-    fn label(&self) -> SessionId {
+    fn label(&self) -> Option<SessionId> {
         self.event().id
     }
 }

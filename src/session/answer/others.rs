@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{EventInfo, Fault, reply_in};
+use super::{EventInfo, Fault, refuse_encoded, reply_in};
 use crate::session::head::{Head, HeadReader};
 use crate::upstream::Outcome;
 
@@ -93,6 +93,7 @@ impl OthersAnswer {
         if head.destinations.is_empty() || body.is_empty() && head.content_length.is_none() {
             return Ok(0);
         }
+        refuse_encoded(&head)?;
         self.event.send_to(&head.destinations, self.event.kind_for_others(head.kind), head.id.as_ref(), &body)?;
         Ok(body.len() as u64)
     }

@@ -26,7 +26,7 @@ use tracing::warn;
 
 use super::hints::Hint;
 use super::slice::Slice;
-use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES};
+use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES, refuse_encoded};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
@@ -109,6 +109,8 @@ impl Reply {
         reply.begin_body(head, begun);
         reply.body(begun);
         reply.pause();
+        // Also where nothing of its body is a reply.
+        reply.outbox.admit();
         reply
     }
 
@@ -142,11 +144,15 @@ impl Reply {
         let refuses = self.event.class == Class::Connect && head.refuses();
         if !refuses {
             self.held = self.event.act_when_reached(std::mem::take(&mut head.actions));
+            self.outbox.leave_cookies(std::mem::take(&mut head.cookies));
         }
         // The page that a redirect brings is for browsers, and those come over HTTP.
         if !head.has_body() || refuses && head.status < 400 || !self.event.is_reply(&head) {
             self.stage = Stage::Discard;
             return;
+        }
+        if let Err(fault) = refuse_encoded(&head) {
+            return self.fail(fault);
         }
         let framing = self.outbox.framing();
         let kind = head.kind.unwrap_or(self.event.kind);
@@ -159,6 +165,10 @@ impl Reply {
             Err(error) => return self.fail(Fault::Framing(error.to_string())),
         };
         let mode = if head.lines {
+            if self.event.class == Class::Connect && !refuses {
+                // PHP has let it in, and may go on talking for as long as it likes.
+                self.outbox.admit();
+            }
             Mode::Lines
         } else if from_end.is_some() || !can_stream {
             Mode::Hold { from_end }
@@ -296,7 +306,10 @@ impl Reply {
         let failed = result.is_err();
         match self.event.class {
             // There it decides nothing.
-            Class::Connect if self.event.endpoint.app.compat.is_fooking() => self.outbox.connect_counts(),
+            Class::Connect if self.event.endpoint.app.compat.is_fooking() => {
+                self.outbox.connect_counts();
+                self.outbox.admit();
+            }
             Class::Connect if !self.is_greeting => match outcome {
                 Outcome::Done(_) => match result {
                     Err(fault @ (Fault::BadHead(_) | Fault::Died | Fault::NotRun)) => {
@@ -310,7 +323,10 @@ impl Reply {
                         let detail = format!("status {}", self.status);
                         self.outbox.ask_close(Close::new(CloseReason::Refused).because(detail));
                     }
-                    _ => self.outbox.connect_counts(),
+                    _ => {
+                        self.outbox.connect_counts();
+                        self.outbox.admit();
+                    }
                 },
                 Outcome::Failed(failure) => {
                     if failure.may_have_run() {
@@ -530,28 +546,42 @@ pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswe
     let ConnectAnswer { mut head, greeting } = answer;
     let (event, body) = match greeting {
         Greeting::Whole { event, body } => (event, body),
-        // An error means that the event has ended meanwhile, and whoever ended it has said why.
-        Greeting::Lines { outbox: lines, .. } => return lines.send(outbox.clone()).is_ok(),
+        Greeting::Lines { outbox: lines, .. } => {
+            // An error means that the event has ended meanwhile, and whoever ended it has said why.
+            let follow = lines.send(outbox.clone()).is_ok();
+            if !follow {
+                outbox.admit();
+            }
+            return follow;
+        }
     };
-    if let Some((code, text)) = head.close.take() {
-        outbox.ask_close(Close::by_handler(code, text));
-    }
     if let Some(held) = event.act_when_reached(std::mem::take(&mut head.actions)) {
         held.act(&event).await;
     }
-    let is_empty = body.is_empty() && head.content_length.is_none();
-    if !head.has_body() || is_empty || !event.is_reply(&head) {
-        return false;
+    let sent = first_frame(outbox, &event, &head, &body);
+    // The first frame has left: what others have sent meanwhile follows it.
+    outbox.admit();
+    if let Some((code, text)) = head.close {
+        outbox.ask_close(Close::by_handler(code, text));
     }
-    let kind = head.kind.unwrap_or(FrameKind::Text);
-    let sent = match event.send_to(&head.destinations, head.kind, head.id.as_ref(), &body) {
-        Ok(true) => send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), &body),
-        Ok(false) => Ok(()),
-        Err(fault) => Err(fault),
-    };
     if let Err(fault) = sent {
-        fault.count(&event.endpoint, Class::Connect);
+        fault.count(&event.endpoint, event.label);
         warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
     }
     false
+}
+
+fn first_frame(outbox: &Outbox, event: &EventInfo, head: &Head, body: &[u8]) -> Result<(), Fault> {
+    let is_empty = body.is_empty() && head.content_length.is_none();
+    if !head.has_body() || is_empty || !event.is_reply(head) {
+        return Ok(());
+    }
+    refuse_encoded(head)?;
+    match event.send_to(&head.destinations, head.kind, head.id.as_ref(), body)? {
+        true => {
+            let kind = head.kind.unwrap_or(FrameKind::Text);
+            send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), body)
+        }
+        false => Ok(()),
+    }
 }

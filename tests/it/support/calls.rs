@@ -154,8 +154,8 @@ impl Responder for Collector {
         let _ = self.done.take().expect("end comes once").send(answer);
     }
 
-    fn label(&self) -> SessionId {
-        self.session
+    fn label(&self) -> Option<SessionId> {
+        Some(self.session)
     }
 }
 
