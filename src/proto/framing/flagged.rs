@@ -451,7 +451,7 @@ mod tests {
             (FlaggedFraming { escapes: good.clone(), ..framing("", "ab") }, "escape", "one byte"),
             (FlaggedFraming { escapes: good.clone(), ..framing("ab", "\x7e") }, "escape", "one byte"),
             (FlaggedFraming { escapes: good.clone(), ..framing("a", "\x7e") }, "escape", "0x61 begins or ends"),
-            (FlaggedFraming { escapes: good.clone(), delimiter: cr, ..jtt808() }, "strip_cr", "not beside escape"),
+            (FlaggedFraming { escapes: good, delimiter: cr, ..jtt808() }, "strip_cr", "not beside escape"),
             (with(&[escape(0x7e, [0x7d, 2])]), "escape", "0x7d begins a code"),
             (with(&[escape(0x7e, [0x7d, 2]), escape(0x7d, [0x7d, 2])]), "escape", "0x7d or its code is there twice"),
             (with(&[escape(0x7e, [0x7d, 0x7e]), escape(0x7d, [0x7d, 1])]), "escape", "the code of 0x7e has the"),

@@ -118,7 +118,7 @@ impl PacketFraming {
         let value = value.ok_or(BodyDoesNotFit::TooLong { len, bits: max.count_ones() })?;
         let mut head = Affix::zeroed(self.length.header);
         head.as_mut()[..self.start.len()].copy_from_slice(&self.start);
-        self.length.write_field(head.as_mut(), value << self.mask.trailing_zeros() % 64);
+        self.length.write_field(head.as_mut(), value << (self.mask.trailing_zeros() % 64));
         Ok(head)
     }
 
