@@ -18,7 +18,9 @@ use crate::config::model::{
     App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, ConcurrencyPer, Config, Dialect, Events, GroupBy,
     Heartbeat, Http, LengthCounts, Listener, LogFormat, OnError, OriginPattern, Origins, SocketFile,
 };
-use crate::config::model::{Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream};
+use crate::config::model::{
+    DelimiterFraming, Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream,
+};
 use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
@@ -332,34 +334,66 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
 
 fn framing_text(framing: &StreamFraming) -> String {
     match framing {
-        StreamFraming::Length(LengthFraming { width, offset, endian, header, counts, keep_header }) => {
-            let endian = match endian {
-                Endian::Big => "big-endian",
-                Endian::Little => "little-endian",
-            };
-            let counts = match counts {
-                LengthCounts::Body => "body",
-                LengthCounts::Frame => "frame",
-            };
-            let mut text = format!("length of the {counts}: {width} bytes {endian} at {offset}, header {header}");
-            if *keep_header {
-                text += " kept";
-            }
-            text
+        StreamFraming::Length(length) => length_text(length),
+        StreamFraming::Packet(packet) => {
+            let mut parts = vec![length_text(&packet.length)];
+            let bytes = |what: &str, bytes: &[u8]| (!bytes.is_empty()).then(|| format!("{what} {}", hex(bytes)));
+            parts.extend((packet.mask != 0).then(|| format!("length bits {:#x}", packet.mask)));
+            parts.extend((packet.adjust != 0).then(|| format!("length {:+}", packet.adjust)));
+            parts.extend((packet.trailer != 0).then(|| format!("trailer {}", packet.trailer)));
+            parts.extend(bytes("start", &packet.start));
+            parts.extend(bytes("end", &packet.end));
+            parts.extend(packet.resync.then(|| "garbage skipped".to_owned()));
+            parts.join(", ")
         }
-        StreamFraming::Delimiter(framing) => {
-            let mut text = format!("delimiter \"{}\"", framing.delimiter.escape_ascii());
-            if framing.strip_cr {
-                text += ", CR stripped";
-            }
-            text
+        StreamFraming::Delimiter(delimiter) => delimiter_text(delimiter),
+        StreamFraming::Flagged(flagged) => {
+            let mut parts = vec![delimiter_text(&flagged.delimiter)];
+            parts.extend((!flagged.start.is_empty()).then(|| format!("start {}", hex(&flagged.start))));
+            let escapes = flagged.escapes.iter();
+            parts.extend(escapes.map(|escape| format!("{:02x} sent as {}", escape.byte, hex(&escape.code))));
+            let is_flag = flagged.start == flagged.delimiter.delimiter;
+            parts.extend((flagged.skip_empty || is_flag).then(|| "empty frames skipped".to_owned()));
+            parts.extend(flagged.resync.then(|| "garbage skipped".to_owned()));
+            parts.join(", ")
         }
+        StreamFraming::Gap(gap) => format!("silence of {}", duration_text(*gap)),
         StreamFraming::Raw => "raw".to_owned(),
         StreamFraming::Lua(LuaFraming { script, max_instructions, max_memory_bytes }) => {
             let memory = size_text(*max_memory_bytes as u64);
             format!("lua {}, up to {max_instructions} instructions a call, {memory} a VM", script.display())
         }
     }
+}
+
+fn length_text(length: &LengthFraming) -> String {
+    let LengthFraming { width, offset, endian, header, counts, keep_header } = length;
+    let endian = match endian {
+        Endian::Big => "big-endian",
+        Endian::Little => "little-endian",
+    };
+    let counts = match counts {
+        LengthCounts::Body => "body",
+        LengthCounts::Frame => "frame",
+    };
+    let mut text = format!("length of the {counts}: {width} bytes {endian} at {offset}, header {header}");
+    if *keep_header {
+        text += " kept";
+    }
+    text
+}
+
+fn delimiter_text(framing: &DelimiterFraming) -> String {
+    let mut text = format!("delimiter \"{}\"", framing.delimiter.escape_ascii());
+    if framing.strip_cr {
+        text += ", CR stripped";
+    }
+    text
+}
+
+/// Bytes as two digits each.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
 fn heartbeat_text(heartbeat: &Heartbeat) -> String {

@@ -9,7 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::bench::{AcceptArgs, BenchArgs, BenchCommand, EchoArgs, FanoutArgs, IdleArgs, TimeArgs};
 
-use crate::config::model::{DelimiterFraming, Endian, LengthCounts, LengthFraming, StreamFraming};
+use crate::config::model::{
+    DelimiterFraming, Endian, Escape, FlaggedFraming, LengthCounts, LengthFraming, PacketFraming, StreamFraming,
+};
+use crate::config::value::duration_text;
+use crate::proto::framing::OptionFault;
 
 /// Long TCP and WebSocket connections for plain PHP.
 #[derive(Clone, Debug, Parser)]
@@ -193,7 +197,7 @@ pub struct FramingArgs {
     /// How bytes become frames.
     #[arg(long, value_name = "TYPE", default_value = "length")]
     pub framing: FramingWord,
-    /// Width of the length field: 1, 2, 4 or 8.
+    /// Width of the length field: 1, 2, 3, 4 or 8.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub length_bytes: u8,
     /// Where the length field begins in the header.
@@ -205,18 +209,45 @@ pub struct FramingArgs {
     /// What the length says.
     #[arg(long, value_name = "WHAT", default_value = "body")]
     pub length_counts: CountsWord,
+    /// The bits of the length field that are the length, as in 0x3ff; 0 for all.
+    #[arg(long, value_name = "BITS", default_value = "0", value_parser = parse_bits)]
+    pub length_mask: u64,
+    /// Added to the length to have the bytes after the header.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub length_adjust: i32,
     /// Where the body begins [default: where the length field ends].
     #[arg(long, value_name = "N")]
     pub header_bytes: Option<u8>,
     /// The header is part of the frame.
     #[arg(long)]
     pub keep_header: bool,
+    /// Bytes after the body that the length does not count.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trailer_bytes: u8,
+    /// What every frame begins with, in the manner of --delimiter.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub start: String,
+    /// What every frame ends with behind body and trailer, likewise.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub end: String,
     /// What ends a frame; \n, \r, \t, \0, \\ and \xNN are read.
     #[arg(long, value_name = "TEXT", default_value = "\\n")]
     pub delimiter: String,
     /// Take one carriage return off the end of a received frame.
     #[arg(long)]
     pub strip_cr: bool,
+    /// Bytes that are escaped and what stands for them, in hex, as in 7e=7d02,7d=7d01.
+    #[arg(long, value_name = "LIST", default_value = "")]
+    pub escapes: String,
+    /// Frames without a byte are none.
+    #[arg(long)]
+    pub skip_empty: bool,
+    /// Skip what cannot be a frame, up to the next start.
+    #[arg(long)]
+    pub resync: bool,
+    /// Silence that ends a frame.
+    #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_time)]
+    pub gap: Duration,
 }
 
 /// The framings of a stream.
@@ -226,6 +257,8 @@ pub enum FramingWord {
     Length,
     /// A byte string ends the frame.
     Delimiter,
+    /// Silence ends the frame; to a client that is the same as raw.
+    Gap,
     /// Whatever arrives is a frame.
     Raw,
     /// A script of the listener decides; here only to be refused with a reason.
@@ -256,21 +289,67 @@ pub enum CountsWord {
 }
 
 impl FramingArgs {
+    /// What has to be written to ask for the same, for a shell to read.
+    pub fn words(&self) -> Vec<String> {
+        let word = |value: &dyn ValueEnumName| value.name();
+        let number = |n: i128| n.to_string();
+        let options = [
+            ("--framing", word(&self.framing), "length".into()),
+            ("--length-bytes", number(self.length_bytes.into()), number(4)),
+            ("--length-offset", number(self.length_offset.into()), number(0)),
+            ("--length-endian", word(&self.length_endian), "big".into()),
+            ("--length-counts", word(&self.length_counts), "body".into()),
+            ("--length-mask", format!("{:#x}", self.length_mask), "0x0".into()),
+            ("--length-adjust", number(self.length_adjust.into()), number(0)),
+            ("--header-bytes", self.header_bytes.map_or(String::new(), |n| n.to_string()), String::new()),
+            ("--trailer-bytes", number(self.trailer_bytes.into()), number(0)),
+            ("--start", self.start.clone(), String::new()),
+            ("--end", self.end.clone(), String::new()),
+            ("--delimiter", self.delimiter.clone(), "\\n".into()),
+            ("--escapes", self.escapes.clone(), String::new()),
+            ("--gap", duration_text(self.gap), "20ms".into()),
+        ];
+        let flags = [
+            ("--keep-header", self.keep_header),
+            ("--strip-cr", self.strip_cr),
+            ("--skip-empty", self.skip_empty),
+            ("--resync", self.resync),
+        ];
+        let options = options.into_iter().filter(|(_, value, default)| value != default);
+        let options = options.flat_map(|(name, value, _)| [name.to_owned(), quoted(&value)]);
+        options.chain(flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned())).collect()
+    }
+
     /// The framing that was asked for.
     ///
     /// # Errors
     ///
     /// Says which numbers do not fit each other.
     pub fn stream_framing(&self) -> Result<StreamFraming, String> {
+        let option = |fault: OptionFault| {
+            // `connect` has an --escape already.
+            let name = if fault.key == "escape" { "escapes".into() } else { fault.key.replace('_', "-") };
+            format!("--{name}: {}", fault.rule)
+        };
         match self.framing {
             FramingWord::Raw => Ok(StreamFraming::Raw),
+            FramingWord::Gap if self.gap.is_zero() => Err("--gap must be above zero".into()),
+            FramingWord::Gap => Ok(StreamFraming::Gap(self.gap)),
             FramingWord::Lua => Err(NO_LUA.into()),
             FramingWord::Delimiter => {
                 let delimiter = unescape(&self.delimiter)?;
                 if delimiter.is_empty() {
                     return Err("--delimiter must not be empty".into());
                 }
-                Ok(StreamFraming::Delimiter(DelimiterFraming { delimiter, strip_cr: self.strip_cr }))
+                let flagged = FlaggedFraming {
+                    delimiter: DelimiterFraming { delimiter, strip_cr: self.strip_cr },
+                    start: unescape(&self.start)?,
+                    escapes: parse_escapes(&self.escapes)?,
+                    skip_empty: self.skip_empty,
+                    resync: self.resync,
+                };
+                flagged.check().map_err(option)?;
+                Ok(StreamFraming::of_flagged(flagged))
             }
             FramingWord::Length => {
                 let least = usize::from(self.length_offset) + usize::from(self.length_bytes);
@@ -288,16 +367,63 @@ impl FramingArgs {
                     },
                     keep_header: self.keep_header,
                 };
-                if !matches!(framing.width, 1 | 2 | 4 | 8) {
-                    return Err("--length-bytes must be 1, 2, 4 or 8".into());
+                if !matches!(framing.width, 1..=4 | 8) {
+                    return Err("--length-bytes must be 1, 2, 3, 4 or 8".into());
                 }
                 if framing.header < least {
                     return Err(format!("--header-bytes must be at least {least}, where the length field ends"));
                 }
-                Ok(StreamFraming::Length(framing))
+                let packet = PacketFraming {
+                    length: framing,
+                    mask: self.length_mask,
+                    adjust: self.length_adjust.into(),
+                    trailer: self.trailer_bytes.into(),
+                    start: unescape(&self.start)?,
+                    end: unescape(&self.end)?,
+                    resync: self.resync,
+                };
+                packet.check().map_err(option)?;
+                Ok(StreamFraming::of_packets(packet))
             }
         }
     }
+}
+
+/// The word of one of several.
+trait ValueEnumName {
+    fn name(&self) -> String;
+}
+
+impl<T: ValueEnum> ValueEnumName for T {
+    fn name(&self) -> String {
+        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Reads `0x3ff` or `1023`.
+fn parse_bits(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "bits are a number, as in 0x3ff".into())
+}
+
+/// Reads `7e=7d02,7d=7d01`.
+fn parse_escapes(text: &str) -> Result<Vec<Escape>, String> {
+    let escape = |pair: &str| {
+        let (byte, code) = pair.split_once('=')?;
+        let (byte, code) = (parse_hex(byte).ok()?, parse_hex(code).ok()?);
+        Some(Escape { byte: *byte.first().filter(|_| byte.len() == 1)?, code: code.try_into().ok()? })
+    };
+    let escapes = text.split(',').filter(|pair| !pair.is_empty()).map(escape).collect::<Option<_>>();
+    escapes.ok_or_else(|| format!("--escapes has one byte and its two, in hex, as in 7e=7d02,7d=7d01: {text:?}"))
 }
 
 /// Reads `500ms`, `30s`, `5m`, `1h`.
@@ -403,7 +529,31 @@ mod tests {
         };
         assert_eq!(lines.delimiter, b"\r\n");
         assert_eq!(framing(&["--framing", "lua"]), Err(NO_LUA.to_owned()));
-        assert!(framing(&["--length-bytes", "3"]).is_err());
+        assert!(framing(&["--length-bytes", "5"]).is_err());
+        let flags = ["--framing", "delimiter", "--delimiter", "\\x7e", "--start", "\\x7e"];
+        let escapes = Escape { byte: 0x7e, code: [0x7d, 2] };
+        let escapes = vec![escapes, Escape { byte: 0x7d, code: [0x7d, 1] }];
+        let jtt808 = framing(&[&flags[..], &["--escapes", "7e=7d02,7d=7d01"]].concat());
+        let Ok(StreamFraming::Flagged(found)) = jtt808 else { panic!("{jtt808:?}") };
+        assert_eq!((&found.start[..], &found.escapes), (&b"~"[..], &escapes));
+        let one_code = framing(&[&flags[..], &["--escapes", "7e=7d02"]].concat()).unwrap_err();
+        assert_eq!(one_code, "--escapes: 0x7d begins a code, so it needs a code of its own");
+        assert!(framing(&[&flags[..], &["--escapes", "7e=7d"]].concat()).is_err());
+        let gt06 = ["--length-bytes", "1", "--length-offset", "2", "--start", "xx", "--end", "\\r\\n"];
+        let Ok(StreamFraming::Packet(found)) = framing(&gt06) else { panic!() };
+        assert_eq!((&found.start[..], &found.end[..], found.length.header), (&b"xx"[..], &b"\r\n"[..], 3));
+        let counted =
+            ["--length-bytes", "2", "--length-mask", "0x3ff", "--length-adjust", "-2", "--trailer-bytes", "1"];
+        let Ok(StreamFraming::Packet(found)) = framing(&counted) else { panic!() };
+        assert_eq!((found.mask, found.adjust, found.trailer), (0x3ff, -2, 1));
+        assert_eq!(framing(&["--length-mask", "5"]).unwrap_err(), "--length-mask: must be one run of bits");
+        for (line, words) in [(&[][..], ""), (&flags[..], r"--framing delimiter --start '\x7e' --delimiter '\x7e'")] {
+            let line = ["longwire", "connect", "tcp://h:1"].iter().chain(line);
+            let Command::Connect(args) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+            assert_eq!(args.framing.words().join(" "), words);
+        }
+        let gap = framing(&["--framing", "gap", "--gap", "5ms"]);
+        assert_eq!(gap, Ok(StreamFraming::Gap(Duration::from_millis(5))));
         assert!(framing(&["--length-offset", "2", "--header-bytes", "5"]).is_err());
         assert!(framing(&["--framing", "delimiter", "--delimiter", ""]).is_err());
     }

@@ -86,9 +86,9 @@
 //! A session's task owns its state. Everybody else holds its [`outbox::Outbox`]: bytes, a request to close, and signals are all
 //! that can be left there. A connection to php-fpm is a task that owns a lease; whatever becomes of the task, the lease
 //! returns its place. One coarse wheel ([`session::wheel`]) wakes sessions that have to look at the clock, so none has a timer
-//! of its own. Locks guard maps and queues, never an await, and nothing of a session is called while one is held. (The codec of
-//! a session with a framing in Lua writes to its outbox while it is locked: bytes must leave in the order in which a script
-//! gave them.)
+//! of its own, but for one in the middle of a frame that silence ends, which is finer than the wheel. Locks guard maps and
+//! queues, never an await, and nothing of a session is called while one is held. (The codec of a session with a framing in Lua
+//! writes to its outbox while it is locked: bytes must leave in the order in which a script gave them.)
 
 pub mod api;
 pub mod bench;

@@ -331,9 +331,6 @@ impl Running {
         match &listener.protocol {
             Protocol::Stream { framing, heartbeat, app } => {
                 let framing = match framing {
-                    StreamFraming::Length(length) => Framing::Length(*length),
-                    StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
-                    StreamFraming::Raw => Framing::Raw,
                     StreamFraming::Lua(framing) => {
                         let manner = lua::Manner {
                             forgives: app.compat.is_fooking(),
@@ -342,6 +339,7 @@ impl Running {
                         lua::framing(&listener.name, framing, config.node.threads, manner)
                             .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?
                     }
+                    framing => framing.framing().expect("all others are made of options"),
                 };
                 let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
                 Ok(Service::Stream(Arc::new(endpoint)))

@@ -374,7 +374,7 @@ impl Connection {
         heard: &mut Vec<Heard>,
     ) -> Result<(), Trouble> {
         let decoder = self.decoder.as_mut().expect("a connection of frames has one");
-        while !bytes.is_empty() {
+        while !bytes.is_empty() || decoder.has_rest() {
             let found = decoder.decode(framing, endpoint.max_frame_bytes, bytes);
             let (taken, item) =
                 found.map_err(|error| Trouble::Broken(format!("the server broke the framing: {error}")))?;

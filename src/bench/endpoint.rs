@@ -133,7 +133,12 @@ impl Endpoint {
 
 fn framing(args: &BenchArgs) -> Result<Framing, String> {
     let framing = client::stream_framing(&args.framing)?;
-    if let Framing::Length(LengthFraming { keep_header: true, .. }) = framing {
+    let keeps_header = match &framing {
+        Framing::Length(LengthFraming { keep_header, .. }) => *keep_header,
+        Framing::Packet(packet) => packet.length.keep_header,
+        _ => false,
+    };
+    if keeps_header {
         return Err(
             "--keep-header is for peers that take the header for a part of the message; here it is the framing's"
                 .into(),

@@ -6,8 +6,6 @@ pub(crate) mod handshake;
 pub(crate) mod target;
 pub(crate) mod tls;
 
-use std::sync::Arc;
-
 use crate::cli::{self, FramingArgs};
 use crate::config::model::StreamFraming;
 use crate::proto::framing::Framing;
@@ -18,10 +16,9 @@ use crate::proto::framing::Framing;
 ///
 /// Says which options do not fit each other.
 pub(crate) fn stream_framing(args: &FramingArgs) -> Result<Framing, String> {
-    Ok(match args.stream_framing()? {
-        StreamFraming::Length(framing) => Framing::Length(framing),
-        StreamFraming::Delimiter(framing) => Framing::Delimiter(Arc::new(framing)),
-        StreamFraming::Raw => Framing::Raw,
-        StreamFraming::Lua(_) => return Err(cli::NO_LUA.to_owned()),
-    })
+    match args.stream_framing()? {
+        // Silence is for the server to wait for: a client prints what comes as it comes.
+        StreamFraming::Gap(_) => Ok(Framing::Raw),
+        framing => framing.framing().ok_or_else(|| cli::NO_LUA.to_owned()),
+    }
 }

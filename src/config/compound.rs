@@ -6,14 +6,14 @@ use toml::de::DeValue;
 
 use super::address::Address;
 use super::aliases;
-use super::model::{ChannelRule, GroupBy, OnError, SlowReader};
+use super::model::{ChannelRule, Escape, GroupBy, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};
 use crate::proto::heartbeat;
 use crate::proto::path;
 
-/// The width of a length field.
+/// The width of a number in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Width(pub u8);
 
@@ -23,35 +23,79 @@ impl Value for Width {
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        match integer(item.value) {
-            Some(width @ (1 | 2 | 4 | 8)) => Some(Self(width as u8)),
-            Some(_) => {
-                report.refuse(item, format!("must be {}", Self::kind()));
-                None
-            }
-            None => {
-                report.wrong_type(item, &Self::kind());
-                None
-            }
-        }
+        read_width(item, &[1, 2, 4, 8], &Self::kind(), report).map(Self)
     }
 }
 
-/// Bytes of a protocol, 1 to `MAX` of them. TOML strings are UTF-8, so bytes that are not can be written as a list of
+/// The width of a length field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LengthWidth(pub u8);
+
+impl Value for LengthWidth {
+    fn kind() -> String {
+        "1, 2, 3, 4 or 8".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        read_width(item, &[1, 2, 3, 4, 8], &Self::kind(), report).map(Self)
+    }
+}
+
+fn read_width(item: &Item<'_>, widths: &[u8], kind: &str, report: &mut Report<'_>) -> Option<u8> {
+    let Some(number) = integer(item.value) else {
+        report.wrong_type(item, kind);
+        return None;
+    };
+    let width = widths.iter().copied().find(|width| i128::from(*width) == number);
+    if width.is_none() {
+        report.refuse(item, format!("must be {kind}"));
+    }
+    width
+}
+
+/// What is added to a length. No header or trailer is anywhere near as long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Adjustment(pub i64);
+
+const LARGEST_ADJUSTMENT: i64 = 65_535;
+
+impl Value for Adjustment {
+    fn kind() -> String {
+        format!("an integer from -{LARGEST_ADJUSTMENT} to {LARGEST_ADJUSTMENT}")
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let Some(number) = integer(item.value) else {
+            report.wrong_type(item, &Self::kind());
+            return None;
+        };
+        let number = i64::try_from(number).ok().filter(|number| number.abs() <= LARGEST_ADJUSTMENT);
+        if number.is_none() {
+            report.refuse(item, format!("must be {}", Self::kind()));
+        }
+        number.map(Self)
+    }
+}
+
+/// Bytes of a protocol, `MIN` to `MAX` of them. TOML strings are UTF-8, so bytes that are not can be written as a list of
 /// numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Octets<const MAX: usize>(pub Vec<u8>);
+pub(super) struct Octets<const MIN: usize, const MAX: usize>(pub Vec<u8>);
 
 /// What ends a frame. The decoder looks for the delimiter's beginning at the end of what it has; no protocol needs a long
 /// one.
-pub(super) type Delimiter = Octets<64>;
+pub(super) type Delimiter = Octets<1, 64>;
+
+/// What stands before or behind each frame; empty for nothing.
+pub(super) type Marker = Octets<0, 16>;
 
 /// One frame of a heartbeat, or a part of one: the widest header that a length framing can have, and some body.
-pub(super) type HeartbeatBytes = Octets<1024>;
+pub(super) type HeartbeatBytes = Octets<1, 1024>;
 
-impl<const MAX: usize> Value for Octets<MAX> {
+impl<const MIN: usize, const MAX: usize> Value for Octets<MIN, MAX> {
     fn kind() -> String {
-        format!("a string or a list of bytes, 1 to {MAX} bytes long")
+        let range = if MIN == MAX { format!("{MAX}") } else { format!("{MIN} to {MAX}") };
+        format!("a string or a list of bytes, {range} bytes long")
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
@@ -66,11 +110,33 @@ impl<const MAX: usize> Value for Octets<MAX> {
                 return None;
             }
         };
-        let bytes = bytes.filter(|bytes| (1..=MAX).contains(&bytes.len()));
+        let bytes = bytes.filter(|bytes| (MIN..=MAX).contains(&bytes.len()));
         if bytes.is_none() {
             report.refuse(item, format!("must be {}", Self::kind()));
         }
         bytes.map(Self)
+    }
+}
+
+/// Which bytes are escaped, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Escapes(pub Vec<Escape>);
+
+impl Value for Escapes {
+    fn kind() -> String {
+        "a list such as [{ byte = 0x7E, code = [0x7D, 2] }, { byte = 0x7D, code = [0x7D, 1] }]".into()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let escapes = elements(item, &Self::kind(), report)?.into_iter().map(|element| {
+            let kind = "{ byte = 0x7E, code = [0x7D, 2] }";
+            let [byte, code] = members(&element, kind, ["byte", "code"], report)?;
+            let byte = Whole::<0, 255>::read(&byte, report);
+            let code = Octets::<2, 2>::read(&code, report);
+            let code = <[u8; 2]>::try_from(code?.0).expect("its type has two bytes");
+            Some(Escape { byte: byte?.0 as u8, code })
+        });
+        escapes.collect::<Option<Vec<_>>>().map(Self)
     }
 }
 

@@ -40,6 +40,13 @@ const EXAMPLES: &[Example] = &[
     },
     Example {
         table: "listeners",
+        name: "serial",
+        about: "Frames that silence ends, as on a serial line.",
+        set: &[("bind", "\"127.0.0.1:9008\""), ("type", "\"gap\"")],
+        leave: &[],
+    },
+    Example {
+        table: "listeners",
         name: "device",
         about: "Frames that a script of yours cuts.",
         set: &[("bind", "\"127.0.0.1:9007\""), ("type", "\"lua\"")],
@@ -158,7 +165,7 @@ fn applies(key: &Key, keys: &'static [Key], example: Option<&Example>) -> bool {
             _ => None,
         })
     });
-    chosen.is_some_and(|text| text.trim_matches('"') == when.is)
+    chosen.is_some_and(|text| when.is.contains(&text.trim_matches('"')))
 }
 
 /// Every key as markdown tables.
@@ -199,7 +206,7 @@ fn markdown_table(text: &mut String, path: &str, about: &Key, keys: &'static [Ke
 }
 
 fn condition(key: &Key) -> String {
-    key.only_when.map_or_else(String::new, |when| format!(" (Only for `{} = \"{}\"`.)", when.key, when.is))
+    key.only_when.map_or_else(String::new, |when| format!(" (Only for `{}`.)", when.text()))
 }
 
 #[cfg(test)]
@@ -253,7 +260,7 @@ mod tests {
         let text = uncommented().replace("/srv/chat", &folder.path().display().to_string());
         let (config, _) =
             Config::parse(&text, Path::new("longwire.toml")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (4, 1, 2));
+        assert_eq!((config.listeners.len(), config.apps.len(), config.upstreams.len()), (5, 1, 2));
         assert_eq!(config.apps[0].script, script);
     }
 

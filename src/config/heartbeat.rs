@@ -4,14 +4,13 @@
 //! copied bytes are put into it; what is looked for must fit a frame that may come.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::compound::{self, HeartbeatBytes};
 use super::model::{Heartbeat, StreamFraming};
 use super::problem::{Place, Report};
 use super::schema::{Entry, IfWritten};
 use super::written;
-use crate::proto::framing::{Decoder, Framing, Item};
+use crate::proto::framing::{Decoder, Item};
 use crate::proto::heartbeat::{Ask, Pattern, Reply};
 
 /// The heartbeat, `Some(None)` where none is written. `None` only beside errors in `report`; `framing` and `max_frame` are
@@ -81,8 +80,16 @@ fn place<T>(entry: &Option<Entry<T>>) -> Option<&Place> {
 fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, report: &mut Report<'_>) {
     let filled = written.sequence.as_ref().map(|entry| (&entry.place, entry.value.0.clone()));
     check_sent(&written.send, filled, framing, report);
-    if let (Some(place), Some(StreamFraming::Delimiter(_))) = (place(&written.sequence), framing) {
+    if let (Some(place), Some(StreamFraming::Delimiter(_) | StreamFraming::Flagged(_))) =
+        (place(&written.sequence), framing)
+    {
         report.error(place, "not for type = \"delimiter\": the number could hold the delimiter");
+    }
+    // What is copied comes from a frame as PHP would see it. Without escapes there is no delimiter in that.
+    if let (Some(place), Some(StreamFraming::Flagged(flagged))) = (place(&written.copy), framing)
+        && !flagged.escapes.is_empty()
+    {
+        report.error(place, "not beside escape: the bytes could hold what has to be escaped");
     }
     let filled =
         written.copy.as_ref().map(|entry| (&entry.place, entry.value.0.to..entry.value.0.to + entry.value.0.len));
@@ -102,7 +109,7 @@ fn check_sent(
     let Some((Some(place), range)) = filled else { return };
     if range.end > bytes.0.len() {
         report.error(place, format!("ends at byte {} of the {} that are sent", range.end, bytes.0.len()));
-    } else if let Some(StreamFraming::Length(length)) = framing
+    } else if let Some(length) = framing.and_then(StreamFraming::length)
         && range.start < length.offset + usize::from(length.width)
         && length.offset < range.end
     {
@@ -113,9 +120,8 @@ fn check_sent(
 /// Why these bytes are not one frame, if they are not.
 fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
     let framing = match framing {
-        StreamFraming::Length(length) => Framing::Length(*length),
-        StreamFraming::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
-        StreamFraming::Raw | StreamFraming::Lua(_) => return None,
+        StreamFraming::Raw | StreamFraming::Gap(_) => return None,
+        framing => framing.framing()?,
     };
     let mut decoder = Decoder::new_client(&framing);
     match decoder.decode(&framing, usize::MAX, bytes) {

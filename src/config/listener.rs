@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use super::account;
 use super::heartbeat;
-use super::model::{self, Bind, DelimiterFraming, LengthCounts, LengthFraming, LuaFraming, StreamFraming};
+use super::model::{
+    self, Bind, DelimiterFraming, FlaggedFraming, LengthFraming, LuaFraming, PacketFraming, StreamFraming,
+};
 use super::problem::{Place, Report};
 use super::resolve::{Resolved, refer, resolve_address};
 use super::schema::Entry;
 use super::tls;
-use super::value::size_text;
+use super::value::{duration_text, size_text};
 use super::written::{self, FramingWord, ProtocolWord, Written};
+use crate::proto::framing::OptionFault;
 
 /// TCP_KEEPIDLE takes whole seconds up to this.
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
@@ -96,8 +99,9 @@ fn resolve_stream(
     let framing = resolve_framing(&listener.framing, base, report);
     let entry = listener.app.as_ref()?;
     let app = written.apps.0.iter().find(|(app, _)| *app == entry.value).map(|(_, app)| app);
-    if let (Some(StreamFraming::Length(framing)), Some(app)) = (&framing, app) {
+    if let (Some(framing), Some(app)) = (&framing, app) {
         check_announceable(name, framing, app, report);
+        check_gap(&listener.framing, framing, app, report);
     }
     let max_frame = app.map(|app| app.max_frame_bytes.value.0 as usize);
     let heartbeat = heartbeat::resolve(&listener.heartbeat, framing.as_ref(), max_frame, report);
@@ -108,11 +112,22 @@ fn resolve_stream(
 fn resolve_framing(framing: &written::Framing, base: &Path, report: &mut Report<'_>) -> Option<StreamFraming> {
     match framing.r#type.value {
         FramingWord::Raw => Some(StreamFraming::Raw),
+        FramingWord::Gap => Some(StreamFraming::Gap(framing.gap.value.0)),
         FramingWord::Lua => resolve_lua(framing, base, report).map(StreamFraming::Lua),
-        FramingWord::Delimiter => Some(StreamFraming::Delimiter(DelimiterFraming {
-            delimiter: framing.delimiter.value.0.clone(),
-            strip_cr: framing.strip_cr.value,
-        })),
+        FramingWord::Delimiter => {
+            let flagged = FlaggedFraming {
+                delimiter: DelimiterFraming {
+                    delimiter: framing.delimiter.value.0.clone(),
+                    strip_cr: framing.strip_cr.value,
+                },
+                start: framing.start.value.0.clone(),
+                escapes: framing.escape.value.0.clone(),
+                skip_empty: framing.skip_empty.value,
+                resync: framing.resync.value,
+            };
+            let fit = flagged.check().map_err(|fault| complain(framing, &fault, report));
+            fit.ok().map(|()| StreamFraming::of_flagged(flagged))
+        }
         FramingWord::Length => {
             let (width, offset) = (framing.length_bytes.value.0, framing.length_offset.value.0 as usize);
             let least = offset + usize::from(width);
@@ -123,15 +138,54 @@ fn resolve_framing(framing: &written::Framing, base: &Path, report: &mut Report<
                 report.error(place, format!("must be at least {least}, where the length field ends"));
                 return None;
             }
-            Some(StreamFraming::Length(LengthFraming {
-                width,
-                offset,
-                endian: framing.length_endian.value,
-                header,
-                counts: framing.length_counts.value,
-                keep_header: framing.keep_header.value,
-            }))
+            let packet = PacketFraming {
+                length: LengthFraming {
+                    width,
+                    offset,
+                    endian: framing.length_endian.value,
+                    header,
+                    counts: framing.length_counts.value,
+                    keep_header: framing.keep_header.value,
+                },
+                mask: framing.length_mask.value.0,
+                adjust: framing.length_adjust.value.0,
+                trailer: framing.trailer_bytes.value.0 as usize,
+                start: framing.start.value.0.clone(),
+                end: framing.end.value.0.clone(),
+                resync: framing.resync.value,
+            };
+            let fit = packet.check().map_err(|fault| complain(framing, &fault, report));
+            fit.ok().map(|()| StreamFraming::of_packets(packet))
         }
+    }
+}
+
+/// An option does not fit the others: told where it stands, or else the table.
+fn complain(framing: &written::Framing, fault: &OptionFault, report: &mut Report<'_>) {
+    let place = match fault.key {
+        "start" => &framing.start.place,
+        "escape" => &framing.escape.place,
+        "strip_cr" => &framing.strip_cr.place,
+        "resync" => &framing.resync.place,
+        "length_mask" => &framing.length_mask.place,
+        key => unreachable!("{key} has no rules beside its own"),
+    };
+    let place = place.clone().unwrap_or_else(|| framing.place.missing(fault.key));
+    report.error(&place, fault.rule.clone());
+}
+
+/// A gap within which other limits count silence too would never be over before them, and one that is a pause for people
+/// delays every frame by that.
+fn check_gap(written: &written::Framing, framing: &StreamFraming, app: &written::App, report: &mut Report<'_>) {
+    const LONGEST: Duration = Duration::from_secs(10);
+    let StreamFraming::Gap(gap) = framing else { return };
+    let Some(place) = &written.gap.place else { return };
+    let patience = app.frame_idle_timeout.value.0;
+    if *gap > LONGEST {
+        report.error(place, "must be at most 10s");
+    } else if !patience.is_zero() && *gap >= patience {
+        let patience = duration_text(patience);
+        report.error(place, format!("must be below the app's frame_idle_timeout, which is {patience}"));
     }
 }
 
@@ -160,21 +214,20 @@ fn resolve_lua(framing: &written::Framing, base: &Path, report: &mut Report<'_>)
 }
 
 /// A limit above what the length field can say is a mistake in one of the two. A limit that nobody wrote is not.
-fn check_announceable(name: &str, framing: &LengthFraming, app: &written::App, report: &mut Report<'_>) {
+fn check_announceable(name: &str, framing: &StreamFraming, app: &written::App, report: &mut Report<'_>) {
     let Some(place) = &app.max_frame_bytes.place else { return };
-    let field_max = if framing.width == 8 { u64::MAX } else { (1 << (8 * framing.width)) - 1 };
-    let header = framing.header as u64;
-    let body_max = match framing.counts {
-        LengthCounts::Body => field_max,
-        LengthCounts::Frame => field_max.saturating_sub(header),
+    let packet = match framing {
+        StreamFraming::Length(length) => &PacketFraming::from(*length),
+        StreamFraming::Packet(packet) => packet,
+        _ => return,
     };
-    let frame_max = if framing.keep_header { body_max.saturating_add(header) } else { body_max };
+    let frame_max = packet.largest();
     if app.max_frame_bytes.value.0 > frame_max {
-        let rule = format!(
-            "the length field of listener {name:?} has {} bytes and can announce at most {}",
-            framing.width,
-            size_text(frame_max)
-        );
+        let (width, most) = (packet.length.width, size_text(frame_max));
+        let masked =
+            if packet.mask == 0 { String::new() } else { format!(" ({} bits of them)", packet.mask.count_ones()) };
+        let rule =
+            format!("the length field of listener {name:?} has {width} bytes{masked} and can announce at most {most}");
         report.error(place, rule);
     }
 }

@@ -14,7 +14,10 @@ pub use super::origins::{OriginPattern, Origins};
 pub use crate::certificates::{ClientCerts, ClientSettings as ClientTls, Settings as Tls};
 pub use crate::metrics::limits::Limit;
 pub use crate::proto::forwarded::Dialect;
-pub use crate::proto::framing::{DelimiterFraming, Endian, LengthCounts, LengthFraming};
+use crate::proto::framing::Framing;
+pub use crate::proto::framing::{
+    DelimiterFraming, Endian, Escape, FlaggedFraming, LengthCounts, LengthFraming, PacketFraming,
+};
 pub use crate::proto::heartbeat::Heartbeat;
 
 /// A whole node.
@@ -331,10 +334,51 @@ pub enum StreamFraming {
     Length(LengthFraming),
     /// A byte string ends the frame.
     Delimiter(DelimiterFraming),
+    /// The same with the options of device protocols.
+    Packet(PacketFraming),
+    /// A delimiter with the options of device protocols.
+    Flagged(FlaggedFraming),
+    /// Silence of this length ends a frame.
+    Gap(Duration),
     /// Whatever arrives is a frame.
     Raw,
     /// A script decides.
     Lua(LuaFraming),
+}
+
+impl StreamFraming {
+    /// What cuts the bytes; `None` where a script does.
+    pub fn framing(&self) -> Option<Framing> {
+        Some(match self {
+            Self::Length(length) => Framing::Length(*length),
+            Self::Delimiter(delimiter) => Framing::Delimiter(Arc::new(delimiter.clone())),
+            Self::Packet(packet) => Framing::Packet(Arc::new(packet.clone())),
+            Self::Flagged(flagged) => Framing::Flagged(Arc::new(flagged.clone())),
+            Self::Gap(gap) => Framing::Gap(*gap),
+            Self::Raw => Framing::Raw,
+            Self::Lua(_) => return None,
+        })
+    }
+
+    /// Length framing, plain where no option of device protocols is used.
+    pub fn of_packets(packet: PacketFraming) -> Self {
+        if packet == packet.length.into() { Self::Length(packet.length) } else { Self::Packet(packet) }
+    }
+
+    /// Delimiter framing, plain where no option of device protocols is used.
+    pub fn of_flagged(flagged: FlaggedFraming) -> Self {
+        let plain = FlaggedFraming { delimiter: flagged.delimiter.clone(), ..FlaggedFraming::default() };
+        if flagged == plain { Self::Delimiter(flagged.delimiter) } else { Self::Flagged(flagged) }
+    }
+
+    /// Where a length field stands, if there is one.
+    pub fn length(&self) -> Option<&LengthFraming> {
+        match self {
+            Self::Length(length) => Some(length),
+            Self::Packet(packet) => Some(&packet.length),
+            _ => None,
+        }
+    }
 }
 
 /// A framing in Lua, and what its script may use up.

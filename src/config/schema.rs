@@ -75,11 +75,19 @@ pub(super) const fn table() -> Default {
     Default::Table
 }
 
-/// A key that makes sense only beside a certain value of its neighbour.
+/// A key that makes sense only beside certain values of its neighbour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct OnlyWhen {
     pub key: &'static str,
-    pub is: &'static str,
+    pub is: &'static [&'static str],
+}
+
+impl OnlyWhen {
+    /// The condition, as it is written in a file: `type = "length" or "delimiter"`.
+    pub(super) fn text(&self) -> String {
+        let values: Vec<_> = self.is.iter().map(|value| format!("{value:?}")).collect();
+        format!("{} = {}", self.key, values.join(" or "))
+    }
 }
 
 /// What stands behind a key.
@@ -196,7 +204,7 @@ impl<'a> Section<'a> {
                     if self.waiting(keys).contains(&when) {
                         continue;
                     }
-                    report.refuse(item, format!("only for {} = \"{}\"", when.key, when.is));
+                    report.refuse(item, format!("only for {}", when.text()));
                 }
                 Some(_) => {}
             }
@@ -210,9 +218,9 @@ impl<'a> Section<'a> {
                 keys.iter().find(|key| key.name == when.key).is_some_and(|key| self.is_mistyped(key, keys));
             if !is_mistyped {
                 let names: Vec<&str> = self.conditional(keys, when).collect();
-                let (OnlyWhen { key, is }, verb) = (when, if names.len() == 1 { "needs" } else { "need" });
-                let rule = format!("missing: {} {verb} {key} = \"{is}\"", names.join(", "));
-                report.error(&self.place.missing(key), rule);
+                let verb = if names.len() == 1 { "needs" } else { "need" };
+                let rule = format!("missing: {} {verb} {}", names.join(", "), when.text());
+                report.error(&self.place.missing(when.key), rule);
             }
         }
     }
@@ -228,7 +236,10 @@ impl<'a> Section<'a> {
                 conditions.push(when);
             }
         }
-        let is_alone = |when: &OnlyWhen| conditions.iter().filter(|other| other.key == when.key).count() == 1;
+        let contradicts = |when: &OnlyWhen, other: &OnlyWhen| {
+            when.key == other.key && !when.is.iter().any(|value| other.is.contains(value))
+        };
+        let is_alone = |when: &OnlyWhen| !conditions.iter().any(|other| contradicts(when, other));
         let is_default =
             |when: &OnlyWhen| keys.iter().all(|key| key.only_when != Some(*when) || self.applies(key, keys));
         conditions.iter().copied().filter(|when| is_alone(when) && !is_default(when)).collect()
@@ -266,12 +277,12 @@ impl<'a> Section<'a> {
     fn applies(&self, key: &Key, keys: &'static [Key]) -> bool {
         let Some(when) = key.only_when else { return true };
         match self.get(when.key).map(|item| item.value) {
-            Some(DeValue::String(text)) => *text == when.is,
+            Some(DeValue::String(text)) => when.is.iter().any(|is| text == is),
             // Not a string: that is an error of its own.
             Some(_) => true,
             None => keys.iter().any(|other| {
                 other.name == when.key
-                    && matches!(other.default, Default::Is(text) if text.trim_matches('"') == when.is)
+                    && matches!(other.default, Default::Is(text) if when.is.contains(&text.trim_matches('"')))
             }),
         }
     }
@@ -334,7 +345,9 @@ impl<T: Value> Field for Option<Entry<T>> {
                 // Where the key that decides is not written, it may be what is missing.
                 let unwritten = key.only_when.filter(|when| section.get(when.key).is_none());
                 let (deciding, hint) = match unwritten {
-                    Some(OnlyWhen { key, is }) => (key, format!("; {key} is \"{is}\" where it is not written")),
+                    Some(OnlyWhen { key, is }) => {
+                        (key, format!("; {key} is \"{}\" where it is not written", is.join("\" or \"")))
+                    }
                     None => ("", String::new()),
                 };
                 if !section.waiting(keys).iter().any(|when| when.key == deciding) {
@@ -455,7 +468,7 @@ macro_rules! config_table {
         $Table:ident {
             $(
                 $(#[doc = $doc:literal])+
-                $key:ident : $Field:ty = $default:expr $(, only when $other:ident = $value:literal)? ;
+                $key:ident : $Field:ty = $default:expr $(, only when $other:ident = $($value:literal)|+)? ;
             )+
         }
     ) => {
@@ -473,7 +486,7 @@ macro_rules! config_table {
                 name: crate::config::schema::bare(stringify!($key)),
                 default: $default,
                 doc: concat!($($doc),+),
-                only_when: config_table!(@when $($other $value)?),
+                only_when: config_table!(@when $($other $($value)+)?),
                 kind: <$Field as Field>::kind,
             } ),+ ];
 
@@ -490,6 +503,8 @@ macro_rules! config_table {
         }
     };
     (@when) => { None };
-    (@when $other:ident $value:literal) => { Some(OnlyWhen { key: crate::config::schema::bare(stringify!($other)), is: $value }) };
+    (@when $other:ident $($value:literal)+) => {
+        Some(OnlyWhen { key: crate::config::schema::bare(stringify!($other)), is: &[$($value),+] })
+    };
 }
 pub(super) use config_table;

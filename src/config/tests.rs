@@ -169,7 +169,7 @@ fn each_rule_has_its_message() {
             "framing = { type = \"delimiter\", delimiter = \"\" }",
             "11: listeners.raw.framing.delimiter = \"\": must be a string or a list of bytes, 1 to 64 bytes long",
         ),
-        ("framing = { length_bytes = 3 }", "11: listeners.raw.framing.length_bytes = 3: must be 1, 2, 4 or 8"),
+        ("framing = { length_bytes = 5 }", "11: listeners.raw.framing.length_bytes = 5: must be 1, 2, 3, 4 or 8"),
         ("routes = { \"/\" = \"chat\" }", "11: listeners.raw.routes: only for protocol = \"http\""),
         ("tcp_keepalive = \"1ms\"", "11: listeners.raw.tcp_keepalive = \"1ms\": must be 0 or from 1s to 9h"),
         (

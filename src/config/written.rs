@@ -6,8 +6,8 @@
 use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
 use super::compound::{
-    Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, HeartbeatBytes, Ini, Params, Pattern, Routes,
-    SequencePlace, Subprotocols, Width,
+    Adjustment, Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, Escapes, HeartbeatBytes, Ini,
+    LengthWidth, Marker, Params, Pattern, Routes, SequencePlace, Subprotocols,
 };
 use super::model::{
     ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
@@ -363,24 +363,43 @@ impl Choice for ClientCerts {
 config_table! {
     /// How bytes become frames on a stream.
     Framing {
-        /// A header says how long the frame is (length), a byte string ends it (delimiter), whatever arrives is one (raw), or a script of yours knows (lua).
+        /// A header says how long the frame is (length), a byte string ends it (delimiter), silence ends it (gap), whatever arrives is one (raw), or a script of yours knows (lua).
         r#type: Entry<FramingWord> = is("\"length\"");
-        /// Width of the length field: 1, 2, 4 or 8 bytes (Swoole: package_length_type C, n or v, N or V, J or P).
-        length_bytes: Entry<Width> = is("4"), only when r#type = "length";
+        /// Width of the length field: 1, 2, 3, 4 or 8 bytes (Swoole: package_length_type C, n or v, N or V, J or P; it has none of 3).
+        length_bytes: Entry<LengthWidth> = is("4"), only when r#type = "length";
         /// Where the length field begins in the header (Swoole: package_length_offset).
         length_offset: Entry<Whole<0, 247>> = is("0"), only when r#type = "length";
         /// Byte order of the length field: big is network order.
         length_endian: Entry<Endian> = is("\"big\""), only when r#type = "length";
         /// What the length says: the bytes after the header (body), or header and body together (frame).
         length_counts: Entry<LengthCounts> = is("\"body\""), only when r#type = "length";
+        /// The bits of the length field that are the length, one run of them; 0 for all. They are read as a number of their own: 0xFFF0 is a length of 12 bits. The others are flags, and zero in replies.
+        length_mask: Entry<Whole<0, { i64::MAX as u64 }>> = is("0"), only when r#type = "length";
+        /// Added to the length to have the bytes after the header: -2 where it counts two bytes that stand before its end, 2 where it leaves out two.
+        length_adjust: Entry<Adjustment> = is("0"), only when r#type = "length";
         /// Where the body begins (Swoole: package_body_offset).
         header_bytes: Option<Entry<Whole<1, 255>>> = absent("the length field ends the header", "4"), only when r#type = "length";
-        /// PHP sees the header too, and its replies bring their own.
+        /// PHP sees the header too, start and end as well, and its replies bring their own.
         keep_header: Entry<bool> = is("false"), only when r#type = "length";
+        /// Bytes after the body that the length does not count, such as a checksum. PHP sees them behind the body, and its replies bring their own.
+        trailer_bytes: Entry<Whole<0, 64>> = is("0"), only when r#type = "length";
+        /// What every frame begins with, up to 16 bytes: a string or a list of bytes. In length framing it is the first part of the header; PHP does not see it unless keep_header says so, and it stands before replies.
+        start: Entry<Marker> = is("\"\""), only when r#type = "length" | "delimiter";
+        /// What every frame ends with, after body and trailer; the length does not count it. PHP does not see it unless keep_header says so, and it stands behind replies.
+        end: Entry<Marker> = is("\"\""), only when r#type = "length";
+        /// Skip bytes that cannot be a frame, up to the next start, and count them. With false they end the session (bad_frame).
+        resync: Entry<bool> = is("false"), only when r#type = "length" | "delimiter";
         /// What ends a frame, in both directions (Swoole: package_eof); a string, or a list of bytes such as [0xFF, 0x00].
         delimiter: Entry<Delimiter> = is("\"\\n\""), only when r#type = "delimiter";
         /// Take one carriage return off the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
+        /// Bytes that are escaped inside a frame, and the two that are sent for each, as in [{ byte = 0x7E, code = [0x7D, 2] }, { byte = 0x7D, code = [0x7D, 1] }]. PHP sees and prints the bytes themselves.
+        escape: Entry<Escapes> = is("[]"), only when r#type = "delimiter";
+        /// Drop empty frames: PHP does not run for them. Always so where start and delimiter are the same.
+        skip_empty: Entry<bool> = is("false"), only when r#type = "delimiter";
+        /// Silence that ends a frame, at most 10s. A reply comes at least that much later.
+        // Modbus RTU needs 3.5 characters, 4 ms at 9600 baud; gateways and mobile networks add up to some milliseconds between two packets of one frame.
+        gap: Entry<Time> = is("\"20ms\""), only when r#type = "gap";
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
         /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
@@ -398,16 +417,23 @@ config_table! {
 pub(super) enum FramingWord {
     Length,
     Delimiter,
+    Gap,
     Raw,
     Lua,
 }
 
 impl Choice for FramingWord {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("length", Self::Length), ("delimiter", Self::Delimiter), ("raw", Self::Raw), ("lua", Self::Lua)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("length", Self::Length),
+        ("delimiter", Self::Delimiter),
+        ("gap", Self::Gap),
+        ("raw", Self::Raw),
+        ("lua", Self::Lua),
+    ];
     const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[
         ("length", &["length_prefix", "length_check", "frame", "header", "fixed_header", "package_length"]),
         ("delimiter", &["line", "lines", "text", "eof", "newline", "crlf", "split"]),
+        ("gap", &["silence", "idle", "timeout", "rtu", "modbus"]),
         ("raw", &["none", "stream", "tcp", "binary"]),
         ("lua", &["script", "codec"]),
     ];

@@ -23,7 +23,7 @@ use self::show::Show;
 use self::wire::{Arrival, Wire};
 use crate::cli::{ConnectArgs, parse_hex, unescape};
 use crate::client::target::Target;
-use crate::proto::framing::{BodyTooLong, Frame, FrameError, FrameKind};
+use crate::proto::framing::{BodyDoesNotFit, Frame, FrameError, FrameKind};
 
 /// Frames that wait while a script does not look at them; behind them the socket is not read.
 const MAX_WAITING_FRAMES: usize = 1024;
@@ -51,7 +51,7 @@ pub enum ConnectError {
     /// The server ended in the middle of a frame.
     Truncated,
     /// Our frame does not fit the length field.
-    TooLong(BodyTooLong),
+    TooLong(BodyDoesNotFit),
     /// The server closed while something was still to be said or heard.
     Closed(String),
     /// Nothing came in time.
@@ -90,8 +90,8 @@ impl From<FrameError> for ConnectError {
     }
 }
 
-impl From<BodyTooLong> for ConnectError {
-    fn from(error: BodyTooLong) -> Self {
+impl From<BodyDoesNotFit> for ConnectError {
+    fn from(error: BodyDoesNotFit) -> Self {
         Self::TooLong(error)
     }
 }

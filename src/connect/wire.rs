@@ -92,9 +92,7 @@ impl Wire {
     pub(super) fn close(&mut self) {
         match self.framing {
             Framing::WebSocket { .. } => self.outgoing.extend_from_slice(&client::close(Some(1000), "", mask())),
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
-                self.end_wanted = true
-            }
+            _ => self.end_wanted = true,
         }
         self.closing = true;
     }
@@ -147,7 +145,7 @@ impl Wire {
 
     /// What is in `received`, if it is a frame or a close. Pings are answered on the way.
     fn decode(&mut self) -> Result<Option<Arrival>, ConnectError> {
-        while !self.received.is_empty() {
+        while !self.received.is_empty() || self.decoder.has_rest() {
             let (taken, item) = self.decoder.decode(&self.framing, self.max_frame_bytes, &self.received)?;
             self.received.advance(taken);
             match item {

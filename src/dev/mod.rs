@@ -25,6 +25,7 @@ pub use self::subject::SubjectError;
 use crate::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
+use crate::config::value::duration_text;
 use crate::http::{Page, PageBody};
 use crate::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
@@ -234,15 +235,19 @@ fn framing_words(args: &DevArgs) -> String {
         Ok(StreamFraming::Delimiter(lines)) => {
             format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter))
         }
+        Ok(StreamFraming::Packet(packet)) => {
+            format!("frames: a header of {} bytes with a length in it", packet.length.header)
+        }
+        Ok(StreamFraming::Flagged(flagged)) => {
+            let [start, end] = [&flagged.start, &flagged.delimiter.delimiter].map(|bytes| bytes.escape_ascii());
+            format!("frames stand between \"{start}\" and \"{end}\"")
+        }
+        Ok(StreamFraming::Gap(gap)) => format!("frames end with {} of silence", duration_text(gap)),
         Ok(StreamFraming::Raw | StreamFraming::Lua(_)) | Err(_) => "whatever arrives is a frame".to_owned(),
     }
 }
 
 /// What `longwire connect` needs to know to speak the same framing.
-fn framing_options(args: &DevArgs) -> &'static str {
-    match args.framing.stream_framing() {
-        Ok(StreamFraming::Delimiter(_)) => " --framing delimiter",
-        Ok(StreamFraming::Raw) => " --framing raw",
-        Ok(StreamFraming::Length(_) | StreamFraming::Lua(_)) | Err(_) => "",
-    }
+fn framing_options(args: &DevArgs) -> String {
+    args.framing.words().into_iter().map(|word| format!(" {word}")).collect()
 }

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub frames_dropped: Family<ReasonLabels, Counter>,
     /// Calls of a framing's script that failed, by why.
     pub script_failures: Family<ReasonLabels, Counter>,
+    /// Bytes that were no part of a frame, where these are skipped.
+    pub skipped_bytes: Family<ListenerLabels, Counter>,
     /// Probes of the heartbeat sent to silent clients.
     pub heartbeat_probes: Family<ListenerLabels, Counter>,
     /// Probes of ours that were answered.
@@ -147,6 +149,12 @@ impl Default for Metrics {
                 r,
                 "script_failures",
                 "Calls of framings' scripts that failed, by why",
+                Family::default(),
+            ),
+            skipped_bytes: register(
+                r,
+                "skipped_bytes",
+                "Bytes from clients that were no part of a frame, on listeners that skip them",
                 Family::default(),
             ),
             heartbeat_probes: register(
@@ -227,6 +235,7 @@ mod tests {
             events_failed,
             frames_dropped,
             script_failures,
+            skipped_bytes,
             heartbeat_probes,
             heartbeat_answers,
             heartbeat_replies,
@@ -236,9 +245,14 @@ mod tests {
             upstream,
         } = &metrics;
         let listener = "web".to_owned();
-        for family in
-            [sessions_opened, heartbeat_probes, heartbeat_answers, heartbeat_replies, forwarded_without_client]
-        {
+        for family in [
+            sessions_opened,
+            skipped_bytes,
+            heartbeat_probes,
+            heartbeat_answers,
+            heartbeat_replies,
+            forwarded_without_client,
+        ] {
             family.get_or_create(&ListenerLabels { listener: listener.clone() }).inc();
         }
         certificate_reloads.get_or_create(&ReloadLabels { listener: listener.clone(), outcome: "done" }).inc();

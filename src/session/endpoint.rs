@@ -185,9 +185,12 @@ impl Endpoint {
 
     /// The kind of replies to events that are not frames.
     pub(super) fn default_kind(&self) -> FrameKind {
-        match self.framing {
+        match &self.framing {
             Framing::WebSocket { .. } | Framing::EventStream | Framing::Delimiter(_) => FrameKind::Text,
-            Framing::Length(_) | Framing::Raw | Framing::Custom(_) => FrameKind::Binary,
+            Framing::Flagged(framing) => framing.kind(),
+            Framing::Length(_) | Framing::Packet(_) | Framing::Gap(_) | Framing::Raw | Framing::Custom(_) => {
+                FrameKind::Binary
+            }
         }
     }
 

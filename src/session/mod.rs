@@ -25,6 +25,7 @@ mod cookies;
 mod delivery;
 mod endpoint;
 mod farewell;
+mod gap;
 mod gates;
 mod group;
 mod handshake;
@@ -49,7 +50,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 pub use admission::{Admission, Permit};
 pub use answer::{Answer, HttpReply, ReplyBody};
@@ -63,6 +64,7 @@ pub use watch::Watch;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::endpoint::Event;
+use self::gap::Gap;
 use self::liveness::Probes;
 use self::pace::Pace;
 use self::pending::Pending;
@@ -167,6 +169,8 @@ struct Session {
     /// Nothing more is read, for this reason.
     ending: Option<Box<Close>>,
     clock: Clock,
+    /// The end of the silence that ends a frame, where silence does.
+    gap: Gap,
     bytes_in: u64,
     /// Its codec, if it has one, knows of it.
     is_open: bool,
@@ -253,6 +257,7 @@ impl Session {
             is_greeting: false,
             ending: None,
             clock,
+            gap: Gap::default(),
             bytes_in: 0,
             is_open: false,
         }
@@ -374,6 +379,9 @@ impl Session {
         }
         if drops_waiting {
             self.drop_waiting(close.reason);
+        } else if self.ending.is_none() {
+            // Nothing follows any more, so what has come is whole.
+            self.end_by_silence();
         }
         self.state.pending.take_unread();
         let stands = match &self.ending {
@@ -464,7 +472,7 @@ impl Session {
             self.forgive_frame();
             return false;
         }
-        if self.state.pending.has_unread() {
+        if self.state.pending.has_unread() || self.state.decoder.has_rest() {
             let unread = self.state.pending.take_unread();
             let used = self.take_bytes(&unread);
             self.note_frame();
@@ -474,8 +482,9 @@ impl Session {
             return true;
         }
         SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
-            Poll::Pending => false,
+            Poll::Pending => self.poll_gap(cx),
             Poll::Ready(Ok(0)) => {
+                self.end_by_silence();
                 let reason = match self.outbox.framing() {
                     _ if self.state.decoder.is_mid_frame() => CloseReason::FrameTruncated,
                     framing if framing.has_goodbye() => CloseReason::NoGoodbye,
@@ -513,7 +522,7 @@ impl Session {
     /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
     fn take_bytes(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
-        while used < input.len() && self.ending.is_none() && self.has_room() {
+        while (used < input.len() || self.state.decoder.has_rest()) && self.ending.is_none() && self.has_room() {
             let max_frame = self.endpoint.app.max_frame_bytes;
             match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
                 Ok((n, item)) => {
@@ -528,7 +537,19 @@ impl Session {
                 Err(error) => self.end_input(Box::new(Close::new(error.reason()).because(error.to_string()))),
             }
         }
+        self.note_skipped();
+        self.begin_gap();
         used
+    }
+
+    /// Bytes that were no part of a frame are counted.
+    fn note_skipped(&mut self) {
+        let skipped = self.state.decoder.take_skipped();
+        if skipped > 0 {
+            let labels = ListenerLabels { listener: self.endpoint.listener.clone() };
+            self.endpoint.hub.metrics.skipped_bytes.get_or_create(&labels).inc_by(skipped);
+            debug!(session = %self.state.id, listener = %self.endpoint.listener, bytes = skipped, "bytes skipped");
+        }
     }
 
     fn take_item(&mut self, item: Item) {
@@ -677,12 +698,14 @@ impl Session {
         hub.metrics.sessions_closed.get_or_create(&labels).inc();
         hub.metrics.sessions.dec();
         hub.metrics.bytes_out.inc_by(self.outbox.bytes_out());
+        let skipped = self.state.decoder.skipped();
         let seconds = wheel::seconds(hub.wheel.now() - self.clock.opened);
         info!(
             session = %self.state.id, listener = %self.endpoint.listener, app = %self.endpoint.app.name,
             peer = %Peer::from(self.state.peer), reason = close.reason.label(), code = close.code(),
             detail = close.detail.as_deref(), events = self.state.next_seq, bytes_in = self.bytes_in,
-            bytes_out = self.outbox.bytes_out(), seconds, "session closed"
+            bytes_skipped = (skipped > 0).then_some(skipped), bytes_out = self.outbox.bytes_out(), seconds,
+            "session closed"
         );
     }
 }

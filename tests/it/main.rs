@@ -24,6 +24,7 @@ mod concurrency_per;
 mod connect;
 mod control_headers;
 mod dev_page;
+mod devices;
 mod docker;
 mod engine_clusters;
 mod engine_tls;

@@ -5,16 +5,14 @@
 use bytes::Bytes;
 
 use super::header::{self, Opcode};
-use super::{BodyTooLong, FrameKind, Framing, deflate, join};
+use super::{BodyDoesNotFit, FrameKind, Framing, deflate, join};
 
 /// A whole frame, masked if it is a WebSocket's. On a framing that keeps its header the body brings it along.
-pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyDoesNotFit> {
     match framing {
         Framing::WebSocket { .. } => Ok(masked(Opcode::of(kind), true, false, body, mask)),
         // Nothing comes from clients of event streams; what encodes is what they would read.
-        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
-            framing.encode(kind, body)
-        }
+        _ => framing.encode(kind, body),
     }
 }
 
@@ -25,7 +23,7 @@ pub fn append(
     body: &[u8],
     mask: [u8; 4],
     out: &mut Vec<u8>,
-) -> Result<(), BodyTooLong> {
+) -> Result<(), BodyDoesNotFit> {
     match framing {
         Framing::WebSocket { .. } => {
             out.extend_from_slice(&header::head(Opcode::of(kind), true, false, body.len(), Some(mask)));
@@ -34,7 +32,8 @@ pub fn append(
             header::apply_mask(&mut out[at..], mask, 0);
         }
         Framing::EventStream | Framing::Custom(_) => out.extend_from_slice(&framing.encode(kind, body)?),
-        Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw => {
+        Framing::Flagged(framing) => framing.append(body, out),
+        Framing::Length(_) | Framing::Delimiter(_) | Framing::Packet(_) | Framing::Gap(_) | Framing::Raw => {
             out.extend_from_slice(&framing.whole(kind, body.len())?);
             out.extend_from_slice(body);
             out.extend_from_slice(framing.tail());
@@ -44,7 +43,12 @@ pub fn append(
 }
 
 /// The same, compressed if that was negotiated.
-pub fn encode_deflated(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+pub fn encode_deflated(
+    framing: &Framing,
+    kind: FrameKind,
+    body: &[u8],
+    mask: [u8; 4],
+) -> Result<Bytes, BodyDoesNotFit> {
     match framing.deflate() {
         Some(settled) => {
             let body = deflate::deflate_whole(settled, body);

@@ -34,6 +34,36 @@ pub enum FrameError {
         /// Bytes of the header.
         header: u64,
     },
+    /// A length field says less than the framing's options leave to be counted.
+    LengthTooSmall {
+        /// What the field says.
+        length: u64,
+        /// The least that it may say.
+        least: u64,
+    },
+    /// The bytes do not begin with the start that each frame of this framing has.
+    NoStart,
+    /// No frame began within the limit, although bytes that are none were skipped.
+    NothingButGarbage {
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// The bytes that end each frame of this framing do not stand where the length field says.
+    NoEnd,
+    /// The start of a frame stands inside one, where it would have to be escaped.
+    StartInside,
+    /// An escape that the table does not have.
+    BadEscape {
+        /// The byte that begins it.
+        lead: u8,
+        /// What follows it.
+        second: u8,
+    },
+    /// No silence within the limit.
+    NoGap {
+        /// Bytes allowed.
+        max: u64,
+    },
     /// A reserved bit is set that no negotiated extension gives a meaning (RFC 6455 section 5.2).
     ReservedBits {
         /// The first byte of the frame.
@@ -78,9 +108,17 @@ impl FrameError {
     /// The row of the table of close reasons.
     pub const fn reason(&self) -> CloseReason {
         match self {
-            Self::TooLarge { .. } | Self::Unended { .. } | Self::InflatedTooLarge { .. } => CloseReason::FrameTooLarge,
+            Self::TooLarge { .. } | Self::Unended { .. } | Self::InflatedTooLarge { .. } | Self::NoGap { .. } => {
+                CloseReason::FrameTooLarge
+            }
             Self::NotUtf8 => CloseReason::BadText,
             Self::LengthBelowHeader { .. }
+            | Self::LengthTooSmall { .. }
+            | Self::NoStart
+            | Self::NothingButGarbage { .. }
+            | Self::NoEnd
+            | Self::StartInside
+            | Self::BadEscape { .. }
             | Self::ReservedBits { .. }
             | Self::ReservedOpcode { .. }
             | Self::Unmasked
@@ -109,6 +147,15 @@ impl fmt::Display for FrameError {
                     "the length field counts the whole frame but says {length}, below its header of {header} bytes"
                 )
             }
+            Self::LengthTooSmall { length, least } => {
+                write!(f, "the length field says {length}, at least {least} is needed")
+            }
+            Self::NoStart => f.write_str("the bytes do not begin with the start of a frame"),
+            Self::NothingButGarbage { max } => write!(f, "no frame within {max} bytes that were skipped"),
+            Self::NoEnd => f.write_str("the end of the frame is not where its length field says"),
+            Self::StartInside => f.write_str("a frame began before the last one ended"),
+            Self::BadEscape { lead, second } => write!(f, "the escape {lead:02x} {second:02x} has no meaning"),
+            Self::NoGap { max } => write!(f, "no silence within the limit of {max} bytes"),
             Self::ReservedBits { first } => write!(f, "reserved bits are set in the first byte {first:#04x}"),
             Self::ReservedOpcode { opcode } => write!(f, "opcode {opcode:#x} is reserved"),
             Self::Unmasked => f.write_str("a client frame is not masked"),
@@ -134,20 +181,37 @@ impl From<FrameError> for CloseReason {
     }
 }
 
-/// A body that the length field cannot express. The peer has done nothing wrong: the handler's reply is too long for
-/// the framing of its listener.
+/// A body that the framing of its listener cannot carry. The peer has done nothing wrong: the handler's reply is too long, or
+/// too short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BodyTooLong {
-    /// Bytes of the body.
-    pub len: u64,
-    /// Bytes of the length field.
-    pub width: u8,
+pub enum BodyDoesNotFit {
+    /// For the length field.
+    TooLong {
+        /// Bytes of the body.
+        len: u64,
+        /// Bits of the length field.
+        bits: u32,
+    },
+    /// For what the length field does not count.
+    TooShort {
+        /// Bytes of the body.
+        len: u64,
+        /// The least that there can be.
+        least: u64,
+    },
 }
 
-impl fmt::Display for BodyTooLong {
+impl fmt::Display for BodyDoesNotFit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a body of {} bytes does not fit a length field of {} bytes", self.len, self.width)
+        match self {
+            Self::TooLong { len, bits } => {
+                write!(f, "a body of {len} bytes does not fit a length field of {bits} bits")
+            }
+            Self::TooShort { len, least } => {
+                write!(f, "a body of {len} bytes is too short, the framing needs at least {least}")
+            }
+        }
     }
 }
 
-impl std::error::Error for BodyTooLong {}
+impl std::error::Error for BodyDoesNotFit {}

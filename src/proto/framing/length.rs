@@ -10,13 +10,13 @@ use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::affix::Affix;
-use super::error::{BodyTooLong, FrameError};
+use super::error::{BodyDoesNotFit, FrameError};
 use super::{Frame, FrameKind, Item, grow};
 
 /// Swoole's `package_length_*` in our words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LengthFraming {
-    /// Bytes of the length field: 1, 2, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`).
+    /// Bytes of the length field: 1, 2, 3, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`; Swoole has none of 3).
     pub width: u8,
     /// Where the field begins in the header (`package_length_offset`).
     pub offset: usize,
@@ -69,7 +69,7 @@ impl LengthFraming {
 
     /// Whether the numbers fit each other. Decoding and encoding rely on it, so config refuses what is not.
     pub const fn is_valid(&self) -> bool {
-        matches!(self.width, 1 | 2 | 4 | 8)
+        matches!(self.width, 1..=4 | 8)
             && match self.offset.checked_add(self.width as usize) {
                 Some(end) => self.header >= end,
                 None => false,
@@ -77,38 +77,51 @@ impl LengthFraming {
     }
 
     /// The header for a body of `len` bytes. Everything but the length field is zero.
-    pub(super) fn head(&self, len: u64) -> Result<Affix, BodyTooLong> {
+    pub(super) fn head(&self, len: u64) -> Result<Affix, BodyDoesNotFit> {
         if self.keep_header {
             return Ok(Affix::EMPTY);
         }
-        let too_long = BodyTooLong { len, width: self.width };
+        let too_long = BodyDoesNotFit::TooLong { len, bits: self.bits() };
         let value = match self.counts {
             LengthCounts::Body => len,
             LengthCounts::Frame => len.checked_add(self.header as u64).ok_or(too_long)?,
         };
-        let width = usize::from(self.width);
-        let big = value.to_be_bytes();
-        let (above, field) = big.split_at(big.len() - width);
-        if above.iter().any(|b| *b != 0) {
+        if value > u64::MAX >> (64 - self.bits()) {
             return Err(too_long);
         }
         let mut head = Affix::zeroed(self.header);
-        let place = &mut head.as_mut()[self.offset..self.offset + width];
-        place.copy_from_slice(field);
+        self.write_field(head.as_mut(), value);
+        Ok(head)
+    }
+
+    /// Bits of the length field.
+    pub(super) const fn bits(&self) -> u32 {
+        8 * self.width as u32
+    }
+
+    /// Puts into a header what fits its length field.
+    pub(super) fn write_field(&self, header: &mut [u8], value: u64) {
+        let width = usize::from(self.width);
+        let place = &mut header[self.offset..self.offset + width];
+        place.copy_from_slice(&value.to_be_bytes()[8 - width..]);
         if self.endian == Endian::Little {
             place.reverse();
         }
-        Ok(head)
+    }
+
+    /// What the length field of a header says.
+    pub(super) fn read_field(&self, header: &[u8]) -> u64 {
+        let field = &header[self.offset..self.offset + usize::from(self.width)];
+        match self.endian {
+            Endian::Big => field.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+            Endian::Little => field.iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+        }
     }
 
     /// Bytes of the whole frame, header included, once `input` holds the header and the limit allows it.
     fn total(&self, max_frame: usize, input: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(header) = input.get(..self.header) else { return Ok(None) };
-        let field = &header[self.offset..self.offset + usize::from(self.width)];
-        let value = match self.endian {
-            Endian::Big => field.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)),
-            Endian::Little => field.iter().rev().fold(0, |sum, b| sum << 8 | u64::from(*b)),
-        };
+        let value = self.read_field(header);
         let header = self.header as u64;
         let body = match self.counts {
             LengthCounts::Body => value,
@@ -220,6 +233,9 @@ mod tests {
         check(LengthFraming { counts: LengthCounts::Frame, ..FRAMING }, 9, b"?\0\x06!hi", Ok(Some(b"hi")));
         check(LengthFraming { keep_header: true, ..FRAMING }, 9, b"?\0\x02!hi", Ok(Some(b"?\0\x02!hi")));
         check(LengthFraming::default(), 9, b"\0\0\0\x02hi", Ok(Some(b"hi")));
+        let three = LengthFraming { width: 3, ..FRAMING };
+        check(three, 9, b"?\0\0\x02hi", Ok(Some(b"hi")));
+        check(LengthFraming { endian: Endian::Little, ..three }, 9, b"?\x02\0\0hi", Ok(Some(b"hi")));
     }
 
     #[test]
@@ -238,11 +254,15 @@ mod tests {
     fn a_reply_that_the_field_cannot_express_is_refused() {
         let head = |counts, len| LengthFraming { width: 1, offset: 0, header: 3, counts, ..FRAMING }.head(len);
         assert_eq!(&*head(LengthCounts::Body, 255).unwrap(), b"\xff\0\0");
-        assert_eq!(head(LengthCounts::Body, 256), Err(BodyTooLong { len: 256, width: 1 }));
+        assert_eq!(head(LengthCounts::Body, 256), Err(BodyDoesNotFit::TooLong { len: 256, bits: 8 }));
         assert_eq!(&*head(LengthCounts::Frame, 252).unwrap(), b"\xff\0\0");
-        assert_eq!(head(LengthCounts::Frame, 253), Err(BodyTooLong { len: 253, width: 1 }));
-        assert_eq!(head(LengthCounts::Frame, u64::MAX), Err(BodyTooLong { len: u64::MAX, width: 1 }));
+        assert_eq!(head(LengthCounts::Frame, 253), Err(BodyDoesNotFit::TooLong { len: 253, bits: 8 }));
+        assert_eq!(head(LengthCounts::Frame, u64::MAX), Err(BodyDoesNotFit::TooLong { len: u64::MAX, bits: 8 }));
         assert_eq!(&*FRAMING.head(258).unwrap(), b"\0\x01\x02\0");
+        let three = LengthFraming { width: 3, ..FRAMING };
+        assert_eq!(&*three.head(0x01_0203).unwrap(), b"\0\x01\x02\x03");
+        assert_eq!(three.head(1 << 24), Err(BodyDoesNotFit::TooLong { len: 1 << 24, bits: 24 }));
+        assert!(LengthFraming { width: 8, header: 9, ..FRAMING }.head(u64::MAX).is_ok());
         let little = LengthFraming { endian: Endian::Little, header: 40, ..FRAMING };
         assert_eq!(&little.head(258).unwrap()[..], [&b"\0\x02\x01"[..], &[0; 37]].concat());
     }
@@ -250,7 +270,7 @@ mod tests {
     #[test]
     fn options_that_contradict_each_other_are_not_valid() {
         for framing in [
-            LengthFraming { width: 3, ..FRAMING },
+            LengthFraming { width: 5, ..FRAMING },
             LengthFraming { width: 0, ..FRAMING },
             LengthFraming { header: 2, ..FRAMING },
             LengthFraming { offset: 3, ..FRAMING },

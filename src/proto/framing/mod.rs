@@ -1,6 +1,6 @@
 //! How bytes become frames, and replies become bytes.
 //!
-//! Owns the framings of streams (`length`, `delimiter`, `raw`), `websocket` with permessage-deflate, and the event stream of HTTP
+//! Owns the framings of streams (`length` and `delimiter`, plain and with the options of device protocols, `gap`, `raw`), `websocket` with permessage-deflate, and the event stream of HTTP
 //! clients, which goes one way only; says what it takes to be another one ([`custom`]). Promises that a limit is checked before
 //! anything is kept, that a buffer grows with what truly arrived and never with what was announced, that a decoder between
 //! frames holds no heap memory, and that any split of the same bytes gives the same frames. Leaves to the session what
@@ -14,6 +14,9 @@
 //!               -> (taken, None)         all of input was taken; read more
 //!               -> Err                   close with error.reason(); the decoder is of no further use
 //! ```
+//!
+//! Two more things are for framings of devices: bytes may be skipped ([`Decoder::take_skipped`]), and where silence ends a frame,
+//! whoever has a clock says so ([`Decoder::silence`]).
 //!
 //! Sending, the body stays where it is and the framing gives what stands around it, so that one vectored write does:
 //!
@@ -35,14 +38,19 @@ mod delimiter;
 mod error;
 mod event_stream;
 mod extension;
+mod flagged;
+mod gap;
 mod header;
 mod length;
+mod marked;
+mod packet;
 mod raw;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -50,17 +58,28 @@ use serde::{Deserialize, Serialize};
 pub use affix::Affix;
 pub use deflate::Deflate;
 pub use delimiter::DelimiterFraming;
-pub use error::{BodyTooLong, FrameError};
+pub use error::{BodyDoesNotFit, FrameError};
+pub use flagged::{Escape, FlaggedFraming};
 pub use header::is_valid_close_code;
 pub use length::{Endian, LengthCounts, LengthFraming};
+pub use packet::PacketFraming;
 
 use custom::{Custom, SessionCodec};
 use header::{Opcode, Role};
 
 use crate::proto::id::SessionId;
 
-/// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames
-/// count as text (unchecked), length-prefixed and raw ones as binary.
+/// An option of a framing that does not fit the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionFault {
+    /// Its key in the configuration.
+    pub key: &'static str,
+    /// What it breaks.
+    pub rule: String,
+}
+
+/// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames without
+/// escapes count as text (unchecked), all others as binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameKind {
@@ -85,7 +104,7 @@ impl FrameKind {
 pub struct Frame {
     /// Text or binary.
     pub kind: FrameKind,
-    /// Without delimiter, and without header unless the framing keeps it; at most `max_frame` bytes.
+    /// Without delimiter and start, and without header and end unless the framing keeps them; at most `max_frame` bytes.
     pub body: Bytes,
 }
 
@@ -117,6 +136,12 @@ pub enum Framing {
     Length(LengthFraming),
     /// A byte string ends the frame.
     Delimiter(Arc<DelimiterFraming>),
+    /// The same with the options of device protocols.
+    Packet(Arc<PacketFraming>),
+    /// A delimiter with the options of device protocols.
+    Flagged(Arc<FlaggedFraming>),
+    /// Silence of this length ends a frame.
+    Gap(Duration),
     /// Whatever arrives is a frame.
     Raw,
     /// RFC 6455, after the handshake.
@@ -135,8 +160,9 @@ impl Framing {
     /// Its word in the configuration.
     pub const fn label(&self) -> &'static str {
         match self {
-            Framing::Length(_) => "length",
-            Framing::Delimiter(_) => "delimiter",
+            Framing::Length(_) | Framing::Packet(_) => "length",
+            Framing::Delimiter(_) | Framing::Flagged(_) => "delimiter",
+            Framing::Gap(_) => "gap",
             Framing::Raw => "raw",
             Framing::WebSocket { .. } => "websocket",
             Framing::EventStream => "event-stream",
@@ -161,8 +187,12 @@ impl Framing {
     }
 
     /// Bodies stay in one piece, and something is put around them.
-    pub const fn wraps(&self) -> bool {
-        !matches!(self, Framing::EventStream | Framing::Custom(_))
+    pub fn wraps(&self) -> bool {
+        match self {
+            Framing::Flagged(framing) => framing.wraps(),
+            Framing::EventStream | Framing::Custom(_) => false,
+            _ => true,
+        }
     }
 
     /// A frame may leave in fragments, which need not know how long it will be.
@@ -177,10 +207,12 @@ impl Framing {
 
     /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it. Only for a framing that
     /// [`wraps`](Framing::wraps).
-    pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyTooLong> {
+    pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyDoesNotFit> {
         match self {
             Framing::Length(framing) => framing.head(len as u64),
-            Framing::Delimiter(_) | Framing::Raw => Ok(Affix::EMPTY),
+            Framing::Delimiter(_) | Framing::Raw | Framing::Gap(_) => Ok(Affix::EMPTY),
+            Framing::Packet(framing) => framing.head(len as u64),
+            Framing::Flagged(framing) => Ok(framing.head()),
             Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
             Framing::EventStream => unreachable!("an event's lines stand inside its body"),
             Framing::Custom(_) => unreachable!("a codec encodes whole bodies: {self:?}"),
@@ -191,7 +223,10 @@ impl Framing {
     pub fn tail(&self) -> &[u8] {
         match self {
             Framing::Delimiter(framing) => &framing.delimiter,
+            Framing::Packet(framing) => framing.tail(),
+            Framing::Flagged(framing) => &framing.delimiter.delimiter,
             Framing::Length(_)
+            | Framing::Gap(_)
             | Framing::Raw
             | Framing::WebSocket { .. }
             | Framing::EventStream
@@ -201,11 +236,16 @@ impl Framing {
 
     /// What stands before a streamed frame with `total` body bytes in all. `None` when this framing cannot begin
     /// before it knows the total: hold the body back and send it whole.
-    pub fn begin(&self, total: Option<u64>) -> Result<Option<Affix>, BodyTooLong> {
+    pub fn begin(&self, total: Option<u64>) -> Result<Option<Affix>, BodyDoesNotFit> {
         match (self, total) {
             (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
             (Framing::Length(framing), None) => Ok(framing.keep_header.then_some(Affix::EMPTY)),
-            (Framing::Delimiter(_) | Framing::Raw | Framing::WebSocket { .. }, _) => Ok(Some(Affix::EMPTY)),
+            (Framing::Packet(framing), Some(total)) => framing.head(total).map(Some),
+            (Framing::Packet(framing), None) => Ok(framing.length.keep_header.then_some(Affix::EMPTY)),
+            (Framing::Flagged(framing), _) => Ok(framing.wraps().then(|| framing.head())),
+            (Framing::Delimiter(_) | Framing::Raw | Framing::Gap(_) | Framing::WebSocket { .. }, _) => {
+                Ok(Some(Affix::EMPTY))
+            }
             (Framing::EventStream | Framing::Custom(_), _) => Ok(None),
         }
     }
@@ -231,22 +271,25 @@ impl Framing {
     pub fn deflate(&self) -> Option<Deflate> {
         match self {
             Framing::WebSocket { deflate } => *deflate,
-            Framing::Length(_) | Framing::Delimiter(_) | Framing::Raw | Framing::EventStream | Framing::Custom(_) => {
-                None
-            }
+            _ => None,
         }
     }
 
     /// A whole frame in one piece of memory, to be shared among receivers.
-    pub fn encode(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+    pub fn encode(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         self.encode_with_id(kind, None, body)
     }
 
     /// The same with the id that its publisher gave it, where the framing has a place for one. The id has no control
     /// characters in it.
-    pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+    pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         match self {
             Framing::EventStream => Ok(event_stream::frame(kind, id, body)),
+            Framing::Flagged(framing) => {
+                let mut frame = Vec::with_capacity(body.len() + 16);
+                framing.append(body, &mut frame);
+                Ok(frame.into())
+            }
             _ => Ok(join(&self.whole(kind, body.len())?, body, self.tail())),
         }
     }
@@ -257,7 +300,7 @@ impl Framing {
     }
 
     /// The same, compressed if the peer understands that.
-    pub fn encode_deflated(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyTooLong> {
+    pub fn encode_deflated(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         let Some(deflate) = self.deflate() else { return self.encode(kind, body) };
         let body = deflate::deflate_whole(deflate, body);
         Ok(join(&self.whole_deflated(kind, body.len()), &body, &[]))
@@ -265,7 +308,7 @@ impl Framing {
 
     /// A frame as a client sends it: WebSocket clients mask (RFC 6455 section 5.3), with a key that nobody who chose
     /// the body can foresee. See [`client`] for the rest of that side.
-    pub fn encode_client(&self, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyTooLong> {
+    pub fn encode_client(&self, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyDoesNotFit> {
         client::encode(self, kind, body, mask)
     }
 
@@ -323,6 +366,10 @@ pub struct Decoder(State);
 enum State {
     Length(length::Decoder),
     Delimiter(delimiter::Decoder),
+    // In boxes, for the few sessions that have one: what is between two frames of a device has to be remembered too.
+    Packet(Box<packet::Decoder>),
+    Flagged(Box<flagged::Decoder>),
+    Gap(gap::Decoder),
     Raw,
     WebSocket(websocket::Decoder),
     /// Nothing comes.
@@ -358,6 +405,15 @@ impl Decoder {
                 debug_assert!(!options.delimiter.is_empty(), "config refuses an empty delimiter");
                 State::Delimiter(delimiter::Decoder::default())
             }
+            Framing::Packet(options) => {
+                debug_assert_eq!(options.check(), Ok(()), "config refuses such options");
+                State::Packet(Box::default())
+            }
+            Framing::Flagged(options) => {
+                debug_assert_eq!(options.check(), Ok(()), "config refuses such options");
+                State::Flagged(Box::new(flagged::Decoder::new(options)))
+            }
+            Framing::Gap(_) => State::Gap(gap::Decoder::default()),
             Framing::Raw => State::Raw,
             Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
             Framing::EventStream => State::EventStream,
@@ -380,6 +436,9 @@ impl Decoder {
         let found = match (&mut self.0, framing) {
             (State::Length(decoder), Framing::Length(options)) => decoder.decode(options, max_frame, input),
             (State::Delimiter(decoder), Framing::Delimiter(options)) => decoder.decode(options, max_frame, input),
+            (State::Packet(decoder), Framing::Packet(options)) => decoder.decode(options, max_frame, input),
+            (State::Flagged(decoder), Framing::Flagged(options)) => decoder.decode(options, max_frame, input),
+            (State::Gap(decoder), Framing::Gap(_)) => decoder.decode(max_frame, input),
             (State::Raw, Framing::Raw) => Ok(raw::decode(max_frame, input)),
             (State::WebSocket(decoder), Framing::WebSocket { deflate }) => {
                 decoder.decode(deflate.is_some(), max_frame, input)
@@ -396,24 +455,62 @@ impl Decoder {
         found
     }
 
+    /// Nothing has come for as long as the framing says, or nothing will any more: the frame that this ends, where silence
+    /// does.
+    pub fn silence(&mut self) -> Option<Item> {
+        match &mut self.0 {
+            State::Gap(decoder) => decoder.silence(),
+            _ => None,
+        }
+    }
+
+    /// More may be found in bytes that are kept: [`Decoder::decode`] is to be called again, also when there is nothing to give it.
+    pub fn has_rest(&self) -> bool {
+        matches!(&self.0, State::Packet(decoder) if decoder.has_rest())
+    }
+
+    /// Bytes that were skipped since the last call.
+    pub fn take_skipped(&mut self) -> u64 {
+        match &mut self.0 {
+            State::Packet(decoder) => decoder.skipped.take(),
+            State::Flagged(decoder) => decoder.skipped.take(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes that were skipped in all.
+    pub fn skipped(&self) -> u64 {
+        match &self.0 {
+            State::Packet(decoder) => decoder.skipped.total,
+            State::Flagged(decoder) => decoder.skipped.total,
+            _ => 0,
+        }
+    }
+
     /// In the middle of a frame, or between the fragments of a message: the end of input now truncates it. At the end
-    /// of input there is nothing else to fetch, in no framing.
+    /// of input there is nothing else to fetch, unless [`Decoder::has_rest`] says so.
     pub fn is_mid_frame(&self) -> bool {
         match &self.0 {
             State::Length(decoder) => decoder.is_mid_frame(),
             State::Delimiter(decoder) => decoder.is_mid_frame(),
+            State::Packet(decoder) => decoder.is_mid_frame(),
+            State::Flagged(decoder) => decoder.is_mid_frame(),
+            State::Gap(decoder) => decoder.is_mid_frame(),
             State::WebSocket(decoder) => decoder.is_mid_frame(),
             State::Custom { buffered } => *buffered > 0,
             State::Raw | State::EventStream | State::Broken(_) => false,
         }
     }
 
-    /// Bytes of heap memory held now: never more than `max_frame` (an eighth more of a compressed message), the header and a
-    /// small constant.
+    /// Bytes of heap memory held for frames now: never more than `max_frame` (an eighth more of a compressed message, or while
+    /// bytes are skipped), the header and a small constant.
     pub fn buffered(&self) -> usize {
         match &self.0 {
             State::Length(decoder) => decoder.buffered(),
             State::Delimiter(decoder) => decoder.buffered(),
+            State::Packet(decoder) => decoder.buffered(),
+            State::Flagged(decoder) => decoder.buffered(),
+            State::Gap(decoder) => decoder.buffered(),
             State::WebSocket(decoder) => decoder.buffered(),
             State::Custom { buffered } => *buffered,
             State::Raw | State::EventStream | State::Broken(_) => 0,

@@ -27,14 +27,114 @@ fn framings() -> Vec<Framing> {
             }
         }
     }
+    all.push(Framing::Length(LengthFraming { width: 3, header: 3, ..LengthFraming::default() }));
     all.push(Framing::Length(LengthFraming { keep_header: true, ..LengthFraming::default() }));
+    all.extend(packets().into_iter().map(|framing| Framing::Packet(framing.into())));
+    all.extend(flagged().into_iter().map(|framing| Framing::Flagged(framing.into())));
+    all.push(Framing::Gap(Duration::from_millis(20)));
     all
+}
+
+/// One of everything that a packet may have, alone and together.
+fn packets() -> Vec<PacketFraming> {
+    let (start, end) = (b"\xaa\xaa\x01".to_vec(), b"\r\n".to_vec());
+    let plain: PacketFraming = LengthFraming { width: 4, offset: 3, header: 9, ..LengthFraming::NATIVE }.into();
+    let narrow = PacketFraming { length: LengthFraming { width: 2, header: 5, ..plain.length }, ..plain.clone() };
+    let all = PacketFraming { mask: 0x0ffc, adjust: -1, trailer: 2, start: start.clone(), end: end.clone(), ..narrow };
+    let mut kept = all.clone();
+    (kept.length.keep_header, kept.length.counts, kept.adjust) = (true, LengthCounts::Frame, 1);
+    vec![
+        PacketFraming { trailer: 1, ..plain.clone() },
+        PacketFraming { adjust: 5, ..plain.clone() },
+        PacketFraming { start: start.clone(), ..plain.clone() },
+        PacketFraming { start, resync: true, ..plain.clone() },
+        PacketFraming { end, ..plain },
+        PacketFraming { resync: true, ..all.clone() },
+        PacketFraming { resync: true, ..kept.clone() },
+        all,
+        kept,
+    ]
+}
+
+/// One of everything that a delimited frame may have, alone and together.
+fn flagged() -> Vec<FlaggedFraming> {
+    let framing = |start: &str, delimiter: &str| FlaggedFraming {
+        delimiter: DelimiterFraming { delimiter: delimiter.into(), strip_cr: false },
+        start: start.into(),
+        ..FlaggedFraming::default()
+    };
+    let escape = |byte, code| Escape { byte, code };
+    let flags = vec![escape(0x7e, [0x7d, 2]), escape(0x7d, [0x7d, 1])];
+    let brackets =
+        vec![escape(0x5b, [0x5a, 1]), escape(0x5a, [0x5a, 2]), escape(0x5d, [0x5e, 1]), escape(0x5e, [0x5e, 2])];
+    let mut all = vec![framing("(", ")"), framing("--", "--"), framing("aab", "\r\n")];
+    all.push(FlaggedFraming { escapes: flags.clone(), ..framing("\x7e", "\x7e") });
+    all.push(FlaggedFraming { escapes: flags, ..framing("", "\x7e") });
+    all.push(FlaggedFraming { escapes: brackets, ..framing("[", "]") });
+    let with_resync = all.iter().filter(|framing| !framing.start.is_empty());
+    all.extend(with_resync.map(|framing| FlaggedFraming { resync: true, ..framing.clone() }).collect::<Vec<_>>());
+    all.push(FlaggedFraming { skip_empty: true, ..framing("", "\n") });
+    all
+}
+
+/// What comes out of `input` in pieces of one size.
+pub(super) struct Found {
+    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) error: Option<FrameError>,
+    pub(super) decoder: Decoder,
+}
+
+/// All frames in `input`, given in pieces of `size` bytes.
+pub(super) fn pieces(framing: &Framing, max_frame: usize, input: &[u8], size: usize) -> Found {
+    let mut found = Found { bodies: Vec::new(), error: None, decoder: Decoder::new(framing) };
+    for mut piece in input.chunks(size) {
+        loop {
+            match found.decoder.decode(framing, max_frame, piece) {
+                Ok((taken, Some(Item::Frame(frame)))) => {
+                    piece = &piece[taken..];
+                    found.bodies.push(frame.body.to_vec());
+                    if piece.is_empty() && !found.decoder.has_rest() {
+                        break;
+                    }
+                }
+                Ok((taken, None)) => {
+                    assert_eq!(taken, piece.len());
+                    break;
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    found.error = Some(error);
+                    return found;
+                }
+            }
+        }
+    }
+    found
 }
 
 /// A body that this framing can carry, made of any body.
 fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) {
     match framing {
-        Framing::Raw => (FrameKind::Binary, if body.is_empty() { vec![0] } else { body.to_vec() }),
+        Framing::Raw | Framing::Gap(_) => (FrameKind::Binary, if body.is_empty() { vec![0] } else { body.to_vec() }),
+        Framing::Packet(options) => {
+            // Room for what is kept, and enough for what some do not count.
+            let mut body = body[..body.len().min(MAX - 20)].to_vec();
+            body.resize(body.len().max(8), 0);
+            if options.length.keep_header {
+                let mut wrapping = PacketFraming::clone(options);
+                wrapping.length.keep_header = false;
+                body = [&*wrapping.head(body.len() as u64).unwrap(), &body, wrapping.tail()].concat();
+            }
+            (FrameKind::Binary, body)
+        }
+        Framing::Flagged(options) => {
+            let is_mark = |b: &u8| options.start.contains(b) || options.delimiter.delimiter.contains(b);
+            let mut body: Vec<u8> = body.iter().copied().filter(|b| !options.wraps() || !is_mark(b)).collect();
+            if body.is_empty() {
+                body.push(b'x');
+            }
+            (options.kind(), body)
+        }
         Framing::Delimiter(_) => (FrameKind::Text, body.iter().copied().filter(|b| !b"\r\nb".contains(b)).collect()),
         Framing::Length(options) if options.keep_header => {
             let body = &body[..body.len().min(MAX - options.header)];
@@ -92,6 +192,7 @@ fn decode(
             decoder = serde_json::from_str(&written).unwrap();
         }
     }
+    items.extend(decoder.silence());
     (items, None, decoder)
 }
 
@@ -99,13 +200,13 @@ fn decode(
 fn joined(items: &[Item]) -> Vec<u8> {
     let body = |item: &Item| match item {
         Item::Frame(frame) => frame.body.to_vec(),
-        other => panic!("raw framing found {other:?}"),
+        other => panic!("{other:?} was found in bytes without frames"),
     };
     items.iter().flat_map(body).collect()
 }
 
 fn check_same(framing: &Framing, found: &[Item], expected: &[Item]) {
-    if *framing == Framing::Raw {
+    if let Framing::Raw | Framing::Gap(_) = framing {
         assert_eq!(joined(found), joined(expected));
     } else {
         assert_eq!(found, expected, "{framing:?}");
@@ -115,6 +216,9 @@ fn check_same(framing: &Framing, found: &[Item], expected: &[Item]) {
 /// What a peer sends for these bodies, and what should be found in it.
 fn stream(framing: &Framing, from_client: bool, bodies: &[(FrameKind, Vec<u8>)]) -> (Vec<u8>, Vec<Item>) {
     let (mut bytes, mut items) = (Vec::new(), Vec::new());
+    // Without silence between them, several would be one.
+    let several = if matches!(framing, Framing::Gap(_)) { 1 } else { bodies.len() };
+    let bodies = &bodies[..several];
     for (n, (kind, body)) in bodies.iter().enumerate() {
         let (kind, body) = fit(framing, *kind, body);
         let mask = [n as u8, 0x5a, 0xff, 0x33];
@@ -157,7 +261,7 @@ proptest! {
 
     #[test]
     fn a_streamed_frame_is_the_same_frame(body in vec(any::<u8>(), 0..MAX), cut in 0..MAX) {
-        for framing in framings() {
+        for framing in framings().into_iter().filter(Framing::wraps) {
             let (kind, body) = fit(&framing, FrameKind::Binary, &body);
             let mut wire = framing.begin(Some(body.len() as u64)).unwrap().unwrap().to_vec();
             let (left, right) = body.split_at(cut.min(body.len()));
@@ -196,11 +300,19 @@ fn a_compressed_stream_is_one_message() {
 }
 
 #[test]
-fn only_a_length_header_must_know_the_whole_before_it_begins() {
+fn only_a_length_header_and_escapes_must_know_the_whole_before_it_begins() {
     for framing in framings() {
-        let writes_header = matches!(&framing, Framing::Length(options) if !options.keep_header);
-        assert_eq!(framing.begin(None).unwrap().is_none(), writes_header, "{framing:?}");
-        assert_eq!(framing.begin(Some(3)).unwrap().unwrap().is_empty(), !writes_header, "{framing:?}");
+        let writes_header = match &framing {
+            Framing::Length(options) => !options.keep_header,
+            Framing::Packet(options) => !options.length.keep_header,
+            _ => false,
+        };
+        let must_know = writes_header || !framing.wraps();
+        assert_eq!(framing.begin(None).unwrap().is_none(), must_know, "{framing:?}");
+        if let Some(begin) = framing.begin(Some(9)).unwrap() {
+            let has_start = matches!(&framing, Framing::Flagged(options) if !options.start.is_empty());
+            assert_eq!(begin.is_empty(), !writes_header && !has_start, "{framing:?}");
+        }
         assert_eq!(framing.begin(Some(256)).is_err(), framing.whole(FrameKind::Binary, 256).is_err());
     }
 }
@@ -282,7 +394,9 @@ fn a_hundred_thousand_hostile_streams_break_no_decoder_and_read_the_same_in_piec
         let streams = match framing {
             Framing::Length(_) => 100_000 / 17,
             Framing::Delimiter(_) => 100_000 / 5,
-            Framing::Raw | Framing::WebSocket { .. } => 100_000,
+            Framing::Packet(_) => 100_000 / 9,
+            Framing::Flagged(_) => 100_000 / 12,
+            Framing::Raw | Framing::Gap(_) | Framing::WebSocket { .. } => 100_000,
             Framing::EventStream | Framing::Custom(_) => unreachable!("not one of framings()"),
         };
         let mut broken = 0;
@@ -295,6 +409,15 @@ fn a_hundred_thousand_hostile_streams_break_no_decoder_and_read_the_same_in_piec
             check_same(&framing, &pieces, &whole);
             broken += usize::from(error.is_some());
         }
+        let skips = match &framing {
+            Framing::Packet(options) => options.resync,
+            Framing::Flagged(options) => options.resync,
+            _ => false,
+        };
+        assert!(
+            !skips || broken < streams / 10,
+            "{framing:?}: {broken} of {streams} broke, but what is no frame is skipped"
+        );
         // Streams that only ever break at once, or never, would test little.
         if let Framing::WebSocket { .. } = framing {
             assert!((streams / 4..streams * 9 / 10).contains(&broken), "{broken} of {streams}");
@@ -310,6 +433,9 @@ fn what_is_announced_is_not_allocated_and_what_is_above_the_limit_is_refused_at_
             // A header that a client may send but that we would not: the field is at the limit of its width.
             Framing::Length(options) if options.width >= 4 && !options.keep_header => {
                 options.head((max - options.header) as u64).unwrap().to_vec()
+            }
+            Framing::Packet(options) if options.length.width == 4 && !options.resync => {
+                options.head((max - 100) as u64).unwrap().to_vec()
             }
             Framing::WebSocket { .. } => header::head(Opcode::Binary, true, false, max, Some([1; 4])).to_vec(),
             _ => continue,
@@ -329,7 +455,10 @@ fn what_is_announced_is_not_allocated_and_what_is_above_the_limit_is_refused_at_
 #[test]
 fn a_frame_of_the_limit_passes_and_one_byte_more_does_not() {
     for framing in framings() {
-        if framing == Framing::Raw || matches!(&framing, Framing::Length(options) if options.width == 1) {
+        // Those of packets are tested beside them.
+        if matches!(framing, Framing::Raw | Framing::Gap(_) | Framing::Packet(_))
+            || matches!(&framing, Framing::Length(options) if options.width == 1)
+        {
             continue;
         }
         for size in [1, 7, 10_000] {
