@@ -33,6 +33,7 @@ mod examples;
 mod failing_scripts;
 mod faults;
 mod floods;
+mod frameworks;
 mod framing_interop;
 mod heartbeat;
 mod hostile;
