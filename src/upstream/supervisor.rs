@@ -126,6 +126,8 @@ struct State {
 struct Pool {
     name: String,
     binary: PathBuf,
+    /// Settings of php.ini for its command line, `key="value"`.
+    ini: Vec<String>,
     /// Removed with all that is in it when the supervisor's thread ends.
     directory: tempfile::TempDir,
     /// The end of what it wrote to stderr: why it did not start.
@@ -137,14 +139,16 @@ impl Supervisor {
     pub async fn start(spawn: &Spawn, name: &str) -> Result<(Self, Bind), SpawnError> {
         let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
         let directory = tempfile::Builder::new().prefix("longwire-php-").tempdir().map_err(SpawnError::Directory)?;
-        let config = pool_config(spawn, name, directory.path())?;
+        let ini = settings(spawn)?;
+        let config = pool_config(spawn, &ini, name, directory.path());
+        let ini = ini.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
         std::fs::write(directory.path().join(CONFIG_FILE), config).map_err(SpawnError::Directory)?;
         let socket = directory.path().join(SOCKET_FILE);
         if is_root() {
             warn!(target: "longwire::php", upstream = name, "php runs as root, because longwire does");
         }
 
-        let pool = Pool { name: name.to_owned(), binary, directory, last_lines: Arc::default() };
+        let pool = Pool { name: name.to_owned(), binary, ini, directory, last_lines: Arc::default() };
         let shared =
             Arc::new(Shared { state: Mutex::new(State { master: None, stopping: false }), changed: Condvar::new() });
         let (started_tx, started) = tokio::sync::oneshot::channel();
@@ -302,6 +306,8 @@ impl Pool {
         let mut command = Command::new(&self.binary);
         // A pool may switch opcache off but not on (zend_accelerator_module.c), so its own ini file would only warn.
         command.args(["-d", "opcache.enable=1"]);
+        // PHP reads some settings once, before there are pools: opcache.preload, opcache.memory_consumption, apc.shm_size.
+        command.args(self.ini.iter().flat_map(|setting| ["-d", setting]));
         command.arg("--nodaemonize").arg("--fpm-config").arg(self.directory.path().join(CONFIG_FILE));
         if is_root() {
             command.arg("--allow-to-run-as-root");
@@ -335,8 +341,8 @@ impl Pool {
 const CONFIG_FILE: &str = "php-fpm.conf";
 const SOCKET_FILE: &str = "php.sock";
 
-/// The configuration file of the private pool.
-fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, SpawnError> {
+/// What php.ini is to say: keys with values that need no escape in double quotes.
+fn settings(spawn: &Spawn) -> Result<Vec<(&str, &str)>, SpawnError> {
     let mut ini = vec![
         // What PHP complains about goes to the log and never into a reply.
         ("display_errors", "0"),
@@ -351,8 +357,20 @@ fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, Sp
     if spawn.recheck_files {
         ini.extend([("opcache.validate_timestamps", "1"), ("opcache.revalidate_freq", "0")]);
     }
+    // Of two lines with one key php-fpm 8.2 takes the first.
+    ini.retain(|(key, _)| spawn.ini.iter().all(|(own, _)| own != key));
     ini.extend(spawn.ini.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    for (key, value) in &ini {
+        let is_key = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
+        if !is_key || value.contains(['\n', '\r', '\0', '"']) {
+            return Err(SpawnError::Ini((*key).to_owned()));
+        }
+    }
+    Ok(ini)
+}
 
+/// The configuration file of the private pool.
+fn pool_config(spawn: &Spawn, ini: &[(&str, &str)], name: &str, directory: &Path) -> String {
     let pool: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let mut config = format!(
         "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = {MAX_LINE}\ndaemonize = no\n\
@@ -367,13 +385,13 @@ fn pool_config(spawn: &Spawn, name: &str, directory: &Path) -> Result<String, Sp
         config.push_str("user = root\ngroup = root\n");
     }
     for (key, value) in ini {
-        let is_key = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
-        if !is_key || value.contains(['\n', '\r', '\0', '"']) {
-            return Err(SpawnError::Ini(key.to_owned()));
+        // A pool that loads what the master has loaded complains.
+        if !["extension", "zend_extension"].contains(key) {
+            // In a pool a script cannot change it (ini_set).
+            config.push_str(&format!("php_admin_value[{key}] = \"{value}\"\n"));
         }
-        config.push_str(&format!("php_admin_value[{key}] = \"{value}\"\n"));
     }
-    Ok(config)
+    config
 }
 
 /// True when the socket accepts; false when php-fpm ended or time is up.
@@ -496,12 +514,14 @@ mod tests {
 
     #[test]
     fn ini_settings_are_written_and_those_that_could_break_out_are_refused() {
-        let config = pool_config(&spawn(&[("memory_limit", "64M")]), "shop", Path::new("/run/x")).expect("fine");
+        let shop = spawn(&[("memory_limit", "64M"), ("extension", "redis")]);
+        let config = pool_config(&shop, &settings(&shop).expect("fine"), "shop", Path::new("/run/x"));
         assert!(config.contains("php_admin_value[memory_limit] = \"64M\"\n"));
+        assert!(!config.contains("redis"), "the command line has it");
         assert!(config.contains("pm.max_children = 3\n"));
         for (key, value) in [("a\nuser = root", "1"), ("a]", "1"), ("", "1"), ("a", "1\nuser = root"), ("a", "\"")] {
-            let refused = pool_config(&spawn(&[(key, value)]), "shop", Path::new("/run/x"));
-            assert!(matches!(refused, Err(SpawnError::Ini(_))), "{key:?} = {value:?}");
+            let refused = spawn(&[(key, value)]);
+            assert!(matches!(settings(&refused), Err(SpawnError::Ini(_))), "{key:?} = {value:?}");
         }
     }
 

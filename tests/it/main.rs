@@ -35,6 +35,7 @@ mod examples;
 mod failing_scripts;
 mod faults;
 mod floods;
+mod frameworks;
 mod framing_interop;
 mod goodbyes;
 mod guests;

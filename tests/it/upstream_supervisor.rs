@@ -61,6 +61,38 @@ async fn it_serves_sees_changed_files_at_once_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn settings_that_php_reads_once_at_its_start_count_and_a_script_cannot_change_any() {
+    let scripts = tempfile::tempdir().expect("a temporary directory");
+    let preload = scripts.path().join("preload.php");
+    fs::write(&preload, "<?php function preloaded() { return 'there'; }").expect("the directory is ours");
+    let script = scripts.path().join("x.php");
+    let code = "<?php ini_set('memory_limit', '1G'); $ini = ini_get_all(null, false);
+        echo json_encode([preloaded(), opcache_get_status(false)['preload_statistics']['functions'],
+            $ini['memory_limit'], $ini['date.timezone'], $ini['output_buffering']]);";
+    fs::write(&script, code).expect("the directory is ours");
+    let preload = preload.display().to_string();
+    let ini = [
+        ("opcache.preload", &preload[..]),
+        // Root preloads as nobody in particular only if it is told to.
+        ("opcache.preload_user", "root"),
+        ("memory_limit", "72M"),
+        ("date.timezone", "Asia/Shanghai"),
+        ("output_buffering", "0"),
+    ];
+    let ini = ini.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    let (supervisor, address) = Supervisor::start(&Spawn { ini, ..spawn(1) }, "test").await.expect("it starts");
+    let (upstream, _) = start(config(&[address], 1));
+    let answer = call(&script).run(&upstream).await;
+    assert_eq!(answer.text(), r#"["there",["preloaded"],"72M","Asia\/Shanghai","0"]"#, "{}", answer.stderr_text());
+    upstream.shutdown().await;
+    supervisor.stop().await;
+
+    let ini = vec![("opcache.preload".to_owned(), "/nowhere/preload.php".to_owned())];
+    let error = Supervisor::start(&Spawn { ini, ..spawn(1) }, "test").await.expect_err("there is no such file");
+    assert!(error.to_string().contains("preload"), "{error}");
+}
+
+#[tokio::test]
 async fn a_killed_master_is_replaced_and_its_workers_go_with_it() {
     let (supervisor, address) = Supervisor::start(&spawn(2), "test").await.expect("php-fpm is installed");
     let scripts = tempfile::tempdir().expect("a temporary directory");

@@ -20,11 +20,13 @@ pub struct Pool {
     pub globals: Vec<String>,
     /// Further lines of the pool section.
     pub lines: Vec<String>,
+    /// Settings of php.ini that a pool comes too late for, `key=value`.
+    pub ini: Vec<String>,
 }
 
 impl Pool {
     pub fn of(workers: usize) -> Self {
-        Self { workers, tcp: false, globals: Vec::new(), lines: Vec::new() }
+        Self { workers, tcp: false, globals: Vec::new(), lines: Vec::new(), ini: Vec::new() }
     }
 
     pub fn tcp(mut self) -> Self {
@@ -42,6 +44,11 @@ impl Pool {
         self
     }
 
+    pub fn ini(mut self, setting: &str) -> Self {
+        self.ini.push(setting.to_owned());
+        self
+    }
+
     pub fn start(self) -> PhpFpm {
         PhpFpm::start(&self)
     }
@@ -50,6 +57,7 @@ impl Pool {
 pub struct PhpFpm {
     dir: tempfile::TempDir,
     address: Bind,
+    ini: Vec<String>,
     master: Option<Child>,
 }
 
@@ -70,7 +78,7 @@ impl PhpFpm {
             lines = pool.lines.join("\n"),
         );
         fs::write(dir.path().join("fpm.conf"), config).expect("the directory is ours");
-        let mut fpm = Self { dir, address, master: None };
+        let mut fpm = Self { dir, address, ini: pool.ini.clone(), master: None };
         fpm.start_again();
         fpm
     }
@@ -83,6 +91,7 @@ impl PhpFpm {
             .arg("--fpm-config")
             .arg(self.dir.path().join("fpm.conf"))
             .args(["--nodaemonize", "--allow-to-run-as-root"])
+            .args(self.ini.iter().flat_map(|setting| ["-d", setting]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
