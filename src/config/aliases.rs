@@ -58,10 +58,10 @@ const KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// Our key for one that is not ours, if the table has it.
-pub(super) fn key<'k>(written: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
+pub(super) fn key<'k>(written: &str, mut known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let written = written.to_ascii_lowercase().replace('-', "_");
     let meant = |key: &&str| KEYS.iter().any(|(ours, theirs)| ours == key && theirs.contains(&&*written));
-    known.clone().find(meant)
+    known.find(meant)
 }
 
 /// Our word for one that is not ours. `aliases` has ours first.

@@ -21,7 +21,7 @@ impl Link {
         Link::Socket(OnceLock::from(transport))
     }
 
-    /// A socket that is still to [arrive](Self::arrive). Until then nothing is read, and nothing is taken.
+    /// A socket that is still to `arrive`. Until then nothing is read, and nothing is taken.
     pub fn awaited() -> Self {
         Link::Socket(OnceLock::new())
     }

@@ -28,6 +28,7 @@ mod close;
 mod codec;
 mod feed;
 mod link;
+mod push;
 
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
@@ -50,6 +51,7 @@ use self::backlog::{Backlog, Kind};
 pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
 pub use self::link::Link;
+pub use self::push::{Fate, Push, Pushed};
 pub use crate::config::model::SlowReader;
 
 /// What all sessions that come in through one door to one app have in common.
@@ -69,34 +71,6 @@ pub struct Terms {
     pub sends_empty: bool,
 }
 
-/// One encoded frame on its way to a session; the frame may be shared with other sessions.
-#[derive(Clone, Debug)]
-pub struct Push<'a> {
-    /// Head, body and tail.
-    pub frame: Bytes,
-    /// The rule of its channel, if that has one of its own.
-    pub rule: Option<SlowReader>,
-    /// What it may be replaced by.
-    pub topic: &'a Arc<Topic>,
-}
-
-/// What became of a push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pushed {
-    /// Of the frame itself.
-    pub fate: Fate,
-    /// Older frames that made room for it.
-    pub dropped_oldest: u32,
-    /// Older frames of the same topic that it replaces.
-    pub dropped_latest: u32,
-}
-
-impl From<Fate> for Pushed {
-    fn from(fate: Fate) -> Self {
-        Self { fate, dropped_oldest: 0, dropped_latest: 0 }
-    }
-}
-
 /// What became of frames that were to leave together.
 #[derive(Default)]
 struct Together {
@@ -104,21 +78,6 @@ struct Together {
     written: usize,
     /// The next one left in part, and its rest waits.
     has_rest: bool,
-}
-
-/// What became of a pushed frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The socket has it.
-    Written,
-    /// It waits for the client to read.
-    Queued,
-    /// The outbox was full, and the session is being closed for it.
-    DroppedClose,
-    /// The outbox was full, and this frame was the one to go.
-    DroppedNewest,
-    /// The session has ended.
-    Gone,
 }
 
 /// What happened since the task last looked, beside bytes.

@@ -265,7 +265,7 @@ mod tests {
             ("a", NotKept::NoName),
             ("=1", NotKept::NoName),
             (" =1; Path=/", NotKept::NoName),
-            ("a=1\02", NotKept::Control),
+            ("a=1\x002", NotKept::Control),
         ] {
             assert_eq!(merged("", set_cookie), Err(expected), "{set_cookie:?}");
         }

@@ -15,7 +15,7 @@
 //! when the client has closed its side by then. Messages for the same sessions that stand one behind the other in what was read
 //! reach each session in one write. Answers leave in batches; while a client does not take them nothing of it
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
-//! [`turns`] has connections of the short protocol take their turns in the order in which they were made.
+//! `turns` has connections of the short protocol take their turns in the order in which they were made.
 
 mod turns;
 

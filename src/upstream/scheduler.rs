@@ -118,7 +118,11 @@ impl<R: Responder> Scheduler<R> {
         };
         metrics.backends_up.set(config.backends.len() as i64);
         metrics.limit.set(state.backends.limits() as i64);
-        let habits = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
+        let habits: Vec<_> = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
+        if config.spawn.is_some() {
+            // php-fpm keeps connections, and what is spawned is php-fpm.
+            habits.iter().for_each(Habits::kept);
+        }
         let scheduler = Arc::new(Self {
             config,
             metrics,

@@ -8,7 +8,7 @@ use longwire::proto::framing::FrameKind;
 use crate::support::client::Client;
 use crate::support::event_stream::Http;
 use crate::support::longwire::{LISTENERS, Longwire};
-use crate::support::php_fpm::{PhpFpm, Pool};
+use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
 /// `ob_gzhandler` where the ini does not compress already; shows what it was asked for, behind text worth compressing.
 const HANDLER: &str = r#"
@@ -85,8 +85,9 @@ async fn a_frame_that_its_handler_has_compressed_is_not_sent_and_the_log_says_wh
         client.text(body).await;
         assert_eq!(client.ask("?").await, plain, "nothing came of {body:?}");
     }
-    let failed = node.log_lines(|line| line["cause"] == "reply_encoded");
-    assert_eq!(failed.len(), 2);
+    let failed = || node.log_lines(|line| line["cause"] == "reply_encoded");
+    eventually("the log says of both why", || failed().len() == 2).await;
+    let failed = failed();
     let message = failed[0]["message"].as_str().unwrap();
     assert_eq!(
         message,

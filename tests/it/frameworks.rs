@@ -345,7 +345,7 @@ async fn a_session_that_php_begins_at_connect_is_the_sockets() {
         }
         // The browser has it as well.
         for line in
-            head.lines().filter_map(|line| line.to_ascii_lowercase().starts_with("set-cookie:").then(|| &line[11..]))
+            head.lines().filter(|line| line.to_ascii_lowercase().starts_with("set-cookie:")).map(|line| &line[11..])
         {
             visitor.keep(line.trim());
         }
@@ -408,9 +408,9 @@ async fn the_page_of_an_exception_reaches_nobody_and_the_session_goes_on() {
         let mut socket = shop.visitor().talk("/open", "visitor").await;
         assert_eq!(ask(&mut socket, "throw").await, "sorry", "{framework:?} with debug {debug}");
         assert_eq!(ask(&mut socket, "on it goes").await, "seog ti no");
-        let failed =
-            shop.node.log_lines(|line| line["message"].as_str().unwrap_or_default().starts_with("event failed"));
-        let [failed] = &failed[..] else { panic!("one has failed: {failed:?}") };
+        let is_failure = |line: &Value| line["message"].as_str().unwrap_or_default().starts_with("event failed");
+        let failed = &shop.node.wait_for_log("it has failed", is_failure);
+        assert_eq!(shop.node.log_lines(is_failure).len(), 1, "{framework:?} with debug {debug}");
         assert_eq!((&failed["cause"], &failed["status"]), (&json!("status"), &json!(500)), "{failed}");
         // The developer reads it in the log, beside the session.
         shop.node.wait_for_log("the exception", |line| {

@@ -188,14 +188,21 @@ fn every_link_leads_somewhere() {
             .map(|c| if c == ' ' { '-' } else { c })
             .collect()
     };
-    let anchors: Vec<String> = README.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+    let has_heading = |text: &str, name: &str| {
+        text.lines().filter(|line| line.starts_with('#')).map(anchor).any(|anchor| anchor == name)
+    };
     let targets: Vec<&str> = README.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
     assert!(targets.len() > 20, "{targets:?}");
-    for target in targets {
-        match target.strip_prefix('#') {
-            Some(name) => assert!(anchors.iter().any(|anchor| anchor == name), "no heading for {target}"),
-            None if target.starts_with("https://") => {}
-            None => assert!(root.join(target).exists(), "{target} is not there"),
+    for target in &targets {
+        let (file, name) = target.split_once('#').map_or((*target, None), |(file, name)| (file, Some(name)));
+        match (file, name) {
+            _ if target.starts_with("https://") => {}
+            ("", Some(name)) => assert!(has_heading(README, name), "no heading for {target}"),
+            (file, None) => assert!(root.join(file).exists(), "{target} is not there"),
+            (file, Some(name)) => {
+                let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|_| panic!("{target} is not there"));
+                assert!(has_heading(&text, name), "no heading for {target}");
+            }
         }
     }
 }

@@ -218,14 +218,6 @@ async fn renewed_files_are_used_by_new_handshakes_and_old_sessions_stay() {
     }
 }
 
-#[test]
-fn a_hangup_ends_a_node_that_has_nothing_to_renew() {
-    let fpm = Pool::of(1).start();
-    let mut node = node(&fpm, ECHO, "", &listeners(""));
-    node.signal(libc::SIGHUP);
-    assert!(node.wait().success(), "it drains as at any other signal");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_resumes_its_session_also_after_a_renewal() {
     let authority = Authority::new("test authority");

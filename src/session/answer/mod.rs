@@ -395,7 +395,7 @@ impl Responder for Answer {
             return Poll::Ready(());
         }
         match self {
-            Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.has_begun()),
+            Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.is_for_the_client_alone()),
             Answer::Handshake(_) => Poll::Pending,
             Answer::Http(answer) => answer.poll_cancelled(cx),
             // Owed, whoever still listens.

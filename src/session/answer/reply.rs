@@ -114,8 +114,15 @@ impl Reply {
         reply
     }
 
-    pub(super) fn has_begun(&self) -> bool {
-        matches!(&self.stage, Stage::Body(body) if body.has_begun())
+    /// Some of it has left for the client, and nobody else gets the rest.
+    pub(super) fn is_for_the_client_alone(&self) -> bool {
+        match &self.stage {
+            Stage::Body(Body { mode: Mode::Lines, destinations, .. }) => {
+                self.bytes_out > 0 && destinations.iter().all(|destination| *destination == Destination::Client)
+            }
+            Stage::Body(body) => body.has_begun(),
+            _ => false,
+        }
     }
 
     pub(super) fn stdout(&mut self, data: &[u8]) {

@@ -142,9 +142,14 @@ impl Longwire {
 
     /// The usual configuration: `script` behind `listeners`, in front of `fpm`.
     pub fn with(fpm: &PhpFpm, script: &Path, app: &str, upstream: &str, listeners: &str) -> Self {
+        // One connection too many waits in php-fpm's backlog without a word.
+        let max_connections = match upstream.contains("max_connections") {
+            true => String::new(),
+            false => format!("max_connections = {}\n", fpm.workers),
+        };
         Self::serve(&format!(
             "[apps.app]\nupstream = \"php\"\nscript = {script:?}\n{app}\n[upstreams.php]\nbackends = [\"{backend}\"]\n\
-             {upstream}\n{listeners}\n",
+             {max_connections}{upstream}\n{listeners}\n",
             backend = fpm.address(),
         ))
     }

@@ -57,6 +57,8 @@ impl Pool {
 pub struct PhpFpm {
     dir: tempfile::TempDir,
     address: Bind,
+    /// Its workers, which is the most connections that it can serve at a time.
+    pub workers: usize,
     ini: Vec<String>,
     master: Option<Child>,
 }
@@ -78,7 +80,7 @@ impl PhpFpm {
             lines = pool.lines.join("\n"),
         );
         fs::write(dir.path().join("fpm.conf"), config).expect("the directory is ours");
-        let mut fpm = Self { dir, address, ini: pool.ini.clone(), master: None };
+        let mut fpm = Self { dir, address, workers: pool.workers, ini: pool.ini.clone(), master: None };
         fpm.start_again();
         fpm
     }

@@ -41,11 +41,11 @@ impl Configs {
             .map_or(0, |number| number.parse::<u16>().expect("a number"));
         let mut sessions = commands.clone();
         if let Some(place) = section(&sessions, "node") {
-            let is_known = |line: &str| ["", "[node]"].contains(&line) || line.starts_with("n");
-            assert!(sessions[place.clone()].lines().all(is_known), "only name and number are replaced");
             sessions.replace_range(place, "");
         }
-        sessions.push_str(&format!("[node]\nname = \"sessions\"\nnumber = {number}\n"));
+        let is_kept = |line: &&str| !["[node]", "name ", "number "].iter().any(|known| line.starts_with(known));
+        let kept: String = node.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+        sessions.push_str(&format!("[node]\nname = \"sessions\"\nnumber = {number}\n{kept}"));
         // A path can be bound once.
         if let Some(place) = section(&sessions, "router") {
             let router: Vec<_> = sessions[place.clone()]
