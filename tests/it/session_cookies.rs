@@ -92,8 +92,8 @@ async fn what_answers_set_and_unset_is_in_the_cookies_of_later_events_by_the_rul
     assert_eq!(client.ask("echo count($_COOKIE);").await, "50");
     client.ask("setcookie('kept', str_repeat('secret', 1000)); echo 1;").await;
     assert_eq!(client.ask("echo $_COOKIE['kept'];").await, "anew");
-    let refused = stage.node.log_lines(|line| line["cookie"] == "kept");
-    let message = refused[0]["message"].as_str().unwrap();
+    let refused = stage.node.wait_for_log("the log says which", |line| line["cookie"] == "kept");
+    let message = refused["message"].as_str().unwrap();
     assert!(message.starts_with("cookie not kept for later events: ") && !message.contains("secret"), "{message}");
     let unset = "foreach (array_keys($_COOKIE) as $name) { if ($name !== 'own') setcookie($name, '', 1); } echo 1;";
     client.ask(unset).await;
