@@ -5,7 +5,7 @@
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
 #   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, nginx, openssl, curl, a browser with its
 #                                  driver, ip (for networks of their own), python's venv and its YAML, and what answers FastCGI: a C
-#                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go;
+#                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm;
 #                                  Laravel and Symfony
 #   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
@@ -60,6 +60,8 @@ missing_for() {
     has uwsgi_python3 || echo uwsgi-plugin-python3
     has php-cgi || echo php-cgi
     has go || echo golang-go
+    # For node-fastcgi (tests/npm.sh), with the node that it needs.
+    has npm || echo npm
     [[ -e /usr/share/php/Illuminate/autoload.php ]] || echo php-laravel-framework
     [[ -e /usr/share/php/Symfony/Bundle/FrameworkBundle/autoload.php ]] || echo php-symfony-framework-bundle
     [[ -e /usr/share/php/Symfony/Bundle/SecurityBundle/autoload.php ]] || echo php-symfony-security-bundle
