@@ -10,6 +10,7 @@ use super::model::{ChannelRule, Escape, GroupBy, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
 use super::value::{Value, Whole, elements, integer, read_str};
+use crate::proto::framing::is_token;
 use crate::proto::heartbeat;
 use crate::proto::path;
 
@@ -401,12 +402,6 @@ impl Value for GroupBy {
             }
         }
     }
-}
-
-/// A token of HTTP (RFC 9110 section 5.6.2), which the name of a cookie is (RFC 6265 section 4.1.1), and a sub-protocol (RFC 6455
-/// section 4.1).
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
 }
 
 /// Constant params; the values may refer to secrets.

@@ -28,11 +28,15 @@ fn parse_param(value: &str) -> Option<(&str, Option<&str>)> {
     Some((token(name)?, Some(token(value)?)))
 }
 
-/// RFC 7230 section 3.2.6.
 fn token(text: &str) -> Option<&str> {
     let text = text.trim();
-    let is_token = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
-    (!text.is_empty() && text.bytes().all(is_token)).then_some(text)
+    is_token(text).then_some(text)
+}
+
+/// Whether it is a token of HTTP (RFC 9110 section 5.6.2), as extensions, sub-protocols (RFC 6455 section 4.1) and the names of
+/// cookies (RFC 6265 section 4.1.1) are.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
 }
 
 /// Splits where no quotes stand around.

@@ -336,7 +336,7 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Found, pieces};
+    use super::super::tests::check_in_pieces;
     use super::*;
     use crate::proto::framing::Framing;
 
@@ -362,19 +362,7 @@ mod tests {
 
     fn check(framing: &FlaggedFraming, input: &[u8], expected: Result<&[&[u8]], FrameError>, skipped: u64) {
         framing.check().unwrap();
-        let framing = Framing::Flagged(framing.clone().into());
-        for size in 1..=input.len() {
-            let Found { bodies, error, decoder } = pieces(&framing, MAX, input, size);
-            let found = error.map_or(Ok(bodies), Err);
-            assert_eq!(
-                found,
-                expected.map(|bodies| bodies.iter().map(|b| b.to_vec()).collect()),
-                "{input:02x?} by {size}"
-            );
-            if error.is_none() {
-                assert_eq!(decoder.skipped(), skipped, "{input:02x?} by {size}");
-            }
-        }
+        check_in_pieces(&Framing::Flagged(framing.clone().into()), MAX, input, expected, skipped);
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub use affix::Affix;
 pub use deflate::Deflate;
 pub use delimiter::DelimiterFraming;
 pub use error::{BodyDoesNotFit, FrameError};
+pub use extension::is_token;
 pub use flagged::{Escape, FlaggedFraming};
 pub use header::is_valid_close_code;
 pub use length::{Endian, LengthCounts, LengthFraming};

@@ -84,6 +84,25 @@ pub(super) struct Found {
     pub(super) decoder: Decoder,
 }
 
+/// Checks what is found in `input`, given in pieces of each size, and how many bytes were skipped where nothing was wrong.
+#[track_caller]
+pub(super) fn check_in_pieces(
+    framing: &Framing,
+    max_frame: usize,
+    input: &[u8],
+    expected: Result<&[&[u8]], FrameError>,
+    skipped: u64,
+) {
+    for size in 1..=input.len() {
+        let Found { bodies, error, decoder } = pieces(framing, max_frame, input, size);
+        let found = error.map_or(Ok(bodies), Err);
+        assert_eq!(found, expected.map(|bodies| bodies.iter().map(|b| b.to_vec()).collect()), "{input:02x?} by {size}");
+        if error.is_none() {
+            assert_eq!(decoder.skipped(), skipped, "{input:02x?} by {size}");
+        }
+    }
+}
+
 /// All frames in `input`, given in pieces of `size` bytes.
 pub(super) fn pieces(framing: &Framing, max_frame: usize, input: &[u8], size: usize) -> Found {
     let mut found = Found { bodies: Vec::new(), error: None, decoder: Decoder::new(framing) };
