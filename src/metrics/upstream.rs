@@ -309,11 +309,6 @@ impl UpstreamHandles {
         set(&self.queued[event as usize], requests);
     }
 
-    /// Whether requests waited when that was set last.
-    pub fn has_queued(&self) -> bool {
-        self.queued.iter().any(|queued| queued.get() > 0)
-    }
-
     /// So many connections count against the limit, and so many run a request.
     pub fn set_connections(&self, open: usize, busy: usize) {
         set(&self.open, open);

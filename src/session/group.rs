@@ -1,8 +1,11 @@
 //! Sessions whose events share a bound on how many of them run at once: `concurrency_per` of an app.
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
+
+use percent_encoding::percent_decode;
 
 use crate::config::model::{App, ConcurrencyPer, GroupBy};
 use crate::proto::fastcgi::params::EncodedParams;
@@ -15,23 +18,33 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub(super) fn of(app: &App, own: &EncodedParams, profile: &EncodedParams) -> Option<Group> {
     let ConcurrencyPer { by, limit } = app.concurrency_per.as_ref()?;
     let value = match by {
-        GroupBy::Uid => value_of(profile, b"LONGWIRE_UID")?,
+        GroupBy::Uid => Cow::Borrowed(value_of(profile, b"LONGWIRE_UID")?),
         GroupBy::Cookie(name) => cookie(value_of(own, b"HTTP_COOKIE")?, name)?,
     };
-    Some(Group { key: KEYS.hash_one((app.name.as_str(), value)), limit: *limit })
+    Some(Group { key: KEYS.hash_one((app.name.as_str(), &value[..])), limit: *limit })
 }
 
 fn value_of<'p>(params: &'p EncodedParams, name: &[u8]) -> Option<&'p [u8]> {
     params.pairs().find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-/// The value of a cookie; of equal names the first, as PHP takes it. `None` for an empty value: that is nobody's.
-fn cookie<'c>(header: &'c [u8], name: &str) -> Option<&'c [u8]> {
+/// The value of a cookie as PHP reads it, so that one user has one group however the client spells it: of equal names the first
+/// counts, `.`, ` ` and `[` in a name are `_` (`php_register_variable_ex`), and the value is percent-decoded (`php_default_treat_data`).
+/// `None` for an empty value: that is nobody's.
+fn cookie<'c>(header: &'c [u8], name: &str) -> Option<Cow<'c, [u8]>> {
+    let is_it = |spelt: &[u8]| {
+        spelt.len() == name.len() && spelt.iter().zip(name.bytes()).all(|(a, b)| mangled(*a) == mangled(b))
+    };
     let value = header.split(|byte| *byte == b';').find_map(|pair| {
-        let value = pair.trim_ascii_start().strip_prefix(name.as_bytes())?;
-        Some(value.strip_prefix(b"=")?.trim_ascii_end())
+        let pair = pair.trim_ascii_start();
+        let (spelt, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+        is_it(spelt).then(|| value[1..].trim_ascii_end())
     })?;
-    (!value.is_empty()).then_some(value)
+    (!value.is_empty()).then(|| percent_decode(value).into())
+}
+
+fn mangled(byte: u8) -> u8 {
+    if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte }
 }
 
 #[cfg(test)]
@@ -49,10 +62,14 @@ mod tests {
             ("PHPSESSID", None),
             ("PHPSESSID=", None),
             ("a=PHPSESSID=abc", None),
+            ("PHPSESSID=%61b%63", Some("abc")),
             ("", None),
         ];
         for (header, expected) in cases {
-            assert_eq!(cookie(header.as_bytes(), "PHPSESSID"), expected.map(str::as_bytes), "{header}");
+            assert_eq!(cookie(header.as_bytes(), "PHPSESSID").as_deref(), expected.map(str::as_bytes), "{header}");
+        }
+        for spelling in ["my_shop", "my.shop", "my shop", "my[shop"] {
+            assert_eq!(cookie(format!("{spelling}=1").as_bytes(), "my_shop").as_deref(), Some(&b"1"[..]), "{spelling}");
         }
     }
 }

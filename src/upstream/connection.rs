@@ -213,10 +213,15 @@ impl Connection {
             }
         }
         let is_done = matches!(outcome, Outcome::Done(_));
-        let next = if lease.scheduler.metrics.has_queued() {
+        let next = if lease.scheduler.has_line() {
             // While the answer is passed on, the worker comes back.
             lease.scheduler.end(work.item, outcome);
-            let worker = self.worker(&lease);
+            let mut worker = self.worker(&lease);
+            if worker == Worker::Expected {
+                // Other tasks have a turn, which is nearly always time enough and costs less than to wait for the socket.
+                tokio::task::yield_now().await;
+                worker = self.worker(&lease);
+            }
             lease.next(is_done, worker)
         } else {
             // The place is free before the responder hears of the end: what it submits then finds this connection idle,
@@ -290,7 +295,7 @@ impl Connection {
     }
 
     /// Before a request is written to a kept connection; sets when it `started` if it had to wait. False: the worker is
-    /// still busy. An error: the connection has ended or is of no use any more.
+    /// still busy, or the backend may be about to close. An error: the connection has ended or is of no use any more.
     async fn until_usable<R: Responder>(&mut self, lease: &Lease<R>, started: &mut Instant) -> io::Result<bool> {
         let metrics = &lease.scheduler.metrics;
         if !self.exchange.is_back() || !lease.habits().keeps() {
@@ -302,21 +307,37 @@ impl Connection {
             if !back.await? && !self.exchange.is_back() {
                 return Ok(false);
             }
-            self.until_known_to_keep(lease).await?;
+            if self.exchange.has_returned {
+                lease.habits().kept();
+            }
+            if !lease.habits().keeps() {
+                return Ok(false);
+            }
             *started = Instant::now();
         }
         self.exchange.check_quiet(lease.scheduler.recycles(), metrics)?;
         Ok(true)
     }
 
-    /// Waits for a worker that works on, however long, so that its place counts as busy; or for a responder to close.
-    /// `None`: we are leaving.
+    /// Waits for a worker that works on, so that its place counts as busy; or for a responder to close. A Unix socket tells when
+    /// the worker is back, so the wait is as long as the work. A worker that was asked over TCP may never answer (another
+    /// program listens there now), so it has `request_timeout` for its work. `None`: we are leaving.
     async fn until_back<R: Responder>(&mut self, lease: &Lease<R>) -> Option<io::Result<()>> {
         let (metrics, stopping) = (&lease.scheduler.metrics, &lease.scheduler.stopping);
         metrics.background.inc();
+        let is_told = self.exchange.stream.tells_what_is_read();
+        let give_up_at = (!is_told).then(|| self.ended + lease.scheduler.config.request_timeout);
         let back = async {
             let mut look_at = self.ended + BUSY_CHECK;
+            let is_awaited = !self.exchange.is_back();
             while !self.exchange.is_back() {
+                if give_up_at.is_some_and(|give_up_at| Instant::now() >= give_up_at) {
+                    lease.scheduler.doubt_answers(lease.backend());
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the worker did not come back within request_timeout",
+                    ));
+                }
                 poll_fn(|cx| match self.exchange.poll_back(cx, metrics) {
                     Poll::Ready(result) => Poll::Ready(result),
                     Poll::Pending => self.exchange.alarm.poll_at(cx, look_at).map(Ok),
@@ -324,7 +345,7 @@ impl Connection {
                 .await?;
                 look_at = Instant::now() + BUSY_CHECK;
             }
-            if self.ended.elapsed() > GRACE {
+            if is_awaited && self.ended.elapsed() > GRACE {
                 lease.habits().was_late();
             }
             self.until_known_to_keep(lease).await
@@ -428,7 +449,7 @@ impl Connection {
         lease.scheduler.note_recycling();
         self.learn_from_end(lease, error);
         let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
-        if error.kind() == io::ErrorKind::InvalidData {
+        if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::TimedOut) {
             warn!(%upstream, %backend, %error, last_request = self.exchange.id(), "connection cannot be used again");
         } else {
             debug!(%upstream, %backend, %error, "php-fpm closed a kept connection");

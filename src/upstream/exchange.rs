@@ -232,6 +232,9 @@ impl Exchange {
         };
         let ended = poll_fn(|cx| self.poll(cx, request, &mut progress, limits, metrics)).await;
         self.encoder.clear();
+        if let Ended::Cancelled { written: 0, .. } = ended {
+            self.owners[0] = self.owners[1];
+        }
         ended
     }
 

@@ -176,9 +176,7 @@ impl<R: Responder> Lease<R> {
         if closes && (worker == Worker::Back || state.stopping) {
             return Next::Close;
         }
-        if let Some(ticket) = ticket {
-            state.queue.ended(ticket);
-        }
+        let has_let_in = ticket.is_some_and(|ticket| state.queue.ended(ticket));
         let waits = match worker {
             Worker::Back => false,
             Worker::Expected => closes || !state.queue.has_nobody_in_line(),
@@ -197,6 +195,11 @@ impl<R: Responder> Lease<R> {
             Next::Idle(handoff)
         };
         self.scheduler.settle(&mut state);
+        drop(state);
+        if waits && has_let_in {
+            // Of the same group as the job that has ended. This place does not take it, but another one may be free.
+            self.scheduler.dispatch();
+        }
         next
     }
 

@@ -38,8 +38,8 @@ pub(super) async fn ask(address: &Bind) -> io::Result<Values> {
 
 /// Whether a backend answers the question at once, as php-fpm does, so that the answer tells when its worker is back. libfcgi
 /// waits for a second record: where that has to be sent, the question is of no use on a connection that serves.
-pub(super) async fn answers_at_once(address: &Bind) -> io::Result<bool> {
-    let stream = Stream::connect(address, PATIENCE).await?;
+pub(super) async fn answers_at_once(address: &Bind, connect_timeout: Duration) -> io::Result<bool> {
+    let stream = Stream::connect(address, connect_timeout.min(PATIENCE)).await?;
     send(&stream, &values::question())?;
     Ok(matches!(timeout(END_AFTER, answer(&stream, &mut ValuesDecoder::default())).await, Ok(Ok(_))))
 }

@@ -89,6 +89,16 @@ struct Members {
     held: VecDeque<(Class, u64)>,
 }
 
+impl Members {
+    /// A held request has expired. Turns are in order, so it is found without a look at each of what may be a crowd.
+    fn forget(&mut self, turn: u64) {
+        if let Ok(at) = self.held.binary_search_by_key(&turn, |(_, turn)| *turn) {
+            // From the front nearly always: the oldest expires first.
+            self.held.remove(at);
+        }
+    }
+}
+
 impl<T> Queue<T> {
     /// Nothing waits.
     pub(super) fn new(bounds: Bounds) -> Self {
@@ -166,19 +176,18 @@ impl<T> Queue<T> {
         Some(taken)
     }
 
-    /// A connection taken for this ticket is free again.
-    pub(super) fn ended(&mut self, ticket: Ticket) {
+    /// A connection taken for this ticket is free again. True: that let a request into line which its group had held back, so
+    /// a place may be free for it.
+    pub(super) fn ended(&mut self, ticket: Ticket) -> bool {
         if ticket.class == Class::Connect {
             self.connects_running -= 1;
         }
-        if let Some(group) = ticket.group {
-            self.leave(group);
-        }
+        ticket.group.is_some_and(|group| self.leave(group))
     }
 
-    /// One request fewer of a group is in line or on a connection: the first that is held takes its place.
-    fn leave(&mut self, group: Group) {
-        let Some(members) = self.groups.get_mut(&group.key) else { return };
+    /// One request fewer of a group is in line or on a connection: the first that is held takes its place. True if one did.
+    fn leave(&mut self, group: Group) -> bool {
+        let Some(members) = self.groups.get_mut(&group.key) else { return false };
         members.admitted -= 1;
         if members.admitted < group.limit
             && let Some((class, turn)) = members.held.pop_front()
@@ -191,9 +200,12 @@ impl<T> Queue<T> {
             waiting.turn = self.next_turn;
             self.next_turn += 1;
             queue.push_back(waiting);
-        } else if members.admitted == 0 {
+            return true;
+        }
+        if members.admitted == 0 {
             self.groups.remove(&group.key);
         }
+        false
     }
 
     /// Takes back what could not be sent, to the place that it had; the caller says [`Queue::ended`] behind it. What
@@ -222,7 +234,7 @@ impl<T> Queue<T> {
                 let expired = first.remove();
                 let group = expired.ticket.group.expect("only members of groups are held");
                 if let Some(members) = self.groups.get_mut(&group.key) {
-                    members.held.retain(|(_, turn)| *turn != expired.turn);
+                    members.forget(expired.turn);
                 }
                 return Some(expired);
             }

@@ -50,6 +50,8 @@ pub(super) struct Scheduler<R> {
     pub(super) habits: Vec<Habits>,
     /// See [`Scheduler::recycles`].
     recycles: AtomicBool,
+    /// See [`Scheduler::has_line`].
+    has_line: AtomicBool,
     /// The housekeeper has to look at its next deadline again.
     rearm: Notify,
     tasks: TaskTracker,
@@ -130,6 +132,7 @@ impl<R: Responder> Scheduler<R> {
             stopping: CancellationToken::new(),
             state: Mutex::new(state),
             recycles: AtomicBool::new(false),
+            has_line: AtomicBool::new(false),
             rearm: Notify::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -143,6 +146,11 @@ impl<R: Responder> Scheduler<R> {
     /// worth a system call to look for that before each request.
     pub(super) fn recycles(&self) -> bool {
         self.recycles.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests waited for a connection when that was last looked at, those apart that their groups hold back.
+    pub(super) fn has_line(&self) -> bool {
+        self.has_line.load(Ordering::Relaxed)
     }
 
     /// One has.
@@ -175,22 +183,26 @@ impl<R: Responder> Scheduler<R> {
         match self.habits[backend].test_due(Instant::now()) {
             None => {}
             Some(Test::First) => {
-                self.habits[backend].tested(limits::answers_at_once(address).await.unwrap_or(false));
+                self.habits[backend]
+                    .tested(limits::answers_at_once(address, self.config.connect_timeout).await.unwrap_or(false));
             }
-            Some(Test::Again) => {
-                let scheduler = self.clone();
-                let testing = async move {
-                    let address = &scheduler.config.backends[backend].address;
-                    tokio::select! {
-                        answers = limits::answers_at_once(address) => {
-                            scheduler.habits[backend].tested(answers.unwrap_or(false));
-                        }
-                        () = scheduler.stopping.cancelled() => {}
-                    }
-                };
-                self.tasks.spawn_on(testing, &self.runtime);
-            }
+            Some(Test::Again) => self.doubt_answers(backend),
         }
+    }
+
+    /// Learns anew, on a connection of its own, whether a backend answers questions.
+    pub(super) fn doubt_answers(self: &Arc<Self>, backend: usize) {
+        let scheduler = self.clone();
+        let testing = async move {
+            let address = &scheduler.config.backends[backend].address;
+            tokio::select! {
+                answers = limits::answers_at_once(address, scheduler.config.connect_timeout) => {
+                    scheduler.habits[backend].tested(answers.unwrap_or(false));
+                }
+                () = scheduler.stopping.cancelled() => {}
+            }
+        };
+        self.tasks.spawn_on(testing, &self.runtime);
     }
 
     fn told_limits(self: &Arc<Self>, at: usize, answer: io::Result<Values>) {
@@ -285,6 +297,10 @@ impl<R: Responder> Scheduler<R> {
         }
         let (open, busy) = state.backends.totals();
         self.metrics.set_connections(open, busy);
+        let has_line = !state.queue.has_nobody_in_line();
+        if self.has_line.load(Ordering::Relaxed) != has_line {
+            self.has_line.store(has_line, Ordering::Relaxed);
+        }
         if state.queue.is_empty() {
             return false;
         }

@@ -8,7 +8,15 @@ use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 /// `hold` keeps its worker, and the lock of the PHP session, until the file `go` is there.
 const HANDLER: &str = r#"
 if (($_SERVER['LONGWIRE_EVENT'] ?? '') !== 'message') { header('Longwire-Uid: ' . ($_COOKIE['user'] ?? '')); exit; }
-if (file_get_contents('php://input') === 'hold') {
+$body = file_get_contents('php://input');
+if ($body === 'work on') {
+    while (!file_exists(__DIR__ . '/answer')) { usleep(2000); clearstatcache(); }
+    echo 'done';
+    fastcgi_finish_request();
+    while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }
+    exit;
+}
+if ($body === 'hold') {
     session_save_path(__DIR__);
     session_start();
     touch(__DIR__ . '/held-' . getmypid());
@@ -19,7 +27,10 @@ if (file_get_contents('php://input') === 'hold') {
 "#;
 
 fn stage(app: &str) -> (PhpFpm, Longwire) {
-    let fpm = Pool::of(4).start();
+    stage_with(Pool::of(4).start(), app)
+}
+
+fn stage_with(fpm: PhpFpm, app: &str) -> (PhpFpm, Longwire) {
     let script = fpm.script("handler.php", &format!("{HANDLER}{ECHO}"));
     let node = Longwire::with(&fpm, &script, app, "", LISTENERS);
     (fpm, node)
@@ -56,6 +67,39 @@ async fn others_are_served(app: &str, cookies: &str, other_cookies: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tabs_that_wait_for_one_php_session_leave_the_other_workers_to_others() {
     others_are_served("concurrency_per = \"cookie:PHPSESSID\"\n", "PHPSESSID=one", "PHPSESSID=two").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tab_does_not_wait_for_work_behind_the_answer_to_another_while_a_worker_is_free() {
+    for pool in [Pool::of(4), Pool::of(4).tcp()] {
+        let (fpm, node) = stage_with(pool.start(), "concurrency_per = \"cookie:PHPSESSID\"\n");
+        let mut user = tabs(&node, "PHPSESSID=one", 2).await;
+        user[0].text("work on").await;
+        eventually("it runs", || node.metric("longwire_upstream_busy_connections", "") == 1.0).await;
+        user[1].text("hi").await;
+        eventually("the other is held back", || node.metric("longwire_upstream_held_requests_total", "") == 1.0).await;
+        std::fs::write(fpm.dir().join("answer"), "").expect("the directory is ours");
+        assert_eq!(user[0].frame().await.body, "done");
+        // Nobody else asks for anything, and nothing says go.
+        assert_eq!(user[1].frame().await.body, "hi");
+        std::fs::write(fpm.dir().join("go"), "").expect("the directory is ours");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tabs_that_spell_one_cookie_in_several_ways_are_one_user() {
+    let (fpm, node) = stage("concurrency_per = \"cookie:PHPSESSID\"\n");
+    let mut user = Vec::new();
+    for spelling in ["one", "%6fne", "o%6Ee", "on%65", "%6f%6e%65"] {
+        let mut tab = tabs(&node, &format!("PHPSESSID={spelling}"), 1).await.remove(0);
+        tab.text("hold").await;
+        user.push(tab);
+    }
+    eventually("four are held back", || node.metric("longwire_upstream_held_requests_total", "") == 4.0).await;
+    std::fs::write(fpm.dir().join("go"), "").expect("the directory is ours");
+    for tab in &mut user {
+        assert_eq!(tab.frame().await.body, "held");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,14 @@
 //! An upstream and scripts that work on after their answer, as everything does that calls `fastcgi_finish_request()`.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use longwire::config::model::Bind;
 use longwire::upstream::Upstream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::calls::{Collector, Pending, call, config, start};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
@@ -153,4 +158,63 @@ async fn a_script_that_finishes_early_and_has_nothing_to_do_costs_no_connection(
         let connects = metrics.connects.get();
         assert!(connects <= 3, "{connects} connections for 300 requests in {:?}", began.elapsed());
     }
+}
+
+/// A relay before a backend over TCP that can stop passing on what clients say on the connections that it has.
+struct Relay {
+    address: std::net::SocketAddr,
+    is_deaf: Arc<AtomicBool>,
+    /// Bytes that nobody was told.
+    swallowed: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    async fn before(backend: std::net::SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let (is_deaf, swallowed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let state = (is_deaf.clone(), swallowed.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(backend).await.expect("the backend listens");
+                let ((mut said, mut heard), (mut answers, mut asked)) = (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut answers, &mut heard).await });
+                let (is_deaf, swallowed) = state.clone();
+                tokio::spawn(async move {
+                    let (mut bytes, mut stays_deaf) = ([0; 4096], false);
+                    while let Ok(len @ 1..) = said.read(&mut bytes).await {
+                        stays_deaf |= is_deaf.load(Ordering::SeqCst);
+                        if stays_deaf {
+                            swallowed.fetch_add(len, Ordering::SeqCst);
+                        } else if asked.write_all(&bytes[..len]).await.is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, is_deaf, swallowed }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_never_says_that_it_is_back_keeps_its_place_for_request_timeout() {
+    let fpm = Pool::of(2).tcp().start();
+    let code = "touch(__DIR__ . '/runs'); usleep(50000); echo 'slow';";
+    let (slow, quick) = (fpm.script("slow.php", code), fpm.script("quick.php", "echo 'quick';"));
+    let Bind::Tcp(backend) = fpm.address() else { panic!("the pool listens on TCP") };
+    let relay = Relay::before(backend).await;
+    let mut config = config(&[Bind::Tcp(relay.address)], 1);
+    (config.request_timeout, config.response_timeout) = (Duration::from_secs(2), Duration::from_secs(2));
+    let (upstream, metrics) = start(config);
+    // So slow a script is always asked behind.
+    let pending = call(&slow).submit(&upstream);
+    eventually("it runs", || fpm.dir().join("runs").exists()).await;
+    relay.is_deaf.store(true, Ordering::SeqCst);
+    assert_eq!(pending.answer().await.text(), "slow");
+    let next = call(&quick).submit(&upstream);
+    eventually("the question is lost", || relay.swallowed.load(Ordering::SeqCst) > 0).await;
+    relay.is_deaf.store(false, Ordering::SeqCst);
+    assert_eq!(next.answer().await.text(), "quick");
+    assert_eq!((metrics.connects.get(), metrics.background.get()), (2, 0));
 }

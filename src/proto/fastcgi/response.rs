@@ -135,9 +135,11 @@ impl ResponseDecoder {
         Self { id, is_ended: false, last: None, asked: false, state: BEFORE_HEADER }
     }
 
-    /// Expects the answer to request `id`, the next on the same connection.
+    /// Expects the answer to request `id`, the next on the same connection. One before it that has not ended was given up before
+    /// a byte of it was sent.
     pub fn start(&mut self, id: u16) {
-        *self = Self { last: self.is_ended.then_some(self.id), ..Self::new(id) };
+        let last = if self.is_ended { Some(self.id) } else { self.last };
+        *self = Self { last, ..Self::new(id) };
     }
 
     /// FCGI_GET_VALUES was sent after the end: its answer is expected.
@@ -441,6 +443,8 @@ mod tests {
         assert_eq!(decoder.decode(&mut rest), Ok(None));
         assert!(decoder.is_between_records());
 
+        // The second request is given up before a byte of it is sent.
+        decoder.start(7);
         decoder.start(2);
         let mut bytes = Vec::new();
         push_stdout(&mut bytes, 1, b"later");
