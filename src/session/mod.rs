@@ -379,9 +379,6 @@ impl Session {
         }
         if drops_waiting {
             self.drop_waiting(close.reason);
-        } else if self.ending.is_none() {
-            // Nothing follows any more, so what has come is whole.
-            self.end_by_silence();
         }
         self.state.pending.take_unread();
         let stands = match &self.ending {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::longwire::Longwire;
-use crate::support::php_fpm::Pool;
+use crate::support::php_fpm::{Pool, wait_until};
 
 const README: &str = include_str!("../../README.md");
 
@@ -305,6 +305,28 @@ async fn silence_ends_a_frame_and_so_does_the_end_of_input() {
     assert_eq!(device.rest().await, answer);
     assert_eq!(node.closed(1)[0]["reason"], "client_closed");
     assert_eq!(node.metric("longwire_frames_in_total", ""), 4.0);
+}
+
+#[tokio::test]
+async fn bytes_that_silence_has_not_ended_are_no_frame_to_a_session_that_is_closed() {
+    let fpm = Pool::of(1).start();
+    let script = fpm.script("meter.php", "touch(__DIR__ . '/ran'); echo 'x';");
+    let listener = "[listeners.meters]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n\
+        framing = { type = \"gap\", gap = \"1s\" }\n";
+    let mut node = Longwire::with(&fpm, &script, "max_frame_bytes = 256\n", "", listener);
+    let mut device = Device::connect(&node, "meters").await;
+    device.send(&[1; 200]).await;
+    device.send(&[2; 100]).await;
+    assert_eq!(device.rest().await, b"");
+    assert_eq!(node.closed(1)[0]["reason"], "frame_too_large");
+    let mut device = Device::connect(&node, "meters").await;
+    device.send(&[3; 5]).await;
+    wait_until("they were read", || node.metric("longwire_bytes_in_total", "") >= 205.0);
+    node.terminate();
+    assert_eq!(device.rest().await, b"");
+    assert_eq!(node.closed(2)[1]["reason"], "draining");
+    assert!(node.wait().success());
+    assert!(!fpm.dir().join("ran").exists(), "PHP was asked with a part of a frame");
 }
 
 #[tokio::test]
