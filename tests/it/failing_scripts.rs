@@ -156,11 +156,31 @@ async fn nothing_of_a_dead_scripts_reply_is_sent_where_none_of_it_had_to_leave()
         client.text("header('Content-Length: 5'); out('whole'); undefined_fn();").await;
         assert_eq!(&client.frame().await.body[..], b"whole");
         eventually("it is counted", || stage.failed("fatal_error") == before + 1.0).await;
+        assert_eq!(client.ask("out('next');").await, "next", "and nothing is said instead");
+        let code = encode("header('Content-Length: 5'); out('hello'); undefined_fn();");
+        let mut let_in = Client::upgrade(stage.node.address("web"), &format!("/ws?code={code}"), "").await;
+        assert_eq!(let_in.ask("out('next');").await, "hello");
+        assert_eq!(&let_in.frame().await.body[..], b"next");
         let path = format!("/ws?code={}", encode("out('hello'); undefined_fn();"));
         let refused = Client::try_upgrade(stage.node.address("web"), &path, "").await.err().expect("it is not let in");
         assert!(refused.starts_with("HTTP/1.1 503 ") && !refused.contains("hello"), "{refused}");
         eventually("PHP may have noted it", || stage.said().contains(&"close connect_failed".to_owned())).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_that_fails_behind_its_first_lines_ends_alike_at_every_door() {
+    let code = encode("header('Longwire-Stream: lines'); out(\"one\\ntwo\\n\"); undefined_fn();");
+    let app = format!("on_error = {{ send = \"sorry\" }}\nevents = [\"connect\", \"close\"]\nuri = \"/?code={code}\"");
+    let stage = Stage::new(&app, &LOGGED);
+    let web = Client::upgrade(stage.node.address("web"), &format!("/ws?code={code}"), "").await;
+    for mut client in [web, stage.client("length").await] {
+        for expected in ["one", "two", "sorry"] {
+            assert_eq!(client.frame().await.body, expected);
+        }
+        assert_eq!(client.ask("out('next');").await, "next", "PHP has let it in");
+    }
+    assert_eq!(stage.failed("fatal_error"), 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

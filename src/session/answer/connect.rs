@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::slice::Slice;
 use super::{EventInfo, Fault, Reply, reply_in};
 use crate::outbox::Outbox;
 use crate::session::head::{Head, HeadReader};
@@ -138,9 +139,26 @@ impl HandshakeAnswer {
         }
     }
 
+    /// PHP says that the script died: what has come of its answer is not the whole, unless all that was announced has.
+    pub(super) fn died(&mut self) {
+        if let Some(head) = &self.head
+            && head.status < 500
+        {
+            let mut slice = Slice::of(head);
+            slice.take(&self.body);
+            if head.content_offset < 0 || !slice.is_through() {
+                self.fault.get_or_insert(Fault::Died);
+            }
+        }
+    }
+
     /// A greeting by lines need not be whole for the handshake to go on.
     fn take_head(&mut self, head: Head, begun: &[u8]) {
-        let lets_in = !head.refuses() && self.event.fault_of(&head, begun).is_none();
+        let fault = self.event.fault_of(&head, begun);
+        let lets_in = !head.refuses() && fault.is_none();
+        if let Some(Fault::Died) = fault {
+            self.fault = fault;
+        }
         if head.lines
             && head.has_body()
             && lets_in
@@ -199,7 +217,7 @@ impl HandshakeAnswer {
         let bytes_out = answer.as_ref().map_or(0, |(_, body, _)| body.len() as u64);
         let result = match &answer {
             Ok(_) if status >= 500 => Err(Fault::Status(status)),
-            Ok((_, _, timing)) => Ok(*timing),
+            Ok((_, _, timing)) => self.event.ended(*timing),
             Err(fault) => Err(fault.clone()),
         };
         self.event.report(status, bytes_out, result);
@@ -226,6 +244,8 @@ impl HandshakeAnswer {
         match self.event.fault_of(&head, &whole) {
             // A refusal.
             None | Some(Fault::Status(_)) => {}
+            // Whether that spoils the answer was judged when it happened.
+            Some(Fault::Died) => {}
             Some(fault) => return Err(fault),
         }
         let body = if head.has_body() { reply_in(&head, whole)? } else { Vec::new() };

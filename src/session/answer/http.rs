@@ -234,6 +234,8 @@ impl HttpAnswer {
         } else if let (Some((code, text)), Some(outbox)) = (self.close.take(), &self.session) {
             outbox.ask_close(Close::by_handler(code, text));
         }
+        // A script that died behind a whole reply is counted, and changes nothing.
+        let result = result.and_then(|timing| if self.status < 500 { self.event.ended(timing) } else { Ok(timing) });
         self.event.report(self.status, self.bytes_out, result);
         if let Some(outbox) = &self.session {
             outbox.event_ended(self.event.endpoint.may_run_several());
@@ -254,7 +256,7 @@ impl HttpAnswer {
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), Stage::Body(body)) => {
                 self.finish_body(*body)?;
-                if self.status < 500 { self.event.ended(timing) } else { Ok(timing) }
+                Ok(timing)
             }
         }
     }

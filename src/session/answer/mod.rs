@@ -374,8 +374,9 @@ impl Responder for Answer {
             match self {
                 Answer::Reply(reply) => reply.died(),
                 Answer::Http(answer) => answer.died(),
+                Answer::Handshake(answer) => answer.died(),
                 // Nothing leaves before the end.
-                Answer::Handshake(_) | Answer::Others(_) => {}
+                Answer::Others(_) => {}
             }
         }
     }

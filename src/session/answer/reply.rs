@@ -172,8 +172,10 @@ impl Reply {
             Err(error) => return self.fail(Fault::Framing(error.to_string())),
         };
         let mode = if head.lines {
-            if self.event.class == Class::Connect && !refuses {
+            if self.event.class == Class::Connect && !refuses && !self.is_greeting {
                 // PHP has let it in, and may go on talking for as long as it likes.
+                self.is_greeting = true;
+                self.outbox.connect_counts();
                 self.outbox.admit();
             }
             Mode::Lines
@@ -289,6 +291,7 @@ impl Reply {
             let result = body.finish(&self.outbox, &self.event);
             self.sent(result);
         }
+        let is_whole = matches!(&self.stage, Stage::Body(body) if body.slice.is_through());
         let result = match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
             (Outcome::Failed(failure), stage) => {
                 if let Stage::Body(body) = stage
@@ -303,14 +306,16 @@ impl Reply {
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), _) => self.event.ended(timing),
         };
-        self.consequences(outcome, &result);
+        let stands = is_whole && matches!(result, Err(Fault::Died));
+        self.consequences(outcome, &result, stands);
         self.event.report(self.status, self.bytes_out, result);
         self.outbox.event_ended(self.event.endpoint.may_run_several());
     }
 
-    /// What the end of an event means for its session.
-    fn consequences(&mut self, outcome: Outcome, result: &Result<Timing, Fault>) {
-        let failed = result.is_err();
+    /// Does with the session what the end of its event means. `stands`: the script died behind a reply that has all it announced,
+    /// which is counted and changes nothing.
+    fn consequences(&mut self, outcome: Outcome, result: &Result<Timing, Fault>, stands: bool) {
+        let failed = result.is_err() && !stands;
         match self.event.class {
             // There it decides nothing.
             Class::Connect if self.event.endpoint.app.compat.is_fooking() => {
@@ -319,7 +324,7 @@ impl Reply {
             }
             Class::Connect if !self.is_greeting => match outcome {
                 Outcome::Done(_) => match result {
-                    Err(fault @ (Fault::BadHead(_) | Fault::Died | Fault::NotRun)) => {
+                    Err(fault @ (Fault::BadHead(_) | Fault::Died | Fault::NotRun)) if !stands => {
                         // Neither an admission nor a refusal.
                         if fault.may_have_run() {
                             self.outbox.connect_counts();
