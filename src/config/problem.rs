@@ -157,7 +157,10 @@ impl<'a> Report<'a> {
             return;
         }
         let text = self.text.lines().nth(line - 1).unwrap_or("").trim();
-        let message = error.message().trim().replace('\n', ", ");
+        let mut message = error.message().trim().replace('\n', ", ");
+        if let Some(remedy) = remedy(text, &message) {
+            message = format!("{message}: {remedy}");
+        }
         self.error(&Place { line, key: String::new(), value: shown(text) }, message);
     }
 
@@ -179,6 +182,19 @@ impl<'a> Report<'a> {
 
     fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset) + 1
+    }
+}
+
+/// What to write instead of a line that is not TOML, where the parser's words do not tell somebody who knows other formats.
+fn remedy(line: &str, message: &str) -> Option<&'static str> {
+    if line.starts_with("//") || line.starts_with(';') {
+        Some("a comment begins with #")
+    } else if message.contains("leading zero") {
+        Some("a mode stands in quotes, \"0660\", and a number has no zeros in front")
+    } else if message.contains("invalid float") || message.contains("invalid integer") || message.contains("quoted") {
+        Some("a text stands in quotes, as in bind = \"127.0.0.1:8080\"")
+    } else {
+        None
     }
 }
 

@@ -155,12 +155,22 @@ pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, rep
     }
 }
 
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 fn resolve_log(log: &written::Log, report: &mut Report<'_>) -> model::Log {
     let level = log.level.value.clone();
-    if level.parse::<Targets>().is_err()
+    // To the parser a word that is no level is a module, so that nothing but that module would be logged.
+    let is_level = |word: &&str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
+    let mut words = level.split(',').filter(|part| !part.contains('='));
+    let stranger = words.find(|word| !is_level(word));
+    if (level.parse::<Targets>().is_err() || stranger.is_some())
         && let Some(place) = &log.level.place
     {
-        report.error(place, "must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug");
+        let hint = stranger.map_or_else(String::new, |word| did_you_mean(word, LEVELS));
+        report.error(
+            place,
+            format!("must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug{hint}"),
+        );
     }
     model::Log { format: log.format.value, level }
 }

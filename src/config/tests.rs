@@ -155,6 +155,20 @@ fn several_syntax_errors_come_without_echoes() {
 }
 
 #[test]
+fn a_line_that_is_not_toml_is_refused_with_what_to_write() {
+    for (line, expected) in [
+        ("bind = 127.0.0.1:8080", "a text stands in quotes"),
+        ("bind = /run/node.sock", "a text stands in quotes"),
+        ("mode = 0660", "a mode stands in quotes"),
+        ("// where it listens", "a comment begins with #"),
+        ("; where it listens", "a comment begins with #"),
+    ] {
+        let error = parse(&format!("[listeners.web]\n{line}\n")).unwrap_err().to_string();
+        assert!(error.contains(&format!(":2: {line}: ")) && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn each_rule_has_its_message() {
     for (addition, expected) in [
         (
@@ -197,6 +211,14 @@ fn each_rule_has_its_message() {
             "11: listeners.\"a b\": a name is 1 to 64 characters of A-Z a-z 0-9 . _ -",
         ),
         ("[node]\nnumber = 4096", "12: node.number = 4096: must be an integer from 0 to 4095"),
+        (
+            "[log]\nlevel = \"warning\"",
+            "12: log.level = \"warning\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug, did you mean \"warn\"?",
+        ),
+        (
+            "[log]\nlevel = \"\"",
+            "12: log.level = \"\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug",
+        ),
         (
             "[log]\nlevel = \"info,x=loud\"",
             "12: log.level = \"info,x=loud\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug",
