@@ -123,6 +123,9 @@ switch (file_get_contents('php://input')) {
     case 'fatal': deep();
     case 'warn': error_log('mind the gap'); break;
     case 'header': header('Longwire-Nonsense: 1'); break;
+    case 'slip': header('Longwire-Jion: kitchen'); break;
+    case 'mark': echo hex2bin('efbbbf'); break;
+    case 'json': header('Content-Type: application/json'); echo json_encode(hex2bin('c4e3')); exit;
 }
 echo 'done';
 ";
@@ -137,7 +140,7 @@ async fn what_goes_wrong_is_on_the_page_and_once_on_the_terminal() {
     browser.open(&dev.page()).await;
     browser.click("#connect").await;
     browser.wait_for("document.querySelector('#state').textContent == 'connected'").await;
-    for (number, text) in ["fatal", "warn", "header"].iter().enumerate() {
+    for (number, text) in ["fatal", "warn", "header", "slip", "mark", "json"].iter().enumerate() {
         browser.type_text("#text", &format!("{text}{ENTER}")).await;
         browser.wait_for(&format!("document.querySelectorAll('#frames li.out').length == {}", number + 1)).await;
     }
@@ -147,6 +150,9 @@ async fn what_goes_wrong_is_on_the_page_and_once_on_the_terminal() {
         "event failed: handler answered 500 (message #0)",
         "mind the gap",
         "Longwire-Nonsense",
+        "did you mean Longwire-Join?",
+        "byte order mark",
+        "json_encode() gives false",
     ] {
         let there =
             format!("[...document.querySelectorAll('#frames li.bad')].some((li) => li.innerText.includes({said:?}))");

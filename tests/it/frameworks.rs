@@ -516,7 +516,9 @@ fn nginx(root: &Path, shop: &Shop) -> String {
              proxy_http_version 1.1;
              proxy_set_header Upgrade $http_upgrade;
              proxy_set_header Connection \"upgrade\";
-             proxy_set_header Host $http_host;
+             proxy_set_header Host $host;
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+             proxy_set_header X-Forwarded-Proto $scheme;
          }}",
         root = root.display(),
         backend = shop.fpm.address(),

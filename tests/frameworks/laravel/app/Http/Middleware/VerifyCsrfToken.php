@@ -6,6 +6,6 @@ use Illuminate\Foundation\Http\Middleware\VerifyCsrfToken as Middleware;
 
 class VerifyCsrfToken extends Middleware
 {
-    /** A frame is a POST without a token. The middleware `longwire` keeps everybody else from these routes. */
-    protected $except = ['ws', 'exact', 'members', 'open'];
+    /** A frame is a POST without a token. The middleware `longwire` keeps everybody else from this route. */
+    protected $except = ['ws'];
 }
