@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -156,7 +156,7 @@ fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
             socket.listen(1)
         }
         Bind::Unix(path) => match std::fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.file_type().is_socket() => match UnixStream::connect(path) {
+            Ok(metadata) if metadata.file_type().is_socket() => match listening::knock(path) {
                 // Left behind by a process that is gone; serving replaces it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 _ => Err(io::ErrorKind::AddrInUse.into()),

@@ -7,8 +7,7 @@ use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,7 +115,7 @@ impl Listening {
         socket.bind(&address)?;
         // From here on the file is ours to remove.
         let file = match bind {
-            Bind::Unix(path) => Some(OwnFile(path.clone())),
+            Bind::Unix(path) => Some(OwnFile::new(path)),
             Bind::Tcp(_) => None,
         };
         if let Bind::Unix(path) = bind {
@@ -163,27 +162,58 @@ impl Listening {
     }
 }
 
+/// Whether a process listens on this socket file; `ConnectionRefused` when none does.
+///
+/// # Errors
+///
+/// What connect(2) says.
+pub fn knock(path: &Path) -> io::Result<()> {
+    // A blocking connect would wait for a process that listens and does not accept.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        // Its backlog is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result,
+    }
+}
+
 /// A socket file that nobody listens on is left over from a process that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
     // connect(2) refuses a regular file with the same word, and that is somebody's.
     if !is_socket(path) {
         return Ok(());
     }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    match knock(path) {
+        Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         // Not there, or not ours to judge: bind will say.
         Err(_) => Ok(()),
     }
 }
 
-/// The file of a socket, removed with it.
-struct OwnFile(PathBuf);
+/// The file of a socket, removed with it, unless another file has its name by then.
+struct OwnFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl OwnFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity_of(path) }
+    }
+}
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.identity.is_some() && identity_of(&self.path) == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Gives the file of a socket to whom it is for.
@@ -249,6 +279,32 @@ mod tests {
         assert!(not_ours.ends_with(": there is a file that is no socket"), "{not_ours}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         drop(listening);
+    }
+
+    #[tokio::test]
+    async fn a_socket_whose_backlog_is_full_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full.sock");
+        let busy = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        busy.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        busy.listen(0).unwrap();
+        let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let error = Listening::bind(&Bind::Unix(path), &SocketFile::default(), 1).err().unwrap();
+        assert!(error.to_string().contains("address already in use by process"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_somebody_else_has_put_in_its_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let bind = || Listening::bind(&Bind::Unix(path.clone()), &SocketFile::default(), 1).unwrap();
+        let first = bind();
+        std::fs::remove_file(&path).unwrap();
+        let second = bind();
+        drop(first);
+        assert!(path.exists(), "it is the second one's");
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[tokio::test]
