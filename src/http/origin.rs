@@ -20,7 +20,9 @@ pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap, is_secure: bool
         // A cross-site GET without CORS has no Origin, and its cookies all the same.
         return *origins == Origins::Any || headers.get(SEC_FETCH_SITE).is_none_or(|site| site != "cross-site");
     };
-    let Ok(origin) = origin.to_str() else { return false };
+    // Two are nobody's: RFC 6454 section 7.3 has one.
+    let is_only = headers.get_all(header::ORIGIN).iter().nth(1).is_none();
+    let Some(origin) = origin.to_str().ok().filter(|_| is_only) else { return false };
     match origins {
         Origins::Any => true,
         Origins::SameHost => is_same_host(origin, headers, is_secure),
@@ -127,6 +129,17 @@ mod tests {
             assert_eq!(is_allowed(&Origins::SameHost, &headers, false), without, "{origin}");
             assert!(is_allowed(&list(origin), &headers, true), "it may be listed: {origin}");
         }
+    }
+
+    #[test]
+    fn of_several_origins_none_counts() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::HOST, HeaderValue::from_static("shop.example"));
+        headers.append(header::ORIGIN, HeaderValue::from_static("https://shop.example"));
+        assert!(is_allowed(&Origins::SameHost, &headers, true));
+        headers.append(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert!(!is_allowed(&Origins::SameHost, &headers, true));
+        assert!(!is_allowed(&list("https://evil.example"), &headers, true));
     }
 
     #[test]

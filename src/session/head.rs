@@ -110,6 +110,8 @@ pub(super) enum HeadError {
     },
     /// A `Longwire-To` that names nobody.
     BadDestination(String),
+    /// A status that is none, or a second one that says something else.
+    BadStatus(String),
 }
 
 impl fmt::Display for HeadError {
@@ -117,6 +119,9 @@ impl fmt::Display for HeadError {
         match self {
             HeadError::TooLarge => write!(f, "no end of the headers within {MAX_HEAD_BYTES} bytes"),
             HeadError::BadDestination(what) => write!(f, "Longwire-To: {what}"),
+            HeadError::BadStatus(line) => {
+                write!(f, "{line:?} is no status from 100 to 999, or another one than the head has already")
+            }
             HeadError::BadNumber { name, value } => write!(f, "{name}: {value:?} is not a number"),
         }
     }
@@ -155,6 +160,29 @@ impl HeadReader {
     }
 }
 
+/// What stands behind the name in a line that says the status: `Status: 403 Forbidden`, also with blanks around the name, or, as the
+/// first line, `HTTP/1.1 403 Forbidden`, which some responders say instead.
+///
+/// A status that is not understood must not pass for 200: on `connect` it would let everybody in.
+fn status_line(line: &[u8], is_first: bool) -> Option<&[u8]> {
+    if is_first && line.starts_with(b"HTTP/") {
+        return line.iter().position(|b| *b == b' ').map(|blank| &line[blank..]);
+    }
+    // Most lines are seen not to be one at a glance.
+    if !matches!(line.first()?, b'S' | b's' | b' ' | b'\t') {
+        return None;
+    }
+    let colon = line.iter().position(|b| *b == b':')?;
+    line[..colon].trim_ascii().eq_ignore_ascii_case(b"Status").then(|| &line[colon + 1..])
+}
+
+/// Three digits, and nothing or a reason behind them.
+fn status_code(said: &[u8]) -> Option<u16> {
+    let digits = said.trim_ascii().split(|b| b.is_ascii_whitespace()).next()?;
+    let code = str::from_utf8(digits).ok().filter(|digits| digits.len() == 3)?.parse().ok()?;
+    (100..=999).contains(&code).then_some(code)
+}
+
 /// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may leave CR out.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut line_start = 0;
@@ -183,8 +211,17 @@ impl Head {
 
     fn parse(bytes: &[u8], keep_others: bool) -> Result<Self, HeadError> {
         let mut head = Head::default();
-        for line in bytes.split(|b| *b == b'\n') {
+        let (mut status, mut is_redirect) = (None, false);
+        for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let Some(said) = status_line(line, at == 0) {
+                let bad = || HeadError::BadStatus(String::from_utf8_lossy(line).into_owned());
+                let said = status_code(said).ok_or_else(bad)?;
+                if *status.get_or_insert(said) != said {
+                    return Err(bad());
+                }
+                continue;
+            }
             let Some(colon) = line.iter().position(|b| *b == b':') else {
                 if !line.is_empty() {
                     head.take_without_colon(&String::from_utf8_lossy(line));
@@ -192,16 +229,17 @@ impl Head {
                 continue;
             };
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            is_redirect |= name.eq_ignore_ascii_case(b"Location") && !value.is_empty();
             head.take(name, value, keep_others)?;
         }
+        // RFC 3875 section 6.2: a `Location` alone is a redirect. php-fpm always says the status too.
+        head.status = status.unwrap_or(if is_redirect { 302 } else { 200 });
         Ok(head)
     }
 
     fn take(&mut self, name: &[u8], value: &[u8], keep_others: bool) -> Result<(), HeadError> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        if is("Status") {
-            self.status = number("Status", value.split(|b| *b == b' ').next().unwrap_or_default())?;
-        } else if is("Content-Length") {
+        if is("Content-Length") {
             self.content_length = Some(number("Content-Length", value)?);
         } else if is("Content-Offset") {
             self.content_offset = number("Content-Offset", value)?;
@@ -505,8 +543,39 @@ mod tests {
             let (head, _) = read(format!("{line}\r\n\r\n").as_bytes()).unwrap().unwrap();
             assert_eq!(head.complaints.len(), 1, "{line}");
         }
-        for line in ["Content-Length: many", "Content-Length: -1", "Content-Offset: 1.5", "Status: OK"] {
+        for line in ["Content-Length: many", "Content-Length: -1", "Content-Offset: 1.5"] {
             assert!(matches!(read(format!("{line}\r\n\r\n").as_bytes()), Err(HeadError::BadNumber { .. })), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_way_of_saying_a_status_passes_for_200() {
+        let cases = [
+            ("Status: 403 Forbidden", Some(403)),
+            ("status:403", Some(403)),
+            (" Status : 403", Some(403)),
+            ("\tStatus: 403", Some(403)),
+            ("HTTP/1.1 403 Forbidden", Some(403)),
+            ("Status: 403\r\nStatus: 403 Forbidden", Some(403)),
+            ("Location: /login", Some(302)),
+            ("Location: https://shop.example/login\r\nStatus: 303", Some(303)),
+            ("Status: 200\r\nLocation: /made", Some(200)),
+            ("Location:", Some(200)),
+            ("X: Status: 403", Some(200)),
+            ("Status: OK", None),
+            ("Status: 4 03", None),
+            ("Status: 99", None),
+            ("Status: +403", None),
+            ("Status:", None),
+            ("Status: 403\r\nStatus: 200", None),
+            ("HTTP/1.1 Forbidden", None),
+        ];
+        for (lines, expected) in cases {
+            let read = read(format!("{lines}\r\n\r\n").as_bytes());
+            match expected {
+                Some(status) => assert_eq!(read.unwrap().unwrap().0.status, status, "{lines}"),
+                None => assert!(matches!(read, Err(HeadError::BadStatus(_))), "{lines}"),
+            }
         }
     }
 
