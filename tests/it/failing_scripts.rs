@@ -157,6 +157,14 @@ async fn nothing_of_a_dead_scripts_reply_is_sent_where_none_of_it_had_to_leave()
         assert_eq!(&client.frame().await.body[..], b"whole");
         eventually("it is counted", || stage.failed("fatal_error") == before + 1.0).await;
         assert_eq!(client.ask("out('next');").await, "next", "and nothing is said instead");
+        // So does one whose worker is killed behind it, large enough to have begun to leave.
+        for death in ["posix_kill(getmypid(), SIGKILL);", "undefined_fn();"] {
+            let code = format!("header('Content-Length: 20000'); {BEGUN} {death}");
+            client.text(&code).await;
+            stage.go();
+            assert_eq!(client.frame().await.body.len(), 20_000, "{death}");
+            assert_eq!(client.ask("out('next');").await, "next", "{death}");
+        }
         let code = encode("header('Content-Length: 5'); out('hello'); undefined_fn();");
         let mut let_in = Client::upgrade(stage.node.address("web"), &format!("/ws?code={code}"), "").await;
         assert_eq!(let_in.ask("out('next');").await, "hello");

@@ -109,6 +109,9 @@ impl Reply {
         reply.begin_body(head, begun);
         reply.body(begun);
         reply.pause();
+        if reply.event.stderr.has_died() {
+            reply.died();
+        }
         // Also where nothing of its body is a reply.
         reply.outbox.admit();
         reply
@@ -145,7 +148,8 @@ impl Reply {
         self.event.complain(&head.complaints);
         self.status = head.status;
         self.close = head.close.take();
-        if let Some(fault) = self.event.fault_of(&head, begun) {
+        // A greeting was judged by its head before there was a session. It stands as far as it came.
+        if let Some(fault) = self.event.fault_of(&head, begun).filter(|_| !self.is_greeting) {
             return self.fail(fault);
         }
         let refuses = self.event.class == Class::Connect && head.refuses();
@@ -236,6 +240,10 @@ impl Reply {
         if let Stage::Body(body) = &self.stage
             && !body.slice.is_through()
         {
+            if let Mode::Lines = body.mode {
+                // Each is whole by itself, whether it came in the same read as this news or before.
+                self.pause();
+            }
             self.fail(Fault::Died);
         }
     }
@@ -287,15 +295,21 @@ impl Reply {
         }
         // Nobody waits for a reply.
         self.let_go();
-        if let (Outcome::Done(_), Stage::Body(body)) = (outcome, &mut self.stage) {
+        // All that was announced is there. What becomes of the script behind it is counted, and takes nothing back.
+        let is_whole = matches!(&self.stage, Stage::Body(body) if body.slice.is_through())
+            && (matches!(outcome, Outcome::Done(_)) || self.event.class == Class::Message);
+        if let Stage::Body(body) = &mut self.stage
+            && (is_whole || matches!(outcome, Outcome::Done(_)))
+        {
             let result = body.finish(&self.outbox, &self.event);
             self.sent(result);
         }
-        let is_whole = matches!(&self.stage, Stage::Body(body) if body.slice.is_through());
+        let stands = is_whole && matches!(self.stage, Stage::Body(_));
         let result = match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
             (Outcome::Failed(failure), stage) => {
                 if let Stage::Body(body) = stage
                     && body.has_begun()
+                    && !stands
                 {
                     self.break_off();
                 }
@@ -306,7 +320,6 @@ impl Reply {
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), _) => self.event.ended(timing),
         };
-        let stands = is_whole && matches!(result, Err(Fault::Died));
         self.consequences(outcome, &result, stands);
         self.event.report(self.status, self.bytes_out, result);
         self.outbox.event_ended(self.event.endpoint.may_run_several());
