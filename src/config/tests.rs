@@ -213,7 +213,7 @@ fn each_rule_has_its_message() {
         ("[node]\nnumber = 4096", "12: node.number = 4096: must be an integer from 0 to 4095"),
         (
             "[log]\nlevel = \"warning\"",
-            "12: log.level = \"warning\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug, did you mean \"warn\"?",
+            "12: log.level = \"warning\": must be error, warn, info, debug or trace, also by module: info,longwire::upstream=debug",
         ),
         (
             "[log]\nlevel = \"\"",

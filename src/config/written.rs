@@ -277,7 +277,7 @@ config_table! {
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
-        /// The app for each path; "/live/*" takes everything below /live, the longest match wins. A slash at the end does not matter.
+        /// The app for each path; "/live/*" takes /live and everything below it; the longest match wins. A slash at the end does not matter.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
         /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
@@ -552,7 +552,7 @@ config_table! {
         subprotocols: Entry<Subprotocols> = is("[]");
         /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
         event_streams: Entry<bool> = is("true");
-        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect neither refuses nor greets.
+        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect does not greet, and refuses on `http` listeners only.
         // One word for all of it: a shop that comes from fooking needs every rule, and other shops need none.
         compat: Entry<Compat> = is("\"none\"");
         /// What a failed message does to its session: nothing, a text sent to the client, or the end.

@@ -321,7 +321,7 @@ async fn bytes_that_silence_has_not_ended_are_no_frame_to_a_session_that_is_clos
     assert_eq!(node.closed(1)[0]["reason"], "frame_too_large");
     let mut device = Device::connect(&node, "meters").await;
     device.send(&[3; 5]).await;
-    wait_until("they were read", || node.metric("longwire_bytes_in_total", "") >= 205.0);
+    wait_until("they were read", || node.metric("longwire_received_bytes_total", "") >= 205.0);
     node.terminate();
     assert_eq!(device.rest().await, b"");
     assert_eq!(node.closed(2)[1]["reason"], "draining");
