@@ -16,6 +16,10 @@
 //! A session that PHP is being asked about is a guest: it can be found, joined, bound and pushed to as any other, but pushes wait
 //! here, within the same bound, until PHP has let it in. Nothing of them is sent to one that is turned away.
 //!
+//! What may leave at which point of a reply and of a session's life is one stage (`stage.rs`), asked and acted upon under one lock.
+//! While a reply streams, whole frames of others are held here. They count within the bound, but take no room of that reply,
+//! which would wait for itself, and nobody takes them for bytes that the client does not read.
+//!
 //! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
 //! asks for tiny frames (pongs) would cost many times its bound. What a push does that would pass it is the slow-reader rule
 //! of its channel or of the app ([`SlowReader`]): the session is asked to end with [`CloseReason::SlowReader`], older pushes
