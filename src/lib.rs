@@ -79,7 +79,11 @@
 //! - [`session::State`] is all that a session is apart from its socket, and can be serialized: id, ends, handshake params,
 //!   the number of the next event, the decoder in mid-frame, frames that wait, what is owed to PHP.
 //! - [`config::model`] is the checked configuration, without a trace of TOML.
+//! - `outbox/stage.rs` says what may leave for a client at which point, and `outbox/backlog.rs` what waits.
 //! - `upstream/queue.rs` and `upstream/backend.rs` decide who is next and where to, with the time as an argument.
+//!
+//! `session/simulation` drives sessions, outboxes and answers through random orders of all that can happen, without sockets: a seed replays
+//! a run, and one that fails is cut down to a few steps.
 //!
 //! # Who owns what
 //!

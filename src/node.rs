@@ -284,8 +284,11 @@ impl Running {
         self.hub.draining.cancel();
         while self.accepting.join_next().await.is_some() {}
         self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
+        self.hub.connections.close();
         self.hub.tasks.close();
         let all_ended = async {
+            // A session may still come of one of these.
+            self.hub.connections.wait().await;
             self.hub.tasks.wait().await;
             self.hub.cluster.all_told().await;
         };
@@ -298,6 +301,10 @@ impl Running {
         let given_up = self.hub.tasks.len();
         if given_up > 0 {
             error!(sessions = given_up, "sessions were given up: their close events are lost");
+        }
+        let connections = self.hub.connections.len();
+        if connections > 0 {
+            warn!(connections, "connections were cut off");
         }
         for upstream in self.upstreams.values() {
             let _ = tokio::time::timeout(UPSTREAM_GRACE, upstream.shutdown()).await;
@@ -503,6 +510,7 @@ fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::
         wheel: Arc::new(Wheel::default()),
         metrics,
         tasks: TaskTracker::new(),
+        connections: TaskTracker::new(),
         admission: Arc::new(Admission::new(max_sessions(limits), limits, watch.clone())),
         connects: ConnectGates::new(&config.apps, watch.clone()),
         watch,

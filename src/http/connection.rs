@@ -24,11 +24,13 @@ use tracing::debug;
 
 use super::body::{AnyBody, is_fed};
 use super::progress::{Progress, Watched};
-use super::{Site, answer, plain, whole};
+use super::{LAST_WORDS, Site, answer, plain, whole};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::transport::{Arrival, Peer, Transport};
 
+/// While the node stops: how long a request may be on its way.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// Headers of one request; browsers send about fifteen.
 const MAX_HEADERS: usize = 100;
 /// Requests at once on an HTTP/2 connection; browsers share one among all pages of a site.
@@ -176,10 +178,10 @@ async fn serve(
     };
     let speaks_http2 = match transport.is_tls() {
         true => transport.has_negotiated(b"h2"),
-        false => site.http2 && begins_http2(&transport, first_deadline).await?,
+        false => site.http2 && begins_http2(site, &transport, first_deadline).await?,
     };
     if speaks_http2 {
-        let served = http2::Builder::new(Executor(site.hub.tasks.clone()))
+        let served = http2::Builder::new(Executor(site.hub.connections.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(site.max_header_bytes as u32)
@@ -187,7 +189,10 @@ async fn serve(
         let mut served = std::pin::pin!(served);
         tokio::select! {
             result = served.as_mut() => return Ok(result?),
-            () = site.hub.draining.cancelled() => served.as_mut().graceful_shutdown(),
+            () = site.hub.draining.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                return connection.last_of(served).await;
+            }
             () = connection.idle(first_deadline, site.handshake_timeout) => {
                 served.as_mut().graceful_shutdown();
                 // A client that does not hear that either has nothing to lose here.
@@ -198,7 +203,6 @@ async fn serve(
                 };
             }
         }
-        return Ok(served.await?);
     }
     let served = http1::Builder::new()
         .timer(HeadTimer { first: Mutex::new(Some(first_deadline)) })
@@ -213,7 +217,7 @@ async fn serve(
         result = served.as_mut() => return Ok(result?),
         () = site.hub.draining.cancelled() => served.as_mut().graceful_shutdown(),
     }
-    Ok(served.await?)
+    connection.last_of(served).await
 }
 
 async fn one_request(
@@ -263,7 +267,7 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
 }
 
 /// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.
-async fn begins_http2(transport: &Transport, deadline: Instant) -> Result<bool, Ended> {
+async fn begins_http2(site: &Site, transport: &Transport, deadline: Instant) -> Result<bool, Ended> {
     let mut begin = [0; PREFACE.len()];
     let look = async {
         let mut known = 0;
@@ -278,12 +282,48 @@ async fn begins_http2(transport: &Transport, deadline: Instant) -> Result<bool, 
             }
         }
     };
-    tokio::time::timeout_at(deadline.into(), look)
-        .await
-        .map_err(|_| Ended { reason: CloseReason::HandshakeTimeout, error: "nothing came".to_owned() })
+    let leaving = async {
+        site.hub.draining.cancelled().await;
+        tokio::time::sleep(LAST_REQUEST).await;
+    };
+    tokio::select! {
+        biased;
+        is_http2 = look => Ok(is_http2),
+        () = tokio::time::sleep_until(deadline.into()) => {
+            Err(Ended { reason: CloseReason::HandshakeTimeout, error: "nothing came".to_owned() })
+        }
+        () = leaving => Err(Ended { reason: CloseReason::Draining, error: "nothing came".to_owned() }),
+    }
 }
 
 impl Connection {
+    /// While the node stops: serves what is being answered, and what is on its way. A client that has nothing to ask may not even hear that
+    /// it is to leave (an HTTP/2 client that answers no PING, an HTTP/1.1 client that says nothing), and is not waited for.
+    async fn last_of(&self, served: impl Future<Output = hyper::Result<()>>) -> Result<(), Ended> {
+        tokio::select! {
+            result = served => Ok(result?),
+            () = self.rest() => match self.requests.load(Ordering::Relaxed) {
+                0 => Err(Ended { reason: CloseReason::Draining, error: "no request came".to_owned() }),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Ends when nothing was asked and nothing answered for a while.
+    async fn rest(&self) {
+        let mut last = None;
+        loop {
+            let requests = self.requests.load(Ordering::Relaxed);
+            let is_idle = self.busy.load(Ordering::Relaxed) == 0 && !self.progress.is_leaving();
+            if is_idle && last == Some(requests) {
+                return;
+            }
+            last = is_idle.then_some(requests);
+            // hyper may still hold the end of an answer.
+            tokio::time::sleep(if requests == 0 { LAST_REQUEST } else { LAST_WORDS }).await;
+        }
+    }
+
     /// Ends when no request came until `first`, and later when there was none for so long and a little more.
     async fn idle(&self, first: Instant, patience: Duration) {
         tokio::time::sleep_until(first.into()).await;

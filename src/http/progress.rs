@@ -49,7 +49,8 @@ impl Progress {
         }
     }
 
-    fn is_leaving(&self) -> bool {
+    /// An answer is whole on our side and not yet on the client's.
+    pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) > 0
     }
 }

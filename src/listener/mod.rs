@@ -112,10 +112,10 @@ impl Entrance {
             };
             match &entrance.service {
                 Service::Http(site) if is_prepared => {
-                    entrance.hub.tasks.spawn(http::serve_connection(site.clone(), arrival, place));
+                    entrance.hub.connections.spawn(http::serve_connection(site.clone(), arrival, place));
                 }
                 _ => {
-                    entrance.hub.tasks.spawn(entrance.clone().prepare(arrival, place));
+                    entrance.hub.connections.spawn(entrance.clone().prepare(arrival, place));
                 }
             }
         }

@@ -73,6 +73,16 @@ impl Backlog {
         self.0.as_ref().map_or(0, |pieces| pieces.ready_bytes)
     }
 
+    /// Bytes that are held.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |pieces| pieces.held_bytes)
+    }
+
+    /// What it takes to keep what could be written now.
+    pub(super) fn ready_cost(&self) -> usize {
+        self.0.as_ref().map_or(0, |pieces| pieces.ready_bytes + pieces.ready.len() * PIECE_COST)
+    }
+
     /// What it takes to keep all of it.
     pub(super) fn cost(&self) -> usize {
         self.0.as_ref().map_or(0, |pieces| pieces.cost())
@@ -123,6 +133,11 @@ impl Backlog {
     /// Gives everything up; says how many pushes were among it.
     pub(super) fn clear(&mut self) -> u32 {
         self.0.take().map_or(0, |pieces| pieces.pushes())
+    }
+
+    /// Gives up what is held; says how many pushes were among it.
+    pub(super) fn clear_held(&mut self) -> u32 {
+        self.change(Pieces::clear_held).unwrap_or(0)
     }
 
     /// Throws away what was pushed under `topic` and has not begun to leave; says how many frames.
@@ -200,6 +215,12 @@ impl Pieces {
     fn pushes(&self) -> u32 {
         let pieces = self.ready.iter().chain(&self.held);
         pieces.filter(|piece| !matches!(piece.kind, Kind::Reply)).count() as u32
+    }
+
+    fn clear_held(&mut self) -> u32 {
+        self.held_bytes = 0;
+        let held = std::mem::take(&mut self.held);
+        held.iter().filter(|piece| !matches!(piece.kind, Kind::Reply)).count() as u32
     }
 
     fn drop_topic(&mut self, topic: &Topic) -> u32 {

@@ -74,7 +74,6 @@ impl Outbox {
     }
 
     fn is_over(&self) -> bool {
-        let inner = self.lock();
-        inner.is_ended || inner.is_said
+        !self.lock().stage.takes_pushes()
     }
 }

@@ -4,6 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+#[cfg(test)]
+use super::faults::Pipe;
 use super::feed::Feed;
 use crate::transport::Transport;
 
@@ -13,6 +15,9 @@ pub enum Link {
     Socket(OnceLock<Transport>),
     /// Responses of an HTTP connection that may serve others too.
     Feed(Arc<Feed>),
+    /// No socket at all.
+    #[cfg(test)]
+    Pipe(Arc<Pipe>),
 }
 
 impl Link {
@@ -37,6 +42,8 @@ impl Link {
         match self {
             Link::Socket(socket) => socket.get().map_or(Poll::Pending, |socket| socket.poll_read(cx, buffer)),
             Link::Feed(feed) => feed.poll_abandoned(cx).map(|()| Ok(0)),
+            #[cfg(test)]
+            Link::Pipe(pipe) => pipe.poll_read(cx, buffer),
         }
     }
 
@@ -45,6 +52,8 @@ impl Link {
         match self {
             Link::Socket(socket) => socket.get().map_or(Poll::Pending, |socket| socket.poll_write_ready(cx)),
             Link::Feed(feed) => feed.poll_room(cx).map(Ok),
+            #[cfg(test)]
+            Link::Pipe(pipe) => pipe.poll_write_ready(cx),
         }
     }
 
@@ -56,6 +65,8 @@ impl Link {
                 None => Err(io::ErrorKind::WouldBlock.into()),
             },
             Link::Feed(feed) => feed.try_write(slices),
+            #[cfg(test)]
+            Link::Pipe(pipe) => pipe.try_write(slices),
         }
     }
 
@@ -64,6 +75,8 @@ impl Link {
         match self {
             Link::Socket(socket) => socket.get().map_or(0, Transport::unsent),
             Link::Feed(_) => 0,
+            #[cfg(test)]
+            Link::Pipe(_) => 0,
         }
     }
 
@@ -77,6 +90,8 @@ impl Link {
         match self {
             Link::Socket(socket) => socket.get().map_or(Ok(true), Transport::try_flush),
             Link::Feed(_) => Ok(true),
+            #[cfg(test)]
+            Link::Pipe(_) => Ok(true),
         }
     }
 
@@ -89,6 +104,8 @@ impl Link {
                 }
             }
             Link::Feed(feed) => feed.finish(),
+            #[cfg(test)]
+            Link::Pipe(pipe) => pipe.shut(),
         }
     }
 
@@ -97,6 +114,8 @@ impl Link {
         match self {
             Link::Socket(_) => None,
             Link::Feed(feed) => Some(feed),
+            #[cfg(test)]
+            Link::Pipe(_) => None,
         }
     }
 }

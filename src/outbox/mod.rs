@@ -16,6 +16,10 @@
 //! A session that PHP is being asked about is a guest: it can be found, joined, bound and pushed to as any other, but pushes wait
 //! here, within the same bound, until PHP has let it in. Nothing of them is sent to one that is turned away.
 //!
+//! What may leave at which point of a reply and of a session's life is one stage (`stage.rs`), asked and acted upon under one lock.
+//! While a reply streams, whole frames of others are held here. They count within the bound, but take no room of that reply,
+//! which would wait for itself, and nobody takes them for bytes that the client does not read.
+//!
 //! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
 //! asks for tiny frames (pongs) would cost many times its bound. What a push does that would pass it is the slow-reader rule
 //! of its channel or of the app ([`SlowReader`]): the session is asked to end with [`CloseReason::SlowReader`], older pushes
@@ -26,9 +30,12 @@
 mod backlog;
 mod close;
 mod codec;
+#[cfg(test)]
+pub(crate) mod faults;
 mod feed;
 mod link;
 mod push;
+mod stage;
 
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
@@ -52,6 +59,7 @@ pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
+use self::stage::{Place, Stage, Unit, What};
 pub use crate::config::model::SlowReader;
 
 /// What all sessions that come in through one door to one app have in common.
@@ -119,19 +127,11 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Inner {
-    /// Encoded bytes that the socket did not take yet, and pushes that came in the middle of a streamed reply: a frame must
+    /// Encoded bytes that the socket did not take yet, and frames that came in the middle of a streamed reply: a frame must
     /// not stand inside another.
     backlog: Backlog,
-    is_streaming: bool,
-    /// What streams is one frame, whose length is on the wire: nothing at all may stand inside.
-    is_inside_frame: bool,
-    /// PHP is still being asked about the session: pushes wait.
-    is_guest: bool,
-    is_ended: bool,
-    /// The last word was said: no push may follow it.
-    is_said: bool,
-    /// A write found the client gone.
-    is_deaf: bool,
+    /// What may leave now. Asked and acted upon under one lock.
+    stage: Stage,
     asked_close: Option<Box<Close>>,
     /// Replies that wait for room or for the end of the session: nearly always one.
     waiters: SmallVec<[Waker; 1]>,
@@ -166,7 +166,9 @@ impl Outbox {
     /// frames: its bytes must leave in the order in which it gave them, and what it says by itself cannot wait for PHP.
     pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
         let mut outbox = Self::new(id, framing, terms, link);
-        outbox.inner.get_mut().expect("nobody has locked it").is_guest = outbox.framing.codec().is_none();
+        if outbox.framing.codec().is_none() {
+            outbox.inner.get_mut().expect("nobody has locked it").stage = Stage::GUEST;
+        }
         outbox
     }
 
@@ -180,7 +182,7 @@ impl Outbox {
     /// PHP has let the session in, and the client knows: what was held follows what has been written.
     pub fn admit(&self) {
         let mut inner = self.lock();
-        if std::mem::take(&mut inner.is_guest) {
+        if inner.stage.admit() {
             self.release(inner);
         }
     }
@@ -244,7 +246,7 @@ impl Outbox {
     fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
         let mut together = Together::default();
         let mut inner = self.lock();
-        if inner.is_ended || inner.is_said || inner.holds() || inner.is_deaf || self.writable(&inner) > 0 {
+        if inner.stage.place_of(What::Push) != Place::Now || self.writable(&inner) > 0 {
             return together;
         }
         for chunk in pushes.chunks(MAX_SLICES) {
@@ -286,9 +288,11 @@ impl Outbox {
     pub fn push(&self, push: Push<'_>) -> Pushed {
         let rule = push.rule.unwrap_or(self.terms.slow_reader);
         let mut inner = self.lock();
-        if inner.is_ended || inner.is_said {
+        let place = inner.stage.place_of(What::Push);
+        if place == Place::Nowhere {
             return Fate::Gone.into();
         }
+        let was_full = self.has_no_room(&inner);
         let mut pushed = Pushed::from(Fate::Queued);
         if rule == SlowReader::Latest && inner.waits() {
             pushed.dropped_latest = inner.backlog.drop_topic(push.topic);
@@ -298,49 +302,75 @@ impl Outbox {
         if is_over(&inner) && matches!(rule, SlowReader::Oldest | SlowReader::Latest) {
             pushed.dropped_oldest = inner.backlog.drop_oldest(max_bytes.saturating_sub(push.frame.len()));
         }
+        if pushed.dropped_latest + pushed.dropped_oldest > 0 {
+            // This frame may leave at once, and then nothing else would tell who waits for the room.
+            inner.wake_waiters();
+            if was_full {
+                self.task.wake();
+            }
+        }
         if is_over(&inner) {
             if rule != SlowReader::Close {
                 return Pushed { fate: Fate::DroppedNewest, ..pushed };
             }
-            let waiting = inner.backlog.bytes();
-            inner
-                .ask_close(Close::new(CloseReason::SlowReader).because(format!("{waiting} bytes wait for the client")));
+            let close = Close::new(CloseReason::SlowReader).because(self.why_full(&inner));
+            inner.ask_close(close);
             drop(inner);
             self.task.wake();
             return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
         let kind = self.kind_of(&push);
-        if inner.holds() {
+        if place == Place::Later {
             inner.backlog.hold(push.frame, kind);
             return pushed;
         }
         let queued_before = self.writable(&inner);
         let frame = push.frame;
         inner.write(&self.link, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
-        if self.writable(&inner) == 0 {
-            pushed.fate = if inner.is_deaf { Fate::Gone } else { Fate::Written };
+        if inner.stage.is_deaf() {
+            pushed.fate = Fate::Gone;
+        } else if self.writable(&inner) == 0 {
+            pushed.fate = Fate::Written;
         }
         self.wake_writer(inner, queued_before);
         pushed
     }
 
+    /// For the log: what an outbox without room is full of.
+    fn why_full(&self, inner: &Inner) -> String {
+        let (held, waiting) = (inner.backlog.held_bytes(), inner.backlog.bytes());
+        match held {
+            0 => format!("{waiting} bytes wait for the client"),
+            _ if inner.stage.is_guest() => format!("{held} of {waiting} bytes wait for the end of connect"),
+            _ => format!("{held} of {waiting} bytes wait for the end of a reply that streams"),
+        }
+    }
+
     /// Sends a whole frame of a reply: always taken, whatever the bound (see the module).
     pub fn write_frame(&self, slices: &[IoSlice<'_>]) {
-        let mut inner = self.lock();
-        if inner.is_streaming && !inner.is_ended {
-            let frame = copy_tail(slices, slices.iter().map(|slice| slice.len()).sum());
-            inner.backlog.hold(frame, Kind::Reply);
-            return;
-        }
-        drop(inner);
-        self.write(slices);
+        self.write(What::Frame, slices);
     }
 
     /// Sends bytes of the reply that streams: always taken, whatever the bound (see the module).
-    pub fn write(&self, slices: &[IoSlice<'_>]) {
+    pub fn write_piece(&self, slices: &[IoSlice<'_>]) {
+        self.write(What::Piece, slices);
+    }
+
+    fn write(&self, what: What, slices: &[IoSlice<'_>]) {
         let mut inner = self.lock();
-        if inner.is_ended {
-            return;
+        let place = inner.stage.place_of(what);
+        #[cfg(test)]
+        if faults::Fault::LockDropped.is_on() {
+            drop(inner);
+            inner = self.lock();
+        }
+        match place {
+            Place::Now => {}
+            Place::Later => {
+                inner.backlog.hold(copy_tail(slices, slices.iter().map(|slice| slice.len()).sum()), Kind::Reply);
+                return;
+            }
+            Place::Nowhere => return,
         }
         let queued_before = self.writable(&inner);
         inner.write(&self.link, slices, Kind::Reply, |rest| copy_tail(slices, rest));
@@ -350,67 +380,84 @@ impl Outbox {
     /// Queues a control frame without writing; [`Self::poll_flush`] follows when everything read has been looked at, so
     /// that all of it leaves in one write. It may stand among the fragments of a message; inside a frame it waits.
     pub fn queue_control(&self, frame: Bytes) {
-        let mut inner = self.lock();
-        if inner.is_ended {
-            return;
-        }
-        if inner.is_inside_frame {
-            inner.backlog.hold(frame, Kind::Reply);
-        } else {
-            inner.backlog.enqueue(frame, Kind::Reply);
-        }
+        self.queue(What::Control, frame);
     }
 
     /// The same for a frame that is no control frame: it must not stand inside another, so it waits for the end of a reply
     /// that streams.
     pub fn queue_frame(&self, frame: Bytes) {
+        self.queue(What::Frame, frame);
+    }
+
+    fn queue(&self, what: What, frame: Bytes) {
         let mut inner = self.lock();
-        if inner.is_ended {
-            return;
-        }
-        if inner.is_streaming {
-            inner.backlog.hold(frame, Kind::Reply);
-        } else {
-            inner.backlog.enqueue(frame, Kind::Reply);
+        match inner.stage.place_of(what) {
+            Place::Now => inner.backlog.enqueue(frame, Kind::Reply),
+            Place::Later => inner.backlog.hold(frame, Kind::Reply),
+            Place::Nowhere => {}
         }
     }
 
     /// A reply streams as one frame: even a control frame would have to wait for its end.
     pub fn is_inside_frame(&self) -> bool {
-        self.lock().is_inside_frame
+        self.lock().stage.is_inside_frame()
     }
 
     /// Nothing waits and no reply streams: what is sent now is what the client sees next.
     pub fn is_clear(&self) -> bool {
         let inner = self.lock();
-        !inner.is_streaming && !inner.waits()
+        inner.stage.place_of(What::Frame) == Place::Now && !inner.waits()
     }
 
     /// A reply begins to stream: whole frames are held until [`Self::end_stream`], and control frames too if it is one frame.
     /// False while another one streams, which events that run at once make possible.
     pub fn begin_stream(&self, is_one_frame: bool) -> bool {
-        let mut inner = self.lock();
-        if inner.is_streaming {
-            return false;
-        }
-        (inner.is_streaming, inner.is_inside_frame) = (true, is_one_frame);
-        true
+        self.lock().stage.begin(if is_one_frame { Unit::Frame } else { Unit::Pieces })
     }
 
     /// The streamed reply is whole: what was held follows.
     pub fn end_stream(&self) {
         let mut inner = self.lock();
-        (inner.is_streaming, inner.is_inside_frame) = (false, false);
+        #[cfg(test)]
+        if faults::Fault::StreamStays.is_on() {
+            return;
+        }
+        inner.stage.end();
         self.release(inner);
+    }
+
+    /// The reply that streams will never be whole. Whatever followed would pass for the rest of it, so nothing does but a close frame,
+    /// and the session is asked to end, unless nobody is there to be told anything: then what the client has said before is
+    /// still handled.
+    pub fn break_stream(&self) {
+        let mut inner = self.lock();
+        inner.stage.break_off();
+        let lost = inner.backlog.clear_held();
+        inner.lost += lost;
+        if !inner.stage.is_deaf() {
+            inner.ask_close(CloseReason::ReplyBroken.into());
+        }
+        inner.wake_waiters();
+        drop(inner);
+        self.task.wake();
     }
 
     fn release(&self, mut inner: Guard<'_>) {
         let queued_before = self.writable(&inner);
-        if inner.holds() || !inner.backlog.release() {
+        if !inner.stage.lets_held_go() || !inner.backlog.release() {
             return;
         }
+        let was_full = self.has_no_room(&inner);
         inner.flush(&self.link);
         self.wake_writer(inner, queued_before);
+        if was_full {
+            self.task.wake();
+        }
+    }
+
+    /// While that is so the task does not read, and nothing but the room that others make wakes it.
+    fn has_no_room(&self, inner: &Inner) -> bool {
+        inner.backlog.cost() >= self.terms.max_bytes
     }
 
     /// Writes until nothing waits. An error means that the client is gone.
@@ -421,28 +468,33 @@ impl Outbox {
         loop {
             {
                 let mut inner = self.lock();
-                if inner.is_ended {
+                if inner.stage.is_deaf() || inner.stage.is_ended() {
                     return Poll::Ready(());
                 }
                 inner.flush(&self.link);
-                if self.writable(&inner) == 0 || inner.is_deaf {
+                if self.writable(&inner) == 0 || inner.stage.is_deaf() {
                     return Poll::Ready(());
                 }
             }
             if let Err(error) = ready!(self.link.poll_write_ready(cx)) {
-                self.lock().ask_close(error.into());
+                self.lock().fail(error);
                 return Poll::Ready(());
             }
         }
     }
 
-    /// Ready when a reply may bring more, or when nobody will take it.
-    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when a reply may bring more, or when nobody will take it. What is held until the reply that `streams` has ended, or until
+    /// connect has, takes no room of that reply: it would wait for itself.
+    pub fn poll_room(&self, cx: &mut Context<'_>, streams: bool) -> Poll<()> {
         if self.is_quiet() {
             return Poll::Ready(());
         }
         let mut inner = self.lock();
-        if inner.is_ended || inner.backlog.cost() < self.terms.max_bytes {
+        let waits_for_it = streams || inner.stage.is_guest();
+        #[cfg(test)]
+        let waits_for_it = waits_for_it && !faults::Fault::HeldTakesRoom.is_on();
+        let cost = if waits_for_it { inner.backlog.ready_cost() } else { inner.backlog.cost() };
+        if !inner.stage.takes_replies() || cost < self.terms.max_bytes {
             return Poll::Ready(());
         }
         inner.wait(cx.waker());
@@ -450,17 +502,17 @@ impl Outbox {
     }
 
     /// Ready when nobody wants the answer to an event any more: the session has ended, or the answer `has_begun` to leave
-    /// and the client cannot be written to. An answer that is still being made may matter for more than the client.
+    /// and no more can. An answer that is still being made may matter for more than the client.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>, has_begun: bool) -> Poll<()> {
         let mut inner = self.lock();
-        if inner.is_ended || inner.is_deaf && has_begun {
+        if inner.stage.is_ended() || has_begun && !inner.stage.takes_replies() {
             return Poll::Ready(());
         }
         inner.wait(cx.waker());
         Poll::Pending
     }
 
-    /// Bytes that wait for the client to read.
+    /// Bytes that wait: for the client to read, or held back by us.
     pub fn queued_bytes(&self) -> usize {
         if self.is_quiet() {
             return 0;
@@ -468,18 +520,18 @@ impl Outbox {
         self.lock().backlog.bytes() + self.link.unsent()
     }
 
-    /// Bytes wait that could be written now; those held behind a streamed reply could not.
-    pub fn has_unwritten(&self) -> bool {
+    /// Bytes that wait for nobody but the client: those held behind a streamed reply wait for us.
+    pub fn unwritten_bytes(&self) -> usize {
         if self.is_quiet() {
-            return false;
+            return 0;
         }
         let inner = self.lock();
-        self.writable(&inner) > 0 && !inner.is_deaf
+        if inner.stage.is_deaf() { 0 } else { self.writable(&inner) }
     }
 
     /// As many bytes wait as may: the task stops reading from the client too.
     pub fn is_full(&self) -> bool {
-        !self.is_quiet() && self.lock().backlog.cost() >= self.terms.max_bytes
+        !self.is_quiet() && self.has_no_room(&self.lock())
     }
 
     /// Grows, and begins anew after 4 GB, whenever the socket takes something, be it of what counts as written already.
@@ -506,21 +558,21 @@ impl Outbox {
         self.lock().asked_close.take()
     }
 
-    /// The last frame of this session, if its framing has one for that: no push follows it. Inside a frame that broke off it would
+    /// The last frame of this session, if its framing has one for that: nothing follows it. Inside a frame that broke off it would
     /// pass for a part of that.
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
-        inner.is_said = true;
-        if let Some(frame) = frame.filter(|_| !inner.is_ended && !inner.is_inside_frame) {
+        if let Some(frame) = frame.filter(|_| inner.stage.place_of(What::Goodbye) == Place::Now) {
             inner.backlog.enqueue(frame, Kind::Reply);
         }
+        inner.stage.say();
     }
 
     /// The session's task takes nothing more: queued bytes are given up, waiting replies are told. Says how many pushes
     /// never left, in this call and since the client was found gone.
     pub fn end(&self) -> u32 {
         let mut inner = self.lock();
-        inner.is_ended = true;
+        inner.stage.finish();
         let lost = inner.backlog.clear() + std::mem::take(&mut inner.lost);
         let waiters = std::mem::take(&mut inner.waiters);
         drop(inner);
@@ -615,6 +667,8 @@ impl Outbox {
     }
 
     fn lock(&self) -> Guard<'_> {
+        #[cfg(test)]
+        faults::let_others_run();
         Guard { inner: self.inner.lock().expect("nothing panics while an outbox is locked"), outbox: self }
     }
 }
@@ -649,20 +703,15 @@ impl Drop for Guard<'_> {
 
 impl Inner {
     fn is_quiet(&self) -> bool {
-        !self.waits() && self.asked_close.is_none() && !self.is_ended && !self.is_deaf
+        !self.waits() && self.asked_close.is_none() && !self.stage.is_ended() && !self.stage.is_deaf()
     }
 
     fn waits(&self) -> bool {
         self.backlog.bytes() > 0
     }
 
-    /// Pushes have to wait for something else than the socket.
-    fn holds(&self) -> bool {
-        self.is_streaming || self.is_guest
-    }
-
     fn ask_close(&mut self, close: Close) {
-        if self.asked_close.is_none() && !self.is_ended {
+        if self.asked_close.is_none() && !self.stage.is_ended() {
             self.asked_close = Some(Box::new(close));
         }
     }
@@ -671,10 +720,10 @@ impl Inner {
     fn write(&mut self, link: &Link, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
-        if self.backlog.has_nothing_ready() && len > 0 && !self.is_deaf {
+        if self.backlog.has_nothing_ready() && len > 0 && !self.stage.is_deaf() {
             written = self.try_write(link, slices);
         }
-        if written < len && !self.is_deaf {
+        if written < len && !self.stage.is_deaf() {
             if written > 0 {
                 self.backlog.enqueue_rest(rest(len - written), kind);
             } else {
@@ -698,7 +747,7 @@ impl Inner {
             };
             self.backlog.advance(written);
             if written > 0 {
-                self.waiters.drain(..).for_each(Waker::wake);
+                self.wake_waiters();
             }
             if written < offered {
                 return;
@@ -732,8 +781,12 @@ impl Inner {
 
     fn fail(&mut self, error: io::Error) {
         self.ask_close(error.into());
-        self.is_deaf = true;
+        self.stage.deafen();
         self.lost += self.backlog.clear();
+        self.wake_waiters();
+    }
+
+    fn wake_waiters(&mut self) {
         self.waiters.drain(..).for_each(Waker::wake);
     }
 
@@ -885,9 +938,9 @@ mod tests {
                     let body = body(9, number, 5 + PIECES as usize * 100);
                     assert!(outbox.begin_stream(false), "nobody else streams");
                     let head = outbox.framing().begin(Some(body.len() as u64)).unwrap().unwrap();
-                    outbox.write(&[IoSlice::new(&head)]);
+                    outbox.write_piece(&[IoSlice::new(&head)]);
                     for piece in body.chunks(100) {
-                        outbox.write(&[IoSlice::new(piece)]);
+                        outbox.write_piece(&[IoSlice::new(piece)]);
                         std::thread::yield_now();
                     }
                     outbox.end_stream();

@@ -81,7 +81,7 @@ impl Endpoint {
         let (answer, delivered) = OthersAnswer::new(EventInfo::named(self.clone(), Some(owed.id), owed.label, &event));
         let [_, own, profile, _] = &owed.params;
         let group = if owed.class == Class::Presence { None } else { group::of(&self.app, own, profile) };
-        self.upstream.submit(Request {
+        self.ask(Request {
             class: owed.class,
             group,
             params: owed.params.clone(),

@@ -49,6 +49,8 @@ pub struct Hub {
     pub metrics: Arc<Metrics>,
     /// Every session's task: it ends when the session's close event is delivered.
     pub tasks: TaskTracker,
+    /// Connections that are no sessions, or serve several: over HTTP, and before they have said who they are.
+    pub connections: TaskTracker,
     /// What happens when a limit is passed.
     pub watch: Arc<Watch>,
     /// How many connections may come, and how many sessions there may be.
@@ -108,6 +110,9 @@ pub struct Endpoint {
     pub(super) absence: Absence,
     /// What its handlers were told.
     pub(super) hints: Hints,
+    /// Takes requests in the place of `upstream`.
+    #[cfg(test)]
+    pub(super) desk: Option<super::simulation::Desk>,
 }
 
 impl Endpoint {
@@ -150,6 +155,8 @@ impl Endpoint {
             terms,
             absence: Absence::default(),
             hints: Hints::default(),
+            #[cfg(test)]
+            desk: None,
         })
     }
 
@@ -206,7 +213,7 @@ impl Endpoint {
             local: state.local.into(),
             close: None,
         };
-        self.upstream.submit(Request {
+        self.ask(Request {
             class: event.class,
             group: group::of(&self.app, &state.own_params, &event.profile),
             params: [self.params.clone(), state.own_params.clone(), event.profile, own.encode(&self.app)],
@@ -214,6 +221,15 @@ impl Endpoint {
             idempotent: self.app.idempotent,
             responder,
         });
+    }
+
+    /// Hands PHP a request.
+    pub(super) fn ask(&self, request: Request<Answer>) {
+        #[cfg(test)]
+        if let Some(desk) = &self.desk {
+            return desk.take(request);
+        }
+        self.upstream.submit(request);
     }
 
     /// Hands PHP a request that is nobody's event; the answer goes to `reply`.
@@ -236,7 +252,7 @@ impl Endpoint {
         let own = cgi::plain_params(request)?;
         let info = EventInfo::of_request(self.clone(), &event);
         let answer = HttpAnswer::new(info, None, reply).for_method(request.method);
-        self.upstream.submit(Request {
+        self.ask(Request {
             class: event.class,
             group: group::of(&self.app, &request.own_params, &event.profile),
             params: [self.plain_params.clone(), request.own_params.clone(), event.profile, own],

@@ -21,6 +21,7 @@ mod admission;
 mod answer;
 mod bucket;
 mod cgi;
+mod clock;
 mod cookies;
 mod delivery;
 mod endpoint;
@@ -35,6 +36,8 @@ mod notices;
 mod pace;
 mod pending;
 mod posts;
+#[cfg(test)]
+mod simulation;
 mod stderr;
 mod text;
 mod watch;
@@ -63,13 +66,14 @@ pub use posts::{NotTaken, Post, PostBoxes, Posts};
 pub use watch::Watch;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
+use self::clock::Clock;
 use self::endpoint::Event;
 use self::gap::Gap;
-use self::liveness::Probes;
 use self::pace::Pace;
 use self::pending::Pending;
-use self::wheel::{Tick, ticks};
 use crate::metrics::{ListenerLabels, ReasonLabels};
+#[cfg(test)]
+use crate::outbox::faults::Fault;
 use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
@@ -168,27 +172,14 @@ struct Session {
     is_greeting: bool,
     /// Nothing more is read, for this reason.
     ending: Option<Box<Close>>,
+    /// What was read and no frame was cut out of yet never will be.
+    is_cut_off: bool,
     clock: Clock,
     /// The end of the silence that ends a frame, where silence does.
     gap: Gap,
     bytes_in: u64,
     /// Its codec, if it has one, knows of it.
     is_open: bool,
-}
-
-/// When what happened, in ticks of the wheel.
-struct Clock {
-    opened: Tick,
-    last_frame: Tick,
-    last_bytes: Tick,
-    /// The frame that the client is in the middle of.
-    frame_begun: Option<Tick>,
-    /// Pings, or probes of a heartbeat.
-    probes: Probes,
-    /// How far its outbox was when it was last seen not to move, and since when.
-    stalled: Option<(u32, Tick)>,
-    /// The next time the wheel will call.
-    armed: Option<Tick>,
 }
 
 /// The future of a session's task. By hand rather than `async`: a session at rest keeps no room for its own end, nor
@@ -237,15 +228,7 @@ impl Session {
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();
         endpoint.hub.metrics.sessions.inc();
-        let clock = Clock {
-            opened: now,
-            last_frame: now,
-            last_bytes: now,
-            frame_begun: None,
-            probes: Probes::default(),
-            stalled: None,
-            armed: None,
-        };
+        let clock = Clock::new(now);
         Self {
             endpoint,
             outbox,
@@ -256,6 +239,7 @@ impl Session {
             in_flight: 0,
             is_greeting: false,
             ending: None,
+            is_cut_off: false,
             clock,
             gap: Gap::default(),
             bytes_in: 0,
@@ -308,11 +292,18 @@ impl Session {
             if self.poll_input(cx) {
                 continue;
             }
-            if is_flushed && self.outbox.has_unwritten() {
+            if std::mem::take(&mut self.clock.is_due) {
+                self.look_at_clock();
+                self.arm();
+                continue;
+            }
+            if is_flushed && self.outbox.unwritten_bytes() > 0 {
                 // Pongs for what was read just now: all of them leave in one write.
                 continue;
             }
-            let is_done = self.in_flight == 0 && self.state.pending.frames() == 0 && self.has_no_posts() && is_flushed;
+            // A client that polled and has ended its session polls no more.
+            let is_said = is_flushed || self.has_ended_its_side() && self.is_away();
+            let is_done = self.in_flight == 0 && self.has_nothing_to_handle() && is_said;
             if let Some(close) = self.ending.take_if(|_| is_done) {
                 return Poll::Ready(close);
             }
@@ -345,17 +336,17 @@ impl Session {
             // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
             // would arm another, and they would become more and more.
             self.clock.armed.take_if(|armed| *armed <= self.endpoint.hub.wheel.now());
-            self.look_at_clock();
-            self.arm();
+            self.clock.is_due = true;
+            #[cfg(test)]
+            if Fault::JudgedUnread.is_on() {
+                self.look_at_clock();
+            }
         }
     }
 
     /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
     fn end_input(&mut self, close: Box<Close>) {
-        let has_ended_its_side = self
-            .ending
-            .as_ref()
-            .is_some_and(|first| matches!(first.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye));
+        let has_ended_its_side = self.has_ended_its_side();
         let drops_waiting = match close.reason {
             CloseReason::ClientClosed
             | CloseReason::NoGoodbye
@@ -380,7 +371,11 @@ impl Session {
         if drops_waiting {
             self.drop_waiting(close.reason);
         }
-        self.state.pending.take_unread();
+        if !matches!(close.reason, CloseReason::Draining | CloseReason::IdleTimeout) {
+            // Behind what the client has said last, and behind what is no frame, comes nothing.
+            self.is_cut_off = true;
+            self.state.pending.take_unread();
+        }
         let stands = match &self.ending {
             None => false,
             // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
@@ -392,13 +387,43 @@ impl Session {
         }
     }
 
+    fn has_ended_its_side(&self) -> bool {
+        let reason = self.ending.as_ref().map(|close| close.reason);
+        matches!(reason, Some(CloseReason::ClientClosed | CloseReason::NoGoodbye))
+    }
+
     fn drop_waiting(&mut self, reason: CloseReason) {
         let posts = self.posts.as_ref().map_or(0, |posts| posts.clear());
-        let dropped = (self.state.pending.clear_frames() + posts) as u64;
+        let dropped = (self.state.pending.clear_frames() + self.count_unread() + posts) as u64;
         if dropped > 0 {
             let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: reason.label() };
             self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
         }
+    }
+
+    /// How many frames were read and not cut out; they never will be.
+    fn count_unread(&mut self) -> usize {
+        let unread = self.state.pending.take_unread();
+        #[cfg(test)]
+        if Fault::UnreadForgotten.is_on() {
+            return 0;
+        }
+        // A codec answers what it finds, and there is nobody to be answered.
+        if std::mem::replace(&mut self.is_cut_off, true) || self.outbox.framing().codec().is_some() {
+            return 0;
+        }
+        let (mut used, mut frames) = (0, 0);
+        while used < unread.len() || self.state.decoder.has_rest() {
+            let max_frame = self.endpoint.app.max_frame_bytes;
+            match self.state.decoder.decode(self.outbox.framing(), max_frame, &unread[used..]) {
+                Ok((n, Some(item))) => {
+                    used += n;
+                    frames += usize::from(matches!(item, Item::Frame(_)));
+                }
+                Ok((_, None)) | Err(_) => break,
+            }
+        }
+        frames
     }
 
     /// Submits what may run now.
@@ -413,7 +438,12 @@ impl Session {
         {
             self.submit(Class::Message, frame.kind, frame.body, None);
         }
-        while self.may_start()
+        // Their answers do not go through the outbox, so nothing that waits there stands in their way.
+        #[cfg(test)]
+        if Fault::PostWaitsForRoom.is_on() && !self.may_start() {
+            return;
+        }
+        while self.has_turn()
             && !self.is_held_back()
             && let Some(post) = self.posts.as_ref().and_then(|posts| posts.pop())
         {
@@ -429,16 +459,28 @@ impl Session {
     }
 
     fn may_start(&self) -> bool {
+        // A reply that the client does not take holds its php-fpm worker, so none is asked for while the last ones still
+        // wait: what is below half an outbox always finds room.
+        self.has_turn() && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
+    }
+
+    fn has_turn(&self) -> bool {
         // Nothing overtakes the connect event, which is the first.
         let is_connecting = self.is_greeting || self.endpoint.app.events.connect && !self.state.close_owed;
         let allowed = if is_connecting { 1 } else { self.endpoint.app.concurrency as u32 };
-        // A reply that the client does not take holds its php-fpm worker, so none is asked for while the last ones still
-        // wait: what is below half an outbox always finds room.
-        self.in_flight < allowed && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
+        self.in_flight < allowed
     }
 
-    fn has_no_posts(&self) -> bool {
-        self.posts.as_ref().is_none_or(|posts| posts.is_empty())
+    /// All that was read is handled or under way.
+    fn has_nothing_to_handle(&self) -> bool {
+        self.state.pending.frames() == 0
+            && !self.has_uncut()
+            && self.posts.as_ref().is_none_or(|posts| posts.is_empty())
+    }
+
+    /// Bytes were read that frames can still be cut out of.
+    fn has_uncut(&self) -> bool {
+        !self.is_cut_off && (self.state.pending.has_unread() || self.state.decoder.has_rest())
     }
 
     /// `reply` is where the answer is waited for, if it is not simply for the outbox.
@@ -462,20 +504,18 @@ impl Session {
     /// Reads and cuts frames while there is room for them. True when something happened.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
         if self.ending.is_some() {
-            return false;
+            return self.has_uncut() && self.has_room() && self.cut_unread();
         }
         if self.is_held_back() || !self.has_room() {
-            self.not_listening();
-            self.forgive_frame();
+            self.clock.is_listening = false;
+            self.forgive_silence();
             return false;
         }
-        if self.state.pending.has_unread() || self.state.decoder.has_rest() {
-            let unread = self.state.pending.take_unread();
-            let used = self.take_bytes(&unread);
-            self.note_frame();
-            if self.ending.is_none() && used < unread.len() {
-                self.state.pending.keep_unread(unread.slice(used..));
-            }
+        if !std::mem::replace(&mut self.clock.is_listening, true) {
+            self.forgive_silence();
+        }
+        if self.has_uncut() {
+            self.cut_unread();
             return true;
         }
         SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
@@ -497,7 +537,7 @@ impl Session {
                 self.charge_bytes(n);
                 let used = self.take_bytes(&scratch[..n]);
                 self.note_frame();
-                if self.ending.is_none() && used < n {
+                if !self.is_cut_off && used < n {
                     self.state.pending.keep_unread(Bytes::copy_from_slice(&scratch[used..n]));
                 }
                 true
@@ -509,17 +549,30 @@ impl Session {
         })
     }
 
+    /// Cuts frames out of what was read before. True when that took something.
+    fn cut_unread(&mut self) -> bool {
+        let unread = self.state.pending.take_unread();
+        let frames = self.state.next_seq as usize + self.state.pending.frames();
+        let used = self.take_bytes(&unread);
+        self.note_frame();
+        if !self.is_cut_off && used < unread.len() {
+            self.state.pending.keep_unread(unread.slice(used..));
+        }
+        used > 0 || frames != self.state.next_seq as usize + self.state.pending.frames()
+    }
+
     fn has_room(&self) -> bool {
         self.state.pending.frames() < self.endpoint.app.max_queued_frames
             && self.state.pending.frame_bytes() < self.endpoint.app.max_queued_bytes
             && !self.outbox.is_full()
-            && !self.is_held()
+            // What was read before the end is not held back any more.
+            && (self.ending.is_some() || !self.is_held())
     }
 
     /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
     fn take_bytes(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
-        while (used < input.len() || self.state.decoder.has_rest()) && self.ending.is_none() && self.has_room() {
+        while (used < input.len() || self.state.decoder.has_rest()) && !self.is_cut_off && self.has_room() {
             let max_frame = self.endpoint.app.max_frame_bytes;
             match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
                 Ok((n, item)) => {
@@ -588,53 +641,8 @@ impl Session {
                 self.end_input(Box::new(close));
             }
         }
-        if is_charged {
+        if is_charged && self.ending.is_none() {
             self.charge_frame();
-        }
-    }
-
-    /// What is due by now.
-    fn look_at_clock(&mut self) {
-        let now = self.endpoint.hub.wheel.now();
-        let app = &self.endpoint.app;
-        let is_idle = self.in_flight == 0 && self.ending.is_none();
-        if is_idle && !app.idle_timeout.is_zero() && now - self.clock.last_frame >= ticks(app.idle_timeout) {
-            self.outbox.ask_close(CloseReason::IdleTimeout.into());
-        }
-        if let Some((progress, since)) = self.clock.stalled {
-            let queued = self.outbox.queued_bytes();
-            // Between two polls nobody could take anything; how long that may last has a limit of its own.
-            if queued == 0 || self.is_away() {
-                self.clock.stalled = None;
-            } else if self.outbox.progress() != progress {
-                self.clock.stalled = Some((self.outbox.progress(), now));
-            } else if now - since >= ticks(app.send_timeout) {
-                let detail = format!("took nothing for {:?}, {queued} bytes wait", app.send_timeout);
-                self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
-            }
-        }
-        self.look_at_frame(now);
-        self.look_at_silence(now);
-    }
-
-    /// The outbox does not empty: from now on the clock watches whether it moves.
-    fn watch_stall(&mut self) {
-        if self.clock.stalled.is_none() {
-            self.clock.stalled = Some((self.outbox.progress(), self.endpoint.hub.wheel.now()));
-            self.arm();
-        }
-    }
-
-    /// Asks the wheel to call when the next thing is due, unless it calls before that anyway.
-    fn arm(&mut self) {
-        let app = &self.endpoint.app;
-        let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
-        let stall = self.clock.stalled.map(|(_, since)| since + ticks(app.send_timeout));
-        let dues = [idle, stall, self.probe_due(), self.frame_due(), self.pace_due()];
-        if let Some(due) = dues.into_iter().flatten().min()
-            && self.clock.armed.is_none_or(|armed| due < armed)
-        {
-            self.clock.armed = Some(self.endpoint.hub.wheel.arm(self.state.id, due));
         }
     }
 
@@ -643,7 +651,7 @@ impl Session {
         let hub = self.endpoint.hub.clone();
         let profile = hub.router.remove(self.state.id);
         if let Some(posts) = &self.posts {
-            hub.posts.remove(self.state.id);
+            posts.close();
             posts.clear();
         }
         if close.is_abrupt() {
@@ -657,6 +665,10 @@ impl Session {
         if !close.is_abrupt() {
             farewell::say(&self.outbox, &close, self.endpoint.websocket.as_ref()).await;
             hub.metrics.router.count_lost(self.outbox.end());
+        }
+        // A poll may have come for the last word.
+        if self.posts.is_some() {
+            hub.posts.remove(self.state.id);
         }
         self.permit.release_address();
         self.report(&close);

@@ -15,7 +15,11 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// Slots, and so the horizon: 25.6 s, about one ping interval.
 const SLOTS: usize = 256;
 
-/// Ticks since the wheel was made; 13 years fit.
+/// A tick that is so late was not missed by a busy machine: the process was stopped (SIGSTOP, a paused virtual machine), or as good as
+/// that. The wheel stood still with it, for no client could be heard in that time, and none is blamed for it.
+const STOPPED: Duration = Duration::from_millis(300);
+
+/// Ticks since the wheel was made, without those in which the process was stopped; 13 years fit.
 pub type Tick = u32;
 
 /// A duration in ticks, rounded up; at least one.
@@ -65,16 +69,19 @@ impl Wheel {
     /// Turns for ever, and calls `visit` with each session whose tick has come; the owner aborts the task.
     pub async fn turn(self: Arc<Self>, visit: impl Fn(SessionId)) {
         let mut interval = tokio::time::interval(TICK);
-        // After a stall the missed slots are visited at once, each in its turn.
+        // What a busy machine has missed is made up for at once, each slot in its turn.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         interval.tick().await;
         loop {
-            interval.tick().await;
+            let due = interval.tick().await;
+            if due.elapsed() > STOPPED {
+                interval.reset();
+            }
             self.advance(&visit);
         }
     }
 
-    fn advance(&self, visit: impl Fn(SessionId)) {
+    pub(super) fn advance(&self, visit: impl Fn(SessionId)) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         let due = std::mem::take(&mut *self.slot(now));
         due.into_iter().for_each(visit);
@@ -129,6 +136,23 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
             assert_eq!(late, 0, "times that the tick was missed");
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missed_is_made_up_for_and_time_in_which_nothing_ran_is_not() {
+        let wheel = Arc::new(Wheel::default());
+        let turning = tokio::spawn(wheel.clone().turn(|_| {}));
+        tokio::task::yield_now().await;
+        let mut expected = 0;
+        for (pause, ticks) in [(100, 1), (250, 2), (3000, 1), (100, 1), (60_000, 1), (300, 3)] {
+            tokio::time::advance(Duration::from_millis(pause)).await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            expected += ticks;
+            assert_eq!(wheel.now(), expected, "after {pause} ms");
+        }
+        turning.abort();
     }
 
     #[test]

@@ -247,7 +247,8 @@ impl Exchange {
         metrics: &UpstreamHandles,
     ) -> Poll<Ended> {
         let responder = &mut request.responder;
-        if responder.poll_cancelled(cx).is_ready() {
+        let may_cancel = self.encoder.written() == 0 || !responder.is_waited_for();
+        if may_cancel && responder.poll_cancelled(cx).is_ready() {
             return Poll::Ready(Ended::Cancelled { written: self.encoder.written(), whole: self.encoder.is_done() });
         }
         if progress.write_error.is_none()

@@ -90,6 +90,12 @@ pub trait Responder: Send + 'static {
     /// `Pending` registers the waker.
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// A script that has begun is waited for, whoever still wants its answer: something is to happen after its end. Then only a request of
+    /// which no byte was sent is cancelled.
+    fn is_waited_for(&self) -> bool {
+        false
+    }
+
     /// How it ended.
     fn end(self, outcome: Outcome);
 

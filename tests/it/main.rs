@@ -45,6 +45,7 @@ mod lifecycle;
 mod limits;
 #[cfg(feature = "lua")]
 mod lua;
+mod odd_orders;
 mod php_client;
 mod plain_requests;
 mod presence;

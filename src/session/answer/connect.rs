@@ -188,6 +188,11 @@ impl HandshakeAnswer {
         Poll::Ready(outbox)
     }
 
+    /// The handshake goes on without its end.
+    pub(super) fn greets(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// It has to wait for its outbox before more of it may come.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.as_ref().is_some_and(|lines| !lines.never_lived)

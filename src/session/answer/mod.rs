@@ -404,6 +404,15 @@ impl Responder for Answer {
         }
     }
 
+    fn is_waited_for(&self) -> bool {
+        match self {
+            Answer::Reply(reply) => reply.is_waited_for(),
+            // As long as it greets nobody.
+            Answer::Handshake(answer) => !answer.greets(),
+            Answer::Http(_) | Answer::Others(_) => false,
+        }
+    }
+
     fn end(self, outcome: Outcome) {
         match self {
             Answer::Reply(reply) => reply.end(outcome),

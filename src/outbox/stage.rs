@@ -1,0 +1,224 @@
+//! Where an outbox is in its life and in a reply, and what may leave at that point.
+//!
+//! ```text
+//!            admit         last word                      reply       begin         end
+//!   Guest ----------> Open ---------> Said                  Whole ---------> Streams ---> Whole
+//!     |                |               |                                       |
+//!     '----------------+---------------'                                       | break off
+//!        the client is gone |    | end                                         v
+//!                           v    v                                           Broken
+//!                         Deaf --> Ended
+//! ```
+//!
+//! Plain data: it decides, [`super::Outbox`] does, both under one lock. Whatever leaves goes through [`Stage::place_of`].
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stage {
+    life: Life,
+    reply: Reply,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Life {
+    /// PHP is still asked about the session: pushes wait.
+    Guest,
+    #[default]
+    Open,
+    /// The last word was said.
+    Said,
+    /// A write found the client gone.
+    Deaf,
+    /// The task of the session takes nothing more.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reply {
+    /// Frames leave whole.
+    #[default]
+    Whole,
+    /// A reply leaves in pieces, and has not come to its end.
+    Streams(Unit),
+    /// It never will.
+    Broken(Unit),
+}
+
+/// What the pieces of a reply are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Fragments, or what the framing makes of them: a control frame may stand between two.
+    Pieces,
+    /// One frame, whose length is on the wire: nothing at all may stand inside.
+    Frame,
+}
+
+/// What is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A frame of a command.
+    Push,
+    /// A whole frame of ours: a reply, a probe.
+    Frame,
+    /// A piece of the reply that streams.
+    Piece,
+    /// Ping, pong, comment.
+    Control,
+    /// The last word.
+    Goodbye,
+}
+
+/// Where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Behind what is ready, or to the socket.
+    Now,
+    /// It is held until the reply that streams is whole, or the guest admitted.
+    Later,
+    /// Nobody would understand it, or nobody is there.
+    Nowhere,
+}
+
+impl Stage {
+    /// Of a session that PHP is asked about.
+    pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
+
+    /// The whole of the rule.
+    pub(super) fn place_of(self, what: What) -> Place {
+        match (self.life, self.reply, what) {
+            (Life::Said | Life::Deaf | Life::Ended, ..) => Place::Nowhere,
+            // A fragment that nothing follows is left behind by a close frame.
+            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), What::Goodbye) => Place::Now,
+            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), What::Goodbye) => Place::Nowhere,
+            (_, Reply::Streams(_), What::Piece) | (_, Reply::Streams(Unit::Pieces), What::Control) => Place::Now,
+            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, What::Push) => Place::Later,
+            (_, Reply::Whole, What::Piece) => Place::Nowhere,
+            (_, Reply::Whole, _) => Place::Now,
+        }
+    }
+
+    /// What was held may follow.
+    pub(super) fn lets_held_go(self) -> bool {
+        self.place_of(What::Push) == Place::Now
+    }
+
+    /// Pushes have somewhere to go, now or later.
+    pub(super) fn takes_pushes(self) -> bool {
+        self.place_of(What::Push) != Place::Nowhere
+    }
+
+    /// Replies have.
+    pub(super) fn takes_replies(self) -> bool {
+        self.place_of(What::Frame) != Place::Nowhere
+    }
+
+    pub(super) fn streams(self) -> bool {
+        matches!(self.reply, Reply::Streams(_))
+    }
+
+    /// Not even a control frame may leave.
+    pub(super) fn is_inside_frame(self) -> bool {
+        matches!(self.reply, Reply::Streams(Unit::Frame) | Reply::Broken(Unit::Frame))
+    }
+
+    pub(super) fn is_guest(self) -> bool {
+        self.life == Life::Guest
+    }
+
+    pub(super) fn is_deaf(self) -> bool {
+        self.life == Life::Deaf
+    }
+
+    pub(super) fn is_ended(self) -> bool {
+        self.life == Life::Ended
+    }
+
+    /// A reply begins to stream; false while another one does. Behind one that broke off it may, and leads nowhere.
+    pub(super) fn begin(&mut self, unit: Unit) -> bool {
+        if self.reply == Reply::Whole {
+            self.reply = Reply::Streams(unit);
+            return true;
+        }
+        !self.streams()
+    }
+
+    /// It has come to its end.
+    pub(super) fn end(&mut self) {
+        if self.streams() {
+            self.reply = Reply::Whole;
+        }
+    }
+
+    /// It does not.
+    pub(super) fn break_off(&mut self) {
+        if let Reply::Streams(unit) = self.reply {
+            self.reply = Reply::Broken(unit);
+        }
+    }
+
+    /// PHP has let the session in. False when that changes nothing.
+    pub(super) fn admit(&mut self) -> bool {
+        let is_guest = self.is_guest();
+        if is_guest {
+            self.life = Life::Open;
+        }
+        is_guest
+    }
+
+    /// The last word is said.
+    pub(super) fn say(&mut self) {
+        self.life = self.life.max(Life::Said);
+    }
+
+    /// The client is gone.
+    pub(super) fn deafen(&mut self) {
+        self.life = self.life.max(Life::Deaf);
+    }
+
+    /// Nothing is taken any more.
+    pub(super) fn finish(&mut self) {
+        self.life = Life::Ended;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHATS: [What; 5] = [What::Push, What::Frame, What::Piece, What::Control, What::Goodbye];
+
+    fn places(stage: Stage) -> [Place; 5] {
+        WHATS.map(|what| stage.place_of(what))
+    }
+
+    #[test]
+    fn what_may_leave_is_known_at_each_stage() {
+        use Place::{Later, Now, Nowhere};
+        let mut stage = Stage::default();
+        assert_eq!(places(stage), [Now, Now, Nowhere, Now, Now]);
+        assert!(stage.begin(Unit::Pieces) && !stage.begin(Unit::Frame));
+        assert_eq!(places(stage), [Later, Later, Now, Now, Now]);
+        stage.end();
+        assert!(stage.begin(Unit::Frame));
+        assert_eq!(places(stage), [Later, Later, Now, Later, Nowhere]);
+        stage.break_off();
+        assert_eq!(places(stage), [Nowhere; 5]);
+        assert!(stage.begin(Unit::Pieces));
+        assert_eq!(places(stage), [Nowhere; 5], "nothing follows what is broken");
+        let mut guest = Stage::GUEST;
+        assert_eq!(places(guest), [Later, Now, Nowhere, Now, Now]);
+        assert!(guest.begin(Unit::Pieces));
+        guest.end();
+        assert!(!guest.lets_held_go() && guest.admit() && guest.lets_held_go() && !guest.admit());
+        for (mut stage, change) in
+            [(Stage::default(), Stage::say as fn(&mut Stage)), (Stage::GUEST, Stage::deafen), (guest, Stage::finish)]
+        {
+            change(&mut stage);
+            assert!(!stage.admit());
+            assert_eq!(places(stage), [Nowhere; 5], "{stage:?}");
+            stage.deafen();
+            stage.say();
+            assert_eq!(stage.is_ended(), matches!(stage.life, Life::Ended), "no step leads back: {stage:?}");
+        }
+    }
+}
