@@ -41,6 +41,7 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
@@ -615,7 +616,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> Guard<'_> {
-        Guard { inner: self.inner.lock().expect("nothing panics while an outbox is locked"), outbox: self }
+        Guard { inner: lock(&self.inner), outbox: self }
     }
 }
 
