@@ -43,6 +43,7 @@ mod heartbeat;
 mod hostile;
 mod lifecycle;
 mod limits;
+mod log_trouble;
 #[cfg(feature = "lua")]
 mod lua;
 mod php_client;
@@ -64,6 +65,7 @@ mod statuses;
 mod subprotocols;
 mod support;
 mod tidy;
+mod tidy_locks;
 mod tls;
 mod unix_sockets;
 mod upstream_background;
