@@ -46,6 +46,7 @@ mod limits;
 mod log_trouble;
 #[cfg(feature = "lua")]
 mod lua;
+mod own_faults;
 mod php_client;
 mod plain_requests;
 mod presence;
