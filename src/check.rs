@@ -25,6 +25,7 @@ use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
 use crate::listening::{self, holders_of, tcp_socket, why_not};
+use crate::logging;
 use crate::lua;
 use crate::upstream::explain;
 
@@ -34,14 +35,14 @@ pub fn run(file: &Path) -> ExitCode {
     let (config, warnings) = match Config::load(file) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            logging::tell(format_args!("{errors}\n"));
             return ExitCode::FAILURE;
         }
     };
     // `longwire check ... | head` closes the pipe early; the exit status still counts.
     let _closed_early = io::stdout().write_all(Summary(&config).to_string().as_bytes());
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        logging::tell(format_args!("warning: {warning}\n"));
     }
     let mut would_start = true;
     for finding in try_out(&config, file) {
@@ -50,7 +51,7 @@ pub fn run(file: &Path) -> ExitCode {
             Weight::Warning => "warning: ",
             Weight::Note => "note: ",
         };
-        eprintln!("{level}{}: {}: {}", file.display(), finding.key, finding.text);
+        logging::tell(format_args!("{level}{}: {}: {}\n", file.display(), finding.key, finding.text));
         would_start &= finding.weight != Weight::Error;
     }
     if would_start { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -47,6 +47,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
+//! | [`locks`] | one rule for a lock whose holder panicked |
 //! | [`metrics`] | what is counted |
 //! | [`descriptors`], [`memory`], [`holders`] | how many files may be open; what memory is given back; which process listens where |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
@@ -110,6 +111,7 @@ pub mod holders;
 pub mod http;
 pub mod listener;
 pub mod listening;
+pub mod locks;
 pub mod logging;
 pub mod lua;
 pub mod memory;

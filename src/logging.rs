@@ -1,21 +1,89 @@
 //! Logging: one subscriber for the process, to standard error.
 //!
 //! Standard output stays free for what a command prints as its result. Other modules only use `tracing`'s macros, with
-//! fields rather than prose.
+//! fields rather than prose. A line that is logged costs its formatting and a copy: a thread of its own writes it (`lines`), so a
+//! standard error that is full, gone or not read costs lines, which are counted, and nothing else.
 
-use std::io::{self, IsTerminal as _};
+mod lines;
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+pub(crate) use self::lines::Lines;
+use self::lines::{CAPTURED, Descriptor};
 use crate::config::model::{Log, LogFormat};
+use crate::metrics::log_lines_lost;
+
+/// What a process that ends waits for its last lines to be written.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Starts logging as `log` says. Only the first call of a process has an effect, so that tests may share one.
-pub fn init(log: &Log) {
-    let subscriber = subscriber(log, io::stderr, io::stderr().is_terminal());
+///
+/// Panics are logged too from now on, as errors: what std prints itself would wait for whoever reads standard error.
+pub fn init(log: &Log) -> LogEnd {
+    let lines = lines_to(libc::STDERR_FILENO);
+    let writer = lines.clone();
+    let subscriber = subscriber(log, move || writer.clone(), io::stderr().is_terminal());
     let _already_set = tracing::subscriber::set_global_default(subscriber);
+    log_panics();
+    LogEnd(lines)
+}
+
+/// The end of the log: dropping it waits until the last lines are written, for a second at most.
+#[must_use = "dropping it is what waits for the last lines"]
+pub struct LogEnd(Lines);
+
+impl LogEnd {
+    /// One line as it is, behind all that was logged.
+    pub fn say(&self, line: impl Display) {
+        self.0.put(format!("{line}\n").as_bytes());
+    }
+}
+
+impl Drop for LogEnd {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_WITHIN);
+    }
+}
+
+/// A text for the operator on standard error, from a command that is no server. That nobody can read it is no reason to fail.
+pub fn tell(text: impl Display) {
+    let _unheard = write!(io::stderr(), "{text}");
+}
+
+/// Lines to a descriptor of this process, with a warning behind those that were lost.
+pub(crate) fn lines_to(descriptor: std::os::fd::RawFd) -> Lines {
+    Lines::start(Descriptor(descriptor), notice, |lines| {
+        log_lines_lost().inc_by(lines);
+    })
+}
+
+/// The line that tells of lost lines, in the log's own format. Made on the thread that writes, past the queue.
+fn notice(lines: u64) -> Vec<u8> {
+    CAPTURED.set(Some(Vec::new()));
+    tracing::warn!(lines, "log lines were lost");
+    CAPTURED.take().unwrap_or_default()
+}
+
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied();
+        let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        let place = panic.location().map(tracing::field::display);
+        let thread = std::thread::current();
+        let thread = thread.name();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = matches!(backtrace.status(), std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
+        let backtrace = backtrace.as_ref().map(tracing::field::display);
+        tracing::error!(thread, place, backtrace, "panicked: {message}");
+    }));
 }
 
 fn subscriber<W>(log: &Log, writer: W, colours: bool) -> Box<dyn Subscriber + Send + Sync>
@@ -24,7 +92,9 @@ where
 {
     // The config has been checked; a hand-made one with a bad level is logged at info.
     let filter: Targets = log.level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer);
+    // What it would say of its own errors goes to standard error by a macro that panics.
+    let lines =
+        tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).log_internal_errors(false).with_writer(writer);
     match log.format {
         LogFormat::Text => Box::new(lines.with_ansi(colours).finish().with(filter)),
         // Flat, so that `reason` is where a log processor looks for it.

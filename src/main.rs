@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("longwire: {error:#}");
+            logging::tell(format_args!("longwire: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -61,13 +61,16 @@ fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let (config, warnings) = match Config::load(&args.config) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            logging::tell(format_args!("{errors}\n"));
             return Ok(ExitCode::FAILURE);
         }
     };
-    logging::init(&config.log);
+    let log = logging::init(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok(serve::run(&config, &Extras::default(), serve::Hangup::Reload, |_| {})?)
+    Ok(serve::run(&config, &Extras::default(), serve::Hangup::Reload, |_| {}).unwrap_or_else(|error| {
+        log.say(format_args!("longwire: {error}"));
+        ExitCode::FAILURE
+    }))
 }

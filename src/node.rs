@@ -8,12 +8,15 @@
 //!   nothing was started                            stopped at once
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +31,7 @@ use crate::descriptors;
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
+use crate::locks::lock;
 use crate::lua::{self, ScriptError};
 use crate::metrics::{Metrics, ReloadLabels};
 use crate::outbox::Close;
@@ -133,7 +137,11 @@ pub struct Running {
     api: Option<Bind>,
     acceptors: Acceptors,
     drain_timeout: Duration,
+    faults: Faults,
 }
+
+/// The parts of a node that have panicked: without them it does not do all that it should, so it is not ready.
+type Faults = Arc<Mutex<BTreeSet<String>>>;
 
 /// What TLS listeners accept with, by their names.
 type Acceptors = Vec<(String, Arc<Acceptor>)>;
@@ -146,10 +154,11 @@ pub struct Drained {
 }
 
 impl Running {
-    /// Starts everything that `config` names, or nothing.
-    pub async fn start(config: &Config, extras: &Extras) -> Result<Self, StartError> {
+    /// Starts everything that `config` names, or nothing. The admin listener is served by `control`, a runtime on which nothing of a
+    /// session ever runs.
+    pub async fn start(config: &Config, extras: &Extras, control: &Handle) -> Result<Self, StartError> {
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
-        let bound = bind_all(config)?;
+        let bound = bind_all(config, control)?;
         let (hub, cluster_life, presence) = hub(config, router_address(&config.router, bound.router.as_ref()))?;
         let hub = Arc::new(hub);
         let mut upstream_configs = config.upstreams.clone();
@@ -182,17 +191,18 @@ impl Running {
             api: None,
             acceptors: load_certificates(config)?,
             drain_timeout: config.limits.drain_timeout,
+            faults: Faults::default(),
         };
         if let Some((presence, notices)) = presence {
             let apps = running.told_apps(config)?;
-            running.housekeeping.spawn(tell_apps(presence, notices, apps));
+            running.keep("the events of channels", tell_apps(presence, notices, apps));
         }
         if let Some(life) = cluster_life {
-            running.housekeeping.spawn(life);
+            running.keep("the cluster", life);
             hub.cluster.begun().await.map_err(StartError::Cluster)?;
         }
         let visited = hub.clone();
-        running.housekeeping.spawn(hub.wheel.clone().turn(move |id| visited.router.tick(id)));
+        running.keep("the clock of sessions", hub.wheel.clone().turn(move |id| visited.router.tick(id)));
         let mut services = Vec::new();
         for (listener, listening) in config.listeners.iter().zip(bound.listeners) {
             let service = running.service(config, listener, extras)?;
@@ -201,17 +211,18 @@ impl Running {
         if let Some(listening) = bound.admin {
             info!(listener = "admin", bind = %listening.local(), "listening");
             running.admin = Some(listening.local().clone());
-            running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
+            let serving = serve_admin(listening, hub.metrics.clone(), running.readiness());
+            running.housekeeping.spawn_on(running.watched("the admin listener", serving), control);
         }
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
-            running.housekeeping.spawn(serve_router(listening, config.router.clone(), hub.clone()));
+            running.keep("the router port", serve_router(listening, config.router.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");
             running.api = Some(listening.local().clone());
-            running.housekeeping.spawn(serve_api(listening, config.api.clone(), hub.clone()));
+            running.keep("the HTTP API", serve_api(listening, config.api.clone(), hub.clone()));
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
@@ -227,12 +238,33 @@ impl Running {
                 ),
                 service,
             };
-            running.accepting.spawn(entrance.accept_loop(listening));
+            let part = format!("listener {}", listener.name);
+            running.accepting.spawn(running.watched(&part, entrance.accept_loop(listening)));
         }
         running.keep_probing();
-        running.housekeeping.spawn(watch_certificates(running.acceptors.clone(), hub.clone()));
+        running.keep("the watch on certificates", watch_certificates(running.acceptors.clone(), hub.clone()));
         info!(node = %hub.node_name, "started");
         Ok(running)
+    }
+
+    /// Runs it for as long as the node runs.
+    fn keep(&mut self, part: &str, work: impl Future<Output = ()> + Send + 'static) {
+        let watched = self.watched(part, work);
+        self.housekeeping.spawn(watched);
+    }
+
+    /// The same work; the node is not ready any more once it has panicked.
+    fn watched<W>(&self, part: &str, work: W) -> impl Future<Output = ()> + Send + use<W>
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let (part, faults) = (part.to_owned(), self.faults.clone());
+        async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                error!(part, "a part of the node has failed, and a restart brings it back");
+                lock(&faults).insert(part);
+            }
+        }
     }
 
     /// Where a listener listens, with the port that the kernel chose for port 0.
@@ -282,11 +314,11 @@ impl Running {
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Drained {
         info!(sessions = self.hub.router.len(), "draining");
         self.hub.draining.cancel();
-        while self.accepting.join_next().await.is_some() {}
-        self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
-        self.hub.connections.close();
-        self.hub.tasks.close();
         let all_ended = async {
+            while self.accepting.join_next().await.is_some() {}
+            self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
+            self.hub.connections.close();
+            self.hub.tasks.close();
             // A session may still come of one of these.
             self.hub.connections.wait().await;
             self.hub.tasks.wait().await;
@@ -372,9 +404,10 @@ impl Running {
     /// Not ready: a node that drains, and an upstream none of whose backends answers.
     fn readiness(&self) -> crate::http::Readiness {
         let hub = self.hub.clone();
-        let upstreams = self.upstreams.clone();
+        let (upstreams, faults) = (self.upstreams.clone(), self.faults.clone());
         Arc::new(move || {
-            let mut missing = Vec::new();
+            let mut missing: Vec<String> =
+                lock(&faults).iter().map(|part| format!("{part}: failed, see the log")).collect();
             if hub.is_draining() {
                 missing.push("the node is draining".to_owned());
             }
@@ -391,9 +424,11 @@ impl Running {
 
     /// php-fpm may come later, so nobody waits for the first of them.
     fn keep_probing(&mut self) {
-        for upstream in self.upstreams.values() {
+        for (name, upstream) in &self.upstreams {
             let upstream = upstream.clone();
-            self.housekeeping.spawn(async move { upstream.keep_probing().await });
+            let part = format!("the probes of upstream {name}");
+            let watched = self.watched(&part, async move { upstream.keep_probing().await });
+            self.housekeeping.spawn(watched);
         }
     }
 }
@@ -405,7 +440,7 @@ struct Bound {
     api: Option<Listening>,
 }
 
-fn bind_all(config: &Config) -> Result<Bound, BindError> {
+fn bind_all(config: &Config, control: &Handle) -> Result<Bound, BindError> {
     let listeners = config
         .listeners
         .iter()
@@ -413,9 +448,13 @@ fn bind_all(config: &Config) -> Result<Bound, BindError> {
         .collect::<Result<_, _>>()?;
     let own =
         |bind: &Option<Bind>, file, backlog| bind.as_ref().map(|bind| Listening::bind(bind, file, backlog)).transpose();
+    let admin = {
+        let _served_there = control.enter();
+        own(&config.admin, &config.admin_socket, 16)?
+    };
     Ok(Bound {
         listeners,
-        admin: own(&config.admin, &config.admin_socket, 16)?,
+        admin,
         router: own(&config.router.bind, &config.router.socket, 4096)?,
         api: own(&config.api.bind, &config.api.socket, 128)?,
     })

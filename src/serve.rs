@@ -1,9 +1,13 @@
-//! From a checked configuration to the exit status: the runtime, the signals, the drain.
+//! From a checked configuration to the exit status: the runtimes, the signals, the drain.
+//!
+//! There are two: the workers run what sessions make them run, a script of a framing included, and the thread that called [`run`]
+//! takes the signals, times the drain and serves the admin listener. So no script can keep the node from ending, or from telling
+//! that it lives.
 
 use std::io;
 use std::process::ExitCode;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
@@ -35,13 +39,21 @@ pub fn run(
     started: impl FnOnce(&Running),
 ) -> Result<ExitCode, StartError> {
     memory::return_freed();
-    let runtime = runtime(config.node.threads).map_err(StartError::Runtime)?;
-    let status = runtime.block_on(async {
+    let workers = workers(config.node.threads).map_err(StartError::Runtime)?;
+    let control = Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+    let status = control.block_on(async {
         // Before anything starts: a signal in the meantime must not leave a php-fpm behind.
         let mut signals = Signals::new(hangup).map_err(StartError::Runtime)?;
+        let (config, extras, control) = (config.clone(), extras.clone(), Handle::current());
+        let mut starting = workers.spawn(async move { Running::start(&config, &extras, &control).await });
         let node = tokio::select! {
-            node = Running::start(config, extras) => node?,
-            () = signals.end(None) => return Ok(ExitCode::FAILURE),
+            node = &mut starting => node.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?,
+            () = signals.end(None) => {
+                // What had started ends with it.
+                starting.abort();
+                let _ = starting.await;
+                return Ok(ExitCode::FAILURE);
+            }
         };
         started(&node);
         memory::unmap_used_code();
@@ -50,11 +62,11 @@ pub fn run(
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });
     // What was given up must not hold the process: blocking threads and tasks end with it.
-    runtime.shutdown_background();
+    workers.shutdown_background();
     status
 }
 
-fn runtime(threads: usize) -> io::Result<Runtime> {
+fn workers(threads: usize) -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads.max(1)).thread_name("longwire").enable_all().build()
 }
 

@@ -10,6 +10,7 @@ use super::process::Usage;
 use super::swarm::{Load, Measured, Nanos, Swarm};
 use crate::cli::{BenchArgs, TimeArgs};
 use crate::descriptors;
+use crate::logging;
 
 /// Descriptors beside those of connections: standard streams, epoll, timer, /proc, a few to spare.
 const OTHER_DESCRIPTORS: usize = 16;
@@ -131,16 +132,16 @@ impl Progress {
         }
         self.next = (now / SECOND + 1) * SECOND;
         if self.is_terminal {
-            eprint!("\r\x1b[K{}", line());
+            logging::tell(format_args!("\r\x1b[K{}", line()));
             self.is_shown = true;
         } else {
-            eprintln!("{}", line());
+            logging::tell(format_args!("{}\n", line()));
         }
     }
 
     fn end(&mut self) {
         if std::mem::take(&mut self.is_shown) {
-            eprint!("\r\x1b[K");
+            logging::tell("\r\x1b[K");
         }
     }
 }

@@ -32,6 +32,8 @@ pub use self::params::{Facts, params};
 
 use self::names::Resolver;
 
+use crate::locks::lock;
+
 /// What a listener's TLS is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -143,7 +145,7 @@ impl Acceptor {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while an acceptor is locked")
+        lock(&self.state)
     }
 }
 

@@ -30,6 +30,7 @@ use super::presence::Presence;
 use super::requests::{Answers, Requests};
 use crate::config::model;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
+use crate::locks::lock;
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
 use crate::proto::command::{Action, Command, Query};
@@ -127,19 +128,19 @@ impl Net {
     }
 
     pub(super) fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().expect("nothing panics while it is locked")
+        lock(&self.members)
     }
 
     pub(super) fn requests(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().expect("nothing panics while it is locked")
+        lock(&self.requests)
     }
 
     fn subscribed(&self) -> MutexGuard<'_, Interest> {
-        self.subscribed.lock().expect("nothing panics while it is locked")
+        lock(&self.subscribed)
     }
 
     fn known(&self) -> MutexGuard<'_, Interest> {
-        self.known.lock().expect("nothing panics while it is locked")
+        lock(&self.known)
     }
 
     pub(super) fn state(&self) -> State {
@@ -405,11 +406,15 @@ impl Net {
     }
 
     fn look_around(&self) {
-        let mut members = self.members();
-        for node in members.expire(Instant::now()) {
+        let silent = {
+            let mut members = self.members();
+            let silent = members.expire(Instant::now());
+            self.metrics.nodes.set(members.here().count() as i64);
+            silent
+        };
+        for node in silent {
             warn!(node, "node is silent");
         }
-        self.metrics.nodes.set(members.here().count() as i64);
     }
 
     /// What comes to this node.
@@ -512,7 +517,8 @@ impl Net {
                 }
             }
             Body::Bye => {
-                if let Some(name) = self.members().left(from) {
+                let left = self.members().left(from);
+                if let Some(name) = left {
                     info!(node = name, "node has stopped");
                 }
                 self.look_around();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::engine::Subject;
+use crate::locks::lock;
 use crate::proto::envelope::{Body, Envelope, Sender};
 
 /// What an envelope takes beside its payload.
@@ -50,7 +51,7 @@ pub(super) fn orders(from: Sender, max_bytes: usize) -> (Orders, OrdersReader) {
 impl Orders {
     /// False: there is no room for it.
     pub(super) fn put(&self, subject: Subject, body: Body, request: Option<u64>) -> bool {
-        let mut numbered = self.numbered.lock().expect("nothing panics while it is locked");
+        let mut numbered = lock(&self.numbered);
         let (numbers, orders_tx) = &mut *numbered;
         let number = numbers.get(&subject).map_or(1, |last| last + 1);
         let payload = Envelope { from: self.from, number, body }.encode();

@@ -3,9 +3,8 @@
 //! Made from the same log events that a production node writes; see `session::answer` and `session` for the fields.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
-use std::sync::Mutex;
-use std::time::Instant;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -14,10 +13,15 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::problems::Problems;
+use crate::logging::{Lines, lines_to};
+
+/// What a process that ends waits for its last lines to be shown.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
 /// Shows events and commands on standard output, and warnings about the node itself on standard error; `problems` gets what went wrong.
-pub(super) fn init(problems: Problems) {
-    let console = Console { since: Instant::now(), colours: std::io::stdout().is_terminal(), out: Mutex::default() };
+pub(super) fn init(problems: Problems) -> Terminal {
+    let (out, err) = (lines_to(libc::STDOUT_FILENO), lines_to(libc::STDERR_FILENO));
+    let console = Console { since: Instant::now(), colours: std::io::stdout().is_terminal(), out: out.clone() };
     let shown = Targets::new()
         .with_target("longwire::event", tracing::Level::DEBUG)
         .with_target("longwire::command", tracing::Level::DEBUG)
@@ -28,7 +32,11 @@ pub(super) fn init(problems: Problems) {
         .with_target("longwire::event", tracing::level_filters::LevelFilter::OFF)
         .with_target("longwire::php", tracing::level_filters::LevelFilter::OFF)
         .with_target("longwire::session", tracing::level_filters::LevelFilter::OFF);
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let errors = err.clone();
+    let logs = tracing_subscriber::fmt::layer()
+        .with_writer(move || errors.clone())
+        .with_target(false)
+        .log_internal_errors(false);
     let wrong = Targets::new().with_default(tracing::Level::WARN);
     // Only a second call in one process fails, and then the first one shows everything.
     let _already_set = tracing_subscriber::registry()
@@ -36,13 +44,33 @@ pub(super) fn init(problems: Problems) {
         .with(logs.with_filter(rest))
         .with(problems.with_filter(wrong))
         .try_init();
+    Terminal { out, err }
+}
+
+/// Both streams; dropping it waits until their last lines are written, for a moment at most.
+pub(super) struct Terminal {
+    out: Lines,
+    err: Lines,
+}
+
+impl Terminal {
+    /// Shows it on standard output, in its turn.
+    pub(super) fn show(&self, text: &str) {
+        self.out.put(text.as_bytes());
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.out.flush(FLUSH_WITHIN);
+        self.err.flush(FLUSH_WITHIN);
+    }
 }
 
 struct Console {
     since: Instant,
     colours: bool,
-    /// Lines of two threads must not mix.
-    out: Mutex<()>,
+    out: Lines,
 }
 
 impl<S: Subscriber> Layer<S> for Console {
@@ -56,9 +84,7 @@ impl<S: Subscriber> Layer<S> for Console {
             _ if fields.get("reason").is_some() => self.closed(&fields),
             _ => self.other(&fields),
         };
-        let _whole_lines = self.out.lock();
-        // A closed pipe is no reason to end.
-        let _ = std::io::stdout().write_all(line.as_bytes());
+        self.out.put(line.as_bytes());
     }
 }
 

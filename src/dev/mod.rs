@@ -77,7 +77,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
     }
     let config = configuration(args, &subject)?;
     let problems = Problems::default();
-    console::init(problems.clone());
+    let console = console::init(problems.clone());
     let page = Page {
         path: subject.built_in_page(),
         content_type: "text/html; charset=utf-8",
@@ -89,7 +89,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
         body: PageBody::Fresh(Arc::new(move |last_seen| problems.since(last_seen))),
     };
     let extras = Extras { pages: vec![page, wrong] };
-    serve::run(&config, &extras, Hangup::End, |node| print!("{}", greeting(node, &subject, args)))
+    serve::run(&config, &extras, Hangup::End, |node| console.show(&greeting(node, &subject, args)))
         .map_err(DevError::Start)
 }
 

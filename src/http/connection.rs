@@ -25,6 +25,7 @@ use tracing::debug;
 use super::body::{AnyBody, is_fed};
 use super::progress::{Progress, Watched};
 use super::{LAST_WORDS, Site, answer, plain, whole};
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::transport::{Arrival, Peer, Transport};
@@ -90,14 +91,14 @@ impl Place {
 
     /// Makes room for another connection.
     pub(super) fn leave(&self) {
-        if self.permit.lock().expect("nothing panics while a place is locked").take().is_some() {
+        if lock(&self.permit).take().is_some() {
             self.gauge.dec();
         }
     }
 
     /// Takes a place again, unless it has one; false when there is none.
     pub(super) fn enter(&self, site: &Site) -> bool {
-        let mut permit = self.permit.lock().expect("nothing panics while a place is locked");
+        let mut permit = lock(&self.permit);
         if permit.is_none() {
             *permit = site.places.clone().try_acquire_owned().ok();
             self.gauge.inc_by(i64::from(permit.is_some()));
@@ -375,7 +376,7 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        let first = self.first.lock().expect("nothing panics while it is locked").take();
+        let first = lock(&self.first).take();
         TokioTimer::new().sleep_until(first.unwrap_or(deadline))
     }
 

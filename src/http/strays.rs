@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::Site;
+use crate::locks::lock;
 use crate::transport::Peer;
 
 /// A line at most in this time: anybody can ask for any path.
@@ -21,7 +22,7 @@ impl Strays {
     /// Logs the path and the route that looks most like it.
     pub(super) fn tell(&self, site: &Site, peer: Peer, path: &str) {
         let unlogged = {
-            let mut window = self.0.lock().expect("nothing panics while it is locked");
+            let mut window = lock(&self.0);
             let (last, unlogged) = &mut *window;
             if last.is_some_and(|last| last.elapsed() < PACE) {
                 *unlogged += 1;

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mlua::{Error, Function, LightUserData, Lua, MultiValue, Result, Table, Value};
 use tracing::info;
 
-use super::budget::Budget;
 use super::call::{Call, Handle};
-use super::pool::lock;
+use super::{budget, library};
 
 /// Bytes of one `print` that go into the log.
 const MAX_PRINT_BYTES: usize = 8 * 1024;
@@ -22,8 +21,6 @@ const MAX_PRINT_BYTES: usize = 8 * 1024;
 pub(super) struct Shared {
     /// The call at hand.
     pub(super) call: Arc<Mutex<Call>>,
-    /// What it may still use up.
-    pub(super) budget: Arc<Mutex<Budget>>,
     /// Where the script is.
     pub(super) folder: PathBuf,
     /// The script, as messages name it.
@@ -47,7 +44,8 @@ pub(super) fn install(lua: &Lua, shared: &Shared) -> Result<()> {
     package.set("cpath", "")?;
     lua.globals().set("print", print(lua, shared)?)?;
     let prelude: Function = lua.load(PRELUDE).set_name("=longwire").into_function()?;
-    prelude.call((read_file(lua, &shared.folder)?, check_budget(lua, shared)?, traceback(lua)?))
+    prelude.call::<()>((read_file(lua, &shared.folder)?, check_budget(lua)?, traceback(lua)?))?;
+    library::install(lua)
 }
 
 /// What protects a call must not protect it from its limit: when that is used up, the error goes on to the top. Files are found
@@ -227,9 +225,8 @@ pub(super) fn without_shebang(text: &[u8]) -> &[u8] {
     if text.starts_with(b"#") { &text[memchr::memchr(b'\n', text).unwrap_or(text.len())..] } else { text }
 }
 
-fn check_budget(lua: &Lua, shared: &Shared) -> Result<Function> {
-    let budget = shared.budget.clone();
-    lua.create_function(move |lua, ()| match lock(&budget).problem() {
+fn check_budget(lua: &Lua) -> Result<Function> {
+    lua.create_function(|lua, ()| match budget::problem() {
         None => Ok(()),
         Some(problem) => Err(fail(lua, problem)),
     })

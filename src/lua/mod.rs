@@ -15,6 +15,7 @@
 //! - `pool`: which VM a session gets, and what becomes of one whose memory is used up.
 //! - `session`: the codec of a session, from the script's answers to frames.
 //! - `vm`: loads a script and calls it, within its limits; `budget`: what a call may use up.
+//! - `library`: the functions of Lua's own that can take long, with what they cost; `pattern`: what a match costs.
 //! - `call`: what one call is about; `api`: how the script gets at it.
 //!
 //! Locks are taken in one order: a session's, then its VM's. An outbox's may be taken while a session's is held, so that no
@@ -26,6 +27,10 @@ mod api;
 mod budget;
 #[cfg(feature = "lua")]
 mod call;
+#[cfg(feature = "lua")]
+mod library;
+#[cfg(feature = "lua")]
+mod pattern;
 #[cfg(feature = "lua")]
 mod pool;
 #[cfg(feature = "lua")]

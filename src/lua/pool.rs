@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
@@ -23,6 +23,7 @@ use super::session::Session;
 use super::vm::{Failure, Vm};
 use super::{Manner, ScriptError};
 use crate::config::model::LuaFraming;
+pub(super) use crate::locks::lock;
 use crate::metrics::ReasonLabels;
 use crate::proto::framing::custom::{Codec, SessionCodec};
 use crate::proto::id::SessionId;
@@ -174,9 +175,4 @@ impl Codec for Codecs {
     fn of_session(&self, id: SessionId) -> Arc<dyn SessionCodec> {
         Arc::new(self.0.begin(id))
     }
-}
-
-/// Nothing here is left half done by a panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

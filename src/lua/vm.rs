@@ -1,8 +1,7 @@
 //! A VM with a script in it, called by one session at a time, within limits.
 //!
 //! Instructions are counted by a hook, a thousand at a time; a script that protects itself from the error meets it again behind
-//! the protection. What runs long inside one call of the standard library (a pattern that finds nothing in many ways) is
-//! seen when it is over, and cannot be stopped. Memory is counted by the allocator; what a script keeps outside of its VM, in
+//! the protection. What could run long inside one call of the standard library is charged by `library`. Memory is counted by the allocator; what a script keeps outside of its VM, in
 //! buffers to be sent, has the same bound.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,14 +11,14 @@ use mlua::{ChunkMode, Error, HookTriggers, Lua, MultiValue, Table, Value, VmStat
 
 use super::ScriptError;
 use super::api::{self, Shared, userdata};
-use super::budget::Budget;
+use super::budget;
 use super::call::{Call, Handle};
 use super::pool::{Source, lock};
 use crate::config::value::size_text;
 use crate::proto::close::CloseReason;
 
-/// Instructions between two looks at the budget: a few microseconds.
-const HOOK_EVERY: u32 = 1_000;
+/// Instructions between two calls of the hook.
+const HOOK_EVERY: u32 = budget::LOOK_EVERY as u32;
 /// Bytes of an error message that are kept.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
@@ -100,6 +99,8 @@ struct Script {
     lua: Lua,
     globals: Table,
     shared: Shared,
+    /// Of one call.
+    max_instructions: u64,
     /// What the allocator gives it.
     memory_limit: usize,
     /// When more than this is in use before a call, garbage is collected.
@@ -129,9 +130,9 @@ impl Vm {
             return Ran { call, result: Err(failure), memory: Memory::Enough };
         };
         script.make_room();
-        lock(&script.shared.budget).renew();
+        budget::renew(script.max_instructions);
         let (result, call) = script.run(function, requestid, call);
-        let too_long = lock(&script.shared.budget).problem();
+        let too_long = budget::problem();
         let result = match (result, too_long) {
             (Ok(_), Some(problem)) => Err(Failure::new(CloseReason::CodecTooLong, problem)),
             (Ok(verdict), None) => Ok(verdict),
@@ -196,18 +197,12 @@ impl Vm {
 impl Script {
     fn load(source: &Source) -> mlua::Result<Self> {
         let lua = Lua::new();
-        let shared = Shared {
-            call: Arc::default(),
-            budget: Arc::new(Mutex::new(Budget::new(source.max_instructions))),
-            folder: source.folder.clone(),
-            script: source.name.clone(),
-        };
+        let shared = Shared { call: Arc::default(), folder: source.folder.clone(), script: source.name.clone() };
+        budget::renew(source.max_instructions);
         api::install(&lua, &shared)?;
-        let budget = shared.budget.clone();
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(HOOK_EVERY), move |_, debug| {
-            let mut budget = lock(&budget);
-            budget.charge(HOOK_EVERY);
-            let Some(problem) = budget.problem() else { return Ok(VmState::Continue) };
+            budget::charge(u64::from(HOOK_EVERY));
+            let Some(problem) = budget::problem() else { return Ok(VmState::Continue) };
             let line = debug.current_line().unwrap_or(0);
             let source = debug.source();
             let place = source.short_src.as_deref().unwrap_or("?");
@@ -216,13 +211,14 @@ impl Script {
         lua.set_memory_limit(source.max_memory_bytes)?;
         let text = api::without_shebang(&source.text);
         lua.load(text).set_name(format!("@{}", source.name)).set_mode(ChunkMode::Text).exec()?;
-        if let Some(problem) = lock(&shared.budget).problem() {
+        if let Some(problem) = budget::problem() {
             return Err(Error::RuntimeError(problem.to_owned()));
         }
         Ok(Self {
             globals: lua.globals(),
             lua,
             shared,
+            max_instructions: source.max_instructions,
             memory_limit: source.max_memory_bytes,
             collect_above: source.max_memory_bytes / 2,
         })

@@ -9,13 +9,23 @@ pub mod router;
 pub mod upstream;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::locks::lock;
+
+/// The log is the process's, and so is this.
+static LOG_LINES_LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
+
+/// Lines that were to be logged and could not be written, or found no room to wait.
+pub fn log_lines_lost() -> &'static Counter {
+    &LOG_LINES_LOST
+}
 
 /// By listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -181,6 +191,7 @@ impl Default for Metrics {
             upstream: upstream::UpstreamMetrics::register(r),
             registry: Mutex::default(),
         };
+        register(r, "log_lines_lost", "Log lines that could not be written", log_lines_lost().clone());
         Self { registry: Mutex::new(registry), ..metrics }
     }
 }
@@ -189,7 +200,7 @@ impl Metrics {
     /// Everything, in the OpenMetrics text format that Prometheus reads.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        let registry = self.registry.lock().expect("nothing panics while the registry is locked");
+        let registry = lock(&self.registry);
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes everything");
         text
     }

@@ -21,6 +21,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::locks::lock;
+
 /// Bytes that may wait for the HTTP connection, as a socket's buffer would hold them.
 pub const MAX_BYTES: usize = 64 * 1024;
 
@@ -188,7 +190,7 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while a feed is locked")
+        lock(&self.0)
     }
 }
 

@@ -48,6 +48,7 @@ use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
@@ -669,7 +670,7 @@ impl Outbox {
     fn lock(&self) -> Guard<'_> {
         #[cfg(test)]
         faults::let_others_run();
-        Guard { inner: self.inner.lock().expect("nothing panics while an outbox is locked"), outbox: self }
+        Guard { inner: lock(&self.inner), outbox: self }
     }
 }
 

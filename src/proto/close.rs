@@ -94,6 +94,8 @@ close_reasons! {
     ProxyHeaderBad = "proxy_header_bad", 1006, "";
     /// The TLS handshake came to nothing: other bytes, nothing in common, no certificate where one is required.
     TlsFailed = "tls_failed", 1006, "";
+    /// A fault of Longwire's own: what worked for this session panicked. An error in the log says where.
+    NodeFailed = "node_failed", 1011, "internal error";
     /// The node is stopping.
     Draining = "draining", 1001, "going away";
 }

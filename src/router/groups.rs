@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::interest::LocalInterest;
 use super::registry::IdHasher;
+use crate::locks::lock;
 use crate::outbox::Outbox;
 use crate::proto::command::Name;
 use crate::proto::id::SessionId;
@@ -114,15 +115,13 @@ impl Groups {
 
     /// All groups with the number of their members.
     pub(super) fn all(&self) -> Vec<(Name, usize)> {
-        let of_shard = |shard| lock(shard).iter().map(|(name, group)| (name.clone(), group.len())).collect::<Vec<_>>();
+        let of_shard = |shard: &Mutex<HashMap<Name, Group>>| {
+            lock(shard).iter().map(|(name, group)| (name.clone(), group.len())).collect::<Vec<_>>()
+        };
         self.shards.iter().flat_map(of_shard).collect()
     }
 
     fn shard(&self, name: &Name) -> MutexGuard<'_, HashMap<Name, Group>> {
         lock(&self.shards[self.hasher.hash_one(name) as usize % SHARDS])
     }
-}
-
-fn lock(shard: &Mutex<HashMap<Name, Group>>) -> MutexGuard<'_, HashMap<Name, Group>> {
-    shard.lock().expect("nothing panics while a shard is locked")
 }

@@ -8,6 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::profile::Profile;
+use crate::locks::lock;
 use crate::outbox::Outbox;
 use crate::proto::id::SessionId;
 
@@ -76,10 +77,6 @@ impl Registry {
         // Not the bits that place it within the shard.
         lock(&self.shards[IdHasher::of(id) as usize >> 32 & (Self::SHARDS - 1)])
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().expect("nothing panics while a shard is locked")
 }
 
 /// Ids are unguessable, so nobody can choose them to collide, and a multiplication spreads their bits well enough.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use super::bucket::Bucket;
 use super::watch::Watch;
 use crate::config::model::{Limit, Limits, Rate};
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::transport::Peer;
 
@@ -86,13 +87,17 @@ impl Admission {
         }
         let mut permit = Permit { admission: self.clone(), address: None };
         if let Some(address) = address {
-            let mut addresses = lock(&self.addresses);
-            let count = addresses.entry(address).or_default();
-            if *count >= self.max_per_address && self.watch.acts_on(Limit::MaxSessionsPerAddress, peer) {
+            let is_beyond = {
+                let mut addresses = lock(&self.addresses);
+                let count = addresses.entry(address).or_default();
+                *count += 1;
+                *count > self.max_per_address
+            };
+            permit.address = Some(address);
+            // Where it is acted upon the permit is dropped, and counts no more.
+            if is_beyond && self.watch.acts_on(Limit::MaxSessionsPerAddress, peer) {
                 return Err(CloseReason::TooManySessions);
             }
-            *count += 1;
-            permit.address = Some(address);
         }
         Ok(permit)
     }
@@ -101,10 +106,6 @@ impl Admission {
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Acquire)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while counts are locked")
 }
 
 /// The rates of the addresses that came of late.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::bucket::Bucket;
 use super::watch::Watch;
 use crate::config::model::{App, Limit};
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::transport::Peer;
 
@@ -29,8 +30,7 @@ impl ConnectGates {
     /// One client more, or the reason why not.
     pub fn pass(&self, app: &App, peer: Peer) -> Result<(), CloseReason> {
         let Some(gate) = self.gates.get(&app.name) else { return Ok(()) };
-        let is_within =
-            gate.lock().expect("nothing panics while a gate is locked").take(app.connect_rate, self.watch.now());
+        let is_within = lock(gate).take(app.connect_rate, self.watch.now());
         match is_within || !self.watch.acts_on(Limit::ConnectRate, peer) {
             true => Ok(()),
             false => Err(CloseReason::ConnectRate),

@@ -242,8 +242,11 @@ async fn ask(
             state.close_owed = failed.may_have_run;
             None
         }
-        // The upstream is gone without a word: it has said why in the log.
-        Err(_) => None,
+        // The upstream is gone without a word: it has said why in the log. PHP may have noted the session.
+        Err(_) => {
+            state.close_owed = true;
+            None
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub mod wheel;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -205,7 +206,11 @@ impl Future for Task {
         loop {
             match &mut *self {
                 Task::Live(session) => {
-                    let close = ready!(session.poll_live(cx));
+                    // Where it panicked is logged there. The client and PHP hear of this end as of any other.
+                    let close = match catch_unwind(AssertUnwindSafe(|| session.poll_live(cx))) {
+                        Ok(poll) => ready!(poll),
+                        Err(_) => Box::new(CloseReason::NodeFailed.into()),
+                    };
                     let Task::Live(session) = std::mem::replace(&mut *self, Task::Ended) else {
                         unreachable!("just matched")
                     };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::HttpReply;
 use crate::config::model::App;
+use crate::locks::lock;
 use crate::outbox::Outbox;
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
@@ -111,7 +112,7 @@ impl Posts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("nothing panics while posts are locked")
+        lock(&self.queue)
     }
 }
 
@@ -139,6 +140,6 @@ impl PostBoxes {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Posts>>> {
-        self.0.lock().expect("nothing panics while the boxes are locked")
+        lock(&self.0)
     }
 }

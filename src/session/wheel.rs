@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::locks::lock;
 use crate::proto::id::SessionId;
 
 /// Length of a tick: deadlines are met this much late at most.
@@ -88,7 +89,7 @@ impl Wheel {
     }
 
     fn slot(&self, tick: Tick) -> MutexGuard<'_, Vec<SessionId>> {
-        self.slots[tick as usize % SLOTS].lock().expect("nothing panics while a slot is locked")
+        lock(&self.slots[tick as usize % SLOTS])
     }
 }
 

@@ -24,6 +24,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 
 use crate::certificates;
+use crate::locks::lock;
 
 /// Plaintext of one write: four records (RFC 8446 section 5.1), as many as a session's scratch buffer brings in.
 const MAX_PLAIN: usize = 64 * 1024;
@@ -233,7 +234,7 @@ impl Tls {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("nothing panics while a TLS connection is locked")
+        lock(&self.inner)
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -24,6 +24,7 @@ use super::limits;
 use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use crate::config::model;
+pub(super) use crate::locks::lock;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
 use crate::proto::fastcgi::values::Values;
 
@@ -457,10 +458,4 @@ impl Failure {
             Failure::Stopping => RequestOutcome::Stopping,
         }
     }
-}
-
-/// A panic under one of these locks can only come from a broken invariant of plain data; the others go on with what
-/// is there.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

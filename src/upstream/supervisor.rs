@@ -34,6 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::config::model::{Bind, Spawn};
 use crate::config::php_fpm;
+use crate::locks::lock;
 
 /// How long php-fpm may take until its socket accepts; a cold disk and a large php.ini take less than a second.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -196,7 +197,7 @@ impl Drop for Supervisor {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Tells the master to end, and its keeper not to start another. SIGKILL goes to the workers too.
@@ -236,14 +237,13 @@ impl Shared {
             if since.elapsed() >= HEALTHY_AFTER {
                 pause = FIRST_PAUSE;
             }
-            let state = self.lock();
-            if state.stopping {
+            if self.lock().stopping {
                 return;
             }
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             let pause_ms = pause.as_millis() as u64;
             warn!(target: "longwire::php", upstream = pool.name, pause_ms, how, "php-fpm ended: starting it again");
-            let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
+            let waited = self.changed.wait_timeout_while(self.lock(), pause, |state| !state.stopping);
             if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
                 return;
             }
@@ -333,7 +333,7 @@ impl Pool {
     }
 
     fn last_lines(&self) -> String {
-        let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lock(&self.last_lines);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
@@ -449,7 +449,7 @@ fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<VecDeque<St
         } else {
             info!(target: "longwire::php", upstream, "{text}");
         }
-        let mut last_lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_lines = lock(last_lines);
         // Until it has started, php-fpm writes each line to stderr and to its error_log, which is the same here.
         if last_lines.back().is_none_or(|last| last != text) {
             last_lines.push_back(text.to_owned());

@@ -261,16 +261,17 @@ async fn a_script_that_goes_wrong_ends_its_session_and_no_other() {
     let at_rest = node.settled_memory().await;
     for (fault, reason, text) in [
         ("loop", "codec_too_long", "faults.lua:9: too many instructions"),
+        ("pattern", "codec_too_long", "faults.lua:14: too many instructions"),
         ("guarded_loop", "codec_too_long", "too many instructions"),
         ("coroutine_loop", "codec_too_long", "too many instructions"),
-        ("error", "codec_failed", "faults.lua:26: attempt to index a nil value (local 'nothing')"),
+        ("error", "codec_failed", "faults.lua:31: attempt to index a nil value (local 'nothing')"),
         ("eat", "codec_out_of_memory", "onRead: not enough memory: max_memory_bytes is 16 MiB"),
         ("rep", "codec_failed", "resulting string too large"),
         ("send_much", "codec_out_of_memory", "not enough memory for what is to be sent"),
         ("nothing_taken", "codec_failed", "took nothing"),
-        ("exit", "codec_failed", "faults.lua:60: os.exit"),
-        ("stale", "codec_failed", "faults.lua:64: size: this handle is of another call"),
-        ("foreign", "codec_failed", "faults.lua:68: send: this handle is of another call"),
+        ("exit", "codec_failed", "faults.lua:65: os.exit"),
+        ("stale", "codec_failed", "faults.lua:69: size: this handle is of another call"),
+        ("foreign", "codec_failed", "faults.lua:73: send: this handle is of another call"),
     ] {
         check_fault(&node, &mut bystander, fault, reason, text).await;
     }
@@ -284,6 +285,64 @@ async fn a_script_that_goes_wrong_ends_its_session_and_no_other() {
     assert_eq!((&warned["script"], &warned["listener"]), (&"faults.lua".into(), &"lua".into()), "{warned}");
     bystander.finish().await;
     assert_eq!(bystander.end().await, None);
+}
+
+/// Each of these frames would keep a worker for minutes; there are two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pattern_that_matches_in_too_many_ways_holds_nobody_up() {
+    let fpm = Pool::of(1).start();
+    let mut node = node(&fpm, &script("faults.lua"), "", "[node]\nthreads = 2\n");
+    let mut others = Client::connect(node.address("plain"), plain()).await;
+    let mut offenders = Vec::new();
+    for _ in 0..6 {
+        let mut offender = connect(&node).await;
+        assert_eq!(offender.ask("hello").await, "hello");
+        offenders.push(offender);
+    }
+    for offender in &mut offenders {
+        offender.text("pattern").await;
+    }
+    assert_eq!(node.admin("/live").0, 200);
+    assert_eq!(others.ask("still here").await, "still here");
+    for offender in &mut offenders {
+        assert_eq!(offender.end().await, None);
+    }
+    let closed = node.closed(6);
+    assert!(closed.iter().all(|line| line["reason"] == "codec_too_long"), "{closed:?}");
+    node.terminate();
+    assert!(node.wait().success());
+}
+
+/// A script that may run for an hour keeps all workers, and whoever runs the node can still see and end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_signals_need_no_thread_that_a_script_can_hold() {
+    let fpm = Pool::of(1).start();
+    let more = "[node]\nthreads = 2\n[limits]\ndrain_timeout = \"1s\"\n";
+    let mut node = node(&fpm, &script("faults.lua"), ", max_instructions = 1_000_000_000_000", more);
+    let mut offenders = Vec::new();
+    for _ in 0..6 {
+        let mut offender = connect(&node).await;
+        assert_eq!(offender.ask("hello").await, "hello");
+        offenders.push(offender);
+    }
+    let mut others = Client::connect(node.address("plain"), plain()).await;
+    assert_eq!(others.ask("hello").await, "hello");
+    for offender in &mut offenders {
+        offender.text("loop").await;
+    }
+    // Both workers are in a script: nobody is answered any more.
+    loop {
+        others.text("anybody?").await;
+        if tokio::time::timeout(Duration::from_secs(1), others.frame()).await.is_err() {
+            break;
+        }
+    }
+    for path in ["/live", "/ready", "/metrics"] {
+        assert_eq!(node.admin(path).0, 200, "{path}");
+    }
+    node.terminate();
+    // Sessions are given up, and that is a failure.
+    assert_eq!(node.wait().code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Modules from left to right: one names modules of its own step and of those before it, never of those behind it.
 const STEPS: &[&[&str]] = &[
     &["proto"],
+    &["locks"],
     &["metrics"],
     &["descriptors", "memory", "holders"],
     &["certificates"],
@@ -31,7 +32,7 @@ const STEPS: &[&[&str]] = &[
 ];
 
 /// Modules that name fewer others than their step allows.
-const ONLY: &[(&str, &[&str])] = &[("logging", &["config"])];
+const ONLY: &[(&str, &[&str])] = &[("logging", &["config", "locks", "metrics"])];
 
 /// What `proto` is free of: no runtime, no sockets, no clock, no locks, no logging.
 const NOT_IN_PROTO: &[&str] = &[
@@ -51,6 +52,9 @@ const NOT_IN_PROTO: &[&str] = &[
 /// Lines of a file, tests excluded, above which it is cut in two or stands in [`LONG`] with a reason.
 const MAX_LINES: usize = 800;
 const LONG: &[(&str, &str)] = &[];
+
+/// Files that are compiled for tests only, as a whole.
+const TEST_ONLY: &[&str] = &["src/cluster/simulation.rs"];
 
 /// Files that may name a home folder.
 const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/check.rs", "sets one that must not be printed")];
@@ -80,6 +84,16 @@ fn log_fields_are_for_people() {
 }
 
 #[test]
+fn output_that_nobody_takes_is_no_panic() {
+    complain_about(&sources(), prints);
+}
+
+#[test]
+fn no_lock_hands_on_a_panic() {
+    complain_about(&sources(), poisons);
+}
+
+#[test]
 fn rustls_has_one_provider() {
     let path = "Cargo.lock".to_owned();
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).expect("it is in the repository");
@@ -92,9 +106,9 @@ fn nothing_points_to_a_developers_machine() {
 }
 
 /// A file: where it is below the crate's folder, with `/`, and what it says.
-struct File {
-    path: String,
-    text: String,
+pub struct File {
+    pub path: String,
+    pub text: String,
 }
 
 fn complain_about(files: &[File], rule: fn(&File) -> Vec<String>) {
@@ -216,6 +230,28 @@ fn debug_fields(file: &File) -> Vec<String> {
         .collect()
 }
 
+/// std's macros panic where nobody takes what they print, and wait for whoever should.
+fn prints(file: &File) -> Vec<String> {
+    if TEST_ONLY.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    let code = code(without_tests(&file.text));
+    let names = ["println!", "print!", "eprintln!", "eprint!"].into_iter().filter(|name| {
+        code.match_indices(name).any(|(at, _)| !code[..at].chars().next_back().is_some_and(char::is_alphanumeric))
+    });
+    names.map(|name| format!("has {name}, which panics on a closed pipe: tracing, or logging::tell")).collect()
+}
+
+/// See `src/locks.rs`.
+fn poisons(file: &File) -> Vec<String> {
+    if file.path == "src/locks.rs" || TEST_ONLY.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    let code: String = code(without_tests(&file.text)).split_whitespace().collect();
+    let ways = [".lock().expect(", ".lock().unwrap", ".lock().map_err("].into_iter().filter(|way| code.contains(way));
+    ways.map(|way| format!("has {way}: take locks by locks::lock")).collect()
+}
+
 /// From an opening bracket to the one that closes it.
 fn in_brackets(text: &str) -> &str {
     let (mut at, mut depth) = (0, 0);
@@ -253,12 +289,12 @@ fn foreign_paths(file: &File) -> Vec<String> {
 }
 
 /// What stands before the module of unit tests, which ends a file.
-fn without_tests(text: &str) -> &str {
+pub fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 /// Code without comments, and without what stands in strings; lines stay where they are.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -306,7 +342,7 @@ fn raw_string(text: &str) -> Option<usize> {
 
 impl File {
     /// The top-level module that a source file belongs to; the crate's root belongs to none.
-    fn module(&self) -> Option<&str> {
+    pub fn module(&self) -> Option<&str> {
         let path = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
         let module = path.split('/').next()?;
         (module != "lib").then_some(module)
@@ -318,7 +354,7 @@ impl File {
     }
 }
 
-fn sources() -> Vec<File> {
+pub fn sources() -> Vec<File> {
     let mut files = everything();
     files.retain(|file| file.path.starts_with("src/") && file.path.ends_with(".rs"));
     files
@@ -444,6 +480,24 @@ mod tests {
         for text in ["info!(size = size()?, \"done, really? = ?yes\");", "let x = f(a)?; g(?x)", "format!(\"{x:?}\")"] {
             check(debug_fields, "src/a.rs", text, &[]);
         }
+    }
+
+    #[test]
+    fn output_by_macros_that_panic_is_seen() {
+        let text = "fn f() { eprintln!(\"x\") }";
+        check(prints, "src/a.rs", text, &["has eprintln!, which panics on a closed pipe: tracing, or logging::tell"]);
+        let text = "fn f() { print!(\"x\") }";
+        check(prints, "src/a.rs", text, &["has print!, which panics on a closed pipe: tracing, or logging::tell"]);
+        check(prints, "src/a.rs", "// println!\nfn f() { writeln!(out, \"println!\") }", &[]);
+    }
+
+    #[test]
+    fn locks_that_hand_on_a_panic_are_seen() {
+        let seen = ["has .lock().expect(: take locks by locks::lock"];
+        check(poisons, "src/a.rs", "let x = self.x.lock().expect(\"nobody\");", &seen);
+        check(poisons, "src/a.rs", "let x = self.x\n    .lock()\n    .expect(\"nobody\");", &seen);
+        check(poisons, "src/a.rs", "let x = x.lock().unwrap();", &["has .lock().unwrap: take locks by locks::lock"]);
+        check(poisons, "src/a.rs", "let x = lock(&self.x); let y = self.y.lock().await;", &[]);
     }
 
     #[test]

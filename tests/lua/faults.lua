@@ -9,6 +9,11 @@ function faults.loop()
     while true do end
 end
 
+-- Takes a minute to find that 30 bytes are 30 bytes.
+function faults.pattern()
+    return (("a"):rep(30):find(("a?"):rep(30) .. ("a"):rep(30)))
+end
+
 function faults.guarded_loop()
     while true do
         pcall(function() while true do end end)

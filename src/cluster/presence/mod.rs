@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 
 pub(super) use self::books::Books;
+use crate::locks::lock;
 use crate::metrics::cluster::ClusterMetrics;
 use crate::proto::command::Name;
 use crate::proto::envelope::{Body, Sender};
@@ -270,7 +271,7 @@ impl Presence {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("nothing panics while it is locked")
+        lock(&self.books)
     }
 }
 

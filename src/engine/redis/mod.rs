@@ -26,6 +26,7 @@ use self::shards::Shards;
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
 use super::{first_that, tls};
 use crate::config::model::{ClientTls, RedisKind};
+use crate::locks::lock;
 
 const SEPARATOR: char = ':';
 /// Channels in one SUBSCRIBE: its answers come one by one, and all of them within the time for one answer.
@@ -190,7 +191,7 @@ impl RedisLink {
 impl Link for RedisLink {
     async fn subscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
         let names = self.names(subjects);
-        self.left.lock().expect("nothing panics while it is locked").retain(|left| !names.contains(left));
+        lock(&self.left).retain(|left| !names.contains(left));
         match &mut self.masters {
             Masters::One(connection) => {
                 for names in names.chunks(SUBSCRIBE_BATCH) {
@@ -204,7 +205,7 @@ impl Link for RedisLink {
 
     async fn unsubscribe(&mut self, subjects: &[Subject]) -> Result<(), EngineError> {
         let names = self.names(subjects);
-        self.left.lock().expect("nothing panics while it is locked").extend(names.iter().cloned());
+        lock(&self.left).extend(names.iter().cloned());
         match &mut self.masters {
             Masters::One(connection) => {
                 for names in names.chunks(SUBSCRIBE_BATCH) {
@@ -261,7 +262,7 @@ impl Pushes {
                     Some(Value::BulkString(name)) => String::from_utf8_lossy(name).into_owned(),
                     _ => return Ok(()),
                 };
-                if !self.left.lock().expect("nothing panics while it is locked").contains(&name) {
+                if !lock(&self.left).contains(&name) {
                     self.inbox.lose(EngineError(format!("Redis took the subscription to {name} away")));
                 }
             }

@@ -43,6 +43,11 @@ use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 /// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
 
+/// Log lines of one kind about one event, script's own included; what is beyond is counted in one more.
+const MAX_LINES: usize = 20;
+/// The same of what the script wrote to standard error: a deep stack trace is one.
+const MAX_PHP_LINES: usize = 200;
+
 /// Who takes the answer to an event: the client, or a handshake that waits for leave to go on.
 pub enum Answer {
     /// To a session's event.
@@ -138,16 +143,21 @@ impl EventInfo {
     /// Does with the session what the answer asks for.
     fn act(&self, actions: Vec<Action>) {
         let Some(id) = self.id else { return };
+        let mut refused = 0;
         for action in actions {
             let label = action.label();
             let receipt = self.endpoint.hub.router.run_now(Door::Answer, &Command::new(Target::session(id), action));
             if receipt.refused > 0 {
-                warn!(
-                    session = %id, script = %self.endpoint.app.script.display(), action = label,
-                    "refused: the session has as many channels or attribute bytes as it may"
-                );
+                refused += 1;
+                if refused <= MAX_LINES {
+                    warn!(
+                        session = %id, script = %self.endpoint.app.script.display(), action = label,
+                        "refused: the session has as many channels or attribute bytes as it may"
+                    );
+                }
             }
         }
+        self.leave_out("refused", refused);
     }
 
     /// Sends a body to others than the client, or to it among others; says whether the client is among `destinations` itself.
@@ -194,8 +204,18 @@ impl EventInfo {
     }
 
     fn complain(&self, complaints: &[String]) {
-        for complaint in complaints {
+        for complaint in complaints.iter().take(MAX_LINES) {
             warn!(session = self.id.map(display), script = %self.endpoint.app.script.display(), "bad header in the answer: {complaint}");
+        }
+        self.leave_out("bad header in the answer", complaints.len());
+    }
+
+    /// The one line for what is beyond [`MAX_LINES`].
+    fn leave_out(&self, what: &str, count: usize) {
+        let unlogged = count.saturating_sub(MAX_LINES);
+        if unlogged > 0 {
+            let (session, script) = (self.id.map(display), self.endpoint.app.script.display());
+            warn!(session, %script, unlogged, "{what}: and more of the same");
         }
     }
 
@@ -203,8 +223,14 @@ impl EventInfo {
     fn report(&self, status: u16, bytes_out: u64, result: Result<Timing, Fault>) {
         let (session, script, event) = (self.id.map(display), self.endpoint.app.script.display(), self.label);
         // A log line each: what a client made a script log must not pass for a line of ours.
-        for line in String::from_utf8_lossy(self.stderr.text()).lines() {
+        let text = String::from_utf8_lossy(self.stderr.text());
+        let mut lines = text.lines();
+        for line in lines.by_ref().take(MAX_PHP_LINES) {
             warn!(target: "longwire::php", session, %script, event, seq = self.seq, "{line}");
+        }
+        let unlogged = lines.count();
+        if unlogged > 0 {
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, unlogged, "stderr has more lines, not logged");
         }
         let cut_bytes = self.stderr.beyond();
         if cut_bytes > 0 {

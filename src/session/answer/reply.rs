@@ -52,6 +52,22 @@ pub struct Reply {
     is_broken: bool,
     /// To a connect event that has let its client in already, and now greets it line by line.
     is_greeting: bool,
+    /// The outbox knows that the event is over.
+    has_ended: bool,
+}
+
+/// Torn down without an end: the task that ran the request panicked. The session must not wait for what will not come.
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        if self.event.class == Class::Connect && !self.is_greeting {
+            self.outbox.connect_counts();
+        }
+        self.outbox.ask_close(CloseReason::NodeFailed.into());
+        self.outbox.event_ended(self.event.endpoint.may_run_several());
+    }
 }
 
 enum Stage {
@@ -100,12 +116,24 @@ impl Reply {
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
         let (held, close) = (None, None);
-        Self { event, outbox, stage, held, status: 0, bytes_out: 0, close, is_broken: false, is_greeting: false }
+        Self {
+            event,
+            outbox,
+            stage,
+            held,
+            status: 0,
+            bytes_out: 0,
+            close,
+            is_broken: false,
+            is_greeting: false,
+            has_ended: false,
+        }
     }
 
     /// To a connect event whose answer let the client in with this head; `begun` is what has come of its body.
     pub(super) fn of_greeting(event: EventInfo, outbox: Arc<Outbox>, head: Head, begun: &[u8]) -> Self {
-        let mut reply = Self { is_greeting: true, ..Self::new(event, outbox) };
+        let mut reply = Self::new(event, outbox);
+        reply.is_greeting = true;
         reply.begin_body(head, begun);
         reply.body(begun);
         reply.pause();
@@ -334,6 +362,7 @@ impl Reply {
         };
         self.consequences(outcome, &result, stands);
         self.event.report(self.status, self.bytes_out, result);
+        self.has_ended = true;
         #[cfg(test)]
         if crate::outbox::faults::Fault::EndNotTold.is_on() {
             return;

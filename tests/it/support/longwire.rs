@@ -217,16 +217,7 @@ impl Longwire {
     }
 
     fn own_metric(&self, name: &str, labels: &str) -> f64 {
-        let (_, text) = self.admin("/metrics");
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter(|(series, _)| {
-                let series_name = series.split('{').next().unwrap_or_default();
-                series_name == name && series.contains(labels)
-            })
-            .map(|(_, value)| value.parse::<f64>().expect("a value is a number"))
-            .sum()
+        series(&self.admin("/metrics").1, name, labels)
     }
 
     pub fn pid(&self) -> u32 {
@@ -312,7 +303,20 @@ pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     http_get_on(stream, &address.to_string(), path)
 }
 
-fn http_get_on(mut stream: impl Read + Write, host: &str, path: &str) -> (u16, String) {
+/// The sum of all series of a metric whose labels contain `labels`, in the text of `/metrics`.
+pub fn series(text: &str, name: &str, labels: &str) -> f64 {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| {
+            let series_name = series.split('{').next().unwrap_or_default();
+            series_name == name && series.contains(labels)
+        })
+        .map(|(_, value)| value.parse::<f64>().expect("a value is a number"))
+        .sum()
+}
+
+pub fn http_get_on(mut stream: impl Read + Write, host: &str, path: &str) -> (u16, String) {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut response = Vec::new();
     stream.read_to_end(&mut response).unwrap();
