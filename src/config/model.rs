@@ -659,6 +659,8 @@ pub struct Spawn {
     pub binary: Option<PathBuf>,
     /// `pm.max_children`.
     pub workers: usize,
+    /// How long one request may take until php-fpm kills its worker; zero: for ever.
+    pub request_terminate_timeout: Duration,
     /// Look for changed files at each request.
     pub recheck_files: bool,
     /// Further `php_admin_value` lines of the pool.

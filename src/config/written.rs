@@ -694,10 +694,14 @@ config_table! {
     /// A php-fpm of longwire's own.
     Spawn {
         /// The php-fpm binary.
-        binary: Option<Entry<String>> = absent("php-fpm8.x or php-fpm, wherever it is found", "\"/usr/sbin/php-fpm8.2\"");
+        binary: Option<Entry<String>> = absent("the newest php-fpm of the first folder of PATH that has one", "\"/usr/sbin/php-fpm8.2\"");
         /// How many PHP processes.
         // PHP code waits for databases half of its time.
         workers: Option<Entry<Whole<1, 10_000>>> = absent("twice the cores, at least 4", "8");
+        /// How long a script may run until php-fpm kills its worker; 0 lets it run for ever. Whole seconds count, rounded up.
+        // A client has been answered or given up by request_timeout. A worker that sleeps beyond it serves nobody, and as many of them
+        // as there are workers are an outage.
+        request_terminate_timeout: Option<Entry<TimeOrOff>> = absent("request_timeout, and 5s more", "\"65s\"");
         /// Look at each request whether files have changed.
         // A stat per file and request is little beside old code running after a deployment.
         recheck_files: Entry<bool> = is("true");

@@ -22,6 +22,7 @@ mod backend;
 mod connection;
 mod exchange;
 mod habits;
+mod home;
 mod lease;
 mod limits;
 mod probe;
