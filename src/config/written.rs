@@ -684,8 +684,8 @@ config_table! {
         eject_after: Entry<Whole<1, 1000>> = is("3");
         /// How long it is then left alone.
         eject_time: Entry<Time> = is("\"2s\"");
-        /// How often a backend with no connection open is connected to, and left at once, to see whether it is there; 0 does so at the start only.
-        // As often as HAProxy asks /ready. A probe costs php-fpm an accept and a read, tens of microseconds; pm = ondemand forks a child for it.
+        /// How often a backend with no connection open is asked a question of FastCGI's (FCGI_GET_VALUES), or connected to where it does not answer that, to see whether it is there; 0 does so at the start only.
+        // As often as HAProxy asks /ready. A probe costs php-fpm an accept, a read and a write, tens of microseconds; pm = ondemand forks a child for it.
         probe_interval: Entry<TimeOrOff> = is("\"2s\"");
     }
 }

@@ -32,8 +32,8 @@ use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
 use super::habits::KEEP_PATIENCE;
 use super::lease::{Handoff, Lease, Next, Worker};
-use super::request::{Failure, Outcome, Responder, Timing};
-use super::scheduler::Work;
+use super::request::{Failure, Outcome, Request, Responder, Timing};
+use super::scheduler::{Job, Work};
 use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
 use crate::proto::fastcgi::response::ProtocolStatus;
@@ -52,13 +52,16 @@ const ABANDONED_GUESS: Duration = Duration::from_secs(10);
 /// Opens a connection for `work` and serves from then on whatever the lease gives it.
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
+    if let Err(error) = lease.try_out().await {
+        return lease.connect_failed(work, &error);
+    }
     lease.scheduler.test_answers(lease.backend()).await;
     let config = &lease.scheduler.config;
     let stream = match Stream::connect(lease.address(), config.connect_timeout).await {
         Ok(stream) => stream,
         Err(error) => return lease.connect_failed(work, &error),
     };
-    lease.connected();
+    lease.scheduler.metrics.connects.inc();
     let alarm = Alarm::new(Instant::now() + config.response_timeout);
     let began = Instant::now();
     let mut connection =
@@ -149,9 +152,14 @@ impl Connection {
                 return None;
             }
             Ended::Closed { answered, eof, error } => {
-                let may_repeat = work.item.request.idempotent && !work.item.resent;
-                if let Some(reason) = self.may_resend(answered, eof, may_repeat).await {
-                    work.item.resent |= reason == RetryReason::Idempotent;
+                let Job { request: Request { class, idempotent, .. }, may_repeat, .. } = work.item;
+                let is_owed = class.is_owed() && idempotent;
+                if let Some(reason) = self.may_resend(&lease, answered, eof, is_owed, may_repeat).await {
+                    work.item.was_sent |= reason != RetryReason::NotTaken;
+                    work.item.may_repeat &= reason != RetryReason::Idempotent;
+                    if reason == RetryReason::Owed {
+                        lease.failed(&error);
+                    }
                     scheduler.note_recycling();
                     lease.retried(reason);
                     lease.restore(work);
@@ -174,7 +182,7 @@ impl Connection {
             Ended::Cancelled { whole, .. } => {
                 scheduler.end(work.item, Outcome::Failed(Failure::Cancelled { sent: true }));
                 scheduler.metrics.aborts.inc();
-                self.abandon(lease, started, whole).await;
+                self.abandon(lease, started, whole, ABANDONED_GUESS).await;
                 return None;
             }
         };
@@ -378,11 +386,21 @@ impl Connection {
     }
 
     /// Whether a request whose connection ended may be sent again, and why.
-    async fn may_resend(&self, answered: bool, eof: bool, may_repeat: bool) -> Option<RetryReason> {
+    async fn may_resend<R: Responder>(
+        &self,
+        lease: &Lease<R>,
+        answered: bool,
+        eof: bool,
+        is_owed: bool,
+        may_repeat: bool,
+    ) -> Option<RetryReason> {
         if answered {
             None
         } else if eof && self.is_reused && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
+        } else if is_owed && !lease.is_there().await {
+            // Whatever closed the connection, a relay perhaps, there is no php-fpm that could have run it to its end.
+            Some(RetryReason::Owed)
         } else if may_repeat {
             Some(RetryReason::Idempotent)
         } else {

@@ -376,6 +376,12 @@ impl Exchange {
     /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, however
     /// it dies, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
     /// still open, proves that the request was not taken.
+    ///
+    /// In a graceful reload (SIGQUIT to the workers) a worker looks whether it is to end before it reads the next request, and
+    /// then exits, which closes both directions. Over a Unix socket no request is written before the worker has read the end of
+    /// the last one, and by then it has looked; it reads the next one come what may. Over TCP a request may be on its way. The reset
+    /// that follows is the same as that of a worker killed in mid-script, which also leaves bytes unread (the end of
+    /// stdin), and a relay may make it of anything. FCGI_GET_VALUES narrows that down and no more: the worker answers, and looks again.
     pub(super) async fn is_not_taken(&self) -> bool {
         self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }

@@ -27,6 +27,11 @@ impl Class {
     /// Every class.
     pub const ALL: [Class; 4] = [Class::Connect, Class::Message, Class::Close, Class::Presence];
 
+    /// Whether PHP is told for as long as it takes, since nobody else would ever tell it.
+    pub const fn is_owed(self) -> bool {
+        matches!(self, Class::Close | Class::Presence)
+    }
+
     /// The word in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -189,15 +194,22 @@ impl Failure {
             Failure::QueueFull
             | Failure::QueueTimeout
             | Failure::Unavailable
-            | Failure::Refused(_)
             | Failure::Stopping
             | Failure::Cancelled { sent: false } => false,
+            // A number that the specification does not have says nothing.
+            Failure::Refused(status) => matches!(status, ProtocolStatus::Unknown(_)),
             Failure::BackendClosed { .. }
             | Failure::ResponseTimeout { .. }
             | Failure::RequestTimeout { .. }
             | Failure::Protocol { .. }
             | Failure::Cancelled { sent: true } => true,
         }
+    }
+
+    /// The same failure, of a request that had been sent once before and was not answered. That attempt may have run, so a
+    /// failure that says the opposite speaks for the last attempt only.
+    pub(super) const fn of_one_that_was_sent(self) -> Self {
+        if self.may_have_run() { self } else { Failure::BackendClosed { answered: false } }
     }
 
     /// Whether any byte of the answer was given to the responder.

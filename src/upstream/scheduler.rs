@@ -32,8 +32,10 @@ use crate::proto::fastcgi::values::Values;
 pub(super) struct Job<R> {
     pub(super) request: Request<R>,
     pub(super) submitted: Instant,
-    /// It was sent before, and its app allows that once.
-    pub(super) resent: bool,
+    /// It was sent before, may have run, and was not answered. So it may have run however it ends now.
+    pub(super) was_sent: bool,
+    /// It may be sent again after that, to a backend that is well.
+    pub(super) may_repeat: bool,
 }
 
 /// A job on its way through queue and connection.
@@ -70,8 +72,8 @@ pub(super) struct State<R> {
 enum Assigned<R> {
     /// The idle connection already has the job.
     Reused(Arc<Handoff<R>>),
-    /// A connection is to be opened to this backend.
-    Open(usize, Work<R>),
+    /// A connection is to be opened to this backend, of which a trial has to show whether it is back.
+    Open { backend: usize, work: Work<R>, is_trial: bool },
 }
 
 /// How things stand, for `/ready` and for people.
@@ -166,7 +168,8 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Before a connection over TCP is opened: learns, when that is due, whether the backend answers questions. The first
-    /// request waits for that, for a fifth of a second where nobody answers; no other does.
+    /// request waits for that, for a fifth of a second where nobody answers; no other does. (Over a Unix socket nobody has to
+    /// be asked behind an answer, and a probe learns it.)
     pub(super) async fn test_answers(self: &Arc<Self>, backend: usize) {
         let address = &self.config.backends[backend].address;
         if !matches!(address, model::Bind::Tcp(_)) {
@@ -175,7 +178,7 @@ impl<R: Responder> Scheduler<R> {
         match self.habits[backend].test_due(Instant::now()) {
             None => {}
             Some(Test::First) => {
-                self.habits[backend].tested(limits::answers_at_once(address).await.unwrap_or(false));
+                self.habits[backend].tested(limits::answers_at_once(address).await);
             }
             Some(Test::Again) => {
                 let scheduler = self.clone();
@@ -183,7 +186,7 @@ impl<R: Responder> Scheduler<R> {
                     let address = &scheduler.config.backends[backend].address;
                     tokio::select! {
                         answers = limits::answers_at_once(address) => {
-                            scheduler.habits[backend].tested(answers.unwrap_or(false));
+                            scheduler.habits[backend].tested(answers);
                         }
                         () = scheduler.stopping.cancelled() => {}
                     }
@@ -224,7 +227,8 @@ impl<R: Responder> Scheduler<R> {
             Class::Close | Class::Presence => None,
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
-        let job = Job { request, submitted: now, resent: false };
+        let may_repeat = request.idempotent;
+        let job = Job { request, submitted: now, was_sent: false, may_repeat };
 
         let mut state = lock(&self.state);
         let refused = if state.stopping {
@@ -271,8 +275,8 @@ impl<R: Responder> Scheduler<R> {
         match assigned {
             None => {}
             Some(Assigned::Reused(handoff)) => handoff.waker.wake(),
-            Some(Assigned::Open(backend, work)) => {
-                let lease = Lease::new(self.clone(), backend, work.ticket);
+            Some(Assigned::Open { backend, work, is_trial }) => {
+                let lease = Lease::new(self.clone(), backend, work.ticket, is_trial);
                 self.tasks.spawn_on(connection::run(lease, work), &self.runtime);
             }
         }
@@ -371,6 +375,10 @@ impl<R: Responder> Scheduler<R> {
 
     /// Counts and tells how a request ended.
     pub(super) fn end(&self, job: Job<R>, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Failed(failure) if job.was_sent => Outcome::Failed(failure.of_one_that_was_sent()),
+            outcome => outcome,
+        };
         let label = match outcome {
             Outcome::Done(timing) => {
                 self.metrics.answered(timing.queued, timing.total);
@@ -400,7 +408,8 @@ impl<R> State<R> {
                 handoff.put(work);
                 Assigned::Reused(handoff)
             }
-            Place::Open => Assigned::Open(backend, work),
+            Place::Open => Assigned::Open { backend, work, is_trial: false },
+            Place::Trial => Assigned::Open { backend, work, is_trial: true },
         })
     }
 
