@@ -62,6 +62,7 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
         queue_timeout: upstream.queue_timeout.value.0,
         connect_queue_length: length(&upstream.connect_queue_length),
         connect_share_percent: upstream.connect_share_percent.value.0 as u8,
+        slow_reader_hold: upstream.slow_reader_hold.value.0,
         abort_grace: upstream.abort_grace.value.0,
         eject_after: upstream.eject_after.value.0 as u32,
         eject_time: upstream.eject_time.value.0,

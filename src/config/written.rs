@@ -678,6 +678,10 @@ config_table! {
         connect_queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "1_000");
         /// Connections out of a hundred that connect events may hold while messages wait; at least one.
         connect_share_percent: Entry<Whole<1, 100>> = is("50");
+        /// How long in all an answer may hold a connection because its client does not take it, where more than half of the connections are held so and requests wait. Then the answer is broken off and its session closed; 0 never does that.
+        // A client that takes nothing is closed by send_timeout only after half a minute, and one that takes a little never. Half of the workers
+        // are left to everybody else.
+        slow_reader_hold: Entry<TimeOrOff> = is("\"1s\"");
         /// How long a script may take to notice that its session has gone before its connection is closed.
         abort_grace: Entry<TimeOrOff> = is("\"1s\"");
         /// Failures in a row after which a backend gets no more requests.

@@ -73,6 +73,8 @@ closed_labels! {
         ResponseTimeout = "response_timeout",
         /// The script ran for too long.
         RequestTimeout = "request_timeout",
+        /// The client did not take the answer, and others waited.
+        SlowReader = "slow_reader",
         /// The backend broke the protocol.
         Protocol = "protocol",
         /// The backend refused it.

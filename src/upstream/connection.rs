@@ -48,6 +48,8 @@ const ABANDONED_KNOWN: Duration = Duration::from_secs(300);
 /// The same where it is a guess (TCP): the workers of most timed-out scripts are free by then, and a place that is
 /// given up too early costs one request a wait in php-fpm's backlog.
 const ABANDONED_GUESS: Duration = Duration::from_secs(10);
+/// The same for a script that waited in its `echo` for us to read: that fails at once, and so the script ends.
+const ABANDONED_WRITING: Duration = Duration::from_millis(100);
 
 /// Opens a connection for `work` and serves from then on whatever the lease gives it.
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
@@ -123,10 +125,17 @@ impl Connection {
                 }
             }
         }
-        let limits = Limits { response: config.response_timeout, request: config.request_timeout };
+        let limits =
+            Limits { response: config.response_timeout, request: config.request_timeout, stalls: &scheduler.stalls };
         let ended = self.exchange.run(&mut work.item.request, started, limits, &scheduler.metrics).await;
         let (failure, script_may_run) = match ended {
-            Ended::Complete { end, clean, first_byte, at } => {
+            Ended::Complete { end, given: false, .. } if end.status == ProtocolStatus::Overloaded => {
+                lease.failed(&"it says that it is overloaded");
+                lease.retried(RetryReason::NotTaken);
+                lease.restore(work);
+                return None;
+            }
+            Ended::Complete { end, clean, first_byte, at, .. } => {
                 let outcome = match end.status {
                     ProtocolStatus::Complete => Outcome::Done(Timing {
                         queued: started - work.item.submitted,
@@ -179,6 +188,7 @@ impl Connection {
             }
             Ended::ResponseTimeout { answered } => (Failure::ResponseTimeout { answered }, true),
             Ended::RequestTimeout { answered } => (Failure::RequestTimeout { answered }, true),
+            Ended::SlowReader { answered } => (Failure::SlowReader { answered }, true),
             Ended::Cancelled { whole, .. } => {
                 scheduler.end(work.item, Outcome::Failed(Failure::Cancelled { sent: true }));
                 scheduler.metrics.aborts.inc();
@@ -188,7 +198,9 @@ impl Connection {
         };
         scheduler.end(work.item, Outcome::Failed(failure));
         if script_may_run {
-            self.abandon(lease, started, false).await;
+            let is_writing = matches!(failure, Failure::SlowReader { .. });
+            let guess = if is_writing { ABANDONED_WRITING } else { ABANDONED_GUESS };
+            self.abandon(lease, started, false, guess).await;
         }
         None
     }
@@ -414,8 +426,8 @@ impl Connection {
     /// On a Unix socket it can be known. php-fpm reads the empty STDIN record that ends a request only when it looks
     /// for the next one, so as long as the script runs there are unread bytes, which the kernel counts for us
     /// (SIOCOUTQ); meanwhile `shutdown(SHUT_RD)` makes the script's next flush fail as a close would. On TCP we close,
-    /// and keep the place for a bounded time.
-    async fn abandon<R: Responder>(&mut self, lease: Lease<R>, started: Instant, with_abort: bool) {
+    /// and keep the place for the time of a guess.
+    async fn abandon<R: Responder>(&mut self, lease: Lease<R>, started: Instant, with_abort: bool, guess: Duration) {
         let scheduler = lease.scheduler.clone();
         let abandoned = scheduler.metrics.abandoned.clone();
         abandoned.inc();
@@ -431,7 +443,7 @@ impl Connection {
             } else {
                 let left = (started + scheduler.config.request_timeout).saturating_duration_since(Instant::now());
                 self.exchange.stream.close();
-                tokio::time::sleep(left.min(ABANDONED_GUESS)).await;
+                tokio::time::sleep(left.min(guess)).await;
             }
         };
         tokio::select! {

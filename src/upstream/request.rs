@@ -149,6 +149,11 @@ pub enum Failure {
         /// Whether any byte of the answer had come.
         answered: bool,
     },
+    /// Its client did not take the answer for `slow_reader_hold`, and others waited for the connection.
+    SlowReader {
+        /// Whether any byte of the answer had come.
+        answered: bool,
+    },
     /// The backend sent what FastCGI does not allow.
     Protocol {
         /// What it was.
@@ -181,6 +186,7 @@ impl Failure {
             Failure::BackendClosed { .. } => "backend_closed",
             Failure::ResponseTimeout { .. } => "response_timeout",
             Failure::RequestTimeout { .. } => "request_timeout",
+            Failure::SlowReader { .. } => "slow_reader",
             Failure::Protocol { .. } => "protocol",
             Failure::Refused(_) => "refused",
             Failure::Cancelled { .. } => "cancelled",
@@ -201,6 +207,7 @@ impl Failure {
             Failure::BackendClosed { .. }
             | Failure::ResponseTimeout { .. }
             | Failure::RequestTimeout { .. }
+            | Failure::SlowReader { .. }
             | Failure::Protocol { .. }
             | Failure::Cancelled { sent: true } => true,
         }
@@ -218,6 +225,7 @@ impl Failure {
             Failure::BackendClosed { answered }
             | Failure::ResponseTimeout { answered }
             | Failure::RequestTimeout { answered }
+            | Failure::SlowReader { answered }
             | Failure::Protocol { answered, .. } => answered,
             _ => false,
         }
@@ -233,6 +241,9 @@ impl fmt::Display for Failure {
             Failure::BackendClosed { .. } => f.write_str("backend closed before END_REQUEST"),
             Failure::ResponseTimeout { .. } => f.write_str("script was silent for response_timeout"),
             Failure::RequestTimeout { .. } => f.write_str("script did not end within request_timeout"),
+            Failure::SlowReader { .. } => {
+                f.write_str("client did not take the answer for slow_reader_hold, and others waited for its connection")
+            }
             Failure::Protocol { error, .. } => write!(f, "backend broke the protocol: {error}"),
             Failure::Refused(status) => write!(f, "backend refused the request: {status:?}"),
             Failure::Cancelled { .. } => f.write_str("nobody waits for the answer any more"),

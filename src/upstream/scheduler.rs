@@ -23,6 +23,7 @@ use super::lease::{Handoff, Lease};
 use super::limits;
 use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
+use super::stalls::Stalls;
 use crate::config::model;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
 use crate::proto::fastcgi::values::Values;
@@ -50,6 +51,8 @@ pub(super) struct Scheduler<R> {
     pub(super) state: Mutex<State<R>>,
     /// What was learned of each backend.
     pub(super) habits: Vec<Habits>,
+    /// Answers that wait for their clients.
+    pub(super) stalls: Stalls,
     /// See [`Scheduler::recycles`].
     recycles: AtomicBool,
     /// The housekeeper has to look at its next deadline again.
@@ -120,15 +123,20 @@ impl<R: Responder> Scheduler<R> {
         };
         metrics.backends_up.set(config.backends.len() as i64);
         metrics.limit.set(state.backends.limits() as i64);
+        let stalls = Stalls::new(config.slow_reader_hold, state.backends.limits());
         let habits: Vec<_> = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
         if config.spawn.is_some() {
-            // php-fpm keeps connections, and what is spawned is php-fpm.
-            habits.iter().for_each(Habits::kept);
+            // php-fpm keeps connections and answers questions, and what is spawned is php-fpm.
+            habits.iter().for_each(|habits| {
+                habits.kept();
+                habits.tested(true);
+            });
         }
         let scheduler = Arc::new(Self {
             config,
             metrics,
             habits,
+            stalls,
             stopping: CancellationToken::new(),
             state: Mutex::new(state),
             recycles: AtomicBool::new(false),
@@ -211,6 +219,7 @@ impl<R: Responder> Scheduler<R> {
             let all = state.backends.limits();
             state.queue.set_connects_running(connect_share(&self.config, all));
             self.metrics.limit.set(all as i64);
+            self.stalls.set_connections(all);
         }
         let used = state.backends.limit(at);
         drop(state);
@@ -444,6 +453,7 @@ impl Failure {
             Failure::BackendClosed { .. } => RequestOutcome::BackendClosed,
             Failure::ResponseTimeout { .. } => RequestOutcome::ResponseTimeout,
             Failure::RequestTimeout { .. } => RequestOutcome::RequestTimeout,
+            Failure::SlowReader { .. } => RequestOutcome::SlowReader,
             Failure::Protocol { .. } => RequestOutcome::Protocol,
             Failure::Refused(_) => RequestOutcome::Refused,
             Failure::Cancelled { .. } => RequestOutcome::Cancelled,
