@@ -21,13 +21,13 @@ use crate::config::model::{
 use crate::config::model::{
     DelimiterFraming, Endian, LengthFraming, LuaFraming, Protocol, RedisKind, StreamFraming, Upstream,
 };
-use crate::config::php_fpm;
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
 use crate::listening::{self, holders_of, tcp_socket, why_not};
 use crate::logging;
 use crate::lua;
 use crate::upstream::explain;
+use crate::upstream::supervisor::{SpawnError, Supervisor};
 
 /// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
 /// status whether it would start: 0 or 1.
@@ -117,10 +117,11 @@ pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
     }
     for upstream in &config.upstreams {
         if let Some(spawn) = &upstream.spawn
-            && let Err(text) = php_fpm::find(spawn.binary.as_deref())
+            && let Err(error) = Supervisor::check(spawn)
         {
-            let key = format!("upstreams.{}.spawn.binary", upstream.name);
-            findings.push(Finding { key, text, weight: Weight::Error });
+            let binary = if matches!(error, SpawnError::NotFound(_)) { ".binary" } else { "" };
+            let key = format!("upstreams.{}.spawn{binary}", upstream.name);
+            findings.push(Finding { key, text: error.to_string(), weight: Weight::Error });
         }
         for Backend { address, .. } in &upstream.backends {
             if let Err(error) = try_connect(address, upstream.connect_timeout) {
@@ -465,7 +466,8 @@ fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Resul
         row(f, "backend", text)?;
     }
     if let Some(spawn) = &upstream.spawn {
-        let binary = spawn.binary.as_ref().map_or("the newest php-fpm".to_owned(), |path| path.display().to_string());
+        let binary =
+            spawn.binary.as_ref().map_or("the first php-fpm of PATH".to_owned(), |path| path.display().to_string());
         row(f, "spawn", format_args!("{binary}, {} workers", spawn.workers))?;
     }
     let kept = duration_text(upstream.linger);

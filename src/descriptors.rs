@@ -1,4 +1,4 @@
-//! How many descriptors this process may have.
+//! How many descriptors this process may have, and who may use how many of them.
 
 use std::io;
 
@@ -23,4 +23,52 @@ pub fn allow(wanted: usize) -> io::Result<usize> {
         }
     }
     Ok(limit.rlim_cur as usize)
+}
+
+/// The most connections of each kind. What php-fpm and everything else needs is none of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Sessions.
+    pub sessions: usize,
+    /// Connections to the router port.
+    pub router: usize,
+    /// Connections to the API.
+    pub api: usize,
+}
+
+/// Where descriptors are scarce, the router port and the API have each a sixteenth; never fewer than this.
+const LEAST: usize = 8;
+
+impl Shares {
+    /// As many as are wanted, where `descriptors` are enough for them and for `others`; what there is otherwise.
+    pub fn within(self, descriptors: usize, others: usize) -> Self {
+        if self.total() + others <= descriptors {
+            return self;
+        }
+        let left = descriptors.saturating_sub(others);
+        let door = (left / 16).max(LEAST);
+        let (router, api) = (self.router.min(door), self.api.min(door));
+        Self { sessions: self.sessions.min(left.saturating_sub(router + api)).max(1), router, api }
+    }
+
+    /// All of them.
+    pub fn total(self) -> usize {
+        self.sessions + self.router + self.api
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_need_is_left_to_them_however_few_there_are() {
+        let wanted = Shares { sessions: 100_000, router: 4096, api: 1024 };
+        assert_eq!(wanted.within(200_000, 300), wanted);
+        assert_eq!(wanted.within(20_300, 300), Shares { sessions: 17_726, router: 1250, api: 1024 });
+        assert_eq!(wanted.within(0, 300), Shares { sessions: 1, router: 8, api: 8 });
+        for descriptors in (400..110_000).step_by(97) {
+            assert!(wanted.within(descriptors, 300).total() + 300 <= descriptors);
+        }
+    }
 }

@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::api::serve_api;
+use crate::api::{self, serve_api};
 use crate::certificates::{Acceptor, LoadError};
 use crate::cluster::presence::{Notices, Presence};
 use crate::cluster::{self, Cluster, JoinError};
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
-use crate::descriptors;
+use crate::descriptors::{self, Shares};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::listening::{BindError, Listening, dial_address};
@@ -46,8 +46,10 @@ use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, 
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
-/// Descriptors that are not sessions: listeners, connections to php-fpm, logs, epoll.
+/// Descriptors that are neither sessions nor the connections that are counted apart: listeners, the admin port, engines, logs, epoll.
 const SPARE_DESCRIPTORS: usize = 256;
+/// Connections to each backend beyond `max_connections`: of probes, and of workers that were given up.
+const SPARE_CONNECTIONS: usize = 4;
 /// Between two looks at the files of certificates: a look is a stat(2) each.
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 /// How long requests that still run are waited for when the sessions have ended.
@@ -159,7 +161,9 @@ impl Running {
     pub async fn start(config: &Config, extras: &Extras, control: &Handle) -> Result<Self, StartError> {
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
         let bound = bind_all(config, control)?;
-        let (hub, cluster_life, presence) = hub(config, router_address(&config.router, bound.router.as_ref()))?;
+        let shares = share_descriptors(config);
+        let (hub, cluster_life, presence) =
+            hub(config, shares.sessions, router_address(&config.router, bound.router.as_ref()))?;
         let hub = Arc::new(hub);
         let mut upstream_configs = config.upstreams.clone();
         let mut supervisors = Vec::new();
@@ -217,12 +221,13 @@ impl Running {
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
-            running.keep("the router port", serve_router(listening, config.router.clone(), hub.clone()));
+            let router = model::Router { max_connections: shares.router, ..config.router.clone() };
+            running.keep("the router port", serve_router(listening, router, hub.clone()));
         }
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");
             running.api = Some(listening.local().clone());
-            running.keep("the HTTP API", serve_api(listening, config.api.clone(), hub.clone()));
+            running.keep("the HTTP API", serve_api(listening, config.api.clone(), shares.api, hub.clone()));
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
@@ -511,7 +516,11 @@ fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
 /// The books of channels, and what is to be told of them; none where no app wants that.
 type Told = Option<(Arc<Presence>, Notices)>;
 
-fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
+fn hub(
+    config: &Config,
+    max_sessions: usize,
+    router_address: String,
+) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
     // Seconds make an epoch: no two runs of a node share one, except after a day and a half on the same second.
@@ -550,7 +559,7 @@ fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::
         metrics,
         tasks: TaskTracker::new(),
         connections: TaskTracker::new(),
-        admission: Arc::new(Admission::new(max_sessions(limits), limits, watch.clone())),
+        admission: Arc::new(Admission::new(max_sessions, limits, watch.clone())),
         connects: ConnectGates::new(&config.apps, watch.clone()),
         watch,
         posts: PostBoxes::default(),
@@ -559,17 +568,30 @@ fn hub(config: &Config, router_address: String) -> Result<(Hub, Option<cluster::
     Ok((hub, life, told))
 }
 
-/// As many sessions as were asked for, if the process may have that many descriptors; raises its limit as far as it may.
-fn max_sessions(limits: &model::Limits) -> usize {
-    let wanted = limits.max_sessions + SPARE_DESCRIPTORS;
-    let Ok(descriptors) = descriptors::allow(wanted) else { return limits.max_sessions };
-    if descriptors >= wanted {
-        return limits.max_sessions;
+/// As many connections of each kind as were asked for, if the process may have that many descriptors; raises its limit as far as it
+/// may. Whatever they do, php-fpm can be connected to.
+fn share_descriptors(config: &Config) -> Shares {
+    let wanted = Shares {
+        sessions: config.limits.max_sessions,
+        router: config.router.max_connections,
+        api: api::MAX_CONNECTIONS,
+    };
+    let to_php = config.upstreams.iter().map(|upstream| {
+        // A spawned php-fpm is one backend.
+        upstream.backends.len().max(1) * (upstream.max_connections + SPARE_CONNECTIONS)
+    });
+    let others = SPARE_DESCRIPTORS + to_php.sum::<usize>();
+    let Ok(descriptors) = descriptors::allow(wanted.total() + others) else { return wanted };
+    let possible = wanted.within(descriptors, others);
+    if possible != wanted {
+        info!(
+            max_sessions = wanted.sessions,
+            descriptors,
+            possible = possible.sessions,
+            router_connections = possible.router,
+            api_connections = possible.api,
+            "the limit on open files (ulimit -n, LimitNOFILE) allows fewer sessions"
+        );
     }
-    let possible = descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1);
-    info!(
-        max_sessions = limits.max_sessions,
-        descriptors, possible, "the limit on open files (ulimit -n, LimitNOFILE) allows fewer sessions"
-    );
     possible
 }

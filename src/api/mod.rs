@@ -46,14 +46,14 @@ use crate::transport::Peer;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections at once: programs of the shop, not its visitors.
-const MAX_CONNECTIONS: usize = 1024;
+/// The most connections at once: programs of the shop, not its visitors.
+pub const MAX_CONNECTIONS: usize = 1024;
 /// The description for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Serves until the future is dropped.
-pub async fn serve_api(listening: Listening, config: model::Api, hub: Arc<Hub>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves until the future is dropped, `connections` at once.
+pub async fn serve_api(listening: Listening, config: model::Api, connections: usize, hub: Arc<Hub>) {
+    let places = Arc::new(Semaphore::new(connections));
     let api = Arc::new(Api { config, hub });
     let tasks = TaskTracker::new();
     loop {

@@ -633,6 +633,9 @@ pub struct Upstream {
     pub connect_queue_length: Option<usize>,
     /// Connections out of a hundred that connect events may hold while messages wait; at least one.
     pub connect_share_percent: u8,
+    /// In all, how long an answer may wait for its client while more than half of the connections do so and requests wait; zero sets no
+    /// bound.
+    pub slow_reader_hold: Duration,
     /// After an abort, how long the script may take to notice before its connection is closed.
     pub abort_grace: Duration,
     /// Failures in a row that eject a backend.
@@ -659,6 +662,8 @@ pub struct Spawn {
     pub binary: Option<PathBuf>,
     /// `pm.max_children`.
     pub workers: usize,
+    /// How long one request may take until php-fpm kills its worker; zero: for ever.
+    pub request_terminate_timeout: Duration,
     /// Look for changed files at each request.
     pub recheck_files: bool,
     /// Further `php_admin_value` lines of the pool.

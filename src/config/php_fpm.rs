@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// Looked into beside PATH.
 const MORE_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin"];
 
-/// The binary to start: `binary` if the operator named one, else the newest php-fpm on this machine.
+/// The binary to start: `binary` if the operator named one, else the newest php-fpm of the first folder that has any. Folders are
+/// looked into in the order of PATH.
 ///
 /// # Errors
 ///
@@ -35,15 +36,15 @@ fn find_in(binary: Option<&Path>, folders: &[PathBuf]) -> Result<PathBuf, String
             .map(|folder| folder.join(name))
             .find(|path| is_executable(path))
             .ok_or_else(|| format!("{} is in no folder of PATH", name.display())),
-        None => newest(folders).ok_or_else(|| {
+        None => folders.iter().find_map(|folder| newest(folder)).ok_or_else(|| {
             "no php-fpm on this machine: install the package php-fpm (Debian, Ubuntu, Fedora) or php84-fpm (Alpine)"
                 .into()
         }),
     }
 }
 
-fn newest(folders: &[PathBuf]) -> Option<PathBuf> {
-    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+fn newest(folder: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(folder).ok()?.flatten();
     files
         .filter_map(|file| Some((version(&file.file_name())?, file.path())))
         .filter(|(_, path)| is_executable(path))
@@ -97,6 +98,13 @@ mod tests {
         assert!(find(Some("php-fpm7.4")).unwrap_err().contains("in no folder of PATH"));
         assert!(find(Some("/no/php-fpm")).unwrap_err().contains("not an executable file"));
         let alpine = make("php-fpm90", 0o755);
-        assert_eq!(find(None), Ok(alpine));
+        assert_eq!(find(None), Ok(alpine.clone()));
+
+        let later = tempfile::tempdir().unwrap();
+        let newer = later.path().join("php-fpm99.0");
+        std::fs::copy(&alpine, &newer).unwrap();
+        let both = [folder.path().to_owned(), later.path().to_owned()];
+        assert_eq!(find_in(None, &both), Ok(alpine), "the order of PATH counts before the version");
+        assert_eq!(find_in(None, &[both[1].clone(), both[0].clone()]), Ok(newer));
     }
 }

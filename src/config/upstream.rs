@@ -1,6 +1,7 @@
 //! Upstreams, from what was written to what runs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::compound::WrittenBackend;
 use super::model::{self, Backend};
@@ -14,6 +15,8 @@ use super::written;
 const DEFAULT_CONNECTIONS: usize = 4;
 /// Fewer workers than this and one slow script is felt by everybody.
 const LEAST_WORKERS: usize = 4;
+/// Time for a script whose client was given up to end by itself, before its worker is killed.
+const BEYOND_REQUEST: Duration = Duration::from_secs(5);
 
 /// The upstreams in the order written; `None` for each that has errors in `report`.
 pub(super) fn resolve_all(
@@ -25,7 +28,7 @@ pub(super) fn resolve_all(
 }
 
 fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut Report<'_>) -> Option<model::Upstream> {
-    let spawn = upstream.spawn.0.as_ref().map(|spawn| resolve_spawn(spawn, base));
+    let spawn = upstream.spawn.0.as_ref().map(|spawn| resolve_spawn(spawn, upstream.request_timeout.value.0, base));
     let backends = match (&upstream.backends, &spawn) {
         (Some(_), Some(_)) => {
             report.error(&upstream.place, "backends and spawn exclude each other");
@@ -59,6 +62,7 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
         queue_timeout: upstream.queue_timeout.value.0,
         connect_queue_length: length(&upstream.connect_queue_length),
         connect_share_percent: upstream.connect_share_percent.value.0 as u8,
+        slow_reader_hold: upstream.slow_reader_hold.value.0,
         abort_grace: upstream.abort_grace.value.0,
         eject_after: upstream.eject_after.value.0 as u32,
         eject_time: upstream.eject_time.value.0,
@@ -70,14 +74,21 @@ fn length(entry: &Option<Entry<Whole<1, 10_000_000>>>) -> Option<usize> {
     entry.as_ref().map(|entry| entry.value.0 as usize)
 }
 
-fn resolve_spawn(spawn: &written::Spawn, base: &Path) -> model::Spawn {
+fn resolve_spawn(spawn: &written::Spawn, request_timeout: Duration, base: &Path) -> model::Spawn {
     // A bare name is looked for in PATH; anything with a slash is a path.
     let binary = spawn.binary.as_ref().map(|entry| {
         let is_path = entry.value.contains('/');
         if is_path { base.join(&entry.value) } else { entry.value.clone().into() }
     });
     let workers = spawn.workers.as_ref().map_or((cores() * 2).max(LEAST_WORKERS), |entry| entry.value.0 as usize);
-    model::Spawn { binary, workers, recheck_files: spawn.recheck_files.value, ini: spawn.ini.value.0.clone() }
+    let terminate = &spawn.request_terminate_timeout;
+    model::Spawn {
+        binary,
+        workers,
+        request_terminate_timeout: terminate.as_ref().map_or(request_timeout + BEYOND_REQUEST, |entry| entry.value.0),
+        recheck_files: spawn.recheck_files.value,
+        ini: spawn.ini.value.0.clone(),
+    }
 }
 
 fn resolve_backends(written: &[WrittenBackend], base: &Path, report: &mut Report<'_>) -> Option<Vec<Backend>> {

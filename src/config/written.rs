@@ -678,14 +678,18 @@ config_table! {
         connect_queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "1_000");
         /// Connections out of a hundred that connect events may hold while messages wait; at least one.
         connect_share_percent: Entry<Whole<1, 100>> = is("50");
+        /// How long in all an answer may hold a connection because its client does not take it, where more than half of the connections are held so and requests wait. Then the answer is broken off and its session closed; 0 never does that.
+        // A client that takes nothing is closed by send_timeout only after half a minute, and one that takes a little never. Half of the workers
+        // are left to everybody else.
+        slow_reader_hold: Entry<TimeOrOff> = is("\"1s\"");
         /// How long a script may take to notice that its session has gone before its connection is closed.
         abort_grace: Entry<TimeOrOff> = is("\"1s\"");
         /// Failures in a row after which a backend gets no more requests.
         eject_after: Entry<Whole<1, 1000>> = is("3");
         /// How long it is then left alone.
         eject_time: Entry<Time> = is("\"2s\"");
-        /// How often a backend with no connection open is connected to, and left at once, to see whether it is there; 0 does so at the start only.
-        // As often as HAProxy asks /ready. A probe costs php-fpm an accept and a read, tens of microseconds; pm = ondemand forks a child for it.
+        /// How often a backend with no connection open is asked a question of FastCGI's (FCGI_GET_VALUES), or connected to where it does not answer that, to see whether it is there; 0 does so at the start only.
+        // As often as HAProxy asks /ready. A probe costs php-fpm an accept, a read and a write, tens of microseconds; pm = ondemand forks a child for it.
         probe_interval: Entry<TimeOrOff> = is("\"2s\"");
     }
 }
@@ -694,10 +698,14 @@ config_table! {
     /// A php-fpm of longwire's own.
     Spawn {
         /// The php-fpm binary.
-        binary: Option<Entry<String>> = absent("php-fpm8.x or php-fpm, wherever it is found", "\"/usr/sbin/php-fpm8.2\"");
+        binary: Option<Entry<String>> = absent("the newest php-fpm of the first folder of PATH that has one", "\"/usr/sbin/php-fpm8.2\"");
         /// How many PHP processes.
         // PHP code waits for databases half of its time.
         workers: Option<Entry<Whole<1, 10_000>>> = absent("twice the cores, at least 4", "8");
+        /// How long a script may run until php-fpm kills its worker; 0 lets it run for ever. Whole seconds count, rounded up.
+        // A client has been answered or given up by request_timeout. A worker that sleeps beyond it serves nobody, and as many of them
+        // as there are workers are an outage.
+        request_terminate_timeout: Option<Entry<TimeOrOff>> = absent("request_timeout, and 5s more", "\"65s\"");
         /// Look at each request whether files have changed.
         // A stat per file and request is little beside old code running after a deployment.
         recheck_files: Entry<bool> = is("true");

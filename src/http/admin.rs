@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -20,6 +21,8 @@ use crate::metrics::Metrics;
 
 /// For a scraper's whole request; nobody types here.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once: a few scrapers and balancers.
+const MAX_CONNECTIONS: usize = 64;
 /// What OpenMetrics text is announced as.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -28,8 +31,10 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Serves until the future is dropped. `/live` answers as long as the process does; `/ready` says what is missing.
 pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness: Readiness) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tasks = TaskTracker::new();
     loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;
         let (metrics, readiness) = (metrics.clone(), readiness.clone());
         let service = service_fn(move |request: Request<Incoming>| {
@@ -44,6 +49,7 @@ pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness:
             if let Err(error) = connection.await {
                 debug!(%peer, %error, "admin connection ended");
             }
+            drop(place);
         });
     }
 }

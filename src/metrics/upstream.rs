@@ -73,6 +73,8 @@ closed_labels! {
         ResponseTimeout = "response_timeout",
         /// The script ran for too long.
         RequestTimeout = "request_timeout",
+        /// The client did not take the answer, and others waited.
+        SlowReader = "slow_reader",
         /// The backend broke the protocol.
         Protocol = "protocol",
         /// The backend refused it.
@@ -86,10 +88,12 @@ closed_labels! {
     RetryReason {
         /// No byte of it had left.
         NotSent = "not_sent",
-        /// php-fpm had ended the connection before it took the request (pm.max_requests).
+        /// php-fpm had ended the connection before it took the request (pm.max_requests), or said that it is overloaded.
         NotTaken = "not_taken",
         /// It may have run, and the app says that it may run twice.
         Idempotent = "idempotent",
+        /// The event is owed to PHP, and no backend was there that could have run it to its end.
+        Owed = "owed",
     }
 }
 

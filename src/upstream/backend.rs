@@ -7,10 +7,13 @@
 //! ```text
 //!            eject_after failures in a row
 //!   Up ────────────────────────────────────> Ejected ── retry time ──> Trial (one connection)
-//!    ^                                          ^  connect failed         │
+//!    ^                                          ^  it does not answer     │
 //!    │                                          └─────────────────────────┤
-//!    └──────────────── connected (one more failure ejects again) ─────────┘
+//!    └──────────────── it is there (one more failure ejects again) ───────┘
 //! ```
+//!
+//! That a backend accepts a connection does not say that it is there: a relay in front of a php-fpm that is away does so too
+//! (`probe`). Only an answer ends the backoff of its trials.
 //!
 //! The retry time is `eject_time` while others are up. When none is, each is tried much sooner, with backoff: there is
 //! nobody else to spare the requests for, and a php-fpm that was restarted should be found at once.
@@ -28,6 +31,8 @@ pub(super) enum Place<H> {
     Reuse(H),
     /// A connection to be opened.
     Open,
+    /// The same, once a trial has shown that the backend is there.
+    Trial,
 }
 
 /// The rules for all backends of an upstream.
@@ -57,13 +62,15 @@ struct Backend<H> {
     busy: usize,
     idle: Vec<H>,
     health: Health,
+    /// Trials since its last answer.
+    trials: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Up { failures: u32 },
-    Ejected { since: Instant, trials: u32 },
-    Trial { trials: u32 },
+    Ejected { since: Instant },
+    Trial,
 }
 
 /// What a failure did to a backend.
@@ -96,6 +103,7 @@ impl<H> Backends<H> {
                 busy: 0,
                 idle: Vec::new(),
                 health: Health::Up { failures: 0 },
+                trials: 0,
             })
             .collect();
         Self { rules, list }
@@ -113,8 +121,9 @@ impl<H> Backends<H> {
             return Some((at, Place::Reuse(handle)));
         }
         backend.open += 1;
-        if let Health::Ejected { trials, .. } = backend.health {
-            backend.health = Health::Trial { trials };
+        if let Health::Ejected { .. } = backend.health {
+            backend.health = Health::Trial;
+            return Some((at, Place::Trial));
         }
         Some((at, Place::Open))
     }
@@ -123,10 +132,10 @@ impl<H> Backends<H> {
         let backend = &self.list[at];
         match backend.health {
             Health::Up { .. } => !backend.idle.is_empty() || backend.open < backend.limit,
-            Health::Ejected { since, trials } => {
-                backend.open < backend.limit && since + self.pause(none_up, trials) <= now
+            Health::Ejected { since } => {
+                backend.open < backend.limit && since + self.pause(none_up, backend.trials) <= now
             }
-            Health::Trial { .. } => false,
+            Health::Trial => false,
         }
     }
 
@@ -142,8 +151,8 @@ impl<H> Backends<H> {
     pub(super) fn next_trial(&self) -> Option<Instant> {
         let none_up = self.up() == 0;
         let times = self.list.iter().filter_map(|backend| match backend.health {
-            Health::Ejected { since, trials } if backend.open < backend.limit => {
-                Some(since + self.pause(none_up, trials))
+            Health::Ejected { since } if backend.open < backend.limit => {
+                Some(since + self.pause(none_up, backend.trials))
             }
             _ => None,
         });
@@ -181,22 +190,39 @@ impl<H> Backends<H> {
         found.is_some()
     }
 
-    /// A connection that ran a request is closed.
-    pub(super) fn closed(&mut self, at: usize, now: Instant) {
+    /// A connection that ran a request, or was to run one, is closed.
+    pub(super) fn closed(&mut self, at: usize) {
         self.list[at].busy -= 1;
         self.list[at].open -= 1;
-        // A trial whose request was given up before it was known to connect is no verdict.
-        if let Health::Trial { trials } = self.list[at].health {
-            self.list[at].health = Health::Ejected { since: now, trials };
+    }
+
+    /// A trial is over without a verdict: its request was given up before.
+    pub(super) fn trial_given_up(&mut self, at: usize, now: Instant) {
+        if self.list[at].health == Health::Trial {
+            self.list[at].health = Health::Ejected { since: now };
         }
     }
 
-    /// The backend accepted a connection: an ejected one is back, on probation. True when it was away.
-    pub(super) fn connected(&mut self, at: usize) -> bool {
+    /// The one trial of a backend has shown that it is still away.
+    pub(super) fn trial_failed(&mut self, at: usize, now: Instant) -> Verdict {
+        self.trial_given_up(at, now);
+        self.list[at].trials = self.list[at].trials.saturating_add(1);
+        Verdict::Unchanged
+    }
+
+    /// Trials of it since its last answer.
+    pub(super) fn trials(&self, at: usize) -> u32 {
+        self.list[at].trials
+    }
+
+    /// The backend is there: an ejected one is back, on probation. True when it was away.
+    pub(super) fn is_there(&mut self, at: usize) -> bool {
         let health = &mut self.list[at].health;
         let was_away = !matches!(health, Health::Up { .. });
         if was_away {
             *health = Health::Up { failures: self.rules.eject_after.saturating_sub(1) };
+            // One that is there and fails again is tried less and less often too.
+            self.list[at].trials = self.list[at].trials.saturating_add(1);
         }
         was_away
     }
@@ -205,10 +231,12 @@ impl<H> Backends<H> {
     pub(super) fn succeeded(&mut self, at: usize) {
         if let Health::Up { failures } = &mut self.list[at].health {
             *failures = 0;
+            self.list[at].trials = 0;
         }
     }
 
-    /// The backend could not be connected to, or broke a connection.
+    /// The backend could not be connected to, or broke a connection. What connections from before it was ejected say says nothing
+    /// new.
     pub(super) fn failed(&mut self, at: usize, now: Instant) -> Verdict {
         let health = &mut self.list[at].health;
         match *health {
@@ -217,14 +245,10 @@ impl<H> Backends<H> {
                 Verdict::Unchanged
             }
             Health::Up { .. } => {
-                *health = Health::Ejected { since: now, trials: 0 };
+                *health = Health::Ejected { since: now };
                 Verdict::Ejected
             }
-            Health::Trial { trials } => {
-                *health = Health::Ejected { since: now, trials: trials.saturating_add(1) };
-                Verdict::Unchanged
-            }
-            Health::Ejected { .. } => Verdict::Unchanged,
+            Health::Trial | Health::Ejected { .. } => Verdict::Unchanged,
         }
     }
 
@@ -242,10 +266,10 @@ impl<H> Backends<H> {
         match backend.health {
             _ if backend.open > 0 => Standing::Known,
             Health::Up { failures } => Standing::Quiet { failures },
-            Health::Ejected { since, trials } if since + self.pause(self.up() == 0, trials) <= now => {
+            Health::Ejected { since } if since + self.pause(self.up() == 0, backend.trials) <= now => {
                 Standing::Quiet { failures: u32::MAX }
             }
-            Health::Ejected { .. } | Health::Trial { .. } => Standing::Known,
+            Health::Ejected { .. } | Health::Trial => Standing::Known,
         }
     }
 
@@ -337,7 +361,7 @@ mod tests {
         let now = Instant::now();
         assert_eq!(backends.place(now), Some((0, Place::Open)));
         assert_eq!(backends.place(now), Some((1, Place::Open)));
-        backends.closed(0, now);
+        backends.closed(0);
         backends.idle(1, 7, true);
         assert_eq!(backends.place(now), Some((1, Place::Reuse(7))));
         backends.idle(1, 8, true);
@@ -374,7 +398,7 @@ mod tests {
         assert_eq!((places.len(), backends.limits()), (5, 5));
         backends.told_limit(1, 3);
         assert!(backends.is_over(1) && !backends.is_over(0));
-        backends.closed(1, now);
+        backends.closed(1);
         assert!(!backends.is_over(1));
         assert_eq!(backends.place(now), None);
         backends.told_limit(1, 0);
@@ -391,9 +415,11 @@ mod tests {
         assert_eq!((before, backends.place(start)), (vec![Some(1); 4], None));
 
         let later = start + RULES.eject_time;
-        assert_eq!(backends.place(later), Some((0, Place::Open)));
+        assert_eq!(backends.place(later), Some((0, Place::Trial)));
         assert_eq!(backends.place(later), None, "one trial at a time");
-        assert!(backends.connected(0));
+        assert_eq!(backends.failed(0, later), Verdict::Unchanged);
+        assert_eq!(backends.place(later), None, "whatever ends meanwhile");
+        assert!(backends.is_there(0));
         assert_eq!(backends.place(later), Some((0, Place::Open)));
         assert_eq!(backends.failed(0, later), Verdict::Ejected, "on probation one failure is enough");
     }
@@ -408,11 +434,33 @@ mod tests {
             let at = backends.next_trial().expect("it is tried again");
             pauses.push((at - now).as_millis());
             now = at;
-            assert_eq!(backends.place(now), Some((0, Place::Open)));
-            backends.failed(0, now);
-            backends.closed(0, now);
+            assert_eq!(backends.place(now), Some((0, Place::Trial)));
+            backends.trial_failed(0, now);
+            backends.closed(0);
         }
         assert_eq!(pauses, [20, 40, 80, 160, 320, 500, 500, 500]);
+    }
+
+    #[test]
+    fn only_an_answer_ends_the_backoff_of_a_backend_that_is_there_and_fails() {
+        let mut backends = backends(&[1]);
+        let mut now = Instant::now();
+        eject(&mut backends, 0, now);
+        let mut pauses = Vec::new();
+        for round in 0..6 {
+            let at = backends.next_trial().expect("it is tried again");
+            pauses.push((at - now).as_millis());
+            now = at;
+            assert_eq!(backends.place(now), Some((0, Place::Trial)));
+            assert!(backends.is_there(0));
+            if round == 3 {
+                backends.succeeded(0);
+                assert_eq!([(); 2].map(|()| backends.failed(0, now)), [Verdict::Unchanged; 2]);
+            }
+            assert_eq!(backends.failed(0, now), Verdict::Ejected, "on probation one failure is enough");
+            backends.closed(0);
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 20, 40]);
     }
 
     #[test]
@@ -423,7 +471,7 @@ mod tests {
         assert_eq!(backends.place(now), Some((0, Place::Open)));
         assert_eq!(backends.standing(0, now), Standing::Known, "its connection tells");
         backends.failed(0, now);
-        backends.closed(0, now);
+        backends.closed(0);
         assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 1 });
 
         assert_eq!(backends.absent(1, now), Verdict::Ejected, "one failure is enough at the first look");
@@ -431,7 +479,7 @@ mod tests {
         assert_eq!(backends.standing(1, now + RULES.eject_time), Standing::Quiet { failures: u32::MAX });
         assert_eq!(backends.absent(0, now), Verdict::Ejected);
         assert_eq!(backends.standing(1, now + FIRST_PAUSE), Standing::Quiet { failures: u32::MAX });
-        assert!(backends.connected(1));
+        assert!(backends.is_there(1));
         assert_eq!(backends.standing(1, now), Standing::Quiet { failures: 2 });
     }
 
@@ -453,13 +501,14 @@ mod tests {
         eject(&mut backends, 0, now);
         let soon = now + FIRST_PAUSE;
         assert!(backends.place(soon).is_some());
-        backends.closed(0, soon);
+        backends.closed(0);
+        backends.trial_given_up(0, soon);
         assert_eq!(backends.next_trial(), Some(soon + FIRST_PAUSE));
     }
 
     proptest! {
         #[test]
-        fn counts_stay_within_bounds_whatever_happens(steps in prop::collection::vec((0u8..6, 0usize..3), 0..400)) {
+        fn counts_stay_within_bounds_whatever_happens(steps in prop::collection::vec((0u8..7, 0usize..3), 0..400)) {
             let mut backends = backends(&[1, 2, 3]);
             let mut now = Instant::now();
             // What a scheduler would know: who runs where, who is idle where.
@@ -477,9 +526,10 @@ mod tests {
                         backends.idle(at, handle, handle % 3 > 0);
                         idle.push((at, handle));
                     },
-                    3 => if let Some(at) = running.pop() { backends.closed(at, now) },
+                    3 => if let Some(at) = running.pop() { backends.closed(at) },
                     4 => { backends.failed(at, now); }
-                    _ => { backends.connected(at); now += Duration::from_millis(700); }
+                    5 => { backends.trial_failed(at, now); }
+                    _ => { backends.is_there(at); now += Duration::from_millis(700); }
                 }
                 for at in 0..3 {
                     let busy = running.iter().filter(|other| **other == at).count();

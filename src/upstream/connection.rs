@@ -32,8 +32,8 @@ use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
 use super::habits::KEEP_PATIENCE;
 use super::lease::{Handoff, Lease, Next, Worker};
-use super::request::{Failure, Outcome, Responder, Timing};
-use super::scheduler::Work;
+use super::request::{Failure, Outcome, Request, Responder, Timing};
+use super::scheduler::{Job, Work};
 use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
 use crate::proto::fastcgi::response::ProtocolStatus;
@@ -48,17 +48,22 @@ const ABANDONED_KNOWN: Duration = Duration::from_secs(300);
 /// The same where it is a guess (TCP): the workers of most timed-out scripts are free by then, and a place that is
 /// given up too early costs one request a wait in php-fpm's backlog.
 const ABANDONED_GUESS: Duration = Duration::from_secs(10);
+/// The same for a script that waited in its `echo` for us to read: that fails at once, and so the script ends.
+const ABANDONED_WRITING: Duration = Duration::from_millis(100);
 
 /// Opens a connection for `work` and serves from then on whatever the lease gives it.
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
+    if let Err(error) = lease.try_out().await {
+        return lease.connect_failed(work, &error);
+    }
     lease.scheduler.test_answers(lease.backend()).await;
     let config = &lease.scheduler.config;
     let stream = match Stream::connect(lease.address(), config.connect_timeout).await {
         Ok(stream) => stream,
         Err(error) => return lease.connect_failed(work, &error),
     };
-    lease.connected();
+    lease.scheduler.metrics.connects.inc();
     let alarm = Alarm::new(Instant::now() + config.response_timeout);
     let began = Instant::now();
     let mut connection =
@@ -120,10 +125,17 @@ impl Connection {
                 }
             }
         }
-        let limits = Limits { response: config.response_timeout, request: config.request_timeout };
+        let limits =
+            Limits { response: config.response_timeout, request: config.request_timeout, stalls: &scheduler.stalls };
         let ended = self.exchange.run(&mut work.item.request, started, limits, &scheduler.metrics).await;
         let (failure, script_may_run) = match ended {
-            Ended::Complete { end, clean, first_byte, at } => {
+            Ended::Complete { end, given: false, .. } if end.status == ProtocolStatus::Overloaded => {
+                lease.failed(&"it says that it is overloaded");
+                lease.retried(RetryReason::NotTaken);
+                lease.restore(work);
+                return None;
+            }
+            Ended::Complete { end, clean, first_byte, at, .. } => {
                 let outcome = match end.status {
                     ProtocolStatus::Complete => Outcome::Done(Timing {
                         queued: started - work.item.submitted,
@@ -149,9 +161,14 @@ impl Connection {
                 return None;
             }
             Ended::Closed { answered, eof, error } => {
-                let may_repeat = work.item.request.idempotent && !work.item.resent;
-                if let Some(reason) = self.may_resend(answered, eof, may_repeat).await {
-                    work.item.resent |= reason == RetryReason::Idempotent;
+                let Job { request: Request { class, idempotent, .. }, may_repeat, .. } = work.item;
+                let is_owed = class.is_owed() && idempotent;
+                if let Some(reason) = self.may_resend(&lease, answered, eof, is_owed, may_repeat).await {
+                    work.item.was_sent |= reason != RetryReason::NotTaken;
+                    work.item.may_repeat &= reason != RetryReason::Idempotent;
+                    if reason == RetryReason::Owed {
+                        lease.failed(&error);
+                    }
                     scheduler.note_recycling();
                     lease.retried(reason);
                     lease.restore(work);
@@ -171,16 +188,19 @@ impl Connection {
             }
             Ended::ResponseTimeout { answered } => (Failure::ResponseTimeout { answered }, true),
             Ended::RequestTimeout { answered } => (Failure::RequestTimeout { answered }, true),
+            Ended::SlowReader { answered } => (Failure::SlowReader { answered }, true),
             Ended::Cancelled { whole, .. } => {
                 scheduler.end(work.item, Outcome::Failed(Failure::Cancelled { sent: true }));
                 scheduler.metrics.aborts.inc();
-                self.abandon(lease, started, whole).await;
+                self.abandon(lease, started, whole, ABANDONED_GUESS).await;
                 return None;
             }
         };
         scheduler.end(work.item, Outcome::Failed(failure));
         if script_may_run {
-            self.abandon(lease, started, false).await;
+            let is_writing = matches!(failure, Failure::SlowReader { .. });
+            let guess = if is_writing { ABANDONED_WRITING } else { ABANDONED_GUESS };
+            self.abandon(lease, started, false, guess).await;
         }
         None
     }
@@ -399,11 +419,21 @@ impl Connection {
     }
 
     /// Whether a request whose connection ended may be sent again, and why.
-    async fn may_resend(&self, answered: bool, eof: bool, may_repeat: bool) -> Option<RetryReason> {
+    async fn may_resend<R: Responder>(
+        &self,
+        lease: &Lease<R>,
+        answered: bool,
+        eof: bool,
+        is_owed: bool,
+        may_repeat: bool,
+    ) -> Option<RetryReason> {
         if answered {
             None
         } else if eof && self.is_reused && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
+        } else if is_owed && !lease.is_there().await {
+            // Whatever closed the connection, a relay perhaps, there is no php-fpm that could have run it to its end.
+            Some(RetryReason::Owed)
         } else if may_repeat {
             Some(RetryReason::Idempotent)
         } else {
@@ -417,8 +447,8 @@ impl Connection {
     /// On a Unix socket it can be known. php-fpm reads the empty STDIN record that ends a request only when it looks
     /// for the next one, so as long as the script runs there are unread bytes, which the kernel counts for us
     /// (SIOCOUTQ); meanwhile `shutdown(SHUT_RD)` makes the script's next flush fail as a close would. On TCP we close,
-    /// and keep the place for a bounded time.
-    async fn abandon<R: Responder>(&mut self, lease: Lease<R>, started: Instant, with_abort: bool) {
+    /// and keep the place for the time of a guess.
+    async fn abandon<R: Responder>(&mut self, lease: Lease<R>, started: Instant, with_abort: bool, guess: Duration) {
         let scheduler = lease.scheduler.clone();
         let abandoned = scheduler.metrics.abandoned.clone();
         abandoned.inc();
@@ -434,7 +464,7 @@ impl Connection {
             } else {
                 let left = (started + scheduler.config.request_timeout).saturating_duration_since(Instant::now());
                 self.exchange.stream.close();
-                tokio::time::sleep(left.min(ABANDONED_GUESS)).await;
+                tokio::time::sleep(left.min(guess)).await;
             }
         };
         tokio::select! {

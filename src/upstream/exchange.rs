@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tracing::field::display;
@@ -17,6 +17,7 @@ use tracing::warn;
 use super::READ_BYTES;
 use super::alarm::Alarm;
 use super::request::{Request, Responder};
+use super::stalls::{Stall, Stalls};
 use super::stream::Stream;
 use crate::metrics::upstream::UpstreamHandles;
 use crate::proto::fastcgi::record::{self, Header, Kind};
@@ -38,18 +39,20 @@ const MAX_LATE_STDERR_BYTES: usize = 8 * 1024;
 
 /// How long a script may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct Limits<'a> {
     /// Of silence.
     pub(super) response: Duration,
     /// In all.
     pub(super) request: Duration,
+    /// What bounds how long it may wait for its client.
+    pub(super) stalls: &'a Stalls,
 }
 
 /// How an exchange ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// END_REQUEST came. `clean`: the connection can take another request.
-    Complete { end: End, clean: bool, first_byte: Instant, at: Instant },
+    /// END_REQUEST came. `clean`: the connection can take another request. `given`: the responder was given something.
+    Complete { end: End, clean: bool, given: bool, first_byte: Instant, at: Instant },
     /// No byte of the request left us: it may be sent elsewhere.
     NotSent(io::Error),
     /// The connection ended first.
@@ -65,6 +68,8 @@ pub(super) enum Ended {
     ResponseTimeout { answered: bool },
     /// Too long in all.
     RequestTimeout { answered: bool },
+    /// The responder had no room for too long, and others wait for the connection.
+    SlowReader { answered: bool },
     /// Nobody wants the answer. `written` bytes had left, `whole` when that is all of the request.
     Cancelled { written: usize, whole: bool },
 }
@@ -100,7 +105,7 @@ enum Worker {
 }
 
 /// How far the running request is.
-struct Progress {
+struct Progress<'a> {
     started: Instant,
     /// The last byte of either direction, or the moment at which the responder had room again.
     active: Instant,
@@ -108,7 +113,9 @@ struct Progress {
     /// It was tried to write.
     has_tried: bool,
     /// The responder has no room; php-fpm is not read from and not blamed for silence.
-    blocked: bool,
+    stall: Option<Stall<'a>>,
+    /// How long it had none before.
+    stalled: Duration,
     /// The responder was given something.
     given: bool,
     /// The responder was given stdout since it was last told to let go of what it holds.
@@ -211,7 +218,7 @@ impl Exchange {
         &mut self,
         request: &mut Request<R>,
         started: Instant,
-        limits: Limits,
+        limits: Limits<'_>,
         metrics: &UpstreamHandles,
     ) -> Ended {
         // 1 to 65 535 in turn: a late answer to an earlier request can never pass for this one's.
@@ -225,7 +232,8 @@ impl Exchange {
             active: started,
             first_byte: None,
             has_tried: false,
-            blocked: false,
+            stall: None,
+            stalled: Duration::ZERO,
             given: false,
             holding: false,
             write_error: None,
@@ -238,12 +246,12 @@ impl Exchange {
         ended
     }
 
-    fn poll<R: Responder>(
+    fn poll<'a, R: Responder>(
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Request<R>,
-        progress: &mut Progress,
-        limits: Limits,
+        progress: &mut Progress<'a>,
+        limits: Limits<'a>,
         metrics: &UpstreamHandles,
     ) -> Poll<Ended> {
         let responder = &mut request.responder;
@@ -262,11 +270,13 @@ impl Exchange {
         }
         loop {
             if responder.poll_room(cx).is_pending() {
-                progress.blocked = true;
+                let before = progress.stalled;
+                progress.stall.get_or_insert_with(|| Stall::new(limits.stalls, Instant::now(), before));
                 break;
             }
-            if std::mem::take(&mut progress.blocked) {
+            if let Some(stall) = progress.stall.take() {
                 progress.active = Instant::now();
+                progress.stalled += progress.active - stall.since();
             }
             match self.stream.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -280,10 +290,10 @@ impl Exchange {
         if std::mem::take(&mut progress.holding) {
             responder.pause();
         }
-        self.poll_time(cx, progress, limits)
+        self.poll_time(cx, progress, limits, metrics)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress) -> io::Result<()> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress<'_>) -> io::Result<()> {
         // The first attempt is made when the exchange begins, and that time is known.
         let mut is_first = !std::mem::replace(&mut progress.has_tried, true);
         while !self.encoder.is_done() {
@@ -311,7 +321,7 @@ impl Exchange {
     fn read<R: Responder>(
         &mut self,
         responder: &mut R,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         metrics: &UpstreamHandles,
     ) -> Option<Ended> {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -355,7 +365,7 @@ impl Exchange {
                         // An answer that ended before it had taken the whole request leaves the rest on the wire.
                         let clean = self.encoder.is_done() && self.decode_late(input, metrics).is_ok();
                         let first_byte = progress.first_byte.unwrap_or(now);
-                        return Some(Ended::Complete { end, clean, first_byte, at: now });
+                        return Some(Ended::Complete { end, clean, given: progress.given, first_byte, at: now });
                     }
                     Err(error) => return Some(Ended::Broken { error, answered: progress.given }),
                 }
@@ -365,7 +375,7 @@ impl Exchange {
         })
     }
 
-    fn closed(&self, progress: &mut Progress, error: io::Error) -> Ended {
+    fn closed(&self, progress: &mut Progress<'_>, error: io::Error) -> Ended {
         // A failed write says more than the end-of-file or the reset that follows it.
         let error = progress.write_error.take().unwrap_or(error);
         let eof = error.kind() == io::ErrorKind::UnexpectedEof;
@@ -380,15 +390,35 @@ impl Exchange {
     /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, however
     /// it dies, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
     /// still open, proves that the request was not taken.
+    ///
+    /// In a graceful reload (SIGQUIT to the workers) a worker looks whether it is to end before it reads the next request, and
+    /// then exits, which closes both directions. Over a Unix socket no request is written before the worker has read the end of
+    /// the last one, and by then it has looked; it reads the next one come what may. Over TCP a request may be on its way. The reset
+    /// that follows is the same as that of a worker killed in mid-script, which also leaves bytes unread (the end of
+    /// stdin), and a relay may make it of anything. FCGI_GET_VALUES narrows that down and no more: the worker answers, and looks again.
     pub(super) async fn is_not_taken(&self) -> bool {
         self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }
 
-    fn poll_time(&mut self, cx: &mut Context<'_>, progress: &Progress, limits: Limits) -> Poll<Ended> {
+    fn poll_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &mut Progress<'_>,
+        limits: Limits<'_>,
+        metrics: &UpstreamHandles,
+    ) -> Poll<Ended> {
         let request_deadline = progress.started + limits.request;
         let response_deadline = progress.active + limits.response;
         let answered = progress.first_byte.is_some();
-        if progress.blocked || request_deadline <= response_deadline {
+        while let Some(stall) = &mut progress.stall
+            && let Some(look_at) = stall.look_at().filter(|look_at| *look_at < request_deadline)
+        {
+            ready!(self.alarm.poll_at(cx, look_at));
+            if stall.is_over(Instant::now(), metrics.has_queued()) {
+                return Poll::Ready(Ended::SlowReader { answered });
+            }
+        }
+        if progress.stall.is_some() || request_deadline <= response_deadline {
             self.alarm.poll_at(cx, request_deadline).map(|()| Ended::RequestTimeout { answered })
         } else {
             self.alarm.poll_at(cx, response_deadline).map(|()| Ended::ResponseTimeout { answered })

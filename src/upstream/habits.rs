@@ -32,7 +32,7 @@ const WARY_OF_CLOSE: u32 = 100_000;
 /// A hundred questions take 0.2 % of a core.
 const ASKS_PER_SECOND: u64 = 100;
 /// A question takes less than 1 % of the time of such a script.
-const SLOW: Duration = Duration::from_millis(5);
+const SLOW: Duration = Duration::from_millis(2);
 /// Between tests whether a backend answers questions, when it did not.
 const TEST_AGAIN: Duration = Duration::from_secs(60);
 
@@ -138,6 +138,11 @@ impl Habits {
         let next = elapsed + TEST_AGAIN.as_millis() as u64;
         let taken = self.next_test.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         taken.then_some(if due == 0 { Test::First } else { Test::Again })
+    }
+
+    /// Whether it is known to answer questions.
+    pub(super) fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// What came out.

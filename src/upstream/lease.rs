@@ -23,6 +23,7 @@ use std::time::Instant;
 use atomic_waker::AtomicWaker;
 
 use super::habits::Habits;
+use super::probe::{Seen, Witness};
 use super::queue::Ticket;
 use super::request::{Failure, Outcome, Responder};
 use super::scheduler::{Scheduler, Work, lock};
@@ -35,6 +36,8 @@ pub(super) struct Lease<R: Responder> {
     pub(super) scheduler: Arc<Scheduler<R>>,
     backend: usize,
     hold: Hold<R>,
+    /// It is the one trial of a backend that was away, which is not over.
+    is_trial: bool,
 }
 
 #[derive(Debug)]
@@ -105,8 +108,8 @@ impl<R> Handoff<R> {
 
 impl<R: Responder> Lease<R> {
     /// For a connection that the scheduler has counted, with the request of this ticket in hand.
-    pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, ticket: Ticket) -> Self {
-        Self { scheduler, backend, hold: Hold::Running(ticket) }
+    pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, ticket: Ticket, is_trial: bool) -> Self {
+        Self { scheduler, backend, hold: Hold::Running(ticket), is_trial }
     }
 
     pub(super) fn backend(&self) -> usize {
@@ -121,15 +124,24 @@ impl<R: Responder> Lease<R> {
         &self.scheduler.config.backends[self.backend].address
     }
 
-    /// The connection stands.
-    pub(super) fn connected(&self) {
-        self.scheduler.metrics.connects.inc();
-        self.scheduler.reached(self.backend);
+    /// Where this is a trial: whether the backend is there. Until then nobody else goes to it.
+    pub(super) async fn try_out(&mut self) -> io::Result<()> {
+        if !self.is_trial {
+            return Ok(());
+        }
+        self.scheduler.try_out(self.backend).await?;
+        self.is_trial = false;
+        Ok(())
+    }
+
+    /// Whether the backend is there, now that a connection to it has ended without a word.
+    pub(super) async fn is_there(&self) -> bool {
+        matches!(self.scheduler.look_at(self.backend).await, Seen::There)
     }
 
     /// The connection could not be made, or ended as no healthy php-fpm ends it.
     pub(super) fn failed(&self, error: &dyn std::fmt::Display) {
-        self.scheduler.missed(self.backend, error, false);
+        self.scheduler.missed(self.backend, error, if self.is_trial { Witness::Trial } else { Witness::Request });
     }
 
     /// A connection attempt failed: nothing was sent, so the request takes its old place in the queue.
@@ -281,7 +293,10 @@ impl<R: Responder> Drop for Lease<R> {
         let work = self.leave_idle();
         if let Hold::Running(_) | Hold::Waiting = self.hold {
             let mut state = lock(&self.scheduler.state);
-            state.backends.closed(self.backend, Instant::now());
+            state.backends.closed(self.backend);
+            if self.is_trial {
+                state.backends.trial_given_up(self.backend, Instant::now());
+            }
             if let Some(work) = work {
                 state.queue.restore(work);
             }

@@ -16,7 +16,7 @@ use crate::config::model::Bind;
 use crate::proto::fastcgi::values::{self, Values, ValuesDecoder};
 
 /// For connecting and the answer together. A responder that knows the question has nothing to look up for it.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Before the record that libfcgi waits for is sent. Others have answered by then, and are spared a record that the
 /// specification does not have.
 const END_AFTER: Duration = Duration::from_millis(200);
@@ -38,10 +38,19 @@ pub(super) async fn ask(address: &Bind) -> io::Result<Values> {
 
 /// Whether a backend answers the question at once, as php-fpm does, so that the answer tells when its worker is back. libfcgi
 /// waits for a second record: where that has to be sent, the question is of no use on a connection that serves.
-pub(super) async fn answers_at_once(address: &Bind, connect_timeout: Duration) -> io::Result<bool> {
-    let stream = Stream::connect(address, connect_timeout.min(PATIENCE)).await?;
+pub(super) async fn answers_at_once(address: &Bind, connect_timeout: Duration) -> bool {
+    answers_within(address, connect_timeout.min(PATIENCE), END_AFTER).await.unwrap_or(false)
+}
+
+/// The same within another time. False: it stays silent or says something else. An error: it cannot be connected to, or closes.
+pub(super) async fn answers_within(address: &Bind, connect: Duration, patience: Duration) -> io::Result<bool> {
+    let stream = Stream::connect(address, connect).await?;
     send(&stream, &values::question())?;
-    Ok(matches!(timeout(END_AFTER, answer(&stream, &mut ValuesDecoder::default())).await, Ok(Ok(_))))
+    match timeout(patience, answer(&stream, &mut ValuesDecoder::default())).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if error.kind() != io::ErrorKind::Other => Err(error),
+        _ => Ok(false),
+    }
 }
 
 /// The buffer of a new socket has room for these few bytes.

@@ -9,25 +9,30 @@
 //! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
 //! * `habits`: what is learned of a backend: whether it keeps connections, whether workers come back late.
+//! * `stalls`: how many connections clients that do not read may hold.
 //! * `limits`: what a backend says of itself, where it is asked.
 //! * `probe`: whether a backend is there while nobody asks it anything.
-//! * [`supervisor`]: a php-fpm of our own.
+//! * [`supervisor`]: a php-fpm of our own; `home`: the private directory that it lives in.
 //!
 //! What may be sent twice: a request of which no byte left us; a request that php-fpm provably did not take (it had
-//! ended the connection behind the last answer, see `exchange`); and once, after an end without a byte of answer, a
-//! request whose app is `idempotent`. Everything else fails with a [`Failure`] that says whether it may have run.
+//! ended the connection behind the last answer, see `exchange`, or said that it is overloaded); an event that is owed to PHP and got
+//! no byte of an answer, while no backend is there (`probe`); and once, after an end without a byte of answer, a
+//! request whose app is `idempotent`. Everything else fails with a [`Failure`] that says whether it may have run, in any of
+//! its attempts.
 
 mod alarm;
 mod backend;
 mod connection;
 mod exchange;
 mod habits;
+mod home;
 mod lease;
 mod limits;
 mod probe;
 mod queue;
 mod request;
 mod scheduler;
+mod stalls;
 mod stream;
 pub mod supervisor;
 

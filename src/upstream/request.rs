@@ -27,6 +27,11 @@ impl Class {
     /// Every class.
     pub const ALL: [Class; 4] = [Class::Connect, Class::Message, Class::Close, Class::Presence];
 
+    /// Whether PHP is told for as long as it takes, since nobody else would ever tell it.
+    pub const fn is_owed(self) -> bool {
+        matches!(self, Class::Close | Class::Presence)
+    }
+
     /// The word in logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -150,6 +155,11 @@ pub enum Failure {
         /// Whether any byte of the answer had come.
         answered: bool,
     },
+    /// Its client did not take the answer for `slow_reader_hold`, and others waited for the connection.
+    SlowReader {
+        /// Whether any byte of the answer had come.
+        answered: bool,
+    },
     /// The backend sent what FastCGI does not allow.
     Protocol {
         /// What it was.
@@ -182,6 +192,7 @@ impl Failure {
             Failure::BackendClosed { .. } => "backend_closed",
             Failure::ResponseTimeout { .. } => "response_timeout",
             Failure::RequestTimeout { .. } => "request_timeout",
+            Failure::SlowReader { .. } => "slow_reader",
             Failure::Protocol { .. } => "protocol",
             Failure::Refused(_) => "refused",
             Failure::Cancelled { .. } => "cancelled",
@@ -195,15 +206,23 @@ impl Failure {
             Failure::QueueFull
             | Failure::QueueTimeout
             | Failure::Unavailable
-            | Failure::Refused(_)
             | Failure::Stopping
             | Failure::Cancelled { sent: false } => false,
+            // A number that the specification does not have says nothing.
+            Failure::Refused(status) => matches!(status, ProtocolStatus::Unknown(_)),
             Failure::BackendClosed { .. }
             | Failure::ResponseTimeout { .. }
             | Failure::RequestTimeout { .. }
+            | Failure::SlowReader { .. }
             | Failure::Protocol { .. }
             | Failure::Cancelled { sent: true } => true,
         }
+    }
+
+    /// The same failure, of a request that had been sent once before and was not answered. That attempt may have run, so a
+    /// failure that says the opposite speaks for the last attempt only.
+    pub(super) const fn of_one_that_was_sent(self) -> Self {
+        if self.may_have_run() { self } else { Failure::BackendClosed { answered: false } }
     }
 
     /// Whether any byte of the answer was given to the responder.
@@ -212,6 +231,7 @@ impl Failure {
             Failure::BackendClosed { answered }
             | Failure::ResponseTimeout { answered }
             | Failure::RequestTimeout { answered }
+            | Failure::SlowReader { answered }
             | Failure::Protocol { answered, .. } => answered,
             _ => false,
         }
@@ -227,6 +247,9 @@ impl fmt::Display for Failure {
             Failure::BackendClosed { .. } => f.write_str("backend closed before END_REQUEST"),
             Failure::ResponseTimeout { .. } => f.write_str("script was silent for response_timeout"),
             Failure::RequestTimeout { .. } => f.write_str("script did not end within request_timeout"),
+            Failure::SlowReader { .. } => {
+                f.write_str("client did not take the answer for slow_reader_hold, and others waited for its connection")
+            }
             Failure::Protocol { error, .. } => write!(f, "backend broke the protocol: {error}"),
             Failure::Refused(status) => write!(f, "backend refused the request: {status:?}"),
             Failure::Cancelled { .. } => f.write_str("nobody waits for the answer any more"),

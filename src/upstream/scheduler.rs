@@ -23,6 +23,7 @@ use super::lease::{Handoff, Lease};
 use super::limits;
 use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
+use super::stalls::Stalls;
 use crate::config::model;
 pub(super) use crate::locks::lock;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
@@ -33,8 +34,10 @@ use crate::proto::fastcgi::values::Values;
 pub(super) struct Job<R> {
     pub(super) request: Request<R>,
     pub(super) submitted: Instant,
-    /// It was sent before, and its app allows that once.
-    pub(super) resent: bool,
+    /// It was sent before, may have run, and was not answered. So it may have run however it ends now.
+    pub(super) was_sent: bool,
+    /// It may be sent again after that, to a backend that is well.
+    pub(super) may_repeat: bool,
 }
 
 /// A job on its way through queue and connection.
@@ -49,6 +52,8 @@ pub(super) struct Scheduler<R> {
     pub(super) state: Mutex<State<R>>,
     /// What was learned of each backend.
     pub(super) habits: Vec<Habits>,
+    /// Answers that wait for their clients.
+    pub(super) stalls: Stalls,
     /// See [`Scheduler::recycles`].
     recycles: AtomicBool,
     /// See [`Scheduler::has_line`].
@@ -73,8 +78,8 @@ pub(super) struct State<R> {
 enum Assigned<R> {
     /// The idle connection already has the job.
     Reused(Arc<Handoff<R>>),
-    /// A connection is to be opened to this backend.
-    Open(usize, Work<R>),
+    /// A connection is to be opened to this backend, of which a trial has to show whether it is back.
+    Open { backend: usize, work: Work<R>, is_trial: bool },
 }
 
 /// How things stand, for `/ready` and for people.
@@ -121,15 +126,20 @@ impl<R: Responder> Scheduler<R> {
         };
         metrics.backends_up.set(config.backends.len() as i64);
         metrics.limit.set(state.backends.limits() as i64);
+        let stalls = Stalls::new(config.slow_reader_hold, state.backends.limits());
         let habits: Vec<_> = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
         if config.spawn.is_some() {
-            // php-fpm keeps connections, and what is spawned is php-fpm.
-            habits.iter().for_each(Habits::kept);
+            // php-fpm keeps connections and answers questions, and what is spawned is php-fpm.
+            habits.iter().for_each(|habits| {
+                habits.kept();
+                habits.tested(true);
+            });
         }
         let scheduler = Arc::new(Self {
             config,
             metrics,
             habits,
+            stalls,
             stopping: CancellationToken::new(),
             state: Mutex::new(state),
             recycles: AtomicBool::new(false),
@@ -175,7 +185,8 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Before a connection over TCP is opened: learns, when that is due, whether the backend answers questions. The first
-    /// request waits for that, for a fifth of a second where nobody answers; no other does.
+    /// request waits for that, for a fifth of a second where nobody answers; no other does. (Over a Unix socket nobody has to
+    /// be asked behind an answer, and a probe learns it.)
     pub(super) async fn test_answers(self: &Arc<Self>, backend: usize) {
         let address = &self.config.backends[backend].address;
         if !matches!(address, model::Bind::Tcp(_)) {
@@ -184,8 +195,7 @@ impl<R: Responder> Scheduler<R> {
         match self.habits[backend].test_due(Instant::now()) {
             None => {}
             Some(Test::First) => {
-                self.habits[backend]
-                    .tested(limits::answers_at_once(address, self.config.connect_timeout).await.unwrap_or(false));
+                self.habits[backend].tested(limits::answers_at_once(address, self.config.connect_timeout).await);
             }
             Some(Test::Again) => self.doubt_answers(backend),
         }
@@ -198,7 +208,7 @@ impl<R: Responder> Scheduler<R> {
             let address = &scheduler.config.backends[backend].address;
             tokio::select! {
                 answers = limits::answers_at_once(address, scheduler.config.connect_timeout) => {
-                    scheduler.habits[backend].tested(answers.unwrap_or(false));
+                    scheduler.habits[backend].tested(answers);
                 }
                 () = scheduler.stopping.cancelled() => {}
             }
@@ -221,6 +231,7 @@ impl<R: Responder> Scheduler<R> {
             let all = state.backends.limits();
             state.queue.set_connects_running(connect_share(&self.config, all));
             self.metrics.limit.set(all as i64);
+            self.stalls.set_connections(all);
         }
         let used = state.backends.limit(at);
         drop(state);
@@ -237,7 +248,8 @@ impl<R: Responder> Scheduler<R> {
             Class::Close | Class::Presence => None,
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
-        let job = Job { request, submitted: now, resent: false };
+        let may_repeat = request.idempotent;
+        let job = Job { request, submitted: now, was_sent: false, may_repeat };
 
         let mut state = lock(&self.state);
         let refused = if state.stopping {
@@ -284,8 +296,8 @@ impl<R: Responder> Scheduler<R> {
         match assigned {
             None => {}
             Some(Assigned::Reused(handoff)) => handoff.waker.wake(),
-            Some(Assigned::Open(backend, work)) => {
-                let lease = Lease::new(self.clone(), backend, work.ticket);
+            Some(Assigned::Open { backend, work, is_trial }) => {
+                let lease = Lease::new(self.clone(), backend, work.ticket, is_trial);
                 self.tasks.spawn_on(connection::run(lease, work), &self.runtime);
             }
         }
@@ -388,6 +400,10 @@ impl<R: Responder> Scheduler<R> {
 
     /// Counts and tells how a request ended.
     pub(super) fn end(&self, job: Job<R>, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Failed(failure) if job.was_sent => Outcome::Failed(failure.of_one_that_was_sent()),
+            outcome => outcome,
+        };
         let label = match outcome {
             Outcome::Done(timing) => {
                 self.metrics.answered(timing.queued, timing.total);
@@ -417,7 +433,8 @@ impl<R> State<R> {
                 handoff.put(work);
                 Assigned::Reused(handoff)
             }
-            Place::Open => Assigned::Open(backend, work),
+            Place::Open => Assigned::Open { backend, work, is_trial: false },
+            Place::Trial => Assigned::Open { backend, work, is_trial: true },
         })
     }
 
@@ -452,6 +469,7 @@ impl Failure {
             Failure::BackendClosed { .. } => RequestOutcome::BackendClosed,
             Failure::ResponseTimeout { .. } => RequestOutcome::ResponseTimeout,
             Failure::RequestTimeout { .. } => RequestOutcome::RequestTimeout,
+            Failure::SlowReader { .. } => RequestOutcome::SlowReader,
             Failure::Protocol { .. } => RequestOutcome::Protocol,
             Failure::Refused(_) => RequestOutcome::Refused,
             Failure::Cancelled { .. } => RequestOutcome::Cancelled,

@@ -1,6 +1,6 @@
 //! A php-fpm of our own: found, configured, started, restarted, and gone when we are.
 //!
-//! The pool lives in a private directory (mode 0700) that holds its configuration and its Unix socket. It uses the
+//! The pool lives in a private directory (`home`) that holds its configuration and its Unix socket. It uses the
 //! system's php.ini and runs as whoever runs us, as `php -S` would: a script that this user can read is a script that
 //! runs. As root that means `--allow-to-run-as-root`, with a warning; run longwire as another user for anything but
 //! development.
@@ -13,7 +13,7 @@
 //! | the master | its process group is killed, as workers would not notice; then it is started again, with backoff |
 //! | both in the same instant, by SIGKILL | workers stay: nobody is left to tell them |
 //!
-//! Killed by SIGKILL we also leave the private directory behind, in the system's directory for temporary files.
+//! Killed by SIGKILL we also leave the private directory behind; the next start of any node of this user removes it.
 //!
 //! PR_SET_PDEATHSIG fires when the *thread* that forked ends, so one thread does nothing but fork the master and wait
 //! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::home::{self, Home};
 use crate::config::model::{Bind, Spawn};
 use crate::config::php_fpm;
 use crate::locks::lock;
@@ -68,7 +69,7 @@ pub enum SpawnError {
         /// Why.
         error: io::Error,
     },
-    /// A line of `ini` has a line break or an unusable key.
+    /// A line of `ini` has a line break, quotes of both kinds or an unusable key.
     Ini(String),
     /// It ended instead of accepting connections.
     Exited {
@@ -89,7 +90,10 @@ impl fmt::Display for SpawnError {
             SpawnError::NotFound(what) => f.write_str(what),
             SpawnError::Directory(error) => write!(f, "private directory for php-fpm: {error}"),
             SpawnError::Execute { binary, error } => write!(f, "{}: {error}", binary.display()),
-            SpawnError::Ini(key) => write!(f, "ini setting {key:?} cannot be written to a pool file"),
+            SpawnError::Ini(key) => write!(
+                f,
+                "ini setting {key:?} cannot be written to a pool file: its value has a line break, or an apostrophe beside \", $ or \\"
+            ),
             SpawnError::Exited { binary, status, said } => {
                 write!(f, "{} ended at once ({status}): {said}", binary.display())
             }
@@ -130,7 +134,9 @@ struct Pool {
     /// Settings of php.ini for its command line, `key="value"`.
     ini: Vec<String>,
     /// Removed with all that is in it when the supervisor's thread ends.
-    directory: tempfile::TempDir,
+    home: Home,
+    /// The pool's configuration file.
+    config: String,
     /// The end of what it wrote to stderr: why it did not start.
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
@@ -138,18 +144,15 @@ struct Pool {
 impl Supervisor {
     /// Starts php-fpm for the upstream `name`, and gives the address of its socket once it accepts.
     pub async fn start(spawn: &Spawn, name: &str) -> Result<(Self, Bind), SpawnError> {
-        let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
-        let directory = tempfile::Builder::new().prefix("longwire-php-").tempdir().map_err(SpawnError::Directory)?;
-        let ini = settings(spawn)?;
-        let config = pool_config(spawn, &ini, name, directory.path());
-        let ini = ini.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-        std::fs::write(directory.path().join(CONFIG_FILE), config).map_err(SpawnError::Directory)?;
-        let socket = directory.path().join(SOCKET_FILE);
+        let Prepared { binary, ini, home } = prepare(spawn)?;
+        let config = pool_config(spawn, &ini, name, home.path());
+        let ini = ini.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let socket = home.path().join(home::SOCKET_FILE);
         if is_root() {
             warn!(target: "longwire::php", upstream = name, "php runs as root, because longwire does");
         }
 
-        let pool = Pool { name: name.to_owned(), binary, ini, directory, last_lines: Arc::default() };
+        let pool = Pool { name: name.to_owned(), binary, ini, home, config, last_lines: Arc::default() };
         let shared =
             Arc::new(Shared { state: Mutex::new(State { master: None, stopping: false }), changed: Condvar::new() });
         let (started_tx, started) = tokio::sync::oneshot::channel();
@@ -163,12 +166,25 @@ impl Supervisor {
                 let _ = ended_tx.send(true);
             })
             .map_err(SpawnError::Directory)?;
-        let supervisor = Self { shared, ended };
+        let mut supervisor = Self { shared, ended };
         match started.await {
             Ok(Ok(())) => Ok((supervisor, Bind::Unix(socket))),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                // The private directory goes before the process may.
+                let _ = supervisor.ended.wait_for(|ended| *ended).await;
+                Err(error)
+            }
             Err(_) => unreachable!("the thread tells how the first start went before it ends"),
         }
+    }
+
+    /// What would keep [`start`](Self::start) from executing php-fpm, without executing it.
+    ///
+    /// # Errors
+    ///
+    /// The same as there.
+    pub fn check(spawn: &Spawn) -> Result<(), SpawnError> {
+        prepare(spawn).map(|_| ())
     }
 
     /// Lets running requests end for a few seconds, then ends php-fpm, and returns when no process of it is left.
@@ -257,11 +273,8 @@ impl Shared {
         pool: &Pool,
         started: &mut Option<tokio::sync::oneshot::Sender<Result<(), SpawnError>>>,
     ) -> io::Result<ExitStatus> {
-        let socket = pool.directory.path().join(SOCKET_FILE);
-        match std::fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        // Whoever cleans the directory for temporary files may have been here since the last start.
+        let socket = pool.home.prepare(&pool.config)?;
         let mut child = {
             let mut state = self.lock();
             if state.stopping {
@@ -308,7 +321,7 @@ impl Pool {
         command.args(["-d", "opcache.enable=1"]);
         // PHP reads some settings once, before there are pools: opcache.preload, opcache.memory_consumption, apc.shm_size.
         command.args(self.ini.iter().flat_map(|setting| ["-d", setting]));
-        command.arg("--nodaemonize").arg("--fpm-config").arg(self.directory.path().join(CONFIG_FILE));
+        command.arg("--nodaemonize").arg("--fpm-config").arg(self.home.path().join(home::CONFIG_FILE));
         if is_root() {
             command.arg("--allow-to-run-as-root");
         }
@@ -338,11 +351,23 @@ impl Pool {
     }
 }
 
-const CONFIG_FILE: &str = "php-fpm.conf";
-const SOCKET_FILE: &str = "php.sock";
+/// What a start needs: the binary, what php.ini is to say, and the private directory.
+struct Prepared<'a> {
+    binary: PathBuf,
+    ini: Vec<(&'a str, String)>,
+    home: Home,
+}
 
-/// What php.ini is to say: keys with values that need no escape in double quotes.
-fn settings(spawn: &Spawn) -> Result<Vec<(&str, &str)>, SpawnError> {
+/// All that can be found out before php-fpm is executed.
+fn prepare(spawn: &Spawn) -> Result<Prepared<'_>, SpawnError> {
+    let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
+    let ini = settings(spawn)?;
+    let home = Home::new(&std::env::temp_dir()).map_err(SpawnError::Directory)?;
+    Ok(Prepared { binary, ini, home })
+}
+
+/// What php.ini is to say: keys with quoted values.
+fn settings<'a>(spawn: &'a Spawn) -> Result<Vec<(&'a str, String)>, SpawnError> {
     let mut ini = vec![
         // What PHP complains about goes to the log and never into a reply.
         ("display_errors", "0"),
@@ -360,25 +385,40 @@ fn settings(spawn: &Spawn) -> Result<Vec<(&str, &str)>, SpawnError> {
     // Of two lines with one key php-fpm 8.2 takes the first.
     ini.retain(|(key, _)| spawn.ini.iter().all(|(own, _)| own != key));
     ini.extend(spawn.ini.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    for (key, value) in &ini {
+    let quoted = |(key, value): (&'a str, &str)| {
         let is_key = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
-        if !is_key || value.contains(['\n', '\r', '\0', '"']) {
-            return Err(SpawnError::Ini((*key).to_owned()));
-        }
+        let value = quoted(value).filter(|_| is_key).ok_or_else(|| SpawnError::Ini(key.to_owned()))?;
+        Ok((key, value))
+    };
+    ini.into_iter().map(quoted).collect()
+}
+
+/// A value as php.ini and pool files take it to the letter. In single quotes all is literal; in double quotes `${NAME}` is a
+/// variable and a backslash an escape.
+fn quoted(value: &str) -> Option<String> {
+    if value.contains(['\n', '\r', '\0']) {
+        None
+    } else if !value.contains('\'') {
+        Some(format!("'{value}'"))
+    } else if !value.contains(['"', '$', '\\']) {
+        Some(format!("\"{value}\""))
+    } else {
+        None
     }
-    Ok(ini)
 }
 
 /// The configuration file of the private pool.
-fn pool_config(spawn: &Spawn, ini: &[(&str, &str)], name: &str, directory: &Path) -> String {
+fn pool_config(spawn: &Spawn, ini: &[(&str, String)], name: &str, directory: &Path) -> String {
+    let terminate = spawn.request_terminate_timeout;
     let pool: String = name.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let mut config = format!(
         "[global]\nerror_log = /proc/self/fd/2\nlog_level = warning\nlog_limit = {MAX_LINE}\ndaemonize = no\n\
          process_control_timeout = 3s\n\
          [longwire-{pool}]\nlisten = {socket}\nlisten.mode = 0600\nlisten.backlog = 511\n\
-         pm = static\npm.max_children = {workers}\n\
+         pm = static\npm.max_children = {workers}\nrequest_terminate_timeout = {terminate}s\n\
          catch_workers_output = yes\ndecorate_workers_output = no\nclear_env = no\n",
-        socket = directory.join(SOCKET_FILE).display(),
+        socket = directory.join(home::SOCKET_FILE).display(),
+        terminate = terminate.as_secs() + u64::from(terminate.subsec_nanos() > 0),
         workers = spawn.workers.max(1),
     );
     if is_root() {
@@ -388,7 +428,7 @@ fn pool_config(spawn: &Spawn, ini: &[(&str, &str)], name: &str, directory: &Path
         // A pool that loads what the master has loaded complains.
         if !["extension", "zend_extension"].contains(key) {
             // In a pool a script cannot change it (ini_set).
-            config.push_str(&format!("php_admin_value[{key}] = \"{value}\"\n"));
+            config.push_str(&format!("php_admin_value[{key}] = {value}\n"));
         }
     }
     config
@@ -509,17 +549,26 @@ mod tests {
 
     fn spawn(ini: &[(&str, &str)]) -> Spawn {
         let ini = ini.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Spawn { binary: None, workers: 3, recheck_files: true, ini }
+        Spawn {
+            binary: None,
+            workers: 3,
+            request_terminate_timeout: Duration::from_millis(1500),
+            recheck_files: true,
+            ini,
+        }
     }
 
     #[test]
     fn ini_settings_are_written_and_those_that_could_break_out_are_refused() {
         let shop = spawn(&[("memory_limit", "64M"), ("extension", "redis")]);
         let config = pool_config(&shop, &settings(&shop).expect("fine"), "shop", Path::new("/run/x"));
-        assert!(config.contains("php_admin_value[memory_limit] = \"64M\"\n"));
+        assert!(config.contains("php_admin_value[memory_limit] = '64M'\n"));
+        assert!(config.contains("request_terminate_timeout = 2s\n"), "php-fpm counts whole seconds");
         assert!(!config.contains("redis"), "the command line has it");
         assert!(config.contains("pm.max_children = 3\n"));
-        for (key, value) in [("a\nuser = root", "1"), ("a]", "1"), ("", "1"), ("a", "1\nuser = root"), ("a", "\"")] {
+        for (key, value) in
+            [("a\nuser = root", "1"), ("a]", "1"), ("", "1"), ("a", "1\nuser = root"), ("a", "'\""), ("a", "'${HOME}")]
+        {
             let refused = spawn(&[(key, value)]);
             assert!(matches!(settings(&refused), Err(SpawnError::Ini(_))), "{key:?} = {value:?}");
         }

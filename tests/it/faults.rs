@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use tokio::task::JoinSet;
@@ -358,4 +358,97 @@ async fn a_php_fpm_that_refuses_this_machine_is_not_ready_and_the_log_says_why()
     });
     assert_eq!((&line["level"], &line["upstream"]), (&"WARN".into(), &"php".into()));
     eventually("the node is not ready", || node.admin("/ready").0 == 503).await;
+}
+
+/// What comes, if it comes at all.
+async fn in_time<T>(coming: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), coming).await.expect("it comes within 20 s")
+}
+
+/// Twenty sessions that ask for 16 MB each and read none of it hold half of the workers; everybody else is served by the others.
+#[tokio::test]
+async fn clients_that_do_not_read_leave_half_of_the_workers_to_others() {
+    let fpm = Pool::of(8).start();
+    let code = "if (file_get_contents('php://input') != 'much') exit('little');
+        touch(__DIR__ . '/much-' . $_SERVER['SESSIONID']);
+        for ($i = 0; $i < 256; $i++) { echo str_repeat('x', 65536); ob_flush(); flush(); }";
+    let script = fpm.script("much.php", code);
+    let node = Longwire::with(
+        &fpm,
+        &script,
+        "",
+        "",
+        "[listeners.raw]\nbind = \"127.0.0.1:0\"\napp = \"app\"\nframing = { type = \"raw\" }",
+    );
+    let raw = node.address("raw");
+    let mut other = Client::connect(raw, Framing::Raw).await;
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(raw, Framing::Raw).await;
+        client.text("much").await;
+        greedy.push(client);
+    }
+    let begun = || {
+        std::fs::read_dir(fpm.dir())
+            .unwrap()
+            .flatten()
+            .filter(|file| file.file_name().to_string_lossy().starts_with("much-"))
+            .count()
+    };
+    eventually("every worker has one of them", || begun() >= 8).await;
+    let asked = Instant::now();
+    assert_eq!(in_time(other.ask("a little")).await, "little");
+    // Twelve of them wait before it, for four workers and a second each.
+    let waited = asked.elapsed();
+    println!("a stranger waited for {waited:?}");
+    assert!(waited < Duration::from_secs(6), "a stranger waited for {waited:?}");
+    let is_slow = |line: &serde_json::Value| line["message"] == "session closed" && line["reason"] == "slow_reader";
+    eventually("nobody waits any more", || node.metric("longwire_upstream_queued_requests", "") == 0.0).await;
+    let closed = node.log_lines(is_slow).len();
+    assert!((4..20).contains(&closed), "{closed} were closed");
+    // Half of the workers are still theirs, as nobody waits.
+    assert_eq!(in_time(other.ask("a little")).await, "little");
+    assert_eq!(node.metric("longwire_upstream_requests_total", "outcome=\"slow_reader\""), closed as f64);
+    drop(greedy);
+}
+
+#[tokio::test]
+async fn connections_to_other_doors_leave_descriptors_for_php_fpm() {
+    let fpm = Pool::of(2).start();
+    let script = fpm.script("handler.php", "echo 'here';");
+    let config = format!(
+        "[limits]\nmax_sessions = 50\n[apps.app]\nupstream = \"php\"\nscript = {script:?}\n[upstreams.php]\nlinger = 0\n\
+         backends = [\"{}\"]\nmax_connections = 2\nqueue_timeout = \"2s\"\n{LISTENERS}",
+        fpm.address()
+    );
+    let node = Longwire::serve_prepared(&config, |command| {
+        // SAFETY: between fork and exec only setrlimit is called.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(command, || {
+                let limit = libc::rlimit { rlim_cur: 400, rlim_max: 400 };
+                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0 {
+                    Ok(())
+                } else {
+                    Err(std::io::Error::last_os_error())
+                }
+            });
+        }
+    });
+    let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
+    assert_eq!(client.ask("before").await, "here");
+    let mut idle = Vec::new();
+    for door in ["router", "api", "admin"] {
+        for _ in 0..400 {
+            // What one door refuses is closed, and what it does not take waits in its backlog.
+            let connecting = tokio::net::TcpStream::connect(node.address(door));
+            if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(500), connecting).await {
+                idle.push(stream);
+            } else {
+                break;
+            }
+        }
+    }
+    assert_eq!(in_time(client.ask("after")).await, "here");
+    let mut another = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
+    assert_eq!(in_time(another.ask("after")).await, "here");
 }

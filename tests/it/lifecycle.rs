@@ -218,6 +218,34 @@ fn expect_each_connect_has_one_close(fpm: &PhpFpm) {
     }
 }
 
+/// The sessions of all events of that name, sorted.
+fn sessions(fpm: &PhpFpm, event: &str) -> Vec<String> {
+    let mut ids: Vec<_> =
+        noted(fpm).into_iter().filter(|noted| noted.event == event).map(|noted| noted.session).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn a_connect_event_that_ran_and_cannot_be_repeated_has_its_close_event() {
+    let mut fpm = Pool::of(2).start();
+    let script = fpm.script("events.php", &format!("{SCRIPT}\nif ($event === 'connect') sleep(30);"));
+    let app = format!("{APP}\nidempotent = true");
+    let node = Longwire::with(&fpm, &script, &app, "queue_timeout = \"1s\"", LISTENERS);
+    let _stream = Client::connect(node.address("length"), length()).await;
+    let web = node.address("web");
+    let handshake = tokio::spawn(async move { Client::try_upgrade(web, "/ws", "").await.err() });
+    eventually("both connect events run", || sessions(&fpm, "connect").len() == 2).await;
+    let connected = sessions(&fpm, "connect");
+    fpm.stop();
+    let failed = || node.metric("longwire_events_failed_total", "event=\"connect\"");
+    eventually("both are given up", || failed() == 2.0).await;
+    assert!(handshake.await.unwrap().is_some_and(|answer| answer.starts_with("HTTP/1.1 503 ")));
+    fpm.start_again();
+    eventually("PHP is told that both have ended", || sessions(&fpm, "close") == connected).await;
+    assert_eq!(sessions(&fpm, "connect"), connected, "no connect event ran twice");
+}
+
 #[tokio::test]
 async fn a_client_that_only_sends_and_leaves_is_heard() {
     let (fpm, node) = stage(2);

@@ -187,7 +187,7 @@ async fn an_answer_may_come_byte_by_byte_and_a_refusal_is_told() {
     let peer = || {
         Peer::new(|count, request| {
             let mut refusal = Vec::new();
-            push_end(&mut refusal, request.id, End { status: ProtocolStatus::Overloaded, ..COMPLETE });
+            push_end(&mut refusal, request.id, End { status: ProtocolStatus::UnknownRole, ..COMPLETE });
             if count == 0 { Act::Trickle(answer(request.id, "slowly")) } else { Act::Answer(refusal) }
         })
     };
@@ -195,8 +195,35 @@ async fn an_answer_may_come_byte_by_byte_and_a_refusal_is_told() {
         let (upstream, _) = start(config(&[address], 1));
         assert_eq!(call(Path::new("/x.php")).run(&upstream).await.text(), "slowly");
         let refused = call(Path::new("/x.php")).run(&upstream).await;
-        assert_eq!(refused.failure(), Failure::Refused(ProtocolStatus::Overloaded));
+        assert_eq!(refused.failure(), Failure::Refused(ProtocolStatus::UnknownRole));
         assert_eq!(peer.connections.load(Ordering::SeqCst), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_overloaded_has_not_run_the_request_and_is_asked_again() {
+    let peer = || {
+        let refused = AtomicUsize::new(0);
+        Peer::new(move |_, request| {
+            let mut refusal = Vec::new();
+            push_end(&mut refusal, request.id, End { status: ProtocolStatus::Overloaded, ..COMPLETE });
+            match refused.fetch_add(1, Ordering::SeqCst) {
+                0..5 => Act::Answer(refusal),
+                _ => Act::Answer(answer(request.id, "at last")),
+            }
+        })
+    };
+    on_both(peer, |peer, address| async move {
+        let (upstream, metrics) = start(config(&[address], 1));
+        assert_eq!(call(Path::new("/x.php")).run(&upstream).await.text(), "at last");
+        assert_eq!(peer.seen.load(Ordering::SeqCst), 6);
+        // Three in a row, and one each time that it was on probation.
+        assert_eq!(
+            (metrics.retries(RetryReason::NotTaken), metrics.ejections.get()),
+            (5, 3),
+            "it was left alone meanwhile"
+        );
     })
     .await;
 }

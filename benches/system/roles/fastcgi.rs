@@ -177,6 +177,7 @@ fn config(socket: &Path) -> model::Upstream {
         queue_timeout: patience,
         connect_queue_length: None,
         connect_share_percent: 50,
+        slow_reader_hold: Duration::from_secs(1),
         abort_grace: Duration::from_millis(100),
         eject_after: 3,
         eject_time: Duration::from_millis(200),

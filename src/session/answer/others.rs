@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::{EventInfo, Fault, refuse_encoded, reply_in};
 use crate::session::head::{Head, HeadReader};
-use crate::upstream::Outcome;
+use crate::upstream::{Failure, Outcome};
 
 /// What a handler says there reaches others if `Longwire-To` says so, and nobody otherwise.
 pub struct OthersAnswer {
@@ -22,7 +22,7 @@ pub struct OthersAnswer {
 pub enum Delivery {
     /// The handler was told, or that failed for good.
     Over,
-    /// php-fpm did not run the script: as if it were away.
+    /// php-fpm did not run the script, or a backend refused the request: as if it were away.
     NotRun,
 }
 
@@ -76,7 +76,11 @@ impl OthersAnswer {
             (_, Some(fault)) => Err(fault),
             (Outcome::Done(timing), None) => self.event.ended(timing).and_then(|timing| Ok((timing, self.send()?))),
         };
-        let delivery = if matches!(result, Err(Fault::NotRun)) { Delivery::NotRun } else { Delivery::Over };
+        let is_not_run = match &result {
+            Err(Fault::Upstream(failure @ Failure::Refused(_))) => !failure.may_have_run(),
+            result => matches!(result, Err(Fault::NotRun)),
+        };
+        let delivery = if is_not_run { Delivery::NotRun } else { Delivery::Over };
         let bytes_out = result.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.event.report(status, bytes_out, result.map(|(timing, _)| timing));
         // The node may have given up waiting.

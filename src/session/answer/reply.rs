@@ -36,7 +36,7 @@ use crate::proto::framing::{Affix, FrameKind};
 use crate::session::endpoint::Endpoint;
 use crate::session::head::{Destination, Head, HeadReader};
 use crate::session::text::TextCheck;
-use crate::upstream::{Class, Outcome, Timing};
+use crate::upstream::{Class, Failure, Outcome, Timing};
 
 /// The answer to an event of a session that has its outbox.
 pub struct Reply {
@@ -347,6 +347,9 @@ impl Reply {
         let stands = is_whole && matches!(self.stage, Stage::Body(_));
         let result = match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
             (Outcome::Failed(failure), stage) => {
+                if let Failure::SlowReader { .. } = failure {
+                    self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(failure.to_string()));
+                }
                 if let Stage::Body(body) = stage
                     && body.has_begun()
                     && !stands

@@ -32,6 +32,7 @@ pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
         queue_timeout: Duration::from_secs(20),
         connect_queue_length: None,
         connect_share_percent: 50,
+        slow_reader_hold: Duration::from_secs(1),
         abort_grace: Duration::from_millis(100),
         eject_after: 3,
         eject_time: Duration::from_millis(200),
