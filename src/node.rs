@@ -38,7 +38,7 @@ use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
-use crate::proto::id::SessionIds;
+use crate::proto::id::{SessionId, SessionIds};
 use crate::router::{NodeFacts, Router};
 use crate::router_port::serve_router;
 use crate::session::wheel::Wheel;
@@ -513,6 +513,12 @@ fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
     }
 }
 
+/// Which epoch a run has that begins at this time, since 1970. A hundredth of a second makes one: no node begins twice in it. They come
+/// round after 21 minutes, and nodes that are away are remembered for ten.
+fn epoch_at(since_1970: Duration) -> u32 {
+    (since_1970.as_millis() / 10 % u128::from(SessionId::EPOCHS)) as u32
+}
+
 /// The books of channels, and what is to be told of them; none where no app wants that.
 type Told = Option<(Arc<Presence>, Notices)>;
 
@@ -523,9 +529,7 @@ fn hub(
 ) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
-    // Seconds make an epoch: no two runs of a node share one, except after a day and a half on the same second.
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let epoch = (since_1970.as_secs() % u64::from(crate::proto::id::SessionId::EPOCHS)) as u32;
+    let epoch = epoch_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     let limits = &config.limits;
     let metrics = Arc::new(Metrics::default());
     let draining = CancellationToken::new();
@@ -594,4 +598,21 @@ fn share_descriptors(config: &Config) -> Shares {
         );
     }
     possible
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::members::FORGOTTEN_AFTER;
+
+    #[test]
+    fn runs_within_one_second_have_epochs_of_their_own_for_longer_than_anybody_remembers_them() {
+        const BEGIN: Duration = Duration::from_millis(1_790_000_000_005);
+        let mut epochs = std::collections::BTreeSet::new();
+        let runs = FORGOTTEN_AFTER.as_millis() as u32 / 10;
+        for run in 0..runs {
+            assert!(epochs.insert(epoch_at(BEGIN + Duration::from_millis(10) * run)), "{run}");
+        }
+        assert!(epochs.iter().all(|epoch| *epoch < SessionId::EPOCHS));
+    }
 }

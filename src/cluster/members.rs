@@ -10,6 +10,9 @@
 //! A silent node may have died, and may as well be alive behind a cut cable with its sessions: nobody here can say that they are
 //! gone, so what is sent to it counts as unreachable. Whoever does not hear its own beats is perhaps itself the one whose cable is
 //! cut: it takes nobody for silent, and those who are here have a whole lease to be heard when it hears itself again.
+//!
+//! Of two runs with one number that are both here the one that began later counts: what an earlier one says has come late. One that is
+//! silent is replaced by any other, because clocks are set back; until then nobody can say that sessions of either are gone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -50,6 +53,9 @@ pub struct Member {
     started_ms: u64,
     until: Instant,
     silent_since: Option<Instant>,
+    /// Another run with the same number that began earlier, as it says: the one that was started last, on a machine whose clock was
+    /// set back, or one that lives on beside this. Its epoch, and until when it is believed to be there.
+    rival: Option<(u32, Instant)>,
 }
 
 /// What a beat has changed.
@@ -63,7 +69,7 @@ pub enum Heard {
     Again,
     /// It is a new run of a node that was known.
     Restarted,
-    /// A run that has been replaced by a later one: not taken.
+    /// A run that says that it began before the one that is here: not taken while that one is.
     Outdated,
 }
 
@@ -118,14 +124,18 @@ impl Members {
     /// A heartbeat came.
     pub fn heard(&mut self, now: Instant, sender: Sender, beat: Beat) -> Heard {
         let until = now + Duration::from_millis(u64::from(beat.lease_ms));
-        let old = self.by_number.get(&sender.node);
+        let old = self.by_number.get_mut(&sender.node);
         let heard = match old {
             None => Heard::New,
             Some(old) if old.sender == sender && old.silent_since.is_some() => Heard::Again,
             Some(old) if old.sender == sender => Heard::Known,
-            Some(old) if (old.started_ms, old.sender.run) > (beat.started_ms, sender.run) => return Heard::Outdated,
+            Some(old) if old.silent_since.is_none() && old.began_after(sender, &beat) => {
+                old.rival = Some((beat.epoch, until));
+                return Heard::Outdated;
+            }
             Some(_) => Heard::Restarted,
         };
+        let old = self.by_number.get(&sender.node);
         let Beat { name, epoch, started_ms, sessions, keeps_account, interest, .. } = beat;
         let mut joined = match heard {
             Heard::New | Heard::Restarted => Vec::new(),
@@ -143,6 +153,7 @@ impl Members {
             started_ms,
             until,
             silent_since: None,
+            rival: old.filter(|_| heard == Heard::Known).and_then(|old| old.rival),
         };
         self.by_number.insert(sender.node, member);
         heard
@@ -164,10 +175,16 @@ impl Members {
         self.by_number.remove(&sender.node).map(|member| member.name)
     }
 
+    /// Whether this run of this node is known, and not forgotten.
+    pub fn knows(&self, sender: &Sender) -> bool {
+        self.by_number.get(&sender.node).is_some_and(|member| member.sender == *sender)
+    }
+
     /// Time has passed: the names of nodes that are silent from now on.
     pub fn expire(&mut self, now: Instant) -> Vec<String> {
         let (mut silent, is_deaf) = (Vec::new(), self.is_deaf(now));
         for member in self.by_number.values_mut() {
+            member.rival = member.rival.filter(|(_, until)| now < *until);
             if !is_deaf && member.silent_since.is_none() && now >= member.until {
                 member.silent_since = Some(now);
                 silent.push(member.name.clone());
@@ -185,6 +202,7 @@ impl Members {
                 None => Place::At(id.node()),
                 Some(_) => Place::Silent(id.node()),
             },
+            Some(member) if member.rival.is_some_and(|(epoch, _)| epoch == id.epoch()) => Place::Silent(id.node()),
             _ => Place::Gone,
         }
     }
@@ -218,6 +236,11 @@ impl Members {
 }
 
 impl Member {
+    /// Whether this is the later one of two with one number. Chance decides where both have begun in the same millisecond.
+    fn began_after(&self, other: Sender, beat: &Beat) -> bool {
+        (self.started_ms, self.sender.run) > (beat.started_ms, other.run)
+    }
+
     fn listens_to(&self, partition: Partition) -> bool {
         self.interest.has(partition) || self.joined.iter().any(|(joined, _)| *joined == partition)
     }
@@ -226,6 +249,9 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::envelope::VERSION;
+    use crate::proto::id::SessionIds;
+    use crate::proto::run::Run;
 
     const LEASE: Duration = Duration::from_secs(6);
 
@@ -239,6 +265,7 @@ mod tests {
             lease_ms: LEASE.as_millis() as u32,
             sessions: 0,
             keeps_account: false,
+            reads: VERSION,
             interest,
         }
     }
@@ -249,7 +276,7 @@ mod tests {
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut members = Members::new(begin, LEASE);
         members.joined(at(0));
-        members.heard(at(0), Sender { node: 7, run: 1 }, beat(None));
+        members.heard(at(0), Sender { node: 7, run: Run::of(1) }, beat(None));
         members.heard_ourselves(at(2));
         // From here on its cable is cut, until just before it should hear itself.
         for second in 4..12 {
@@ -266,12 +293,13 @@ mod tests {
 
     #[test]
     fn what_a_receipt_says_of_interest_counts_until_a_beat_says_it_too() {
-        let (now, sender, partition) = (Instant::now(), Sender { node: 7, run: 1 }, Partition::new(204).unwrap());
+        let (now, sender, partition) =
+            (Instant::now(), Sender { node: 7, run: Run::of(1) }, Partition::new(204).unwrap());
         let mut members = Members::new(now, LEASE);
         let beat = |listens: bool| beat(listens.then_some(partition));
         let is_waited_for = |members: &Members| members.interested(Some(partition)).0 == [7];
         members.heard(now, sender, beat(false));
-        members.listens(Sender { run: 2, ..sender }, partition);
+        members.listens(Sender { run: Run::of(2), ..sender }, partition);
         assert!(!is_waited_for(&members), "another run of it said so");
         members.listens(sender, partition);
         assert!(is_waited_for(&members));
@@ -284,5 +312,39 @@ mod tests {
         members.listens(sender, partition);
         members.heard(now + Duration::from_secs(7), sender, beat(false));
         assert!(!is_waited_for(&members), "a beat should have said so by now");
+    }
+
+    #[test]
+    fn a_run_replaces_one_that_is_silent_whatever_its_clock_says() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let (old, new) = (Sender { node: 7, run: Run::of(1) }, Sender { node: 7, run: Run::of(2) });
+        let session_of = |epoch: u32| SessionIds::new(7, epoch, [7; 16]).next_id();
+        let mut members = Members::new(begin, LEASE);
+        members.heard(at(0), old, Beat { started_ms: 1000, ..beat(None) });
+        for second in [2, 4, 6] {
+            members.heard_ourselves(at(second));
+        }
+        // It is killed, and started again after the clock was set back.
+        let again = || Beat { started_ms: 500, epoch: 2, ..beat(None) };
+        assert_eq!(members.heard(at(4), new, again()), Heard::Outdated);
+        assert_eq!(members.locate(session_of(1)), Place::At(7));
+        assert_eq!(members.locate(session_of(2)), Place::Silent(7), "nobody can say that it is gone");
+        assert_eq!(members.locate(session_of(3)), Place::Gone);
+        assert_eq!(members.expire(at(6)), ["n7"]);
+        assert_eq!(members.heard(at(6), new, again()), Heard::Restarted);
+        assert_eq!(members.locate(session_of(2)), Place::At(7));
+        assert_eq!(members.locate(session_of(1)), Place::Gone);
+        // What the old one has said comes late, and does not count while the new one is here.
+        let late = Beat { started_ms: 400, ..beat(None) };
+        assert_eq!(members.heard(at(7), old, late), Heard::Outdated);
+        assert_eq!(members.locate(session_of(2)), Place::At(7));
+        assert_eq!(members.locate(session_of(1)), Place::Silent(7));
+        for second in [8, 10, 13] {
+            members.heard_ourselves(at(second));
+        }
+        members.heard(at(13), new, again());
+        members.expire(at(13));
+        assert_eq!(members.locate(session_of(1)), Place::Gone, "nothing was heard of it for a lease");
     }
 }

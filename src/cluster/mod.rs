@@ -10,7 +10,7 @@
 //!                  <── receipts, what they found ────────────────────┘
 //! ```
 //!
-//! - `net`: the link to the engine, and what comes and goes over it.
+//! - `net`: the link to the engine, and what comes and goes over it; `windows`: what has come; `workers`: what is done of it.
 //! - [`members`]: the other nodes, as far as their heartbeats tell.
 //! - [`presence`]: who is in which channel over all nodes, for apps that want to be told.
 //! - `requests`: what has not been answered by everybody; `orders`: what is on its way out; `merge`: one answer out of many.
@@ -30,6 +30,8 @@ pub mod presence;
 mod requests;
 #[cfg(test)]
 mod simulation;
+mod windows;
+mod workers;
 
 use std::slice;
 use std::sync::Arc;
@@ -55,6 +57,7 @@ use crate::proto::control::long::{command_fits, query_fits};
 use crate::proto::envelope::{Body, Found, Sender};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
+use crate::proto::run::{RequestId, Run};
 use crate::router::{Answer, Expected, Router};
 
 /// See the module.
@@ -205,7 +208,7 @@ impl Cluster {
         match &settings.engine {
             ClusterEngine::Local => {
                 let life = presence.clone().map(|presence| -> Life {
-                    presence.view(Some(View::alone(Sender { node: facts.number, run: 0 })));
+                    presence.view(Some(View::alone(Sender { node: facts.number, run: Run::ALONE })));
                     Box::pin(async move { presence.live(|_, _| {}).await })
                 });
                 Ok((Self { router, net: None, presence }, life))
@@ -235,7 +238,7 @@ impl Cluster {
         let mut run = [0; 8];
         getrandom::fill(&mut run).map_err(JoinError::Random)?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let me = Sender { node: facts.number, run: u64::from_ne_bytes(run) };
+        let me = Sender { node: facts.number, run: Run::of(u64::from_ne_bytes(run)) };
         let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };
         let (orders, orders_reader) = orders::orders(me, settings.queue_bytes);
         let net = Net::new(me, identity, settings.clone(), router.clone(), presence.clone(), metrics, orders);
@@ -273,8 +276,9 @@ impl Cluster {
 
     /// Why this node is not among the others, though it should be.
     pub fn missing(&self) -> Option<String> {
-        match self.net.as_ref()?.state() {
-            State::Joined => None,
+        let net = self.net.as_ref()?;
+        match net.state() {
+            State::Joined => net.not_understood().map(|why| format!("cluster: {why}")),
             State::Starting => Some("cluster: not joined yet".to_owned()),
             State::Away(why) | State::Refused(why) => Some(format!("cluster: {why}")),
         }
@@ -299,10 +303,10 @@ impl Cluster {
         let mut unreachable = plan.silent.clone();
         let mut engine_down = plan.engine_down;
         let until = Instant::now() + net.settings.receipt_timeout;
-        for asking in sent.asking {
+        for (first, asking) in sent.asking {
             let (answers, missing) = asking.answers(until).await;
             if let Answers::Receipts(others) = answers {
-                receipts.iter_mut().zip(&others).for_each(|(sum, other)| *sum = sum.plus(other));
+                receipts[first..].iter_mut().zip(&others).for_each(|(sum, other)| *sum = sum.plus(other));
             }
             unreachable.extend(missing);
         }
@@ -405,6 +409,10 @@ fn with_target(command: &Command, to: Target) -> Command {
 /// Ids of one node in one envelope: half of what the fields of a frame have room for.
 const MAX_IDS: usize = 2000;
 
+/// What commands take of one envelope, in bytes, where there are several. NATS carries envelopes of up to a megabyte, unless it is told
+/// otherwise.
+const MAX_COMMANDS: usize = 64 << 10;
+
 /// Who is to do a command.
 struct Plan {
     /// This node's part.
@@ -421,7 +429,8 @@ struct Plan {
 
 /// What was sent of a plan.
 struct Sent<'n> {
-    asking: Vec<Asking<'n>>,
+    /// Each with the number of commands before those that it asks for.
+    asking: Vec<(usize, Asking<'n>)>,
     /// Who was not asked, because there was no room.
     refused: Vec<u16>,
 }
@@ -429,7 +438,7 @@ struct Sent<'n> {
 /// A request that waits for its answers; whoever gives up waiting leaves nothing behind.
 struct Asking<'n> {
     net: &'n Net,
-    request: u64,
+    request: RequestId,
     answered: AllAnswered,
 }
 
@@ -473,7 +482,12 @@ impl Net {
         let members = self.members();
         let subject = match to {
             Target::Sessions(ids) => {
-                let (own, others): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.is_own(**id));
+                let (own, mut others): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.is_own(**id));
+                // One that is named twice counts once, also where it would come into two envelopes, or is gone.
+                if others.len() > 1 {
+                    others.sort_unstable();
+                    others.dedup();
+                }
                 plan.own = Target::Sessions(own);
                 let mut by_node: Vec<(u16, Vec<SessionId>)> = Vec::new();
                 for id in others {
@@ -488,12 +502,7 @@ impl Net {
                         Place::Gone | Place::At(_) => plan.engine_down = true,
                     }
                 }
-                for (node, mut ids) in by_node {
-                    if ids.len() > MAX_IDS {
-                        // One that is named twice counts once, also where it would come into two envelopes.
-                        ids.sort_unstable();
-                        ids.dedup();
-                    }
+                for (node, ids) in by_node {
                     let some = ids.chunks(MAX_IDS).map(|ids| Target::Sessions(ids.to_vec()));
                     plan.others.extend(some.map(|to| (Subject::Node(node), to, vec![node])));
                 }
@@ -526,19 +535,24 @@ impl Net {
                 sent.refused.extend(nodes);
                 continue;
             }
-            if nodes.is_empty() {
-                // Somebody may have begun to listen whose beat is not here yet.
-                self.order(*subject, Body::Commands { request: 0, commands }, None);
-                continue;
-            }
-            let answers = Answers::Receipts(vec![Receipt::default(); commands.len()]);
-            let joins = commands.first().and_then(|command| joined_by(&command.action));
-            let asking = self.ask(nodes.clone(), answers, joins);
-            let request = asking.request;
-            if self.order(*subject, Body::Commands { request, commands }, Some(request)) {
-                sent.asking.push(asking);
-            } else {
-                sent.refused.extend(nodes);
+            let mut first = 0;
+            for commands in in_envelopes(commands) {
+                let count = commands.len();
+                if nodes.is_empty() {
+                    // Somebody may have begun to listen whose beat is not here yet.
+                    self.order(*subject, Body::Commands { request: None, commands }, None);
+                    continue;
+                }
+                let answers = Answers::Receipts(vec![Receipt::default(); count]);
+                let joins = commands.first().and_then(|command| joined_by(&command.action));
+                let asking = self.ask(nodes.clone(), answers, joins);
+                let request = Some(asking.request);
+                if self.order(*subject, Body::Commands { request, commands }, request) {
+                    sent.asking.push((first, asking));
+                } else {
+                    sent.refused.extend(nodes);
+                }
+                first += count;
             }
         }
         sent
@@ -553,7 +567,9 @@ impl Net {
                 unsent = true;
                 continue;
             }
-            unsent |= !self.order(*subject, Body::Commands { request: 0, commands }, None);
+            for commands in in_envelopes(commands) {
+                unsent |= !self.order(*subject, Body::Commands { request: None, commands }, None);
+            }
         }
         unsent
     }
@@ -577,6 +593,56 @@ impl Net {
         match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
             (Answers::Found(found), missing) => (found, missing),
             (Answers::Receipts(_), missing) => (Vec::new(), missing),
+        }
+    }
+}
+
+/// As many commands in each as it has room for, in their order.
+fn in_envelopes(commands: Vec<Command>) -> Vec<Vec<Command>> {
+    if commands.len() == 1 {
+        return vec![commands];
+    }
+    let mut envelopes: Vec<Vec<Command>> = Vec::new();
+    let mut room = 0;
+    for command in commands {
+        let bytes = command.about_bytes();
+        match envelopes.last_mut() {
+            Some(envelope) if bytes <= room => envelope.push(command),
+            _ => {
+                envelopes.push(vec![command]);
+                room = MAX_COMMANDS;
+            }
+        }
+        room = room.saturating_sub(bytes);
+    }
+    envelopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::{Except, Message, Name};
+
+    #[test]
+    fn commands_go_together_as_far_as_an_envelope_has_room_and_in_their_order() {
+        let name = |byte: u8| Name::new(&[byte; 200]).unwrap();
+        let send = |len: usize, uids: u8| Command {
+            to: Target::Channel(name(b'c')),
+            except: Except { uids: (0..uids).map(|number| name(b'A' + number)).collect(), ..Except::default() },
+            action: Action::Send(Message { key: Some(name(b'k')), ..Message::new(vec![b'x'; len]) }),
+        };
+        let commands: Vec<Command> =
+            [10, 60_000, 20_000, 70_000, 5, 5, 30_000, 40_000].into_iter().map(|len| send(len, 20)).collect();
+        let request = RequestId::new(Run::of(1), 1);
+        let envelopes = in_envelopes(commands.clone());
+        assert_eq!(envelopes.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1, 3, 1]);
+        assert_eq!(envelopes.concat(), commands);
+        for commands in envelopes {
+            let about: usize = commands.iter().map(Command::about_bytes).sum();
+            let from = Sender { node: 1, run: Run::of(1) };
+            let body = Body::Commands { request, commands };
+            let bytes = crate::proto::envelope::Envelope { from, number: 1, body }.encode().len();
+            assert!((about - 200..about + 100).contains(&bytes), "{bytes} are thought to be {about}");
         }
     }
 }

@@ -11,31 +11,33 @@
 //! Our heartbeats come back to us like to everybody, and so they probe the link in both directions: one that is half open is found
 //! out within a lease.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::members::{Heard, Members};
 use super::merge::found_by;
-use super::orders::{Order, Orders, OrdersReader};
+use super::orders::{Order, Orders, OrdersReader, Unqueued};
 use super::presence::Presence;
 use super::requests::{Answers, Requests};
+use super::windows::{Arrival, Windows};
+use super::workers::{Job, Queue, What, Workers};
 use crate::config::model;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
 use crate::locks::lock;
 use crate::metrics::cluster::ClusterMetrics;
 use crate::metrics::router::Door;
-use crate::proto::command::{Action, Command, Query};
-use crate::proto::envelope::{Arrival, Beat, Body, Envelope, Interest, Sender, Window};
+use crate::proto::command::{Action, Query};
+use crate::proto::envelope::{Beat, Body, Envelope, Interest, Sender, Timeless, Unread, VERSION};
 use crate::proto::partition::Partition;
+use crate::proto::run::{RequestId, Run};
 use crate::proto::verb;
 use crate::router::Router;
 
@@ -64,7 +66,17 @@ pub(super) struct Net {
     subscribed: Mutex<Interest>,
     /// What of it the other nodes know.
     known: Mutex<Interest>,
+    /// Nodes that speak another version of the envelope, by number.
+    foreign: Mutex<BTreeMap<u16, Foreign>>,
     state: watch::Sender<State>,
+}
+
+/// A node that is not understood.
+#[derive(Clone, Copy, Debug)]
+struct Foreign {
+    run: Run,
+    version: u8,
+    heard: Instant,
 }
 
 /// What a node says of itself in its beats.
@@ -118,10 +130,11 @@ impl Net {
             presence,
             metrics,
             members: Mutex::new(Members::new(Instant::now(), settings.lease)),
-            requests: Mutex::default(),
+            requests: Mutex::new(Requests::new(me.run)),
             orders,
             subscribed: Mutex::default(),
             known: Mutex::default(),
+            foreign: Mutex::default(),
             state: watch::Sender::new(State::Starting),
             settings,
         }
@@ -143,6 +156,16 @@ impl Net {
         lock(&self.known)
     }
 
+    fn foreign(&self) -> MutexGuard<'_, BTreeMap<u16, Foreign>> {
+        self.foreign.lock().expect("nothing panics while it is locked")
+    }
+
+    /// Which node that is here is not understood, and does not understand this one.
+    pub(super) fn not_understood(&self) -> Option<String> {
+        let foreign = self.foreign();
+        foreign.iter().next().map(|(node, of)| not_understood(*node, of.version))
+    }
+
     pub(super) fn state(&self) -> State {
         self.state.borrow().clone()
     }
@@ -161,24 +184,22 @@ impl Net {
     }
 
     /// Queues an envelope; false where that makes no sense now, or there is no room.
-    pub(super) fn order(&self, subject: Subject, body: Body, request: Option<u64>) -> bool {
-        if !self.is_joined() {
-            return false;
-        }
-        let is_queued = self.orders.put(subject, body, request);
-        if !is_queued {
+    pub(super) fn order(&self, subject: Subject, body: Body, request: Option<RequestId>) -> bool {
+        let queued = self.orders.put(subject, body, request);
+        if queued == Err(Unqueued::Full) {
             self.metrics.count_dropped("queue_full", 1);
         }
-        is_queued
+        queued.is_ok()
     }
 
     /// Until a partition is subscribed to and others know it, or that cannot be now: whoever is told that a session has joined
-    /// may rely on it.
+    /// may rely on it. Never longer than a receipt may take to say so.
     pub(super) async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();
         let is_settled = |state: &State| *state != State::Joined || self.known().has(partition);
-        // Beyond, the loss of the link is on its way.
-        let _ = timeout(crate::engine::ANSWER_TIMEOUT, state.wait_for(is_settled)).await;
+        // A node that does not answer is waited for half as long as a receipt; an engine that is slow, and will perhaps be lost, a
+        // little longer. The rest is for the receipt's way back.
+        let _ = timeout(self.settings.receipt_timeout * 3 / 4, state.wait_for(is_settled)).await;
     }
 
     /// Tells the other nodes what we listen to, and waits until each has taken it: so long as that takes, they would not wait for
@@ -205,10 +226,15 @@ impl Net {
 
     /// After a command that gives a session a channel or a uid: until this node listens there.
     pub(super) async fn settle(&self, action: &Action) {
-        let Some(partition) = joined_by(action) else { return };
-        if self.router.interest().has(partition) {
+        if let Some(partition) = self.settles(action) {
             self.settled(partition).await;
         }
+    }
+
+    /// The partition that others are still to hear of, after such a command.
+    fn settles(&self, action: &Action) -> Option<Partition> {
+        let is_new = |partition: &Partition| self.router.interest().has(*partition) && self.is_unsettled(*partition);
+        joined_by(action).filter(is_new)
     }
 
     /// Joins the others, and joins them again when the engine was lost; for ever.
@@ -254,8 +280,10 @@ impl Net {
             *self.subscribed() = Interest::default();
             self.presence.iter().for_each(|presence| presence.view(None));
             *self.known() = Interest::default();
-            self.metrics.count_dropped("engine_down", orders.clear());
+            self.metrics.count_dropped("engine_down", orders.close());
+            // What is begun from now on finds the queue closed.
             self.requests().give_up_all();
+            self.foreign().clear();
             sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -272,11 +300,12 @@ impl Net {
         self.claim(&mut link, &mut incoming).await?;
         link.subscribe(&[Subject::All]).await?;
         let interest = self.router.interest().all();
-        let mut listening = Listening { link, unwanted: HashMap::new() };
+        let mut listening = Listening { link, unwanted: HashMap::new(), leaving: Interest::default() };
         listening.subscribe(self, &interest).await?;
         self.members().joined(Instant::now());
         self.metrics.engine_up.set(1);
         *pause = FIRST_PAUSE;
+        orders.open();
         self.state.send_replace(State::Joined);
         info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
         tokio::select! {
@@ -295,7 +324,10 @@ impl Net {
             loop {
                 match incoming.next().await {
                     Some(Incoming::Message { payload, .. }) => match Envelope::decode(payload) {
-                        Ok(Envelope { body: Body::Taken { run, name }, .. }) if run == self.me.run => {
+                        Ok(Envelope { body: Body::Taken { run, name }, .. })
+                        | Err(Unread::Version { says: Some(Timeless::Taken { run, name }), .. })
+                            if run == self.me.run =>
+                        {
                             return End::Refused(name);
                         }
                         _ => {}
@@ -332,12 +364,9 @@ impl Net {
                         return Err(EngineError::half_open(silence).into());
                     }
                     self.look_around();
-                    let taken_up_again = listening.forget(self).await?;
-                    if taken_up_again.is_empty() {
-                        self.beat();
-                    } else {
-                        telling.push(self.tell(taken_up_again));
-                    }
+                    listening.leave(self).await?;
+                    listening.announce(self);
+                    self.beat();
                     beaten += 1;
                     // Before a lease is over this node may not know of everybody who is here.
                     if beaten > BEATS_PER_LEASE {
@@ -394,6 +423,7 @@ impl Net {
             lease_ms: u32::try_from(self.settings.lease.as_millis()).unwrap_or(u32::MAX),
             sessions: self.router.len() as u64,
             keeps_account: self.presence.is_some(),
+            reads: VERSION,
             interest: self.subscribed().clone(),
         };
         self.order(Subject::All, Body::Beat(beat), None);
@@ -406,20 +436,23 @@ impl Net {
     }
 
     fn look_around(&self) {
+        let now = Instant::now();
         let silent = {
             let mut members = self.members();
-            let silent = members.expire(Instant::now());
+            let silent = members.expire(now);
             self.metrics.nodes.set(members.here().count() as i64);
             silent
         };
         for node in silent {
             warn!(node, "node is silent");
         }
+        let is_here = |of: &Foreign| now.saturating_duration_since(of.heard) < self.settings.lease;
+        self.foreign().retain(|_, of| is_here(of));
     }
 
     /// What comes to this node.
     async fn receive(&self, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
-        let mut windows: HashMap<(Sender, Subject), Window> = HashMap::new();
+        let mut windows = Windows::default();
         let mut dropped = 0;
         let mut workers = Workers::new(self);
         // Workers end with the link: what they have not done is answered by nobody.
@@ -433,26 +466,30 @@ impl Net {
                 };
                 self.metrics.count_dropped("inbox_full", incoming.dropped() - dropped);
                 dropped = incoming.dropped();
-                if payload.starts_with(b"{") {
-                    self.take_published(subject, &payload, &workers.queue);
+                let text = payload.trim_ascii_start();
+                if text.starts_with(b"{") {
+                    self.take_published(subject, text, &workers.queue);
                     continue;
                 }
                 let envelope = match Envelope::decode(payload) {
                     Ok(envelope) => envelope,
-                    Err(wrong) => {
-                        self.metrics.count_dropped("malformed", 1);
-                        debug!(%subject, "a payload {wrong}");
+                    Err(unread) => {
+                        if let Err(end) = self.take_unread(subject, unread) {
+                            return end;
+                        }
                         continue;
                     }
                 };
-                if envelope.from == self.me {
+                let from = envelope.from;
+                if from == self.me {
                     self.members().heard_ourselves(Instant::now());
                     continue;
                 }
                 self.metrics.received.inc();
                 // A claim is made before there are numbers.
                 if envelope.number > 0 {
-                    match windows.entry((envelope.from, subject)).or_default().take(envelope.number) {
+                    let is_known = |sender: &Sender| self.members().knows(sender);
+                    match windows.take(from, subject, envelope.number, is_known) {
                         Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
                         Arrival::Stale => {
                             self.metrics.count_dropped("stale", 1);
@@ -460,12 +497,11 @@ impl Net {
                         }
                     }
                 }
+                if matches!(envelope.body, Body::Bye) {
+                    windows.forget(from);
+                }
                 if let Err(end) = self.take(subject, envelope, &workers.queue) {
                     return end;
-                }
-                if windows.len() > MAX_WINDOWS {
-                    let members = self.members();
-                    windows.retain(|(sender, _), _| members.here().any(|member| member.sender == *sender));
                 }
             }
         };
@@ -479,7 +515,7 @@ impl Net {
     fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
         match verb::published(payload) {
             Ok(command) => {
-                workers.put(self, subject, Job { from: self.me, request: 0, what: What::Commands(vec![command]) });
+                workers.put(self, subject, Job { from: self.me, request: None, what: What::Commands(vec![command]) });
             }
             Err(wrong) => {
                 self.metrics.count_dropped("malformed", 1);
@@ -488,19 +524,54 @@ impl Net {
         }
     }
 
+    /// A payload that is no envelope which is understood here. Of another version what counts is whose number it is.
+    fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), End> {
+        let Unread::Version { version, from, says } = unread else {
+            self.metrics.count_dropped("malformed", 1);
+            warn!(%subject, "a payload {unread}");
+            return Ok(());
+        };
+        self.metrics.count_dropped("version", 1);
+        match says {
+            Some(Timeless::Claim) if from.node == self.me.node => self.object(from),
+            Some(Timeless::Beat { name, started_ms }) if from.node == self.me.node => {
+                return self.compare(from, started_ms, name);
+            }
+            Some(Timeless::Taken { run, name }) if run == self.me.run => return Err(End::Refused(name)),
+            Some(Timeless::Claim | Timeless::Taken { .. }) => {}
+            Some(Timeless::Beat { .. }) | None => self.note_foreign(from, version),
+        }
+        Ok(())
+    }
+
+    fn note_foreign(&self, from: Sender, version: u8) {
+        let now = Foreign { run: from.run, version, heard: Instant::now() };
+        let before = self.foreign().insert(from.node, now);
+        // Once for each run of it, and again if it was away.
+        if before.is_none_or(|before| (before.run, before.version) != (from.run, version)) {
+            error!("not among all other nodes: {}", not_understood(from.node, version));
+        }
+    }
+
+    /// Tells a node that its number is ours.
+    fn object(&self, to: Sender) {
+        let taken = Body::Taken { run: to.run, name: self.identity.name.clone() };
+        self.order(Subject::Node(to.node), taken, None);
+    }
+
+    /// Another node has our number, or an earlier run of this one has said something that comes late: the later one steps back.
+    fn compare(&self, from: Sender, started_ms: u64, name: String) -> Result<(), End> {
+        if (started_ms, from.run) < (self.identity.started_ms, self.me.run) {
+            return Err(End::Refused(name));
+        }
+        self.object(from);
+        Ok(())
+    }
+
     fn take(&self, subject: Subject, envelope: Envelope, workers: &Queue) -> Result<(), End> {
         let from = envelope.from;
         match envelope.body {
-            Body::Beat(beat) if from.node == self.me.node => {
-                if (beat.started_ms, from.run) < (self.identity.started_ms, self.me.run) {
-                    return Err(End::Refused(beat.name));
-                }
-                self.order(
-                    Subject::Node(from.node),
-                    Body::Taken { run: from.run, name: self.identity.name.clone() },
-                    None,
-                );
-            }
+            Body::Beat(beat) if from.node == self.me.node => return self.compare(from, beat.started_ms, beat.name),
             Body::Beat(beat) => {
                 let name = beat.name.clone();
                 let heard = self.members().heard(Instant::now(), from, beat);
@@ -517,6 +588,7 @@ impl Net {
                 }
             }
             Body::Bye => {
+                // Nothing is logged while it is locked.
                 let left = self.members().left(from);
                 if let Some(name) = left {
                     info!(node = name, "node has stopped");
@@ -525,8 +597,7 @@ impl Net {
             }
             Body::Claim => {
                 if from.node == self.me.node {
-                    let taken = Body::Taken { run: from.run, name: self.identity.name.clone() };
-                    self.order(Subject::Node(from.node), taken, None);
+                    self.object(from);
                 }
             }
             Body::Taken { run, name } => {
@@ -543,7 +614,7 @@ impl Net {
                 self.order(Subject::Node(from.node), Body::Found { request, found }, None);
             }
             Body::Query { request, query } => {
-                workers.put(self, subject, Job { from, request, what: What::Query(query) });
+                workers.put(self, subject, Job { from, request: Some(request), what: What::Query(query) });
             }
             Body::Receipts { request, receipts } => {
                 let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
@@ -571,18 +642,27 @@ impl Net {
         }
     }
 
-    async fn work(&self, job: Job) {
-        let body = match job.what {
+    /// Does a job, and says what came of it; or leaves that to be said when what is given back has ended. Nothing else waits for
+    /// that: a node that does not answer must not keep this one from doing what comes from others.
+    pub(super) async fn work(&self, job: Job) -> Option<impl Future<Output = ()> + '_> {
+        let (body, partition) = match job.what {
             What::Commands(commands) => {
                 let receipts = self.router.run_together(Door::Engine, &commands).await;
-                self.settle(&commands[0].action).await;
-                Body::Receipts { request: job.request, receipts }
+                (Body::Receipts { request: job.request?, receipts }, self.settles(&commands[0].action))
             }
-            What::Query(query) => Body::Found { request: job.request, found: found_by(self.router.ask(&query)) },
+            What::Query(query) => {
+                (Body::Found { request: job.request?, found: found_by(self.router.ask(&query)) }, None)
+            }
         };
-        if job.request != 0 {
-            self.order(Subject::Node(job.from.node), body, None);
-        }
+        let (to, request) = (Subject::Node(job.from.node), None);
+        let Some(partition) = partition else {
+            self.order(to, body, request);
+            return None;
+        };
+        Some(async move {
+            self.settled(partition).await;
+            self.order(to, body, request);
+        })
     }
 }
 
@@ -595,148 +675,74 @@ pub(super) fn joined_by(action: &Action) -> Option<Partition> {
     }
 }
 
-/// Senders and subjects that are remembered before those of nodes that are gone are forgotten: at most a megabyte or two.
-const MAX_WINDOWS: usize = 50_000;
+/// What is said of a node whose envelopes are of another version.
+fn not_understood(node: u16, version: u8) -> String {
+    format!(
+        "node number {node} speaks version {version} between nodes, this one {VERSION}: neither reaches the other's sessions"
+    )
+}
 
 /// A link, and what it listens to.
 struct Listening<L> {
     link: L,
     /// Partitions without members here, since when.
     unwanted: HashMap<Partition, Instant>,
+    /// What others were told that we do not listen to any more; we still do, until all should have heard that.
+    leaving: Interest,
 }
 
 impl<L: Link> Listening<L> {
+    /// Listens to what it is told to, beside what it listens to already.
     async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), End> {
-        let subjects: Vec<Subject> = wanted.partitions().map(Subject::Partition).collect();
+        let fresh = wanted.partitions().filter(|partition| !self.leaving.has(*partition));
+        let subjects: Vec<Subject> = fresh.map(Subject::Partition).collect();
         if !subjects.is_empty() {
             self.link.subscribe(&subjects).await?;
         }
+        wanted.partitions().for_each(|partition| self.leaving.set(partition, false));
         let mut subscribed = net.subscribed();
         wanted.partitions().for_each(|partition| subscribed.set(partition, true));
-        net.metrics.partitions.set(subscribed.len() as i64);
+        net.metrics.partitions.set((subscribed.len() + self.leaving.len()) as i64);
         Ok(())
     }
 
-    /// Drops what nobody here has wanted for a while. What of it was wanted again meanwhile, and is subscribed to anew.
-    async fn forget(&mut self, net: &Net) -> Result<Interest, End> {
+    /// Has the next beat say that we do not listen to what nobody here has wanted for a while. Whoever publishes there until he has
+    /// heard it waits for our receipt, and gets it.
+    fn announce(&mut self, net: &Net) {
         let (wanted, now) = (net.router.interest().all(), Instant::now());
         self.unwanted.retain(|partition, _| !wanted.has(*partition));
         for partition in net.subscribed().partitions().filter(|partition| !wanted.has(*partition)) {
             self.unwanted.entry(partition).or_insert(now);
         }
         let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
-        let mut dropped: Vec<Partition> =
+        let over: Vec<Partition> =
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
-        dropped.retain(|partition| {
-            self.unwanted.remove(partition);
-            // Looked at while it is locked: who has joined before has not waited, and whoever joins from now on waits for a
-            // subscription again.
+        for partition in over {
+            self.unwanted.remove(&partition);
+            // Looked at while it is locked: who has joined before has not waited, and whoever joins from now on waits until others
+            // know again.
             let mut known = net.known();
-            let is_wanted_again = net.router.interest().has(*partition);
-            if !is_wanted_again {
-                known.set(*partition, false);
-                net.subscribed().set(*partition, false);
+            if !net.router.interest().has(partition) {
+                known.set(partition, false);
+                net.subscribed().set(partition, false);
+                self.leaving.set(partition, true);
             }
-            !is_wanted_again
-        });
-        let mut again = Interest::default();
-        if dropped.is_empty() {
-            return Ok(again);
         }
-        net.metrics.partitions.set(net.subscribed().len() as i64);
-        let subjects: Vec<Subject> = dropped.iter().copied().map(Subject::Partition).collect();
+    }
+
+    /// Stops listening to what was announced a beat ago.
+    async fn leave(&mut self, net: &Net) -> Result<(), End> {
+        // Who has come since is about to be subscribed to.
+        let left: Vec<Partition> =
+            self.leaving.partitions().filter(|partition| !net.router.interest().has(*partition)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.iter().for_each(|partition| self.leaving.set(*partition, false));
+        let subjects: Vec<Subject> = left.into_iter().map(Subject::Partition).collect();
         self.link.unsubscribe(&subjects).await?;
-        // A member may have come since.
-        let back = dropped.into_iter().filter(|partition| net.router.interest().has(*partition));
-        back.for_each(|partition| again.set(partition, true));
-        if !again.is_empty() {
-            self.subscribe(net, &again).await?;
-        }
-        Ok(again)
-    }
-}
-
-/// Something to be done for another node.
-struct Job {
-    from: Sender,
-    request: u64,
-    what: What,
-}
-
-enum What {
-    Commands(Vec<Command>),
-    Query(Query),
-}
-
-impl Job {
-    /// About what it holds in memory.
-    fn bytes(&self) -> usize {
-        const SMALL: usize = 256;
-        match &self.what {
-            What::Commands(commands) => commands.iter().map(|command| SMALL + command.payload_bytes()).sum(),
-            What::Query(_) => SMALL,
-        }
-    }
-}
-
-/// Those who do what comes from other nodes, each in the order in which it came; what comes on one subject is done by one.
-struct Workers<'n> {
-    net: &'n Net,
-    queue: Queue,
-    jobs_rx: Vec<mpsc::UnboundedReceiver<Job>>,
-}
-
-struct Queue {
-    jobs_tx: Vec<mpsc::UnboundedSender<Job>>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl<'n> Workers<'n> {
-    const COUNT: usize = 8;
-
-    fn new(net: &'n Net) -> Self {
-        let (jobs_tx, jobs_rx) = (0..Self::COUNT).map(|_| mpsc::unbounded_channel()).unzip();
-        Self { net, queue: Queue { jobs_tx, bytes: Arc::default() }, jobs_rx }
-    }
-
-    /// Does what is queued, for ever.
-    fn work(&mut self) -> impl Future<Output = ()> + use<'n> {
-        let (net, bytes) = (self.net, self.queue.bytes.clone());
-        let workers: Vec<_> = self
-            .jobs_rx
-            .drain(..)
-            .map(|mut jobs_rx| {
-                let bytes = bytes.clone();
-                async move {
-                    while let Some(job) = jobs_rx.recv().await {
-                        bytes.fetch_sub(job.bytes(), Ordering::Relaxed);
-                        net.work(job).await;
-                    }
-                }
-            })
-            .collect();
-        async move {
-            futures_util::future::join_all(workers).await;
-        }
-    }
-}
-
-impl Queue {
-    fn put(&self, net: &Net, subject: Subject, job: Job) {
-        let bytes = job.bytes();
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before > 0 && before + bytes > net.settings.queue_bytes {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            net.metrics.count_dropped("workers_full", 1);
-            return;
-        }
-        let worker = match subject {
-            Subject::All => 0,
-            Subject::Node(_) => usize::from(job.from.node),
-            Subject::Partition(partition) => usize::from(partition.number()),
-        };
-        // Its other end lives as long as the link.
-        let _ = self.jobs_tx[worker % self.jobs_tx.len()].send(job);
+        net.metrics.partitions.set((net.subscribed().len() + self.leaving.len()) as i64);
+        Ok(())
     }
 }
 

@@ -1,4 +1,7 @@
 //! The bounded queue of envelopes on their way to the engine.
+//!
+//! It is open while there is a link, and takes nothing otherwise: what is refused is not published later, over the next link, when its
+//! receipt has said long ago that there was no engine.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::engine::Subject;
 use crate::locks::lock;
 use crate::proto::envelope::{Body, Envelope, Sender};
+use crate::proto::run::RequestId;
 
 /// What an envelope takes beside its payload.
 const ORDER_BYTES: usize = 64;
@@ -20,7 +24,7 @@ pub(super) struct Order {
     pub(super) subject: Subject,
     pub(super) payload: Bytes,
     /// The request in it, so that it can be given up when nobody gets it.
-    pub(super) request: Option<u64>,
+    pub(super) request: Option<RequestId>,
 }
 
 /// The end that takes envelopes.
@@ -29,8 +33,16 @@ pub(super) struct Orders {
     from: Sender,
     max_bytes: usize,
     bytes: Arc<AtomicUsize>,
-    /// What was published last on each subject. Locked while an envelope is queued: numbers follow the order of the queue.
-    numbered: Mutex<(HashMap<Subject, u64>, mpsc::UnboundedSender<Order>)>,
+    /// Locked while an envelope is queued: numbers follow the order of the queue.
+    numbered: Arc<Mutex<Numbered>>,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    /// What was published last on each subject.
+    numbers: HashMap<Subject, u64>,
+    orders_tx: mpsc::UnboundedSender<Order>,
+    is_open: bool,
 }
 
 /// The end that gives them out.
@@ -38,31 +50,45 @@ pub(super) struct Orders {
 pub(super) struct OrdersReader {
     orders_rx: mpsc::UnboundedReceiver<Order>,
     bytes: Arc<AtomicUsize>,
+    numbered: Arc<Mutex<Numbered>>,
 }
 
-/// A queue for at most so many bytes; what does not fit is refused.
+/// Why an envelope is not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unqueued {
+    /// There is no link.
+    Closed,
+    /// There is no room.
+    Full,
+}
+
+/// A queue for at most so many bytes, which is closed at first; what does not fit is refused.
 pub(super) fn orders(from: Sender, max_bytes: usize) -> (Orders, OrdersReader) {
     let (orders_tx, orders_rx) = mpsc::unbounded_channel();
     let bytes = Arc::<AtomicUsize>::default();
-    let numbered = Mutex::new((HashMap::new(), orders_tx));
-    (Orders { from, max_bytes, bytes: bytes.clone(), numbered }, OrdersReader { orders_rx, bytes })
+    let numbered = Arc::new(Mutex::new(Numbered { numbers: HashMap::new(), orders_tx, is_open: false }));
+    let reader = OrdersReader { orders_rx, bytes: bytes.clone(), numbered: numbered.clone() };
+    (Orders { from, max_bytes, bytes, numbered }, reader)
 }
 
 impl Orders {
-    /// False: there is no room for it.
-    pub(super) fn put(&self, subject: Subject, body: Body, request: Option<u64>) -> bool {
+    /// Queues an envelope, or says why not.
+    pub(super) fn put(&self, subject: Subject, body: Body, request: Option<RequestId>) -> Result<(), Unqueued> {
         let mut numbered = lock(&self.numbered);
-        let (numbers, orders_tx) = &mut *numbered;
+        let Numbered { numbers, orders_tx, is_open } = &mut *numbered;
+        if !*is_open {
+            return Err(Unqueued::Closed);
+        }
         let number = numbers.get(&subject).map_or(1, |last| last + 1);
         let payload = Envelope { from: self.from, number, body }.encode();
         let bytes = ORDER_BYTES + payload.len();
         let before = self.bytes.load(Ordering::Relaxed);
         if before > 0 && before + bytes > self.max_bytes {
-            return false;
+            return Err(Unqueued::Full);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         numbers.insert(subject, number);
-        orders_tx.send(Order { subject, payload, request }).is_ok()
+        orders_tx.send(Order { subject, payload, request }).map_err(|_| Unqueued::Closed)
     }
 }
 
@@ -74,8 +100,14 @@ impl OrdersReader {
         count
     }
 
-    /// Throws away what is there; how many.
-    pub(super) fn clear(&mut self) -> u64 {
+    /// There is a link: envelopes are taken.
+    pub(super) fn open(&self) {
+        self.numbered.lock().expect("nothing panics while it is locked").is_open = true;
+    }
+
+    /// There is none any more: nothing is taken, and what is there is thrown away; how many.
+    pub(super) fn close(&mut self) -> u64 {
+        self.numbered.lock().expect("nothing panics while it is locked").is_open = false;
         let mut count = 0;
         while let Ok(order) = self.orders_rx.try_recv() {
             self.took(&[order]);
@@ -93,18 +125,23 @@ impl OrdersReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::run::Run;
+
+    const ME: Sender = Sender { node: 1, run: Run::of(2) };
 
     #[tokio::test]
     async fn numbers_follow_the_queue_on_each_subject_and_what_is_refused_has_none() {
-        let me = Sender { node: 1, run: 2 };
-        let one = ORDER_BYTES + Envelope { from: me, number: 1, body: Body::Bye }.encode().len();
-        let (orders, mut reader) = orders(me, 3 * one);
+        let one = ORDER_BYTES + Envelope { from: ME, number: 1, body: Body::Bye }.encode().len();
+        let (orders, mut reader) = orders(ME, 3 * one);
+        reader.open();
         let put = |subject| orders.put(subject, Body::Bye, None);
-        assert!(put(Subject::All) && put(Subject::Node(2)) && put(Subject::All));
-        assert!(!put(Subject::All), "a fourth is beyond the bound");
+        for subject in [Subject::All, Subject::Node(2), Subject::All] {
+            assert_eq!(put(subject), Ok(()));
+        }
+        assert_eq!(put(Subject::All), Err(Unqueued::Full), "a fourth is beyond the bound");
         let mut batch = Vec::new();
         assert_eq!(reader.next_batch(&mut batch, 10).await, 3);
-        assert!(put(Subject::All), "there is room again");
+        assert_eq!(put(Subject::All), Ok(()), "there is room again");
         reader.next_batch(&mut batch, 10).await;
         let numbers = batch.iter().map(|order| {
             let envelope = Envelope::decode(order.payload.clone()).unwrap();
@@ -112,17 +149,30 @@ mod tests {
         });
         let expected = [(Subject::All, 1), (Subject::Node(2), 1), (Subject::All, 2), (Subject::All, 3)];
         assert_eq!(numbers.collect::<Vec<_>>(), expected);
-        assert!(put(Subject::Node(2)));
-        assert_eq!(reader.clear(), 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_queued_without_a_link_and_nothing_of_one_link_goes_out_over_the_next() {
+        let (orders, mut reader) = orders(ME, 1 << 20);
+        let put = || orders.put(Subject::All, Body::Bye, None);
+        assert_eq!(put(), Err(Unqueued::Closed));
+        reader.open();
+        assert_eq!(put(), Ok(()));
+        assert_eq!(reader.close(), 1);
+        assert_eq!(put(), Err(Unqueued::Closed), "whoever has looked before the link was lost is late");
+        reader.open();
+        assert_eq!(reader.close(), 0);
     }
 
     #[tokio::test]
     async fn one_that_is_larger_than_the_bound_passes_through_an_empty_queue() {
-        let (orders, mut reader) = orders(Sender { node: 1, run: 2 }, 1);
-        assert!(orders.put(Subject::All, Body::Bye, Some(7)));
-        assert!(!orders.put(Subject::All, Body::Bye, None));
+        let (orders, mut reader) = orders(ME, 1);
+        reader.open();
+        let request = RequestId::new(ME.run, 7);
+        assert_eq!(orders.put(Subject::All, Body::Bye, request), Ok(()));
+        assert_eq!(orders.put(Subject::All, Body::Bye, None), Err(Unqueued::Full));
         let mut batch = Vec::new();
         reader.next_batch(&mut batch, 1).await;
-        assert_eq!(batch[0].request, Some(7));
+        assert_eq!(batch[0].request, request);
     }
 }

@@ -1,4 +1,4 @@
-//! What was asked of other nodes and has not been answered by all of them.
+//! What was asked of other nodes and has not been answered by all of them. An answer to another run of this node finds no question here.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,16 @@ use tokio::sync::oneshot;
 use crate::proto::command::Receipt;
 use crate::proto::envelope::Found;
 use crate::proto::partition::Partition;
+use crate::proto::run::{RequestId, RequestIds, Run};
 
 /// What is ready when all have answered.
 pub(super) type AllAnswered = oneshot::Receiver<()>;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
-    last: u64,
-    waiting: HashMap<u64, Request>,
+    ids: RequestIds,
+    waiting: HashMap<RequestId, Request>,
 }
 
 /// One question to several nodes.
@@ -40,24 +41,34 @@ pub(super) enum Answers {
 }
 
 impl Requests {
+    /// Of this run.
+    pub(super) fn new(run: Run) -> Self {
+        Self { ids: RequestIds::new(run), waiting: HashMap::new() }
+    }
+
     /// A new request to these nodes, and what is ready when all have answered. Whoever does what it asks for listens to `joins`
     /// from then on.
-    pub(super) fn begin(&mut self, nodes: Vec<u16>, answers: Answers, joins: Option<Partition>) -> (u64, AllAnswered) {
-        self.last += 1;
+    pub(super) fn begin(
+        &mut self,
+        nodes: Vec<u16>,
+        answers: Answers,
+        joins: Option<Partition>,
+    ) -> (RequestId, AllAnswered) {
+        let id = self.ids.next_id();
         let (done, all_answered) = oneshot::channel();
         let request = Request { missing: nodes, answered: Vec::new(), answers, joins, done: Some(done) };
-        self.waiting.insert(self.last, request);
-        (self.last, all_answered)
+        self.waiting.insert(id, request);
+        (id, all_answered)
     }
 
     /// The partition that a node listens to when it has done this.
-    pub(super) fn joins(&self, number: u64) -> Option<Partition> {
-        self.waiting.get(&number)?.joins
+    pub(super) fn joins(&self, id: RequestId) -> Option<Partition> {
+        self.waiting.get(&id)?.joins
     }
 
     /// A node has answered with receipts.
-    pub(super) fn receipts(&mut self, node: u16, number: u64, receipts: &[Receipt]) {
-        self.answered(node, number, |answers| match answers {
+    pub(super) fn receipts(&mut self, node: u16, id: RequestId, receipts: &[Receipt]) {
+        self.answered(node, id, |answers| match answers {
             Answers::Receipts(sums) if sums.len() == receipts.len() => {
                 sums.iter_mut().zip(receipts).for_each(|(sum, receipt)| *sum = sum.plus(receipt));
                 true
@@ -67,8 +78,8 @@ impl Requests {
     }
 
     /// A node has answered with what it knows.
-    pub(super) fn found(&mut self, node: u16, number: u64, found: Found) {
-        self.answered(node, number, |answers| match answers {
+    pub(super) fn found(&mut self, node: u16, id: RequestId, found: Found) {
+        self.answered(node, id, |answers| match answers {
             Answers::Found(all) => {
                 all.push(found);
                 true
@@ -77,8 +88,8 @@ impl Requests {
         });
     }
 
-    fn answered(&mut self, node: u16, number: u64, take: impl FnOnce(&mut Answers) -> bool) {
-        let Some(request) = self.waiting.get_mut(&number) else { return };
+    fn answered(&mut self, node: u16, id: RequestId, take: impl FnOnce(&mut Answers) -> bool) {
+        let Some(request) = self.waiting.get_mut(&id) else { return };
         // Nothing is added up twice. Whoever was not waited for counts too: it has begun to listen a moment ago.
         if request.answered.contains(&node) || !take(&mut request.answers) {
             return;
@@ -91,8 +102,8 @@ impl Requests {
     }
 
     /// Nobody got it, so nobody answers any more.
-    pub(super) fn nobody_at(&mut self, number: u64) {
-        if let Some(request) = self.waiting.get_mut(&number) {
+    pub(super) fn nobody_at(&mut self, id: RequestId) {
+        if let Some(request) = self.waiting.get_mut(&id) {
             request.finish();
         }
     }
@@ -103,13 +114,13 @@ impl Requests {
     }
 
     /// Nobody wants to know any more.
-    pub(super) fn forget(&mut self, number: u64) {
-        self.waiting.remove(&number);
+    pub(super) fn forget(&mut self, id: RequestId) {
+        self.waiting.remove(&id);
     }
 
     /// What has come, and who is missing.
-    pub(super) fn end(&mut self, number: u64) -> (Answers, Vec<u16>) {
-        let request = self.waiting.remove(&number).expect("each is ended once, by whoever began it");
+    pub(super) fn end(&mut self, id: RequestId) -> (Answers, Vec<u16>) {
+        let request = self.waiting.remove(&id).expect("each is ended once, by whoever began it");
         (request.answers, request.missing)
     }
 }
@@ -140,13 +151,17 @@ mod tests {
 
     #[test]
     fn receipts_add_up_once_for_each_node_and_who_is_missing_is_named() {
-        let mut requests = Requests::default();
+        let mut requests = Requests::new(Run::of(1));
         let (number, mut all) = requests.begin(vec![2, 3], Answers::Receipts(vec![reached(0); 2]), None);
         requests.receipts(2, number, &[reached(1), reached(10)]);
         requests.receipts(2, number, &[reached(1), reached(10)]);
         requests.receipts(3, number, &[reached(5)]);
         requests.found(3, number, Found::Absent);
-        requests.receipts(3, number + 1, &[reached(7), reached(7)]);
+        let another = RequestId::new(Run::of(1), number.number() + 1).unwrap();
+        requests.receipts(3, another, &[reached(7), reached(7)]);
+        // An earlier run of this node has asked under the same number.
+        let earlier = RequestId::new(Run::of(2), number.number()).unwrap();
+        requests.receipts(3, earlier, &[reached(7), reached(7)]);
         assert!(all.try_recv().is_err(), "what 3 has said is no answer to this");
         // Nobody waited for it: it has begun to listen a moment ago.
         requests.receipts(4, number, &[reached(100), reached(0)]);
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn it_is_ready_when_all_have_answered_or_nobody_will() {
         for end in ["answered", "nobody there", "given up"] {
-            let mut requests = Requests::default();
+            let mut requests = Requests::new(Run::of(1));
             let (number, mut all) = requests.begin(vec![2], Answers::Found(Vec::new()), None);
             match end {
                 "answered" => requests.found(2, number, Found::Absent),

@@ -226,7 +226,10 @@ impl Arguments {
                 self.take("expect");
                 Ok(Expect::Absent)
             }
-            _ => Ok(self.blob("expect")?.map_or(Expect::Anything, Expect::Value)),
+            _ => match self.blob("expect")? {
+                None => Ok(Expect::Anything),
+                Some(value) => Expect::value(value).map_err(|wrong| BadArgument::new(format!("expect: {wrong}"))),
+            },
         }
     }
 
@@ -354,5 +357,9 @@ mod tests {
         assert_eq!(of(r#"{"expect": "a"}"#).expect().unwrap(), Expect::Value("a".into()));
         assert_eq!(of(r#"{"expect_base64": "/w=="}"#).expect().unwrap(), Expect::Value(b"\xff"[..].into()));
         assert!(of(r#"{"expect_base64": "?"}"#).expect().is_err());
+        let of_length = |len: usize| of(&format!(r#"{{"expect": "{}"}}"#, "x".repeat(len))).expect();
+        assert!(of_length(Expect::MAX_BYTES).is_ok());
+        let wrong = of_length(Expect::MAX_BYTES + 1).unwrap_err().to_string();
+        assert_eq!(wrong, "expect: has 49153 bytes, and no attribute more than 49152");
     }
 }

@@ -42,6 +42,25 @@ impl Command {
         }
     }
 
+    /// About the bytes that it takes between nodes.
+    pub fn about_bytes(&self) -> usize {
+        // What stands before each frame and each field of it.
+        const HEADS: usize = 48;
+        let name = |name: &Name| 3 + name.as_bytes().len();
+        let Except { sessions, uids, channels } = &self.except;
+        let to = match &self.to {
+            Target::Sessions(ids) => ids.len() * SessionId::LEN,
+            Target::Uid(of) | Target::Channel(of) => name(of),
+            Target::All => 0,
+        };
+        let except = sessions.len() * SessionId::LEN + uids.iter().chain(channels).map(name).sum::<usize>();
+        let names = match &self.action {
+            Action::Send(message) => message.key.iter().chain(&message.id).map(name).sum(),
+            _ => 0,
+        };
+        HEADS + to + except + names + self.payload_bytes()
+    }
+
     /// For everybody whom `to` names.
     pub fn new(to: Target, action: Action) -> Self {
         Self { to, except: Except::default(), action }
@@ -188,6 +207,13 @@ impl Action {
         }
     }
 
+    /// A close with as much of `text` as fits into a close frame: the rest would be sent to no client, and a long one not to other nodes.
+    pub fn close(code: u16, text: &str, last: Option<Message>) -> Self {
+        const MAX_TEXT: usize = 123;
+        let fits = (0..=text.len().min(MAX_TEXT)).rev().find(|at| text.is_char_boundary(*at)).expect("0 is one");
+        Action::Close { code, text: text[..fits].into(), last }
+    }
+
     /// Bytes of the message that it sends, where it sends one.
     pub fn sent_bytes(&self) -> Option<usize> {
         match self {
@@ -208,6 +234,25 @@ pub enum Expect {
     Absent,
     /// Just this.
     Value(Bytes),
+}
+
+impl Expect {
+    /// No attribute is longer, whatever `max_attribute_bytes` says; nor does a longer one fit beside others into a frame.
+    pub const MAX_BYTES: usize = 48 << 10;
+
+    /// Just this; what no attribute can be is refused.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a clause for a sentence.
+    pub fn value(value: Bytes) -> Result<Self, String> {
+        match value.len() {
+            len if len > Self::MAX_BYTES => {
+                Err(format!("has {len} bytes, and no attribute more than {}", Self::MAX_BYTES))
+            }
+            _ => Ok(Expect::Value(value)),
+        }
+    }
 }
 
 /// The body of a frame to clients.

@@ -19,4 +19,5 @@ pub mod partition;
 pub mod path;
 pub mod presence;
 pub mod proxy;
+pub mod run;
 pub mod verb;

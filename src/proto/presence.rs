@@ -18,6 +18,7 @@ use super::command::Name;
 use super::envelope::Reader;
 use super::id::SessionId;
 use super::partition::Partition;
+use super::run::Run;
 
 /// A session in a channel. The app is part of it: an app is told of its own sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +53,8 @@ pub struct Report {
     pub piece: Piece,
     /// This keeper is to tell the apps, and not the other one.
     pub is_lead: bool,
+    /// This keeper was none for this node before, or was away: others may have told what it does not know of.
+    pub is_new: bool,
     /// Apps have been told of the changes up to this one.
     pub settled: u64,
     /// Everybody who was in a channel after the change `settled`; `None` for a keeper that is thought to know.
@@ -91,8 +94,8 @@ pub struct Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// To this run.
-    pub run: u64,
-    /// Counts the times at which the keeper may have taken anybody for gone, so that an answer is to that and not to the next one.
+    pub run: Run,
+    /// Counts, in the keeper's run, the times at which the keeper may have taken anybody for gone, so that an answer is to that and not to the next one.
     pub as_of: u64,
     /// Of which partitions' channels apps were told that its sessions have left.
     pub partitions: Vec<Partition>,
@@ -106,13 +109,18 @@ mod flag {
     pub(super) const WHOLE: u8 = 2;
     /// Another piece follows.
     pub(super) const GOES_ON: u8 = 4;
+    pub(super) const NEW: u8 = 8;
 }
 
 impl Report {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_u16(self.partition.number());
-        let flags =
-            [(self.is_lead, flag::LEAD), (self.whole.is_some(), flag::WHOLE), (!self.piece.is_last, flag::GOES_ON)];
+        let flags = [
+            (self.is_lead, flag::LEAD),
+            (self.whole.is_some(), flag::WHOLE),
+            (!self.piece.is_last, flag::GOES_ON),
+            (self.is_new, flag::NEW),
+        ];
         out.put_u8(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         out.put_u32(self.piece.number);
         out.put_u64(self.settled);
@@ -133,7 +141,8 @@ impl Report {
             (false, false) => return Err("has a whole that it does not announce".to_owned()),
         };
         let piece = Piece { number, is_last: flags & flag::GOES_ON == 0 };
-        Ok(Self { partition, piece, is_lead: flags & flag::LEAD != 0, settled, whole, from, changes })
+        let (is_lead, is_new) = (flags & flag::LEAD != 0, flags & flag::NEW != 0);
+        Ok(Self { partition, piece, is_lead, is_new, settled, whole, from, changes })
     }
 
     /// Bytes that it takes.
@@ -159,13 +168,13 @@ impl Account {
 
 impl Gone {
     pub(super) fn encode(&self, out: &mut BytesMut) {
-        out.put_u64(self.run);
+        out.put_u64(self.run.bits());
         out.put_u64(self.as_of);
         self.partitions.iter().for_each(|partition| out.put_u16(partition.number()));
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
-        let (run, as_of) = (reader.u64()?, reader.u64()?);
+        let (run, as_of) = (reader.run()?, reader.u64()?);
         Ok(Self { run, as_of, partitions: reader.all(Reader::partition)? })
     }
 }

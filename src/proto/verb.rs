@@ -123,8 +123,8 @@ fn close(arguments: &mut Arguments) -> Result<Action, BadArgument> {
     if !is_valid_close_code(code) {
         return Err(BadArgument::new(format!("code: {code} is no close code that may be sent")));
     }
-    let text = arguments.text("reason")?.unwrap_or_default().into();
+    let text = arguments.text("reason")?.unwrap_or_default();
     // An empty one is none, as on the router port.
     let last = message(arguments)?.filter(|message| !message.body.is_empty());
-    Ok(Action::Close { code, text, last })
+    Ok(Action::close(code, &text, last))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use longwire::proto::command::{Action, AttributeKey, Except, Expect, Page, Query, Receipt, Target};
+use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Page, Query, Receipt, Target};
 use longwire::proto::control::long::{Answer, What};
 
 use crate::support::client::Client;
@@ -67,6 +67,8 @@ async fn any_node_reaches_sessions_on_every_node() {
                 let id = session(std::str::from_utf8(&id).unwrap());
                 let gone = Receipt { gone: 1, ..Receipt::default() };
                 assert_eq!(router.run(send(Target::session(id), "nobody")).await, gone);
+                // Each counts once, however often it is named.
+                assert_eq!(router.run(send(Target::Sessions(vec![id; 3]), "nobody")).await, gone);
             }
         }
     }
@@ -373,6 +375,127 @@ async fn a_command_that_names_thousands_is_done_and_one_that_fits_into_no_frame_
     assert_eq!((&receipt["reached"], &receipt["unreachable"]), (&0.into(), &serde_json::json!(["n2", "n3"])));
     assert_eq!(post(serde_json::json!({"to": "all", "message": "to all"})).await["reached"], 1);
     assert_eq!(next(&mut far).await, "to all");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_larger_than_the_engine_takes_is_sent_in_several_envelopes() {
+    const MESSAGES: usize = 40;
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start_for(Kind::Nats, 100_000));
+    let nodes = three(&fpm, &engine).await;
+    let (mut far, _) = client(&nodes[1]).await;
+    let mut publisher = router(&nodes[0]).await;
+    publisher.do_to(Target::All, Action::Join(name("news"))).await;
+    // Each fits, and what stands in front of a large one does not fit beside it.
+    let body = |number: usize| format!("{number} {}", "x".repeat(if number % 8 == 7 { 95_000 } else { 3_000 }));
+    let commands = (0..MESSAGES).map(|number| send(Target::Channel(name("news")), &body(number)));
+    let numbers = publisher.start_all(commands).await;
+    for number in numbers {
+        let (receipt, unreachable, _) = publisher.outcome(number).await;
+        assert_eq!((receipt.reached + receipt.queued, unreachable), (1, Vec::new()), "{number}");
+    }
+    for number in 0..MESSAGES {
+        assert_eq!(next(&mut far).await, body(number));
+    }
+    assert_eq!(nodes[0].metric("longwire_envelopes_dropped_total", "cause=\"too_large\""), 0.0);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_a_frame_is_cut_or_refused_and_makes_nobody_unreachable() {
+    let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(Kind::Redis));
+    let nodes = three(&fpm, &engine).await;
+    let (mut far, far_sid) = client(&nodes[1]).await;
+    let post = async |command: &str, body: serde_json::Value| {
+        let path = format!("/v1/{command}");
+        let api = nodes[0].address("api");
+        request(api, "POST", &path, body.to_string().as_bytes()).await.expect("it is answered")
+    };
+    let long = "x".repeat(70_000);
+    let to = format!("session:{far_sid}");
+    let answer = post("set", serde_json::json!({"to": to, "key": "k", "value": "v", "expect": long})).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("expect: "), "{}", answer.text());
+    let answer = post("close", serde_json::json!({"to": to, "reason": long, "message": "bye"})).await;
+    assert_eq!(answer.json(), serde_json::to_value(reached(1)).unwrap());
+    assert_eq!(next(&mut far).await, "bye");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_makes_no_other_one_unreachable() {
+    const JOINS: usize = 20;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let (mut far, far_sid) = client(&nodes[1]).await;
+        let mut routers = Vec::new();
+        for _ in 0..JOINS {
+            routers.push(router(&nodes[0]).await);
+        }
+        let mut publisher = router(&nodes[0]).await;
+        kill(nodes[2].pid(), libc::SIGSTOP);
+        let begun = Instant::now();
+        let mut joins = Vec::new();
+        for (number, router) in routers.iter_mut().enumerate() {
+            let join = Action::Join(name(&format!("fresh {number}")));
+            let number = router.start(What::Command(Command::new(Target::session(session(&far_sid)), join))).await;
+            joins.push((router, number));
+        }
+        let mut slowest = Duration::ZERO;
+        for number in 0..5 {
+            let (begun, body) = (Instant::now(), format!("{number}"));
+            let sent = publisher.start(What::Command(send(Target::session(session(&far_sid)), &body))).await;
+            assert_eq!(publisher.outcome(sent).await, (reached(1), Vec::new(), false), "{kind:?}: {number}");
+            assert_eq!(next(&mut far).await, body);
+            slowest = slowest.max(begun.elapsed());
+        }
+        for (router, number) in joins {
+            // They say so in time, though the one that hangs has not heard of it.
+            assert_eq!(router.outcome(number).await, (reached(1), Vec::new(), false), "{kind:?}");
+        }
+        println!("{kind:?}: the slowest send took {slowest:?}, all joins {:?}", begun.elapsed());
+        kill(nodes[2].pid(), libc::SIGCONT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_partitions_keeps_no_publisher_waiting() {
+    const CHANNELS: usize = 15;
+    for kind in ENGINES {
+        let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
+        let nodes = three(&fpm, &engine).await;
+        let (_far, far_sid) = client(&nodes[1]).await;
+        let mut publisher = router(&nodes[0]).await;
+        let channel = |number: usize| format!("left {number}");
+        for number in 0..CHANNELS {
+            let join = Action::Join(name(&channel(number)));
+            assert_eq!(publisher.do_to(Target::session(session(&far_sid)), join).await, reached(1));
+        }
+        for number in 0..CHANNELS {
+            let leave = Action::Leave(name(&channel(number)));
+            assert_eq!(publisher.do_to(Target::session(session(&far_sid)), leave).await, reached(1));
+        }
+        let publishing = (0..CHANNELS).map(|number| {
+            let (address, far) = (nodes[0].address("router"), &nodes[1]);
+            async move {
+                let mut router = Router::connect(address, "").await;
+                let (mut stalls, mut slowest) = (0, Duration::ZERO);
+                while far.metric("longwire_cluster_partitions", "") > 0.0 {
+                    for _ in 0..10 {
+                        let begun = Instant::now();
+                        let sent =
+                            router.start(What::Command(send(Target::Channel(name(&channel(number))), "?"))).await;
+                        let (_, unreachable, engine_down) = router.outcome(sent).await;
+                        stalls += usize::from(!unreachable.is_empty() || engine_down);
+                        slowest = slowest.max(begun.elapsed());
+                        tokio::task::yield_now().await;
+                    }
+                }
+                (stalls, slowest)
+            }
+        });
+        let all = futures_util::future::join_all(publishing).await;
+        println!("{kind:?}: {all:?}");
+        assert!(all.iter().all(|(stalls, _)| *stalls == 0), "{kind:?}: {all:?}");
+    }
 }
 
 #[tokio::test]

@@ -451,7 +451,7 @@ fn cpu_of_all(nodes: &[Longwire], engine: &EngineServer) -> Vec<Duration> {
 }
 
 /// User and system time of a process (proc_pid_stat(5), fields 14 and 15).
-fn cpu(pid: u32) -> Duration {
+pub fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let (_, behind_name) = stat.rsplit_once(") ").expect("the name is in parentheses");
     let ticks = |field: usize| -> f64 {

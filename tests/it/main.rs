@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 mod cluster_demo;
 mod cluster_faults;
+mod cluster_peers;
 mod cluster_steady;
 mod cmpp;
 mod codings;

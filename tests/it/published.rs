@@ -32,6 +32,11 @@ async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are
                 assert_eq!(&client.frame().await.body[..], b"by hand", "{kind:?} {subject}");
             }
         }
+        let spaced = "\r\n\t {\n\"command\": \"send\", \"to\": \"channel:news\", \"message\": \"behind space\"}\n";
+        engine.publish(&format!("longwire{separator}all"), spaced).await;
+        for client in &mut clients {
+            assert_eq!(&client.frame().await.body[..], b"behind space", "{kind:?}");
+        }
         let to_second = format!(r#"{{"command": "send", "to": "session:{}", "message": "for you"}}"#, sids[1]);
         engine.publish(&format!("longwire{separator}node{separator}2"), &to_second).await;
         assert_eq!(&clients[1].frame().await.body[..], b"for you");
@@ -41,6 +46,7 @@ async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are
             (r#"{"command": "sent", "to": "all", "message": "x"}"#, "command: there is no \"sent\""),
             (r#"{"to": "all", "message": "x"}"#, "command: is missing"),
             (r#"{"command": "send""#, "no JSON object of arguments"),
+            ("hello", "is no envelope"),
         ] {
             engine.publish(&format!("longwire{separator}all"), payload).await;
             for node in &nodes {

@@ -73,6 +73,11 @@ fn proto_is_bytes_only() {
 }
 
 #[test]
+fn numbers_between_nodes_say_which_run_gave_them() {
+    complain_about(&sources(), bare_numbers);
+}
+
+#[test]
 fn files_stay_readable_and_finished() {
     complain_about(&sources(), length);
     complain_about(&sources(), unfinished);
@@ -190,6 +195,24 @@ fn purity(file: &File) -> Vec<String> {
     // Its tests may: the interop peers of the codecs need a runtime.
     let code = code(without_tests(&file.text));
     NOT_IN_PROTO.iter().filter(|word| names_word(&code, word)).map(|word| format!("proto names {word}")).collect()
+}
+
+/// A run and a request are types, so that numbers of two runs cannot be taken for each other; only the wire has their bits.
+fn bare_numbers(file: &File) -> Vec<String> {
+    let is_wire = ["src/proto/envelope.rs", "src/proto/presence.rs"].contains(&file.path.as_str());
+    let is_among_nodes = file.module() == Some("cluster");
+    if !is_wire && !is_among_nodes {
+        return Vec::new();
+    }
+    let code = code(without_tests(&file.text));
+    let lines = code.lines().enumerate().filter_map(|(at, line)| {
+        let is_bare = ["run", "request"]
+            .iter()
+            .any(|word| ["u64", "Option<u64>"].iter().any(|of| names_word(line, &format!("{word}: {of}"))));
+        let unwraps = is_among_nodes && file.path != "src/cluster/simulation.rs" && line.contains(".bits()");
+        (is_bare || unwraps).then(|| format!("line {}: a bare number where a Run or a RequestId belongs", at + 1))
+    });
+    lines.collect()
 }
 
 fn names_word(code: &str, word: &str) -> bool {
@@ -449,6 +472,27 @@ mod tests {
         check(purity, "src/proto/id.rs", "// no tokio\nstruct InstantReply;", &[]);
         check(purity, "src/proto/id.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use tokio::io;\n}", &[]);
         check(purity, "src/outbox.rs", "use tokio::io;", &[]);
+    }
+
+    #[test]
+    fn bare_numbers_are_seen_between_nodes_and_nowhere_else() {
+        let complaint = |line: usize| format!("line {line}: a bare number where a Run or a RequestId belongs");
+        for (path, text, line) in [
+            ("src/cluster/requests.rs", "fn f(request: u64) {}", 1),
+            ("src/cluster/requests.rs", "\nstruct A {\n    request: Option<u64>,\n}", 3),
+            ("src/proto/envelope.rs", "struct Sender { run: u64 }", 1),
+            ("src/cluster/net.rs", "fn f(a: Run, b: Run) -> bool { a.bits() == b.bits() }", 1),
+        ] {
+            check(bare_numbers, path, text, &[&complaint(line)]);
+        }
+        for (path, text) in [
+            ("src/proto/control/long/answer.rs", "struct A { request: u64 }"),
+            ("src/proto/envelope.rs", "fn f(run: Run, out: &mut BytesMut) { out.put_u64(run.bits()) }"),
+            ("src/cluster/net.rs", "fn f(run: Run, overrun: u64) {}"),
+            ("src/cluster/net.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    fn f(run: u64) {}\n}"),
+        ] {
+            check(bare_numbers, path, text, &[]);
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //!   a node is gone: one keeper of those that are left inherits its roll, and reports that everybody in it has left
 //! ```
 //!
+//! A keeper that was cut off for a moment may not know that others have led meanwhile: what it told then comes behind what they told. When
+//! a node has to say everything to it again, each session of which both do not agree is told once more, as it is.
+//!
 //! Within a partition one change is told at a time, in the order in which they came, and only when all nodes that are here have
 //! reported to this keeper as the lead: before, it does not know whether a channel is empty. A change that makes no difference to what apps were told is not told.
 
@@ -19,7 +22,7 @@ use super::{Notice, Roll, Told, View, What, keepers};
 use crate::proto::command::Name;
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Gone, Report, Standing};
+use crate::proto::presence::{Account, Gone, Membership, Report, Standing};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ struct Part {
     telling: Option<Sender>,
     /// Channels of apps that were told again whether somebody is in there, since another keeper may have told them anything.
     told_again: BTreeSet<(Name, Name)>,
+    /// Sessions in channels that were told again as they are, while changes were pending of which others may have told before.
+    corrected: BTreeSet<Membership>,
 }
 
 /// What one run of one node has said.
@@ -64,6 +69,12 @@ struct Part {
 struct Record {
     /// It wants this keeper to tell the apps.
     is_lead: bool,
+    /// It wanted that when it was last heard: this keeper may have told what `roll` says, whatever others have told since.
+    has_led: bool,
+    /// This keeper was cut off since.
+    is_doubted: bool,
+    /// Sessions in channels, or not, of which apps were told one thing by this keeper and perhaps another by others.
+    uncertain: BTreeSet<Membership>,
     /// What apps were told, and what they are being told.
     roll: Roll,
     /// They were told of the changes up to this one.
@@ -84,15 +95,22 @@ impl Keeper {
         if !self.here.contains(&from) {
             return None;
         }
-        let Report { partition, is_lead, settled, whole, from: before, changes, .. } = report;
+        let Report { partition, is_lead, is_new, settled, whole, from: before, changes, .. } = report;
         let part = self.parts.entry(partition).or_default();
         let record = part.records.entry(from).or_default();
         let takes_over = !std::mem::replace(&mut record.is_lead, is_lead) && is_lead;
         if let Some(whole) = whole {
             // The other keeper may have told more than this one knows of.
-            (record.roll, record.received) = (Roll::of(&whole), Some(settled));
+            let told = std::mem::replace(&mut record.roll, Roll::of(&whole));
+            if record.has_led && (is_new || record.is_doubted) {
+                record.uncertain.extend(told.differs_from(&record.roll));
+            }
+            (record.received, record.is_doubted) = (Some(settled), false);
             record.pending.clear();
             part.told_again.clear();
+        }
+        if !record.is_doubted {
+            record.has_led = is_lead;
         }
         for (number, standing) in (before + 1..).zip(changes) {
             if record.received == Some(number - 1) {
@@ -101,7 +119,7 @@ impl Keeper {
             }
         }
         record.settled = record.settled.max(settled);
-        record.take_over_what_was_told();
+        record.take_over_what_was_told(&part.corrected);
         if takes_over {
             // The keeper that led before may have told of them.
             record.pending.iter_mut().for_each(|(_, standing)| standing.again = true);
@@ -111,7 +129,11 @@ impl Keeper {
             record.take_turns(from, &mut part.turns);
         }
         self.ready.insert(partition);
-        Some(record.account(partition))
+        let account = record.account(partition);
+        if part.records.values().all(|record| record.pending.is_empty()) {
+            part.corrected.clear();
+        }
+        Some(account)
     }
 
     /// This node was cut off: others may have told apps what it does not know of, and once more what it has told, and have to say
@@ -119,7 +141,7 @@ impl Keeper {
     pub(super) fn doubt(&mut self, me: Sender) {
         let others = self.parts.values_mut().flat_map(|part| &mut part.records).filter(|(sender, _)| **sender != me);
         for (_, record) in others {
-            (record.received, record.settled, record.is_lead) = (None, 0, false);
+            (record.received, record.settled, record.is_lead, record.is_doubted) = (None, 0, false, true);
         }
     }
 
@@ -244,17 +266,30 @@ impl Part {
         self.records.get(&sender).is_some_and(|record| record.received.is_some())
     }
 
+    /// How a session stands to a channel. What its own node says counts; others speak for it when it was taken for gone.
+    fn as_it_is(&self, of: Membership) -> Standing {
+        let own = self.records.iter().find(|(sender, _)| sender.node == of.session.node()).map(|(_, record)| record);
+        let record = own.or_else(|| self.records.values().find(|record| record.roll.has(&of)));
+        record.map_or(&Roll::default(), |record| &record.roll).standing(of)
+    }
+
     /// Takes a change over into the roll of its node: what apps have to be told of it.
     fn take_turn(&mut self, sender: Sender) -> Vec<Notice> {
         let Some(record) = self.records.get_mut(&sender) else { return Vec::new() };
         record.turns = record.turns.saturating_sub(1);
-        let Some((number, standing)) = record.pending.pop_front() else { return Vec::new() };
-        let is_news = record.roll.apply(&standing);
-        if !is_news {
-            record.settled = record.settled.max(number);
-            return Vec::new();
-        }
-        record.telling = Some(number);
+        let standing = if let Some(of) = record.uncertain.pop_first() {
+            self.corrected.insert(of.clone());
+            self.as_it_is(of)
+        } else {
+            let Some((number, standing)) = record.pending.pop_front() else { return Vec::new() };
+            let is_news = record.roll.apply(&standing);
+            if !is_news {
+                record.settled = record.settled.max(number);
+                return Vec::new();
+            }
+            record.telling = Some(number);
+            standing
+        };
         let Standing { of, is_in, again, uid } = standing;
         let again = again && self.told_again.insert((of.app.clone(), of.channel.clone()));
         let members: usize = self.records.values().map(|record| record.roll.count(&of)).sum();
@@ -276,8 +311,9 @@ impl Record {
     }
 
     fn take_turns(&mut self, sender: Sender, turns: &mut VecDeque<Sender>) {
-        turns.extend((self.turns..self.pending.len()).map(|_| sender));
-        self.turns = self.turns.max(self.pending.len());
+        let wanted = self.uncertain.len() + self.pending.len();
+        turns.extend((self.turns..wanted).map(|_| sender));
+        self.turns = self.turns.max(wanted);
     }
 
     /// Who apps may believe to be in a channel.
@@ -287,16 +323,23 @@ impl Record {
         for (_, standing) in self.pending.iter().filter(|(_, standing)| standing.is_in && !self.is_lead) {
             roll.apply(standing);
         }
+        for of in self.uncertain {
+            roll.apply(&Standing { is_in: true, ..roll.standing(of) });
+        }
         roll.standings()
     }
 
     /// Of some changes apps were told by another keeper; and what this one tells, or has told, may have come once more.
-    fn take_over_what_was_told(&mut self) {
+    fn take_over_what_was_told(&mut self, corrected: &BTreeSet<Membership>) {
         let told = self.settled.max(self.telling.unwrap_or(0));
         while let Some((number, standing)) = self.pending.front()
             && *number <= told
         {
             self.roll.apply(standing);
+            // Nobody knows whether that was told before what this keeper has told again, or behind it.
+            if corrected.contains(&standing.of) {
+                self.uncertain.insert(standing.of.clone());
+            }
             self.pending.pop_front();
         }
     }
@@ -304,12 +347,15 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::proto::id::SessionIds;
-    use crate::proto::presence::{Membership, Piece};
+    use crate::proto::presence::Piece;
+    use crate::proto::run::Run;
 
     fn sender(node: u16) -> Sender {
-        Sender { node, run: 1 }
+        Sender { node, run: Run::of(1) }
     }
 
     fn view(here: &[u16]) -> View {
@@ -328,7 +374,7 @@ mod tests {
 
     fn report(partition: Partition, whole: &[Standing], settled: u64, changes: &[Standing]) -> Report {
         let (whole, changes) = (Some(whole.to_vec()), changes.to_vec());
-        Report { partition, piece: Piece::WHOLE, is_lead: true, settled, whole, from: settled, changes }
+        Report { partition, piece: Piece::WHOLE, is_lead: true, is_new: false, settled, whole, from: settled, changes }
     }
 
     fn told(keeper: &mut Keeper) -> Vec<(What, u16)> {
@@ -358,6 +404,42 @@ mod tests {
         assert_eq!(told(&mut keeper), []);
     }
 
+    /// Seed 1072 of the simulation found this, and 600 ticks more.
+    #[test]
+    fn what_a_keeper_told_while_others_led_is_told_again_as_it_is() {
+        for is_doubted in [false, true] {
+            let (mut keeper, partition) = (Keeper::default(), Partition::new(204).unwrap());
+            keeper.view(&view(&[1, 2, 3]));
+            keeper.report(sender(1), report(partition, &[], 0, &[]));
+            keeper.report(sender(3), report(partition, &[standing(3, true)], 1, &[]));
+            // Others have told that this one joins, and that it leaves; and this keeper does not know.
+            let comes_and_goes = standing(2, true);
+            keeper.report(sender(2), report(partition, &[], 0, slice::from_ref(&comes_and_goes)));
+            assert_eq!(told(&mut keeper), [(What::Occupied, 2), (What::Join, 2)]);
+            keeper.told(partition);
+            if is_doubted {
+                keeper.doubt(sender(1));
+                keeper.report(sender(3), report(partition, &[standing(3, true)], 1, &[]));
+            }
+            // Nor does it know of this one.
+            let ids = SessionIds::new(2, 1, [1; 16]);
+            let of = Membership { session: ids.next_id(), ..comes_and_goes.of.clone() };
+            let comes = Standing { of, ..comes_and_goes };
+            let whole = Report { is_new: !is_doubted, ..report(partition, slice::from_ref(&comes), 3, &[]) };
+            keeper.report(sender(2), whole.clone());
+            let mut corrected = Vec::new();
+            for _ in 0..2 {
+                corrected.extend(told(&mut keeper));
+                keeper.told(partition);
+            }
+            corrected.retain(|(what, _)| *what != What::Occupied);
+            corrected.sort_by_key(|(what, _)| *what == What::Join);
+            assert_eq!(corrected, [(What::Leave, 2), (What::Join, 2)], "{is_doubted}");
+            keeper.report(sender(2), whole);
+            assert_eq!(told(&mut keeper), [], "once");
+        }
+    }
+
     #[test]
     fn whoever_was_taken_for_gone_hears_of_it_also_when_a_node_that_did_so_is_gone_itself() {
         let mut leads = Partition::all()
@@ -374,7 +456,7 @@ mod tests {
             |keeper: &Keeper| keeper.owed(|_| true).into_iter().map(|(to, gone)| (to.node, gone)).collect::<Vec<_>>();
         let first = owed(&keeper);
         let [(2, gone)] = &first[..] else { panic!("{first:?}") };
-        assert_eq!((gone.run, &gone.partitions[..]), (1, &[partition][..]));
+        assert_eq!((gone.run, &gone.partitions[..]), (Run::of(1), &[partition][..]));
         keeper.knows_gone(sender(2), gone);
         assert_eq!(owed(&keeper), []);
         // It goes, and comes back, once more; and answers to the first time again.

@@ -165,6 +165,22 @@ impl Roll {
         self.0.get(&(of.app.clone(), of.channel.clone()))
     }
 
+    /// How one session stands to its channel, to be told again.
+    fn standing(&self, of: Membership) -> Standing {
+        let member = self.members(&of).and_then(|members| members.get(&of.session));
+        let (is_in, uid) = (member.is_some(), member.cloned().flatten());
+        Standing { of, is_in, again: true, uid }
+    }
+
+    /// Those that are in one and not in the other.
+    fn differs_from(&self, other: &Self) -> Vec<Membership> {
+        let missing = |in_one: &Self, in_other: &Self| {
+            let standings = in_one.standings().into_iter().map(|standing| standing.of);
+            standings.filter(|of| !in_other.has(of)).collect::<Vec<_>>()
+        };
+        [missing(self, other), missing(other, self)].concat()
+    }
+
     fn len(&self) -> usize {
         self.0.values().map(BTreeMap::len).sum()
     }

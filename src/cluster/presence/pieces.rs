@@ -98,7 +98,7 @@ impl Pieces {
 
 impl Report {
     fn is_followed_by(&self, next: &Self) -> bool {
-        let head = |report: &Self| (report.is_lead, report.settled, report.from, report.whole.is_some());
+        let head = |report: &Self| (report.is_lead, report.is_new, report.settled, report.from, report.whole.is_some());
         self.piece.number + 1 == next.piece.number && head(self) == head(next)
     }
 
@@ -119,8 +119,9 @@ mod tests {
     use crate::proto::command::Name;
     use crate::proto::id::SessionId;
     use crate::proto::presence::Membership;
+    use crate::proto::run::Run;
 
-    const FROM: Sender = Sender { node: 1, run: 7 };
+    const FROM: Sender = Sender { node: 1, run: Run::of(7) };
 
     /// Each of another length.
     fn standings(count: usize) -> Vec<Standing> {
@@ -141,7 +142,7 @@ mod tests {
     fn report(whole: Option<usize>, changes: usize) -> Report {
         let partition = Partition::new(204).unwrap();
         let (whole, changes) = (whole.map(standings), standings(changes));
-        Report { partition, piece: Piece::WHOLE, is_lead: true, settled: 7, whole, from: 7, changes }
+        Report { partition, piece: Piece::WHOLE, is_lead: true, is_new: false, settled: 7, whole, from: 7, changes }
     }
 
     fn reports() -> Vec<Report> {
@@ -180,7 +181,7 @@ mod tests {
                 assert_eq!(pieces.take(FROM, piece), None, "{number} without {lost}");
             }
             // What others have sent, or what it has sent of something else, is not mixed with it.
-            let other = Sender { run: 8, ..FROM };
+            let other = Sender { run: Run::of(8), ..FROM };
             let come = cut(another.clone(), 300).into_iter().filter_map(|piece| pieces.take(other, piece)).last();
             assert_eq!(come, Some(another.clone()));
             let come = cut(whole.clone(), 300).into_iter().filter_map(|piece| pieces.take(FROM, piece)).last();

@@ -27,6 +27,8 @@ pub(super) struct Reporter {
     /// Changes in all logs.
     untold: usize,
     max_untold: usize,
+    /// The same changes in the order in which they came, by partition and number; and some that are settled.
+    arrivals: VecDeque<(Partition, u64)>,
 }
 
 /// One partition.
@@ -50,6 +52,8 @@ struct Known {
     keeper: Sender,
     /// It was told that it leads.
     is_lead: bool,
+    /// It has not answered since it came to be a keeper.
+    is_new: bool,
     /// The last change that it was told of; `None` if it is to get the whole.
     sent: Option<u64>,
     /// It has said that it has the changes up to this one.
@@ -61,11 +65,10 @@ struct Known {
 }
 
 impl Reporter {
-    /// Of these partitions, with a bound on the changes that apps have not been told of: beyond it the oldest of a partition are
-    /// given up.
+    /// Of these partitions, with a bound on the changes that apps have not been told of: beyond it the oldest of all are given up.
     pub(super) fn new(partitions: impl Iterator<Item = Partition>, max_untold: usize) -> Self {
         let parts = partitions.map(|partition| (partition, Part::default())).collect();
-        Self { parts, dirty: BTreeSet::new(), untold: 0, max_untold }
+        Self { parts, dirty: BTreeSet::new(), untold: 0, max_untold, arrivals: VecDeque::new() }
     }
 
     /// Something has changed. How many changes were given up for it.
@@ -74,13 +77,33 @@ impl Reporter {
         self.dirty.insert(partition);
         let part = self.parts.entry(partition).or_default();
         part.log.push_back(standing);
+        let number = part.last();
         self.untold += 1;
+        self.came(partition, number, number);
         let mut given_up = 0;
-        while self.untold > self.max_untold && part.settle_one() {
-            self.untold -= 1;
-            given_up += 1;
+        while self.untold > self.max_untold
+            && let Some((partition, number)) = self.arrivals.pop_front()
+        {
+            // A quiet channel must not lose what it has just been told because another one is busy.
+            if let Some(part) = self.parts.get_mut(&partition).filter(|part| part.settled < number) {
+                part.settle_one();
+                self.dirty.insert(partition);
+                self.untold -= 1;
+                given_up += 1;
+            }
         }
         given_up
+    }
+
+    /// Changes have come, from this number to that.
+    fn came(&mut self, partition: Partition, first: u64, last: u64) {
+        self.arrivals.extend((first..=last).map(|number| (partition, number)));
+        // Most of what is settled is forgotten here, at a cost that is shared by as many changes.
+        const FEW: usize = 1024;
+        if self.arrivals.len() > FEW + 2 * self.untold {
+            let parts = &self.parts;
+            self.arrivals.retain(|(partition, number)| parts.get(partition).is_some_and(|part| part.settled < *number));
+        }
     }
 
     /// Apps were told that everybody has left of whom that keeper knew. All who are there join again; of those who are not there any more
@@ -100,7 +123,9 @@ impl Reporter {
         let join = current.standings().into_iter().map(|standing| Standing { again: true, ..standing });
         part.log = leave.chain(join).collect();
         part.inherited = part.settled + part.roll.len() as u64;
+        let (first, last) = (part.settled + 1, part.last());
         self.untold = self.untold - before + part.log.len();
+        self.came(partition, first, last);
         self.dirty.insert(partition);
     }
 
@@ -112,8 +137,11 @@ impl Reporter {
             part.roll.apply(standing);
         }
         self.untold += believed.len();
+        let first = part.last() + 1;
         part.log.extend(believed.into_iter().map(|standing| Standing { is_in: false, again: true, ..standing }));
         part.inherited = part.last();
+        let last = part.inherited;
+        self.came(partition, first, last);
         self.dirty.insert(partition);
     }
 
@@ -176,6 +204,7 @@ impl Reporter {
             self.untold -= 1;
         }
         let Some(known) = part.keepers.iter_mut().flatten().find(|known| known.keeper == from) else { return };
+        known.is_new &= account.received.is_none() || known.sent.is_none();
         (known.received, known.told) = (account.received, account.settled);
         known.sent = account.received.and_then(|received| known.sent.map(|sent| sent.max(received)));
         // It may be the whole that is wanted, or what this node has waited for.
@@ -205,7 +234,8 @@ impl Part {
     fn keep_by(&mut self, keepers: [Option<Sender>; 2]) {
         let before = self.keepers;
         let known = |keeper: Sender| {
-            let new = Known { keeper, is_lead: false, sent: None, received: None, told: 0, looked_at: None };
+            let new =
+                Known { keeper, is_lead: false, is_new: true, sent: None, received: None, told: 0, looked_at: None };
             before.into_iter().flatten().find(|known| known.keeper == keeper).unwrap_or(new)
         };
         self.keepers = keepers.map(|keeper| keeper.map(known));
@@ -242,10 +272,49 @@ impl Part {
             let changes = self.log.iter().take((last - settled) as usize).skip((from - settled) as usize);
             let changes = changes.cloned().collect();
             (known.sent, known.is_lead) = (Some(last), is_lead);
-            reports.push((
-                known.keeper,
-                Report { partition, piece: Piece::WHOLE, is_lead, settled, whole, from, changes },
-            ));
+            let is_new = known.is_new;
+            let report = Report { partition, piece: Piece::WHOLE, is_lead, is_new, settled, whole, from, changes };
+            reports.push((known.keeper, report));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::Name;
+    use crate::proto::id::SessionIds;
+    use crate::proto::presence::Membership;
+    use crate::proto::run::Run;
+
+    #[test]
+    fn the_oldest_changes_of_all_are_given_up_and_not_the_newest_of_a_quiet_channel() {
+        const MAX: usize = 3;
+        let ids = SessionIds::new(1, 1, [7; 16]);
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let joins = |channel: &str| {
+            let of = Membership { app: name("app"), channel: name(channel), session: ids.next_id() };
+            Standing { of, is_in: true, again: false, uid: None }
+        };
+        let me = Sender { node: 1, run: Run::of(1) };
+        let mut reporter = Reporter::new(Partition::all(), MAX);
+        reporter.view(&View::alone(me));
+        let said: Vec<Standing> = ["busy", "busy", "busy", "quiet", "busy", "quiet"].map(joins).to_vec();
+        let given_up: Vec<u64> = said.iter().map(|standing| reporter.change(standing.clone())).collect();
+        assert_eq!(given_up, [0, 0, 0, 1, 1, 1]);
+        assert_eq!(reporter.untold(), MAX);
+        let reports = reporter.reports(me);
+        let changes_in = |channel: &str| {
+            let partition = Partition::of_channel(&name(channel));
+            let mut of_it = reports.iter().filter(|(_, report)| report.partition == partition);
+            of_it.next().unwrap().1.changes.clone()
+        };
+        assert_eq!(changes_in("quiet"), [said[3].clone(), said[5].clone()]);
+        assert_eq!(changes_in("busy"), [said[4].clone()]);
+        // What is settled is not remembered for ever.
+        for _ in 0..10_000 {
+            reporter.change(joins("busy"));
+        }
+        assert!(reporter.arrivals.len() < 2000, "{}", reporter.arrivals.len());
     }
 }

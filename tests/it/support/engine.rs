@@ -143,13 +143,17 @@ impl EngineServer {
         }
     }
 
+    /// A client of it, where it is Redis without TLS.
+    pub fn redis(&self) -> redis::Client {
+        let socket = format!("redis+unix://{}/redis.sock", self.dir.path().display());
+        redis::Client::open(socket).expect("an address")
+    }
+
     /// Publishes something, as a program that is no node.
     pub async fn publish(&self, subject: &str, payload: &str) {
         match self.kind {
             Kind::Redis => {
-                let socket = format!("redis+unix://{}/redis.sock", self.dir.path().display());
-                let client = redis::Client::open(socket).expect("an address");
-                let mut connection = client.get_multiplexed_async_connection().await.expect("it accepts");
+                let mut connection = self.redis().get_multiplexed_async_connection().await.expect("it accepts");
                 let receivers: i64 = redis::cmd("PUBLISH")
                     .arg(subject)
                     .arg(payload)

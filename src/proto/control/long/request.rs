@@ -172,7 +172,10 @@ impl Parts {
                 let text = str::from_utf8(&value).map_err(|_| Wrong::field("reason is not UTF-8"))?;
                 self.reason = Some(text.into());
             }
-            tag::EXPECT if self.expect.is_none() => self.expect = Some(Expect::Value(value)),
+            tag::EXPECT if self.expect.is_none() => {
+                let expect = Expect::value(value).map_err(|wrong| Wrong::field(format!("expect {wrong}")))?;
+                self.expect = Some(expect);
+            }
             tag::EXPECT_ABSENT if !value.is_empty() => return Err(Wrong::field("expect absent has no value")),
             tag::EXPECT_ABSENT if self.expect.is_none() => self.expect = Some(Expect::Absent),
             tag::EXPECT | tag::EXPECT_ABSENT => {
@@ -243,11 +246,10 @@ impl Parts {
             kind::SEND => Action::Send(self.message(frame)?),
             kind::JOIN => Action::Join(self.name()?),
             kind::LEAVE => Action::Leave(self.name()?),
-            kind::CLOSE => Action::Close {
-                code: self.code.unwrap_or(1000),
-                text: self.reason.take().unwrap_or_default(),
-                last: if frame.body.is_empty() { None } else { Some(self.message(frame)?) },
-            },
+            kind::CLOSE => {
+                let last = if frame.body.is_empty() { None } else { Some(self.message(frame)?) };
+                Action::close(self.code.unwrap_or(1000), &self.reason.take().unwrap_or_default(), last)
+            }
             kind::BIND => Action::Bind(self.name()?),
             kind::UNBIND => Action::Unbind,
             kind::SET => Action::Set {

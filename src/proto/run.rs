@@ -1,0 +1,92 @@
+//! Runs of nodes, and numbers that mean something within one run only.
+//!
+//! Each start of a node is another run and begins to count anew, so a number says nothing without the run that gave it. That is why no
+//! such number stands alone here: numbers of two runs are never equal, whatever they are.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+/// One start of a node, told from every other one by 64 random bits. Runs are equal or not; none of them is the later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Run(u64);
+
+impl Run {
+    /// That of a node which speaks to nobody.
+    pub const ALONE: Self = Self(0);
+
+    /// The run with these bits.
+    pub const fn of(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits, for the wire.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+/// Hexadecimal: nobody is to take it for a count.
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What one run has asked, by its number there. An answer carries both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    run: Run,
+    number: NonZeroU64,
+}
+
+impl RequestId {
+    /// The request of this number; `None` for 0, which is no request.
+    pub fn new(run: Run, number: u64) -> Option<Self> {
+        Some(Self { run, number: NonZeroU64::new(number)? })
+    }
+
+    /// Who has asked.
+    pub fn run(self) -> Run {
+        self.run
+    }
+
+    /// For the wire.
+    pub fn number(self) -> u64 {
+        self.number.get()
+    }
+}
+
+/// Gives one run's requests their numbers, from 1.
+#[derive(Debug)]
+pub struct RequestIds {
+    run: Run,
+    last: u64,
+}
+
+impl RequestIds {
+    /// Of this run.
+    pub fn new(run: Run) -> Self {
+        Self { run, last: 0 }
+    }
+
+    /// The next one.
+    pub fn next_id(&mut self) -> RequestId {
+        self.last += 1;
+        RequestId::new(self.run, self.last).expect("it counts from 1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_number_of_two_runs_is_two_requests() {
+        let (mut one, mut other) = (RequestIds::new(Run::of(1)), RequestIds::new(Run::of(2)));
+        let (first, second) = (one.next_id(), other.next_id());
+        assert_eq!((first.number(), second.number()), (1, 1));
+        assert_ne!(first, second);
+        assert_ne!(first, one.next_id());
+        assert_eq!(RequestId::new(Run::of(1), 0), None);
+    }
+}
