@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::model::Bind;
+use crate::sockets;
 
 /// Pauses between attempts while a Unix socket's backlog is full.
 const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
@@ -47,11 +48,7 @@ impl Stream {
     async fn connect_once(address: &Bind) -> io::Result<Self> {
         match address {
             Bind::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-            Bind::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
+            Bind::Tcp(address) => sockets::dial_tcp(address).await.map(Stream::Tcp),
         }
     }
 

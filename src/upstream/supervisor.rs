@@ -135,6 +135,16 @@ struct Pool {
 }
 
 impl Supervisor {
+    /// Whether a start would get as far as running the binary.
+    ///
+    /// # Errors
+    ///
+    /// What [`Self::start`] would say.
+    pub fn check(spawn: &Spawn) -> Result<(), SpawnError> {
+        php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
+        settings(spawn).map(drop)
+    }
+
     /// Starts php-fpm for the upstream `name`, and gives the address of its socket once it accepts.
     pub async fn start(spawn: &Spawn, name: &str) -> Result<(Self, Bind), SpawnError> {
         let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
