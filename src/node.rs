@@ -36,7 +36,7 @@ use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionIds;
 use crate::router::{NodeFacts, Router};
-use crate::router_port::serve_router;
+use crate::router_port::{Memory, serve_router};
 use crate::session::wheel::Wheel;
 use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch, tell_apps};
 use crate::upstream::Upstream;
@@ -203,15 +203,16 @@ impl Running {
             running.admin = Some(listening.local().clone());
             running.housekeeping.spawn(serve_admin(listening, hub.metrics.clone(), running.readiness()));
         }
+        let memory = Arc::new(Memory::new(config.router.max_buffered_bytes));
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
-            running.housekeeping.spawn(serve_router(listening, config.router.clone(), hub.clone()));
+            running.housekeeping.spawn(serve_router(listening, config.router.clone(), memory.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");
             running.api = Some(listening.local().clone());
-            running.housekeeping.spawn(serve_api(listening, config.api.clone(), hub.clone()));
+            running.housekeeping.spawn(serve_api(listening, config.api.clone(), memory, hub.clone()));
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
