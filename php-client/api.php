@@ -712,10 +712,10 @@ if (!class_exists('RouterClient', false)) {
             return $isQuiet;
         }
 
-        /** Seconds, on a clock that nobody sets where PHP has one (7.3). */
+        /** Seconds. (A clock that nobody sets came with PHP 7.3.) */
         private static function now()
         {
-            return function_exists('hrtime') ? hrtime(true) / 1e9 : microtime(true);
+            return microtime(true);
         }
 
         private function greet($deadline)
@@ -731,7 +731,7 @@ if (!class_exists('RouterClient', false)) {
             if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04]) || strlen($fields[0x02]) !== 32) {
                 throw new RuntimeException('this is no router of Longwire');
             }
-            // Whoever wants what is sent here would say that nothing has to be proved: a secret that is set demands a proof of it.
+            // An impostor would say that nothing has to be proved. So a secret that is set demands the proof.
             $proves = $this->secret !== null && $this->secret !== '';
             if (!$proves && $fields[0x04] !== "\x00") {
                 throw new RuntimeException('the router asks for a secret');

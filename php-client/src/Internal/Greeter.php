@@ -50,7 +50,7 @@ final class Greeter
             return $auth === "\0" ? '' : throw new ProtocolError('the router asks for a secret');
         }
         if ($auth !== "\1") {
-            // Whoever wants what is sent here would say that nothing has to be proved.
+            // An impostor would say that nothing has to be proved.
             throw new ProtocolError('what answered does not ask for the secret, and need not know it');
         }
         $proof = Wire::clientProof($this->secret, $this->nonce, $this->serverNonce);

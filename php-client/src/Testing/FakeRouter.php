@@ -25,7 +25,8 @@ use Longwire\Client\Verb;
  *     (new Newsroom($fake))->announce('hello');       // what is tested
  *     $ada->bodies();                                 // ['hello']
  *
- * It knows no slow readers: whoever is there is reached. What a Router or a running Longwire with the usual limits refuses, it refuses too.
+ * It knows no slow readers: a session that is there is reached. It refuses all that a Router, or a Longwire with
+ * the usual limits, refuses.
  */
 final class FakeRouter implements RouterInterface
 {
