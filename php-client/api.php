@@ -40,16 +40,17 @@ if (!class_exists('RouterClient', false)) {
         private $at = 0;
         private $number = 0;
         private $error = '';
-        /** Between begin() and commit(): of each call its encoded requests, by their number. */
+        /** Between begin() and commit(): of each call its encoded requests, by their number, or why it was refused. */
         private $batch = null;
 
         /**
          * @param string|string[] $host '127.0.0.1', 'unix:/run/longwire/router.sock', '[::1]:9010', or several of these: the
          *                              first that answers is taken. $_SERVER['LONGWIRE_ROUTER'] is one of them.
          * @param int             $port for a host without one
-         * @param string|null     $secret what [router] secret says
-         * @param array           $options connect_timeout (1.0 s), timeout (2.0 s for everything after that),
-         *                                 persistent (false; the connection outlives the page), throw (false; RuntimeException)
+         * @param string|null     $secret what [router] secret says; nothing is sent to a server that does not prove to know it
+         * @param array           $options connect_timeout (1.0 s to connect to one address and be greeted there), timeout (2.0 s for
+         *                                 everything after that), persistent (false; the connection outlives the page), throw (false;
+         *                                 RuntimeException)
          */
         public function __construct($host = '127.0.0.1', $port = 9010, $secret = null, array $options = array())
         {
@@ -279,16 +280,19 @@ if (!class_exists('RouterClient', false)) {
             }
             $requests = array();
             foreach ($batch as $call) {
-                $requests += $call;
+                $requests += is_array($call) ? $call : array();
             }
             try {
-                $answers = $this->exchange($requests, false);
+                $answers = $requests ? $this->exchange($requests, false) : array();
             } catch (RuntimeException $error) {
                 return $this->failed($error);
             }
             $receipts = array();
             foreach ($batch as $call) {
                 try {
+                    if (!is_array($call)) {
+                        throw $call;
+                    }
                     $receipts[] = self::sum(array_splice($answers, 0, count($call)));
                 } catch (RuntimeException $error) {
                     $this->error = $error->getMessage();
@@ -449,9 +453,21 @@ if (!class_exists('RouterClient', false)) {
         {
             $this->error = '';
             try {
-                $requests = $this->requests($type, $what, self::options($options), (string) $body);
                 if ($this->batch !== null) {
-                    $this->batch[] = $requests;
+                    // A call that is refused here has its place too.
+                    $place = count($this->batch);
+                    $this->batch[$place] = array();
+                }
+                try {
+                    $requests = $this->requests($type, $what, self::options($options), (string) $body);
+                } catch (RuntimeException $error) {
+                    if ($this->batch !== null) {
+                        $this->batch[$place] = $error;
+                    }
+                    throw $error;
+                }
+                if ($this->batch !== null) {
+                    $this->batch[$place] = $requests;
                     return true;
                 }
                 return self::sum($this->exchange($requests, false));
@@ -565,20 +581,22 @@ if (!class_exists('RouterClient', false)) {
          */
         private function exchange(array $requests, $changesNothing)
         {
-            $deadline = 0.0;
-            $isKept = $this->open($deadline);
+            $isKept = $this->open();
+            $deadline = self::now() + $this->timeout;
             try {
                 return $this->transfer($requests, $deadline);
             } catch (RuntimeException $error) {
                 $this->close();
                 $isUndone = $changesNothing || $this->written < strlen(reset($requests));
-                if (!$isKept || !$isUndone || microtime(true) >= $deadline) {
+                $left = $deadline - self::now();
+                if (!$isKept || !$isUndone || $left <= 0) {
                     throw $error;
                 }
             }
-            $this->open($deadline);
+            // It has what the first attempt has left of the time, and the time of a connection.
+            $this->open();
             try {
-                return $this->transfer($requests, $deadline);
+                return $this->transfer($requests, self::now() + $left);
             } catch (RuntimeException $error) {
                 $this->close();
                 throw $error;
@@ -593,7 +611,7 @@ if (!class_exists('RouterClient', false)) {
             $output = implode('', $requests);
             $answers = array();
             foreach (array_keys($requests) as $number) {
-                $answer = $this->read($deadline, $output);
+                $answer = $this->read($deadline, $this->timeout, $output);
                 $about = isset($answer['fields'][0x06]) ? $answer['fields'][0x06] : null;
                 if ($about !== pack('N', $number)) {
                     self::checked($answer);
@@ -608,10 +626,9 @@ if (!class_exists('RouterClient', false)) {
         // ---- The connection ------------------------------------------------------------------------------------------
 
         /** True if the connection was there already. */
-        private function open(&$deadline)
+        private function open()
         {
             if ($this->socket && $this->pid === getmypid() && $this->isAlive()) {
-                $deadline = microtime(true) + $this->timeout;
                 return true;
             }
             $this->close();
@@ -619,13 +636,13 @@ if (!class_exists('RouterClient', false)) {
             $failures = array();
             foreach ($this->addresses as $address) {
                 $message = '';
-                $socket = $this->connect($address, $message);
+                $deadline = self::now() + $this->connectTimeout;
+                $socket = $this->connect($address, $deadline, $message);
                 if (!$socket) {
                     $failures[] = "$address: " . ($message !== '' ? $message : 'no connection');
                     continue;
                 }
                 $this->socket = $socket;
-                $deadline = microtime(true) + $this->timeout;
                 if ($this->persistent && ftell($socket) > 0) {
                     // Greeted by an earlier page, or left in the middle of something, perhaps behind half of a command.
                     $state = stream_get_meta_data($socket);
@@ -633,7 +650,7 @@ if (!class_exists('RouterClient', false)) {
                         return true;
                     }
                     fclose($socket);
-                    $socket = $this->connect($address, $message);
+                    $socket = $this->connect($address, $deadline, $message);
                     if (!$socket) {
                         $failures[] = "$address: $message";
                         $this->socket = null;
@@ -656,20 +673,21 @@ if (!class_exists('RouterClient', false)) {
          * A stream, or false and why. A persistent one is found by its name: nobody gets one that was greeted with another secret, or before a
          * fork, whose child inherits its parent's.
          */
-        private function connect($address, &$message)
+        private function connect($address, $deadline, &$message)
         {
+            $left = max(0.001, $deadline - self::now());
             $code = 0;
             $name = getmypid() . '-' . hash_hmac('sha256', 'persistent stream', (string) $this->secret);
             if ($this->persistent && strpos($address, 'tcp://') === 0) {
                 $flags = STREAM_CLIENT_PERSISTENT;
                 $flags |= STREAM_CLIENT_CONNECT;
-                return @stream_socket_client("$address/longwire-$name", $code, $message, $this->connectTimeout, $flags);
+                return @stream_socket_client("$address/longwire-$name", $code, $message, $left, $flags);
             }
             if ($this->persistent && function_exists('pfsockopen')) {
                 // A path has no room for a name. A port below 0 is part of the key and of nothing else (main/streams of PHP).
-                return @pfsockopen($address, -1 - (crc32($name) & 0x7FFFFFFE), $code, $message, $this->connectTimeout);
+                return @pfsockopen($address, -1 - (crc32($name) & 0x7FFFFFFE), $code, $message, $left);
             }
-            return @stream_socket_client($address, $code, $message, $this->connectTimeout);
+            return @stream_socket_client($address, $code, $message, $left);
         }
 
         /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */
@@ -682,7 +700,22 @@ if (!class_exists('RouterClient', false)) {
             // Not feof(): it waits for default_socket_timeout when there is nothing to read.
             $read = array($this->socket);
             $none = array();
-            return @stream_select($read, $none, $none, 0) === 0;
+            $ready = @stream_select($read, $none, $none, 0);
+            if ($ready !== false) {
+                return $ready === 0;
+            }
+            // select() knows no descriptor above 1023, so look at the socket. False: there is nothing; empty: it has ended.
+            $state = stream_get_meta_data($this->socket);
+            stream_set_blocking($this->socket, false);
+            $isQuiet = @stream_socket_recvfrom($this->socket, 1, STREAM_PEEK) === false;
+            stream_set_blocking($this->socket, $state['blocked']);
+            return $isQuiet;
+        }
+
+        /** Seconds. (A clock that nobody sets came with PHP 7.3.) */
+        private static function now()
+        {
+            return microtime(true);
         }
 
         private function greet($deadline)
@@ -693,25 +726,29 @@ if (!class_exists('RouterClient', false)) {
             $hello = self::field(0x01, chr(self::VERSION)) . self::field(0x02, $nonce) . self::field(0x03, 'api.php');
             $this->written = 0;
             $output = self::frame(0x4C01, $hello, '');
-            $challenge = self::checked($this->read($deadline, $output));
+            $challenge = self::checked($this->read($deadline, $this->connectTimeout, $output));
             $fields = $challenge['fields'];
-            if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04])) {
+            if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04]) || strlen($fields[0x02]) !== 32) {
                 throw new RuntimeException('this is no router of Longwire');
             }
-            $asks = $fields[0x04] === "\x01";
-            if ($asks && ($this->secret === null || $this->secret === '')) {
+            // An impostor would say that nothing has to be proved. So a secret that is set demands the proof.
+            $proves = $this->secret !== null && $this->secret !== '';
+            if (!$proves && $fields[0x04] !== "\x00") {
                 throw new RuntimeException('the router asks for a secret');
             }
-            if ($asks) {
+            if ($proves && $fields[0x04] !== "\x01") {
+                throw new RuntimeException('what answered does not ask for the secret, and need not know it');
+            }
+            if ($proves) {
                 $proof = hash_hmac('sha256', 'longwire router 1 client' . $nonce . $fields[0x02], $this->secret, true);
                 $this->written = 0;
                 $output = self::frame(0x4C03, self::field(0x05, $proof), '');
             }
-            $welcome = self::checked($this->read($deadline, $output));
+            $welcome = self::checked($this->read($deadline, $this->connectTimeout, $output));
             if ($welcome['type'] !== 0x4C04) {
                 throw new RuntimeException('the router answered something else than a welcome');
             }
-            if ($asks) {
+            if ($proves) {
                 $expected = hash_hmac('sha256', 'longwire router 1 server' . $fields[0x02] . $nonce, $this->secret, true);
                 if (!isset($welcome['fields'][0x05]) || !hash_equals($expected, $welcome['fields'][0x05])) {
                     throw new RuntimeException('the router does not know the secret');
@@ -721,24 +758,27 @@ if (!class_exists('RouterClient', false)) {
         }
 
         /** The next frame; meanwhile $output goes out, for a router whose answers nobody reads does not read either. */
-        private function read($deadline, $output)
+        private function read($deadline, $timeout, $output)
         {
             while (true) {
                 $frame = $this->takeFrame();
                 if ($frame !== null) {
                     return $frame;
                 }
-                $left = $deadline - microtime(true);
+                $left = $deadline - self::now();
                 if ($left <= 0) {
-                    throw new RuntimeException(sprintf('the router did not answer within %g s', $this->timeout));
+                    throw new RuntimeException(sprintf('the router did not answer within %g s', $timeout));
                 }
                 $read = array($this->socket);
                 $write = $this->written < strlen($output) ? array($this->socket) : array();
                 $none = array();
                 $ready = @stream_select($read, $write, $none, (int) $left, (int) (($left - (int) $left) * 1000000));
                 if ($ready === false) {
-                    // A signal; the deadline still holds.
-                    continue;
+                    // A signal, or a descriptor that select() does not know: above 1023, in a process with many files. The socket does not
+                    // block, so it can be asked itself, after a moment; the deadline still holds.
+                    usleep(1000);
+                    $read = array($this->socket);
+                    $write = $this->written < strlen($output) ? array($this->socket) : array();
                 }
                 if ($write) {
                     $written = @fwrite($this->socket, substr($output, $this->written, 262144));

@@ -23,9 +23,10 @@ use crate::config::model::{
 };
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
-use crate::listening::{self, holders_of, tcp_socket, why_not};
+use crate::listening::{self, holders_of, why_not};
 use crate::logging;
 use crate::lua;
+use crate::sockets;
 use crate::upstream::explain;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
@@ -119,8 +120,12 @@ pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
         if let Some(spawn) = &upstream.spawn
             && let Err(error) = Supervisor::check(spawn)
         {
-            let binary = if matches!(error, SpawnError::NotFound(_)) { ".binary" } else { "" };
-            let key = format!("upstreams.{}.spawn{binary}", upstream.name);
+            let part = match error {
+                SpawnError::NotFound(_) => ".binary",
+                SpawnError::Ini(_) => ".ini",
+                _ => "",
+            };
+            let key = format!("upstreams.{}.spawn{part}", upstream.name);
             findings.push(Finding { key, text: error.to_string(), weight: Weight::Error });
         }
         for Backend { address, .. } in &upstream.backends {
@@ -152,7 +157,7 @@ fn held(bind: &Bind, file: &Path) -> (String, Weight) {
 fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
     match bind {
         Bind::Tcp(address) => {
-            let socket = tcp_socket(*address)?;
+            let socket = sockets::listening_tcp(*address)?;
             socket.bind(&SockAddr::from(*address))?;
             // Two sockets may be bound to an address with SO_REUSEADDR; only one may listen.
             socket.listen(1)
@@ -177,7 +182,7 @@ fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
 fn try_connect(address: &Bind, timeout: Duration) -> io::Result<()> {
     match address {
         Bind::Tcp(address) => {
-            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+            let socket = sockets::tcp(*address)?;
             socket.connect_timeout(&SockAddr::from(*address), timeout)
         }
         Bind::Unix(path) => {
@@ -214,24 +219,25 @@ impl fmt::Display for Summary<'_> {
         };
         row(f, "log", format_args!("{format}, {}", log.level))?;
         match admin {
-            Some(bind) => row(f, "admin", format_args!("http {bind}{}", file_text(admin_socket)))?,
+            Some(bind) => row(f, "admin", format_args!("http {bind}{}, {}", file_text(admin_socket), open_to(bind)))?,
             None => row(f, "admin", "off")?,
         }
-        let secured = |secret: &Option<_>, how: &str| if secret.is_some() { format!(", {how}") } else { String::new() };
         match &router.bind {
-            Some(bind) => row(
-                f,
-                "router",
-                format_args!("{bind}{}{}", file_text(&router.socket), secured(&router.secret, "with a secret")),
-            )?,
+            Some(bind) => {
+                let access = match (&router.secret, router.short_protocol) {
+                    (None, _) => open_to(bind).to_owned(),
+                    (Some(_), false) => "with a secret".to_owned(),
+                    (Some(_), true) => format!("with a secret, and by the short protocol {}", open_to(bind)),
+                };
+                row(f, "router", format_args!("{bind}{}, {access}", file_text(&router.socket)))?;
+            }
             None => row(f, "router", "off")?,
         }
         match &api.bind {
-            Some(bind) => row(
-                f,
-                "api",
-                format_args!("http {bind}{}{}", file_text(&api.socket), secured(&api.token, "with a token")),
-            )?,
+            Some(bind) => {
+                let access = if api.token.is_some() { "with a token" } else { open_to(bind) };
+                row(f, "api", format_args!("http {bind}{}, {access}", file_text(&api.socket)))?;
+            }
             None => row(f, "api", "off")?,
         }
         let engine = match &cluster.engine {
@@ -262,6 +268,15 @@ impl fmt::Display for Summary<'_> {
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
     writeln!(f, "  {name:<12} {value}")
+}
+
+/// Who gets in where nothing is asked for.
+fn open_to(bind: &Bind) -> &'static str {
+    match bind {
+        Bind::Unix(_) => "open to everybody who may open its file",
+        Bind::Tcp(address) if address.ip().to_canonical().is_loopback() => "open to every program on this machine",
+        Bind::Tcp(_) => "open to everybody who can connect",
+    }
 }
 
 fn or_off(time: Duration) -> String {

@@ -49,7 +49,7 @@
 //! | [`proto`] | bytes only, sans IO: framings, FastCGI, heartbeats, session ids, the table of close reasons |
 //! | [`locks`] | one rule for a lock whose holder panicked |
 //! | [`metrics`] | what is counted |
-//! | [`descriptors`], [`memory`], [`holders`] | how many files may be open; what memory is given back; which process listens where |
+//! | [`descriptors`], [`memory`], [`holders`], [`sockets`] | how many files may be open; what memory is given back; which process listens where; TCP sockets that send at once |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
@@ -123,5 +123,6 @@ pub mod router;
 pub mod router_port;
 pub mod serve;
 pub mod session;
+pub mod sockets;
 pub mod transport;
 pub mod upstream;

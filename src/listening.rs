@@ -11,13 +11,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol as SocketProtocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use crate::config::model::{Bind, SocketFile};
 use crate::holders::{self, Holder};
+use crate::sockets::listening_tcp;
 use crate::transport::{Peer, Transport, peer_of};
 
 /// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
@@ -86,18 +87,6 @@ pub fn holders_of(bind: &Bind) -> Vec<Holder> {
     }
 }
 
-/// A TCP socket with what must be set before it is bound.
-pub fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
-    // A restarted node must not wait for its old connections to leave TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
-
 impl Listening {
     /// Binds and listens. Must be called within a runtime. `file` counts for a Unix socket: nobody connects before it is as it says.
     pub fn bind(bind: &Bind, file: &SocketFile, backlog: u32) -> Result<Self, BindError> {
@@ -106,7 +95,7 @@ impl Listening {
 
     fn try_bind(bind: &Bind, settings: &SocketFile, backlog: u32) -> io::Result<Self> {
         let (socket, address) = match bind {
-            Bind::Tcp(address) => (tcp_socket(*address)?, SockAddr::from(*address)),
+            Bind::Tcp(address) => (listening_tcp(*address)?, SockAddr::from(*address)),
             Bind::Unix(path) => {
                 remove_stale(path)?;
                 (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?)

@@ -40,7 +40,7 @@ use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
 use crate::proto::id::{SessionId, SessionIds};
 use crate::router::{NodeFacts, Router};
-use crate::router_port::serve_router;
+use crate::router_port::{Memory, serve_router};
 use crate::session::wheel::Wheel;
 use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch, tell_apps};
 use crate::upstream::Upstream;
@@ -218,16 +218,18 @@ impl Running {
             let serving = serve_admin(listening, hub.metrics.clone(), running.readiness());
             running.housekeeping.spawn_on(running.watched("the admin listener", serving), control);
         }
+        let memory = Arc::new(Memory::new(config.router.max_buffered_bytes));
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
             let router = model::Router { max_connections: shares.router, ..config.router.clone() };
-            running.keep("the router port", serve_router(listening, router, hub.clone()));
+            running.keep("the router port", serve_router(listening, router, memory.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
             info!(listener = "api", bind = %listening.local(), "listening");
             running.api = Some(listening.local().clone());
-            running.keep("the HTTP API", serve_api(listening, config.api.clone(), shares.api, hub.clone()));
+            let serving = serve_api(listening, config.api.clone(), shares.api, memory, hub.clone());
+            running.keep("the HTTP API", serving);
         }
         for (listener, listening, service) in services {
             running.listeners.push((listener.name.clone(), listening.local().clone()));
@@ -608,7 +610,7 @@ mod tests {
     #[test]
     fn runs_within_one_second_have_epochs_of_their_own_for_longer_than_anybody_remembers_them() {
         const BEGIN: Duration = Duration::from_millis(1_790_000_000_005);
-        let mut epochs = std::collections::BTreeSet::new();
+        let mut epochs = BTreeSet::new();
         let runs = FORGOTTEN_AFTER.as_millis() as u32 / 10;
         for run in 0..runs {
             assert!(epochs.insert(epoch_at(BEGIN + Duration::from_millis(10) * run)), "{run}");

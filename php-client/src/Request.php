@@ -13,6 +13,9 @@ use Longwire\Client\Internal\Check;
  */
 final class Request
 {
+    /** Names or ids that a list gives at once. */
+    public const MAX_LIMIT = 1000;
+
     /**
      * @param string      $body         the message, the last message of a close, the value of an attribute
      * @param string|null $name         the channel to join or leave, the uid to bind, the attribute's key
@@ -117,8 +120,11 @@ final class Request
         if ($this->code !== null) {
             Check::closeCode($this->code);
         }
-        if ($this->limit !== null && ($this->limit < 0 || $this->limit > 65535)) {
-            throw new InvalidArgument("a limit is 0 to 65535 (the router gives at most 1000), not $this->limit");
+        if ($this->reason !== null && preg_match('//u', $this->reason) !== 1) {
+            throw new InvalidArgument('the reason of a close is UTF-8');
+        }
+        if ($this->limit !== null && ($this->limit < 0 || $this->limit > self::MAX_LIMIT)) {
+            throw new InvalidArgument('a limit is 0 to ' . self::MAX_LIMIT . ", not $this->limit");
         }
     }
 }

@@ -28,15 +28,13 @@ use Longwire\Client\Internal\Wire;
  * ```
  *
  * A request takes at most connectTimeout for each address and then ioTimeout for all that it sends and reads, however
- * slowly it comes. A command is sent a second time only if the router cannot have done it: the connection was there
+ * slowly it comes, and also when it is sent a second time. A command is sent a second time only if the router cannot have done it: the connection was there
  * from earlier, the router had closed it, and not even one whole command was written. Queries are asked again.
  */
 final class Router implements RouterInterface
 {
     use Verbs;
 
-    /** More ids than these are sent as several commands: a field has at most 65535 bytes, an id 16. */
-    private const IDS_PER_COMMAND = 2000;
     private const MAX_NUMBER = 0x7FFFFFFF;
 
     /** @var list<string> */
@@ -51,7 +49,8 @@ final class Router implements RouterInterface
      * @param float                $connectTimeout seconds to connect to one address and be greeted there. Names are
      *                                             looked up by the system, which may take longer
      * @param float                $ioTimeout      seconds to send requests and read all answers
-     * @param string|null          $secret         what [router] secret says
+     * @param string|null          $secret         what [router] secret says; nothing is sent to a server that does not prove
+     *                                             to know it
      * @param bool                 $persistent     the connection outlives the page, in this PHP worker
      * @param callable|object|null $log            for warnings: a callable that takes a string, or a PSR-3 logger;
      *                                             error_log() when absent
@@ -92,7 +91,7 @@ final class Router implements RouterInterface
 
     protected function commands(array $requests): array
     {
-        $parts = array_map(self::parts(...), $requests);
+        $parts = array_map(Wire::parts(...), $requests);
         $answers = $this->ask(array_merge(...$parts));
         $receipts = [];
         foreach ($parts as $of) {
@@ -119,18 +118,6 @@ final class Router implements RouterInterface
         return $this->log;
     }
 
-    /** @return non-empty-list<Request> the request, as several if it names too many sessions for one */
-    private static function parts(Request $request): array
-    {
-        if ($request->to === null || count($request->to->names) <= self::IDS_PER_COMMAND) {
-            return [$request];
-        }
-        $part = static fn (array $ids): Request => $request->for(
-            Target::session(...$ids)->except(...$request->to->except),
-        );
-        return array_map($part, array_chunk($request->to->names, self::IDS_PER_COMMAND));
-    }
-
     /**
      * @param non-empty-list<Request> $requests
      *
@@ -149,15 +136,19 @@ final class Router implements RouterInterface
         $output = implode('', $frames);
         $connection = $this->connected();
         $wasKept = $connection->isKept();
+        $deadline = Connection::now() + $this->ioTimeout;
         try {
-            return $this->transfer($connection, $output, array_keys($frames));
+            return $this->transfer($connection, $output, array_keys($frames), $deadline);
         } catch (Closed $closed) {
             $isUndone = $connection->written() < $firstBytes;
-            if (!$wasKept || !$changesNothing && !$isUndone) {
+            $left = $deadline - Connection::now();
+            if (!$wasKept || !$changesNothing && !$isUndone || $left <= 0) {
                 throw $closed;
             }
         }
-        return $this->transfer($this->connected(), $output, array_keys($frames));
+        // It has what the first attempt has left of the time, and the time of a connection.
+        $connection = $this->connected();
+        return $this->transfer($connection, $output, array_keys($frames), Connection::now() + $left);
     }
 
     /**
@@ -165,10 +156,10 @@ final class Router implements RouterInterface
      *
      * @return list<Frame>
      */
-    private function transfer(Connection $connection, string $output, array $numbers): array
+    private function transfer(Connection $connection, string $output, array $numbers, float $deadline): array
     {
         try {
-            return $connection->transfer($output, $numbers, $this->ioTimeout);
+            return $connection->transfer($output, $numbers, $deadline);
         } catch (\Throwable $error) {
             // Something of it may still be under way; also when a signal handler threw.
             $this->disconnect();

@@ -33,9 +33,10 @@ final class ApiFaultsTest extends FaultsTestCase
     {
         $isGreeting = str_starts_with($error, 'no router: ');
         return match (true) {
-            str_contains($error, 'did not answer within 0.8 s') => $isGreeting ? 'slow-greeting' : 'slow',
+            preg_match('/did not answer within [\d.]+ s/', $error) === 1 => $isGreeting ? 'slow-greeting' : 'slow',
             $error === 'the router closed the connection' => 'closed',
             str_contains($error, 'no router of Longwire'), str_contains($error, 'asks for a secret'),
+            str_contains($error, 'does not ask for the secret'),
             str_contains($error, 'does not know the secret'), str_contains($error, 'another request') => 'no-router',
             $isGreeting && preg_match('/Connection refused|No such file/', $error) === 1 => 'down',
             default => $error,

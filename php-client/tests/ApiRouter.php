@@ -46,7 +46,11 @@ final class ApiRouter implements RouterInterface
         }
         $this->client->begin();
         foreach ($requests as $request) {
-            $this->sent($request);
+            try {
+                $this->sent($request);
+            } catch (Refused | InvalidArgument $error) {
+                // It keeps its place.
+            }
         }
         return array_map(
             fn (array|false $receipt) => $receipt ? self::receipt($receipt) : self::refused($this->client->lastError()),
@@ -152,7 +156,7 @@ final class ApiRouter implements RouterInterface
 
     private static function refused(string $error): Refused|InvalidArgument
     {
-        return preg_match('/^(not_text|bad_field): (.*)/s', $error, $parts) === 1
+        return preg_match('/^(not_text|bad_field|bad_frame): (.*)/s', $error, $parts) === 1
             ? new Refused($parts[1], $parts[2])
             : new InvalidArgument($error);
     }

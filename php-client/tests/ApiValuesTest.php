@@ -126,6 +126,8 @@ final class ApiValuesTest extends TestCase
         $this->assertFalse($fails());
         $client->sendMsg($session, 'y');
         $this->assertSame('', $client->lastError());
-        $this->assertCount(1, $client->commit());
+        $receipts = $client->commit();
+        $this->assertSame([false, 1], [$receipts[0], $receipts[1]['reached']], 'each call has its place');
+        $this->assertStringContainsString('16 characters', $client->lastError());
     }
 }

@@ -122,11 +122,14 @@ abstract class FaultsTestCase extends TestCase
 
     public function testServerThatDoesNotKnowTheSecretGetsNoCommand(): void
     {
-        $peer = Peer::router('impostor');
-        $client = $this->client($peer->address, ['secret' => 'a secret of some length']);
-        $this->assertSame('no-router', $this->publish($client, 'secret plans'));
-        $this->assertCount(1, $peer->events('ended', 1));
-        $this->assertSame([], $peer->events('command'));
+        // It says something wrong, it asks for a proof and gives none, it says that it wants none, it says something that has no meaning.
+        foreach (['impostor', 'unproved', 'good', 'odd-auth'] as $mode) {
+            $peer = Peer::router($mode);
+            $client = $this->client($peer->address, ['secret' => 'a secret of some length']);
+            $this->assertSame('no-router', $this->publish($client, 'secret plans'), $mode);
+            $this->assertCount(1, $peer->events('ended', 1));
+            $this->assertSame([], $peer->events('command'), $mode);
+        }
     }
 
     public function testNextAddressTakesOver(): void
@@ -149,6 +152,42 @@ abstract class FaultsTestCase extends TestCase
         $this->assertSame('down', $this->publish($client, 'two'));
         $peer = Peer::router('good', 0, $address);
         $this->assertSame(1, $this->publish($client, 'three'));
+    }
+
+    public function testAnotherAttemptDoesNotStretchTheTimeouts(): void
+    {
+        // The first connection is lost when the time is almost over; the second one greets late, and is silent then.
+        $timeout = 2.0;
+        $peer = Peer::router('late', (int) ($timeout * 900_000));
+        $client = $this->client($peer->address, ['timeout' => $timeout]);
+        $this->assertSame(['answered' => 1], $this->ask($client));
+        $started = hrtime(true);
+        $this->assertContains($this->ask($client), ['slow', 'slow-greeting']);
+        $this->assertLessThan(2 * $timeout + 1.0, (hrtime(true) - $started) / 1e9);
+        $this->assertCount(3, $peer->events('command', 3), 'it was asked again');
+    }
+
+    public function testDescriptorAbove1024IsWaitedForLikeAnyOther(): void
+    {
+        if (!function_exists('posix_getrlimit') || posix_getrlimit()['soft openfiles'] < 1300) {
+            $this->markTestSkipped('no process may have so many files here');
+        }
+        $peer = Peer::router('good');
+        $mute = Peer::router('mute');
+        $files = array_map(static fn () => fopen('/dev/null', 'r'), range(1, 1100));
+        $client = $this->client($peer->address);
+        foreach (['one', 'two', str_repeat('x', 5_000_000)] as $message) {
+            $this->assertSame(1, $this->publish($client, $message));
+        }
+        $this->assertSame(['answered' => 4], $this->ask($client));
+        $this->assertSame([1, 1, 1, 1], array_column($peer->events('command', 4), 'on'), 'the connection was kept');
+        $before = getrusage();
+        $this->assertSame('slow', $this->publish($this->client($mute->address, ['timeout' => self::SHORT_TIMEOUT]), 'x'));
+        $used = getrusage();
+        $cpu = static fn (array $of): float => $of['ru_utime.tv_sec'] + $of['ru_stime.tv_sec']
+            + ($of['ru_utime.tv_usec'] + $of['ru_stime.tv_usec']) / 1e6;
+        $this->assertLessThan(self::SHORT_TIMEOUT / 2, $cpu($used) - $cpu($before), 'it waits, and does not spin');
+        array_map(fclose(...), $files);
     }
 
     public function testMegabytesGoWholeToAPeerThatReadsSlowly(): void

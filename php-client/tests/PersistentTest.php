@@ -127,7 +127,7 @@ final class PersistentTest extends TestCase
     public function testStreamOfAnotherSecretIsNotTaken(string $client): void
     {
         foreach (['tcp://127.0.0.1:0', 'unix://' . sys_get_temp_dir() . "/longwire-secret-$client.sock"] as $address) {
-            $peer = Peer::router('good', 0, $address);
+            $peer = Peer::router('guarded', 0, $address);
             foreach (['a long random text', 'another random text', 'a long random text'] as $secret) {
                 $router = $client === 'Router'
                     ? new Router($peer->address, ioTimeout: 20.0, secret: $secret, persistent: true)

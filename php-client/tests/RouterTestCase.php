@@ -182,12 +182,17 @@ abstract class RouterTestCase extends TestCase
             ->join(Target::session($a, $b), $this->room)
             ->publish($this->room, 'one')
             ->send(Target::channel($this->room), "\xFF", Kind::Text)
+            ->join(Target::session('no session'), $this->room)
             ->leave(Target::session($b), $this->room)
             ->publish($this->room, 'two')
             ->close(Target::session($b), 4000, 'enough', 'bye')
             ->run();
+        // By the router, and before anything was sent: both keep their places, and the others are done.
         $this->assertInstanceOf(Refused::class, $answers[2]);
-        unset($answers[2]);
+        $this->assertInstanceOf(Refused::class, $answers[3]);
+        $this->assertFalse($answers[3]->mayBeDone());
+        $this->assertSame([0, 1, 2, 3, 4, 5, 6], array_keys($answers));
+        unset($answers[2], $answers[3]);
         $reached = array_map(static fn (Receipt $receipt): int => $receipt->reached, array_values($answers));
         $this->assertSame([2, 2, 1, 1, 1], $reached);
         $this->assertSame(['one', 'two'], $this->frames($a, 2));
@@ -263,6 +268,14 @@ abstract class RouterTestCase extends TestCase
             'a code that may not be sent' => [static fn ($r, $id) => $r->close($self($id), 1006)],
             'a code of 17 bits' => [static fn ($r, $id) => $r->close($self($id), 66536)],
             'a limit below 0' => [static fn ($r) => $r->sessions(null, -1)],
+            'a limit above 1000' => [static fn ($r) => $r->sessions(null, 1001)],
+            'a reason that is no text' => [static fn ($r, $id) => $r->close($self($id), 4000, "\xFF")],
+            'a reason above 64 KiB' => [static fn ($r, $id) => $r->close($self($id), 4000, str_repeat('x', 70000))],
+            'fields above 64 KiB' => [static fn ($r) => $r->send(
+                Target::all()->except(...array_map(static fn (int $n) => Target::uid(str_repeat('x', 250) . $n), range(1, 300))),
+                'x',
+            )],
+            'a message above 16 MiB' => [static fn ($r, $id) => $r->send($self($id), str_repeat('x', (16 << 20) + 1))],
         ];
     }
 
@@ -278,6 +291,25 @@ abstract class RouterTestCase extends TestCase
         }
         $this->assertSame(1, $this->router->send(Target::session($a), 'still there')->reached);
         $this->assertSame(['still there'], $this->frames($a, 1));
+    }
+
+    public function testWhatASessionMayNotHaveIsCountedAsRefused(): void
+    {
+        $a = $this->connect();
+        $self = Target::session($a);
+        $batch = $this->router->batch();
+        foreach (range(1, 101) as $n) {
+            $batch->join($self, "$this->room $n");
+        }
+        $receipts = $batch->run();
+        $this->assertEquals(new Receipt(refused: 1), array_pop($receipts));
+        $this->assertEquals(array_fill(0, 100, new Receipt(reached: 1)), $receipts);
+        $this->assertSame(1, $this->router->join($self, "$this->room 1")->reached, 'it is there already');
+        $this->assertSame(1, $this->router->set($self, 'key', str_repeat('x', 4093))->reached);
+        foreach ([['key', 4094], ['k', 3]] as [$key, $bytes]) {
+            $this->assertSame(1, $this->router->set($self, $key, str_repeat('x', $bytes))->refused);
+        }
+        $this->assertSame(1, $this->router->set($self, 'key', 'x')->reached);
     }
 
     public function testQuietRouterAnswersAsTheOther(): void

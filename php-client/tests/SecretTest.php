@@ -66,9 +66,19 @@ final class SecretTest extends TestCase
         }
     }
 
-    public function testSecretThatNobodyAsksForIsNotNeeded(): void
+    public function testRouterThatAsksForNoSecretIsNotTakenForOneThatKnowsIt(): void
     {
-        $this->assertIsArray((new Router(Environment::get('LONGWIRE_ROUTER'), secret: 'unused'))->node());
-        $this->assertIsArray((new \RouterClient(Environment::get('LONGWIRE_ROUTER'), 0, 'unused'))->node());
+        // Anybody could stand there instead and say that nothing has to be proved.
+        $open = Environment::get('LONGWIRE_ROUTER');
+        try {
+            (new Router($open, secret: $this->secret))->node();
+            $this->fail('it was asked');
+        } catch (ConnectFailed $error) {
+            $this->assertStringContainsString('does not ask for the secret', $error->getMessage());
+        }
+        $api = new \RouterClient($open, 0, $this->secret);
+        $this->assertFalse($api->node());
+        $this->assertStringContainsString('does not ask for the secret', $api->lastError());
+        $this->assertCount(1, $this->logLines());
     }
 }

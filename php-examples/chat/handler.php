@@ -256,10 +256,19 @@ function room_file(string $room): string
     return 'room-' . sha1($room);
 }
 
+/**
+ * A folder of this user alone among the temporary files. Everybody knows its name, so another user of this machine could have been there
+ * first, with a folder or a link of his own: then nothing is kept there.
+ */
 function folder(): string
 {
-    $folder = sys_get_temp_dir() . '/longwire-chat';
+    $folder = sys_get_temp_dir() . '/longwire-chat-' . posix_geteuid();
     @mkdir($folder, 0700);
+    $found = @lstat($folder);
+    // A folder, no link to one, that nobody else may look into.
+    if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
+        throw new RuntimeException("$folder is not a folder of this user alone");
+    }
     return $folder;
 }
 

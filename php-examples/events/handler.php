@@ -43,13 +43,29 @@ function people(int $count): string
 }
 
 /**
+ * A folder of this user alone among the temporary files. Everybody knows its name, so another user of this machine could have been there
+ * first, with a folder or a link of his own: then nothing is kept there.
+ */
+function folder(): string
+{
+    $folder = sys_get_temp_dir() . '/longwire-events-' . posix_geteuid();
+    @mkdir($folder, 0700);
+    $found = @lstat($folder);
+    // A folder, no link to one, that nobody else may look into.
+    if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
+        throw new RuntimeException("$folder is not a folder of this user alone");
+    }
+    return $folder;
+}
+
+/**
  * Reads the file, changes its content and writes it back, alone: events of different sessions run at the same time.
  *
  * @param callable(array): array $change
  */
 function update(callable $change): array
 {
-    $file = fopen(sys_get_temp_dir() . '/longwire-events.json', 'c+');
+    $file = fopen(folder() . '/here.json', 'c+');
     flock($file, LOCK_EX);
     $state = json_decode(stream_get_contents($file), true) ?? ['here' => [], 'gone' => 0];
     $state = $change($state);

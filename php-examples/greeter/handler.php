@@ -5,8 +5,8 @@
 declare(strict_types=1);
 
 // A visitor without the cookie is given one: the headers of the answer to `connect` travel with the 101, and Longwire says the
-// cookie again at each later event of this connection.
-session_start();
+// cookie again at each later event of this connection. An id that PHP has not made itself is not taken.
+session_start(['use_strict_mode' => true, 'cookie_httponly' => true, 'cookie_samesite' => 'Lax']);
 
 match ($_SERVER['LONGWIRE_EVENT']) {
     'connect' => welcome(),
@@ -17,6 +17,11 @@ function welcome(): void
 {
     $visit = $_SESSION['visits'] = ($_SESSION['visits'] ?? 0) + 1;
     $name = $_SESSION['name'] ?? null;
+    if ($name === null) {
+        // Somebody else may know the id that a stranger comes with, and may have given it to him. By the one that the 101 brings nobody but
+        // this visitor is known when he tells his name.
+        session_regenerate_id();
+    }
     echo $name === null ? 'Hello, stranger. Who are you?' : "Welcome back, $name. This is visit $visit.";
 }
 

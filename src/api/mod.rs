@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 
 use self::problem::Problem;
 use crate::config::model;
-use crate::http::host_only;
+use crate::http::{host_only, one_host};
 use crate::listening::Listening;
 use crate::metrics::router::Door;
 use crate::proto::arguments::Arguments;
@@ -39,6 +39,7 @@ use crate::proto::command::{AttributeKey, Name, Query};
 use crate::proto::id::SessionId;
 use crate::proto::verb::Verb;
 use crate::router::Answer;
+use crate::router_port::{Memory, SetAside};
 use crate::session::Hub;
 use crate::transport::Peer;
 
@@ -52,9 +53,15 @@ pub const MAX_CONNECTIONS: usize = 1024;
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// Serves until the future is dropped, `connections` at once.
-pub async fn serve_api(listening: Listening, config: model::Api, connections: usize, hub: Arc<Hub>) {
+pub async fn serve_api(
+    listening: Listening,
+    config: model::Api,
+    connections: usize,
+    memory: Arc<Memory>,
+    hub: Arc<Hub>,
+) {
     let places = Arc::new(Semaphore::new(connections));
-    let api = Arc::new(Api { config, hub });
+    let api = Arc::new(Api { config, memory, hub });
     let tasks = TaskTracker::new();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -79,6 +86,7 @@ pub async fn serve_api(listening: Listening, config: model::Api, connections: us
 
 struct Api {
     config: model::Api,
+    memory: Arc<Memory>,
     hub: Arc<Hub>,
 }
 
@@ -115,6 +123,8 @@ impl Api {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Problem> {
+        one_host(request.version(), request.headers())
+            .map_err(|what| Problem::new(StatusCode::BAD_REQUEST, "host", what))?;
         self.guard(&request)?;
         let path = Path::parse(request.uri().path())?;
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -126,7 +136,8 @@ impl Api {
         match path {
             Path::OpenApi => Ok(json_response(OPENAPI)),
             Path::Command(verb) => {
-                let arguments = self.arguments(request, verb).await?;
+                // Held until it is done.
+                let (arguments, _memory) = self.arguments(request, verb).await?;
                 let command = verb.command(arguments)?;
                 let outcome = self.hub.cluster.run(Door::Api, &command).await;
                 Ok(json_response(serde_json::to_vec(&outcome).expect("numbers can be written")))
@@ -197,15 +208,19 @@ impl Api {
     }
 
     /// From a JSON body; or from the query string, with a raw body as the message or the value.
-    async fn arguments(&self, request: Request<Incoming>, verb: Verb) -> Result<Arguments, Problem> {
+    async fn arguments(
+        &self,
+        request: Request<Incoming>,
+        verb: Verb,
+    ) -> Result<(Arguments, Option<SetAside>), Problem> {
         let kind = content_type(request.headers())?;
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let body = self.body(request).await?;
+        let (body, memory) = self.body(request).await?;
         if kind == ContentType::Json {
             if !query.is_empty() {
                 return Err(Problem::argument("a JSON body has all arguments, and the query string none"));
             }
-            return Ok(Arguments::of_json(&body)?);
+            return Ok((Arguments::of_json(&body)?, memory));
         }
         let mut arguments = Arguments::of_query(&query)?;
         match verb.raw_body() {
@@ -215,10 +230,11 @@ impl Api {
             }
             _ => {}
         }
-        Ok(arguments)
+        Ok((arguments, memory))
     }
 
-    async fn body(&self, request: Request<Incoming>) -> Result<Bytes, Problem> {
+    /// The body, and the memory that was set aside for it.
+    async fn body(&self, request: Request<Incoming>) -> Result<(Bytes, Option<SetAside>), Problem> {
         let max = self.config.max_body_bytes;
         let too_long = || {
             let detail = format!("the body has more than {max} bytes ([api] max_body_bytes)");
@@ -228,8 +244,14 @@ impl Api {
         if body.size_hint().lower() > max as u64 {
             return Err(too_long());
         }
+        // A body that does not say how long it is may become as long as any. It is here twice while its pieces are put together.
+        let bytes = 2 * body.size_hint().upper().map_or(max, |upper| upper.min(max as u64) as usize);
+        let memory = tokio::time::timeout(BODY_TIMEOUT, self.memory.set_aside(bytes)).await.map_err(|_| {
+            let detail = "too much is on its way to the router port and here ([router] max_buffered_bytes)";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+        })?;
         match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Ok(body)) => Ok((body.to_bytes(), memory)),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
             Ok(Err(error)) => Err(Problem::argument(format!("the body did not come whole: {error}"))),
             Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),

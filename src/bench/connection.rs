@@ -219,15 +219,16 @@ impl Connection {
         self.flush()
     }
 
-    /// Reads what there is. What was heard before an error is in `heard` all the same.
+    /// Reads what there is; `has_ended` says that behind it there is the end. What was heard before an error is in `heard` all the same.
     pub(super) fn readable(
         &mut self,
         endpoint: &Endpoint,
         scratch: &mut Scratch,
         heard: &mut Vec<Heard>,
+        has_ended: bool,
     ) -> Result<(), Trouble> {
         let mut raw = std::mem::take(&mut scratch.raw);
-        let result = self.read_all(endpoint, &mut raw, scratch, heard);
+        let result = self.read_all(endpoint, &mut raw, scratch, heard, has_ended);
         scratch.raw = raw;
         result
     }
@@ -238,6 +239,7 @@ impl Connection {
         raw: &mut [u8],
         scratch: &mut Scratch,
         heard: &mut Vec<Heard>,
+        has_ended: bool,
     ) -> Result<(), Trouble> {
         loop {
             let n = match (&self.socket).read(raw) {
@@ -252,8 +254,9 @@ impl Connection {
             } else {
                 self.take(endpoint, &raw[..n], scratch, heard)?;
             }
-            // A stream that gives less than was asked for is empty, and will call when it is not (epoll(7)).
-            if n < raw.len() {
+            // A stream that gives less than was asked for is empty, and will call when it is not (epoll(7)). An end that came with the last
+            // bytes has called already.
+            if n < raw.len() && !has_ended {
                 return Ok(());
             }
         }
@@ -399,6 +402,8 @@ impl Connection {
     /// The server has ended.
     fn end(&mut self, endpoint: &Endpoint, heard: &mut Vec<Heard>) -> Trouble {
         if let Speech::Http { .. } = endpoint.speech {
+            // Nothing can be asked there any more, whatever the last reply said.
+            self.closes = true;
             let pending = std::mem::take(&mut self.pending);
             if let Err(trouble) = self.take_replies(endpoint, &pending, true, heard) {
                 return trouble;

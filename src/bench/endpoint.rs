@@ -9,12 +9,13 @@ use std::sync::Arc;
 use http::header;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::cli::BenchArgs;
 use crate::client::target::Target;
 use crate::client::{self, handshake, tls};
 use crate::proto::framing::{Framing, LengthFraming};
+use crate::sockets;
 
 /// One address has some 28 000 ports for connections to one server; these many are taken in turn on loopback.
 const LOOPBACK_SOURCES: usize = 64;
@@ -84,12 +85,10 @@ impl Endpoint {
 
     /// Begins a connection, which is there once the socket can be written to. `turn` chooses where it comes from.
     pub(super) fn begin(&self, turn: usize) -> io::Result<Socket> {
-        let kind = Type::STREAM.nonblocking();
         let (socket, address) = match &self.address {
             Address::Ip(address) => {
-                let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
-                // A message is one write, and its reply is being waited for.
-                socket.set_tcp_nodelay(true)?;
+                let socket = sockets::tcp(*address)?;
+                socket.set_nonblocking(true)?;
                 if let IpAddr::V4(ip) = address.ip()
                     && ip.is_loopback()
                 {
@@ -97,7 +96,9 @@ impl Endpoint {
                 }
                 (socket, SockAddr::from(*address))
             }
-            Address::Unix(path) => (Socket::new(Domain::UNIX, kind, None)?, SockAddr::unix(path)?),
+            Address::Unix(path) => {
+                (Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?, SockAddr::unix(path)?)
+            }
         };
         match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),

@@ -197,17 +197,23 @@ impl Router {
         let Some(server_nonce) = self.server_nonce else {
             let challenge = Challenge::decode(frame).map_err(wrong)?;
             self.server_nonce = Some(challenge.nonce);
-            if challenge.wants_proof {
-                let missing = || "the router port asks for a secret: name its file with --secret-file".to_owned();
-                let secret = self.secret.as_ref().ok_or_else(missing)?;
-                let proof = self.proofs(secret, challenge.nonce).of_client();
-                long::encode_proof(&proof, &mut self.output);
+            match (&self.secret, challenge.wants_proof) {
+                (Some(secret), true) => {
+                    let proof = self.proofs(secret, challenge.nonce).of_client();
+                    long::encode_proof(&proof, &mut self.output);
+                }
+                (None, true) => {
+                    return Err("the router port asks for a secret: name its file with --secret-file".to_owned());
+                }
+                // An impostor would say so.
+                (Some(_), false) => return Err("the router port does not ask for the secret".to_owned()),
+                (None, false) => {}
             }
             return Ok(false);
         };
         let proof = long::decode_welcome(frame).map_err(wrong)?;
-        match (&self.secret, proof) {
-            (Some(secret), Some(proof)) if self.proofs(secret, server_nonce).of_server() != proof[..] => {
+        match &self.secret {
+            Some(secret) if proof.as_deref() != Some(&self.proofs(secret, server_nonce).of_server()[..]) => {
                 Err("the router port does not know the secret".to_owned())
             }
             _ => Ok(true),

@@ -264,6 +264,7 @@ impl Swarm {
             }
             let (readable, writable) =
                 (event.is_readable() || event.is_read_closed() || event.is_error(), event.is_writable());
+            let has_ended = event.is_read_closed() || event.is_error();
             let now = self.now();
             self.drive(
                 who,
@@ -274,7 +275,7 @@ impl Swarm {
                         connection.writable(endpoint, scratch, heard)?;
                     }
                     if readable {
-                        connection.readable(endpoint, scratch, heard)?;
+                        connection.readable(endpoint, scratch, heard, has_ended)?;
                     }
                     Ok(())
                 },
@@ -403,7 +404,8 @@ impl Swarm {
         }
         let Link { verdict, leaves, .. } = link;
         let connection = place.connection.as_mut().expect("it was there");
-        let result = if leaves.is_some() { Ok(()) } else { result.and(verdict).and_then(|()| connection.flush()) };
+        // What the load has found in the last words says more than that they were the last.
+        let result = if leaves.is_some() { Ok(()) } else { verdict.and(result).and_then(|()| connection.flush()) };
         let is_open = connection.is_open();
         if leaves.is_some() || result.is_err() {
             if !is_open {

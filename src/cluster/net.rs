@@ -157,7 +157,7 @@ impl Net {
     }
 
     fn foreign(&self) -> MutexGuard<'_, BTreeMap<u16, Foreign>> {
-        self.foreign.lock().expect("nothing panics while it is locked")
+        lock(&self.foreign)
     }
 
     /// Which node that is here is not understood, and does not understand this one.

@@ -102,12 +102,12 @@ impl OrdersReader {
 
     /// There is a link: envelopes are taken.
     pub(super) fn open(&self) {
-        self.numbered.lock().expect("nothing panics while it is locked").is_open = true;
+        lock(&self.numbered).is_open = true;
     }
 
     /// There is none any more: nothing is taken, and what is there is thrown away; how many.
     pub(super) fn close(&mut self) -> u64 {
-        self.numbered.lock().expect("nothing panics while it is locked").is_open = false;
+        lock(&self.numbered).is_open = false;
         let mut count = 0;
         while let Ok(order) = self.orders_rx.try_recv() {
             self.took(&[order]);

@@ -88,8 +88,9 @@ impl Address {
 
 /// What to write instead of a URL, which other servers take: an address has no scheme, and what is spoken has a key of its own.
 fn instead_of_url(scheme: &str, rest: &str) -> String {
+    // A user and a password, which may have a slash in it, are nobody's business.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let route = if path.len() > 1 {
         format!(", and the path among its routes: {{ {path:?} = \"APP\" }}")
     } else {
@@ -176,6 +177,7 @@ mod tests {
             ),
             ("unix:///run/a.sock", Err("an address has no scheme: write \"unix:/run/a.sock\"")),
             ("udp://0.0.0.0:53", Err("UDP is not spoken, only TCP and Unix sockets")),
+            ("fcgi://user:p/w@127.0.0.1:9000", Err("an address has no scheme: write \"127.0.0.1:9000\"")),
             ("fcgi://127.0.0.1:9000", Err("an address has no scheme: write \"127.0.0.1:9000\"")),
             ("*:9005", Err("\"*\" is no host: 0.0.0.0:9005 for all addresses of IPv4, [::]:9005 for all of IPv6")),
         ] {

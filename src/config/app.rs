@@ -12,6 +12,7 @@ use super::schema::{Entry, Named};
 use super::secret::Secret;
 use super::value::size_text;
 use super::written::{self, EventWord};
+use crate::proto::fastcgi::params::Params;
 
 /// What may wait in a session that has never heard of `max_queued_bytes`: as much as one frame of the default size.
 const DEFAULT_QUEUED_BYTES: usize = 1 << 20;
@@ -201,6 +202,10 @@ fn resolve_params(app: &written::App, base: &Path, report: &mut Report<'_>) -> V
             Ok((secret, warning)) => {
                 if let Some(warning) = warning {
                     report.warn(place, warning);
+                }
+                // As each event will: FastCGI has a longest pair.
+                if let Err(error) = Params::new().push(name.as_bytes(), secret.reveal().as_bytes()) {
+                    report.error(place, error.to_string());
                 }
                 params.push((name.clone(), secret));
             }

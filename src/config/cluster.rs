@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Secret;
+use super::engine_url;
 use super::model::{self, ClientTls, ClusterEngine, RedisKind};
 use super::problem::{Place, Report};
 use super::router::resolve_secret_text;
@@ -34,8 +35,21 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
         report.warn(place, "says nothing unless redis is \"sentinel\"");
     }
     let written_urls = written.urls.value.0.iter().filter(|_| engine != EngineWord::Local);
-    let urls: Option<Vec<Secret>> =
-        written_urls.map(|url| resolve_secret_text(url, written.urls.place.as_ref(), base, report)).collect();
+    // Each with its own error.
+    let urls = written_urls
+        .enumerate()
+        .map(|(at, url)| {
+            let place = written.urls.place.as_ref()?;
+            let url = resolve_secret_text(url, Some(place), base, report)?;
+            let judged = match engine {
+                EngineWord::Nats => engine_url::nats_server(url.reveal()).map(drop),
+                EngineWord::Redis | EngineWord::Local => engine_url::redis_server(url.reveal()).map(drop),
+            };
+            judged.map_err(|rule| report.error(place, format!("address {}: {rule}", at + 1))).ok()?;
+            Some(url)
+        })
+        .collect::<Vec<_>>();
+    let urls: Option<Vec<Secret>> = urls.into_iter().collect();
     let tls = resolve_tls(written, urls.as_deref(), base, report);
     let urls = urls?;
     let engine = match engine {

@@ -9,6 +9,7 @@ use super::aliases;
 use super::model::{ChannelRule, Escape, GroupBy, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
 use super::schema::{Entry, Item};
+use super::secret::SecretText;
 use super::value::{Value, Whole, elements, integer, read_str};
 use crate::proto::framing::is_token;
 use crate::proto::heartbeat;
@@ -227,7 +228,7 @@ fn members<'a, const N: usize>(
 ) -> Option<[Item<'a>; N]> {
     let entries = table_entries(item, kind, report)?;
     for (name, unknown) in entries.iter().filter(|(name, _)| !names.contains(name)) {
-        report.refuse(unknown, format!("unknown key{}", did_you_mean(name, names)));
+        report.refuse_key(unknown, format!("unknown key{}", did_you_mean(name, names)));
     }
     let found = names.map(|name| entries.iter().find(|(known, _)| *known == name).map(|(_, member)| member.clone()));
     let missing: Vec<&str> =
@@ -406,7 +407,7 @@ impl Value for GroupBy {
 
 /// Constant params; the values may refer to secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Params(pub Vec<(String, String, Place)>);
+pub(super) struct Params(pub Vec<(String, SecretText, Place)>);
 
 /// What [`crate::config::model::App::params`] must not replace: the contract's own params, without which PHP would be
 /// told something that is not so.
@@ -432,6 +433,8 @@ const RESERVED_PARAMS: [&str; 18] = [
 ];
 
 impl Value for Params {
+    const IS_SECRET: bool = true;
+
     fn kind() -> String {
         "a table of names and strings: { SHOP = \"7\", API_KEY = \"env:API_KEY\" }".into()
     }
@@ -444,8 +447,8 @@ impl Value for Params {
             } else if RESERVED_PARAMS.contains(&name) || name.starts_with("LONGWIRE_") {
                 report.refuse(&item, "this param is set by longwire itself");
             }
-            if let Some(value) = String::read(&item, report) {
-                params.push((name.to_owned(), value, report.place(&item.key, item.span.clone())));
+            if let Some(value) = SecretText::read(&item, report) {
+                params.push((name.to_owned(), value, report.place_of(&item)));
             }
         }
         Some(Self(params))
@@ -511,7 +514,7 @@ impl WrittenBackend {
                 },
                 other => {
                     let hint = did_you_mean(other, ["address", "weight"]);
-                    report.refuse(item, format!("unknown key{hint}"));
+                    report.refuse_key(item, format!("unknown key{hint}"));
                 }
             }
         }
@@ -526,7 +529,10 @@ impl WrittenBackend {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ini(pub Vec<(String, String)>);
 
+// Where sessions are kept, for one, may be said with a password.
 impl Value for Ini {
+    const IS_SECRET: bool = true;
+
     fn kind() -> String {
         "a table of php.ini keys: { memory_limit = \"256M\" }".into()
     }

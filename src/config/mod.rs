@@ -22,6 +22,7 @@ mod app;
 mod cluster;
 mod compound;
 pub mod document;
+pub mod engine_url;
 mod heartbeat;
 mod listener;
 pub mod model;

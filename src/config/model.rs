@@ -130,6 +130,8 @@ pub struct Router {
     pub short_protocol: bool,
     /// Largest message or value in a command.
     pub max_message_bytes: usize,
+    /// Bytes of commands that are not whole yet, of all connections and of the API together.
+    pub max_buffered_bytes: usize,
     /// Connections at once.
     pub max_connections: usize,
     /// Silence after which a connection is closed; zero never.

@@ -3,6 +3,7 @@
 //! Owns the collection of problems while a file is read ([`Report`]) and the form in which they reach the operator:
 //! `file:line: key = value: rule`. A problem never ends the reading, so that all of them come out at once.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -149,7 +150,7 @@ impl<'a> Report<'a> {
         self.warnings.push(Problem { file: self.file.clone(), place: place.clone(), rule: text.into() });
     }
 
-    /// A syntax error: it has a line but no key. Only the first of a line counts, the rest are its echoes.
+    /// A syntax error: it has a line, of which at most the key is shown: what stands behind it may be a secret. Only the first of a line counts, the rest are its echoes.
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         let start = error.span().map_or(0, |span| span.start);
         let line = self.line(start);
@@ -161,7 +162,7 @@ impl<'a> Report<'a> {
         if let Some(remedy) = remedy(text, &message) {
             message = format!("{message}: {remedy}");
         }
-        self.error(&Place { line, key: String::new(), value: shown(text) }, message);
+        self.error(&Place { line, key: String::new(), value: key_of(text).to_owned() }, message);
     }
 
     /// Whether something is wrong with `key`, or below it, already: its absence is no second error then.
@@ -221,15 +222,40 @@ pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'
     nearest(written, known).map_or_else(String::new, |name| format!(", did you mean \"{name}\"?"))
 }
 
+/// The header of a table, or the key of a line, as far as it is written like one.
+fn key_of(line: &str) -> &str {
+    let key = line.split_once('=').map_or(line, |(key, _)| key).trim_end();
+    let is_header = line.starts_with('[') && !line.contains(['"', '\'', '=', ':', '@']);
+    let is_key = line.contains('=')
+        && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.' | b' ' | b'\t'));
+    match (is_header, is_key) {
+        (true, _) => line,
+        (_, true) => key,
+        _ => "",
+    }
+}
+
+/// A value as messages show it: its beginning, without the user and the password of a URL.
 fn shown(text: &str) -> String {
-    let first = text.lines().next().unwrap_or("").trim_end();
+    let line = text.lines().next().unwrap_or("").trim_end();
+    let first = &*without_userinfo(line);
     if first.chars().count() > SHOWN_CHARS {
         first.chars().take(SHOWN_CHARS).chain("...".chars()).collect()
-    } else if first.len() < text.trim_end().len() {
+    } else if line.len() < text.trim_end().len() {
         format!("{first}...")
     } else {
         first.to_owned()
     }
+}
+
+/// The same without what stands before the `@` of a URL. A password may have any character but those that end a value.
+fn without_userinfo(text: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = text.split_once("://") else { return text.into() };
+    let end = rest.find(['"', '\'', ' ', '\t']).unwrap_or(rest.len());
+    let (url, behind) = rest.split_at(end);
+    let host = url.rsplit_once('@').map_or(url, |(_, host)| host);
+    let hidden = if host.len() < url.len() { "...@" } else { "" };
+    format!("{before}://{hidden}{host}{}", without_userinfo(behind)).into()
 }
 
 #[cfg(test)]
@@ -255,6 +281,36 @@ mod tests {
         assert_eq!(shown("\"short\""), "\"short\"");
         assert_eq!(shown("[\n 1,\n]"), "[...");
         assert_eq!(shown(&"é".repeat(100)), format!("{}...", "é".repeat(60)));
+    }
+
+    #[test]
+    fn the_user_and_the_password_of_a_url_are_not_shown() {
+        for (text, expected) in [
+            ("\"fcgi://user:pass@word@10.0.0.7:9000/x\"", "\"fcgi://...@10.0.0.7:9000/x\""),
+            (
+                "[\"tcp://t0ken@a:1\", 'tcp://u:p/w@b:2', \"tcp://c:3\"]",
+                "[\"tcp://...@a:1\", 'tcp://...@b:2', \"tcp://c:3\"]",
+            ),
+            ("\"redis://user:unterminated", "\"redis://user:unterminated"),
+            ("\"mail@shop.example\"", "\"mail@shop.example\""),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn of_a_line_that_is_no_toml_the_key_is_shown_at_most() {
+        for (line, expected) in [
+            ("bind = 127.0.0.1:80", "bind"),
+            ("cluster.urls = [\"redis://user:pw@host\"", "cluster.urls"),
+            ("[listeners.web", "[listeners.web"),
+            ("[\"a b\"]", ""),
+            ("hunter2 is the second line of a secret", ""),
+            ("\"redis://user:pw@host\", x", ""),
+            ("half of a secret\" = 1", ""),
+        ] {
+            assert_eq!(key_of(line), expected, "{line}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         None => Some(None),
     };
     let admin_socket = account::resolve(&written.admin.socket, written.admin.bind.value.0.as_ref(), report);
-    let router = router::resolve_router(&written.router, base, report);
+    let router = router::resolve_router(&written.router, &written.api, base, report);
     let api = router::resolve_api(&written.api, base, report);
     let cluster = cluster::resolve(&written.cluster, base, report);
     listener::check_addresses(written, base, report);

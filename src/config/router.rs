@@ -10,6 +10,8 @@ use super::model::{self, Bind};
 use super::problem::{Place, Report};
 use super::resolve::resolve_address;
 use super::schema::Entry;
+use super::secret::SecretText;
+use super::value::size_text;
 use super::written;
 
 /// Guessing a shorter one is a matter of patience.
@@ -17,15 +19,28 @@ const SHORTEST_SECRET: usize = 16;
 /// Old clients may never close what they opened, and a client of the long protocol finds a closed connection before it asks.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Four of the largest messages at once: whoever sends such has few senders.
+const DEFAULT_BUFFERED_BYTES: u64 = 64 << 20;
+
 /// The router; `None` only beside errors in `report`.
-pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mut Report<'_>) -> Option<model::Router> {
+pub(super) fn resolve_router(
+    written: &written::Router,
+    api: &written::Api,
+    base: &Path,
+    report: &mut Report<'_>,
+) -> Option<model::Router> {
     let bind = resolve_bind(&written.bind, base, report);
     let secret = resolve_secret(written.secret.as_ref(), base, report);
     let is_local = bind.as_ref().is_none_or(|bind| bind.as_ref().is_none_or(is_local));
     if !is_local {
         require_secret(written.secret.as_ref(), &written.bind, "secret", report);
-        if let Some(place) = written.short_protocol.place.as_ref().filter(|_| written.short_protocol.value) {
+    }
+    let short_protocol = written.short_protocol.as_ref().map(|entry| (entry.value, entry.place.as_ref()));
+    if let Some((true, Some(place))) = short_protocol {
+        if !is_local {
             report.error(place, "knows no secret, so it is spoken on loopback addresses and Unix sockets only");
+        } else if written.secret.is_some() {
+            report.warn(place, "lets commands past the secret: that protocol has none");
         }
     }
     let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
@@ -33,9 +48,10 @@ pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mu
         bind: bind?,
         socket,
         advertise: written.advertise.as_ref().map(|entry| entry.value.clone()),
+        short_protocol: is_local && short_protocol.map_or(written.secret.is_none(), |(written, _)| written),
         secret,
-        short_protocol: written.short_protocol.value && is_local,
         max_message_bytes: written.max_message_bytes.value.0 as usize,
+        max_buffered_bytes: resolve_buffered_bytes(written, api, report),
         max_connections: written.max_connections.value.0 as usize,
         idle_timeout: written.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |entry| entry.value.0),
         // Its clients have no ping, and the ancestor's Go client never dials again.
@@ -46,6 +62,17 @@ pub(super) fn resolve_router(written: &written::Router, base: &Path, report: &mu
             max_attribute_bytes: written.max_attribute_bytes.value.0 as usize,
         },
     })
+}
+
+/// Each message must have room alone.
+fn resolve_buffered_bytes(router: &written::Router, api: &written::Api, report: &mut Report<'_>) -> usize {
+    let largest = router.max_message_bytes.value.0.max(api.max_body_bytes.value.0);
+    let Some(entry) = &router.max_buffered_bytes else { return DEFAULT_BUFFERED_BYTES.max(largest) as usize };
+    if let Some(place) = entry.place.as_ref().filter(|_| entry.value.0 < largest) {
+        let largest = size_text(largest);
+        report.error(place, format!("must be at least max_message_bytes and max_body_bytes of [api], {largest}"));
+    }
+    entry.value.0 as usize
 }
 
 /// The API; `None` only beside errors in `report`.
@@ -80,13 +107,13 @@ fn is_local(bind: &Bind) -> bool {
     }
 }
 
-fn require_secret(secret: Option<&Entry<String>>, bind: &Entry<AddressOrOff>, key: &str, report: &mut Report<'_>) {
+fn require_secret(secret: Option<&Entry<SecretText>>, bind: &Entry<AddressOrOff>, key: &str, report: &mut Report<'_>) {
     if let (None, Some(place)) = (secret, &bind.place) {
         report.error(place, format!("others than this machine can connect there, so a {key} is needed"));
     }
 }
 
-fn resolve_secret(entry: Option<&Entry<String>>, base: &Path, report: &mut Report<'_>) -> Option<Secret> {
+fn resolve_secret(entry: Option<&Entry<SecretText>>, base: &Path, report: &mut Report<'_>) -> Option<Secret> {
     let entry = entry?;
     let place = entry.place.as_ref()?;
     let secret = resolve_secret_text(&entry.value, Some(place), base, report)?;
@@ -98,7 +125,7 @@ fn resolve_secret(entry: Option<&Entry<String>>, base: &Path, report: &mut Repor
 
 /// One text that may be kept elsewhere.
 pub(super) fn resolve_secret_text(
-    text: &str,
+    text: &SecretText,
     place: Option<&Place>,
     base: &Path,
     report: &mut Report<'_>,

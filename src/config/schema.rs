@@ -26,6 +26,8 @@ pub(super) struct Key {
     pub doc: &'static str,
     pub only_when: Option<OnlyWhen>,
     pub kind: fn() -> Kind,
+    /// What is written there may be a secret: no message shows it.
+    pub is_secret: bool,
 }
 
 impl Key {
@@ -115,16 +117,24 @@ pub(super) struct Item<'a> {
     pub key: String,
     pub value: &'a DeValue<'a>,
     pub span: Range<usize>,
+    /// No message shows it.
+    is_secret: bool,
 }
 
 impl<'a> Item<'a> {
     pub(super) fn new(key: String, value: &'a Spanned<DeValue<'a>>) -> Self {
-        Self { key, span: value.span(), value: value.get_ref() }
+        Self { key, span: value.span(), value: value.get_ref(), is_secret: false }
+    }
+
+    /// A part of this one.
+    pub(super) fn within(&self, key: String, value: &'a Spanned<DeValue<'a>>) -> Self {
+        Self { is_secret: self.is_secret, ..Self::new(key, value) }
     }
 
     /// The entries of a table in the order written; `None` when this is no table.
     pub(super) fn entries(&self) -> Option<Vec<(&'a str, Item<'a>)>> {
-        self.value.as_table().map(|table| entries(&self.key, table))
+        let entries = self.value.as_table().map(|table| entries(&self.key, table))?;
+        Some(entries.into_iter().map(|(name, item)| (name, Item { is_secret: self.is_secret, ..item })).collect())
     }
 }
 
@@ -165,6 +175,11 @@ impl<'a> Section<'a> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, item)| item)
     }
 
+    /// What is written under `key`, as the reader of its value sees it.
+    fn written(&self, key: &Key) -> Option<Item<'a>> {
+        self.get(key.name).map(|item| Item { is_secret: key.is_secret, ..item.clone() })
+    }
+
     fn absent(&self, key: &str) -> Self {
         Self { place: self.place.missing(key), root: self.root, entries: Vec::new() }
     }
@@ -197,14 +212,15 @@ impl<'a> Section<'a> {
                         true => near,
                         false => format!(", it belongs in {}", homes.join(" or ")),
                     };
-                    report.refuse(item, format!("unknown key{hint}"));
+                    report.refuse_key(item, format!("unknown key{hint}"));
                 }
                 Some(key) if !self.applies(key, keys) && !self.is_undecided(key, keys) => {
                     let when = key.only_when.expect("a key without a condition always applies");
                     if self.waiting(keys).contains(&when) {
                         continue;
                     }
-                    report.refuse(item, format!("only for {}", when.text()));
+                    let item = Item { is_secret: key.is_secret, ..item.clone() };
+                    report.refuse(&item, format!("only for {}", when.text()));
                 }
                 Some(_) => {}
             }
@@ -310,20 +326,24 @@ pub(super) trait Table: Sized {
 
 /// What may stand behind a key: a value with a default, one without, a table, named tables.
 pub(super) trait Field: Sized {
+    const IS_SECRET: bool = false;
+
     fn kind() -> Kind;
     fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self;
 }
 
 impl<T: Value> Field for Entry<T> {
+    const IS_SECRET: bool = T::IS_SECRET;
+
     fn kind() -> Kind {
         Kind::Value(T::kind())
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
-        if let Some(item) = section.get(key.name)
-            && let Some(value) = T::read(item, report)
+        if let Some(item) = section.written(key)
+            && let Some(value) = T::read(&item, report)
         {
-            return Self { value, place: Some(report.place_of(item)) };
+            return Self { value, place: Some(report.place_of(&item)) };
         }
         let Default::Is(text) = key.default else { unreachable!("an entry without a default is an Option") };
         Self { value: default_value(key.name, text), place: None }
@@ -331,12 +351,14 @@ impl<T: Value> Field for Entry<T> {
 }
 
 impl<T: Value> Field for Option<Entry<T>> {
+    const IS_SECRET: bool = T::IS_SECRET;
+
     fn kind() -> Kind {
         Kind::Value(T::kind())
     }
 
     fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self {
-        let Some(item) = section.get(key.name) else {
+        let Some(item) = section.written(key) else {
             if let Default::Required(example) = key.default
                 && section.applies(key, keys)
                 && !section.is_undecided(key, keys)
@@ -357,8 +379,8 @@ impl<T: Value> Field for Option<Entry<T>> {
             }
             return None;
         };
-        let place = Some(report.place_of(item));
-        T::read(item, report).map(|value| Entry { value, place })
+        let place = Some(report.place_of(&item));
+        T::read(&item, report).map(|value| Entry { value, place })
     }
 }
 
@@ -438,12 +460,19 @@ impl Report<'_> {
         self.error(&place, rule);
     }
 
-    /// Where it stands, and what it is unless that is a table.
+    /// Where it stands, and what it is unless that is a table or may be a secret.
     pub(super) fn place_of(&self, item: &Item<'_>) -> Place {
         match item.value {
             DeValue::Table(_) => self.table_place(&item.key, item.span.clone()),
+            _ if item.is_secret => self.table_place(&item.key, item.span.clone()),
             _ => self.place(&item.key, item.span.clone()),
         }
+    }
+
+    /// A key that should not be there. Its value has nothing to do with that, and may be a secret.
+    pub(super) fn refuse_key(&mut self, item: &Item<'_>, rule: impl Into<String>) {
+        let place = self.table_place(&item.key, item.span.clone());
+        self.error(&place, rule);
     }
 
     /// A value of another type than `wanted`.
@@ -488,6 +517,7 @@ macro_rules! config_table {
                 doc: concat!($($doc),+),
                 only_when: config_table!(@when $($other $($value)+)?),
                 kind: <$Field as Field>::kind,
+                is_secret: <$Field as Field>::IS_SECRET,
             } ),+ ];
 
             fn read(section: &Section<'_>, report: &mut Report<'_>) -> Self {

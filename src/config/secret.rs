@@ -13,6 +13,22 @@ use std::path::Path;
 /// Largest secret file; a key or a token is far smaller, a wrong path (a log, `/dev/zero`) is not.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
+/// What an operator wrote for a secret: the text itself, or where it is. It may be one, so it is not shown either.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct SecretText(String);
+
+impl From<String> for SecretText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(..)")
+    }
+}
+
 /// A text that is not shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -37,7 +53,8 @@ impl Secret {
     /// # Errors
     ///
     /// Says in lower case why there is no such secret.
-    pub(super) fn read(written: &str, base: &Path) -> Result<(Self, Option<String>), String> {
+    pub(super) fn read(written: &SecretText, base: &Path) -> Result<(Self, Option<String>), String> {
+        let SecretText(written) = written;
         let (text, warning) = if let Some(name) = written.strip_prefix("env:") {
             (std::env::var(name).map_err(|error| format!("environment variable {name}: {error}"))?, None)
         } else if let Some(path) = written.strip_prefix("file:") {
@@ -90,7 +107,7 @@ mod tests {
     use super::*;
 
     fn check(written: &str, base: &Path, expected: Result<(&str, bool), &str>) {
-        match (Secret::read(written, base), expected) {
+        match (Secret::read(&written.to_owned().into(), base), expected) {
             (Ok((secret, warning)), Ok((text, warned))) => {
                 assert_eq!((secret.reveal(), warning.is_some()), (text, warned), "{written}");
             }
@@ -126,5 +143,6 @@ mod tests {
     #[test]
     fn a_secret_is_not_shown() {
         assert_eq!(format!("{:?}", Secret::from("s3cret")), "Secret(..)");
+        assert_eq!(format!("{:?}", SecretText::from("s3cret".to_owned())), "SecretText(..)");
     }
 }

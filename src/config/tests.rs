@@ -62,6 +62,34 @@ fn the_router_closes_silent_connections_of_the_short_protocol_only_if_it_is_writ
 }
 
 #[test]
+fn beside_a_secret_the_short_protocol_has_to_be_asked_for() {
+    let parsed = |written: &str| {
+        let (config, warnings) = parse(&format!("{BASE}\n[router]\n{written}")).unwrap();
+        (config.router.short_protocol, warnings.len())
+    };
+    let secret = "secret = \"a secret of a shop\"";
+    assert_eq!(parsed(""), (true, 0));
+    assert_eq!(parsed("short_protocol = false"), (false, 0));
+    assert_eq!(parsed(secret), (false, 0));
+    assert_eq!(parsed(&format!("{secret}\nshort_protocol = true")), (true, 1), "with a warning");
+    assert_eq!(parsed(&format!("bind = \"0.0.0.0:9010\"\n{secret}")), (false, 0));
+}
+
+#[test]
+fn messages_on_their_way_have_room_for_the_largest() {
+    let bound =
+        |written: &str| parse(&format!("{BASE}\n{written}")).map(|(config, _)| config.router.max_buffered_bytes);
+    assert_eq!(bound(""), Ok(64 << 20));
+    assert_eq!(bound("[router]\nmax_message_bytes = \"100 MiB\""), Ok(100 << 20));
+    assert_eq!(bound("[router]\nmax_buffered_bytes = \"16 MiB\""), Ok(16 << 20));
+    let wrong = bound("[router]\nmax_buffered_bytes = \"16 MiB\"\n[api]\nmax_body_bytes = \"17 MiB\"").unwrap_err();
+    assert!(
+        wrong.to_string().contains("must be at least max_message_bytes and max_body_bytes of [api], 17 MiB"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn everything_that_is_written_arrives() {
     let text = r#"
 [node]
@@ -138,7 +166,7 @@ fn every_error_comes_at_once_and_in_the_order_of_lines() {
     check(
         "[limits]\nmax_session = 1\nhandshake_timeout = 10\n[log]\nformat = \"xml\"\n[listeners.a]\nbind = 9005\napp = \"x\"\n",
         &[
-            "2: limits.max_session = 1: unknown key, did you mean \"max_sessions\"?",
+            "2: limits.max_session: unknown key, did you mean \"max_sessions\"?",
             "3: limits.handshake_timeout = 10: must be a duration: \"500ms\", \"30s\", \"5m\" or \"1h\", this is an integer",
             "5: log.format = \"xml\": must be \"text\" or \"json\"",
             "7: listeners.a.bind = 9005: must be \"host:port\", \"[::1]:port\" or \"unix:/path\", this is an integer",
@@ -164,7 +192,7 @@ fn a_line_that_is_not_toml_is_refused_with_what_to_write() {
         ("; where it listens", "a comment begins with #"),
     ] {
         let error = parse(&format!("[listeners.web]\n{line}\n")).unwrap_err().to_string();
-        assert!(error.contains(&format!(":2: {line}: ")) && error.contains(expected), "{error}");
+        assert!(error.contains(":2: ") && error.contains(expected), "{error}");
     }
 }
 
@@ -240,10 +268,7 @@ fn each_rule_has_its_message() {
             "12: upstreams.b.backends = { weight = 2 }: missing address",
         ),
         ("[upstreams.b]\nbackends = []", "12: upstreams.b.backends = []: at least one address is needed"),
-        (
-            "[upstreams.b.spawn]\nini = { a = \"b\\nuser = root\" }",
-            "12: upstreams.b.spawn.ini.a = \"b\\nuser = root\": must be one line",
-        ),
+        ("[upstreams.b.spawn]\nini = { a = \"b\\nuser = root\" }", "12: upstreams.b.spawn.ini.a: must be one line"),
     ] {
         check(&format!("{}{addition}\n", BASE), &[expected]);
     }
@@ -278,11 +303,11 @@ fn each_rule_of_an_app_has_its_message() {
             "uri = \"b\"",
             "12: apps.b.uri = \"b\": must begin with \"/\" and have neither spaces nor characters beyond ASCII",
         ),
-        ("params = { SESSIONID = \"1\" }", "12: apps.b.params.SESSIONID = \"1\": this param is set by longwire itself"),
-        ("params = { A = 1 }", "12: apps.b.params.A = 1: must be a string, this is an integer"),
+        ("params = { SESSIONID = \"1\" }", "12: apps.b.params.SESSIONID: this param is set by longwire itself"),
+        ("params = { A = 1 }", "12: apps.b.params.A: must be a string, this is an integer"),
         (
             "params = { A = \"env:LONGWIRE_NO_SUCH\" }",
-            "12: apps.b.params.A = \"env:LONGWIRE_NO_SUCH\": environment variable LONGWIRE_NO_SUCH: environment variable not found",
+            "12: apps.b.params.A: environment variable LONGWIRE_NO_SUCH: environment variable not found",
         ),
         (
             "on_error = \"retry\"",
@@ -366,6 +391,17 @@ fn what_nothing_leads_to_is_a_warning() {
     let (_, warnings) = parse(&text).unwrap();
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings, ["/etc/longwire/longwire.toml:11: apps.old: no listener leads to \"old\""]);
+}
+
+#[test]
+fn a_param_that_no_event_could_carry_is_refused_here_and_not_at_the_start() {
+    let with = |bytes: usize| {
+        parse(&BASE.replace("[listeners", &format!("params = {{ KEY = \"{}\" }}\n[listeners", "x".repeat(bytes))))
+            .map(drop)
+    };
+    with(65_000).expect("it fits");
+    let error = with(70_000).unwrap_err().to_string();
+    assert!(error.contains("apps.chat.params.KEY: a param of 70008 bytes") && error.len() < 200, "{error}");
 }
 
 #[test]
@@ -467,7 +503,7 @@ fn each_rule_about_tls_to_the_engine_has_its_message() {
                 "cert = \"/no-such.pem\", key = \"node.key\"",
                 "14: cluster.tls.cert = \"/no-such.pem\": /no-such.pem: No such file or directory (os error 2)",
             ),
-            ("crt = \"node.pem\"", "14: cluster.tls.crt = \"node.pem\": unknown key, did you mean \"cert\"?"),
+            ("crt = \"node.pem\"", "14: cluster.tls.crt: unknown key, did you mean \"cert\"?"),
         ] {
             check(&cluster(engine, tls), &[expected]);
         }

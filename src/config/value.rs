@@ -12,9 +12,13 @@ use toml::de::DeValue;
 use super::aliases;
 use super::problem::{Report, did_you_mean};
 use super::schema::Item;
+use super::secret::SecretText;
 
 /// Something that can be read from one TOML value.
 pub(super) trait Value: Sized {
+    /// Whether what is written may be a secret, or have one in it: then no message shows it.
+    const IS_SECRET: bool = false;
+
     /// Completes "must be".
     fn kind() -> String;
 
@@ -270,25 +274,40 @@ impl<T: Choice + PartialEq> Value for Set<T> {
     }
 }
 
-/// Texts in the order written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Texts(pub Vec<String>);
+impl Value for SecretText {
+    const IS_SECRET: bool = true;
 
-impl Value for Texts {
+    fn kind() -> String {
+        String::kind()
+    }
+
+    fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
+        String::read(item, report).map(Self::from)
+    }
+}
+
+/// Texts that may be secrets, in the order written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SecretTexts(pub Vec<SecretText>);
+
+impl Value for SecretTexts {
+    const IS_SECRET: bool = true;
+
     fn kind() -> String {
         "a list of texts".into()
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
         let texts = elements(item, &Self::kind(), report)?;
-        texts.iter().map(|text| read_str(text, "a text", report).map(str::to_owned)).collect::<Option<_>>().map(Self)
+        let text = |text: &Item<'_>| read_str(text, "a text", report).map(|text| SecretText::from(text.to_owned()));
+        texts.iter().map(text).collect::<Option<_>>().map(Self)
     }
 }
 
 /// The elements of an array, under the array's key.
 pub(super) fn elements<'a>(item: &Item<'a>, kind: &str, report: &mut Report<'_>) -> Option<Vec<Item<'a>>> {
     match item.value {
-        DeValue::Array(array) => Some(array.iter().map(|value| Item::new(item.key.clone(), value)).collect()),
+        DeValue::Array(array) => Some(array.iter().map(|value| item.within(item.key.clone(), value)).collect()),
         _ => {
             report.wrong_type(item, kind);
             None

@@ -17,7 +17,8 @@ use super::problem::{Place, Report};
 use super::schema::{
     Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
 };
-use super::value::{Choice, Set, Size, Texts, Time, TimeOrOff, Whole};
+use super::secret::SecretText;
+use super::value::{Choice, SecretTexts, Set, Size, Time, TimeOrOff, Whole};
 
 /// Sizes that become buffers: nothing that PHP should see in one piece is larger.
 const LARGEST: u64 = 4 << 30;
@@ -127,7 +128,7 @@ config_table! {
         /// "local" for a node alone; "redis" also for Valkey. Every node has the same, and a node.number of its own.
         engine: Entry<EngineWord> = is("\"local\"");
         /// Its servers, one or some of them: ["redis://10.0.0.5:6379"], ["nats://10.0.0.5:4222"]. With user and password where it asks for them; "env:NAME" and "file:PATH" stand for a whole URL.
-        urls: Entry<Texts> = is("[]");
+        urls: Entry<SecretTexts> = is("[]");
         /// For engine = "redis": what stands behind the servers, one of them "alone", "sentinel", or a "cluster" (Redis 7: sharded pub/sub).
         redis: Entry<RedisWord> = is("\"alone\"");
         /// For redis = "sentinel": the name that Sentinel has for the master.
@@ -221,11 +222,13 @@ config_table! {
         /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
         advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
         /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        secret: Option<Entry<String>> = absent("none is asked for", "\"a long random text\"");
-        /// Take the ancestor's commands too, which know no secret: on loopback and Unix sockets only.
-        short_protocol: Entry<bool> = is("true");
+        secret: Option<Entry<SecretText>> = absent("none is asked for", "\"a long random text\"");
+        /// Take the ancestor's commands too, which know no secret: on loopback and Unix sockets only. Beside a secret it lets everybody in who can connect there.
+        short_protocol: Option<Entry<bool>> = absent("true, and false where there is a secret", "true");
         /// Largest message or attribute value in a command.
         max_message_bytes: Entry<Size<1, LARGEST>> = is("\"16 MiB\"");
+        /// Memory for messages above 16 KiB that are on their way, of all connections and of the API together: whoever finds none waits.
+        max_buffered_bytes: Option<Entry<Size<1, LARGEST>>> = absent("64 MiB, or the largest message where that is more", "\"64 MiB\"");
         /// Connections at once; one more is closed at once.
         // Every php-fpm worker of a large shop with a kept connection each.
         max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
@@ -249,7 +252,7 @@ config_table! {
         /// The file of the socket, where bind is unix:/path.
         socket: Socket = table();
         /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        token: Option<Entry<String>> = absent("none is asked for", "\"a-long-random-text\"");
+        token: Option<Entry<SecretText>> = absent("none is asked for", "\"a-long-random-text\"");
         /// Largest body of a request.
         max_body_bytes: Entry<Size<1024, LARGEST>> = is("\"16 MiB\"");
     }
@@ -279,7 +282,7 @@ config_table! {
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
         /// The app for each path; "/live/*" takes /live and everything below it; the longest match wins. A slash at the end does not matter.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
-        /// A folder whose files are served where no route matches; never PHP files or dot files. A relative path begins at the folder of this file.
+        /// A folder whose files are served where no route matches; never PHP files, TOML files or dot files. A relative path begins at the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
         /// Proxies that begin each connection with a PROXY header (version 1 or 2), which then says who the client is; from anybody else none is looked for.
         proxy_protocol: Entry<Networks> = is("[]");

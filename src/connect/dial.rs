@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
 use super::ConnectError;
@@ -20,6 +20,7 @@ use crate::client::handshake::{self, accept_value, parse_header};
 use crate::client::target::Target;
 use crate::client::{self, tls};
 use crate::proto::framing::Framing;
+use crate::sockets;
 
 /// How much of a refusal's body is shown.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -64,9 +65,7 @@ async fn open(
         }
         None => None,
     };
-    let stream = TcpStream::connect(address).await.map_err(fail)?;
-    // A frame is one write, and its reply is being waited for.
-    stream.set_nodelay(true).map_err(fail)?;
+    let stream = sockets::dial_tcp(address).await.map_err(fail)?;
     match tls {
         Some((connector, name)) => Ok(Box::new(connector.connect(name, stream).await.map_err(fail)?)),
         None => Ok(Box::new(stream)),

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
 use super::{first_that, tls};
 use crate::certificates::Pair;
+use crate::config::engine_url::nats_server;
 use crate::config::model::ClientTls;
 
 const SEPARATOR: char = '.';
@@ -46,7 +47,7 @@ impl Nats {
             .iter()
             .enumerate()
             .map(|(at, url)| {
-                url.parse::<ServerAddr>().map_err(|error| EngineError(format!("address {} of NATS: {error}", at + 1)))
+                nats_server(url).map_err(|error| EngineError(format!("address {} of NATS: {error}", at + 1)))
             })
             .collect::<Result<_, EngineError>>()?;
         if servers.is_empty() {

@@ -14,14 +14,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::ANSWER_TIMEOUT;
 use crate::config::model::ClientTls;
+use crate::sockets;
 
 /// Connects and shakes hands.
 pub(super) async fn connect(settings: &ClientTls, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
     let settings = settings.clone();
     let config = off_the_runtime(move || settings.client_config()).await?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let socket = TcpStream::connect((host, port)).await?;
-    socket.set_nodelay(true)?;
+    let socket = sockets::dial_tcp((host, port)).await?;
     let shaking_hands = TlsConnector::from(Arc::new(config)).connect(name, socket);
     // A Redis without TLS says nothing either: it waits for the end of a line.
     let silent =

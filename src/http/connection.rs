@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::{http1, http2};
@@ -195,13 +195,13 @@ async fn serve(
                 return connection.last_of(served).await;
             }
             () = connection.idle(first_deadline, site.handshake_timeout) => {
+                if connection.requests.load(Ordering::Relaxed) == 0 {
+                    // It has had the time of a handshake, like everybody else.
+                    return Err(Ended { reason: CloseReason::HandshakeTimeout, error: "no request came".to_owned() });
+                }
                 served.as_mut().graceful_shutdown();
                 // A client that does not hear that either has nothing to lose here.
-                let ended = tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()));
-                return match connection.requests.load(Ordering::Relaxed) {
-                    0 => Err(Ended { reason: CloseReason::HandshakeTimeout, error: "no request came".to_owned() }),
-                    _ => Ok(ended?),
-                };
+                return Ok(tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()))?);
             }
         }
     }
@@ -248,17 +248,26 @@ async fn one_request(
     response.map(|body| Watched::new(body, progress, is_last, busy))
 }
 
+/// Whether a request names one host, as it must: who answers it and who looks at it first may go by two different ones.
+///
+/// # Errors
+///
+/// What is wrong with one that does not (RFC 9112 section 3.2).
+pub(crate) fn one_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    match headers.get_all(header::HOST).iter().count() {
+        0 if version == Version::HTTP_11 => Err("there is no Host header"),
+        0 | 1 => Ok(()),
+        _ => Err("there is more than one Host header"),
+    }
+}
+
 /// A target that names the host stands for the header `Host` (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
 ///
 /// # Errors
 ///
-/// What is wrong with a request that does not name exactly one (RFC 9112 section 3.2).
+/// See [`one_host`].
 fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
-    match request.headers().get_all(header::HOST).iter().count() {
-        0 if request.version() == Version::HTTP_11 => return Err("there is no Host header"),
-        0 | 1 => {}
-        _ => return Err("there is more than one Host header"),
-    }
+    one_host(request.version(), request.headers())?;
     if let Some(authority) = request.uri().authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {

@@ -47,6 +47,7 @@ use crate::session::{Endpoint, Hub};
 use crate::transport::Peer;
 
 pub use admin::{Readiness, serve_admin};
+pub(crate) use connection::one_host;
 pub use connection::serve_connection;
 
 /// What is left of an answer's time when the node begins to stop: a page is through by then, and a large file can be had

@@ -1,8 +1,8 @@
 //! Static files of an HTTP listener: what lies below one folder, and nothing else.
 //!
 //! Three judges stand between a request and a file. [`relative_path`] reads the path as it was sent and refuses what has two
-//! readings. [`may_be_served`] knows names that are nobody's business: PHP and whatever begins with a dot. [`Folder`] opens
-//! the file, asks the kernel where that really is, and puts the answer before the second judge again, so that a symbolic
+//! readings. [`may_be_served`] knows names that are nobody's business: PHP, configurations, and whatever begins with a dot.
+//! [`Folder`] opens the file, asks the kernel where that really is, and puts the answer before the second judge again, so that a symbolic
 //! link leads neither out of the folder nor to a name that is kept back. All three answer 404, so that nobody learns what
 //! is there.
 //!
@@ -143,21 +143,22 @@ fn decoded_segment(segment: &str) -> Option<String> {
     is_name.then(|| name.into_owned())
 }
 
-/// No segment of it is hidden or PHP.
+/// No segment of it is hidden, PHP or a configuration.
 fn may_be_served(path: &Path) -> bool {
     path.components().all(|component| match component {
-        Component::Normal(name) => name.to_str().is_some_and(|name| !name.starts_with('.') && !is_php(name)),
+        Component::Normal(name) => name.to_str().is_some_and(|name| !name.starts_with('.') && !is_kept_back(name)),
         Component::CurDir => true,
         Component::Prefix(_) | Component::RootDir | Component::ParentDir => false,
     })
 }
 
-/// A script, or a copy of one that an editor or a careful person left behind: `handler.php`, `handler.php~`,
-/// `handler.php.bak`.
-fn is_php(name: &str) -> bool {
+/// A script or a configuration of Longwire (`longwire dev DIR` serves the folder in which it may lie, with its secrets), or a copy of one
+/// that an editor or a careful person left behind: `handler.php`, `handler.php~`, `longwire.toml.bak`.
+fn is_kept_back(name: &str) -> bool {
     let name = name.trim_end_matches(['~', '.', ' ']).to_ascii_lowercase();
     let is_inc = name.ends_with(".inc");
-    is_inc || name.split('.').skip(1).any(|piece| piece.starts_with("php") || ["phtml", "phar", "pht"].contains(&piece))
+    let is_such = |piece: &str| piece.starts_with("php") || ["phtml", "phar", "pht", "toml"].contains(&piece);
+    is_inc || name.split('.').skip(1).any(is_such)
 }
 
 /// Where `ServeDir` gets its files.

@@ -15,14 +15,17 @@
 //! when the client has closed its side by then. Messages for the same sessions that stand one behind the other in what was read
 //! reach each session in one write. Answers leave in batches; while a client does not take them nothing of it
 //! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
-//! `turns` has connections of the short protocol take their turns in the order in which they were made.
+//! `memory` bounds what all of them hold together. `turns` has connections of the short protocol take their turns in the order in which they were made.
 
+mod memory;
 mod turns;
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -44,6 +47,7 @@ use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
+pub use self::memory::{Memory, SetAside};
 use self::turns::{Turn, Turns};
 
 /// From the first byte of a greeting to its last: a program needs two round trips for it.
@@ -54,11 +58,20 @@ const BATCH_BYTES: usize = 64 * 1024;
 const TOGETHER: usize = crate::transport::MAX_SLICES;
 /// Bytes of these: a session that takes none of them must not hold more than a piece of its bound.
 const TOGETHER_BYTES: usize = 64 * 1024;
-/// Room that is made for a read.
+/// Room that is made for a read of what was begun.
 const READ_BYTES: usize = 16 * 1024;
+/// Read at once where nothing was begun: a batch of as many messages as are sent together.
+const SCRATCH_BYTES: usize = TOGETHER_BYTES;
+/// Longest frame of whoever has not proved anything yet; a hello has some 110 bytes.
+const LONGEST_GREETING: usize = 1024;
 /// How a client on another machine that vanished is noticed: as on listeners, whose defaults these are.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+thread_local! {
+    /// What connections read into while they hold nothing: many are idle for long, and none of them keeps a buffer.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
 
 /// What became of a command, on the wire.
 fn receipt(request: u32, outcome: Outcome) -> Answer {
@@ -66,10 +79,10 @@ fn receipt(request: u32, outcome: Outcome) -> Answer {
 }
 
 /// Serves until the future is dropped.
-pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<Hub>) {
+pub async fn serve_router(listening: Listening, config: model::Router, memory: Arc<Memory>, hub: Arc<Hub>) {
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let turns = config.short_protocol.then(|| Arc::new(Turns::default()));
-    let port = Arc::new(Port { config, hub });
+    let port = Arc::new(Port { config, memory, hub });
     let tasks = TaskTracker::new();
     loop {
         let (transport, peer) = listening.next().await;
@@ -97,6 +110,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, hub: Arc<
                 transport,
                 turn,
                 input: BytesMut::new(),
+                set_aside: None,
                 output: BytesMut::new(),
                 sends: Sends::default(),
                 stage: Stage::Fresh,
@@ -120,6 +134,7 @@ async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usiz
 /// What all connections share.
 struct Port {
     config: model::Router,
+    memory: Arc<Memory>,
     hub: Arc<Hub>,
 }
 
@@ -149,6 +164,8 @@ struct Connection<'p> {
     /// Its place among the connections of its address, until it speaks the long protocol.
     turn: Option<Turn>,
     input: BytesMut,
+    /// For the frame that has begun in `input`, if that is a large one.
+    set_aside: Option<SetAside>,
     output: BytesMut,
     sends: Sends,
     stage: Stage,
@@ -237,6 +254,7 @@ impl Connection<'_> {
     async fn take_all(&mut self) -> Result<(), End> {
         while let Some(frame) = self.next_frame()? {
             self.take(frame).await?;
+            self.set_aside = None;
             if self.output.len() >= BATCH_BYTES {
                 self.turn.iter().for_each(Turn::pauses);
                 self.flush().await?;
@@ -309,6 +327,9 @@ impl Connection<'_> {
     fn next_frame(&mut self) -> Result<Option<Frame>, End> {
         // Nothing in a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
+        if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
+            return Err(Wrong::new(ErrorWord::BadFrame, "a greeting is not as long as that").into());
+        }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
             (Stage::Short, _) | (Stage::Fresh, Some(Protocol::Short)) => End::Refused("bad_frame", error.to_string()),
             _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
@@ -332,17 +353,38 @@ impl Connection<'_> {
             false if idle.is_zero() => None,
             false => Some(Instant::now() + idle),
         };
+        let begun = Frame::announced(&self.input);
+        if self.set_aside.is_none()
+            && let Some(bytes) = begun
+        {
+            let room = self.port.memory.set_aside(bytes);
+            self.set_aside = match deadline {
+                None => room.await,
+                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| End::Idle)?,
+            };
+            if self.set_aside.is_some() {
+                // Once, and no more than was set aside.
+                self.input.reserve(bytes.saturating_sub(self.input.len()));
+            }
+        }
+        let has_room = self.set_aside.is_some();
+        let message_deadline = self.set_aside.as_ref().map(|set_aside| set_aside.deadline);
+        let is_late = message_deadline.is_some_and(|late| deadline.is_none_or(|deadline| late < deadline));
+        let deadline = if is_late { message_deadline } else { deadline };
         let Self { input, transport, turn, .. } = self;
         let mut transport = &**transport;
         let read = async {
             if input.is_empty() {
-                // Reads into a small buffer of its own first: an idle connection must not keep a large one.
-                let mut first = [0; 512];
-                let n = in_turn(turn.as_ref(), transport.read(&mut first)).await?;
-                input.extend_from_slice(&first[..n]);
-                return Ok(n);
+                let first = poll_fn(|cx| {
+                    SCRATCH.with_borrow_mut(|scratch| {
+                        let n = ready!(transport.poll_read(cx, scratch))?;
+                        input.extend_from_slice(&scratch[..n]);
+                        Poll::Ready(Ok(n))
+                    })
+                });
+                return in_turn(turn.as_ref(), first).await;
             }
-            if input.capacity() - input.len() < READ_BYTES / 2 {
+            if !has_room && input.capacity() - input.len() < READ_BYTES / 2 {
                 input.reserve(READ_BYTES);
             }
             in_turn(turn.as_ref(), transport.read_buf(input)).await
@@ -352,14 +394,24 @@ impl Connection<'_> {
             Some(deadline) => match timeout_at(deadline, read).await {
                 Ok(result) => result,
                 Err(_) => {
-                    return Err(match is_stranger {
-                        true => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
-                        false => End::Idle,
+                    return Err(match (is_stranger, is_late) {
+                        (true, _) => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
+                        (_, true) => self.late(),
+                        _ => End::Idle,
                     });
                 }
             },
         };
         Ok(result?)
+    }
+
+    /// Others wait for the memory of a message that does not come.
+    fn late(&self) -> End {
+        let text = format!("a message did not come whole in time: {} bytes of it are here", self.input.len());
+        match self.stage {
+            Stage::Fresh | Stage::Short => End::Refused("timeout", text),
+            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
+        }
     }
 
     async fn flush(&mut self) -> Result<(), End> {

@@ -224,10 +224,9 @@ impl Transport {
     }
 
     /// How a peer that vanished without FIN is noticed: probes after `keepalive` of silence, and an end to waiting for
-    /// acknowledgements after `user_timeout` (tcp(7)); zero switches each off. Also switches Nagle off.
+    /// acknowledgements after `user_timeout` (tcp(7)); zero switches each off.
     pub fn watch_tcp_peer(&self, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
         let socket = self.fd.get_ref();
-        socket.set_tcp_nodelay(true)?;
         if !keepalive.is_zero() {
             let probe_every = (keepalive / 6).max(Duration::from_secs(1));
             let probes = TcpKeepalive::new().with_time(keepalive).with_interval(probe_every).with_retries(3);

@@ -22,6 +22,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -125,8 +126,12 @@ impl Connection {
                 }
             }
         }
-        let limits =
-            Limits { response: config.response_timeout, request: config.request_timeout, stalls: &scheduler.stalls };
+        let limits = Limits {
+            response: config.response_timeout,
+            request: config.request_timeout,
+            stalls: &scheduler.stalls,
+            has_line: scheduler.has_line(),
+        };
         let ended = self.exchange.run(&mut work.item.request, started, limits, &scheduler.metrics).await;
         let (failure, script_may_run) = match ended {
             Ended::Complete { end, given: false, .. } if end.status == ProtocolStatus::Overloaded => {
@@ -233,7 +238,7 @@ impl Connection {
             }
         }
         let is_done = matches!(outcome, Outcome::Done(_));
-        let next = if lease.scheduler.has_line() {
+        let next = if lease.scheduler.has_line().load(Ordering::Relaxed) {
             // While the answer is passed on, the worker comes back.
             lease.scheduler.end(work.item, outcome);
             let mut worker = self.worker(&lease);

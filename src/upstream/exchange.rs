@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(super) struct Limits<'a> {
     pub(super) request: Duration,
     /// What bounds how long it may wait for its client.
     pub(super) stalls: &'a Stalls,
+    /// Other requests wait for a connection.
+    pub(super) has_line: &'a AtomicBool,
 }
 
 /// How an exchange ended.
@@ -290,7 +293,7 @@ impl Exchange {
         if std::mem::take(&mut progress.holding) {
             responder.pause();
         }
-        self.poll_time(cx, progress, limits, metrics)
+        self.poll_time(cx, progress, limits)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress<'_>) -> io::Result<()> {
@@ -400,13 +403,7 @@ impl Exchange {
         self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }
 
-    fn poll_time(
-        &mut self,
-        cx: &mut Context<'_>,
-        progress: &mut Progress<'_>,
-        limits: Limits<'_>,
-        metrics: &UpstreamHandles,
-    ) -> Poll<Ended> {
+    fn poll_time(&mut self, cx: &mut Context<'_>, progress: &mut Progress<'_>, limits: Limits<'_>) -> Poll<Ended> {
         let request_deadline = progress.started + limits.request;
         let response_deadline = progress.active + limits.response;
         let answered = progress.first_byte.is_some();
@@ -414,7 +411,7 @@ impl Exchange {
             && let Some(look_at) = stall.look_at().filter(|look_at| *look_at < request_deadline)
         {
             ready!(self.alarm.poll_at(cx, look_at));
-            if stall.is_over(Instant::now(), metrics.has_queued()) {
+            if stall.is_over(Instant::now(), limits.has_line.load(Ordering::Relaxed)) {
                 return Poll::Ready(Ended::SlowReader { answered });
             }
         }

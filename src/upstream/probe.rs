@@ -96,7 +96,9 @@ pub(super) async fn keep_probing<R: Responder>(scheduler: Arc<Scheduler<R>>, at:
                 Seen::There => {
                     scheduler.probed_well(at);
                     if !habits.answers() && (trusted.is_none() || failures == u32::MAX) {
-                        habits.tested(limits::answers_at_once(scheduler.address(at)).await);
+                        habits.tested(
+                            limits::answers_at_once(scheduler.address(at), scheduler.config.connect_timeout).await,
+                        );
                     }
                     trusted = Some(failures);
                 }

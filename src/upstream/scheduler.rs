@@ -160,8 +160,8 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Whether requests waited for a connection when that was last looked at, those apart that their groups hold back.
-    pub(super) fn has_line(&self) -> bool {
-        self.has_line.load(Ordering::Relaxed)
+    pub(super) fn has_line(&self) -> &AtomicBool {
+        &self.has_line
     }
 
     /// One has.

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::model::Bind;
+use crate::sockets;
 
 /// Pauses between attempts while a Unix socket's backlog is full.
 const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
@@ -53,8 +54,7 @@ impl Stream {
         match address {
             Bind::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Bind::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
+                let stream = sockets::dial_tcp(address).await?;
                 SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
                 Ok(Stream::Tcp(stream))
             }

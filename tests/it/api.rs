@@ -215,12 +215,15 @@ async fn without_a_token_programs_of_this_machine_are_answered_and_pages_of_othe
     for host in ["shop.example", "localhost.shop.example", "10.0.0.1", "127.0.0.1.nip.example:9012", ""] {
         assert_problem(&with(&format!("Host: {host}\r\n")).await, 403, "host", "no name of this machine");
     }
+    for headers in ["Host: localhost\r\nHost: shop.example\r\n", "Host: shop.example\r\nHost: localhost\r\n"] {
+        assert_problem(&with(headers).await, 400, "host", "more than one Host header");
+    }
     for origin in ["https://shop.example", "null", "http://localhost"] {
         let answer = with(&format!("Host: localhost\r\nOrigin: {origin}\r\n")).await;
         assert_problem(&answer, 403, "origin", "web pages may not ask here");
         assert!(!answer.head.to_lowercase().contains("access-control"), "no page may read it either");
     }
-    assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"host\""), 5.0);
+    assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"host\""), 7.0);
     assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"origin\""), 3.0);
 }
 

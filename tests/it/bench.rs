@@ -1,9 +1,12 @@
 //! `longwire bench`, as a user runs it: every fault of a script is found, and counted exactly.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 
 use crate::bridge::LISTENERS;
 use crate::support::longwire::Longwire;
@@ -304,10 +307,56 @@ fn who_publishes_proves_the_secret_or_is_told_that_there_is_one() {
     let published = number(&found, "published");
     assert!(published > 0, "{found:#}");
     check(&found, &[("delivered", 3 * published), ("lost", 0)]);
+    // A router that asks for no secret may be anybody, and is not believed to be the one that knows it.
+    let open = self::node(&fpm, CHANNEL, "", LISTENERS);
+    let (open_url, open_door) =
+        (format!("tcp://{}", open.address("length")), format!("router://{}/news", open.address("router")));
+    let words_to_open = ["fanout", &open_url, "--publish", &open_door, "--say=join", "--connections=3", "--warm-up=0s"];
+    let output = bench(&[&words_to_open[..], &["--quiet", "--secret-file", &right]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("does not ask for the secret"), "{stderr}");
     for (more, reason) in [(&["--secret-file", &wrong][..], "the router port"), (&[], "--secret-file")] {
         let output = bench(&[&words[..], &["--quiet"], more].concat());
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && stderr.contains(reason), "{more:?}: {stderr}");
+    }
+}
+
+/// Answers each request on a connection of its own, which ends in the same segment as the answer.
+fn ends_with_each_answer(head: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket takes it");
+            let mut reader = BufReader::new(&socket);
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().expect("a number");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if reader.read_exact(&mut body).is_ok() && length > 0 {
+                let answer = [head.replace("LENGTH", &length.to_string()).as_bytes(), &body].concat();
+                // Held back until the end comes, which takes it along.
+                let _gone = SockRef::from(&socket).send_with_flags(&answer, libc::MSG_MORE);
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn an_end_that_comes_with_the_answer_is_noticed() {
+    for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: LENGTH\r\n\r\n"] {
+        let url = format!("http://{}/", ends_with_each_answer(head));
+        let found = report(&["echo", &url, "--connections=2", "--warm-up=0s", "--duration=1s", "--timeout=500ms"]);
+        check(&found, &FAULTLESS[..5]);
+        assert_eq!(found["errors"], Value::Array(vec![]), "{found:#}");
+        let (sent, replies) = (number(&found, "sent"), number(&found, "replies"));
+        assert!(replies > 20 && replies + number(&found, "in_flight_at_end") == sent, "{found:#}");
     }
 }
 
@@ -374,7 +423,7 @@ fn who_connects_over_tcp_and_hears_nothing_waits_for_the_end_so_that_the_server_
     let by_client = closed.iter().filter(|line| line["reason"] == "client_closed").count() as u64;
     assert!(by_client >= accepted, "{by_client} of {} sessions, {accepted} connections", closed.len());
     // The kernel accepts for a process that does not, and nobody ends.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("tcp://{}", listener.local_addr().expect("it is bound"));
     let output = bench(&["accept", &url, "--parallel=2", "--quiet", "--timeout=200ms"]);
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -157,7 +157,9 @@ impl Demo {
     /// Has everybody in the chat's list be there for long: whoever has come a moment ago is not taken for gone.
     fn age_everybody(&self) {
         let folder = self.files().into_iter().next().expect("it has a folder");
-        let file = self.files.path().join(folder).join("tmp/longwire-chat/people.json");
+        let folders = fs::read_dir(self.files.path().join(folder).join("tmp")).expect("it has one").flatten();
+        let mut of_the_chat = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("longwire-chat-"));
+        let file = of_the_chat.next().expect("somebody is there").path().join("people.json");
         let mut people: Value =
             serde_json::from_slice(&fs::read(&file).expect("somebody is there")).expect("it is JSON");
         for person in people.as_object_mut().expect("by session").values_mut() {

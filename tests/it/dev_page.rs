@@ -227,6 +227,10 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("the folder is ours");
     put("handler.php", TELLS);
     put("style.css", "body { color: teal }");
+    // Other files lie beside a handler that are not for browsers.
+    for kept_back in ["longwire.toml", "longwire.toml~", "LONGWIRE.TOML", "cluster.toml.bak", ".env"] {
+        put(kept_back, "secret = \"hunter2\"");
+    }
     let bare = Dev::start(folder.path(), &[]);
     let (status, page) = http_get(bare.http(), "/");
     assert!(status == 200 && page.contains("Longwire"), "without a page of its own the folder has the built-in one");
@@ -237,7 +241,9 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     let dev = Dev::start(folder.path(), &[]);
     assert_eq!(http_get(dev.http(), "/"), (200, "<!doctype html><title>my page</title>".to_owned()));
     assert_eq!(http_get(dev.http(), "/style.css"), (200, "body { color: teal }".to_owned()));
-    assert_eq!(http_get(dev.http(), "/handler.php").0, 404);
+    for kept_back in ["handler.php", "longwire.toml", "longwire.toml~", "LONGWIRE.TOML", "cluster.toml.bak", ".env"] {
+        assert_eq!(http_get(dev.http(), &format!("/{kept_back}")).0, 404, "{kept_back}");
+    }
     let built_in = dev.greeted("try it").expect("the greeting says where the built-in page is");
     assert_eq!(built_in, format!("http://{}/_longwire", dev.http()));
     assert!(http_get(dev.http(), "/_longwire").1.contains("<title>"), "{built_in}");

@@ -174,7 +174,10 @@ async fn no_url_can_have_anybody_believed() {
     let fpm = Pool::of(1).start();
     let cluster = "engine = \"redis\"\nurls = [\"rediss://:a%20secret@127.0.0.1:1/#insecure\"]\n";
     let said = Longwire::refuses(&brisk_config(&fpm, 1, cluster)).join("\n");
-    assert!(said.contains("address 1 of Redis: #insecure would believe anybody") && !has_password(&said), "{said}");
+    assert!(
+        said.contains("cluster.urls: address 1: #insecure would believe anybody") && !has_password(&said),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,6 +117,56 @@ async fn greeter_knows_a_visitor_by_the_cookie_of_the_handshake() {
     assert_eq!(tcp.ask("me again").await, "Bob, that was your message number 1.", "it has no cookies of its own");
 }
 
+#[tokio::test]
+async fn greeter_takes_no_id_that_somebody_else_has_made_or_knows() {
+    let example = Example::start("greeter/handler.php", r#""connect""#);
+    let web = example.node.address("web");
+    let connect = async |id: &str| {
+        let request = format!("Cookie: PHPSESSID={id}\r\n");
+        let (client, head) = Client::try_upgrade(web, "/ws", &request).await.expect("a WebSocket");
+        let cookie = header(&head, "set-cookie");
+        (client, cookie.and_then(|cookie| Some(cookie.split(['=', ';']).nth(1)?.to_owned())))
+    };
+    // One that is made up, and one that a stranger was given and has planted.
+    let (_stranger, known) = connect("madeupmadeupmadeupmadeup00").await;
+    for planted in ["madeupmadeupmadeupmadeup00", &known.expect("a cookie")] {
+        let (mut victim, id) = connect(planted).await;
+        assert_eq!(text(&mut victim).await, "Hello, stranger. Who are you?");
+        assert_ne!(id.expect("an id of his own"), planted);
+        assert_eq!(victim.ask("Ada").await, "Nice to meet you, Ada.");
+        assert_eq!(victim.ask("me").await, "Ada, that was your message number 1.");
+        let (mut thief, _) = connect(planted).await;
+        assert_eq!(text(&mut thief).await, "Hello, stranger. Who are you?");
+    }
+}
+
+#[tokio::test]
+async fn no_example_follows_a_link_that_another_user_may_have_put_among_the_temporary_files() {
+    for (script, names) in [
+        ("events/handler.php", ["longwire-events.json", "longwire-events-UID"]),
+        ("chat/handler.php", ["longwire-chat", "longwire-chat-UID"]),
+    ] {
+        let example = Example::start(script, r#""connect""#);
+        // SAFETY: it cannot fail.
+        let uid = unsafe { libc::geteuid() }.to_string();
+        let theirs = tempfile::tempdir().expect("a temporary directory");
+        let file = theirs.path().join("file");
+        std::fs::write(&file, "precious").expect("the folder is ours");
+        for name in names {
+            let to = if name.ends_with(".json") { &*file } else { theirs.path() };
+            std::os::unix::fs::symlink(to, example._files.path().join(name.replace("UID", &uid))).expect("a link");
+        }
+        // Whether it is let in is the script's own affair.
+        let _client = Client::try_upgrade(example.node.address("web"), "/ws", "").await;
+        example
+            .node
+            .wait_for_log("the script refuses", |line| line.to_string().contains("is not a folder of this user alone"));
+        assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "precious", "{script}");
+        let found = std::fs::read_dir(theirs.path()).expect("it is there").count();
+        assert_eq!(found, 1, "{script} has put something into a folder that is not its own");
+    }
+}
+
 fn header(head: &str, name: &str) -> Option<String> {
     head.lines().find_map(|line| {
         let (found, value) = line.split_once(": ")?;

@@ -1,7 +1,7 @@
 //! Clients that mean harm, or that are broken: each is told why, counted, and forgotten.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming, client};
 use serde_json::Value;
@@ -277,6 +277,20 @@ async fn slow_and_silent_handshakes_end_at_their_time_however_they_drip() {
     eventually("all connections have ended", || node.metric("longwire_handshakes", "") == 0.0).await;
     let timed_out = node.metric("longwire_connections_refused_total", "reason=\"handshake_timeout\"");
     assert!(timed_out >= 3.0, "{timed_out} were counted");
+}
+
+#[tokio::test]
+async fn an_http2_client_that_asks_for_nothing_has_the_time_of_a_handshake_and_no_more() {
+    const TIME: Duration = Duration::from_secs(3);
+    let (_fpm, node) = stage("handshake_timeout = \"3s\"");
+    let started = Instant::now();
+    // The preface and empty settings (RFC 9113 section 3.4), and then silence, whatever it is asked.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let answer = say(node.address("web"), preface, false).await;
+    assert!(answer.get(3) == Some(&4), "settings are answered with settings: {answer:?}");
+    assert!(started.elapsed() < 2 * TIME, "it kept its place for {:?}", started.elapsed());
+    eventually("its place is free", || node.metric("longwire_handshakes", "") == 0.0).await;
+    assert_eq!(node.metric("longwire_connections_refused_total", "reason=\"handshake_timeout\""), 1.0);
 }
 
 #[tokio::test]

@@ -153,6 +153,22 @@ async fn the_short_protocol_can_be_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_secret_the_short_protocol_is_spoken_only_where_somebody_asked_for_it() {
+    let fpm = Pool::of(1).start();
+    let node = guarded(&fpm);
+    let mut router = Router::bare(node.address("router")).await;
+    router.say(12, b"", b"").await;
+    assert_eq!(router.frame().await, None, "a command without the secret");
+    let labels = "door=\"short\",cause=\"short_protocol\"";
+    eventually("it is counted", || node.metric("longwire_commands_refused_total", labels) == 1.0).await;
+    let asked_for = self::node(&fpm, &format!("secret = \"{SECRET}\"\nshort_protocol = true"));
+    let mut router = Router::bare(asked_for.address("router")).await;
+    router.say(12, b"", b"").await;
+    assert_eq!(router.frame().await.expect("it is answered").kind, 12);
+    Router::connect(asked_for.address("router"), SECRET).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_connections_than_max_connections() {
     let fpm = Pool::of(1).start();
     let node = node(&fpm, "max_connections = 2");

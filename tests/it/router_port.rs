@@ -2,18 +2,21 @@
 //! `router_auth` has the greeting, `router_load` the numbers.
 
 use std::collections::HashMap;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Answer, What};
+use longwire::proto::control::long::{Answer, Request, What};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::client::Client;
+use crate::support::http::request_with;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
@@ -285,7 +288,7 @@ async fn tcp_looks_after_connections_that_are_silent_for_long() {
     let node = node(&fpm, "");
     let (mut client, sid) = tcp(&node).await;
     let router = node.address("router");
-    let mut kept = tokio::net::TcpStream::connect(router).await.expect("it listens");
+    let mut kept = TcpStream::connect(router).await.expect("it listens");
     kept.write_all(&short(5, sid.as_bytes(), b"first")).await.unwrap();
     assert_eq!(&client.frame().await.body[..], b"first");
     assert!(is_kept_alive(router.port(), kept.local_addr().unwrap().port()));
@@ -538,6 +541,89 @@ async fn messages_sent_in_one_go_keep_their_order_among_other_commands_and_each_
     for number in 0..3 {
         assert_eq!(early.frame().await.body, format!("news {number}"));
     }
+}
+
+/// Segments with data that a socket has received (`tcpi_data_segs_in` of `TCP_INFO`, behind what libc knows of it).
+fn data_segments(socket: &TcpStream) -> u32 {
+    const AT: usize = 152;
+    let (mut info, mut len) = ([0_u8; 256], 256);
+    // SAFETY: the descriptor is open, and the kernel writes at most `len` bytes behind the pointer.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    };
+    assert!(result == 0 && len as usize >= AT + 4, "{len} bytes");
+    u32::from_ne_bytes(info[AT..AT + 4].try_into().expect("four bytes"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_one_go_is_answered_in_one_go() {
+    let fpm = Pool::of(1).start();
+    let node = node(&fpm, "");
+    let mut socket = TcpStream::connect(node.address("router")).await.expect("it listens");
+    let mut hello = BytesMut::new();
+    Frame::encode(0x4C01, &[&[1, 0, 1, 1, 2, 0, 32][..], &[9; 32]].concat(), b"", &mut hello);
+    socket.write_all(&hello).await.expect("it reads");
+    let mut answers = BytesMut::new();
+    let mut read = async |socket: &mut TcpStream, count: usize| {
+        for _ in 0..count {
+            while Frame::decode(&mut answers, 1 << 20).expect("the port is right").is_none() {
+                assert!(socket.read_buf(&mut answers).await.expect("it answers") > 0, "it ended");
+            }
+        }
+    };
+    read(&mut socket, 2).await;
+    for (count, bytes) in [(1, 10), (20, 10), (2, 400), (100, 400)] {
+        let mut batch = BytesMut::new();
+        for number in 0..count {
+            let news = Command::new(Target::Channel(name("news")), Action::Send(Message::new("x".repeat(bytes))));
+            Request { number, what: What::Command(news) }.encode(&mut batch);
+        }
+        let before = data_segments(&socket);
+        socket.write_all(&batch).await.expect("it reads");
+        read(&mut socket, count as usize).await;
+        assert_eq!(data_segments(&socket) - before, 1, "{count} messages of {bytes} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_on_their_way_share_one_bound_and_small_ones_do_not_wait_for_them() {
+    const LARGE: usize = 15 << 20;
+    let fpm = Pool::of(1).start();
+    let node = node(&fpm, "");
+    let before = node.memory();
+    // Almost whole, on forty connections: what is not read waits in the kernel, and with the clients.
+    let order = short(6, b"", &vec![b'x'; LARGE]);
+    let almost = order.freeze().slice(..LARGE - 1000);
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let (address, almost) = (node.address("router"), almost.clone());
+            tokio::spawn(async move {
+                let mut socket = TcpStream::connect(address).await.expect("it listens");
+                socket.write_all(&almost).await.expect("it reads");
+                std::future::pending::<()>().await;
+            })
+        })
+        .collect();
+    let mut last = 0;
+    eventually("as much is read as there is room for", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = node.memory();
+        std::mem::replace(&mut last, now) == now && now > before + 2 * LARGE
+    })
+    .await;
+    let grown = node.memory() - before;
+    println!("40 messages of 15 MiB: memory grew by {grown}");
+    assert!(grown < 100 << 20, "memory grew by {grown}");
+    // Others go on: a small command, and a large one when somebody has left.
+    let mut small = Router::connect(node.address("router"), "").await;
+    assert_eq!(small.do_to(Target::All, Action::Touch).await.reached, 0);
+    let api = node.address("api");
+    let posted = tokio::spawn(async move {
+        let kind = "Content-Type: text/plain\r\nHost: localhost\r\n";
+        request_with(api, "POST", "/v1/send?to=all", kind, &vec![b'x'; LARGE]).await.expect("it is answered").status
+    });
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+    assert_eq!(posted.await.expect("no panic"), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

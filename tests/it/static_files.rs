@@ -66,6 +66,8 @@ impl Site {
             "config.inc",
             "handler.php~",
             "handler.php.bak",
+            "longwire.toml",
+            "Cluster.TOML.old",
             ".env",
             ".git/config",
             "sub/.htpasswd",
@@ -232,6 +234,10 @@ fn what_is_kept_back_looks_like_what_is_not_there() {
         "/handler%2Ephp",
         "/handler.php%20",
         "/handler.php/x",
+        // Configurations.
+        "/longwire.toml",
+        "/longwire%2etoml",
+        "/Cluster.TOML.old",
         // Dots.
         "/.env",
         "/%2eenv",

@@ -10,7 +10,7 @@ const STEPS: &[&[&str]] = &[
     &["proto"],
     &["locks"],
     &["metrics"],
-    &["descriptors", "memory", "holders"],
+    &["descriptors", "memory", "holders", "sockets"],
     &["certificates"],
     &["config"],
     &["transport"],
@@ -96,6 +96,11 @@ fn output_that_nobody_takes_is_no_panic() {
 #[test]
 fn no_lock_hands_on_a_panic() {
     complain_about(&sources(), poisons);
+}
+
+#[test]
+fn sockets_are_made_in_one_place() {
+    complain_about(&sources(), sockets);
 }
 
 #[test]
@@ -236,6 +241,28 @@ fn unfinished(file: &File) -> Vec<String> {
         .filter(|word| code.contains(**word))
         .map(|word| format!("has a {word}"))
         .collect()
+}
+
+/// Ways to a TCP socket that does not send at once, and where the right ones are.
+const SOCKETS: &[(&str, &str)] = &[
+    ("TcpStream::connect", "src/sockets.rs"),
+    ("TcpListener::bind", "src/sockets.rs"),
+    ("TcpSocket", "src/sockets.rs"),
+    // redis-rs makes its own, and has to be told.
+    ("into_connection_info", "src/config/engine_url.rs"),
+];
+
+/// A TCP socket that others than `src/sockets.rs` make. (A Unix socket has nothing to hold back.)
+fn sockets(file: &File) -> Vec<String> {
+    let text = code(without_tests(&file.text));
+    let ways = SOCKETS.iter().filter(|(_, home)| file.path != *home);
+    let mut complaints: Vec<_> =
+        ways.filter(|(way, _)| names_word(&text, way)).map(|(way, home)| format!("names {way}: {home} does")).collect();
+    let makes = |at: usize| !text[at..].starts_with("Socket::new(Domain::UNIX");
+    if file.path != "src/sockets.rs" && text.match_indices("Socket::new(").any(|(at, _)| makes(at)) {
+        complaints.push("makes a socket: src/sockets.rs does".to_owned());
+    }
+    complaints
 }
 
 /// A field that is recorded with `?`, or a text with `{:?}`, shows Rust's own syntax: `Some("x")`, the name of a variant, `1.5s`.
@@ -439,6 +466,29 @@ mod tests {
         check(direction, "src/brandnew.rs", "", &["module brandnew has no place in the order"]);
         check(direction, "src/logging.rs", "use crate::node;", &["line 1: logging names node"]);
         check(direction, "src/logging.rs", "use crate::proto;", &["line 1: logging names proto"]);
+    }
+
+    #[test]
+    fn sockets_of_tcp_are_seen_and_those_of_unix_are_left_alone() {
+        let made = "makes a socket: src/sockets.rs does";
+        for (path, text, complaints) in [
+            (
+                "src/connect/dial.rs",
+                "let a = TcpStream::connect(b).await;",
+                &["names TcpStream::connect: src/sockets.rs does"][..],
+            ),
+            ("src/check.rs", "Socket::new(Domain::for_address(a), Type::STREAM, None)", &[made]),
+            (
+                "src/engine/mod.rs",
+                "url.into_connection_info()",
+                &["names into_connection_info: src/config/engine_url.rs does"],
+            ),
+            ("src/sockets.rs", "TcpStream::connect(b); Socket::new(Domain::IPV4, Type::STREAM, None)", &[]),
+            ("src/check.rs", "Socket::new(Domain::UNIX, Type::STREAM, None); UnixStream::connect(path)", &[]),
+            ("src/check.rs", "\n#[cfg(test)]\nmod tests {\nTcpStream::connect(a)", &[]),
+        ] {
+            check(sockets, path, text, complaints);
+        }
     }
 
     #[test]

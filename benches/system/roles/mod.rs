@@ -5,6 +5,7 @@
 //! system call for each read and write is enough. They trust each other's sizes and end at the first surprise: the runner then says so.
 
 mod accept;
+mod batches;
 mod echo;
 mod fanout;
 mod fastcgi;
@@ -47,6 +48,11 @@ pub(crate) fn play(role: &str, arguments: &[String]) -> io::Result<()> {
         }
         ("fanout-floor", [how]) => fanout::run(*how == "coalescing"),
         ("accept-floor", []) => accept::run(),
+        ("batches", [address, commands, bytes, server, millis]) => {
+            let batch = batches::Batch { commands: number(commands)?, bytes: number(bytes)? };
+            batches::run(number(address)?, &batch, number(server)?, time(millis)?)
+        }
+        ("batch-floor", []) => batches::floor(),
         ("fastcgi-client", [which, socket, request, responder, millis]) => {
             let which = match *which {
                 "longwire" => fastcgi::Which::Longwire,

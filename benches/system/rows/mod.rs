@@ -1,6 +1,7 @@
 //! The rows: what is started for each, and what of it is measured by turns.
 
 mod accept;
+mod batches;
 mod beside;
 mod burst;
 mod echo;
@@ -18,8 +19,8 @@ use std::path::Path;
 use crate::measure::Settings;
 
 /// In the order in which they are run and documented.
-pub(crate) const NAMES: [&str; 10] =
-    ["echo-null", "fastcgi", "echo-php", "latency", "fanout", "beside", "idle", "burst", "accept", "growth"];
+pub(crate) const NAMES: [&str; 11] =
+    ["echo-null", "fastcgi", "echo-php", "latency", "fanout", "beside", "batches", "idle", "burst", "accept", "growth"];
 
 /// Runs a row in a folder of its own.
 pub(crate) fn run(name: &str, dir: &Path, settings: &Settings) -> io::Result<()> {
@@ -30,6 +31,7 @@ pub(crate) fn run(name: &str, dir: &Path, settings: &Settings) -> io::Result<()>
         "latency" => latency::run(dir, settings),
         "fanout" => fanout::run(dir, settings),
         "beside" => beside::run(dir, settings),
+        "batches" => batches::run(dir, settings),
         "idle" => idle::run(dir, settings),
         "burst" => burst::run(dir, settings),
         "accept" => accept::run(dir, settings),

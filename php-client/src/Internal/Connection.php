@@ -28,6 +28,9 @@ final class Connection
     /** ... and is tried again after this. */
     private const BACKLOG_PAUSE_MICROSECONDS = 2000;
 
+    /** How often a socket is looked at that select() cannot wait for. */
+    private const LOOK_AGAIN_MICROSECONDS = 1000;
+
     private readonly FrameReader $reader;
     private readonly int $pid;
     private int $written = 0;
@@ -119,7 +122,19 @@ final class Connection
         $read = [$this->socket];
         $none = null;
         // Not feof(): it waits for default_socket_timeout when there is nothing to read.
-        return @stream_select($read, $none, $none, 0) === 0;
+        $ready = @stream_select($read, $none, $none, 0);
+        return $ready === false ? $this->hasNothingToRead() : $ready === 0;
+    }
+
+    /** The same by a look at the socket, where select() cannot: it knows no descriptor above 1023. */
+    private function hasNothingToRead(): bool
+    {
+        $wasBlocking = stream_get_meta_data($this->socket)['blocked'];
+        stream_set_blocking($this->socket, false);
+        // False: there is nothing; empty: it has ended.
+        $isQuiet = @stream_socket_recvfrom($this->socket, 1, STREAM_PEEK) === false;
+        stream_set_blocking($this->socket, $wasBlocking);
+        return $isQuiet;
     }
 
     /** It was there before the requests that are sent now, so that the router may have closed it meanwhile. */
@@ -155,16 +170,16 @@ final class Connection
      * Sends requests and reads as many answers as there are numbers, each to its request.
      *
      * @param list<int> $numbers of the requests, in their order
-     * @param float     $timeout seconds for all of it
+     * @param float     $deadline as now() tells the time
      *
      * @return list<Frame>
      *
      * @throws Exception after which the connection is of no use
      */
-    public function transfer(string $requests, array $numbers, float $timeout): array
+    public function transfer(string $requests, array $numbers, float $deadline): array
     {
         stream_set_blocking($this->socket, false);
-        $answers = $this->exchange($requests, count($numbers), self::now() + $timeout);
+        $answers = $this->exchange($requests, count($numbers), $deadline);
         foreach ($answers as $i => $answer) {
             if ($answer->number() !== $numbers[$i]) {
                 // An error without a number is about the connection: the requests before it have been done.
@@ -213,8 +228,10 @@ final class Connection
         $none = null;
         $ready = @stream_select($read, $write, $none, (int) $left, (int) (fmod($left, 1) * 1e6));
         if ($ready === false) {
-            // A signal; the deadline still holds.
-            return;
+            // A signal, or a descriptor that select() does not know: above 1023, in a process with many files. The socket does not
+            // block, so it can be asked itself, after a moment; the deadline still holds.
+            usleep(self::LOOK_AGAIN_MICROSECONDS);
+            [$read, $write] = [[$this->socket], $this->written < strlen($output) ? [$this->socket] : null];
         }
         if ($write) {
             $written = @fwrite($this->socket, substr($output, $this->written, self::WRITE_BYTES));
@@ -244,7 +261,7 @@ final class Connection
     }
 
     /** Seconds on a clock that nobody sets. */
-    private static function now(): float
+    public static function now(): float
     {
         return hrtime(true) / 1e9;
     }

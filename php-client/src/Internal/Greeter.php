@@ -7,7 +7,8 @@ namespace Longwire\Client\Internal;
 use Longwire\Client\ProtocolError;
 
 /**
- * The client's side of a greeting, without a socket.
+ * The client's side of a greeting, without a socket. A client with a secret goes on only when the server has proved to know it, whatever
+ * the server says that it wants.
  *
  * ```text
  *   hello() ---> sent        challenged(frame) ---> a proof to send, or nothing        welcomed(frame) ---> commands
@@ -18,7 +19,6 @@ use Longwire\Client\ProtocolError;
 final class Greeter
 {
     private string $serverNonce = '';
-    private bool $isProofAsked = false;
 
     private function __construct(private readonly ?string $secret, private readonly string $nonce)
     {
@@ -46,13 +46,13 @@ final class Greeter
         if ($challenge->type !== Frame::CHALLENGE || !$isWhole) {
             throw new ProtocolError('what answered is no router of Longwire');
         }
-        if ($auth === "\0") {
-            return '';
-        }
         if ($this->secret === null) {
-            throw new ProtocolError('the router asks for a secret');
+            return $auth === "\0" ? '' : throw new ProtocolError('the router asks for a secret');
         }
-        $this->isProofAsked = true;
+        if ($auth !== "\1") {
+            // An impostor would say that nothing has to be proved.
+            throw new ProtocolError('what answered does not ask for the secret, and need not know it');
+        }
         $proof = Wire::clientProof($this->secret, $this->nonce, $this->serverNonce);
         return Wire::frame(Frame::PROOF, Wire::field(Tag::PROOF, $proof));
     }
@@ -63,8 +63,8 @@ final class Greeter
         if ($welcome->type !== Frame::WELCOME) {
             throw new ProtocolError('the router answered something else than a welcome');
         }
-        if ($this->isProofAsked) {
-            $expected = Wire::serverProof((string) $this->secret, $this->nonce, $this->serverNonce);
+        if ($this->secret !== null) {
+            $expected = Wire::serverProof($this->secret, $this->nonce, $this->serverNonce);
             if (!hash_equals($expected, $welcome->fields[Tag::PROOF] ?? '')) {
                 throw new ProtocolError('what answered does not know the secret');
             }

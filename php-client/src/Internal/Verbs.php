@@ -6,6 +6,7 @@ namespace Longwire\Client\Internal;
 
 use Longwire\Client\Batch;
 use Longwire\Client\Exception;
+use Longwire\Client\InvalidArgument;
 use Longwire\Client\Kind;
 use Longwire\Client\ProtocolError;
 use Longwire\Client\QuietRouter;
@@ -165,7 +166,33 @@ trait Verbs
 
     public function batch(): Batch
     {
-        return new Batch($this->commands(...));
+        return new Batch($this->batched(...));
+    }
+
+    /**
+     * The commands of a batch. One that cannot be sent keeps its place among the answers, and the others are done.
+     *
+     * @param non-empty-list<Request> $requests
+     *
+     * @return list<Receipt|Refused>
+     */
+    private function batched(array $requests): array
+    {
+        $answers = [];
+        foreach ($requests as $place => $request) {
+            try {
+                Wire::check($request);
+            } catch (InvalidArgument $wrong) {
+                // The router would say this word.
+                $answers[$place] = new Refused('bad_field', $wrong->getMessage());
+            }
+        }
+        $sent = array_diff_key($requests, $answers);
+        if ($sent !== []) {
+            $answers += array_combine(array_keys($sent), $this->commands(array_values($sent)));
+        }
+        ksort($answers);
+        return $answers;
     }
 
     public function quietly(): QuietRouter

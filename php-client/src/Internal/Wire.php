@@ -22,6 +22,8 @@ final class Wire
     public const NONCE_BYTES = 32;
     private const MAX_FIELDS_BYTES = 65535;
     private const COUNTS = 8;
+    /** More ids than these are sent as several commands: a field has at most 65535 bytes, an id 16. */
+    private const IDS_PER_COMMAND = 2000;
 
     public static function field(int $tag, string $value): string
     {
@@ -42,8 +44,34 @@ final class Wire
         return pack('nnN', $type, strlen($fields), strlen($body)) . $fields . $body;
     }
 
+    /** @return non-empty-list<Request> the request, as several if it names too many sessions for one */
+    public static function parts(Request $request): array
+    {
+        if ($request->to === null || count($request->to->names) <= self::IDS_PER_COMMAND) {
+            return [$request];
+        }
+        $part = static fn (array $ids): Request => $request->for(
+            Target::session(...$ids)->except(...$request->to->except),
+        );
+        return array_map($part, array_chunk($request->to->names, self::IDS_PER_COMMAND));
+    }
+
+    /** @throws InvalidArgument if it cannot be sent, and no part of it is */
+    public static function check(Request $request): void
+    {
+        foreach (self::parts($request) as $part) {
+            self::frame($part->verb->value, self::fields($part, 0));
+        }
+    }
+
     /** @throws InvalidArgument */
     public static function request(Request $request, int $number): string
+    {
+        return self::frame($request->verb->value, self::fields($request, $number), $request->body);
+    }
+
+    /** @throws InvalidArgument */
+    private static function fields(Request $request, int $number): string
     {
         $request->check();
         $fields = self::field(Tag::REQUEST, pack('N', $number));
@@ -66,7 +94,7 @@ final class Wire
                 $fields .= self::field($tag, $value);
             }
         }
-        return self::frame($request->verb->value, $fields, $request->body);
+        return $fields;
     }
 
     private static function target(Target $target): string

@@ -7,6 +7,7 @@ namespace Longwire\Client\Testing;
 use Longwire\Client\Exception;
 use Longwire\Client\Internal\Log;
 use Longwire\Client\Internal\Verbs;
+use Longwire\Client\Internal\Wire;
 use Longwire\Client\Kind;
 use Longwire\Client\Receipt;
 use Longwire\Client\Refused;
@@ -24,13 +25,17 @@ use Longwire\Client\Verb;
  *     (new Newsroom($fake))->announce('hello');       // what is tested
  *     $ada->bodies();                                 // ['hello']
  *
- * It knows no slow readers and no limits: whoever is there is reached. Names and ids are checked as by a Router.
+ * It knows no slow readers: a session that is there is reached. It refuses all that a Router, or a Longwire with
+ * the usual limits, refuses.
  */
 final class FakeRouter implements RouterInterface
 {
     use Verbs;
 
-    private const MAX_LIMIT = 1000;
+    /** What a router allows that is not configured otherwise. */
+    private const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+    private const MAX_CHANNELS = 100;
+    private const MAX_ATTRIBUTE_BYTES = 4096;
 
     /** @var array<string, FakeSession> those that are there, by their ids, the oldest first */
     private array $here = [];
@@ -94,12 +99,16 @@ final class FakeRouter implements RouterInterface
     /** @param list<Request> $requests */
     private function take(array $requests): void
     {
-        foreach ($requests as $request) {
-            $request->check();
-        }
+        array_map(Wire::check(...), $requests);
         array_push($this->requests, ...$requests);
         if ($this->failure !== null) {
             throw $this->failure;
+        }
+        foreach ($requests as $request) {
+            if (strlen($request->body) > self::MAX_MESSAGE_BYTES) {
+                $bytes = strlen($request->body);
+                throw new Refused('bad_frame', "a length of $bytes is above the limit of " . self::MAX_MESSAGE_BYTES);
+            }
         }
     }
 
@@ -125,6 +134,9 @@ final class FakeRouter implements RouterInterface
                 $session->received[] = self::message($request);
                 break;
             case Verb::Join:
+                if (count($session->channels) >= self::MAX_CHANNELS && !in_array($name, $session->channels, true)) {
+                    return false;
+                }
                 $session->channels = array_values(array_unique([...$session->channels, $name]));
                 break;
             case Verb::Leave:
@@ -148,7 +160,11 @@ final class FakeRouter implements RouterInterface
                 if ($request->expectAbsent && $now !== null || $request->expect !== null && $request->expect !== $now) {
                     return false;
                 }
-                $session->attributes[strtolower($name)] = $request->body;
+                $attributes = [strtolower($name) => $request->body] + $session->attributes;
+                if (strlen(implode('', $attributes) . implode('', array_keys($attributes))) > self::MAX_ATTRIBUTE_BYTES) {
+                    return false;
+                }
+                $session->attributes = $attributes;
                 break;
             case Verb::Delete:
                 unset($session->attributes[strtolower($name)]);
@@ -244,7 +260,7 @@ final class FakeRouter implements RouterInterface
     private static function page(Request $request, string $key, array $all): array
     {
         sort($all, SORT_STRING);
-        $limit = min($request->limit ?? 100, self::MAX_LIMIT);
+        $limit = $request->limit ?? 100;
         $rest = array_filter($all, static fn (string $name): bool => strcmp($name, $request->after ?? '') > 0);
         $page = array_slice($rest, 0, $limit);
         $next = $page !== [] && count($rest) > $limit ? ['next' => end($page)] : [];

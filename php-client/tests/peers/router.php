@@ -22,7 +22,8 @@ say(str_starts_with($address, 'unix:') ? $address : "tcp://$name");
 final class Peer
 {
     public string $input = '';
-    public bool $isGreeted = false;
+    public string $clientNonce = '';
+    public string $serverNonce = '';
     public int $commands = 0;
 
     public function __construct(public $socket, public int $index)
@@ -98,13 +99,25 @@ function frames(Peer $peer, string $mode, int $number): bool
         $body = substr($frame, 8 + $head['slen']);
         $peer->input = substr($peer->input, $whole);
         if ($head['type'] === 0x4C01) {
-            $auth = $mode === 'impostor' ? "\1" : "\0";
-            send($peer, frame(0x4C02, [0x01 => "\1", 0x02 => random_bytes(32), 0x04 => $auth, 0x03 => 'peer']));
-            if ($auth === "\0") {
+            [$peer->clientNonce, $peer->serverNonce] = [$fields[0x02], random_bytes(32)];
+            if ($mode === 'late' && $peer->index > 0) {
+                usleep($number);
+            }
+            $auth = match ($mode) {
+                'impostor', 'unproved', 'guarded' => "\1",
+                'odd-auth' => "\2",
+                default => "\0",
+            };
+            send($peer, frame(0x4C02, [0x01 => "\1", 0x02 => $peer->serverNonce, 0x04 => $auth, 0x03 => 'peer']));
+            if ($auth !== "\1") {
                 send($peer, frame(0x4C04, []));
             }
         } elseif ($head['type'] === 0x4C03) {
-            send($peer, frame(0x4C04, [0x05 => random_bytes(32)]));
+            send($peer, frame(0x4C04, match ($mode) {
+                'unproved' => [],
+                'guarded' => [0x05 => proof($peer, $fields[0x05])],
+                default => [0x05 => random_bytes(32)],
+            }));
         } else {
             $peer->commands++;
             $event = ['command' => $head['type'], 'on' => $peer->index + 1, 'bytes' => strlen($body)];
@@ -118,6 +131,18 @@ function frames(Peer $peer, string $mode, int $number): bool
     return false;
 }
 
+/** The server's proof of the secret that the client has proved: 'guarded' knows several. */
+function proof(Peer $peer, string $clientProof): string
+{
+    foreach (['a long random text', 'another random text'] as $secret) {
+        $expected = "longwire router 1 client$peer->clientNonce$peer->serverNonce";
+        if (hash_equals(hash_hmac('sha256', $expected, $secret, true), $clientProof)) {
+            return hash_hmac('sha256', "longwire router 1 server$peer->serverNonce$peer->clientNonce", $secret, true);
+        }
+    }
+    return '';
+}
+
 /** Whether the connection is to be closed. */
 function command(Peer $peer, int $type, string $request, string $mode, int $number): bool
 {
@@ -127,6 +152,13 @@ function command(Peer $peer, int $type, string $request, string $mode, int $numb
     switch ($mode) {
         case 'mute':
             return false;
+        case 'late':
+            if ($peer->commands === 1 && $peer->index === 0) {
+                send($peer, $answer);
+                return false;
+            }
+            usleep($peer->index === 0 ? $number : 0);
+            return $peer->index === 0;
         case 'mute-first':
             return $peer->index > 0 && !send($peer, $answer);
         case 'killed':

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo};
 use redis::{PushInfo, PushKind, RedisError, Value};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::shards::Shards;
 use super::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, Engine, EngineError, Inbox, Link, Outgoing, Reach, Subject};
 use super::{first_that, tls};
+use crate::config::engine_url::redis_server;
 use crate::config::model::{ClientTls, RedisKind};
 use crate::locks::lock;
 
@@ -60,14 +61,7 @@ impl Redis {
             .iter()
             .enumerate()
             .map(|(at, url)| {
-                let info = url.as_str().into_connection_info();
-                let info = info.map_err(|error| EngineError(format!("address {} of Redis: {error}", at + 1)))?;
-                if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-                    let wrong = "#insecure would believe anybody; [cluster.tls] ca names whom to believe";
-                    return Err(EngineError(format!("address {} of Redis: {wrong}", at + 1)));
-                }
-                let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-                Ok(info.set_redis_settings(settings))
+                redis_server(url).map_err(|error| EngineError(format!("address {} of Redis: {error}", at + 1)))
             })
             .collect::<Result<_, EngineError>>()?;
         if servers.is_empty() {

@@ -85,6 +85,14 @@ impl Frame {
         Ok(Some(Self { kind, head: frame.slice(HEADER_BYTES..), body }))
     }
 
+    /// Bytes of the frame that begins here, as its header announces them; `None` when that is not there yet.
+    pub fn announced(input: &[u8]) -> Option<usize> {
+        let header = input.first_chunk::<HEADER_BYTES>()?;
+        let slen = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let len = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        Some(HEADER_BYTES + slen + len)
+    }
+
     /// Appends a frame. `head` is at most 65 535 bytes, `body` below 4 GiB: the caller has bounded both.
     pub fn encode(kind: u16, head: &[u8], body: &[u8], out: &mut BytesMut) {
         out.reserve(HEADER_BYTES + head.len() + body.len());

@@ -1,0 +1,79 @@
+//! Memory for commands that are not whole yet: one bound for all connections of the router port and the API.
+//!
+//! Each of them alone may bring a message of [`max_message_bytes`](crate::config::model::Router::max_message_bytes), and there may be
+//! thousands. So what announces more than [`SMALL_BYTES`] waits until all that it has announced is set aside for it, in the order in which
+//! it came, and is not read meanwhile: TCP holds its client back. Nobody holds a part and waits for the rest, so everybody gets on as long
+//! as those who have memory come to an end, and they have a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// What every connection may hold anyway, so that no message of the usual length waits for a large one.
+const SMALL_BYTES: usize = 16 * 1024;
+/// A message for which memory was set aside has this long ...
+const LEAST_TIME: Duration = Duration::from_secs(30);
+/// ... and a second more for each of these.
+const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
+/// Permits of a semaphore are counted in 32 bits, bytes of a message are not.
+const BYTES_PER_PERMIT: usize = 1024;
+
+/// What may be set aside. See the module.
+#[derive(Debug)]
+pub struct Memory {
+    permits: Arc<Semaphore>,
+    all: u32,
+}
+
+/// Memory for one message, given back when it is dropped.
+#[derive(Debug)]
+pub struct SetAside {
+    /// Until when the message has to be there.
+    pub deadline: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    /// So many bytes, at least those of the largest message.
+    pub fn new(bytes: usize) -> Self {
+        let all = permits(bytes);
+        Self { permits: Arc::new(Semaphore::new(all as usize)), all }
+    }
+
+    /// Waits for so many bytes; `None` where nothing has to be set aside. Safe to drop.
+    pub async fn set_aside(&self, bytes: usize) -> Option<SetAside> {
+        if bytes <= SMALL_BYTES {
+            return None;
+        }
+        let wanted = permits(bytes).min(self.all);
+        let permit = self.permits.clone().acquire_many_owned(wanted).await.expect("the semaphore is never closed");
+        let time = LEAST_TIME + Duration::from_secs((bytes / SLOWEST_BYTES_PER_SECOND) as u64);
+        Some(SetAside { deadline: Instant::now() + time, _permit: permit })
+    }
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(u32::MAX).min(Semaphore::MAX_PERMITS as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_message_waits_for_room_and_a_small_one_does_not() {
+        let memory = Memory::new(100 * 1024);
+        let first = memory.set_aside(60 * 1024).await.expect("it is large");
+        let mut second = Box::pin(memory.set_aside(50 * 1024));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(memory.set_aside(SMALL_BYTES).await.is_none());
+        assert!(memory.set_aside(20 * 1024).now_or_never().is_none(), "nobody overtakes");
+        drop(first);
+        assert!(second.await.is_some());
+        assert!(memory.set_aside(usize::MAX).await.is_some(), "alone, whatever there is");
+    }
+}

@@ -1,0 +1,67 @@
+//! TCP sockets. Each one of this program is made here, or accepted from one that was, because each sends at once (`TCP_NODELAY`).
+//!
+//! Otherwise the kernel holds a second small write back until the first one is acknowledged, and the other side acknowledges 40 ms
+//! late because it hopes to have something to say by then. What is written here is a whole message, or all that there is of it.
+//! `tests/it/tidy.rs` keeps other ways to a socket out.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, ToSocketAddrs};
+
+/// A socket that is neither bound nor connected. A blocking one.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// A socket with what must be set before it is bound. What is accepted from it inherits that it sends at once, so no connection costs a
+/// system call for it.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn listening_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp(address)?;
+    // A restarted node must not wait for its old connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// A connection to the first of these addresses that takes it.
+///
+/// # Errors
+///
+/// What the system says of the last one.
+pub async fn dial_tcp(addresses: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addresses).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_socket_sends_at_once_and_so_does_what_is_accepted() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listening = listening_tcp(any).expect("a socket");
+        listening.bind(&SocketAddr::into(any)).expect("a free port");
+        listening.listen(1).expect("it listens");
+        let address = listening.local_addr().expect("it is bound").as_socket().expect("of TCP");
+        let dialed = dial_tcp(address).await.expect("it accepts");
+        let (accepted, _) = listening.accept().expect("somebody came");
+        assert!(accepted.tcp_nodelay().expect("it is open") && dialed.nodelay().expect("it is open"));
+    }
+}
