@@ -35,6 +35,7 @@ pub(crate) mod faults;
 mod feed;
 mod link;
 mod push;
+mod signals;
 mod stage;
 
 use std::io::{self, IoSlice};
@@ -60,6 +61,7 @@ pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
+pub use self::signals::Signals;
 use self::stage::{Place, Stage, Unit, What};
 pub use crate::config::model::SlowReader;
 
@@ -88,25 +90,6 @@ struct Together {
     /// The next one left in part, and its rest waits.
     has_rest: bool,
 }
-
-/// What happened since the task last looked, beside bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signals {
-    /// Events of this session that have ended.
-    pub ended_events: u32,
-    /// The connect event was answered, or may have been run.
-    pub connect_counts: bool,
-    /// The wheel came round.
-    pub tick: bool,
-    /// Answers have set cookies; see [`Outbox::take_cookies`].
-    pub has_cookies: bool,
-}
-
-const ENDED_EVENTS: u32 = 0xffff;
-const CONNECT_COUNTS: u32 = 1 << 16;
-const TICK: u32 = 1 << 17;
-const WATCHES_ENDS: u32 = 1 << 18;
-const HAS_COOKIES: u32 = 1 << 19;
 
 /// See the module.
 pub struct Outbox {
@@ -581,53 +564,6 @@ impl Outbox {
         lost
     }
 
-    /// No event of this session runs: what still waits here is a waker that nobody needs, and it would keep the memory of
-    /// a task that may have ended.
-    pub fn forget_waiters(&self) {
-        self.lock().waiters = SmallVec::new();
-    }
-
-    /// An event of this session has ended. It wakes the task only if that [`watches`](Self::watch_ends): a session whose only
-    /// event was answered has nothing to do until its client says something, and its waiters are forgotten here. Where others
-    /// may run, that is left to the task.
-    pub fn event_ended(&self, others_may_run: bool) {
-        if !others_may_run {
-            self.forget_waiters();
-        }
-        if self.signals.fetch_add(1, Ordering::AcqRel) & WATCHES_ENDS != 0 {
-            self.task.wake();
-        }
-    }
-
-    /// The end of an event will wake the task, until it takes its signals. False when one has ended since it did that last.
-    pub fn watch_ends(&self) -> bool {
-        self.signals.fetch_or(WATCHES_ENDS, Ordering::AcqRel) & ENDED_EVENTS == 0
-    }
-
-    /// From now on a close event is owed.
-    pub fn connect_counts(&self) {
-        self.signals.fetch_or(CONNECT_COUNTS, Ordering::AcqRel);
-    }
-
-    /// `Set-Cookie` of an answer, for the session's later events: before the end of its event is told.
-    pub fn leave_cookies(&self, cookies: Vec<Box<[u8]>>) {
-        if !cookies.is_empty() {
-            self.lock().cookies.get_or_insert_default().0.extend(cookies);
-            self.signals.fetch_or(HAS_COOKIES, Ordering::AcqRel);
-        }
-    }
-
-    /// What was left so, for the session's task.
-    pub fn take_cookies(&self) -> Vec<Box<[u8]>> {
-        self.lock().cookies.take().map(|cookies| cookies.0).unwrap_or_default()
-    }
-
-    /// The wheel came round.
-    pub fn tick(&self) {
-        self.signals.fetch_or(TICK, Ordering::AcqRel);
-        self.task.wake();
-    }
-
     /// There is something for the session's task to look at that is not here.
     pub fn nudge(&self) {
         self.task.wake();
@@ -636,17 +572,6 @@ impl Outbox {
     /// The session's task waits here: register before looking at anything.
     pub fn register(&self, waker: &Waker) {
         self.task.register(waker);
-    }
-
-    /// What happened since the last call.
-    pub fn take_signals(&self) -> Signals {
-        let bits = self.signals.swap(0, Ordering::AcqRel);
-        Signals {
-            ended_events: bits & ENDED_EVENTS,
-            connect_counts: bits & CONNECT_COUNTS != 0,
-            tick: bits & TICK != 0,
-            has_cookies: bits & HAS_COOKIES != 0,
-        }
     }
 
     /// Wakes the task when it has to write what the socket did not take, or to look at an error.
@@ -979,6 +904,23 @@ mod tests {
         outbox.ask_close(CloseReason::ClientClosed.into());
         flusher.await.unwrap();
         assert_eq!(outbox.queued_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn behind_a_client_that_is_gone_nothing_is_held_for_a_reply_that_broke_off() {
+        let (outbox, far) = outbox(1 << 20);
+        assert!(outbox.begin_stream(false));
+        outbox.write_piece(&[IoSlice::new(b"begun")]);
+        assert_eq!(push(&outbox, Bytes::from_static(b"held"), SlowReader::Close, b"").fate, Fate::Queued);
+        drop(far);
+        outbox.write_piece(&[IoSlice::new(b"more")]);
+        outbox.break_stream();
+        let close = outbox.take_asked_close().map(|close| close.reason);
+        assert_eq!(close, Some(CloseReason::ClientGone), "the break is no reason of its own");
+        outbox.write_frame(&[IoSlice::new(&[0; 600_000])]);
+        assert_eq!(outbox.queued_bytes(), 0);
+        assert_eq!(push(&outbox, Bytes::from_static(b"late"), SlowReader::Close, b"").fate, Fate::Gone);
+        assert_eq!(outbox.end(), 1, "what was held is counted as lost");
     }
 
     #[tokio::test]

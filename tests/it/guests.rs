@@ -300,8 +300,11 @@ async fn a_guest_that_goes_while_php_is_asked_leaves_nothing_behind_but_its_clos
         assert_eq!(stage.session(&sid).await.status, 200, "{door}");
         socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(socket);
+        // PHP hears of the end when it has heard all of the beginning.
+        stage.set("go", "");
         stage.said(&format!("close {sid} 42 kitchen")).await;
         stage.nothing_is_left(&sid).await;
+        stage.unset(&["go"]);
     }
 }
 
