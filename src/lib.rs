@@ -65,7 +65,7 @@
 //! | [`api`] | the same commands over HTTP |
 //! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
-//! | [`serve`] | runtime, signals, exit status |
+//! | [`serve`] | runtimes, signals, exit status |
 //! | [`dev`], [`connect`], [`bench`](mod@bench), [`check`], [`cli`], [`logging`] | the commands, and what they share |
 //!
 //! `main.rs` parses the command line and calls one of them.

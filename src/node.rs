@@ -351,7 +351,10 @@ impl Running {
         for supervisor in self.supervisors {
             supervisor.stop().await;
         }
-        info!(given_up, "stopped");
+        // What is still held by anything: after a drain that gave nothing up it is all 0.
+        let queued: usize = self.upstreams.values().map(|upstream| upstream.snapshot().queued).sum();
+        let (sessions, outboxes) = (self.hub.admission.sessions(), self.hub.router.len());
+        info!(given_up, sessions, outboxes, queued, "stopped");
         Drained { given_up }
     }
 

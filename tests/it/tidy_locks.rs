@@ -18,6 +18,7 @@ const INNOCENT: &[(&str, &str, &str)] = &[
         "a session's codec is locked for as long as its script runs, and nobody waits for it but its own session",
     ),
     ("lua", "write", "the same"),
+    ("lua", "note", "the same"),
 ];
 
 #[test]

@@ -269,7 +269,20 @@ impl Longwire {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("longwire ends", || self.child.try_wait().expect("it is our child").is_some());
-        self.child.wait().expect("it is our child")
+        let status = self.child.wait().expect("it is our child");
+        if status.success() {
+            self.has_let_go();
+        }
+        status
+    }
+
+    /// Its last line says what a node that has stopped well still held: nothing.
+    #[track_caller]
+    fn has_let_go(&self) {
+        let line = self.wait_for_log("the node says how it stopped", |line| line["message"] == "stopped");
+        for what in ["given_up", "sessions", "outboxes", "queued"] {
+            assert_eq!(line[what], 0, "{what}: {line}");
+        }
     }
 }
 
