@@ -496,11 +496,15 @@ struct Peer {
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     questions: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    /// So many of the first requests are refused.
+    refuses: usize,
 }
 
 impl Peer {
     fn new(says: Option<Values>) -> Self {
-        Self { says, running: Arc::default(), most: Arc::default(), questions: Arc::default() }
+        let (running, most, questions, requests) = Default::default();
+        Self { says, running, most, questions, requests, refuses: 0 }
     }
 
     fn listen(&self, path: &Path) -> JoinSet<()> {
@@ -537,7 +541,12 @@ impl Peer {
                 self.running.fetch_sub(1, Ordering::SeqCst);
                 let mut bytes = Vec::new();
                 push_stdout(&mut bytes, request.id, &[b"\r\n\r\n", &request.body[..]].concat());
-                push_end(&mut bytes, request.id, End { app_status: 0, status: ProtocolStatus::Complete });
+                let is_refused = self.requests.fetch_add(1, Ordering::SeqCst) < self.refuses;
+                if is_refused {
+                    bytes.clear();
+                }
+                let status = if is_refused { ProtocolStatus::UnknownRole } else { ProtocolStatus::Complete };
+                push_end(&mut bytes, request.id, End { app_status: 0, status });
                 stream.write_all(&bytes).await.expect("we read");
             }
         }
@@ -588,6 +597,25 @@ async fn what_a_backend_says_never_raises_its_connections_and_silence_changes_no
         let snapshot = upstream.snapshot();
         assert_eq!(snapshot.backends[0].max_connections, if name == "none" { 1 } else { 8 }, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_close_event_that_a_backend_refuses_is_told_until_it_is_run() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("peer");
+    let peer = Peer { refuses: 2, ..Peer::new(limits(4)) };
+    let _tasks = peer.listen(&path);
+    let script = dir.path().join("x.php");
+    fs::write(&script, "").expect("the directory is ours");
+    let node = Longwire::serve(&format!(
+        "[apps.app]\nupstream = \"php\"\nscript = {script:?}\nevents = [\"close\"]\n[upstreams.php]\nbackends = [\"unix:{}\"]\n\
+         [listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n",
+        path.display()
+    ));
+    drop(client(&node).await);
+    let done = || node.metric("longwire_upstream_requests_total", "event=\"close\",outcome=\"done\"");
+    eventually("it is run", || done() == 1.0).await;
+    assert_eq!(peer.requests.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
