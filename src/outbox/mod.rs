@@ -911,9 +911,11 @@ mod tests {
         let (outbox, far) = outbox(1 << 20);
         assert!(outbox.begin_stream(false));
         outbox.write_piece(&[IoSlice::new(b"begun")]);
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
         assert_eq!(push(&outbox, Bytes::from_static(b"held"), SlowReader::Close, b"").fate, Fate::Queued);
         drop(far);
         outbox.write_piece(&[IoSlice::new(b"more")]);
+        poll_fn(|cx| outbox.poll_flush(cx)).await;
         outbox.break_stream();
         let close = outbox.take_asked_close().map(|close| close.reason);
         assert_eq!(close, Some(CloseReason::ClientGone), "the break is no reason of its own");
