@@ -482,23 +482,23 @@ impl Net {
                 };
                 let from = envelope.from;
                 if from == self.me {
-                    self.members().heard_ourselves(Instant::now());
+                    let mut members = self.members();
+                    members.heard_ourselves(Instant::now());
+                    if matches!(envelope.body, Body::Beat(_)) {
+                        windows.look(|sender| members.knows(sender));
+                    }
                     continue;
                 }
                 self.metrics.received.inc();
                 // A claim is made before there are numbers.
                 if envelope.number > 0 {
-                    let is_known = |sender: &Sender| self.members().knows(sender);
-                    match windows.take(from, subject, envelope.number, is_known) {
+                    match windows.take(from, subject, envelope.number) {
                         Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
                         Arrival::Stale => {
                             self.metrics.count_dropped("stale", 1);
                             continue;
                         }
                     }
-                }
-                if matches!(envelope.body, Body::Bye) {
-                    windows.forget(from);
                 }
                 if let Err(end) = self.take(subject, envelope, &workers.queue) {
                     return end;

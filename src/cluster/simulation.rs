@@ -271,10 +271,13 @@ impl World {
         let from = envelope.from;
         if from == node.me {
             node.members.heard_ourselves(time);
+            if matches!(envelope.body, Body::Beat(_)) {
+                let members = &node.members;
+                node.windows.look(|sender| members.knows(sender));
+            }
             return;
         }
-        let members = &node.members;
-        if node.windows.take(from, subject, envelope.number, |sender| members.knows(sender)) == Arrival::Stale {
+        if node.windows.take(from, subject, envelope.number) == Arrival::Stale {
             return;
         }
         match envelope.body {

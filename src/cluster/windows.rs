@@ -9,11 +9,22 @@ use std::collections::HashMap;
 use crate::engine::Subject;
 use crate::proto::envelope::Sender;
 
+/// For how many looks a run is remembered that nobody knows any more: something of it may still be under way.
+const LOOKS: u8 = 3;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
-    /// Of each run, the number of the last envelope on each subject.
-    by_sender: HashMap<Sender, HashMap<Subject, u64>>,
+    by_sender: HashMap<Sender, Heard>,
+}
+
+/// What has come of one run.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The number of the last envelope on each subject.
+    last: HashMap<Subject, u64>,
+    /// Looks at which nobody knew it.
+    unknown: u8,
 }
 
 /// What becomes of an envelope.
@@ -30,20 +41,8 @@ pub(super) enum Arrival {
 
 impl Windows {
     /// Judges an envelope by its number. What was published before the first that comes was not for us.
-    ///
-    /// For the first envelope of a run the runs are forgotten of which `is_known` is false: there are as many as there are members, and
-    /// perhaps one more.
-    pub(super) fn take(
-        &mut self,
-        from: Sender,
-        subject: Subject,
-        number: u64,
-        is_known: impl Fn(&Sender) -> bool,
-    ) -> Arrival {
-        if !self.by_sender.contains_key(&from) {
-            self.by_sender.retain(|sender, _| is_known(sender));
-        }
-        let last = self.by_sender.entry(from).or_default().entry(subject).or_default();
+    pub(super) fn take(&mut self, from: Sender, subject: Subject, number: u64) -> Arrival {
+        let last = self.by_sender.entry(from).or_default().last.entry(subject).or_default();
         let missed = match (*last, number.cmp(last)) {
             (_, Ordering::Less | Ordering::Equal) => return Arrival::Stale,
             (0, Ordering::Greater) => 0,
@@ -53,9 +52,12 @@ impl Windows {
         Arrival::Taken { missed }
     }
 
-    /// This run says nothing any more.
-    pub(super) fn forget(&mut self, sender: Sender) {
-        self.by_sender.remove(&sender);
+    /// To be called with every beat: runs of which `is_known` has been false for a lease are forgotten.
+    pub(super) fn look(&mut self, is_known: impl Fn(&Sender) -> bool) {
+        self.by_sender.retain(|sender, heard| {
+            heard.unknown = if is_known(sender) { 0 } else { heard.unknown + 1 };
+            heard.unknown <= LOOKS
+        });
     }
 }
 
@@ -75,23 +77,26 @@ mod tests {
         for (number, expected) in
             [(41, taken(0)), (42, taken(0)), (42, Arrival::Stale), (45, taken(2)), (44, Arrival::Stale), (46, taken(0))]
         {
-            assert_eq!(windows.take(sender(1, 1), Subject::All, number, |_| true), expected, "{number}");
+            assert_eq!(windows.take(sender(1, 1), Subject::All, number), expected, "{number}");
         }
         // Other subjects and other runs have their own numbers.
-        assert_eq!(windows.take(sender(1, 1), Subject::Node(3), 1, |_| true), taken(0));
-        assert_eq!(windows.take(sender(1, 2), Subject::All, 1, |_| true), taken(0));
-        assert_eq!(windows.take(sender(1, 1), Subject::All, 46, |_| true), Arrival::Stale);
+        assert_eq!(windows.take(sender(1, 1), Subject::Node(3), 1), taken(0));
+        assert_eq!(windows.take(sender(1, 2), Subject::All, 1), taken(0));
+        assert_eq!(windows.take(sender(1, 1), Subject::All, 46), Arrival::Stale);
     }
 
     #[test]
-    fn runs_that_nobody_knows_are_forgotten_when_another_one_comes() {
+    fn runs_that_nobody_knows_are_forgotten_when_nothing_of_them_can_be_under_way() {
         let mut windows = Windows::default();
         for run in 0..1000 {
-            windows.take(sender(1, run), Subject::All, 1, |known| *known == sender(1, 0));
+            windows.take(sender(1, run), Subject::All, 1);
         }
-        assert_eq!(windows.by_sender.len(), 2, "the one that is known, and the last one");
-        assert_eq!(windows.take(sender(1, 0), Subject::All, 1, |_| true), Arrival::Stale);
-        windows.forget(sender(1, 0));
+        for _ in 0..LOOKS {
+            windows.look(|known| *known == sender(1, 0));
+            assert_eq!(windows.take(sender(1, 999), Subject::All, 1), Arrival::Stale, "it comes late, and again");
+        }
+        windows.look(|known| *known == sender(1, 0));
         assert_eq!(windows.by_sender.len(), 1);
+        assert_eq!(windows.take(sender(1, 0), Subject::All, 1), Arrival::Stale);
     }
 }

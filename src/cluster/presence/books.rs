@@ -74,6 +74,8 @@ impl Books {
         if let Some(view) = view.as_ref().filter(|view| self.view.as_ref() != Some(view)) {
             if self.view.is_none() {
                 self.keeper.doubt(view.me);
+                // Said now, they would be about what others may have told differently since.
+                self.accounts.retain(|(sender, _), _| *sender == view.me);
             }
             self.reporter.view(view);
             self.pieces.keep(|sender| view.here.contains(sender));
