@@ -44,6 +44,9 @@ use crate::proto::fastcgi::response::ProtocolStatus;
 const GRACE: Duration = Duration::from_millis(10);
 /// How often the socket of a busy or an abandoned worker is looked at. (It tells by itself when it is read, nearly always.)
 const BUSY_CHECK: Duration = Duration::from_millis(50);
+/// How often the end of its connection may prove that a request was not taken. The proof holds of php-fpm, which hardly ever gives it
+/// twice for one request; another responder may half-close after it has run one.
+const MAX_NOT_TAKEN: u8 = 2;
 /// How long a place is kept for an abandoned worker where the socket tells when it is free (Unix).
 const ABANDONED_KNOWN: Duration = Duration::from_secs(300);
 /// The same where it is a guess (TCP): the workers of most timed-out scripts are free by then, and a place that is
@@ -168,8 +171,10 @@ impl Connection {
             Ended::Closed { answered, eof, error } => {
                 let Job { request: Request { class, idempotent, .. }, may_repeat, .. } = work.item;
                 let is_owed = class.is_owed() && idempotent;
-                if let Some(reason) = self.may_resend(&lease, answered, eof, is_owed, may_repeat).await {
+                let may_prove = eof && self.is_reused && work.item.not_taken < MAX_NOT_TAKEN;
+                if let Some(reason) = self.may_resend(&lease, answered, may_prove, is_owed, may_repeat).await {
                     work.item.was_sent |= reason != RetryReason::NotTaken;
+                    work.item.not_taken += u8::from(reason == RetryReason::NotTaken);
                     work.item.may_repeat &= reason != RetryReason::Idempotent;
                     if reason == RetryReason::Owed {
                         lease.failed(&error);
@@ -336,7 +341,10 @@ impl Connection {
                 lease.habits().kept();
             }
             if !lease.habits().keeps() {
-                return Ok(false);
+                if self.ended.elapsed() < KEEP_PATIENCE {
+                    return Ok(false);
+                }
+                lease.habits().stayed_open();
             }
             *started = Instant::now();
         }
@@ -423,18 +431,18 @@ impl Connection {
         .await
     }
 
-    /// Whether a request whose connection ended may be sent again, and why.
+    /// Whether a request whose connection ended may be sent again, and why. `may_prove`: its end may prove that it was not taken.
     async fn may_resend<R: Responder>(
         &self,
         lease: &Lease<R>,
         answered: bool,
-        eof: bool,
+        may_prove: bool,
         is_owed: bool,
         may_repeat: bool,
     ) -> Option<RetryReason> {
         if answered {
             None
-        } else if eof && self.is_reused && self.exchange.is_not_taken().await {
+        } else if may_prove && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
         } else if is_owed && !lease.is_there().await {
             // Whatever closed the connection, a relay perhaps, there is no php-fpm that could have run it to its end.

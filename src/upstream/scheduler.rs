@@ -38,6 +38,8 @@ pub(super) struct Job<R> {
     pub(super) was_sent: bool,
     /// It may be sent again after that, to a backend that is well.
     pub(super) may_repeat: bool,
+    /// How often it was proved, by what holds of php-fpm, that it was not taken.
+    pub(super) not_taken: u8,
 }
 
 /// A job on its way through queue and connection.
@@ -249,7 +251,7 @@ impl<R: Responder> Scheduler<R> {
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
         let may_repeat = request.idempotent;
-        let job = Job { request, submitted: now, was_sent: false, may_repeat };
+        let job = Job { request, submitted: now, was_sent: false, may_repeat, not_taken: 0 };
 
         let mut state = lock(&self.state);
         let refused = if state.stopping {

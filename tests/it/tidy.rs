@@ -54,7 +54,13 @@ const MAX_LINES: usize = 800;
 const LONG: &[(&str, &str)] = &[];
 
 /// Files that are compiled for tests only, as a whole.
-const TEST_ONLY: &[&str] = &["src/cluster/simulation.rs"];
+const TEST_ONLY: &[&str] = &[
+    "src/cluster/simulation.rs",
+    "src/outbox/faults.rs",
+    "src/session/simulation/client.rs",
+    "src/session/simulation/mod.rs",
+    "src/session/simulation/php.rs",
+];
 
 /// Files that may name a home folder.
 const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/check.rs", "sets one that must not be printed")];

@@ -253,6 +253,34 @@ async fn a_request_that_a_half_closed_peer_drains_was_not_taken_and_is_sent_agai
 }
 
 #[tokio::test]
+async fn a_request_that_every_peer_half_closes_on_is_sent_three_times_at_most() {
+    let peer = || {
+        Peer::new(|_, request| match &request.body[..] {
+            b"poison" => Act::Drain,
+            _ => Act::Answer(answer(request.id, "fine")),
+        })
+    };
+    on_both(peer, async |peer, address| {
+        let (upstream, metrics) = start(config(&[address], 4));
+        // Four connections that have answered.
+        for _ in 0..20 {
+            let calls: Vec<_> = (0..4).map(|_| call(Path::new("/x")).submit(&upstream)).collect();
+            for pending in calls {
+                assert_eq!(pending.answer().await.text(), "fine");
+            }
+        }
+        let before = peer.seen.load(Ordering::SeqCst);
+        let poison = call(Path::new("/x")).body("poison").submit(&upstream);
+        let failure = poison.answer().await.failure();
+        assert!(matches!(failure, Failure::BackendClosed { answered: false }), "{failure:?}");
+        let runs = peer.seen.load(Ordering::SeqCst) - before;
+        assert!((2..=3).contains(&runs), "it ran {runs} times");
+        assert_eq!(metrics.retries(RetryReason::NotTaken), runs as u64 - 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_whose_peer_closed_may_have_run_and_is_not_sent_again() {
     second_request(|| Act::Last(Vec::new()), false).await;
 }
