@@ -325,7 +325,7 @@ impl Connection {
     }
 
     /// Before a request is written to a kept connection; sets when it `started` if it had to wait. False: the worker is
-    /// still busy, or the backend may be about to close. An error: the connection has ended or is of no use any more.
+    /// still busy. An error: the connection has ended or is of no use any more.
     async fn until_usable<R: Responder>(&mut self, lease: &Lease<R>, started: &mut Instant) -> io::Result<bool> {
         let metrics = &lease.scheduler.metrics;
         if !self.exchange.is_back() || !lease.habits().keeps() {
@@ -337,15 +337,7 @@ impl Connection {
             if !back.await? && !self.exchange.is_back() {
                 return Ok(false);
             }
-            if self.exchange.has_returned {
-                lease.habits().kept();
-            }
-            if !lease.habits().keeps() {
-                if self.ended.elapsed() < KEEP_PATIENCE {
-                    return Ok(false);
-                }
-                lease.habits().stayed_open();
-            }
+            self.until_known_to_keep(lease).await?;
             *started = Instant::now();
         }
         self.exchange.check_quiet(lease.scheduler.recycles(), metrics)?;

@@ -57,8 +57,7 @@ async fn others_are_served(app: &str, cookies: &str, other_cookies: &str) {
     for mut other in tabs(&node, other_cookies, 2).await {
         assert_eq!(other.ask("hi").await, "hi", "no answer may wait for the lock");
     }
-    // The others' connections count too, until it is known that this php-fpm keeps connections.
-    eventually("one worker for the user", || node.metric("longwire_upstream_busy_connections", "") == 1.0).await;
+    assert_eq!(node.metric("longwire_upstream_busy_connections", ""), 1.0, "one worker for the user");
     std::fs::write(fpm.dir().join("go"), "").expect("the directory is ours");
     for tab in &mut user {
         assert_eq!(tab.frame().await.body, "held");
