@@ -456,12 +456,12 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
     let mut expect = [0; 3];
     socket.read_exact(&mut expect).await.unwrap();
     assert_eq!(&expect, b"hi!", "before anything was said");
-    for (say, answer) in [
-        (&b"skip\0\0\0\x01a"[..], &b"<\0\0\0\x02a>"[..]),
-        (b"more", b""),
-        (b"!?", b"<\0\0\0\x0312>"),
-        (b"skipskip\0\0\0", b""),
-        (b"\x02bc", b"<\0\0\0\x03bc>"),
+    for (say, answer, reads) in [
+        (&b"skip\0\0\0\x01a"[..], &b"<\0\0\0\x02a>"[..], 2),
+        (b"more", b"", 3),
+        (b"!?", b"<\0\0\0\x0312>", 4),
+        (b"skipskip\0\0\0", b"", 7),
+        (b"\x02bc", b"<\0\0\0\x03bc>", 8),
     ] {
         socket.write_all(say).await.unwrap();
         let mut got = vec![0; answer.len()];
@@ -470,12 +470,9 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
         let id =
             node.wait_for_log("it connects", |line| line["message"].as_str().is_some_and(|m| m.starts_with("connect")));
         let id = id["session"].as_str().unwrap().to_owned();
-        // What was said so far has been looked at.
         let count = |what: &str| printed(&node, &id).iter().filter(|line| line.starts_with(what)).count();
-        if answer.is_empty() {
-            eventually("it was looked at", || printed(&node, &id).last().is_some_and(|line| line.starts_with("read")))
-                .await;
-        }
+        // The log comes a little later than the answer.
+        eventually("what was said so far was looked at", || count("read") == reads).await;
         assert_eq!((count("connect"), count("close")), (1, 0));
     }
     socket.shutdown().await.unwrap();

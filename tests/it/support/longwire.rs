@@ -20,6 +20,9 @@ use super::two_nodes::{self, Configs};
 /// Longest wait for anything; what is waited for comes within milliseconds unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longest wait for a mark in the log: a node whose log is full of other things, or ends, may never write it.
+const MARK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Length framing on TCP and WebSocket at `/ws`, for an app of this name.
 pub const LISTENERS: &str = r#"
 [listeners.length]
@@ -184,8 +187,13 @@ impl Longwire {
         }
     }
 
-    /// All log lines so far that are so.
+    /// All log lines so far that are so, those of what a test has just seen the node do among them.
     pub fn log_lines(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.nodes().for_each(Self::catch_up);
+        self.lines_that_came(is)
+    }
+
+    fn lines_that_came(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.nodes()
             .flat_map(|node| {
                 let lines = node.log.lines.lock().unwrap();
@@ -194,12 +202,37 @@ impl Longwire {
             .collect()
     }
 
+    /// Waits until what the node has logged by now is here: a thread of its own writes the log, a little later than a client sees what it
+    /// tells of. SIGUSR2, which has no other effect, puts a mark behind it.
+    fn catch_up(&self) {
+        let is_read_to_its_end = || Arc::strong_count(&self.log) == 1;
+        if is_read_to_its_end() || self.is_stopped() {
+            return;
+        }
+        self.signal(libc::SIGUSR2);
+        let deadline = Instant::now() + MARK_PATIENCE;
+        let mut lines = self.log.lines.lock().unwrap();
+        while Instant::now() < deadline && !is_read_to_its_end() {
+            if let Some(mark) = lines.iter().rposition(|line| line["signal"] == "SIGUSR2") {
+                lines.remove(mark);
+                return;
+            }
+            lines = self.log.more.wait_timeout(lines, Duration::from_millis(5)).unwrap().0;
+        }
+    }
+
+    /// By SIGSTOP: it takes no signal before it goes on.
+    fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    }
+
     /// How the sessions of one listener ended, waiting for `count` of them.
     #[track_caller]
     pub fn closed(&self, count: usize) -> Vec<Value> {
         let is_closed = |line: &Value| line["message"] == "session closed";
-        wait_until("sessions close", || self.log_lines(is_closed).len() >= count);
-        self.log_lines(is_closed)
+        wait_until("sessions close", || self.lines_that_came(is_closed).len() >= count);
+        self.lines_that_came(is_closed)
     }
 
     /// The text of `/metrics`, `/live` or `/ready` with its status.
