@@ -270,7 +270,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt:
     writeln!(f, "  {name:<12} {value}")
 }
 
-/// Who gets in where nothing is asked for.
+/// The clients that get in at a door which asks for no secret or token.
 fn open_to(bind: &Bind) -> &'static str {
     match bind {
         Bind::Unix(_) => "open to everybody who may open its file",

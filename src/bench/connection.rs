@@ -219,7 +219,8 @@ impl Connection {
         self.flush()
     }
 
-    /// Reads what there is; `has_ended` says that behind it there is the end. What was heard before an error is in `heard` all the same.
+    /// Reads all bytes that are there. `has_ended`: the end of the stream stands behind them. Replies that came before an error are in
+    /// `heard` too.
     pub(super) fn readable(
         &mut self,
         endpoint: &Endpoint,

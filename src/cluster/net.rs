@@ -281,7 +281,7 @@ impl Net {
             self.presence.iter().for_each(|presence| presence.view(None));
             *self.known() = Interest::default();
             self.metrics.count_dropped("engine_down", orders.close());
-            // What is begun from now on finds the queue closed.
+            // A request that begins from now on finds the queue closed.
             self.requests().give_up_all();
             self.foreign().clear();
             sleep(jittered(pause)).await;
@@ -675,7 +675,7 @@ pub(super) fn joined_by(action: &Action) -> Option<Partition> {
     }
 }
 
-/// What is said of a node whose envelopes are of another version.
+/// The message about a node whose envelopes are of another version.
 fn not_understood(node: u16, version: u8) -> String {
     format!(
         "node number {node} speaks version {version} between nodes, this one {VERSION}: neither reaches the other's sessions"
@@ -706,8 +706,8 @@ impl<L: Link> Listening<L> {
         Ok(())
     }
 
-    /// Has the next beat say that we do not listen to what nobody here has wanted for a while. Whoever publishes there until he has
-    /// heard it waits for our receipt, and gets it.
+    /// Leaves partitions that nobody here has wanted for a while out of the next beat. A node that publishes there before it has heard
+    /// that beat waits for our receipt, and gets it.
     fn announce(&mut self, net: &Net) {
         let (wanted, now) = (net.router.interest().all(), Instant::now());
         self.unwanted.retain(|partition, _| !wanted.has(*partition));
@@ -732,7 +732,7 @@ impl<L: Link> Listening<L> {
 
     /// Stops listening to what was announced a beat ago.
     async fn leave(&mut self, net: &Net) -> Result<(), End> {
-        // Who has come since is about to be subscribed to.
+        // A member that has come since is about to be subscribed to.
         let left: Vec<Partition> =
             self.leaving.partitions().filter(|partition| !net.router.interest().has(*partition)).collect();
         if left.is_empty() {

@@ -39,7 +39,7 @@ pub(super) struct Orders {
 
 #[derive(Debug)]
 struct Numbered {
-    /// What was published last on each subject.
+    /// The number of the last envelope on each subject.
     numbers: HashMap<Subject, u64>,
     orders_tx: mpsc::UnboundedSender<Order>,
     is_open: bool,

@@ -161,7 +161,7 @@ impl<R: Responder> Scheduler<R> {
         self.recycles.load(Ordering::Relaxed)
     }
 
-    /// Whether requests waited for a connection when that was last looked at, those apart that their groups hold back.
+    /// True while requests wait for a connection, as of the last look under the lock. Requests that their groups hold back do not count.
     pub(super) fn has_line(&self) -> &AtomicBool {
         &self.has_line
     }

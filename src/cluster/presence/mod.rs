@@ -172,7 +172,7 @@ impl Roll {
         Standing { of, is_in, again: true, uid }
     }
 
-    /// Those that are in one and not in the other.
+    /// The memberships that one of the two rolls has and the other has not.
     fn differs_from(&self, other: &Self) -> Vec<Membership> {
         let missing = |in_one: &Self, in_other: &Self| {
             let standings = in_one.standings().into_iter().map(|standing| standing.of);
