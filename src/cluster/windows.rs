@@ -23,7 +23,7 @@ pub(super) struct Windows {
 struct Heard {
     /// The number of the last envelope on each subject.
     last: HashMap<Subject, u64>,
-    /// Looks at which nobody knew it.
+    /// Looks at which nobody knew it, since something came of it.
     unknown: u8,
 }
 
@@ -42,7 +42,10 @@ pub(super) enum Arrival {
 impl Windows {
     /// Judges an envelope by its number. What was published before the first that comes was not for us.
     pub(super) fn take(&mut self, from: Sender, subject: Subject, number: u64) -> Arrival {
-        let last = self.by_sender.entry(from).or_default().last.entry(subject).or_default();
+        let heard = self.by_sender.entry(from).or_default();
+        // What still comes of it shows that more may be under way.
+        heard.unknown = 0;
+        let last = heard.last.entry(subject).or_default();
         let missed = match (*last, number.cmp(last)) {
             (_, Ordering::Less | Ordering::Equal) => return Arrival::Stale,
             (0, Ordering::Greater) => 0,
@@ -52,7 +55,7 @@ impl Windows {
         Arrival::Taken { missed }
     }
 
-    /// To be called with every beat: runs of which `is_known` has been false for a lease are forgotten.
+    /// To be called with every beat: runs of which `is_known` has been false, and nothing has come, for a lease are forgotten.
     pub(super) fn look(&mut self, is_known: impl Fn(&Sender) -> bool) {
         self.by_sender.retain(|sender, heard| {
             heard.unknown = if is_known(sender) { 0 } else { heard.unknown + 1 };
@@ -91,10 +94,13 @@ mod tests {
         for run in 0..1000 {
             windows.take(sender(1, run), Subject::All, 1);
         }
-        for _ in 0..LOOKS {
+        for look in 0..2 * LOOKS {
             windows.look(|known| *known == sender(1, 0));
-            assert_eq!(windows.take(sender(1, 999), Subject::All, 1), Arrival::Stale, "it comes late, and again");
+            if look < LOOKS {
+                assert_eq!(windows.take(sender(1, 999), Subject::All, 1), Arrival::Stale, "it comes late, and again");
+            }
         }
+        assert_eq!(windows.by_sender.len(), 2, "it was heard of within a lease");
         windows.look(|known| *known == sender(1, 0));
         assert_eq!(windows.by_sender.len(), 1);
         assert_eq!(windows.take(sender(1, 0), Subject::All, 1), Arrival::Stale);
