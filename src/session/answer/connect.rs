@@ -225,7 +225,7 @@ impl HandshakeAnswer {
             Ok((_, _, timing)) => self.event.ended(*timing),
             Err(fault) => Err(fault.clone()),
         };
-        self.event.report(status, bytes_out, result);
+        self.event.report(status, bytes_out, &result);
         let Some(sender) = self.sender else { return };
         let event = self.event;
         let answer = match answer {

@@ -229,14 +229,15 @@ impl HttpAnswer {
 
     pub(super) fn end(mut self, outcome: Outcome) {
         let result = self.finish(outcome);
+        // A script that died behind a whole reply is counted, and changes nothing.
+        let counted =
+            result.clone().and_then(|timing| if self.status < 500 { self.event.ended(timing) } else { Ok(timing) });
+        self.event.report(self.status, self.bytes_out, &counted);
         if let Err(fault) = &result {
             self.fail(fault);
         } else if let (Some((code, text)), Some(outbox)) = (self.close.take(), &self.session) {
             outbox.ask_close(Close::by_handler(code, text));
         }
-        // A script that died behind a whole reply is counted, and changes nothing.
-        let result = result.and_then(|timing| if self.status < 500 { self.event.ended(timing) } else { Ok(timing) });
-        self.event.report(self.status, self.bytes_out, result);
         if let Some(outbox) = &self.session {
             outbox.event_ended(self.event.endpoint.may_run_several());
         }

@@ -82,7 +82,7 @@ impl OthersAnswer {
         };
         let delivery = if is_not_run { Delivery::NotRun } else { Delivery::Over };
         let bytes_out = result.as_ref().map_or(0, |(_, bytes)| *bytes);
-        self.event.report(status, bytes_out, result.map(|(timing, _)| timing));
+        self.event.report(status, bytes_out, &result.map(|(timing, _)| timing));
         // The node may have given up waiting.
         let _ = self.delivered.send(delivery);
     }

@@ -363,8 +363,8 @@ impl Reply {
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), _) => self.event.ended(timing),
         };
+        self.event.report(self.status, self.bytes_out, &result);
         self.consequences(outcome, &result, stands);
-        self.event.report(self.status, self.bytes_out, result);
         self.has_ended = true;
         #[cfg(test)]
         if crate::outbox::faults::Fault::EndNotTold.is_on() {
