@@ -25,6 +25,12 @@ pub fn allow(wanted: usize) -> io::Result<usize> {
     Ok(limit.rlim_cur as usize)
 }
 
+/// How many are open; none where there is no `/proc` (proc_pid_fd(5)).
+pub fn open() -> usize {
+    // Reading the folder takes one of them itself.
+    std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count().saturating_sub(1))
+}
+
 /// The most connections of each kind. What php-fpm and everything else needs is none of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {

@@ -54,6 +54,8 @@ const SPARE_CONNECTIONS: usize = 4;
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 /// How long requests that still run are waited for when the sessions have ended.
 const UPSTREAM_GRACE: Duration = Duration::from_secs(2);
+/// How long tasks that were told to end are waited for, so that the last line can say that none is left.
+const TASKS_GRACE: Duration = Duration::from_secs(1);
 
 /// What a node is given beside its configuration.
 #[derive(Clone, Debug, Default)]
@@ -140,6 +142,45 @@ pub struct Running {
     acceptors: Acceptors,
     drain_timeout: Duration,
     faults: Faults,
+    before: Before,
+    /// For commands of the router port and the API.
+    memory: Arc<Memory>,
+}
+
+/// What the process had before the node was there.
+struct Before {
+    /// Where the node's tasks run.
+    workers: Handle,
+    tasks: usize,
+    descriptors: usize,
+}
+
+impl Before {
+    fn now() -> Self {
+        let workers = Handle::current();
+        // The one that starts it ends when it has.
+        let own = usize::from(tokio::task::try_id().is_some());
+        let tasks = workers.metrics().num_alive_tasks().saturating_sub(own);
+        Self { workers, tasks, descriptors: descriptors::open() }
+    }
+
+    /// Tasks and descriptors that came with the node and are still there.
+    fn added(&self) -> (usize, usize) {
+        let tasks = self.workers.metrics().num_alive_tasks();
+        (tasks.saturating_sub(self.tasks), descriptors::open().saturating_sub(self.descriptors))
+    }
+
+    /// Waits until none is left, for a moment at most: a task that is told to end does so when it next runs.
+    async fn is_back(&self) -> (usize, usize) {
+        let given_up_at = Instant::now() + TASKS_GRACE;
+        loop {
+            let added = self.added();
+            if added == (0, 0) || Instant::now() >= given_up_at {
+                return added;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 /// The parts of a node that have panicked: without them it does not do all that it should, so it is not ready.
@@ -159,6 +200,7 @@ impl Running {
     /// Starts everything that `config` names, or nothing. The admin listener is served by `control`, a runtime on which nothing of a
     /// session ever runs.
     pub async fn start(config: &Config, extras: &Extras, control: &Handle) -> Result<Self, StartError> {
+        let before = Before::now();
         // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
         let bound = bind_all(config, control)?;
         let shares = share_descriptors(config);
@@ -196,6 +238,8 @@ impl Running {
             acceptors: load_certificates(config)?,
             drain_timeout: config.limits.drain_timeout,
             faults: Faults::default(),
+            before,
+            memory: Arc::new(Memory::new(config.router.max_buffered_bytes)),
         };
         if let Some((presence, notices)) = presence {
             let apps = running.told_apps(config)?;
@@ -218,7 +262,7 @@ impl Running {
             let serving = serve_admin(listening, hub.metrics.clone(), running.readiness());
             running.housekeeping.spawn_on(running.watched("the admin listener", serving), control);
         }
-        let memory = Arc::new(Memory::new(config.router.max_buffered_bytes));
+        let memory = running.memory.clone();
         if let Some(listening) = bound.router {
             info!(listener = "router", bind = %listening.local(), "listening");
             running.router = Some(listening.local().clone());
@@ -351,10 +395,17 @@ impl Running {
         for supervisor in self.supervisors {
             supervisor.stop().await;
         }
+        self.housekeeping.shutdown().await;
         // What is still held by anything: after a drain that gave nothing up it is all 0.
-        let queued: usize = self.upstreams.values().map(|upstream| upstream.snapshot().queued).sum();
         let (sessions, outboxes) = (self.hub.admission.sessions(), self.hub.router.len());
-        info!(given_up, sessions, outboxes, queued, "stopped");
+        let upstreams: Vec<_> = self.upstreams.values().map(|upstream| upstream.snapshot()).collect();
+        let queued: usize = upstreams.iter().map(|upstream| upstream.queued).sum();
+        let leases: usize = upstreams.iter().flat_map(|upstream| &upstream.backends).map(|backend| backend.open).sum();
+        let Self { hub, upstreams, acceptors, faults, before, memory, .. } = self;
+        drop((hub, upstreams, acceptors, faults));
+        let (tasks, descriptors) = before.is_back().await;
+        let bytes = memory.held_bytes();
+        info!(given_up, sessions, outboxes, queued, leases, bytes, tasks, descriptors, "stopped");
         Drained { given_up }
     }
 

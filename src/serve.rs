@@ -27,7 +27,7 @@ pub enum Hangup {
 /// Runs a node until SIGTERM, SIGINT or SIGQUIT, then drains it; a second one ends it at once. SIGUSR1 and SIGUSR2, which other
 /// servers know, are logged and have no effect. `started` is called when everything listens.
 ///
-/// The status is a success only after a drain that gave nothing up.
+/// The status is a success only after a drain that gave nothing up; a signal while the node starts ends the start.
 ///
 /// # Errors
 ///
@@ -46,18 +46,28 @@ pub fn run(
         let mut signals = Signals::new(hangup).map_err(StartError::Runtime)?;
         let (config, extras, control) = (config.clone(), extras.clone(), Handle::current());
         let mut starting = workers.spawn(async move { Running::start(&config, &extras, &control).await });
-        let node = tokio::select! {
-            node = &mut starting => node.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?,
+        let (start, is_over) = tokio::select! {
+            start = &mut starting => (start, false),
             () = signals.end(None) => {
-                // What had started ends with it.
+                // No more than its next pause: once it accepts there is none, and then it has clients to see off.
                 starting.abort();
-                let _ = starting.await;
+                (starting.await, true)
+            }
+        };
+        let node = match start {
+            Ok(node) => node?,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            Err(_aborted) => {
+                // What had started ended with it.
+                info!("stopped before it had started");
                 return Ok(ExitCode::FAILURE);
             }
         };
-        started(&node);
-        memory::unmap_used_code();
-        signals.end(Some(&node)).await;
+        if !is_over {
+            started(&node);
+            memory::unmap_used_code();
+            signals.end(Some(&node)).await;
+        }
         let drained = node.drain(signals.end(None)).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });

@@ -42,6 +42,11 @@ impl Memory {
         Self { permits: Arc::new(Semaphore::new(all as usize)), all }
     }
 
+    /// Bytes that are set aside now, in whole permits.
+    pub fn held_bytes(&self) -> usize {
+        (self.all as usize).saturating_sub(self.permits.available_permits()) * BYTES_PER_PERMIT
+    }
+
     /// Waits for so many bytes; `None` where nothing has to be set aside. Safe to drop.
     pub async fn set_aside(&self, bytes: usize) -> Option<SetAside> {
         if bytes <= SMALL_BYTES {
@@ -72,8 +77,10 @@ mod tests {
         assert!(second.as_mut().now_or_never().is_none());
         assert!(memory.set_aside(SMALL_BYTES).await.is_none());
         assert!(memory.set_aside(20 * 1024).now_or_never().is_none(), "nobody overtakes");
+        assert_eq!(memory.held_bytes(), 60 * 1024);
         drop(first);
         assert!(second.await.is_some());
+        assert_eq!(memory.held_bytes(), 0);
         assert!(memory.set_aside(usize::MAX).await.is_some(), "alone, whatever there is");
     }
 }

@@ -286,23 +286,40 @@ async fn the_last_line_is_in_the_file_when_the_process_has_ended() {
     );
     let config_file = folder.path().join("longwire.toml");
     std::fs::write(&config_file, config).expect("the directory is ours");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
-    command.args(["serve", "--config"]).arg(&config_file).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(&file).expect("the directory is ours")).process_group(0);
-    end_with_the_run(&mut command, libc::SIGKILL);
-    let mut child = command.spawn().expect("the binary was built for this test");
-    eventually("it serves", || UnixStream::connect(&door).is_ok()).await;
-    kill(child.id(), libc::SIGTERM);
-    let mut status = None;
-    eventually("it ends", || {
-        status = child.try_wait().expect("it is our child");
-        status.is_some()
-    })
-    .await;
-    let text = std::fs::read_to_string(&file).expect("it is there");
-    let last = text.lines().last().unwrap_or_default();
-    assert!(last.contains("stopped"), "{text}");
-    assert!(text.contains("started") && !text.contains("lost"), "{text}");
+    // Whenever it is told to end: as soon as its doors are there, while it may still be starting, and once it is ready.
+    for waits_until_ready in [false, true] {
+        let _old = std::fs::remove_file(&door);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
+        command.args(["serve", "--config"]).arg(&config_file).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(File::create(&file).expect("the directory is ours")).process_group(0);
+        end_with_the_run(&mut command, libc::SIGKILL);
+        let mut child = command.spawn().expect("the binary was built for this test");
+        let mut stream = None;
+        eventually("its door is there", || {
+            stream = UnixStream::connect(&door).ok();
+            stream.is_some()
+        })
+        .await;
+        if waits_until_ready {
+            assert_eq!(http_get_on(stream.expect("it is there"), "localhost", "/ready").0, 200);
+        }
+        kill(child.id(), libc::SIGTERM);
+        let mut status = None;
+        eventually("it ends", || {
+            status = child.try_wait().expect("it is our child");
+            status.is_some()
+        })
+        .await;
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        let last = text.lines().last().unwrap_or_default();
+        let has_started = text.contains("started node");
+        assert!(
+            last.contains(if has_started { " stopped given_up=0" } else { "stopped before it had started" }),
+            "{text}"
+        );
+        assert!(has_started || !waits_until_ready, "{text}");
+        assert!(!text.contains("lost"), "{text}");
+    }
 }
 
 /// Whatever an answer asks for, and however much its script complains, it is not thousands of lines.

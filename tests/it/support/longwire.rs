@@ -313,7 +313,7 @@ impl Longwire {
     #[track_caller]
     fn has_let_go(&self) {
         let line = self.wait_for_log("the node says how it stopped", |line| line["message"] == "stopped");
-        for what in ["given_up", "sessions", "outboxes", "queued"] {
+        for what in ["given_up", "sessions", "outboxes", "queued", "leases", "bytes", "tasks", "descriptors"] {
             assert_eq!(line[what], 0, "{what}: {line}");
         }
     }
