@@ -5,7 +5,7 @@
 //! come in that order; a name that a client chooses always begins with `HTTP_`, so it can replace nothing of ours.
 
 use std::cell::RefCell;
-use std::fmt::Write;
+use std::io::Write;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Uri, Version, header};
@@ -206,7 +206,7 @@ impl EventParams<'_> {
         block.put_address("REMOTE_ADDR", "REMOTE_PORT", self.peer);
         block.put_address("SERVER_ADDR", "SERVER_PORT", self.local);
         // Not from the Host header: that is the client's word, and PHP has it as HTTP_HOST.
-        block.put_address("SERVER_NAME", "", self.local);
+        block.put_text("SERVER_NAME");
         block.params.finish_copy()
     }
 }
@@ -263,14 +263,14 @@ pub(super) fn plain_params(request: &PlainRequest<'_>) -> Result<EncodedParams, 
     block.put_number("CONTENT_LENGTH", request.body.len() as u64);
     block.put_address("REMOTE_ADDR", "REMOTE_PORT", request.peer);
     block.put_address("SERVER_ADDR", "SERVER_PORT", request.local);
-    block.put_address("SERVER_NAME", "", request.local);
+    block.put_text("SERVER_NAME");
     Ok(block.params.finish())
 }
 
 #[derive(Default)]
 struct Block {
     params: Params,
-    text: String,
+    text: Vec<u8>,
 }
 
 thread_local! {
@@ -299,41 +299,53 @@ impl Block {
         self.put(name, itoa::Buffer::new().format(value));
     }
 
-    fn put_ip(&mut self, name: &str, address: IpAddr) {
+    fn write_ip(&mut self, address: IpAddr) {
         self.text.clear();
         match address {
             // std formats by way of padding and alignment, which was 1.7 % of the CPU time of an echo.
             IpAddr::V4(address) => {
-                for (at, octet) in address.octets().into_iter().enumerate() {
-                    if at > 0 {
-                        self.text.push('.');
+                let mut digits = [b'.'; "255.255.255.255".len()];
+                let mut end = 0;
+                for octet in address.octets() {
+                    if octet >= 100 {
+                        digits[end] = b'0' + octet / 100;
+                        end += 1;
                     }
-                    self.text.push_str(itoa::Buffer::new().format(octet));
+                    if octet >= 10 {
+                        digits[end] = b'0' + octet / 10 % 10;
+                        end += 1;
+                    }
+                    digits[end] = b'0' + octet % 10;
+                    // Where the next one's dot is already.
+                    end += 2;
                 }
+                self.text.extend_from_slice(&digits[..end - 1]);
             }
-            IpAddr::V6(address) => write!(self.text, "{address}").expect("a String takes everything"),
+            IpAddr::V6(address) => write!(self.text, "{address}").expect("memory takes everything"),
         }
-        self.put_text(name);
     }
 
     fn put_text(&mut self, name: &str) {
-        self.params
-            .push(name.as_bytes(), self.text.as_bytes())
-            .expect("names and values of ours are far below a record");
+        self.params.push(name.as_bytes(), &self.text).expect("names and values of ours are far below a record");
     }
 
+    /// The address is the text then.
     fn put_address(&mut self, address_name: &str, port_name: &str, peer: Peer) {
         match peer {
             Peer::Ip(address) => {
-                self.put_ip(address_name, address.ip().to_canonical());
+                self.write_ip(address.ip().to_canonical());
+                self.put_text(address_name);
                 match address.port() {
-                    _ if port_name.is_empty() => {}
                     // As nginx tells a port that is not known.
                     0 => self.put(port_name, ""),
                     port => self.put_number(port_name, u64::from(port)),
                 }
             }
-            Peer::Unix => self.put(address_name, &peer.to_string()),
+            Peer::Unix => {
+                self.text.clear();
+                write!(self.text, "{peer}").expect("memory takes everything");
+                self.put_text(address_name);
+            }
         }
     }
 }
@@ -349,9 +361,11 @@ mod tests {
             block.put_number("N", number);
             assert_eq!(pairs(&block.params.finish_copy()), [("N".to_owned(), number.to_string())]);
         }
-        for address in ["0.0.0.0", "127.0.0.1", "255.100.9.10", "::1", "2001:db8::ff00:42:8329"] {
-            block.put_ip("A", address.parse().unwrap());
-            assert_eq!(pairs(&block.params.finish_copy()), [("A".to_owned(), address.to_owned())]);
+        let octets = (0..=u8::MAX).map(|octet| format!("{octet}.{octet}.0.{octet}"));
+        for address in octets.chain(["255.100.9.10", "::1", "2001:db8::ff00:42:8329"].map(str::to_owned)) {
+            block.write_ip(address.parse().unwrap());
+            block.put_text("A");
+            assert_eq!(pairs(&block.params.finish_copy()), [("A".to_owned(), address)]);
         }
     }
 

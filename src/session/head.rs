@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use memchr::{memchr, memchr_iter};
 
 use crate::proto::command::{Action, AttributeKey, BadName, Except, Expect, Name, Target};
 use crate::proto::framing::FrameKind;
@@ -172,7 +173,7 @@ fn status_line(line: &[u8], is_first: bool) -> Option<&[u8]> {
     if !matches!(line.first()?, b'S' | b's' | b' ' | b'\t') {
         return None;
     }
-    let colon = line.iter().position(|b| *b == b':')?;
+    let colon = memchr(b':', line)?;
     line[..colon].trim_ascii().eq_ignore_ascii_case(b"Status").then(|| &line[colon + 1..])
 }
 
@@ -186,14 +187,21 @@ fn status_code(said: &[u8]) -> Option<u16> {
 /// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may leave CR out.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut line_start = 0;
-    loop {
-        let line = &bytes[line_start..];
-        let newline = line.iter().position(|b| *b == b'\n')?;
-        line_start += newline + 1;
-        if line[..newline].is_empty() || &line[..newline] == b"\r" {
-            return Some(line_start);
-        }
-    }
+    memchr_iter(b'\n', bytes).find_map(|newline| {
+        let line = &bytes[line_start..newline];
+        line_start = newline + 1;
+        (line.is_empty() || line == b"\r").then_some(line_start)
+    })
+}
+
+/// The lines of a whole head, without their ends.
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut line_start = 0;
+    memchr_iter(b'\n', head).map(move |newline| {
+        let line = &head[line_start..newline];
+        line_start = newline + 1;
+        line.strip_suffix(b"\r").unwrap_or(line)
+    })
 }
 
 impl Head {
@@ -212,8 +220,7 @@ impl Head {
     fn parse(bytes: &[u8], keep_others: bool) -> Result<Self, HeadError> {
         let mut head = Head::default();
         let (mut status, mut is_redirect) = (None, false);
-        for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+        for (at, line) in lines(bytes).enumerate() {
             if let Some(said) = status_line(line, at == 0) {
                 let bad = || HeadError::BadStatus(String::from_utf8_lossy(line).into_owned());
                 let said = status_code(said).ok_or_else(bad)?;
@@ -222,7 +229,7 @@ impl Head {
                 }
                 continue;
             }
-            let Some(colon) = line.iter().position(|b| *b == b':') else {
+            let Some(colon) = memchr(b':', line) else {
                 if !line.is_empty() {
                     head.take_without_colon(&String::from_utf8_lossy(line));
                 }

@@ -149,7 +149,11 @@ impl<H> Backends<H> {
 
     /// When an ejected backend may be tried again; `None` when there is none to try.
     pub(super) fn next_trial(&self) -> Option<Instant> {
-        let none_up = self.up() == 0;
+        let up = self.up();
+        if up == self.list.len() {
+            return None;
+        }
+        let none_up = up == 0;
         let times = self.list.iter().filter_map(|backend| match backend.health {
             Health::Ejected { since } if backend.open < backend.limit => {
                 Some(since + self.pause(none_up, backend.trials))

@@ -169,7 +169,7 @@ impl Connection {
                 return None;
             }
             Ended::Closed { answered, eof, error } => {
-                let Job { request: Request { class, idempotent, .. }, may_repeat, .. } = work.item;
+                let Job { request: Request { class, idempotent, .. }, may_repeat, .. } = *work.item;
                 let is_owed = class.is_owed() && idempotent;
                 let may_prove = eof && self.is_reused && work.item.not_taken < MAX_NOT_TAKEN;
                 if let Some(reason) = self.may_resend(&lease, answered, may_prove, is_owed, may_repeat).await {

@@ -244,9 +244,12 @@ impl<T> Queue<T> {
 
     /// When [`Queue::pop_expired`] will have something, if nothing happens before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let in_line = self.classes.iter().filter_map(|queue| queue.front()?.deadline);
+        let in_line = self.classes.iter().filter_map(|queue| queue.front()?.deadline).min();
+        if self.groups.is_empty() {
+            return in_line;
+        }
         let held = self.held.iter().filter_map(|held| held.first_key_value()?.1.deadline);
-        in_line.chain(held).min()
+        held.chain(in_line).min()
     }
 
     /// Takes everything, in no particular order between the classes.

@@ -42,8 +42,8 @@ pub(super) struct Job<R> {
     pub(super) not_taken: u8,
 }
 
-/// A job on its way through queue and connection.
-pub(super) type Work<R> = Waiting<Job<R>>;
+/// A job on its way through queue and connection. Boxed, since on that way it changes hands some twenty times a message.
+pub(super) type Work<R> = Waiting<Box<Job<R>>>;
 
 /// Everything that the connections of an upstream share.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub(super) struct Scheduler<R> {
 /// What the lock guards.
 #[derive(Debug)]
 pub(super) struct State<R> {
-    pub(super) queue: Queue<Job<R>>,
+    pub(super) queue: Queue<Box<Job<R>>>,
     pub(super) backends: Backends<Arc<Handoff<R>>>,
     /// When the housekeeper wakes by itself.
     armed: Option<Instant>,
@@ -251,7 +251,7 @@ impl<R: Responder> Scheduler<R> {
             Class::Connect | Class::Message => Some(now + self.config.queue_timeout),
         };
         let may_repeat = request.idempotent;
-        let job = Job { request, submitted: now, was_sent: false, may_repeat, not_taken: 0 };
+        let job = Box::new(Job { request, submitted: now, was_sent: false, may_repeat, not_taken: 0 });
 
         let mut state = lock(&self.state);
         let refused = if state.stopping {
@@ -355,7 +355,7 @@ impl<R: Responder> Scheduler<R> {
         }
     }
 
-    fn take_expired(&self) -> (Vec<Job<R>>, Failure) {
+    fn take_expired(&self) -> (Vec<Box<Job<R>>>, Failure) {
         let mut state = lock(&self.state);
         let now = Instant::now();
         let expired = std::iter::from_fn(|| state.queue.pop_expired(now)).map(|work| work.item).collect();
@@ -401,7 +401,7 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Counts and tells how a request ended.
-    pub(super) fn end(&self, job: Job<R>, outcome: Outcome) {
+    pub(super) fn end(&self, job: Box<Job<R>>, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Failed(failure) if job.was_sent => Outcome::Failed(failure.of_one_that_was_sent()),
             outcome => outcome,

@@ -51,7 +51,20 @@ impl Params {
     }
 
     /// Adds a pair; of equal names php-fpm keeps the last. An error leaves the params as they were.
+    #[inline]
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), PairTooLong> {
+        if name.len() < 128 && value.len() < 128 {
+            // Nearly all, and eleven of them a message.
+            self.0.reserve(2 + name.len() + value.len());
+            self.0.extend_from_slice(&[name.len() as u8, value.len() as u8]);
+            self.0.extend_from_slice(name);
+            self.0.extend_from_slice(value);
+            return Ok(());
+        }
+        self.push_long(name, value)
+    }
+
+    fn push_long(&mut self, name: &[u8], value: &[u8]) -> Result<(), PairTooLong> {
         let bytes = length_len(name.len()) + length_len(value.len()) + name.len() + value.len();
         if bytes > MAX_CONTENT {
             return Err(PairTooLong { bytes });
