@@ -52,7 +52,7 @@
 //! | [`descriptors`], [`memory`], [`holders`], [`sockets`] | how many files may be open; what memory is given back; which process listens where; TCP sockets that send at once |
 //! | [`certificates`] | what TLS listeners show to clients and ask of them |
 //! | [`config`] | what an operator wrote, and what we run with |
-//! | [`transport`] | a socket, TCP or Unix, plain or with TLS |
+//! | [`transport`] | a socket, TCP or Unix, plain or with TLS, and the sockets that connections come in through |
 //! | [`lua`] | framings that are scripts: VMs, what they may use up, the two modules that scripts know |
 //! | [`outbox`] | the bounded queue into one session, and its signals |
 //! | [`engine`] | what joins nodes: Redis, NATS; bytes by subject, and what is promised of them |
@@ -60,13 +60,13 @@
 //! | [`router`] | commands to sessions: who is here, in which channel, under which uid, and what is done with them |
 //! | [`cluster`] | the same commands, done on all nodes: who is there, what is asked of whom, what came back |
 //! | [`session`] | the task of a session, its events, the contract with PHP |
-//! | [`listening`] | sockets that connections come in through |
 //! | [`router_port`] | commands from programs that are no clients |
 //! | [`api`] | the same commands over HTTP |
 //! | [`http`], [`listener`] | where connections come in: sockets, HTTP, the accept loop |
 //! | [`node`] | one process: start, readiness, drain |
 //! | [`serve`] | runtimes, signals, exit status |
-//! | [`dev`], [`connect`], [`bench`](mod@bench), [`check`], [`cli`], [`logging`] | the commands, and what they share |
+//! | [`logging`] | lines to standard error |
+//! | [`commands`] | `longwire check`, `dev`, `connect` and `bench`, their arguments, and the client that they share |
 //!
 //! `main.rs` parses the command line and calls one of them.
 //!
@@ -96,21 +96,15 @@
 //! writes to its outbox while it is locked: bytes must leave in the order in which a script gave them.)
 
 pub mod api;
-pub mod bench;
 pub mod certificates;
-pub mod check;
-pub mod cli;
-mod client;
 pub mod cluster;
+pub mod commands;
 pub mod config;
-pub mod connect;
 pub mod descriptors;
-pub mod dev;
 pub mod engine;
 pub mod holders;
 pub mod http;
 pub mod listener;
-pub mod listening;
 pub mod locks;
 pub mod logging;
 pub mod lua;

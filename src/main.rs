@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use longwire::cli::{Cli, Command, ConfigArgs};
+use longwire::commands::cli::{Cli, Command, ConfigArgs};
+use longwire::commands::{bench, check, connect, dev};
 use longwire::config::model::Config;
 use longwire::node::Extras;
-use longwire::{bench, check, config, connect, dev, logging, serve};
+use longwire::{config, logging, serve};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

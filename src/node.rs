@@ -30,7 +30,7 @@ use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::descriptors::{self, Shares};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
-use crate::listening::{BindError, Listening, dial_address};
+use crate::transport::listening::{BindError, Listening, dial_address};
 use crate::locks::lock;
 use crate::lua::{self, ScriptError};
 use crate::metrics::{Metrics, ReloadLabels};

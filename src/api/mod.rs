@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use self::problem::Problem;
 use crate::config::model;
 use crate::http::{host_only, one_host};
-use crate::listening::Listening;
+use crate::transport::listening::Listening;
 use crate::metrics::router::Door;
 use crate::proto::arguments::Arguments;
 use crate::proto::command::{AttributeKey, Name, Query};

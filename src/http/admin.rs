@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{Body, is_read, plain};
-use crate::listening::Listening;
+use crate::transport::listening::Listening;
 use crate::metrics::Metrics;
 
 /// For a scraper's whole request; nobody types here.

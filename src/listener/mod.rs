@@ -25,7 +25,7 @@ use self::proxy::NoHeader;
 use crate::certificates::Acceptor;
 use crate::config::model::{Limits, Networks, TcpOptions};
 use crate::http;
-use crate::listening::Listening;
+use crate::transport::listening::Listening;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::Params;
 use crate::session::{self, Endpoint, Hub};

@@ -37,7 +37,7 @@ use tracing::{debug, warn};
 
 use crate::cluster::Outcome;
 use crate::config::model;
-use crate::listening::Listening;
+use crate::transport::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};

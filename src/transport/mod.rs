@@ -5,6 +5,7 @@
 //! Readiness is tokio's; after a short read it is cleared at once, because an edge-triggered epoll reports the next bytes
 //! by itself and the read that would only say `EAGAIN` is never made.
 
+pub mod listening;
 mod tls;
 
 use std::future::poll_fn;

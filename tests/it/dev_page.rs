@@ -305,7 +305,7 @@ fn a_port_that_is_taken_is_named_with_the_options_that_help() {
 
 #[test]
 fn the_page_is_small_and_loads_nothing_from_elsewhere() {
-    let page = include_str!("../../src/dev/page.html");
+    let page = include_str!("../../src/commands/dev/page.html");
     assert!(page.len() < 25_000, "{} bytes", page.len());
     for reference in ["src=", "@import", "url(", "<link rel=\"stylesheet\"", "fetch("] {
         assert!(!page.contains(reference), "{reference} loads something");

@@ -20,14 +20,14 @@ const STEPS: &[&[&str]] = &[
     &["router"],
     &["cluster"],
     &["session"],
-    &["listening"],
     &["router_port"],
     &["http"],
     &["api"],
     &["listener"],
     &["node"],
     &["serve"],
-    &["dev", "client", "connect", "bench", "check", "cli", "logging"],
+    &["logging"],
+    &["commands"],
     &["main"],
 ];
 
@@ -479,19 +479,19 @@ mod tests {
         let made = "makes a socket: src/sockets.rs does";
         for (path, text, complaints) in [
             (
-                "src/connect/dial.rs",
+                "src/commands/connect/dial.rs",
                 "let a = TcpStream::connect(b).await;",
                 &["names TcpStream::connect: src/sockets.rs does"][..],
             ),
-            ("src/check.rs", "Socket::new(Domain::for_address(a), Type::STREAM, None)", &[made]),
+            ("src/commands/check.rs", "Socket::new(Domain::for_address(a), Type::STREAM, None)", &[made]),
             (
                 "src/engine/mod.rs",
                 "url.into_connection_info()",
                 &["names into_connection_info: src/config/engine_url.rs does"],
             ),
             ("src/sockets.rs", "TcpStream::connect(b); Socket::new(Domain::IPV4, Type::STREAM, None)", &[]),
-            ("src/check.rs", "Socket::new(Domain::UNIX, Type::STREAM, None); UnixStream::connect(path)", &[]),
-            ("src/check.rs", "\n#[cfg(test)]\nmod tests {\nTcpStream::connect(a)", &[]),
+            ("src/commands/check.rs", "Socket::new(Domain::UNIX, Type::STREAM, None); UnixStream::connect(path)", &[]),
+            ("src/commands/check.rs", "\n#[cfg(test)]\nmod tests {\nTcpStream::connect(a)", &[]),
         ] {
             check(sockets, path, text, complaints);
         }
@@ -510,7 +510,7 @@ mod tests {
             check(direction, "src/session/head.rs", text, &[]);
         }
         check(direction, "src/lib.rs", "pub use crate::node;", &[]);
-        check(direction, "src/http/admin.rs", "use crate::listening::Listening;", &[]);
+        check(direction, "src/http/admin.rs", "use crate::transport::listening::Listening;", &[]);
         check(direction, "src/listener.rs", "use crate::http;", &[]);
         check(direction, "src/logging.rs", "use crate::config;", &[]);
     }

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use longwire::bench::process::Usage;
-use longwire::bench::times::Times;
+use longwire::commands::bench::process::Usage;
+use longwire::commands::bench::times::Times;
 use longwire::proto::command::{Action, Command, Message, Name, Target};
 use longwire::proto::control::Frame;
 use longwire::proto::control::long::{self, Answer, Hello, NONCE_BYTES, Request, VERSION, What};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fastcgi_client::conn::KeepAlive;
 use fastcgi_client::io::{AsyncRead, AsyncWrite};
 use fastcgi_client::{Client, Params as CrateParams, Request as CrateRequest};
-use longwire::bench::process::Usage;
+use longwire::commands::bench::process::Usage;
 use longwire::config::model::{self, Backend, Bind};
 use longwire::metrics::upstream::UpstreamHandles;
 use longwire::proto::fastcgi::params::{EncodedParams, Pairs, Params};

@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use longwire::bench::process::Usage;
-use longwire::bench::timer::Timer;
-use longwire::bench::times::Times;
+use longwire::commands::bench::process::Usage;
+use longwire::commands::bench::timer::Timer;
+use longwire::commands::bench::times::Times;
 use mio::{Events, Poll, Token};
 use serde_json::json;
 

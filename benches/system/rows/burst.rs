@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use longwire::bench::process::memory;
+use longwire::commands::bench::process::memory;
 use serde_json::json;
 
 use crate::measure::{Settings, Variant, bench, written};

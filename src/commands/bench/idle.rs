@@ -11,7 +11,7 @@ use super::report;
 use super::stage::Stage;
 use super::swarm::{After, Link, Load, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
-use crate::cli::IdleArgs;
+use crate::commands::cli::IdleArgs;
 
 const SECOND: Nanos = 1_000_000_000;
 

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::endpoint::{Endpoint, Speech};
 use super::swarm::Link;
 use super::trouble::Trouble;
-use crate::cli::FanoutArgs;
+use crate::commands::cli::FanoutArgs;
 use crate::config::Secret;
 use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::control::Frame;

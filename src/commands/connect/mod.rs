@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use self::script::{Order, Script};
 use self::show::Show;
 use self::wire::{Arrival, Wire};
-use crate::cli::{ConnectArgs, parse_hex, unescape};
-use crate::client::target::Target;
+use crate::commands::cli::{ConnectArgs, parse_hex, unescape};
+use crate::commands::client::target::Target;
 use crate::proto::framing::{BodyDoesNotFit, Frame, FrameError, FrameKind};
 
 /// Frames that wait while a script does not look at them; behind them the socket is not read.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::BenchError;
 use super::process::Usage;
 use super::swarm::{Load, Measured, Nanos, Swarm};
-use crate::cli::{BenchArgs, TimeArgs};
+use crate::commands::cli::{BenchArgs, TimeArgs};
 use crate::descriptors;
 use crate::logging;
 

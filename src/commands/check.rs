@@ -23,7 +23,7 @@ use crate::config::model::{
 };
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
-use crate::listening::{self, holders_of, why_not};
+use crate::transport::listening::{self, holders_of, why_not};
 use crate::logging;
 use crate::lua;
 use crate::sockets;

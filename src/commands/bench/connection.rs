@@ -18,7 +18,7 @@ use socket2::Socket;
 use super::endpoint::{Endpoint, Speech};
 use super::http;
 use super::trouble::Trouble;
-use crate::client::handshake;
+use crate::commands::client::handshake;
 use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client};
 
 /// A connection.

@@ -19,7 +19,7 @@ use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
-use crate::cli::EchoArgs;
+use crate::commands::cli::EchoArgs;
 
 /// How often late replies are looked for.
 const SCAN: Nanos = 50_000_000;

@@ -15,10 +15,10 @@ use tokio_rustls::TlsConnector;
 
 use super::ConnectError;
 use super::wire::{Stream, Wire};
-use crate::cli::ConnectArgs;
-use crate::client::handshake::{self, accept_value, parse_header};
-use crate::client::target::Target;
-use crate::client::{self, tls};
+use crate::commands::cli::ConnectArgs;
+use crate::commands::client::handshake::{self, accept_value, parse_header};
+use crate::commands::client::target::Target;
+use crate::commands::client::{self, tls};
 use crate::proto::framing::Framing;
 use crate::sockets;
 

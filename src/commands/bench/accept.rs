@@ -15,7 +15,7 @@ use super::stage::Stage;
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
-use crate::cli::AcceptArgs;
+use crate::commands::cli::AcceptArgs;
 
 /// How often those are looked for that have no answer.
 const SCAN: Nanos = 50_000_000;

@@ -22,12 +22,12 @@ use clap::ValueEnum;
 use self::problems::Problems;
 use self::subject::Subject;
 pub use self::subject::SubjectError;
-use crate::cli::{DevArgs, DevEvent};
+use crate::commands::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
 use crate::config::value::duration_text;
 use crate::http::{Page, PageBody};
-use crate::listening::dial_address;
+use crate::transport::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
 use crate::serve::{self, Hangup};
 

@@ -11,9 +11,9 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::cli::BenchArgs;
-use crate::client::target::Target;
-use crate::client::{self, handshake, tls};
+use crate::commands::cli::BenchArgs;
+use crate::commands::client::target::Target;
+use crate::commands::client::{self, handshake, tls};
 use crate::proto::framing::{Framing, LengthFraming};
 use crate::sockets;
 

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::certificates::roots_of_system;
-use crate::cli::TlsArgs;
+use crate::commands::cli::TlsArgs;
 
 /// What shakes hands. `protocol` is what ALPN offers (RFC 7301), nothing for bare frames.
 ///

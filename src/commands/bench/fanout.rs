@@ -19,7 +19,7 @@ use super::stamp::{Fit, Message, Sequence};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
-use crate::cli::FanoutArgs;
+use crate::commands::cli::FanoutArgs;
 
 /// How often messages are looked for that somebody will not get any more.
 const SCAN: Nanos = 50_000_000;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::trouble::Trouble;
-use crate::client::handshake;
+use crate::commands::client::handshake;
 
 /// A head above this is none.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

@@ -27,7 +27,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use crate::cli::BenchCommand;
+use crate::commands::cli::BenchCommand;
 
 /// Why a run could not be, or has nothing to report.
 #[derive(Debug)]

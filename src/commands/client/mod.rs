@@ -6,7 +6,7 @@ pub(crate) mod handshake;
 pub(crate) mod target;
 pub(crate) mod tls;
 
-use crate::cli::{self, FramingArgs};
+use crate::commands::cli::{self, FramingArgs};
 use crate::config::model::StreamFraming;
 use crate::proto::framing::Framing;
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::{parse_hex, parse_time, unescape};
+use crate::commands::cli::{parse_hex, parse_time, unescape};
 
 /// Longest script that is read.
 const MAX_BYTES: u64 = 16 << 20;
