@@ -28,8 +28,8 @@
 //!    backend with room (`backend.rs`: where to), reuses an idle connection or opens one (`scheduler.rs`, `lease.rs`), and
 //!    `exchange.rs` writes the whole request, encoded by [`proto::fastcgi`], in one vectored write.
 //! 5. **Records come back.** `exchange.rs` decodes them while it still writes, and gives stdout and stderr to the
-//!    [`upstream::Responder`], which is a session's [`session::Answer`]: `session/head.rs` reads the CGI head,
-//!    `session/answer.rs` takes the slice of the body that is the reply.
+//!    [`upstream::Responder`], which is a session's [`session::Answer`]: `session/answer/head.rs` reads the CGI head,
+//!    `session/answer/` takes the slice of the body that is the reply.
 //! 6. **The reply leaves.** The answer frames it, in pieces where the framing allows that, into the session's [`outbox`]. Bytes go to
 //!    the socket at once, from the thread where they were born; what the socket does not take is queued, and the session's
 //!    task is woken to write it. A full outbox stops the reading of that php-fpm connection.

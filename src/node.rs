@@ -30,7 +30,6 @@ use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::descriptors::{self, Shares};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
-use crate::transport::listening::{BindError, Listening, dial_address};
 use crate::locks::lock;
 use crate::lua::{self, ScriptError};
 use crate::metrics::{Metrics, ReloadLabels};
@@ -42,7 +41,8 @@ use crate::proto::id::{SessionId, SessionIds};
 use crate::router::{NodeFacts, Router};
 use crate::router_port::{Memory, serve_router};
 use crate::session::wheel::Wheel;
-use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Watch, tell_apps};
+use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PassedLimits, PostBoxes, tell_apps};
+use crate::transport::listening::{BindError, Listening, dial_address};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
@@ -608,7 +608,7 @@ fn hub(
     let facts = cluster::Facts { name: config.node.name.clone(), number: config.node.number, epoch };
     let (cluster, life) = Cluster::new(&config.cluster, facts, router.clone(), presence, metrics.cluster.clone())
         .map_err(StartError::Cluster)?;
-    let watch = Arc::new(Watch::new(&limits.dry_run, metrics.clone()));
+    let passed_limits = Arc::new(PassedLimits::new(&limits.dry_run, metrics.clone()));
     let hub = Hub {
         node_name: config.node.name.clone(),
         ids: SessionIds::new(config.node.number, epoch, key),
@@ -619,9 +619,9 @@ fn hub(
         metrics,
         tasks: TaskTracker::new(),
         connections: TaskTracker::new(),
-        admission: Arc::new(Admission::new(max_sessions, limits, watch.clone())),
-        connects: ConnectGates::new(&config.apps, watch.clone()),
-        watch,
+        admission: Arc::new(Admission::new(max_sessions, limits, passed_limits.clone())),
+        connects: ConnectGates::new(&config.apps, passed_limits.clone()),
+        passed_limits,
         posts: PostBoxes::default(),
         draining,
     };

@@ -32,7 +32,6 @@ use tracing::{debug, warn};
 use self::problem::Problem;
 use crate::config::model;
 use crate::http::{host_only, one_host};
-use crate::transport::listening::Listening;
 use crate::metrics::router::Door;
 use crate::proto::arguments::Arguments;
 use crate::proto::command::{AttributeKey, Name, Query};
@@ -42,6 +41,7 @@ use crate::router::Answer;
 use crate::router_port::{Memory, SetAside};
 use crate::session::Hub;
 use crate::transport::Peer;
+use crate::transport::listening::Listening;
 
 /// For a request's head, and for the next one on a connection that is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -23,10 +23,10 @@ use crate::config::model::{
 };
 use crate::config::value::{duration_text, size_text};
 use crate::holders;
-use crate::transport::listening::{self, holders_of, why_not};
 use crate::logging;
 use crate::lua;
 use crate::sockets;
+use crate::transport::listening::{self, holders_of, why_not};
 use crate::upstream::explain;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 

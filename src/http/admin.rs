@@ -16,8 +16,8 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{Body, is_read, plain};
-use crate::transport::listening::Listening;
 use crate::metrics::Metrics;
+use crate::transport::listening::Listening;
 
 /// For a scraper's whole request; nobody types here.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

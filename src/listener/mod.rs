@@ -25,10 +25,10 @@ use self::proxy::NoHeader;
 use crate::certificates::Acceptor;
 use crate::config::model::{Limits, Networks, TcpOptions};
 use crate::http;
-use crate::transport::listening::Listening;
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::Params;
 use crate::session::{self, Endpoint, Hub};
+use crate::transport::listening::Listening;
 use crate::transport::{Arrival, Peer};
 
 /// Who takes what a listener accepts.

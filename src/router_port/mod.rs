@@ -37,7 +37,6 @@ use tracing::{debug, warn};
 
 use crate::cluster::Outcome;
 use crate::config::model;
-use crate::transport::listening::Listening;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
@@ -45,6 +44,7 @@ use crate::proto::control::short::{self, Gateway, Order};
 use crate::proto::control::{Frame, Protocol};
 use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
+use crate::transport::listening::Listening;
 use crate::transport::{Peer, Transport};
 
 pub use self::memory::{Memory, SetAside};

@@ -10,14 +10,12 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::State;
-use super::admission::Admission;
 use super::answer::{Answer, EventInfo, Hints, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
 use super::delivery::{Absence, Owed};
-use super::gates::ConnectGates;
 use super::group;
+use super::limits::{Admission, ConnectGates, PassedLimits};
 use super::posts::PostBoxes;
-use super::watch::Watch;
 use super::wheel::Wheel;
 use crate::cluster::Cluster;
 use crate::config::model::{App, Heartbeat, Sse, WebSocket};
@@ -52,7 +50,7 @@ pub struct Hub {
     /// Connections that are no sessions, or serve several: over HTTP, and before they have said who they are.
     pub connections: TaskTracker,
     /// What happens when a limit is passed.
-    pub watch: Arc<Watch>,
+    pub passed_limits: Arc<PassedLimits>,
     /// How many connections may come, and how many sessions there may be.
     pub admission: Arc<Admission>,
     /// How many connect events there may be.

@@ -14,10 +14,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::admission::Permit;
-use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer};
+use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer, Head};
 use super::endpoint::{Endpoint, Event};
-use super::head::Head;
+use super::limits::Permit;
 use super::pending::Pending;
 use super::{Session, State};
 use crate::outbox::{Close, Feed, Link, Outbox};

@@ -17,9 +17,7 @@
 //! What was received whole before the client ended its side (FIN, close frame, bad bytes) is still handled, and
 //! answered if the client listens; after a reset what runs is aborted and what waits is dropped and counted.
 
-mod admission;
 mod answer;
-mod bucket;
 mod cgi;
 mod clock;
 mod cookies;
@@ -27,10 +25,9 @@ mod delivery;
 mod endpoint;
 mod farewell;
 mod gap;
-mod gates;
 mod group;
 mod handshake;
-mod head;
+mod limits;
 mod liveness;
 mod notices;
 mod pace;
@@ -39,8 +36,6 @@ mod posts;
 #[cfg(test)]
 mod simulation;
 mod stderr;
-mod text;
-mod watch;
 pub mod wheel;
 
 use std::cell::RefCell;
@@ -56,15 +51,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub use admission::{Admission, Permit};
-pub use answer::{Answer, HttpReply, ReplyBody};
+pub use answer::{Answer, Head, HttpReply, ReplyBody};
 pub use endpoint::{Endpoint, Hub, PlainRequest};
-pub use gates::ConnectGates;
 pub use handshake::{Opening, Verdict, Way, shake_hands};
-pub use head::Head;
+pub use limits::{Admission, ConnectGates, PassedLimits, Permit};
 pub use notices::tell_apps;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
-pub use watch::Watch;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::clock::Clock;

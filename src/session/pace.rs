@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::Session;
-use super::bucket::Bucket;
+use super::limits::Bucket;
 use super::wheel::{Tick, ticks};
 use crate::config::model::{Limit, RateRule};
 use crate::outbox::Close;
@@ -28,7 +28,7 @@ impl Session {
     /// For a session of an app that bounds rates.
     pub(super) fn new_pace(&self) -> Option<Box<Pace>> {
         let app = &self.endpoint.app;
-        let now = self.endpoint.hub.watch.now();
+        let now = self.endpoint.hub.passed_limits.now();
         (app.frame_rate.is_bound() || app.byte_rate.is_bound()).then(|| {
             let (frames, bytes) = (Bucket::full(app.frame_rate, now), Bucket::full(app.byte_rate, now));
             Box::new(Pace { frames, bytes, is_held: false })
@@ -47,15 +47,15 @@ impl Session {
 
     fn charge(&mut self, limit: Limit, tokens: usize) {
         let Some(pace) = &mut self.pace else { return };
-        let (app, watch) = (&self.endpoint.app, &self.endpoint.hub.watch);
+        let (app, passed) = (&self.endpoint.app, &self.endpoint.hub.passed_limits);
         let (bucket, rate) = match limit {
             Limit::MaxBytesPerSecond => (&mut pace.bytes, app.byte_rate),
             _ => (&mut pace.frames, app.frame_rate),
         };
-        if bucket.charge(rate, tokens, watch.now()) || pace.is_held {
+        if bucket.charge(rate, tokens, passed.now()) || pace.is_held {
             return;
         }
-        if !watch.acts_on(limit, self.state.peer.into()) {
+        if !passed.acts_on(limit, self.state.peer.into()) {
             bucket.forgive();
             return;
         }
@@ -74,7 +74,7 @@ impl Session {
     /// Whether the client has to wait; looks whether it has waited long enough.
     pub(super) fn is_held_back(&mut self) -> bool {
         let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_held) else { return false };
-        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
+        let (app, now) = (&self.endpoint.app, self.endpoint.hub.passed_limits.now());
         pace.is_held = pace.frames.wait(app.frame_rate, now).max(pace.bytes.wait(app.byte_rate, now)) > 0;
         pace.is_held
     }
@@ -87,7 +87,7 @@ impl Session {
     /// When a client that has to wait may go on.
     pub(super) fn pace_due(&mut self) -> Option<Tick> {
         let pace = self.pace.as_mut().filter(|pace| pace.is_held)?;
-        let (app, now) = (&self.endpoint.app, self.endpoint.hub.watch.now());
+        let (app, now) = (&self.endpoint.app, self.endpoint.hub.passed_limits.now());
         let wait = pace.frames.wait(app.frame_rate, now).max(pace.bytes.wait(app.byte_rate, now));
         Some(self.endpoint.hub.wheel.now() + ticks(Duration::from_millis(wait)))
     }
@@ -123,7 +123,7 @@ impl Session {
         };
         // Once for each frame, also where nothing follows from it.
         self.clock.frame_begun = None;
-        if self.endpoint.hub.watch.acts_on(limit, self.state.peer.into()) {
+        if self.endpoint.hub.passed_limits.acts_on(limit, self.state.peer.into()) {
             self.outbox.ask_close(Close::new(CloseReason::FrameTimeout).because(detail));
         }
     }

@@ -16,10 +16,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
+use super::{Peer, Transport, peer_of};
 use crate::config::model::{Bind, SocketFile};
 use crate::holders::{self, Holder};
 use crate::sockets::listening_tcp;
-use super::{Peer, Transport, peer_of};
 
 /// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -468,7 +468,7 @@ mod tests {
             check(direction, "src/session/mod.rs", text, &[&names_node(line)]);
         }
         check(direction, "src/session/mod.rs", "\nuse super::node;", &[&names_node(2)]);
-        check(direction, "src/session/head.rs", "use super::super::node;", &[&names_node(1)]);
+        check(direction, "src/session/answer/head.rs", "use super::super::node;", &[&names_node(1)]);
         check(direction, "src/brandnew.rs", "", &["module brandnew has no place in the order"]);
         check(direction, "src/logging.rs", "use crate::node;", &["line 1: logging names node"]);
         check(direction, "src/logging.rs", "use crate::proto;", &["line 1: logging names proto"]);
@@ -507,7 +507,7 @@ mod tests {
             "use mycrate::node;",
             "use crate::node_names::x;",
         ] {
-            check(direction, "src/session/head.rs", text, &[]);
+            check(direction, "src/session/answer/head.rs", text, &[]);
         }
         check(direction, "src/lib.rs", "pub use crate::node;", &[]);
         check(direction, "src/http/admin.rs", "use crate::transport::listening::Listening;", &[]);

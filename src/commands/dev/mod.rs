@@ -27,9 +27,9 @@ use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
 use crate::config::value::duration_text;
 use crate::http::{Page, PageBody};
-use crate::transport::listening::dial_address;
 use crate::node::{Extras, Running, StartError};
 use crate::serve::{self, Hangup};
+use crate::transport::listening::dial_address;
 
 /// Where the page connects to.
 const WEBSOCKET_PATH: &str = "/ws";

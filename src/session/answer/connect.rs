@@ -15,10 +15,10 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::head::{Head, HeadReader};
 use super::slice::Slice;
 use super::{EventInfo, Fault, Reply, reply_in};
 use crate::outbox::Outbox;
-use crate::session::head::{Head, HeadReader};
 use crate::upstream::{Outcome, Timing};
 
 /// What a handler said to a connect event before there was a session.

@@ -14,12 +14,12 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use super::head::{Destination, Head, HeadReader};
 use super::slice::Slice;
 use super::{EventInfo, Fault, MAX_PIECE_BYTES, refuse_encoded, reply_in};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Feed, FeedReader, Outbox};
 use crate::proto::close::CloseReason;
-use crate::session::head::{Destination, Head, HeadReader};
 use crate::upstream::{Failure, Outcome, Timing};
 
 /// What an HTTP client is to be told.

@@ -6,11 +6,13 @@
 //! * [`others`]: to an event that no client waits for; only whether it was delivered matters.
 
 mod connect;
+mod head;
 mod hints;
 mod http;
 mod others;
 mod reply;
 mod slice;
+mod text;
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +22,8 @@ use tracing::field::display;
 use tracing::{debug, warn};
 
 pub(super) use self::connect::{ConnectAnswer, Greeting, HandshakeAnswer};
+use self::head::Destination;
+pub use self::head::Head;
 pub(super) use self::hints::Hints;
 pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
@@ -29,7 +33,6 @@ pub(super) use self::reply::greet;
 
 use super::cgi;
 use super::endpoint::{Endpoint, Event};
-use super::head::{Destination, Head};
 use super::stderr::Stderr;
 use crate::cluster::{Expecting, Settled};
 use crate::metrics::FailureLabels;

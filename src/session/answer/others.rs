@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::head::{Head, HeadReader};
 use super::{EventInfo, Fault, refuse_encoded, reply_in};
-use crate::session::head::{Head, HeadReader};
 use crate::upstream::{Failure, Outcome};
 
 /// What a handler says there reaches others if `Longwire-To` says so, and nobody otherwise.

@@ -24,8 +24,10 @@ use std::task::{Context, Poll, ready};
 
 use tracing::warn;
 
+use super::head::{Destination, Head, HeadReader};
 use super::hints::Hint;
 use super::slice::Slice;
+use super::text::TextCheck;
 use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES, refuse_encoded};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
@@ -34,8 +36,6 @@ use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
 use crate::proto::framing::{Affix, FrameKind};
 use crate::session::endpoint::Endpoint;
-use crate::session::head::{Destination, Head, HeadReader};
-use crate::session::text::TextCheck;
 use crate::upstream::{Class, Failure, Outcome, Timing};
 
 /// The answer to an event of a session that has its outbox.

@@ -1,7 +1,7 @@
 //! Which bytes of a body are the reply: `Content-Length` and a `Content-Offset` that is not negative, while the body comes.
 
 use super::Fault;
-use crate::session::head::Head;
+use super::head::Head;
 
 /// Bytes to skip, then bytes to take.
 #[derive(Clone, Copy, Debug)]

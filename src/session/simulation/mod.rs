@@ -38,7 +38,7 @@ use self::client::Client;
 pub(super) use self::php::Desk;
 use self::php::Job;
 use super::wheel::{TICK, Wheel, ticks};
-use super::{Admission, Answer, ConnectGates, Endpoint, Hub, PostBoxes, Posts, Session, State, Watch};
+use super::{Admission, Answer, ConnectGates, Endpoint, Hub, PassedLimits, PostBoxes, Posts, Session, State};
 use crate::cluster::{Cluster, Facts};
 use crate::config::model::Config;
 use crate::config::model::{App, Protocol, SlowReader, Sse, WebSocket};
@@ -148,7 +148,7 @@ impl Node {
         let facts = Facts { name: "sim".into(), number: 1, epoch: 1 };
         let (cluster, _) = Cluster::new(&config.cluster, facts, router.clone(), None, metrics.cluster.clone())
             .expect("there is no engine");
-        let watch = Arc::new(Watch::new(&[], metrics.clone()));
+        let passed_limits = Arc::new(PassedLimits::new(&[], metrics.clone()));
         let upstream = config.upstreams[0].clone();
         let upstream = Arc::new(Upstream::start(upstream, metrics.upstream.of("php")));
         let Protocol::Http(http) = &config.listeners[0].protocol else { unreachable!("it is written so") };
@@ -159,12 +159,12 @@ impl Node {
             cluster,
             router_address: String::new(),
             wheel: Arc::new(Wheel::default()),
-            admission: Arc::new(Admission::new(1 << 20, &config.limits, watch.clone())),
-            connects: ConnectGates::new(&config.apps, watch.clone()),
+            admission: Arc::new(Admission::new(1 << 20, &config.limits, passed_limits.clone())),
+            connects: ConnectGates::new(&config.apps, passed_limits.clone()),
             metrics,
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
-            watch,
+            passed_limits,
             posts: PostBoxes::default(),
             draining,
         };

@@ -10,19 +10,19 @@ const TOKEN: i64 = 1000;
 
 /// What is left of a rate. Debts are paid before there is a token again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bucket {
+pub(in crate::session) struct Bucket {
     level: i64,
     at: u64,
 }
 
 impl Bucket {
     /// After a time of silence.
-    pub(super) fn full(rate: Rate, now: u64) -> Self {
+    pub(in crate::session) fn full(rate: Rate, now: u64) -> Self {
         Self { level: most(rate), at: now }
     }
 
     /// Takes a token if there is one.
-    pub(super) fn take(&mut self, rate: Rate, now: u64) -> bool {
+    pub(in crate::session) fn take(&mut self, rate: Rate, now: u64) -> bool {
         let has_one = self.wait(rate, now) == 0;
         if has_one {
             self.charge(rate, 1, now);
@@ -31,7 +31,7 @@ impl Bucket {
     }
 
     /// Takes so many, whether they are there or not. False when some were not: they are owed.
-    pub(super) fn charge(&mut self, rate: Rate, tokens: usize, now: u64) -> bool {
+    pub(in crate::session) fn charge(&mut self, rate: Rate, tokens: usize, now: u64) -> bool {
         if !rate.is_bound() {
             return true;
         }
@@ -42,12 +42,12 @@ impl Bucket {
     }
 
     /// Forgives what is owed.
-    pub(super) fn forgive(&mut self) {
+    pub(in crate::session) fn forgive(&mut self) {
         self.level = self.level.max(0);
     }
 
     /// Milliseconds until there is a token; 0 when there is one.
-    pub(super) fn wait(&mut self, rate: Rate, now: u64) -> u64 {
+    pub(in crate::session) fn wait(&mut self, rate: Rate, now: u64) -> u64 {
         if !rate.is_bound() {
             return 0;
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::bucket::Bucket;
-use super::watch::Watch;
+use super::passed::PassedLimits;
 use crate::config::model::{App, Limit};
 use crate::locks::lock;
 use crate::proto::close::CloseReason;
@@ -16,22 +16,22 @@ use crate::transport::Peer;
 /// The gates of a node's apps.
 pub struct ConnectGates {
     gates: HashMap<String, Mutex<Bucket>>,
-    watch: Arc<Watch>,
+    passed: Arc<PassedLimits>,
 }
 
 impl ConnectGates {
     /// For those that have a rate, and ask for connect events at all.
-    pub fn new(apps: &[Arc<App>], watch: Arc<Watch>) -> Self {
+    pub fn new(apps: &[Arc<App>], passed: Arc<PassedLimits>) -> Self {
         let bounded = apps.iter().filter(|app| app.events.connect && app.connect_rate.is_bound());
-        let gate = |app: &Arc<App>| (app.name.clone(), Mutex::new(Bucket::full(app.connect_rate, watch.now())));
-        Self { gates: bounded.map(gate).collect(), watch }
+        let gate = |app: &Arc<App>| (app.name.clone(), Mutex::new(Bucket::full(app.connect_rate, passed.now())));
+        Self { gates: bounded.map(gate).collect(), passed }
     }
 
     /// One client more, or the reason why not.
     pub fn pass(&self, app: &App, peer: Peer) -> Result<(), CloseReason> {
         let Some(gate) = self.gates.get(&app.name) else { return Ok(()) };
-        let is_within = lock(gate).take(app.connect_rate, self.watch.now());
-        match is_within || !self.watch.acts_on(Limit::ConnectRate, peer) {
+        let is_within = lock(gate).take(app.connect_rate, self.passed.now());
+        match is_within || !self.passed.acts_on(Limit::ConnectRate, peer) {
             true => Ok(()),
             false => Err(CloseReason::ConnectRate),
         }

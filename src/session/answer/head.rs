@@ -207,13 +207,13 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Head {
     /// Whether its status goes with a body (RFC 9110 sections 15.2, 15.3.5, 15.3.6 and 15.4.5). One that does not is no reply, whatever
     /// was printed or announced: frameworks say 204 for that, and `Content-Length: 0` with it.
-    pub(super) fn has_body(&self) -> bool {
+    pub(in crate::session) fn has_body(&self) -> bool {
         !matches!(self.status, 100..=199 | 204 | 205 | 304)
     }
 
     /// Whether it refuses the client, as an answer to `connect`. A redirect does: it is how frameworks send guests to their
     /// login.
-    pub(super) fn refuses(&self) -> bool {
+    pub(in crate::session) fn refuses(&self) -> bool {
         self.status >= 300
     }
 

@@ -15,7 +15,7 @@ use crate::transport::Peer;
 const TELL_EVERY_MS: u64 = 10_000;
 
 /// See the module.
-pub struct Watch {
+pub struct PassedLimits {
     metrics: Arc<Metrics>,
     started: Instant,
     limits: [State; Limit::WORDS.len()],
@@ -53,7 +53,7 @@ impl Telling {
     }
 }
 
-impl Watch {
+impl PassedLimits {
     /// Acts upon every limit that is not among `dry_run`.
     pub fn new(dry_run: &[Limit], metrics: Arc<Metrics>) -> Self {
         let state = |(_, limit): &(&str, Limit)| State { is_dry_run: dry_run.contains(limit), ..State::default() };
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn what_is_dry_run_has_no_consequence_and_is_counted_all_the_same() {
         let metrics = Arc::new(Metrics::default());
-        let watch = Watch::new(&[Limit::FrameTimeout], metrics.clone());
-        assert!(watch.acts_on(Limit::AcceptRate, Peer::Unix));
-        assert!(!watch.acts_on(Limit::FrameTimeout, Peer::Unix));
-        assert!(!watch.acts_on(Limit::FrameTimeout, Peer::Unix));
+        let passed = PassedLimits::new(&[Limit::FrameTimeout], metrics.clone());
+        assert!(passed.acts_on(Limit::AcceptRate, Peer::Unix));
+        assert!(!passed.acts_on(Limit::FrameTimeout, Peer::Unix));
+        assert!(!passed.acts_on(Limit::FrameTimeout, Peer::Unix));
         let text = metrics.encode();
         for line in [
             "longwire_limits_exceeded_total{limit=\"accept_rate\",acted=\"true\"} 1\n",

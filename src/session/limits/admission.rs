@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::bucket::Bucket;
-use super::watch::Watch;
+use super::passed::PassedLimits;
 use crate::config::model::{Limit, Limits, Rate};
 use crate::locks::lock;
 use crate::proto::close::CloseReason;
@@ -23,7 +23,7 @@ const ADDRESSES: usize = 28_672;
 /// In this order: [`Admission::accept_from`] as soon as the client's address is known, [`Admission::accept`] for every
 /// connection, [`Admission::admit`] when one is to become a session.
 pub struct Admission {
-    watch: Arc<Watch>,
+    passed: Arc<PassedLimits>,
     max_sessions: usize,
     max_per_address: usize,
     sessions: AtomicUsize,
@@ -37,17 +37,17 @@ pub struct Admission {
 
 impl Admission {
     /// `max_sessions` is what the process can have, at most what `limits` say.
-    pub fn new(max_sessions: usize, limits: &Limits, watch: Arc<Watch>) -> Self {
+    pub fn new(max_sessions: usize, limits: &Limits, passed: Arc<PassedLimits>) -> Self {
         Self {
             max_sessions,
             max_per_address: limits.max_sessions_per_address,
             sessions: AtomicUsize::new(0),
             addresses: Mutex::default(),
             accept_rate: limits.accept_rate,
-            accepted: Mutex::new(Bucket::full(limits.accept_rate, watch.now())),
+            accepted: Mutex::new(Bucket::full(limits.accept_rate, passed.now())),
             accept_rate_per_address: limits.accept_rate_per_address,
             accepted_from: Mutex::default(),
-            watch,
+            passed,
         }
     }
 
@@ -56,8 +56,8 @@ impl Admission {
         if !self.accept_rate.is_bound() {
             return Ok(());
         }
-        let is_within = lock(&self.accepted).take(self.accept_rate, self.watch.now());
-        if !is_within && self.watch.acts_on(Limit::AcceptRate, peer) {
+        let is_within = lock(&self.accepted).take(self.accept_rate, self.passed.now());
+        if !is_within && self.passed.acts_on(Limit::AcceptRate, peer) {
             return Err(CloseReason::AcceptRate);
         }
         Ok(())
@@ -68,8 +68,8 @@ impl Admission {
         let Some(address) = peer.counted_address().filter(|_| self.accept_rate_per_address.is_bound()) else {
             return Ok(());
         };
-        let is_within = lock(&self.accepted_from).take(address, self.accept_rate_per_address, self.watch.now());
-        if !is_within && self.watch.acts_on(Limit::AcceptRatePerAddress, peer) {
+        let is_within = lock(&self.accepted_from).take(address, self.accept_rate_per_address, self.passed.now());
+        if !is_within && self.passed.acts_on(Limit::AcceptRatePerAddress, peer) {
             return Err(CloseReason::AcceptRate);
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Admission {
             (sessions < self.max_sessions).then_some(sessions + 1)
         });
         if counted.is_err() {
-            self.watch.refused_for_want_of_room(self.max_sessions, peer);
+            self.passed.refused_for_want_of_room(self.max_sessions, peer);
             return Err(CloseReason::TooManySessions);
         }
         let mut permit = Permit { admission: self.clone(), address: None };
@@ -95,7 +95,7 @@ impl Admission {
             };
             permit.address = Some(address);
             // Where it is acted upon the permit is dropped, and counts no more.
-            if is_beyond && self.watch.acts_on(Limit::MaxSessionsPerAddress, peer) {
+            if is_beyond && self.passed.acts_on(Limit::MaxSessionsPerAddress, peer) {
                 return Err(CloseReason::TooManySessions);
             }
         }
@@ -187,8 +187,8 @@ mod tests {
     }
 
     fn admission(max_sessions: usize, limits: &Limits) -> Arc<Admission> {
-        let watch = Arc::new(Watch::new(&limits.dry_run, Arc::default()));
-        Arc::new(Admission::new(max_sessions, limits, watch))
+        let passed = Arc::new(PassedLimits::new(&limits.dry_run, Arc::default()));
+        Arc::new(Admission::new(max_sessions, limits, passed))
     }
 
     const NONE: Rate = Rate { per_second: 0, burst: 0 };
