@@ -6,7 +6,7 @@
 //!
 //! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network`,
 //!   `origins`, `account` and `compound` are the types of single values; `aliases` has words that people bring from other systems.
-//! - `resolve` (with `listener`, `tls`, `heartbeat`, `app`, `upstream`, `router`, `cluster`) turns it into [`model`]: references, paths, names,
+//! - `resolve` (a file for each table) turns it into [`model`]: references, paths, names,
 //!   secrets, and the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
@@ -18,24 +18,17 @@
 mod account;
 mod address;
 mod aliases;
-mod app;
-mod cluster;
 mod compound;
 pub mod document;
 pub mod engine_url;
-mod heartbeat;
-mod listener;
 pub mod model;
 mod network;
 mod origins;
 pub mod php_fpm;
 mod problem;
 mod resolve;
-mod router;
 mod schema;
 mod secret;
-mod tls;
-mod upstream;
 pub(crate) mod value;
 mod written;
 

@@ -4,14 +4,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compound::is_param_name;
-use super::model::{self, Bind, Events, Rate};
-use super::problem::{Place, Report};
-use super::resolve::{Resolved, check_burst, refer, resolve_rate};
-use super::schema::{Entry, Named};
-use super::secret::Secret;
-use super::value::size_text;
-use super::written::{self, EventWord};
+use super::common::{Resolved, check_burst, refer, resolve_rate};
+use crate::config::compound::is_param_name;
+use crate::config::model::{self, Bind, Events, Rate};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::{Entry, Named};
+use crate::config::secret::Secret;
+use crate::config::value::size_text;
+use crate::config::written::{self, EventWord};
 use crate::proto::fastcgi::params::Params;
 
 /// What may wait in a session that has never heard of `max_queued_bytes`: as much as one frame of the default size.

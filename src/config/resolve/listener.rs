@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account;
+use super::common::{Resolved, refer, resolve_address};
 use super::heartbeat;
-use super::model::{
+use super::tls;
+use crate::config::account;
+use crate::config::model::{
     self, Bind, DelimiterFraming, FlaggedFraming, LengthFraming, LuaFraming, PacketFraming, StreamFraming,
 };
-use super::problem::{Place, Report};
-use super::resolve::{Resolved, refer, resolve_address};
-use super::schema::Entry;
-use super::tls;
-use super::value::{duration_text, size_text};
-use super::written::{self, FramingWord, ProtocolWord, Written};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::Entry;
+use crate::config::value::{duration_text, size_text};
+use crate::config::written::{self, FramingWord, ProtocolWord, Written};
 use crate::proto::framing::OptionFault;
 
 /// TCP_KEEPIDLE takes whole seconds up to this.

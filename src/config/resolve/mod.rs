@@ -4,17 +4,26 @@
 //! at the machine where a rule needs it: names are resolved, scripts looked for, secrets read. Nothing is opened for
 //! good and nothing started.
 
+mod app;
+mod cluster;
+mod common;
+mod heartbeat;
+mod listener;
+mod router;
+mod tls;
+mod upstream;
+
 use std::collections::HashSet;
 use std::path::Path;
 
 use tracing_subscriber::filter::Targets;
 
-use super::address::Address;
-use super::model::{self, Bind, Config, Rate};
-use super::problem::{Place, Report, did_you_mean};
-use super::schema::{Entry, is_name};
+use self::common::{cores, resolve_address, resolve_rate};
+use super::account;
+use super::model::{self, Config};
+use super::problem::{Report, did_you_mean};
+use super::schema::is_name;
 use super::written::{self, Written};
-use super::{account, app, cluster, listener, router, upstream};
 
 /// The whole node. `None` only beside errors in `report`.
 pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
@@ -46,45 +55,6 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
     })
 }
 
-/// What was resolved under a name; `None` when it has errors of its own, so that a reference to it is not one more.
-pub(super) type Resolved<T> = Vec<(String, Option<T>)>;
-
-/// Finds what a key refers to. `what` is the table of the names: `apps`.
-pub(super) fn refer<'t, T>(
-    entry: &Entry<String>,
-    known: &'t Resolved<T>,
-    what: &str,
-    report: &mut Report<'_>,
-) -> Option<&'t T> {
-    match known.iter().find(|(name, _)| *name == entry.value) {
-        Some((_, target)) => target.as_ref(),
-        None => {
-            if let Some(place) = &entry.place {
-                let hint = did_you_mean(&entry.value, known.iter().map(|(name, _)| name.as_str()));
-                report.error(place, format!("there is no [{what}.{}]{hint}", entry.value));
-            }
-            None
-        }
-    }
-}
-
-/// The address to use.
-pub(super) fn resolve_address(
-    address: &Address,
-    place: Option<&Place>,
-    base: &Path,
-    report: &mut Report<'_>,
-) -> Option<Bind> {
-    match (address.resolve(base), place) {
-        (Ok(bind), _) => Some(bind),
-        (Err(rule), Some(place)) => {
-            report.error(place, rule);
-            None
-        }
-        (Err(rule), None) => unreachable!("a default address is a number: {rule}"),
-    }
-}
-
 fn resolve_node(node: &written::Node, report: &mut Report<'_>) -> model::Node {
     let name = match &node.name {
         Some(entry) => {
@@ -112,11 +82,6 @@ fn host_name() -> String {
         .unwrap_or_else(|| "longwire".to_owned())
 }
 
-/// Processors this process may use.
-pub(super) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
-}
-
 fn resolve_limits(limits: &written::Limits, report: &mut Report<'_>) -> model::Limits {
     model::Limits {
         max_sessions: limits.max_sessions.value.0 as usize,
@@ -133,25 +98,6 @@ fn resolve_limits(limits: &written::Limits, report: &mut Report<'_>) -> model::L
         max_header_bytes: limits.max_header_bytes.value.0 as usize,
         drain_timeout: limits.drain_timeout.value.0,
         dry_run: limits.dry_run.value.0.clone(),
-    }
-}
-
-/// A rate whose burst is a second's worth unless the operator says otherwise. `key` is the rate's.
-pub(super) fn resolve_rate(
-    key: &str,
-    rate: &Entry<written::PerSecond>,
-    burst: &Option<Entry<written::Burst>>,
-    report: &mut Report<'_>,
-) -> Rate {
-    let per_second = rate.value.0;
-    check_burst(key, per_second, burst.as_ref().and_then(|burst| burst.place.as_ref()), report);
-    Rate { per_second, burst: burst.as_ref().map_or(per_second, |burst| burst.value.0) }
-}
-
-/// A burst of what has no bound says nothing.
-pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, report: &mut Report<'_>) {
-    if let Some(place) = burst.filter(|_| per_second == 0) {
-        report.warn(place, format!("says nothing while {key} is 0"));
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::problem::{Place, Report};
-use super::schema::IfWritten;
-use super::written;
 use crate::certificates::{Acceptor, ClientCerts, LoadError, Pair, Remark, Role, Settings};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::IfWritten;
+use crate::config::written;
 
 /// The settings, `Some(None)` where none are written. `None` only beside errors in `report`.
 pub(super) fn resolve(

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Secret;
-use super::account;
-use super::address::AddressOrOff;
-use super::model::{self, Bind};
-use super::problem::{Place, Report};
-use super::resolve::resolve_address;
-use super::schema::Entry;
-use super::secret::SecretText;
-use super::value::size_text;
-use super::written;
+use super::common::resolve_address;
+use crate::config::Secret;
+use crate::config::account;
+use crate::config::address::AddressOrOff;
+use crate::config::model::{self, Bind};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::Entry;
+use crate::config::secret::SecretText;
+use crate::config::value::size_text;
+use crate::config::written;
 
 /// Guessing a shorter one is a matter of patience.
 const SHORTEST_SECRET: usize = 16;
@@ -121,26 +121,4 @@ fn resolve_secret(entry: Option<&Entry<SecretText>>, base: &Path, report: &mut R
         report.error(place, format!("a secret has at least {SHORTEST_SECRET} characters"));
     }
     Some(secret)
-}
-
-/// One text that may be kept elsewhere.
-pub(super) fn resolve_secret_text(
-    text: &SecretText,
-    place: Option<&Place>,
-    base: &Path,
-    report: &mut Report<'_>,
-) -> Option<Secret> {
-    let place = place?;
-    match Secret::read(text, base) {
-        Ok((secret, warning)) => {
-            if let Some(warning) = warning {
-                report.warn(place, warning);
-            }
-            Some(secret)
-        }
-        Err(rule) => {
-            report.error(place, rule);
-            None
-        }
-    }
 }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::Secret;
-use super::engine_url;
-use super::model::{self, ClientTls, ClusterEngine, RedisKind};
-use super::problem::{Place, Report};
-use super::router::resolve_secret_text;
-use super::schema::{Entry, is_name};
+use super::common::resolve_secret_text;
 use super::tls::judge;
-use super::written::{self, EngineWord, RedisWord};
 use crate::certificates::{Pair, Role};
+use crate::config::Secret;
+use crate::config::engine_url;
+use crate::config::model::{self, ClientTls, ClusterEngine, RedisKind};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::{Entry, is_name};
+use crate::config::written::{self, EngineWord, RedisWord};
 
 /// `None` only beside errors in `report`.
 pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Report<'_>) -> Option<model::Cluster> {

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use super::compound::{self, HeartbeatBytes};
-use super::model::{Heartbeat, StreamFraming};
-use super::problem::{Place, Report};
-use super::schema::{Entry, IfWritten};
-use super::written;
+use crate::config::compound::{self, HeartbeatBytes};
+use crate::config::model::{Heartbeat, StreamFraming};
+use crate::config::problem::{Place, Report};
+use crate::config::schema::{Entry, IfWritten};
+use crate::config::written;
 use crate::proto::framing::{Decoder, Item};
 use crate::proto::heartbeat::{Ask, Pattern, Reply};
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::compound::WrittenBackend;
-use super::model::{self, Backend};
-use super::problem::Report;
-use super::resolve::{Resolved, cores, resolve_address};
-use super::schema::{Entry, Named};
-use super::value::Whole;
-use super::written;
+use super::common::{Resolved, cores, resolve_address};
+use crate::config::compound::WrittenBackend;
+use crate::config::model::{self, Backend};
+use crate::config::problem::Report;
+use crate::config::schema::{Entry, Named};
+use crate::config::value::Whole;
+use crate::config::written;
 
 /// php-fpm's stock pool has `pm.max_children = 5`; one is left for others.
 const DEFAULT_CONNECTIONS: usize = 4;
