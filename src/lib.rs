@@ -42,7 +42,7 @@
 //!
 //! # Modules
 //!
-//! In this order; a module names only modules of its own line and of those above it. `tests/it/tidy.rs` checks that.
+//! In this order; a module names only modules of its own line and of those above it. `tests/it/house/tidy.rs` checks that.
 //!
 //! | module | owns |
 //! |---|---|

@@ -2,7 +2,7 @@
 //!
 //! Otherwise the kernel holds a second small write back until the first one is acknowledged, and the other side acknowledges 40 ms
 //! late because it hopes to have something to say by then. What is written here is a whole message, or all that there is of it.
-//! `tests/it/tidy.rs` keeps other ways to a socket out.
+//! `tests/it/house/tidy.rs` keeps other ways to a socket out.
 
 use std::io;
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ final class Environment
     {
         $value = getenv($name);
         if ($value === false || $value === '') {
-            throw new \RuntimeException("$name is not set; tests/it/php_client.rs says what these tests need");
+            throw new \RuntimeException("$name is not set; tests/it/router/php_client.rs says what these tests need");
         }
         return $value;
     }

@@ -5,6 +5,7 @@ pub mod calls;
 pub mod client;
 pub mod cluster;
 pub mod dev;
+pub mod echo;
 pub mod engine;
 pub mod engine_clusters;
 pub mod event_stream;
@@ -13,6 +14,7 @@ pub mod longwire;
 pub mod network;
 pub mod php_fpm;
 pub mod proxy;
+pub mod raw_websocket;
 pub mod router;
 pub mod tls;
 pub mod two_nodes;
@@ -20,6 +22,7 @@ pub mod two_nodes;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Where cargo builds, and `venv.sh` installs.
 pub fn target_dir() -> PathBuf {
@@ -35,4 +38,16 @@ pub fn end_with_the_run(command: &mut Command, signal: i32) {
             Ok(())
         });
     }
+}
+
+/// User and system time of a process (proc_pid_stat(5), fields 14 and 15).
+pub fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, behind_name) = stat.rsplit_once(") ").expect("the name is in parentheses");
+    let ticks = |field: usize| -> f64 {
+        behind_name.split(' ').nth(field - 3).and_then(|ticks| ticks.parse().ok()).expect("a number of ticks")
+    };
+    // SAFETY: asks for a constant of the system.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64((ticks(14) + ticks(15)) / per_second as f64)
 }

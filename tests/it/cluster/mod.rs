@@ -1,0 +1,11 @@
+//! Several nodes and what joins them.
+
+mod demo;
+mod engine_clusters;
+mod engine_tls;
+mod faults;
+mod peers;
+mod presence;
+mod published;
+mod several_nodes;
+mod steady;

@@ -1,0 +1,4 @@
+//! What the compiler does not see to.
+
+mod locks;
+mod tidy;

@@ -1,0 +1,8 @@
+//! The way to php-fpm and to other FastCGI responders.
+
+mod background;
+mod faults;
+mod peers;
+mod pool;
+mod responders;
+mod supervisor;
