@@ -12,7 +12,7 @@
 //!    |  a fresh one for one that is full       |  what waits to be sent         |
 //! ```
 //!
-//! - `pool`: which VM a session gets, and what becomes of one whose memory is used up.
+//! - `source`: a script as it was read; `pool`: which VM a session gets, and what becomes of one whose memory is used up.
 //! - `session`: the codec of a session, from the script's answers to frames.
 //! - `vm`: loads a script and calls it, within its limits; `budget`: what a call may use up.
 //! - `library`: the functions of Lua's own that can take long, with what they cost; `pattern`: what a match costs.
@@ -35,6 +35,8 @@ mod pattern;
 mod pool;
 #[cfg(feature = "lua")]
 mod session;
+#[cfg(feature = "lua")]
+mod source;
 #[cfg(all(test, feature = "lua"))]
 mod tests;
 #[cfg(feature = "lua")]

@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::session::Session;
+use super::source::Source;
 use super::vm::{Failure, Vm};
 use super::{Manner, ScriptError};
 use crate::config::model::LuaFraming;
-pub(super) use crate::locks::lock;
+use crate::locks::lock;
 use crate::metrics::ReasonLabels;
 use crate::proto::framing::custom::{Codec, SessionCodec};
 use crate::proto::id::SessionId;
@@ -32,17 +33,6 @@ use crate::proto::id::SessionId;
 /// line at info.)
 const LOG_LINES: u32 = 10;
 const LOG_WINDOW: Duration = Duration::from_secs(1);
-
-/// A script, as it was read when the node started.
-pub(super) struct Source {
-    /// The file, as messages name it.
-    pub(super) name: String,
-    /// Where it is, and what it loads.
-    pub(super) folder: PathBuf,
-    pub(super) text: Vec<u8>,
-    pub(super) max_instructions: u64,
-    pub(super) max_memory_bytes: usize,
-}
 
 /// See the module.
 pub(super) struct Pool {

@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::call::{Buffer, Call};
-use super::pool::{Pool, lock};
+use super::pool::Pool;
 use super::vm::{Failure, Function, Memory, Ran, Verdict, Vm};
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::custom::{Decoded, Outgoing, SessionCodec};
 use crate::proto::framing::{Decoder, Frame, FrameError, FrameKind, Framing, Item, LengthFraming};

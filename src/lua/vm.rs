@@ -13,8 +13,9 @@ use super::ScriptError;
 use super::api::{self, Shared, userdata};
 use super::budget;
 use super::call::{Call, Handle};
-use super::pool::{Source, lock};
+use super::source::Source;
 use crate::config::value::size_text;
+use crate::locks::lock;
 use crate::proto::close::CloseReason;
 
 /// Instructions between two calls of the hook.

@@ -16,13 +16,13 @@
 //! What never changes, so that two nodes of any versions do not have one number: what stands before the body, the kinds 1 (beat),
 //! 3 (claim) and 4 (taken), the whole of the latter two, and of a beat its name, its epoch and its start ([`Timeless`]).
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::command::{Command, Name, Query, Receipt};
-use super::control::Frame;
 use super::control::long::{Request, What};
 use super::partition::Partition;
 use super::presence::{Account, Gone, Report};
+use super::reader::{NUMBERLESS, Reader};
 use super::run::{RequestId, Run};
 
 const MAGIC: &[u8; 2] = b"LW";
@@ -445,7 +445,7 @@ impl Body {
                     _ => return Err("has no query".to_owned()),
                 }
             }
-            kind::FOUND => Body::Found { request: reader.answered()?, found: reader.found()? },
+            kind::FOUND => Body::Found { request: reader.answered()?, found: found(&mut reader)? },
             kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
             kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
@@ -457,7 +457,6 @@ impl Body {
 
 /// Stands where no answer is wanted.
 const NO_REQUEST: u64 = 0;
-const NUMBERLESS: &str = "asks without a number";
 
 /// Which run's which request this answers.
 fn put_answered(request: RequestId, out: &mut BytesMut) {
@@ -475,102 +474,20 @@ fn put_text(text: &str, out: &mut BytesMut) {
     out.put_slice(&text.as_bytes()[..len]);
 }
 
-/// Takes a payload apart.
-pub(super) struct Reader(Bytes);
-
-impl Reader {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// One thing after the other until nothing is left.
-    pub(super) fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
-        let mut all = Vec::new();
-        while !self.is_empty() {
-            all.push(next(self)?);
+fn found(reader: &mut Reader) -> Result<Found, String> {
+    match reader.u8()? {
+        0 => Ok(Found::Absent),
+        1 => Ok(Found::Whole(reader.rest())),
+        2 => {
+            let (count, goes_on) = (reader.u64()?, reader.u8()? == 1);
+            let items = reader.all(|reader| {
+                let len = reader.u8()?;
+                let name = Name::new(&reader.take(usize::from(len))?).map_err(|error| error.to_string())?;
+                Ok((name, reader.u32()?))
+            })?;
+            Ok(Found::List { count, items, goes_on })
         }
-        Ok(all)
-    }
-
-    pub(super) fn take(&mut self, len: usize) -> Result<Bytes, String> {
-        if self.0.len() < len {
-            return Err("ends too early".to_owned());
-        }
-        Ok(self.0.split_to(len))
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8, String> {
-        self.take(1).map(|mut bytes| bytes.get_u8())
-    }
-
-    fn u16(&mut self) -> Result<u16, String> {
-        self.take(2).map(|mut bytes| bytes.get_u16())
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, String> {
-        self.take(4).map(|mut bytes| bytes.get_u32())
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, String> {
-        self.take(8).map(|mut bytes| bytes.get_u64())
-    }
-
-    pub(super) fn run(&mut self) -> Result<Run, String> {
-        self.u64().map(Run::of)
-    }
-
-    fn answered(&mut self) -> Result<RequestId, String> {
-        let (run, number) = (self.run()?, self.u64()?);
-        RequestId::new(run, number).ok_or_else(|| NUMBERLESS.to_owned())
-    }
-
-    pub(super) fn partition(&mut self) -> Result<Partition, String> {
-        let number = self.u16()?;
-        Partition::new(number).ok_or_else(|| format!("has partition {number}, which is none"))
-    }
-
-    fn text(&mut self) -> Result<String, String> {
-        let len = self.u8()?;
-        let bytes = self.take(usize::from(len))?;
-        String::from_utf8(bytes.into()).map_err(|_| "has a name that is not UTF-8".to_owned())
-    }
-
-    /// The next frame of the long protocol; `None` at the end.
-    fn frame(&mut self) -> Result<Option<What>, String> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let mut input = BytesMut::from(std::mem::take(&mut self.0));
-        // The payload is here already: the frame cannot ask for more than there is.
-        match Frame::decode(&mut input, usize::MAX) {
-            Ok(Some(frame)) => {
-                self.0 = input.freeze();
-                Request::decode(&frame).map(|request| Some(request.what)).map_err(|wrong| wrong.to_string())
-            }
-            _ => Err("ends in mid-frame".to_owned()),
-        }
-    }
-
-    fn found(&mut self) -> Result<Found, String> {
-        match self.u8()? {
-            0 => Ok(Found::Absent),
-            1 => Ok(Found::Whole(std::mem::take(&mut self.0))),
-            2 => {
-                let (count, goes_on) = (self.u64()?, self.u8()? == 1);
-                let mut items = Vec::new();
-                while !self.0.is_empty() {
-                    let len = self.u8()?;
-                    let name = Name::new(&self.take(usize::from(len))?).map_err(|error| error.to_string())?;
-                    items.push((name, self.u32()?));
-                }
-                Ok(Found::List { count, items, goes_on })
-            }
-            other => Err(format!("has an answer of kind {other}, which is unknown here")),
-        }
-    }
-
-    fn end(self) -> Result<(), String> {
-        if self.0.is_empty() { Ok(()) } else { Err(format!("has {} bytes too many", self.0.len())) }
+        other => Err(format!("has an answer of kind {other}, which is unknown here")),
     }
 }
 

@@ -19,5 +19,6 @@ pub mod partition;
 pub mod path;
 pub mod presence;
 pub mod proxy;
+mod reader;
 pub mod run;
 pub mod verb;

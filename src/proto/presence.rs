@@ -15,9 +15,9 @@
 use bytes::{BufMut, BytesMut};
 
 use super::command::Name;
-use super::envelope::Reader;
 use super::id::SessionId;
 use super::partition::Partition;
+use super::reader::Reader;
 use super::run::Run;
 
 /// A session in a channel. The app is part of it: an app is told of its own sessions.

@@ -26,8 +26,9 @@ use super::habits::Habits;
 use super::probe::{Seen, Witness};
 use super::queue::Ticket;
 use super::request::{Failure, Outcome, Responder};
-use super::scheduler::{Scheduler, Work, lock};
+use super::scheduler::{Scheduler, Work};
 use crate::config::model;
+use crate::locks::lock;
 use crate::metrics::upstream::RetryReason;
 
 /// The right to one connection to one backend. Dropped, it gives the place to whoever waits.

@@ -30,9 +30,10 @@ use tracing::{debug, info, warn};
 use super::backend::{Standing, Verdict};
 use super::limits;
 use super::request::Responder;
-use super::scheduler::{Scheduler, lock};
+use super::scheduler::Scheduler;
 use super::stream::Stream;
 use crate::config::model::Bind;
+use crate::locks::lock;
 
 /// How long a look at a backend lasts that answers no questions. php-fpm refuses within a millisecond of its accept.
 const LOOK: Duration = Duration::from_millis(100);

@@ -25,7 +25,7 @@ use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use super::stalls::Stalls;
 use crate::config::model;
-pub(super) use crate::locks::lock;
+use crate::locks::lock;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
 use crate::proto::fastcgi::values::Values;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::FrameError;
 use super::extension::{self, Extension};
 use super::grow;
-use super::websocket::check_utf8;
+use super::utf8::check_utf8;
 
 const NAME: &str = "permessage-deflate";
 /// What a sync flush ends with, and a message leaves out (RFC 7692 section 7.2.1).

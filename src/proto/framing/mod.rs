@@ -47,6 +47,7 @@ mod packet;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod utf8;
 mod websocket;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::FrameError;
 use super::header::{self, Header, Opcode, Role, apply_mask};
+use super::utf8::check_utf8;
 use super::{Frame, FrameKind, Item, deflate, grow};
 
 /// Boxed, because it is there only between the first and the last byte of a message.
@@ -211,17 +212,6 @@ impl Message {
         }
         Ok(Item::Frame(Frame { kind: self.kind, body: self.payload.into() }))
     }
-}
-
-/// Goes on with a check of text that is still arriving: `checked` bytes are known to be good. A character that lacks
-/// its end is not an error yet.
-pub(super) fn check_utf8(text: &[u8], checked: &mut usize) -> Result<(), FrameError> {
-    match str::from_utf8(&text[*checked..]) {
-        Ok(good) => *checked += good.len(),
-        Err(error) if error.error_len().is_none() => *checked += error.valid_up_to(),
-        Err(_) => return Err(FrameError::NotUtf8),
-    }
-    Ok(())
 }
 
 /// The front of `input`, at most `len` bytes.

@@ -1,0 +1,14 @@
+//! The text of a script, and what it may use up.
+
+use std::path::PathBuf;
+
+/// A script, as it was read when the node started.
+pub(super) struct Source {
+    /// The file, as messages name it.
+    pub(super) name: String,
+    /// Where it is, and what it loads.
+    pub(super) folder: PathBuf,
+    pub(super) text: Vec<u8>,
+    pub(super) max_instructions: u64,
+    pub(super) max_memory_bytes: usize,
+}
