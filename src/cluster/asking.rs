@@ -1,0 +1,263 @@
+//! What is asked of other nodes: who has a part in a command, what is published for it, and who has answered.
+
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::members::Place;
+use super::net::{Net, joined_by};
+use super::outcome::Beyond;
+use super::requests::{AllAnswered, Answers};
+use crate::engine::Subject;
+use crate::proto::command::{Command, Query, Receipt, Target};
+use crate::proto::control::long::{command_fits, query_fits};
+use crate::proto::envelope::{Body, Found};
+use crate::proto::id::SessionId;
+use crate::proto::partition::Partition;
+use crate::proto::run::RequestId;
+
+pub(super) fn with_target(command: &Command, to: Target) -> Command {
+    Command { to, except: command.except.clone(), action: command.action.clone() }
+}
+
+/// Ids of one node in one envelope: half of what the fields of a frame have room for.
+const MAX_IDS: usize = 2000;
+
+/// What commands take of one envelope, in bytes, where there are several. NATS carries envelopes of up to a megabyte, unless it is told
+/// otherwise.
+const MAX_COMMANDS: usize = 64 << 10;
+
+/// Who is to do a command.
+pub(super) struct Plan {
+    /// This node's part.
+    pub(super) own: Target,
+    /// Where the others' part is published, and who is waited for there.
+    others: Vec<(Subject, Target, Vec<u16>)>,
+    /// Nodes that may have a part and are known not to answer.
+    pub(super) silent: Vec<u16>,
+    /// Sessions of nodes that are there no more.
+    pub(super) gone: u32,
+    /// There is no engine: nobody else can be asked.
+    pub(super) engine_down: bool,
+}
+
+/// What was sent of a plan.
+pub(super) struct Sent<'n> {
+    /// Each with the number of commands before those that it asks for.
+    pub(super) asking: Vec<(usize, Asking<'n>)>,
+    /// Who was not asked, because there was no room.
+    pub(super) refused: Vec<u16>,
+}
+
+/// A request that waits for its answers; whoever gives up waiting leaves nothing behind.
+pub(super) struct Asking<'n> {
+    net: &'n Net,
+    request: RequestId,
+    answered: AllAnswered,
+}
+
+impl Asking<'_> {
+    /// What has come when all have answered, or at `until`; and who is missing.
+    pub(super) async fn answers(mut self, until: Instant) -> (Answers, Vec<u16>) {
+        let _ = timeout_at(until, &mut self.answered).await;
+        self.net.requests().end(self.request)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.net.requests().forget(self.request);
+    }
+}
+
+impl Net {
+    pub(super) fn ask(&self, nodes: Vec<u16>, answers: Answers, joins: Option<Partition>) -> Asking<'_> {
+        let (request, answered) = self.requests().begin(nodes, answers, joins);
+        Asking { net: self, request, answered }
+    }
+
+    pub(super) fn is_own(&self, id: SessionId) -> bool {
+        id.node() == self.me.node
+    }
+
+    pub(super) fn beyond(&self, mut nodes: Vec<u16>, engine_down: bool) -> Beyond {
+        nodes.sort_unstable();
+        nodes.dedup();
+        if !nodes.is_empty() {
+            self.metrics.unanswered.inc();
+        }
+        let members = self.members();
+        Beyond { unreachable: nodes.into_iter().map(|node| members.name(node)).collect(), engine_down }
+    }
+
+    pub(super) fn plan(&self, to: &Target) -> Plan {
+        let is_joined = self.is_joined();
+        let mut plan = Plan { own: to.clone(), others: Vec::new(), silent: Vec::new(), gone: 0, engine_down: false };
+        let members = self.members();
+        let subject = match to {
+            Target::Sessions(ids) => {
+                let (own, mut others): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.is_own(**id));
+                // One that is named twice counts once, also where it would come into two envelopes, or is gone.
+                if others.len() > 1 {
+                    others.sort_unstable();
+                    others.dedup();
+                }
+                plan.own = Target::Sessions(own);
+                let mut by_node: Vec<(u16, Vec<SessionId>)> = Vec::new();
+                for id in others {
+                    match members.locate(id) {
+                        Place::Gone if is_joined => plan.gone += 1,
+                        Place::Silent(node) => plan.silent.push(node),
+                        Place::At(node) if is_joined => match by_node.iter_mut().find(|(known, _)| *known == node) {
+                            Some((_, ids)) => ids.push(id),
+                            None => by_node.push((node, vec![id])),
+                        },
+                        // Without an engine nobody knows.
+                        Place::Gone | Place::At(_) => plan.engine_down = true,
+                    }
+                }
+                for (node, ids) in by_node {
+                    let some = ids.chunks(MAX_IDS).map(|ids| Target::Sessions(ids.to_vec()));
+                    plan.others.extend(some.map(|to| (Subject::Node(node), to, vec![node])));
+                }
+                return plan;
+            }
+            Target::Channel(name) => Subject::Partition(Partition::of_channel(name)),
+            Target::Uid(uid) => Subject::Partition(Partition::of_uid(uid)),
+            Target::All => Subject::All,
+        };
+        let partition = match subject {
+            Subject::Partition(partition) => Some(partition),
+            _ => None,
+        };
+        let (here, silent) = members.interested(partition);
+        plan.silent = silent;
+        if is_joined {
+            plan.others.push((subject, to.clone(), here));
+        } else {
+            plan.engine_down = true;
+        }
+        plan
+    }
+
+    /// Publishes the others' part, for receipts.
+    pub(super) fn send_to(&self, plan: &Plan, commands: &[Command]) -> Sent<'_> {
+        let mut sent = Sent { asking: Vec::new(), refused: Vec::new() };
+        for (subject, to, nodes) in &plan.others {
+            let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                sent.refused.extend(nodes);
+                continue;
+            }
+            let mut first = 0;
+            for commands in in_envelopes(commands) {
+                let count = commands.len();
+                if nodes.is_empty() {
+                    // Somebody may have begun to listen whose beat is not here yet.
+                    self.order(*subject, Body::Commands { request: None, commands }, None);
+                    continue;
+                }
+                let answers = Answers::Receipts(vec![Receipt::default(); count]);
+                let joins = commands.first().and_then(|command| joined_by(&command.action));
+                let asking = self.ask(nodes.clone(), answers, joins);
+                let request = Some(asking.request);
+                if self.order(*subject, Body::Commands { request, commands }, request) {
+                    sent.asking.push((first, asking));
+                } else {
+                    sent.refused.extend(nodes);
+                }
+                first += count;
+            }
+        }
+        sent
+    }
+
+    /// The same, for nobody who waits; true if some of it could not be sent.
+    pub(super) fn send_without_answer(&self, plan: &Plan, commands: &[Command]) -> bool {
+        let mut unsent = false;
+        for (subject, to, _) in &plan.others {
+            let commands: Vec<Command> = commands.iter().map(|command| with_target(command, to.clone())).collect();
+            if !self.fit(&commands) {
+                unsent = true;
+                continue;
+            }
+            for commands in in_envelopes(commands) {
+                unsent |= !self.order(*subject, Body::Commands { request: None, commands }, None);
+            }
+        }
+        unsent
+    }
+
+    /// Whether commands fit into an envelope; it is counted where they do not.
+    fn fit(&self, commands: &[Command]) -> bool {
+        let fit = commands.iter().all(command_fits);
+        if !fit {
+            self.metrics.count_dropped("too_large", 1);
+            warn!("a command names more than fits into a frame: other nodes do not do it");
+        }
+        fit
+    }
+
+    pub(super) async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
+        let asking = self.ask(nodes, Answers::Found(Vec::new()), None);
+        let request = asking.request;
+        let is_sent =
+            query_fits(query) && self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
+        let now = Instant::now();
+        match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
+            (Answers::Found(found), missing) => (found, missing),
+            (Answers::Receipts(_), missing) => (Vec::new(), missing),
+        }
+    }
+}
+
+/// As many commands in each as it has room for, in their order.
+fn in_envelopes(commands: Vec<Command>) -> Vec<Vec<Command>> {
+    if commands.len() == 1 {
+        return vec![commands];
+    }
+    let mut envelopes: Vec<Vec<Command>> = Vec::new();
+    let mut room = 0;
+    for command in commands {
+        let bytes = command.about_bytes();
+        match envelopes.last_mut() {
+            Some(envelope) if bytes <= room => envelope.push(command),
+            _ => {
+                envelopes.push(vec![command]);
+                room = MAX_COMMANDS;
+            }
+        }
+        room = room.saturating_sub(bytes);
+    }
+    envelopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::command::{Action, Except, Message, Name};
+    use crate::proto::envelope::Sender;
+    use crate::proto::run::Run;
+
+    #[test]
+    fn commands_go_together_as_far_as_an_envelope_has_room_and_in_their_order() {
+        let name = |byte: u8| Name::new(&[byte; 200]).unwrap();
+        let send = |len: usize, uids: u8| Command {
+            to: Target::Channel(name(b'c')),
+            except: Except { uids: (0..uids).map(|number| name(b'A' + number)).collect(), ..Except::default() },
+            action: Action::Send(Message { key: Some(name(b'k')), ..Message::new(vec![b'x'; len]) }),
+        };
+        let commands: Vec<Command> =
+            [10, 60_000, 20_000, 70_000, 5, 5, 30_000, 40_000].into_iter().map(|len| send(len, 20)).collect();
+        let request = RequestId::new(Run::of(1), 1);
+        let envelopes = in_envelopes(commands.clone());
+        assert_eq!(envelopes.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1, 3, 1]);
+        assert_eq!(envelopes.concat(), commands);
+        for commands in envelopes {
+            let about: usize = commands.iter().map(Command::about_bytes).sum();
+            let from = Sender { node: 1, run: Run::of(1) };
+            let body = Body::Commands { request, commands };
+            let bytes = crate::proto::envelope::Envelope { from, number: 1, body }.encode().len();
+            assert!((about - 200..about + 100).contains(&bytes), "{bytes} are thought to be {about}");
+        }
+    }
+}

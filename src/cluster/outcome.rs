@@ -1,0 +1,76 @@
+//! What is known of a command or a query that was for all nodes.
+
+use serde::Serialize;
+
+use crate::proto::command::Receipt;
+use crate::router::Answer;
+
+/// What became of a command on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Of the sessions of those nodes that have answered.
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    /// Who may have sessions that the command concerns, and did not answer in time.
+    #[serde(flatten)]
+    pub beyond: Beyond,
+}
+
+/// What could not be reached, or is not known to have been.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Beyond {
+    /// The names of nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
+    /// There is no engine now: no other node was asked.
+    #[serde(skip_serializing_if = "is_false")]
+    pub engine_down: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Beyond {
+    /// Everybody was reached.
+    pub fn is_empty(&self) -> bool {
+        self.unreachable.is_empty() && !self.engine_down
+    }
+}
+
+impl std::fmt::Display for Beyond {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.engine_down {
+            true => f.write_str("there is no engine, so no other node can be asked"),
+            false => write!(f, "not reached in time: {}", self.unreachable.join(", ")),
+        }
+    }
+}
+
+impl From<Receipt> for Outcome {
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, beyond: Beyond::default() }
+    }
+}
+
+/// The answer to a query, from all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// From those that have answered.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// And who has not.
+    #[serde(flatten)]
+    pub beyond: Beyond,
+}
+
+impl Asked {
+    /// As JSON; nothing for an answer that is none, or that is not JSON.
+    pub fn json(&self) -> Vec<u8> {
+        match &self.answer {
+            Answer::Absent | Answer::Value(_) | Answer::Json(_) => self.answer.json(),
+            _ if self.beyond.is_empty() => self.answer.json(),
+            _ => serde_json::to_vec(self).expect("names are text and nothing else can fail"),
+        }
+    }
+}
