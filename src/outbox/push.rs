@@ -1,11 +1,19 @@
 //! A frame that is pushed to a session, and what becomes of it.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use super::Topic;
+use super::backlog::{Kind, Topic};
+use super::close::Close;
+use super::inner::Inner;
+use super::stage::{Place, What};
+use super::Outbox;
 use crate::config::model::SlowReader;
+use crate::proto::close::CloseReason;
+use crate::transport::MAX_SLICES;
 
 /// One encoded frame on its way to a session; the frame may be shared with other sessions.
 #[derive(Clone, Debug)]
@@ -48,4 +56,133 @@ pub enum Fate {
     DroppedNewest,
     /// The session has ended.
     Gone,
+}
+
+/// What became of frames that were to leave together.
+#[derive(Default)]
+struct Together {
+    /// So many left whole.
+    written: usize,
+    /// The next one left in part, and its rest waits.
+    has_rest: bool,
+}
+
+impl Outbox {
+    /// Sends encoded frames of commands, in one write where the socket takes them, and tells what became of each.
+    pub fn push_all<'a, T>(&self, pushes: SmallVec<[(Push<'a>, T); 1]>, mut tell: impl FnMut(T, Pushed)) {
+        let together = if pushes.len() > 1 { self.push_together(&pushes) } else { Together::default() };
+        for (at, (push, of)) in pushes.into_iter().enumerate() {
+            let pushed = match at {
+                _ if at < together.written => Fate::Written.into(),
+                _ if at == together.written && together.has_rest => Fate::Queued.into(),
+                // What comes behind it waits, or finds no room.
+                _ => self.push(push),
+            };
+            tell(of, pushed);
+        }
+    }
+
+    /// As many whole frames as the socket takes while nothing waits for it.
+    fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
+        let mut together = Together::default();
+        let mut inner = self.lock();
+        if inner.stage.place_of(What::Push) != Place::Now || self.writable(&inner) > 0 {
+            return together;
+        }
+        for chunk in pushes.chunks(MAX_SLICES) {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            for (slice, (push, _)) in slices.iter_mut().zip(chunk) {
+                *slice = IoSlice::new(&push.frame);
+            }
+            let mut left = inner.try_write(&self.link, &slices[..chunk.len()]);
+            for (push, _) in chunk {
+                if left < push.frame.len() {
+                    together.has_rest = left > 0;
+                    if left > 0 {
+                        inner.backlog.enqueue_rest(push.frame.slice(left..), self.kind_of(push));
+                    }
+                    self.wake_writer(inner, 0);
+                    return together;
+                }
+                left -= push.frame.len();
+                together.written += 1;
+            }
+            if self.writable(&inner) > 0 {
+                // TLS has taken all of it, and the socket has not taken all from TLS.
+                (together.written, together.has_rest) = (together.written - 1, true);
+                break;
+            }
+        }
+        self.wake_writer(inner, 0);
+        together
+    }
+
+    fn kind_of(&self, push: &Push<'_>) -> Kind {
+        match push.rule.unwrap_or(self.terms.slow_reader) {
+            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
+            SlowReader::Close | SlowReader::Newest => Kind::Push,
+        }
+    }
+
+    /// Sends one encoded frame of a command.
+    pub fn push(&self, push: Push<'_>) -> Pushed {
+        let rule = push.rule.unwrap_or(self.terms.slow_reader);
+        let mut inner = self.lock();
+        let place = inner.stage.place_of(What::Push);
+        if place == Place::Nowhere {
+            return Fate::Gone.into();
+        }
+        let was_full = self.has_no_room(&inner);
+        let mut pushed = Pushed::from(Fate::Queued);
+        if rule == SlowReader::Latest && inner.waits() {
+            pushed.dropped_latest = inner.backlog.drop_topic(push.topic);
+        }
+        let max_bytes = self.terms.max_bytes;
+        let is_over = |inner: &Inner| inner.backlog.cost() + push.frame.len() > max_bytes && inner.waits();
+        if is_over(&inner) && matches!(rule, SlowReader::Oldest | SlowReader::Latest) {
+            pushed.dropped_oldest = inner.backlog.drop_oldest(max_bytes.saturating_sub(push.frame.len()));
+        }
+        if pushed.dropped_latest + pushed.dropped_oldest > 0 {
+            // This frame may leave at once, and then nothing else would tell who waits for the room.
+            inner.wake_waiters();
+            if was_full {
+                self.task.wake();
+            }
+        }
+        if is_over(&inner) {
+            if rule != SlowReader::Close {
+                return Pushed { fate: Fate::DroppedNewest, ..pushed };
+            }
+            let close = Close::new(CloseReason::SlowReader).because(self.why_full(&inner));
+            inner.ask_close(close);
+            drop(inner);
+            self.task.wake();
+            return Pushed { fate: Fate::DroppedClose, ..pushed };
+        }
+        let kind = self.kind_of(&push);
+        if place == Place::Later {
+            inner.backlog.hold(push.frame, kind);
+            return pushed;
+        }
+        let queued_before = self.writable(&inner);
+        let frame = push.frame;
+        inner.write(&self.link, &[IoSlice::new(&frame)], kind, |rest| frame.slice(frame.len() - rest..));
+        if inner.stage.is_deaf() {
+            pushed.fate = Fate::Gone;
+        } else if self.writable(&inner) == 0 {
+            pushed.fate = Fate::Written;
+        }
+        self.wake_writer(inner, queued_before);
+        pushed
+    }
+
+    /// For the log: what an outbox without room is full of.
+    fn why_full(&self, inner: &Inner) -> String {
+        let (held, waiting) = (inner.backlog.held_bytes(), inner.backlog.bytes());
+        match held {
+            0 => format!("{waiting} bytes wait for the client"),
+            _ if inner.stage.is_guest() => format!("{held} of {waiting} bytes wait for the end of connect"),
+            _ => format!("{held} of {waiting} bytes wait for the end of a reply that streams"),
+        }
+    }
 }

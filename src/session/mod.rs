@@ -27,6 +27,7 @@ mod farewell;
 mod gap;
 mod group;
 mod handshake;
+mod input;
 mod limits;
 mod liveness;
 mod notices;
@@ -35,10 +36,10 @@ mod pending;
 mod posts;
 #[cfg(test)]
 mod simulation;
+mod state;
 mod stderr;
 pub mod wheel;
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -46,7 +47,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -57,6 +57,7 @@ pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use limits::{Admission, ConnectGates, PassedLimits, Permit};
 pub use notices::tell_apps;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
+pub use state::State;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::clock::Clock;
@@ -74,54 +75,6 @@ use crate::proto::framing::{Decoder, FrameKind, Item};
 use crate::proto::id::SessionId;
 use crate::transport::{Arrival, PackedPeer, Peer};
 use crate::upstream::{Class, READ_BYTES};
-
-thread_local! {
-    /// What a socket had to say, for as long as it takes to cut frames out of it: no session at rest holds a buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
-}
-
-/// What a session is, apart from its socket: plain data that can be written down and taken up elsewhere.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct State {
-    /// Its name.
-    pub id: SessionId,
-    /// The other end.
-    pub peer: PackedPeer,
-    /// This end.
-    pub local: PackedPeer,
-    /// The params of its connection, and of the upgrade request if there was one. Only its cookies change while it lives.
-    #[serde(with = "encoded")]
-    pub own_params: EncodedParams,
-    /// The number of the next event.
-    pub next_seq: u64,
-    /// What the framing is in the middle of.
-    pub decoder: Decoder,
-    /// What was read and waits.
-    pub pending: Pending,
-    /// PHP is still to be told of the session.
-    pub connect_due: bool,
-    /// PHP knows of the session and is owed a close event.
-    pub close_owed: bool,
-}
-
-mod encoded {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::proto::fastcgi::params::EncodedParams;
-
-    pub(super) fn serialize<S: Serializer>(params: &EncodedParams, serializer: S) -> Result<S::Ok, S::Error> {
-        let pairs: Vec<(&[u8], &[u8])> = params.pairs().collect();
-        pairs.serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EncodedParams, D::Error> {
-        let mut params = crate::proto::fastcgi::params::Params::new();
-        for (name, value) in Vec::<(Vec<u8>, Vec<u8>)>::deserialize(deserializer)? {
-            params.push(&name, &value).map_err(serde::de::Error::custom)?;
-        }
-        Ok(params.finish())
-    }
-}
 
 /// Starts a session on a stream connection, in a task that ends when its close event is delivered.
 pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
@@ -341,88 +294,6 @@ impl Session {
         }
     }
 
-    /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
-    fn end_input(&mut self, close: Box<Close>) {
-        let has_ended_its_side = self.has_ended_its_side();
-        let drops_waiting = match close.reason {
-            CloseReason::ClientClosed
-            | CloseReason::NoGoodbye
-            | CloseReason::FrameTruncated
-            | CloseReason::BadFrame
-            | CloseReason::BadText
-            | CloseReason::FrameTooLarge
-            | CloseReason::CodecFailed
-            | CloseReason::CodecTooLong
-            | CloseReason::CodecOutOfMemory
-            | CloseReason::CodecClosed
-            | CloseReason::Draining
-            | CloseReason::IdleTimeout => false,
-            // Who ended its side and now does not even listen has still said what it said before.
-            CloseReason::ClientGone | CloseReason::PeerTimeout => !has_ended_its_side,
-            // Refused above all: PHP must hear nothing of a session that it has turned away.
-            _ => true,
-        };
-        if let Some(posts) = &self.posts {
-            posts.close();
-        }
-        if drops_waiting {
-            self.drop_waiting(close.reason);
-        }
-        if !matches!(close.reason, CloseReason::Draining | CloseReason::IdleTimeout) {
-            // Behind what the client has said last, and behind what is no frame, comes nothing.
-            self.is_cut_off = true;
-            self.state.pending.take_unread();
-        }
-        let stands = match &self.ending {
-            None => false,
-            // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
-            Some(_) if has_ended_its_side => close.reason != CloseReason::SlowReader,
-            Some(_) => !close.is_abrupt(),
-        };
-        if !stands {
-            self.ending = Some(close);
-        }
-    }
-
-    fn has_ended_its_side(&self) -> bool {
-        let reason = self.ending.as_ref().map(|close| close.reason);
-        matches!(reason, Some(CloseReason::ClientClosed | CloseReason::NoGoodbye))
-    }
-
-    fn drop_waiting(&mut self, reason: CloseReason) {
-        let posts = self.posts.as_ref().map_or(0, |posts| posts.clear());
-        let dropped = (self.state.pending.clear_frames() + self.count_unread() + posts) as u64;
-        if dropped > 0 {
-            let labels = ReasonLabels { listener: self.endpoint.listener.clone(), reason: reason.label() };
-            self.endpoint.hub.metrics.frames_dropped.get_or_create(&labels).inc_by(dropped);
-        }
-    }
-
-    /// How many frames were read and not cut out; they never will be.
-    fn count_unread(&mut self) -> usize {
-        let unread = self.state.pending.take_unread();
-        #[cfg(test)]
-        if Fault::UnreadForgotten.is_on() {
-            return 0;
-        }
-        // A codec answers what it finds, and there is nobody to be answered.
-        if std::mem::replace(&mut self.is_cut_off, true) || self.outbox.framing().codec().is_some() {
-            return 0;
-        }
-        let (mut used, mut frames) = (0, 0);
-        while used < unread.len() || self.state.decoder.has_rest() {
-            let max_frame = self.endpoint.app.max_frame_bytes;
-            match self.state.decoder.decode(self.outbox.framing(), max_frame, &unread[used..]) {
-                Ok((n, Some(item))) => {
-                    used += n;
-                    frames += usize::from(matches!(item, Item::Frame(_)));
-                }
-                Ok((_, None)) | Err(_) => break,
-            }
-        }
-        frames
-    }
-
     /// Submits what may run now.
     fn start_events(&mut self) {
         if self.state.connect_due {
@@ -468,18 +339,6 @@ impl Session {
         self.in_flight < allowed
     }
 
-    /// All that was read is handled or under way.
-    fn has_nothing_to_handle(&self) -> bool {
-        self.state.pending.frames() == 0
-            && !self.has_uncut()
-            && self.posts.as_ref().is_none_or(|posts| posts.is_empty())
-    }
-
-    /// Bytes were read that frames can still be cut out of.
-    fn has_uncut(&self) -> bool {
-        !self.is_cut_off && (self.state.pending.has_unread() || self.state.decoder.has_rest())
-    }
-
     /// `reply` is where the answer is waited for, if it is not simply for the outbox.
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
         let profile = match self.outbox.may_have_params() {
@@ -496,151 +355,6 @@ impl Session {
             Some(reply) => Answer::Http(Box::new(HttpAnswer::new(info, Some(outbox), reply))),
         };
         self.endpoint.submit(&self.state, event, answer);
-    }
-
-    /// Reads and cuts frames while there is room for them. True when something happened.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ending.is_some() {
-            return self.has_uncut() && self.has_room() && self.cut_unread();
-        }
-        if self.is_held_back() || !self.has_room() {
-            self.clock.is_listening = false;
-            self.forgive_silence();
-            return false;
-        }
-        if !std::mem::replace(&mut self.clock.is_listening, true) {
-            self.forgive_silence();
-        }
-        if self.has_uncut() {
-            self.cut_unread();
-            return true;
-        }
-        SCRATCH.with_borrow_mut(|scratch| match self.outbox.link().poll_read(cx, scratch) {
-            Poll::Pending => self.poll_gap(cx),
-            Poll::Ready(Ok(0)) => {
-                self.end_by_silence();
-                let reason = match self.outbox.framing() {
-                    _ if self.state.decoder.is_mid_frame() => CloseReason::FrameTruncated,
-                    framing if framing.has_goodbye() => CloseReason::NoGoodbye,
-                    _ => CloseReason::ClientClosed,
-                };
-                self.end_input(Box::new(reason.into()));
-                true
-            }
-            Poll::Ready(Ok(n)) => {
-                self.bytes_in += n as u64;
-                self.endpoint.hub.metrics.bytes_in.inc_by(n as u64);
-                self.heard();
-                self.charge_bytes(n);
-                let used = self.take_bytes(&scratch[..n]);
-                self.note_frame();
-                if !self.is_cut_off && used < n {
-                    self.state.pending.keep_unread(Bytes::copy_from_slice(&scratch[used..n]));
-                }
-                true
-            }
-            Poll::Ready(Err(error)) => {
-                self.end_input(Box::new(error.into()));
-                true
-            }
-        })
-    }
-
-    /// Cuts frames out of what was read before. True when that took something.
-    fn cut_unread(&mut self) -> bool {
-        let unread = self.state.pending.take_unread();
-        let frames = self.state.next_seq as usize + self.state.pending.frames();
-        let used = self.take_bytes(&unread);
-        self.note_frame();
-        if !self.is_cut_off && used < unread.len() {
-            self.state.pending.keep_unread(unread.slice(used..));
-        }
-        used > 0 || frames != self.state.next_seq as usize + self.state.pending.frames()
-    }
-
-    fn has_room(&self) -> bool {
-        self.state.pending.frames() < self.endpoint.app.max_queued_frames
-            && self.state.pending.frame_bytes() < self.endpoint.app.max_queued_bytes
-            && !self.outbox.is_full()
-            // What was read before the end is not held back any more.
-            && (self.ending.is_some() || !self.is_held())
-    }
-
-    /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
-    fn take_bytes(&mut self, input: &[u8]) -> usize {
-        let mut used = 0;
-        while (used < input.len() || self.state.decoder.has_rest()) && !self.is_cut_off && self.has_room() {
-            let max_frame = self.endpoint.app.max_frame_bytes;
-            match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
-                Ok((n, item)) => {
-                    used += n;
-                    // What a codec answers by itself leaves before PHP can answer what it found.
-                    self.outbox.settle_codec();
-                    match item {
-                        Some(item) => self.take_item(item),
-                        None => break,
-                    }
-                }
-                Err(error) => self.end_input(Box::new(Close::new(error.reason()).because(error.to_string()))),
-            }
-        }
-        self.note_skipped();
-        self.begin_gap();
-        used
-    }
-
-    /// Bytes that were no part of a frame are counted.
-    fn note_skipped(&mut self) {
-        let skipped = self.state.decoder.take_skipped();
-        if skipped > 0 {
-            let labels = ListenerLabels { listener: self.endpoint.listener.clone() };
-            self.endpoint.hub.metrics.skipped_bytes.get_or_create(&labels).inc_by(skipped);
-            debug!(session = %self.state.id, listener = %self.endpoint.listener, bytes = skipped, "bytes skipped");
-        }
-    }
-
-    fn take_item(&mut self, item: Item) {
-        let is_charged = matches!(item, Item::Frame(_) | Item::Ping(_) | Item::Pong(_));
-        if matches!(item, Item::Frame(_)) {
-            self.clock.frame_begun = None;
-        }
-        match item {
-            Item::Frame(frame) if self.is_heartbeat(&frame.body) => {}
-            // The ancestor's clients keep a line open with them.
-            Item::Frame(frame) if frame.body.is_empty() && self.endpoint.app.compat.is_fooking() => {
-                self.clock.last_frame = self.clock.last_bytes;
-                self.endpoint.hub.metrics.frames_in.inc();
-            }
-            Item::Frame(frame) => {
-                self.clock.last_frame = self.clock.last_bytes;
-                self.endpoint.hub.metrics.frames_in.inc();
-                if self.state.pending.frames() == 0 && !self.state.connect_due && self.may_start() {
-                    self.submit(Class::Message, frame.kind, frame.body, None);
-                } else {
-                    self.state.pending.push(frame);
-                }
-            }
-            Item::Ping(payload) => {
-                if let Some(pong) = self.outbox.framing().pong(&payload) {
-                    self.outbox.queue_control(pong);
-                }
-            }
-            // Whatever came shows that the peer lives; see `heard`.
-            Item::Pong(_) => {}
-            Item::Close { code, reason } => {
-                let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
-                // 1005 says that no code came (RFC 6455 section 7.1.5); it is for PHP and is never sent.
-                let close = Close {
-                    code: Some(code.unwrap_or(1005)),
-                    text: Some(text),
-                    ..Close::new(CloseReason::ClientClosed)
-                };
-                self.end_input(Box::new(close));
-            }
-        }
-        if is_charged && self.ending.is_none() {
-            self.charge_frame();
-        }
     }
 
     /// The session is over but for its end on the wire and its close event.
