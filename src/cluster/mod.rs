@@ -11,7 +11,8 @@
 //! ```
 //!
 //! - `asking`: who has a part in a command, and who has answered; `outcome`: what is known in the end.
-//! - `net`: the link to the engine, and what comes and goes over it; `windows`: what has come; `workers`: what is done of it.
+//! - `net`: this node among the others; `joining`: its link to the engine; `receiving`: what comes over it; `windows`: what has come
+//!   already; `workers`: what is done of it.
 //! - [`members`]: the other nodes, as far as their heartbeats tell.
 //! - [`presence`]: who is in which channel over all nodes, for apps that want to be told.
 //! - `requests`: what has not been answered by everybody; `orders`: what is on its way out; `merge`: one answer out of many.
@@ -25,11 +26,13 @@
 
 mod asking;
 pub mod members;
+mod joining;
 mod merge;
 mod net;
 mod orders;
 mod outcome;
 pub mod presence;
+mod receiving;
 mod requests;
 #[cfg(test)]
 mod simulation;

@@ -1,0 +1,325 @@
+//! The link to the engine: how a node comes among the others, stays there, and what it publishes.
+//!
+//! ```text
+//!             connect, subscribe to our own number, claim it
+//!   away ────────────────────────────────────────────────────> joined: beats, orders, interest
+//!    ^ │ somebody has our number: refused, and asked again         │
+//!    │ └─ backoff with jitter                                      │ lost, or our own beats do not come back
+//!    └─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Our heartbeats come back to us like to everybody, and so they probe the link in both directions: one that is half open is found
+//! out within a lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::net::{CLAIM_WAIT, Interests, Net, State};
+use super::orders::{Order, OrdersReader};
+use super::requests::Answers;
+use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
+use crate::proto::command::Query;
+use crate::proto::envelope::{Body, Envelope, Interest, Sender, Timeless, Unread};
+use crate::proto::partition::Partition;
+
+/// Beats in a lease: two may be lost before a node counts as silent.
+const BEATS_PER_LEASE: u32 = 3;
+/// Envelopes in one write to the engine.
+const BATCH: usize = 512;
+/// Waits between attempts to reach the engine; each is up to half shorter, so that nodes do not come back together.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a link is given up.
+#[derive(Debug)]
+pub(super) enum End {
+    Lost(EngineError),
+    /// Who has our number.
+    Refused(String),
+}
+
+impl From<EngineError> for End {
+    fn from(error: EngineError) -> Self {
+        End::Lost(error)
+    }
+}
+
+impl Net {
+    /// Joins the others, and joins them again when the engine was lost; for ever.
+    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, orders: OrdersReader) {
+        let presence = async {
+            match &self.presence {
+                None => std::future::pending().await,
+                Some(presence) => {
+                    // What is lost is said again.
+                    let send = |to: Sender, body| {
+                        self.order(Subject::Node(to.node), body, None);
+                    };
+                    presence.live(send).await;
+                }
+            }
+        };
+        tokio::join!(self.stay_joined(engine, orders), presence);
+    }
+
+    async fn stay_joined<E: Engine>(&self, engine: E, mut orders: OrdersReader) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let end = match self.join(&engine, &mut orders, &mut pause).await {
+                Err(end) => end,
+                Ok(never) => match never {},
+            };
+            self.metrics.engine_up.set(0);
+            self.metrics.engine_failures.inc();
+            let state = match end {
+                End::Lost(error) => State::Away(error.to_string()),
+                End::Refused(who) => {
+                    State::Refused(format!("node number {} is taken by {who:?} ([node] number)", self.me.node))
+                }
+            };
+            let before = self.state.send_replace(state.clone());
+            if before != state {
+                match &state {
+                    State::Refused(why) => error!("not among the other nodes: {why}"),
+                    State::Away(why) => warn!("no engine, only this node's own sessions are reached: {why}"),
+                    State::Starting | State::Joined => {}
+                }
+            }
+            *self.interests() = Interests::default();
+            self.presence.iter().for_each(|presence| presence.view(None));
+            self.metrics.count_dropped("engine_down", orders.close());
+            // A request that begins from now on finds the queue closed.
+            self.requests().give_up_all();
+            self.foreign().clear();
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn join<E: Engine>(
+        &self,
+        engine: &E,
+        orders: &mut OrdersReader,
+        pause: &mut Duration,
+    ) -> Result<std::convert::Infallible, End> {
+        let (sender, mut incoming) = inbox(self.settings.queue_bytes);
+        let mut link = engine.connect(sender).await?;
+        self.claim(&mut link, &mut incoming).await?;
+        link.subscribe(&[Subject::All]).await?;
+        let interest = self.router.interest().all();
+        let mut listening = Listening { link, unwanted: HashMap::new(), leaving: Interest::default() };
+        listening.subscribe(self, &interest).await?;
+        self.members().joined(Instant::now());
+        self.metrics.engine_up.set(1);
+        *pause = FIRST_PAUSE;
+        orders.open();
+        self.state.send_replace(State::Joined);
+        info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
+        tokio::select! {
+            end = self.send(listening, orders, interest) => end,
+            end = self.receive(incoming) => end,
+        }
+    }
+
+    /// Asks whoever has our number to say so. It is not ours before.
+    async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), End> {
+        let own = Subject::Node(self.me.node);
+        link.subscribe(&[own]).await?;
+        let claim = Envelope { from: self.me, number: 0, body: Body::Claim };
+        link.publish(&[Outgoing { subject: own, payload: claim.encode() }]).await?;
+        let objection = async {
+            loop {
+                match incoming.next().await {
+                    Some(Incoming::Message { payload, .. }) => match Envelope::decode(payload) {
+                        Ok(Envelope { body: Body::Taken { run, name }, .. })
+                        | Err(Unread::Version { says: Some(Timeless::Taken { run, name }), .. })
+                            if run == self.me.run =>
+                        {
+                            return End::Refused(name);
+                        }
+                        _ => {}
+                    },
+                    Some(Incoming::Lost(error)) => return End::Lost(error),
+                    None => return End::Lost(EngineError::closed()),
+                }
+            }
+        };
+        match timeout(CLAIM_WAIT, objection).await {
+            Ok(end) => Err(end),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What leaves this node: beats, orders, and what it wants to listen to beside `interest`.
+    async fn send<L: Link>(
+        &self,
+        mut listening: Listening<L>,
+        orders: &mut OrdersReader,
+        interest: Interest,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch: Vec<Order> = Vec::new();
+        let mut beaten = 0;
+        let mut telling = FuturesUnordered::new();
+        telling.push(self.tell(interest));
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {
+                    let silence = self.members().silence(Instant::now());
+                    if silence > self.settings.lease {
+                        return Err(EngineError::half_open(silence).into());
+                    }
+                    self.look_around();
+                    listening.leave(self).await?;
+                    listening.announce(self);
+                    self.beat();
+                    beaten += 1;
+                    // Before a lease is over this node may not know of everybody who is here.
+                    if beaten > BEATS_PER_LEASE {
+                        self.look_at_presence();
+                    }
+                }
+                () = self.router.interest().grown() => {
+                    let mut wanted = self.router.interest().all();
+                    let known: Vec<Partition> = self.interests().subscribed.partitions().collect();
+                    known.into_iter().for_each(|partition| wanted.set(partition, false));
+                    if !wanted.is_empty() {
+                        listening.subscribe(self, &wanted).await?;
+                        telling.push(self.tell(wanted));
+                    }
+                }
+                Some(told) = telling.next() => {
+                    // What was left meanwhile, nobody relies on.
+                    let mut interests = self.interests();
+                    let Interests { subscribed, known } = &mut *interests;
+                    told.partitions().filter(|told| subscribed.has(*told)).for_each(|told| known.set(told, true));
+                    drop(interests);
+                    self.state.send_modify(|_| {});
+                }
+                count = orders.next_batch(&mut batch, BATCH) => {
+                    self.publish(&mut listening.link, &batch).await?;
+                    self.metrics.published.inc_by(count as u64);
+                    batch.clear();
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, link: &mut impl Link, batch: &[Order]) -> Result<(), End> {
+        let outgoing: Vec<Outgoing> =
+            batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
+        let reaches = link.publish(&outgoing).await?;
+        for (order, reach) in batch.iter().zip(reaches) {
+            if reach == Reach::TooLarge {
+                self.metrics.count_dropped("too_large", 1);
+                warn!(subject = %order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
+            }
+            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
+                self.requests().nobody_at(request);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the other nodes what we listen to, and waits until each has taken it: so long as that takes, they would not wait for
+    /// our receipt. It also means that the engine's servers, where there are several, have told each other: between two of them
+    /// what we publish comes behind what we have subscribed to before.
+    async fn tell(&self, listened_to: Interest) -> Interest {
+        self.beat();
+        let here: Vec<u16> = self.members().here().map(|member| member.sender.node).collect();
+        if !here.is_empty() {
+            let asking = self.ask(here, Answers::Found(Vec::new()), None);
+            let query = Body::Query { request: asking.request, query: Query::Node };
+            if self.order(Subject::All, query, None) {
+                // Whoever waits for a receipt of ours, because a session of ours joins, has to get it in time.
+                asking.answers(tokio::time::Instant::now() + self.settings.receipt_timeout / 2).await;
+            }
+        }
+        listened_to
+    }
+
+    fn look_at_presence(&self) {
+        let Some(presence) = &self.presence else { return };
+        presence.view(Some(self.members().view(self.me, self.identity.epoch)));
+        presence.look();
+    }
+}
+
+/// A link, and what it listens to.
+struct Listening<L> {
+    link: L,
+    /// Partitions without members here, since when.
+    unwanted: HashMap<Partition, Instant>,
+    /// What others were told that we do not listen to any more; we still do, until all should have heard that.
+    leaving: Interest,
+}
+
+impl<L: Link> Listening<L> {
+    /// Listens to what it is told to, beside what it listens to already.
+    async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), End> {
+        let fresh = wanted.partitions().filter(|partition| !self.leaving.has(*partition));
+        let subjects: Vec<Subject> = fresh.map(Subject::Partition).collect();
+        if !subjects.is_empty() {
+            self.link.subscribe(&subjects).await?;
+        }
+        wanted.partitions().for_each(|partition| self.leaving.set(partition, false));
+        let mut interests = net.interests();
+        wanted.partitions().for_each(|partition| interests.subscribed.set(partition, true));
+        net.metrics.partitions.set((interests.subscribed.len() + self.leaving.len()) as i64);
+        Ok(())
+    }
+
+    /// Leaves partitions that nobody here has wanted for a while out of the next beat. A node that publishes there before it has heard
+    /// that beat waits for our receipt, and gets it.
+    fn announce(&mut self, net: &Net) {
+        let (wanted, now) = (net.router.interest().all(), Instant::now());
+        self.unwanted.retain(|partition, _| !wanted.has(*partition));
+        for partition in net.interests().subscribed.partitions().filter(|partition| !wanted.has(*partition)) {
+            self.unwanted.entry(partition).or_insert(now);
+        }
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= net.settings.linger;
+        let over: Vec<Partition> =
+            self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
+        for partition in over {
+            self.unwanted.remove(&partition);
+            // Looked at while it is locked: who has joined before has not waited, and whoever joins from now on waits until others
+            // know again.
+            let mut interests = net.interests();
+            if !net.router.interest().has(partition) {
+                interests.known.set(partition, false);
+                interests.subscribed.set(partition, false);
+                self.leaving.set(partition, true);
+            }
+        }
+    }
+
+    /// Stops listening to what was announced a beat ago.
+    async fn leave(&mut self, net: &Net) -> Result<(), End> {
+        // A member that has come since is about to be subscribed to.
+        let left: Vec<Partition> =
+            self.leaving.partitions().filter(|partition| !net.router.interest().has(*partition)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.iter().for_each(|partition| self.leaving.set(*partition, false));
+        let subjects: Vec<Subject> = left.into_iter().map(Subject::Partition).collect();
+        self.link.unsubscribe(&subjects).await?;
+        net.metrics.partitions.set((net.interests().subscribed.len() + self.leaving.len()) as i64);
+        Ok(())
+    }
+}
+
+/// Up to half shorter, by chance.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 1];
+    // Without chance all nodes would come back together, which is no reason not to come back.
+    let _ = getrandom::fill(&mut random);
+    pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}

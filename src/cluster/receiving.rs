@@ -1,0 +1,227 @@
+//! What comes from other nodes, and what becomes of it.
+
+use std::future::Future;
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+use super::joining::End;
+use super::members::Heard;
+use super::merge::found_by;
+use super::net::{Foreign, Net, not_understood};
+use super::windows::{Arrival, Windows};
+use super::workers::{Job, Queue, What, Workers};
+use crate::engine::{EngineError, InboxReader, Incoming, Subject};
+use crate::metrics::router::Door;
+use crate::proto::command::Query;
+use crate::proto::envelope::{Body, Envelope, Sender, Timeless, Unread};
+use crate::proto::verb;
+
+impl Net {
+    /// What comes to this node.
+    pub(super) async fn receive(&self, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
+        let mut windows = Windows::default();
+        let mut dropped = 0;
+        let mut workers = Workers::new(self);
+        // Workers end with the link: what they have not done is answered by nobody.
+        let work = workers.work();
+        let read = async {
+            loop {
+                let (subject, payload) = match incoming.next().await {
+                    Some(Incoming::Message { subject, payload }) => (subject, payload),
+                    Some(Incoming::Lost(error)) => return End::Lost(error),
+                    None => return End::Lost(EngineError::closed()),
+                };
+                self.metrics.count_dropped("inbox_full", incoming.dropped() - dropped);
+                dropped = incoming.dropped();
+                let text = payload.trim_ascii_start();
+                if text.starts_with(b"{") {
+                    self.take_published(subject, text, &workers.queue);
+                    continue;
+                }
+                let envelope = match Envelope::decode(payload) {
+                    Ok(envelope) => envelope,
+                    Err(unread) => {
+                        if let Err(end) = self.take_unread(subject, unread) {
+                            return end;
+                        }
+                        continue;
+                    }
+                };
+                let from = envelope.from;
+                if from == self.me {
+                    let mut members = self.members();
+                    members.heard_ourselves(Instant::now());
+                    if matches!(envelope.body, Body::Beat(_)) {
+                        windows.look(|sender| members.knows(sender));
+                    }
+                    continue;
+                }
+                self.metrics.received.inc();
+                // A claim is made before there are numbers.
+                if envelope.number > 0 {
+                    match windows.take(from, subject, envelope.number) {
+                        Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
+                        Arrival::Stale => {
+                            self.metrics.count_dropped("stale", 1);
+                            continue;
+                        }
+                    }
+                }
+                if let Err(end) = self.take(subject, envelope, &workers.queue) {
+                    return end;
+                }
+            }
+        };
+        tokio::select! {
+            end = read => Err(end),
+            () = work => Err(EngineError::closed().into()),
+        }
+    }
+
+    /// A command that somebody has published by hand: it is done with this node's sessions.
+    fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
+        match verb::published(payload) {
+            Ok(command) => {
+                workers.put(self, subject, Job { from: self.me, request: None, what: What::Commands(vec![command]) });
+            }
+            Err(wrong) => {
+                self.metrics.count_dropped("malformed", 1);
+                warn!(%subject, "a command that was published as JSON: {wrong}");
+            }
+        }
+    }
+
+    /// A payload that is no envelope which is understood here. Of another version what counts is whose number it is.
+    fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), End> {
+        let Unread::Version { version, from, says } = unread else {
+            self.metrics.count_dropped("malformed", 1);
+            warn!(%subject, "a payload {unread}");
+            return Ok(());
+        };
+        self.metrics.count_dropped("version", 1);
+        match says {
+            Some(Timeless::Claim) if from.node == self.me.node => self.object(from),
+            Some(Timeless::Beat { name, started_ms }) if from.node == self.me.node => {
+                return self.compare(from, started_ms, name);
+            }
+            Some(Timeless::Taken { run, name }) if run == self.me.run => return Err(End::Refused(name)),
+            Some(Timeless::Claim | Timeless::Taken { .. }) => {}
+            Some(Timeless::Beat { .. }) | None => self.note_foreign(from, version),
+        }
+        Ok(())
+    }
+
+    fn note_foreign(&self, from: Sender, version: u8) {
+        let now = Foreign { run: from.run, version, heard: Instant::now() };
+        let before = self.foreign().insert(from.node, now);
+        // Once for each run of it, and again if it was away.
+        if before.is_none_or(|before| (before.run, before.version) != (from.run, version)) {
+            error!("not among all other nodes: {}", not_understood(from.node, version));
+        }
+    }
+
+    /// Tells a node that its number is ours.
+    fn object(&self, to: Sender) {
+        let taken = Body::Taken { run: to.run, name: self.identity.name.clone() };
+        self.order(Subject::Node(to.node), taken, None);
+    }
+
+    /// Another node has our number, or an earlier run of this one has said something that comes late: the later one steps back.
+    fn compare(&self, from: Sender, started_ms: u64, name: String) -> Result<(), End> {
+        if (started_ms, from.run) < (self.identity.started_ms, self.me.run) {
+            return Err(End::Refused(name));
+        }
+        self.object(from);
+        Ok(())
+    }
+
+    fn take(&self, subject: Subject, envelope: Envelope, workers: &Queue) -> Result<(), End> {
+        let from = envelope.from;
+        match envelope.body {
+            Body::Beat(beat) if from.node == self.me.node => return self.compare(from, beat.started_ms, beat.name),
+            Body::Beat(beat) => {
+                let name = beat.name.clone();
+                let heard = self.members().heard(Instant::now(), from, beat);
+                match heard {
+                    Heard::Known | Heard::Outdated => {}
+                    Heard::New => info!(node = name, number = from.node, "node is here"),
+                    Heard::Again => info!(node = name, number = from.node, "node is here again"),
+                    Heard::Restarted => info!(node = name, number = from.node, "node was restarted"),
+                }
+                if matches!(heard, Heard::New | Heard::Restarted) {
+                    // It should not have to wait for our next one to know us.
+                    self.look_around();
+                    self.beat();
+                }
+            }
+            Body::Bye => {
+                // Nothing is logged while it is locked.
+                let left = self.members().left(from);
+                if let Some(name) = left {
+                    info!(node = name, "node has stopped");
+                }
+                self.look_around();
+            }
+            Body::Claim => {
+                if from.node == self.me.node {
+                    self.object(from);
+                }
+            }
+            Body::Taken { run, name } => {
+                if run == self.me.run {
+                    return Err(End::Refused(name));
+                }
+            }
+            Body::Commands { request, commands } => {
+                workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
+            }
+            // Also asks whether we have taken what came before it; whoever asks must not wait for what our workers wait for.
+            Body::Query { request, query: query @ Query::Node } => {
+                let found = found_by(self.router.ask(&query));
+                self.order(Subject::Node(from.node), Body::Found { request, found }, None);
+            }
+            Body::Query { request, query } => {
+                workers.put(self, subject, Job { from, request: Some(request), what: What::Query(query) });
+            }
+            Body::Receipts { request, receipts } => {
+                let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
+                if let Some(partition) = joined {
+                    // Before whoever waits for the receipt sends there.
+                    self.members().listens(from, partition);
+                }
+                self.requests().receipts(from.node, request, &receipts);
+            }
+            Body::Found { request, found } => self.requests().found(from.node, request, found),
+            body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone(_) | Body::KnowsGone(_)) => {
+                if let Some(presence) = &self.presence {
+                    presence.heard(from, body);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a job, and says what came of it; or leaves that to be said when what is given back has ended. Nothing else waits for
+    /// that: a node that does not answer must not keep this one from doing what comes from others.
+    pub(super) async fn work(&self, job: Job) -> Option<impl Future<Output = ()> + '_> {
+        let (body, partition) = match job.what {
+            What::Commands(commands) => {
+                let receipts = self.router.run_together(Door::Engine, &commands).await;
+                (Body::Receipts { request: job.request?, receipts }, self.settles(&commands[0].action))
+            }
+            What::Query(query) => {
+                (Body::Found { request: job.request?, found: found_by(self.router.ask(&query)) }, None)
+            }
+        };
+        let (to, request) = (Subject::Node(job.from.node), None);
+        let Some(partition) = partition else {
+            self.order(to, body, request);
+            return None;
+        };
+        Some(async move {
+            self.settled(partition).await;
+            self.order(to, body, request);
+        })
+    }
+}
