@@ -6,6 +6,8 @@
 //! * [`others`]: to an event that no client waits for; only whether it was delivered matters.
 
 mod connect;
+mod framed_body;
+mod greet;
 mod head;
 mod hints;
 mod http;
@@ -29,7 +31,7 @@ pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
 pub(super) use self::others::{Delivery, OthersAnswer};
 pub(super) use self::reply::Reply;
-pub(super) use self::reply::greet;
+pub(super) use self::greet::greet;
 
 use super::cgi;
 use super::endpoint::{Endpoint, Event};

@@ -72,43 +72,9 @@ impl Drop for Reply {
 
 enum Stage {
     Head(HeadReader),
-    Body(Body),
+    Body(FramedBody),
     Discard,
     Failed(Fault),
-}
-
-struct Body {
-    kind: FrameKind,
-    /// Where it goes; to the client when there is none.
-    destinations: Vec<Destination>,
-    /// Of what goes to others than the client.
-    kind_for_others: Option<FrameKind>,
-    slice: Slice,
-    /// What its publisher calls it.
-    id: Option<Name>,
-    mode: Mode,
-    /// Bytes of the reply that have not left yet.
-    pending: Vec<u8>,
-    /// For text on a framing that checks it.
-    text: Option<TextCheck>,
-    is_json: bool,
-}
-
-enum Mode {
-    /// Leaves in pieces.
-    Stream { begun: bool, shape: Shape },
-    /// Each line is a frame.
-    Lines,
-    /// Held back to the end; `from_end` is a negative `Content-Offset`.
-    Hold { from_end: Option<u64> },
-}
-
-/// What the pieces of a streamed reply are on the wire.
-enum Shape {
-    /// What the framing makes of them; fragments on a WebSocket, compressed where that was negotiated.
-    Pieces(Option<Box<Deflater>>),
-    /// The payload of one WebSocket frame of so many bytes.
-    OneFrame(usize),
 }
 
 impl Reply {
@@ -148,7 +114,7 @@ impl Reply {
     /// Some of it has left for the client, and nobody else gets the rest.
     pub(super) fn is_for_the_client_alone(&self) -> bool {
         match &self.stage {
-            Stage::Body(Body { mode: Mode::Lines, destinations, .. }) => {
+            Stage::Body(FramedBody { mode: Mode::Lines, destinations, .. }) => {
                 self.bytes_out > 0 && destinations.iter().all(|destination| *destination == Destination::Client)
             }
             Stage::Body(body) => body.has_begun(),
@@ -216,7 +182,7 @@ impl Reply {
         } else {
             Mode::Stream { begun: false, shape: self.shape(head.content_length) }
         };
-        self.stage = Stage::Body(Body {
+        self.stage = Stage::Body(FramedBody {
             kind,
             destinations: head.destinations,
             kind_for_others: self.event.kind_for_others(head.kind),
@@ -257,7 +223,7 @@ impl Reply {
         self.pause();
         match &self.stage {
             // What will leave when the session is where it should be is no more than one read: there is no room for another one.
-            Stage::Body(Body { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
+            Stage::Body(FramedBody { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
             Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
             _ => {}
         }
@@ -290,7 +256,7 @@ impl Reply {
     /// PHP must not hear of a session's end while it still hears of its beginning. A greeting by lines has let its client in, and may
     /// go on for as long as it likes.
     pub(super) fn is_waited_for(&self) -> bool {
-        let by_lines = matches!(&self.stage, Stage::Body(Body { mode: Mode::Lines, .. }));
+        let by_lines = matches!(&self.stage, Stage::Body(FramedBody { mode: Mode::Lines, .. }));
         self.event.class == Class::Connect && !self.is_greeting && !by_lines
     }
 
@@ -446,215 +412,5 @@ impl Reply {
     fn break_off(&mut self) {
         self.is_broken = true;
         self.outbox.break_stream();
-    }
-}
-
-impl Body {
-    fn has_begun(&self) -> bool {
-        matches!(self.mode, Mode::Stream { begun: true, .. })
-    }
-
-    /// Sends what is pending as a piece of a streamed frame.
-    fn stream(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
-        if self.pending.is_empty() && !is_last {
-            return Ok(0);
-        }
-        let Mode::Stream { begun, shape } = &mut self.mode else { unreachable!("only called in this mode") };
-        let framing = outbox.framing();
-        let is_first = !*begun;
-        if is_first && !outbox.begin_stream(matches!(shape, Shape::OneFrame(_))) {
-            // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
-            return Ok(0);
-        }
-        // Before the first byte leaves; what is not text has not begun then.
-        if let Some(check) = &mut self.text
-            && !(check.push(&self.pending) && (!is_last || check.is_whole()))
-        {
-            if is_first {
-                outbox.end_stream();
-            }
-            return Err(Fault::NotUtf8);
-        }
-        let begin = match shape {
-            _ if !is_first => Affix::EMPTY,
-            Shape::OneFrame(len) => framing.whole(self.kind, *len).expect("a WebSocket frame of any length has a head"),
-            Shape::Pieces(deflater) => {
-                *deflater = framing.deflate().map(|deflate| Box::new(Deflater::new(deflate)));
-                let begin = framing.begin(self.slice.announced());
-                begin.expect("begin_body has seen that this framing can carry it").unwrap_or(Affix::EMPTY)
-            }
-        };
-        *begun = true;
-        let deflated;
-        let (piece, body): (Affix, &[u8]) = match shape {
-            Shape::OneFrame(_) => (Affix::EMPTY, &self.pending),
-            Shape::Pieces(Some(deflater)) => {
-                deflated = deflater.piece(&self.pending, is_last);
-                (framing.piece_deflated(self.kind, is_first, is_last, deflated.len()), &deflated)
-            }
-            Shape::Pieces(None) => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
-        };
-        let tail = if is_last { framing.tail() } else { &[] };
-        outbox.write_piece(&[IoSlice::new(&begin), IoSlice::new(&piece), IoSlice::new(body), IoSlice::new(tail)]);
-        if is_last {
-            outbox.end_stream();
-            event.endpoint.hub.metrics.frames_out.inc();
-        }
-        let sent = self.pending.len() as u64;
-        self.pending.clear();
-        Ok(sent)
-    }
-
-    /// Sends every whole line that is pending, and at the end what is left.
-    fn lines(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
-        let mut from = 0;
-        let mut sent = 0;
-        let mut result = Ok(());
-        while let Some(len) = memchr::memchr(b'\n', &self.pending[from..]) {
-            result = match len {
-                _ if len > event.endpoint.app.max_reply_bytes => Err(Fault::TooLarge),
-                _ => self.send(outbox, event, &self.pending[from..from + len]),
-            };
-            if result.is_err() {
-                break;
-            }
-            from += len + 1;
-            sent += len as u64;
-        }
-        self.pending.drain(..from);
-        if is_last && result.is_ok() && !self.pending.is_empty() {
-            result = self.send(outbox, event, &self.pending);
-            sent += self.pending.len() as u64;
-        }
-        result.map(|()| sent)
-    }
-
-    /// Sends one whole frame to everybody who is to have it.
-    fn send(&self, outbox: &Outbox, event: &EventInfo, frame: &[u8]) -> Result<(), Fault> {
-        match event.send_to(&self.destinations, self.kind_for_others, self.id.as_ref(), frame)? {
-            true => send_whole(outbox, &event.endpoint, self.kind, self.id.as_ref(), frame),
-            false => Ok(()),
-        }
-    }
-
-    /// The answer is complete: sends the rest.
-    fn finish(&mut self, outbox: &Outbox, event: &EventInfo) -> Result<u64, Fault> {
-        if let Mode::Hold { from_end: Some(from_end) } = self.mode {
-            self.slice.skip((self.pending.len() as u64).saturating_sub(from_end));
-            let whole = std::mem::take(&mut self.pending);
-            self.pending = self.slice.take(&whole).to_vec();
-        }
-        self.slice.check_whole()?;
-        match self.mode {
-            Mode::Lines => self.lines(outbox, event, true),
-            Mode::Stream { begun: true, .. } => self.stream(outbox, event, true),
-            Mode::Stream { .. } | Mode::Hold { .. } => {
-                // An empty body is no reply, unless the handler announced just that.
-                if self.pending.is_empty() && self.slice.announced().is_none() {
-                    if self.is_json {
-                        event.hint(Hint::EmptyJson);
-                    }
-                    return Ok(0);
-                }
-                self.send(outbox, event, &self.pending)?;
-                Ok(self.pending.len() as u64)
-            }
-        }
-    }
-}
-
-fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), Fault> {
-    match outbox.framing().codec() {
-        Some(codec) => outbox.write_by(codec, text).map_err(|why| Fault::Framing(why.into()))?,
-        None => {
-            let frame = outbox.framing().encode(FrameKind::Text, text);
-            outbox.write_frame(&[IoSlice::new(&frame.map_err(|error| Fault::Framing(error.to_string()))?)]);
-        }
-    }
-    Ok(())
-}
-
-/// Sends one whole frame, compressed where that was negotiated and is worth it.
-fn send_whole(
-    outbox: &Outbox,
-    endpoint: &Endpoint,
-    kind: FrameKind,
-    id: Option<&Name>,
-    body: &[u8],
-) -> Result<(), Fault> {
-    let framing = outbox.framing();
-    if let Some(codec) = framing.codec() {
-        outbox.write_by(codec, body).map_err(|why| Fault::Framing(why.into()))?;
-        endpoint.hub.metrics.frames_out.inc();
-        return Ok(());
-    }
-    if framing.is_text_checked() && kind == FrameKind::Text && str::from_utf8(body).is_err() {
-        return Err(Fault::NotUtf8);
-    }
-    let min_bytes = endpoint.websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes);
-    match framing.deflate() {
-        Some(deflate) if body.len() >= min_bytes => {
-            let body = deflate_whole(deflate, body);
-            let head = framing.whole_deflated(kind, body.len());
-            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(&body)]);
-        }
-        _ if !framing.wraps() => {
-            let frame = framing
-                .encode_with_id(kind, id.map(Name::as_bytes), body)
-                .map_err(|error| Fault::Framing(error.to_string()))?;
-            outbox.write_frame(&[IoSlice::new(&frame)]);
-        }
-        _ => {
-            let head = framing.whole(kind, body.len()).map_err(|error| Fault::Framing(error.to_string()))?;
-            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
-        }
-    }
-    endpoint.hub.metrics.frames_out.inc();
-    Ok(())
-}
-
-/// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
-/// the session, and the body is its first frame. True when lines follow, as an event of the session that is in flight.
-pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswer) -> bool {
-    let ConnectAnswer { mut head, greeting } = answer;
-    let (event, body) = match greeting {
-        Greeting::Whole { event, body } => (event, body),
-        Greeting::Lines { outbox: lines, .. } => {
-            // An error means that the event has ended meanwhile, and whoever ended it has said why.
-            let follow = lines.send(outbox.clone()).is_ok();
-            if !follow {
-                outbox.admit();
-            }
-            return follow;
-        }
-    };
-    if let Some(held) = event.act_when_reached(std::mem::take(&mut head.actions)) {
-        held.act(&event).await;
-    }
-    let sent = first_frame(outbox, &event, &head, &body);
-    // The first frame has left: what others have sent meanwhile follows it.
-    outbox.admit();
-    if let Some((code, text)) = head.close {
-        outbox.ask_close(Close::by_handler(code, text));
-    }
-    if let Err(fault) = sent {
-        fault.count(&event.endpoint, event.label);
-        warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
-    }
-    false
-}
-
-fn first_frame(outbox: &Outbox, event: &EventInfo, head: &Head, body: &[u8]) -> Result<(), Fault> {
-    let is_empty = body.is_empty() && head.content_length.is_none();
-    if !head.has_body() || is_empty || !event.is_reply(head) {
-        return Ok(());
-    }
-    refuse_encoded(head)?;
-    match event.send_to(&head.destinations, head.kind, head.id.as_ref(), body)? {
-        true => {
-            let kind = head.kind.unwrap_or(FrameKind::Text);
-            send_whole(outbox, &event.endpoint, kind, head.id.as_ref(), body)
-        }
-        false => Ok(()),
     }
 }

@@ -8,6 +8,11 @@
 //!   nothing was started                            stopped at once
 //! ```
 
+mod before;
+mod certificates;
+mod hub;
+mod start_error;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
@@ -22,7 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::api::{self, serve_api};
+pub use self::start_error::StartError;
+use self::before::Before;
+use self::certificates::{Acceptors, load_certificates, told, watch_certificates};
+use self::hub::{hub, router_address, share_descriptors};
+use crate::api::serve_api;
 use crate::certificates::{Acceptor, LoadError};
 use crate::cluster::presence::{Notices, Presence};
 use crate::cluster::{self, Cluster, JoinError};
@@ -46,86 +55,13 @@ use crate::transport::listening::{BindError, Listening, dial_address};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
-/// Descriptors that are neither sessions nor the connections that are counted apart: listeners, the admin port, engines, logs, epoll.
-const SPARE_DESCRIPTORS: usize = 256;
-/// Connections to each backend beyond `max_connections`: of probes, and of workers that were given up.
-const SPARE_CONNECTIONS: usize = 4;
-/// Between two looks at the files of certificates: a look is a stat(2) each.
-const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 /// How long requests that still run are waited for when the sessions have ended.
 const UPSTREAM_GRACE: Duration = Duration::from_secs(2);
-/// How long tasks that were told to end are waited for, so that the last line can say that none is left.
-const TASKS_GRACE: Duration = Duration::from_secs(1);
-
 /// What a node is given beside its configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// Fixed pages on every HTTP listener.
     pub pages: Vec<Page>,
-}
-
-/// Why a node did not start. Nothing of it runs then.
-#[derive(Debug)]
-pub enum StartError {
-    /// An address is not to be had.
-    Bind(BindError),
-    /// The embedded php-fpm does not run.
-    Spawn {
-        /// Of which upstream.
-        upstream: String,
-        /// What is wrong.
-        error: SpawnError,
-    },
-    /// A listener's certificates are of no use.
-    Tls {
-        /// Which listener.
-        listener: String,
-        /// What is wrong.
-        error: Box<LoadError>,
-    },
-    /// An app's params are too long for FastCGI.
-    Params {
-        /// Which app.
-        app: String,
-        /// What is wrong.
-        error: PairTooLong,
-    },
-    /// The script of a framing does not run.
-    Script {
-        /// Of which listener.
-        listener: String,
-        /// What is wrong.
-        error: ScriptError,
-    },
-    /// It cannot be one among other nodes.
-    Cluster(JoinError),
-    /// The operating system gave no random bytes.
-    Random(getrandom::Error),
-    /// The operating system gave no threads, or no signals.
-    Runtime(std::io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Bind(error) => error.fmt(f),
-            StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
-            StartError::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
-            StartError::Params { app, error } => write!(f, "app {app}: {error}"),
-            StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
-            StartError::Cluster(error) => write!(f, "cluster: {error}"),
-            StartError::Random(error) => write!(f, "no key for session ids: {error}"),
-            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<BindError> for StartError {
-    fn from(error: BindError) -> Self {
-        StartError::Bind(error)
-    }
 }
 
 /// A node that runs. Dropping it stops everything at once; [`Running::drain`] stops it well.
@@ -147,47 +83,8 @@ pub struct Running {
     memory: Arc<Memory>,
 }
 
-/// What the process had before the node was there.
-struct Before {
-    /// Where the node's tasks run.
-    workers: Handle,
-    tasks: usize,
-    descriptors: usize,
-}
-
-impl Before {
-    fn now() -> Self {
-        let workers = Handle::current();
-        // The one that starts it ends when it has.
-        let own = usize::from(tokio::task::try_id().is_some());
-        let tasks = workers.metrics().num_alive_tasks().saturating_sub(own);
-        Self { workers, tasks, descriptors: descriptors::open() }
-    }
-
-    /// Tasks and descriptors that came with the node and are still there.
-    fn added(&self) -> (usize, usize) {
-        let tasks = self.workers.metrics().num_alive_tasks();
-        (tasks.saturating_sub(self.tasks), descriptors::open().saturating_sub(self.descriptors))
-    }
-
-    /// Waits until none is left, for a moment at most: a task that is told to end does so when it next runs.
-    async fn is_back(&self) -> (usize, usize) {
-        let given_up_at = Instant::now() + TASKS_GRACE;
-        loop {
-            let added = self.added();
-            if added == (0, 0) || Instant::now() >= given_up_at {
-                return added;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
 /// The parts of a node that have panicked: without them it does not do all that it should, so it is not ready.
 type Faults = Arc<Mutex<BTreeSet<String>>>;
-
-/// What TLS listeners accept with, by their names.
-type Acceptors = Vec<(String, Arc<Acceptor>)>;
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -519,156 +416,4 @@ fn bind_all(config: &Config, control: &Handle) -> Result<Bound, BindError> {
         router: own(&config.router.bind, &config.router.socket, 4096)?,
         api: own(&config.api.bind, &config.api.socket, 128)?,
     })
-}
-
-fn load_certificates(config: &Config) -> Result<Acceptors, StartError> {
-    let listeners = config.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.clone()?)));
-    listeners
-        .map(|(name, settings)| match Acceptor::load(settings) {
-            Ok((acceptor, _)) => Ok((name.clone(), Arc::new(acceptor))),
-            Err(error) => Err(StartError::Tls { listener: name.clone(), error: Box::new(error) }),
-        })
-        .collect()
-}
-
-/// Looks at the files of certificates now and then, for ever; the owner aborts the task.
-async fn watch_certificates(acceptors: Acceptors, hub: Arc<Hub>) {
-    loop {
-        tokio::time::sleep(CERTIFICATE_WATCH).await;
-        for (listener, acceptor) in &acceptors {
-            match acceptor.reload() {
-                Ok(false) => {}
-                Ok(true) => told(&hub, listener, Ok(())),
-                Err(error) => told(&hub, listener, Err(error)),
-            }
-        }
-    }
-}
-
-/// Counts and logs what became of certificates that were to be loaded again.
-fn told(hub: &Hub, listener: &str, result: Result<(), LoadError>) {
-    let outcome = match &result {
-        Ok(()) => "done",
-        Err(_) => "failed",
-    };
-    let labels = ReloadLabels { listener: listener.to_owned(), outcome };
-    hub.metrics.certificate_reloads.get_or_create(&labels).inc();
-    match result {
-        Ok(()) => info!(listener, "certificates loaded again"),
-        Err(error) => error!(listener, %error, "certificates not renewed, the old ones stay in use"),
-    }
-}
-
-/// What handlers find in `LONGWIRE_ROUTER`.
-fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
-    match (&config.advertise, bound.map(Listening::local)) {
-        (Some(address), _) => address.clone(),
-        (None, Some(Bind::Tcp(address))) => dial_address(*address).to_string(),
-        (None, Some(bind @ Bind::Unix(_))) => bind.to_string(),
-        (None, None) => String::new(),
-    }
-}
-
-/// Which epoch a run has that begins at this time, since 1970. A hundredth of a second makes one: no node begins twice in it. They come
-/// round after 21 minutes, and nodes that are away are remembered for ten.
-fn epoch_at(since_1970: Duration) -> u32 {
-    (since_1970.as_millis() / 10 % u128::from(SessionId::EPOCHS)) as u32
-}
-
-/// The books of channels, and what is to be told of them; none where no app wants that.
-type Told = Option<(Arc<Presence>, Notices)>;
-
-fn hub(
-    config: &Config,
-    max_sessions: usize,
-    router_address: String,
-) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
-    let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(StartError::Random)?;
-    let epoch = epoch_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-    let limits = &config.limits;
-    let metrics = Arc::new(Metrics::default());
-    let draining = CancellationToken::new();
-    let facts = NodeFacts {
-        name: config.node.name.clone(),
-        number: config.node.number,
-        started: Instant::now(),
-        draining: draining.clone(),
-    };
-    let slow_readers = config.router.slow_readers.clone();
-    let told: Vec<String> =
-        config.apps.iter().filter(|app| app.events.of_channels()).map(|app| app.name.clone()).collect();
-    let told = (!told.is_empty()).then(|| Presence::new(told, metrics.cluster.clone()));
-    let presence = told.as_ref().map(|(presence, _)| presence.clone());
-    let mut router = Router::new(slow_readers, config.router.profile, metrics.router.clone(), facts);
-    if let Some(presence) = presence.clone() {
-        router = router.telling(presence);
-    }
-    let router = Arc::new(router);
-    let facts = cluster::Facts { name: config.node.name.clone(), number: config.node.number, epoch };
-    let (cluster, life) = Cluster::new(&config.cluster, facts, router.clone(), presence, metrics.cluster.clone())
-        .map_err(StartError::Cluster)?;
-    let passed_limits = Arc::new(PassedLimits::new(&limits.dry_run, metrics.clone()));
-    let hub = Hub {
-        node_name: config.node.name.clone(),
-        ids: SessionIds::new(config.node.number, epoch, key),
-        router,
-        cluster,
-        router_address,
-        wheel: Arc::new(Wheel::default()),
-        metrics,
-        tasks: TaskTracker::new(),
-        connections: TaskTracker::new(),
-        admission: Arc::new(Admission::new(max_sessions, limits, passed_limits.clone())),
-        connects: ConnectGates::new(&config.apps, passed_limits.clone()),
-        passed_limits,
-        posts: PostBoxes::default(),
-        draining,
-    };
-    Ok((hub, life, told))
-}
-
-/// As many connections of each kind as were asked for, if the process may have that many descriptors; raises its limit as far as it
-/// may. Whatever they do, php-fpm can be connected to.
-fn share_descriptors(config: &Config) -> Shares {
-    let wanted = Shares {
-        sessions: config.limits.max_sessions,
-        router: config.router.max_connections,
-        api: api::MAX_CONNECTIONS,
-    };
-    let to_php = config.upstreams.iter().map(|upstream| {
-        // A spawned php-fpm is one backend.
-        upstream.backends.len().max(1) * (upstream.max_connections + SPARE_CONNECTIONS)
-    });
-    let others = SPARE_DESCRIPTORS + to_php.sum::<usize>();
-    let Ok(descriptors) = descriptors::allow(wanted.total() + others) else { return wanted };
-    let possible = wanted.within(descriptors, others);
-    if possible != wanted {
-        info!(
-            max_sessions = wanted.sessions,
-            descriptors,
-            possible = possible.sessions,
-            router_connections = possible.router,
-            api_connections = possible.api,
-            "the limit on open files (ulimit -n, LimitNOFILE) allows fewer sessions"
-        );
-    }
-    possible
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::members::FORGOTTEN_AFTER;
-
-    #[test]
-    fn runs_within_one_second_have_epochs_of_their_own_for_longer_than_anybody_remembers_them() {
-        const BEGIN: Duration = Duration::from_millis(1_790_000_000_005);
-        let mut epochs = BTreeSet::new();
-        let runs = FORGOTTEN_AFTER.as_millis() as u32 / 10;
-        for run in 0..runs {
-            assert!(epochs.insert(epoch_at(BEGIN + Duration::from_millis(10) * run)), "{run}");
-        }
-        assert!(epochs.iter().all(|epoch| *epoch < SessionId::EPOCHS));
-    }
 }

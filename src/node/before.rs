@@ -1,0 +1,46 @@
+//! What the process had before its node was there, so that the last line can say what is left of the node.
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::descriptors;
+
+/// How long tasks that were told to end are waited for, so that the last line can say that none is left.
+const TASKS_GRACE: Duration = Duration::from_secs(1);
+
+/// What the process had before the node was there.
+pub(super) struct Before {
+    /// Where the node's tasks run.
+    workers: Handle,
+    tasks: usize,
+    descriptors: usize,
+}
+
+impl Before {
+    pub(super) fn now() -> Self {
+        let workers = Handle::current();
+        // The one that starts it ends when it has.
+        let own = usize::from(tokio::task::try_id().is_some());
+        let tasks = workers.metrics().num_alive_tasks().saturating_sub(own);
+        Self { workers, tasks, descriptors: descriptors::open() }
+    }
+
+    /// Tasks and descriptors that came with the node and are still there.
+    fn added(&self) -> (usize, usize) {
+        let tasks = self.workers.metrics().num_alive_tasks();
+        (tasks.saturating_sub(self.tasks), descriptors::open().saturating_sub(self.descriptors))
+    }
+
+    /// Waits until none is left, for a moment at most: a task that is told to end does so when it next runs.
+    pub(super) async fn is_back(&self) -> (usize, usize) {
+        let given_up_at = Instant::now() + TASKS_GRACE;
+        loop {
+            let added = self.added();
+            if added == (0, 0) || Instant::now() >= given_up_at {
+                return added;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What keeps a node from starting.
+
+use std::fmt;
+
+use crate::certificates::LoadError;
+use crate::cluster::JoinError;
+use crate::lua::ScriptError;
+use crate::proto::fastcgi::params::PairTooLong;
+use crate::transport::listening::BindError;
+use crate::upstream::supervisor::SpawnError;
+
+/// Why a node did not start. Nothing of it runs then.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address is not to be had.
+    Bind(BindError),
+    /// The embedded php-fpm does not run.
+    Spawn {
+        /// Of which upstream.
+        upstream: String,
+        /// What is wrong.
+        error: SpawnError,
+    },
+    /// A listener's certificates are of no use.
+    Tls {
+        /// Which listener.
+        listener: String,
+        /// What is wrong.
+        error: Box<LoadError>,
+    },
+    /// An app's params are too long for FastCGI.
+    Params {
+        /// Which app.
+        app: String,
+        /// What is wrong.
+        error: PairTooLong,
+    },
+    /// The script of a framing does not run.
+    Script {
+        /// Of which listener.
+        listener: String,
+        /// What is wrong.
+        error: ScriptError,
+    },
+    /// It cannot be one among other nodes.
+    Cluster(JoinError),
+    /// The operating system gave no random bytes.
+    Random(getrandom::Error),
+    /// The operating system gave no threads, or no signals.
+    Runtime(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(error) => error.fmt(f),
+            StartError::Spawn { upstream, error } => write!(f, "upstream {upstream}: {error}"),
+            StartError::Tls { listener, error } => write!(f, "listener {listener}: {error}"),
+            StartError::Params { app, error } => write!(f, "app {app}: {error}"),
+            StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
+            StartError::Cluster(error) => write!(f, "cluster: {error}"),
+            StartError::Random(error) => write!(f, "no key for session ids: {error}"),
+            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> Self {
+        StartError::Bind(error)
+    }
+}

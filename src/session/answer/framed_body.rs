@@ -1,0 +1,210 @@
+//! The body of a reply on its way into frames: in pieces, by lines, or whole at the end.
+
+use std::io::IoSlice;
+
+use super::head::Destination;
+use super::slice::Slice;
+use super::text::TextCheck;
+use super::{EventInfo, Fault, MAX_PIECE_BYTES};
+use crate::outbox::Outbox;
+use crate::proto::command::Name;
+use crate::proto::framing::deflate::{Deflater, deflate_whole};
+use crate::proto::framing::{Affix, FrameKind};
+
+pub(super) struct FramedBody {
+    pub(super) kind: FrameKind,
+    /// Where it goes; to the client when there is none.
+    pub(super) destinations: Vec<Destination>,
+    /// Of what goes to others than the client.
+    pub(super) kind_for_others: Option<FrameKind>,
+    pub(super) slice: Slice,
+    /// What its publisher calls it.
+    pub(super) id: Option<Name>,
+    pub(super) mode: Mode,
+    /// Bytes of the reply that have not left yet.
+    pub(super) pending: Vec<u8>,
+    /// For text on a framing that checks it.
+    pub(super) text: Option<TextCheck>,
+    pub(super) is_json: bool,
+}
+
+pub(super) enum Mode {
+    /// Leaves in pieces.
+    Stream { begun: bool, shape: Shape },
+    /// Each line is a frame.
+    Lines,
+    /// Held back to the end; `from_end` is a negative `Content-Offset`.
+    Hold { from_end: Option<u64> },
+}
+
+/// What the pieces of a streamed reply are on the wire.
+pub(super) enum Shape {
+    /// What the framing makes of them; fragments on a WebSocket, compressed where that was negotiated.
+    Pieces(Option<Box<Deflater>>),
+    /// The payload of one WebSocket frame of so many bytes.
+    OneFrame(usize),
+}
+
+impl FramedBody {
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self.mode, Mode::Stream { begun: true, .. })
+    }
+
+    /// Sends what is pending as a piece of a streamed frame.
+    pub(super) fn stream(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
+        if self.pending.is_empty() && !is_last {
+            return Ok(0);
+        }
+        let Mode::Stream { begun, shape } = &mut self.mode else { unreachable!("only called in this mode") };
+        let framing = outbox.framing();
+        let is_first = !*begun;
+        if is_first && !outbox.begin_stream(matches!(shape, Shape::OneFrame(_))) {
+            // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
+            return Ok(0);
+        }
+        // Before the first byte leaves; what is not text has not begun then.
+        if let Some(check) = &mut self.text
+            && !(check.push(&self.pending) && (!is_last || check.is_whole()))
+        {
+            if is_first {
+                outbox.end_stream();
+            }
+            return Err(Fault::NotUtf8);
+        }
+        let begin = match shape {
+            _ if !is_first => Affix::EMPTY,
+            Shape::OneFrame(len) => framing.whole(self.kind, *len).expect("a WebSocket frame of any length has a head"),
+            Shape::Pieces(deflater) => {
+                *deflater = framing.deflate().map(|deflate| Box::new(Deflater::new(deflate)));
+                let begin = framing.begin(self.slice.announced());
+                begin.expect("begin_body has seen that this framing can carry it").unwrap_or(Affix::EMPTY)
+            }
+        };
+        *begun = true;
+        let deflated;
+        let (piece, body): (Affix, &[u8]) = match shape {
+            Shape::OneFrame(_) => (Affix::EMPTY, &self.pending),
+            Shape::Pieces(Some(deflater)) => {
+                deflated = deflater.piece(&self.pending, is_last);
+                (framing.piece_deflated(self.kind, is_first, is_last, deflated.len()), &deflated)
+            }
+            Shape::Pieces(None) => (framing.piece(self.kind, is_first, is_last, self.pending.len()), &self.pending),
+        };
+        let tail = if is_last { framing.tail() } else { &[] };
+        outbox.write_piece(&[IoSlice::new(&begin), IoSlice::new(&piece), IoSlice::new(body), IoSlice::new(tail)]);
+        if is_last {
+            outbox.end_stream();
+            event.endpoint.hub.metrics.frames_out.inc();
+        }
+        let sent = self.pending.len() as u64;
+        self.pending.clear();
+        Ok(sent)
+    }
+
+    /// Sends every whole line that is pending, and at the end what is left.
+    pub(super) fn lines(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
+        let mut from = 0;
+        let mut sent = 0;
+        let mut result = Ok(());
+        while let Some(len) = memchr::memchr(b'\n', &self.pending[from..]) {
+            result = match len {
+                _ if len > event.endpoint.app.max_reply_bytes => Err(Fault::TooLarge),
+                _ => self.send(outbox, event, &self.pending[from..from + len]),
+            };
+            if result.is_err() {
+                break;
+            }
+            from += len + 1;
+            sent += len as u64;
+        }
+        self.pending.drain(..from);
+        if is_last && result.is_ok() && !self.pending.is_empty() {
+            result = self.send(outbox, event, &self.pending);
+            sent += self.pending.len() as u64;
+        }
+        result.map(|()| sent)
+    }
+
+    /// Sends one whole frame to everybody who is to have it.
+    fn send(&self, outbox: &Outbox, event: &EventInfo, frame: &[u8]) -> Result<(), Fault> {
+        match event.send_to(&self.destinations, self.kind_for_others, self.id.as_ref(), frame)? {
+            true => send_whole(outbox, &event.endpoint, self.kind, self.id.as_ref(), frame),
+            false => Ok(()),
+        }
+    }
+
+    /// The answer is complete: sends the rest.
+    pub(super) fn finish(&mut self, outbox: &Outbox, event: &EventInfo) -> Result<u64, Fault> {
+        if let Mode::Hold { from_end: Some(from_end) } = self.mode {
+            self.slice.skip((self.pending.len() as u64).saturating_sub(from_end));
+            let whole = std::mem::take(&mut self.pending);
+            self.pending = self.slice.take(&whole).to_vec();
+        }
+        self.slice.check_whole()?;
+        match self.mode {
+            Mode::Lines => self.lines(outbox, event, true),
+            Mode::Stream { begun: true, .. } => self.stream(outbox, event, true),
+            Mode::Stream { .. } | Mode::Hold { .. } => {
+                // An empty body is no reply, unless the handler announced just that.
+                if self.pending.is_empty() && self.slice.announced().is_none() {
+                    if self.is_json {
+                        event.hint(Hint::EmptyJson);
+                    }
+                    return Ok(0);
+                }
+                self.send(outbox, event, &self.pending)?;
+                Ok(self.pending.len() as u64)
+            }
+        }
+    }
+}
+
+pub(super) fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), Fault> {
+    match outbox.framing().codec() {
+        Some(codec) => outbox.write_by(codec, text).map_err(|why| Fault::Framing(why.into()))?,
+        None => {
+            let frame = outbox.framing().encode(FrameKind::Text, text);
+            outbox.write_frame(&[IoSlice::new(&frame.map_err(|error| Fault::Framing(error.to_string()))?)]);
+        }
+    }
+    Ok(())
+}
+
+/// Sends one whole frame, compressed where that was negotiated and is worth it.
+pub(super) fn send_whole(
+    outbox: &Outbox,
+    endpoint: &Endpoint,
+    kind: FrameKind,
+    id: Option<&Name>,
+    body: &[u8],
+) -> Result<(), Fault> {
+    let framing = outbox.framing();
+    if let Some(codec) = framing.codec() {
+        outbox.write_by(codec, body).map_err(|why| Fault::Framing(why.into()))?;
+        endpoint.hub.metrics.frames_out.inc();
+        return Ok(());
+    }
+    if framing.is_text_checked() && kind == FrameKind::Text && str::from_utf8(body).is_err() {
+        return Err(Fault::NotUtf8);
+    }
+    let min_bytes = endpoint.websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes);
+    match framing.deflate() {
+        Some(deflate) if body.len() >= min_bytes => {
+            let body = deflate_whole(deflate, body);
+            let head = framing.whole_deflated(kind, body.len());
+            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(&body)]);
+        }
+        _ if !framing.wraps() => {
+            let frame = framing
+                .encode_with_id(kind, id.map(Name::as_bytes), body)
+                .map_err(|error| Fault::Framing(error.to_string()))?;
+            outbox.write_frame(&[IoSlice::new(&frame)]);
+        }
+        _ => {
+            let head = framing.whole(kind, body.len()).map_err(|error| Fault::Framing(error.to_string()))?;
+            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
+        }
+    }
+    endpoint.hub.metrics.frames_out.inc();
+    Ok(())
+}
