@@ -4,8 +4,8 @@
 //! file --toml--> tree --schema, value--> written --resolve--> model
 //! ```
 //!
-//! - `schema` reads a tree by one description of every key; `written` is that description, `value`, `address`, `network`,
-//!   `origins`, `account` and `compound` are the types of single values; `aliases` has words that people bring from other systems.
+//! - `schema` reads a tree by one description of every key; `written` is that description, in the words of `config_table`; `value`, `address`, `network`,
+//!   `origins`, `account`, `framing_value` and `compound` are the types of single values; `aliases` has words that people bring from other systems.
 //! - `resolve` (a file for each table) turns it into [`model`]: references, paths, names,
 //!   secrets, and the rules that span keys.
 //! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
@@ -19,8 +19,10 @@ mod account;
 mod address;
 mod aliases;
 mod compound;
+mod config_table;
 pub mod document;
 pub mod engine_url;
+mod framing_value;
 pub mod model;
 mod network;
 mod origins;

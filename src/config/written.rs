@@ -5,9 +5,10 @@
 
 use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
-use super::compound::{
-    Adjustment, Backends, CertificatePairs, ChannelRules, CopiedBytes, Delimiter, Escapes, HeartbeatBytes, Ini,
-    LengthWidth, Marker, Params, Pattern, Routes, SequencePlace, Subprotocols,
+use super::compound::{Backends, CertificatePairs, ChannelRules, Ini, Params, Routes, Subprotocols};
+use super::config_table::config_table;
+use super::framing_value::{
+    Adjustment, CopiedBytes, Delimiter, Escapes, HeartbeatBytes, LengthWidth, Marker, Pattern, SequencePlace, Width,
 };
 use super::model::{
     ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
@@ -15,7 +16,7 @@ use super::model::{
 };
 use super::problem::{Place, Report};
 use super::schema::{
-    Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, config_table, is, required, table,
+    Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, is, required, table,
 };
 use super::secret::SecretText;
 use super::value::{Choice, SecretTexts, Set, Size, Time, TimeOrOff, Whole};

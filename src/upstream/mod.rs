@@ -35,6 +35,7 @@ mod scheduler;
 mod stalls;
 mod stream;
 pub mod supervisor;
+mod waiting;
 
 use std::io;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::config::compound::{self, HeartbeatBytes};
+use crate::config::framing_value::{self, HeartbeatBytes};
 use crate::config::model::{Heartbeat, StreamFraming};
 use crate::config::problem::{Place, Report};
 use crate::config::schema::{Entry, IfWritten};
@@ -28,7 +28,7 @@ pub(super) fn resolve(
         check_frames(written, framing, report);
         check_patterns(written, framing, max_frame, report);
     }
-    let pattern = |entry: &Option<Entry<compound::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
+    let pattern = |entry: &Option<Entry<framing_value::Pattern>>| entry.as_ref().map(|entry| entry.value.0.clone());
     let ask = written.send.as_ref().map(|send| Ask {
         after: written.after.value.0,
         every: written.every.value.0,

@@ -1,0 +1,494 @@
+//! One connection to the router port: its greeting, its commands, their answers.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, warn};
+
+use super::memory::{Memory, SetAside};
+use super::turns::Turn;
+use crate::cluster::Outcome;
+use crate::config::model;
+use crate::metrics::router::{Door, RouterMetrics};
+use crate::proto::command::{Action, Command, Query};
+use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
+use crate::proto::control::short::{self, Gateway, Order};
+use crate::proto::control::{Frame, Protocol};
+use crate::router::{Answer as QueryAnswer, NodeAnswer};
+use crate::session::Hub;
+use crate::transport::{Peer, Transport};
+
+/// From the first byte of a greeting to its last: a program needs two round trips for it.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers that are collected before they are written.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Messages for the same sessions that are collected before they are sent: as many as go into one write.
+const TOGETHER: usize = crate::transport::MAX_SLICES;
+/// Bytes of these: a session that takes none of them must not hold more than a piece of its bound.
+const TOGETHER_BYTES: usize = 64 * 1024;
+/// Room that is made for a read of what was begun.
+const READ_BYTES: usize = 16 * 1024;
+/// Read at once where nothing was begun: a batch of as many messages as are sent together.
+const SCRATCH_BYTES: usize = TOGETHER_BYTES;
+/// Longest frame of whoever has not proved anything yet; a hello has some 110 bytes.
+const LONGEST_GREETING: usize = 1024;
+
+thread_local! {
+    /// What connections read into while they hold nothing: many are idle for long, and none of them keeps a buffer.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// What became of a command, on the wire.
+fn receipt(request: u32, outcome: Outcome) -> Answer {
+    Answer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
+}
+
+/// What all connections share.
+pub(super) struct Port {
+    pub(super) config: model::Router,
+    pub(super) memory: Arc<Memory>,
+    pub(super) hub: Arc<Hub>,
+}
+
+impl Port {
+    pub(super) fn metrics(&self) -> &RouterMetrics {
+        &self.hub.metrics.router
+    }
+}
+
+/// A read that those who come later can account for, where there is a turn.
+async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+    let Some(turn) = turn else { return read.await };
+    let mut read = pin!(read);
+    poll_fn(|cx| turn.poll_read(|| read.as_mut().poll(cx))).await
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// Nothing whole has come.
+    Fresh,
+    /// It speaks the short protocol.
+    Short,
+    /// A proof is awaited.
+    Greeting { client_nonce: [u8; NONCE_BYTES], server_nonce: [u8; NONCE_BYTES] },
+    /// It speaks the long protocol.
+    Long,
+}
+
+pub(super) struct Connection<'p> {
+    port: &'p Port,
+    peer: Peer,
+    accepted: Instant,
+    transport: Arc<Transport>,
+    /// Its place among the connections of its address, until it speaks the long protocol.
+    turn: Option<Turn>,
+    input: BytesMut,
+    /// For the frame that has begun in `input`, if that is a large one.
+    set_aside: Option<SetAside>,
+    output: BytesMut,
+    sends: Sends,
+    stage: Stage,
+}
+
+/// Commands that send to the same sessions and have not been done yet.
+#[derive(Default)]
+struct Sends {
+    commands: Vec<Command>,
+    /// Their numbers, in the long protocol.
+    numbers: Vec<u32>,
+    bytes: usize,
+}
+
+impl Sends {
+    fn takes(&self, command: &Command) -> bool {
+        self.commands.first().is_none_or(|first| first.may_share_a_write(command))
+            && self.commands.len() < TOGETHER
+            && self.bytes < TOGETHER_BYTES
+    }
+}
+
+/// Why a connection ends before its client wants it to.
+enum End {
+    /// The client is told and the operator too.
+    Wrong(Wrong),
+    /// Of the short protocol, which has no answers.
+    Refused(&'static str, String),
+    /// Nobody is there.
+    Io(io::Error),
+    /// Nothing came for `idle_timeout`.
+    Idle,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Io(error)
+    }
+}
+
+impl From<Wrong> for End {
+    fn from(wrong: Wrong) -> Self {
+        End::Wrong(wrong)
+    }
+}
+
+impl<'p> Connection<'p> {
+    pub(super) fn new(port: &'p Port, transport: Arc<Transport>, peer: Peer, turn: Option<Turn>) -> Self {
+        Self {
+            peer,
+            accepted: Instant::now(),
+            transport,
+            turn,
+            input: BytesMut::new(),
+            set_aside: None,
+            output: BytesMut::new(),
+            sends: Sends::default(),
+            stage: Stage::Fresh,
+            port,
+        }
+    }
+
+    pub(super) async fn serve(mut self) {
+        let Err(end) = self.run().await else { return };
+        self.turn = None;
+        let (door, cause, text) = match end {
+            End::Wrong(wrong) => {
+                Answer::error(&wrong).encode(&mut self.output);
+                // Whoever does not take it is gone anyway.
+                let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
+                self.transport.shutdown_write();
+                self.discard().await;
+                (Door::Long, wrong.word.label(), wrong.text)
+            }
+            End::Refused(cause, text) => (Door::Short, cause, text),
+            End::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
+            End::Idle => return debug!(peer = %self.peer, "router connection was idle"),
+        };
+        self.port.metrics().count_refused(door, cause);
+        warn!(peer = %self.peer, protocol = door.label(), cause, "router connection refused: {text}");
+    }
+
+    /// Until the client has ended its side; an error ends the connection.
+    async fn run(&mut self) -> Result<(), End> {
+        loop {
+            let taken = self.take_all().await;
+            // What came before something that is wrong was right.
+            self.send().await;
+            taken?;
+            if let Some(turn) = &self.turn {
+                turn.rests(self.input.len());
+            }
+            self.flush().await?;
+            if self.read().await? == 0 {
+                return self.ended();
+            }
+        }
+    }
+
+    /// Takes every whole frame that is here.
+    async fn take_all(&mut self) -> Result<(), End> {
+        while let Some(frame) = self.next_frame()? {
+            self.take(frame).await?;
+            self.set_aside = None;
+            if self.output.len() >= BATCH_BYTES {
+                self.turn.iter().for_each(Turn::pauses);
+                self.flush().await?;
+                self.turn.iter().for_each(Turn::goes_on);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a command now, or with others that come behind it in one go.
+    async fn command(&mut self, number: Option<u32>, command: Command) {
+        if !self.sends.takes(&command) {
+            self.send().await;
+        }
+        if let Action::Send(message) = &command.action {
+            self.sends.bytes += message.body.len();
+            self.sends.commands.push(command);
+            self.sends.numbers.extend(number);
+            return;
+        }
+        self.send().await;
+        // Without a number nobody wants to know what became of it, and still it is waited for: what comes behind it must find it
+        // done, on other nodes too.
+        let outcome = self.port.hub.cluster.run(self.door(), &command).await;
+        if let Some(number) = number {
+            receipt(number, outcome).encode(&mut self.output);
+        }
+    }
+
+    /// Does what was collected.
+    async fn send(&mut self) {
+        if self.sends.commands.is_empty() {
+            return;
+        }
+        let sends = std::mem::take(&mut self.sends);
+        let outcomes = self.port.hub.cluster.run_together(self.door(), &sends.commands).await;
+        for (number, outcome) in sends.numbers.into_iter().zip(outcomes) {
+            receipt(number, outcome).encode(&mut self.output);
+        }
+    }
+
+    fn door(&self) -> Door {
+        match self.stage {
+            Stage::Short | Stage::Fresh => Door::Short,
+            Stage::Greeting { .. } | Stage::Long => Door::Long,
+        }
+    }
+
+    /// The client has ended its side: half a command is a command that is not done, and somebody should know.
+    fn ended(&self) -> Result<(), End> {
+        if self.input.is_empty() {
+            return Ok(());
+        }
+        let text = format!("the client ended in mid-frame, of which {} bytes came", self.input.len());
+        Err(match self.stage {
+            Stage::Fresh | Stage::Short => End::Refused("truncated", text),
+            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
+        })
+    }
+
+    /// Whether the client is still to prove that it may speak at all: until then it gets little time and no memory.
+    fn is_stranger(&self) -> bool {
+        match self.stage {
+            Stage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
+            Stage::Greeting { .. } => true,
+            Stage::Short | Stage::Long => false,
+        }
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, End> {
+        // Nothing in a greeting has a body.
+        let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
+        if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
+            return Err(Wrong::new(ErrorWord::BadFrame, "a greeting is not as long as that").into());
+        }
+        Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
+            (Stage::Short, _) | (Stage::Fresh, Some(Protocol::Short)) => End::Refused("bad_frame", error.to_string()),
+            _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
+        })
+    }
+
+    async fn read(&mut self) -> Result<usize, End> {
+        if self.input.is_empty() {
+            // Between commands a connection holds no memory, and many are kept for long.
+            self.input = BytesMut::new();
+        }
+        let idle = match self.stage {
+            // A client that has said nothing may speak the short protocol, which knows no ping.
+            Stage::Short => self.port.config.short_idle_timeout,
+            Stage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
+            Stage::Fresh | Stage::Greeting { .. } | Stage::Long => self.port.config.idle_timeout,
+        };
+        let is_stranger = self.is_stranger();
+        let deadline = match is_stranger {
+            true => Some(self.accepted + GREETING_TIMEOUT),
+            false if idle.is_zero() => None,
+            false => Some(Instant::now() + idle),
+        };
+        let begun = Frame::announced(&self.input);
+        if self.set_aside.is_none()
+            && let Some(bytes) = begun
+        {
+            let room = self.port.memory.set_aside(bytes);
+            self.set_aside = match deadline {
+                None => room.await,
+                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| End::Idle)?,
+            };
+            if self.set_aside.is_some() {
+                // Once, and no more than was set aside.
+                self.input.reserve(bytes.saturating_sub(self.input.len()));
+            }
+        }
+        let has_room = self.set_aside.is_some();
+        let message_deadline = self.set_aside.as_ref().map(|set_aside| set_aside.deadline);
+        let is_late = message_deadline.is_some_and(|late| deadline.is_none_or(|deadline| late < deadline));
+        let deadline = if is_late { message_deadline } else { deadline };
+        let Self { input, transport, turn, .. } = self;
+        let mut transport = &**transport;
+        let read = async {
+            if input.is_empty() {
+                let first = poll_fn(|cx| {
+                    SCRATCH.with_borrow_mut(|scratch| {
+                        let n = ready!(transport.poll_read(cx, scratch))?;
+                        input.extend_from_slice(&scratch[..n]);
+                        Poll::Ready(Ok(n))
+                    })
+                });
+                return in_turn(turn.as_ref(), first).await;
+            }
+            if !has_room && input.capacity() - input.len() < READ_BYTES / 2 {
+                input.reserve(READ_BYTES);
+            }
+            in_turn(turn.as_ref(), transport.read_buf(input)).await
+        };
+        let result = match deadline {
+            None => read.await,
+            Some(deadline) => match timeout_at(deadline, read).await {
+                Ok(result) => result,
+                Err(_) => {
+                    return Err(match (is_stranger, is_late) {
+                        (true, _) => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
+                        (_, true) => self.late(),
+                        _ => End::Idle,
+                    });
+                }
+            },
+        };
+        Ok(result?)
+    }
+
+    /// Others wait for the memory of a message that does not come.
+    fn late(&self) -> End {
+        let text = format!("a message did not come whole in time: {} bytes of it are here", self.input.len());
+        match self.stage {
+            Stage::Fresh | Stage::Short => End::Refused("timeout", text),
+            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if !self.output.is_empty() {
+            let mut transport = &*self.transport;
+            let written = transport.write_all(&self.output);
+            match self.port.config.idle_timeout {
+                idle if idle.is_zero() => written.await?,
+                idle => timeout(idle, written).await.map_err(|_| End::Idle)??,
+            }
+            self.output.clear();
+            if self.output.capacity() > BATCH_BYTES {
+                self.output = BytesMut::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// A socket that is closed with unread bytes in it is reset, and the client would not read the error.
+    async fn discard(&mut self) {
+        let mut scratch = [0; 4096];
+        let mut transport = &*self.transport;
+        let until_end = async { while !matches!(transport.read(&mut scratch).await, Ok(0) | Err(_)) {} };
+        let _ = timeout(Duration::from_secs(1), until_end).await;
+    }
+
+    async fn take(&mut self, frame: Frame) -> Result<(), End> {
+        match (&self.stage, Protocol::of(frame.kind)) {
+            (Stage::Fresh, Some(Protocol::Short)) => {
+                if !self.port.config.short_protocol {
+                    return Err(End::Refused("short_protocol", "the short protocol is not spoken here".to_owned()));
+                }
+                self.stage = Stage::Short;
+                if let Some(turn) = &mut self.turn {
+                    turn.comes().await;
+                }
+                self.take_order(&frame).await
+            }
+            (Stage::Short, _) => self.take_order(&frame).await,
+            (Stage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
+            (Stage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
+                self.take_proof(&frame, *client_nonce, *server_nonce)
+            }
+            (Stage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
+            _ => {
+                Err(Wrong::new(ErrorWord::BadFrame, format!("type 0x{:04X} is not of this protocol", frame.kind))
+                    .into())
+            }
+        }
+    }
+
+    async fn take_order(&mut self, frame: &Frame) -> Result<(), End> {
+        match short::decode(frame) {
+            Ok(Order::Command(command)) => self.command(None, command).await,
+            Ok(Order::Info) => {
+                self.send().await;
+                self.port.metrics().count_query(Door::Short);
+                let asked = self.port.hub.cluster.ask(&Query::Nodes).await;
+                // Nothing in the answer could say who is missing.
+                let QueryAnswer::Nodes { nodes } = asked.answer else {
+                    unreachable!("a question about nodes is answered with nodes")
+                };
+                let gateway =
+                    |node: &NodeAnswer| Gateway { node: node.number, sessions: node.sessions, channels: node.channels };
+                short::info(&nodes.iter().map(gateway).collect::<Vec<_>>(), &mut self.output);
+            }
+            Err(refused) => return Err(End::Refused(refused.label(), refused.to_string())),
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, hello: &Hello) -> Result<(), End> {
+        let mut server_nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut server_nonce).map_err(|error| End::Io(io::Error::other(error.to_string())))?;
+        let wants_proof = self.port.config.secret.is_some();
+        long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
+        debug!(peer = %self.peer, client = hello.peer, "router client");
+        self.turn = None;
+        if wants_proof {
+            self.stage = Stage::Greeting { client_nonce: hello.nonce, server_nonce };
+        } else {
+            long::welcome(None, &mut self.output);
+            self.stage = Stage::Long;
+        }
+        Ok(())
+    }
+
+    fn take_proof(
+        &mut self,
+        frame: &Frame,
+        client_nonce: [u8; NONCE_BYTES],
+        server_nonce: [u8; NONCE_BYTES],
+    ) -> Result<(), End> {
+        let proof = long::decode_proof(frame)?;
+        let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
+        let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
+        if !proofs.is_client(&proof) {
+            return Err(
+                Wrong::new(ErrorWord::BadProof, "the proof is wrong: another secret, or another connection's").into()
+            );
+        }
+        long::welcome(Some(&proofs.of_server()), &mut self.output);
+        self.stage = Stage::Long;
+        Ok(())
+    }
+
+    async fn take_request(&mut self, frame: &Frame) -> Result<(), End> {
+        let answer = match Request::decode(frame) {
+            Ok(Request { number, what: What::Command(command) }) => {
+                self.command(Some(number), command).await;
+                return Ok(());
+            }
+            Ok(Request { number, what: What::Query(query) }) => {
+                self.send().await;
+                self.port.metrics().count_query(Door::Long);
+                let asked = self.port.hub.cluster.ask(&query).await;
+                match &asked.answer {
+                    QueryAnswer::Absent if !asked.beyond.is_empty() => {
+                        let wrong = Wrong::new(ErrorWord::Unreachable, asked.beyond.to_string());
+                        Answer::error(&Wrong { request: Some(number), ..wrong })
+                    }
+                    QueryAnswer::Absent => Answer::Absent { request: number },
+                    QueryAnswer::Value(value) => Answer::Result { request: number, body: value.clone() },
+                    _ => Answer::Result { request: number, body: asked.json().into() },
+                }
+            }
+            // There is no number that an answer could carry.
+            Err(wrong) if wrong.word == ErrorWord::BadFrame => return Err(wrong.into()),
+            Err(wrong) => {
+                self.send().await;
+                self.port.metrics().count_refused(Door::Long, wrong.word.label());
+                Answer::error(&wrong)
+            }
+        };
+        answer.encode(&mut self.output);
+        Ok(())
+    }
+}
