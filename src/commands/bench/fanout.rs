@@ -15,7 +15,8 @@ use super::endpoint::Endpoint;
 use super::publisher::{CHANNEL, Publisher};
 use super::report;
 use super::stage::Stage;
-use super::stamp::{Fit, Message, Sequence};
+use super::stamp::{Fit, Message};
+use super::subscriber::{Subscriber, Underway};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
@@ -113,25 +114,6 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         ));
     }
     Ok(())
-}
-
-#[derive(Default)]
-struct Subscriber {
-    is_open: bool,
-    has_joined: bool,
-    sequence: Sequence,
-}
-
-impl Subscriber {
-    fn is_live(&self) -> bool {
-        self.is_open && self.has_joined
-    }
-}
-
-/// A message that somebody has not got.
-struct Underway {
-    number: u64,
-    missing: usize,
 }
 
 struct Fanout {

@@ -18,6 +18,7 @@ mod publisher;
 mod report;
 mod stage;
 mod stamp;
+mod subscriber;
 mod swarm;
 pub mod timer;
 pub mod times;
