@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::model::Bind;
 use super::problem::Report;
-use super::schema::Item;
+use super::item::Item;
 use super::value::{Value, read_str};
 
 /// `sun_path` of Linux has 108 bytes, the last one is a NUL.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::compound::{members, table_entries};
 use super::model::Escape;
 use super::problem::Report;
-use super::schema::Item;
+use super::item::Item;
 use super::value::{Value, Whole, elements, integer, read_str};
 use crate::proto::heartbeat;
 

@@ -23,6 +23,7 @@ mod config_table;
 pub mod document;
 pub mod engine_url;
 mod framing_value;
+mod item;
 pub mod model;
 mod network;
 mod origins;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::problem::Report;
-use super::schema::Item;
+use super::item::Item;
 use super::value::{Value, elements, read_str};
 
 /// Networks of trusted peers, and whether those on Unix sockets are among them.

@@ -6,7 +6,7 @@ use std::fmt;
 use toml::de::DeValue;
 
 use super::problem::{Report, did_you_mean};
-use super::schema::Item;
+use super::item::Item;
 use super::value::{Value, elements, read_str};
 
 /// Whose pages may open a session (RFC 6455 section 10.2).

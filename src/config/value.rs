@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::aliases;
 use super::problem::{Report, did_you_mean};
-use super::schema::Item;
+use super::item::Item;
 use super::secret::SecretText;
 
 /// Something that can be read from one TOML value.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! - `source`: a script as it was read; `pool`: which VM a session gets, and what becomes of one whose memory is used up.
-//! - `session`: the codec of a session, from the script's answers to frames.
+//! - `codecs`: a codec for each session; `session`: what it does, from the script's answers to frames.
 //! - `vm`: loads a script and calls it, within its limits; `budget`: what a call may use up.
 //! - `library`: the functions of Lua's own that can take long, with what they cost; `pattern`: what a match costs.
 //! - `call`: what one call is about; `api`: how the script gets at it.
@@ -27,6 +27,8 @@ mod api;
 mod budget;
 #[cfg(feature = "lua")]
 mod call;
+#[cfg(feature = "lua")]
+mod codecs;
 #[cfg(feature = "lua")]
 mod library;
 #[cfg(feature = "lua")]
@@ -76,7 +78,7 @@ pub struct Manner {
 #[cfg(feature = "lua")]
 pub fn framing(listener: &str, options: &LuaFraming, vms: usize, manner: Manner) -> Result<Framing, ScriptError> {
     let pool = pool::Pool::load(listener, options, vms, manner)?;
-    let codec = std::sync::Arc::new(pool::Codecs(std::sync::Arc::new(pool)));
+    let codec = std::sync::Arc::new(codecs::Codecs(std::sync::Arc::new(pool)));
     Ok(Framing::Custom(crate::proto::framing::custom::Custom::Listener(codec)))
 }
 

@@ -19,14 +19,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::session::Session;
 use super::source::Source;
 use super::vm::{Failure, Vm};
 use super::{Manner, ScriptError};
 use crate::config::model::LuaFraming;
 use crate::locks::lock;
 use crate::metrics::ReasonLabels;
-use crate::proto::framing::custom::{Codec, SessionCodec};
 use crate::proto::id::SessionId;
 
 /// Failures that are logged in [`LOG_WINDOW`]; what is beyond is counted in the next line. (Each closed session has its own
@@ -129,14 +127,15 @@ impl Pool {
         );
     }
 
-    fn begin(self: &Arc<Self>, id: SessionId) -> Session {
+    /// The VM of a new session, and the session's number.
+    pub(super) fn place(&self) -> (Arc<Vm>, u64) {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let mut vm = lock(&self.in_use[number as usize % self.in_use.len()]);
         if vm.has_ended() {
             // It could not be replaced when it ended. If it still cannot, the session ends with that.
             self.renew(&mut vm);
         }
-        Session::new(self.clone(), vm.clone(), id, number)
+        (vm.clone(), number)
     }
 
     fn renew(&self, vm: &mut Arc<Vm>) -> bool {
@@ -154,15 +153,5 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({}, {} VMs)", self.source.name, self.in_use.len())
-    }
-}
-
-/// The framing of a listener.
-#[derive(Debug)]
-pub(super) struct Codecs(pub(super) Arc<Pool>);
-
-impl Codec for Codecs {
-    fn of_session(&self, id: SessionId) -> Arc<dyn SessionCodec> {
-        Arc::new(self.0.begin(id))
     }
 }

@@ -7,7 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::Manner;
-use super::pool::{Codecs, Pool};
+use super::codecs::Codecs;
+use super::pool::Pool;
 use crate::config::model::LuaFraming;
 use crate::metrics::ReasonLabels;
 use crate::proto::close::CloseReason;

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::fields::Fields;
 use super::problems::Problems;
 use crate::logging::{Lines, lines_to};
 
@@ -170,33 +170,3 @@ const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const DIM: &str = "\x1b[2m";
-
-/// What an event says, as text.
-#[derive(Default)]
-pub(super) struct Fields(Vec<(&'static str, String)>);
-
-impl Fields {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn text(&self, name: &str) -> &str {
-        self.get(name).unwrap_or("-")
-    }
-
-    /// What the message does not say, but for the session, which has a column of its own: ` limit=max_sessions times=3`.
-    pub(super) fn others(&self) -> String {
-        let others = self.0.iter().filter(|(name, _)| !["message", "session", "script"].contains(name));
-        others.map(|(name, value)| format!(" {name}={value}")).collect()
-    }
-}
-
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.push((field.name(), value.to_owned()));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.0.push((field.name(), format!("{value:?}")));
-    }
-}

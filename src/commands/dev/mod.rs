@@ -8,6 +8,7 @@
 //! and runs it.
 
 mod console;
+mod fields;
 mod problems;
 mod subject;
 

@@ -12,7 +12,7 @@ use tracing::field::Visit;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::console::Fields;
+use super::fields::Fields;
 
 use crate::locks::lock;
 

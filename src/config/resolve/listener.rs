@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::common::{Resolved, refer, resolve_address};
 use super::heartbeat;
 use super::tls;
-use crate::config::account;
+use super::socket;
 use crate::config::model::{
     self, Bind, DelimiterFraming, FlaggedFraming, LengthFraming, LuaFraming, PacketFraming, StreamFraming,
 };
@@ -57,7 +57,7 @@ fn resolve(
         ProtocolWord::Http if listener.http2.value => vec![b"h2", b"http/1.1"],
         ProtocolWord::Http => vec![b"http/1.1"],
     };
-    let socket = account::resolve(&listener.socket, listener.bind.as_ref().map(|entry| &entry.value), report);
+    let socket = socket::resolve(&listener.socket, listener.bind.as_ref().map(|entry| &entry.value), report);
     let tls = tls::resolve(&listener.tls, protocols, base, report);
     Some(model::Listener {
         name: name.to_owned(),

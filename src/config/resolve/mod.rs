@@ -10,6 +10,7 @@ mod common;
 mod heartbeat;
 mod listener;
 mod router;
+mod socket;
 mod tls;
 mod upstream;
 
@@ -19,7 +20,6 @@ use std::path::Path;
 use tracing_subscriber::filter::Targets;
 
 use self::common::{cores, resolve_address, resolve_rate};
-use super::account;
 use super::model::{self, Config};
 use super::problem::{Report, did_you_mean};
 use super::schema::is_name;
@@ -34,7 +34,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
         None => Some(None),
     };
-    let admin_socket = account::resolve(&written.admin.socket, written.admin.bind.value.0.as_ref(), report);
+    let admin_socket = socket::resolve(&written.admin.socket, written.admin.bind.value.0.as_ref(), report);
     let router = router::resolve_router(&written.router, &written.api, base, report);
     let api = router::resolve_api(&written.api, base, report);
     let cluster = cluster::resolve(&written.cluster, base, report);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::common::resolve_address;
 use crate::config::Secret;
-use crate::config::account;
+use super::socket;
 use crate::config::address::AddressOrOff;
 use crate::config::model::{self, Bind};
 use crate::config::problem::{Place, Report};
@@ -43,7 +43,7 @@ pub(super) fn resolve_router(
             report.warn(place, "lets commands past the secret: that protocol has none");
         }
     }
-    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
+    let socket = socket::resolve(&written.socket, written.bind.value.0.as_ref(), report);
     Some(model::Router {
         bind: bind?,
         socket,
@@ -88,7 +88,7 @@ pub(super) fn resolve_api(written: &written::Api, base: &Path, report: &mut Repo
     {
         report.error(place, "a bearer token is made of visible ASCII characters (RFC 6750 section 2.1)");
     }
-    let socket = account::resolve(&written.socket, written.bind.value.0.as_ref(), report);
+    let socket = socket::resolve(&written.socket, written.bind.value.0.as_ref(), report);
     Some(model::Api { bind: bind?, socket, token, max_body_bytes: written.max_body_bytes.value.0 as usize })
 }
 
