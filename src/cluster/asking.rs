@@ -51,7 +51,7 @@ pub(super) struct Sent<'n> {
 /// A request that waits for its answers; whoever gives up waiting leaves nothing behind.
 pub(super) struct Asking<'n> {
     net: &'n Net,
-    request: RequestId,
+    pub(super) request: RequestId,
     answered: AllAnswered,
 }
 

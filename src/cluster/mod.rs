@@ -25,8 +25,8 @@
 //! adds up what nodes have said that they did; who did not say it in time is named.
 
 mod asking;
-pub mod members;
 mod joining;
+pub mod members;
 mod merge;
 mod net;
 mod orders;

@@ -1,34 +1,26 @@
 //! A node among others: what it knows of them and of itself, and the way out for what it has to say (`joining` has the link to the
 //! engine, `receiving` what comes over it).
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tracing::{error, info, warn};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
-use super::members::{Heard, Members};
-use super::merge::found_by;
-use super::orders::{Order, Orders, OrdersReader, Unqueued};
+use super::members::Members;
+use super::orders::{Orders, Unqueued};
 use super::presence::Presence;
-use super::requests::{Answers, Requests};
-use super::windows::{Arrival, Windows};
-use super::workers::{Job, Queue, What, Workers};
+use super::requests::Requests;
 use crate::config::model;
-use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
+use crate::engine::Subject;
 use crate::locks::lock;
 use crate::metrics::cluster::ClusterMetrics;
-use crate::metrics::router::Door;
-use crate::proto::command::{Action, Query};
-use crate::proto::envelope::{Beat, Body, Envelope, Interest, Sender, Timeless, Unread, VERSION};
+use crate::proto::command::Action;
+use crate::proto::envelope::{Beat, Body, Interest, Sender, VERSION};
 use crate::proto::partition::Partition;
 use crate::proto::run::{RequestId, Run};
-use crate::proto::verb;
 use crate::router::Router;
 
 /// How long a node that begins waits for somebody to say that its number is taken.
@@ -90,7 +82,7 @@ pub(super) enum State {
 impl Net {
     pub(super) fn new(
         me: Sender,
-        pub(super) identity: Identity,
+        identity: Identity,
         settings: model::Cluster,
         router: Arc<Router>,
         presence: Option<Arc<Presence>>,

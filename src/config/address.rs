@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use super::item::Item;
 use super::model::Bind;
 use super::problem::Report;
-use super::item::Item;
 use super::value::{Value, read_str};
 
 /// `sun_path` of Linux has 108 bytes, the last one is a NUL.

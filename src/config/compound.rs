@@ -4,9 +4,9 @@ use toml::de::DeValue;
 
 use super::address::Address;
 use super::aliases;
+use super::item::Item;
 use super::model::{ChannelRule, GroupBy, OnError, SlowReader};
 use super::problem::{Place, Report, did_you_mean, nearest};
-use super::item::Item;
 use super::schema::Entry;
 use super::secret::SecretText;
 use super::value::{Value, elements, integer, read_str};
@@ -378,7 +378,11 @@ impl Value for Ini {
     }
 }
 
-pub(super) fn table_entries<'a>(item: &Item<'a>, kind: &str, report: &mut Report<'_>) -> Option<Vec<(&'a str, Item<'a>)>> {
+pub(super) fn table_entries<'a>(
+    item: &Item<'a>,
+    kind: &str,
+    report: &mut Report<'_>,
+) -> Option<Vec<(&'a str, Item<'a>)>> {
     let entries = item.entries();
     if entries.is_none() {
         report.wrong_type(item, kind);

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::compound::{members, table_entries};
+use toml::de::DeValue;
+
+use super::compound::members;
+use super::item::Item;
 use super::model::Escape;
 use super::problem::Report;
-use super::item::Item;
-use super::value::{Value, Whole, elements, integer, read_str};
+use super::value::{Value, Whole, elements, integer};
 use crate::proto::heartbeat;
 
 /// A place in a frame; heartbeats stand in headers and short bodies.

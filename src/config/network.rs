@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::problem::Report;
 use super::item::Item;
+use super::problem::Report;
 use super::value::{Value, elements, read_str};
 
 /// Networks of trusted peers, and whether those on Unix sockets are among them.

@@ -5,8 +5,8 @@ use std::fmt;
 
 use toml::de::DeValue;
 
-use super::problem::{Report, did_you_mean};
 use super::item::Item;
+use super::problem::{Report, did_you_mean};
 use super::value::{Value, elements, read_str};
 
 /// Whose pages may open a session (RFC 6455 section 10.2).

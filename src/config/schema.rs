@@ -8,9 +8,6 @@
 //! Leaves to `value` what a single value may look like, and to `resolve` every rule that spans two keys (except
 //! `only when`, which is part of a key's description).
 
-use std::ops::Range;
-
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::aliases;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::aliases;
-use super::problem::{Report, did_you_mean};
 use super::item::Item;
+use super::problem::{Report, did_you_mean};
 use super::secret::SecretText;
 
 /// Something that can be read from one TOML value.

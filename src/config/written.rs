@@ -8,16 +8,14 @@ use super::address::{Address, AddressOrOff};
 use super::compound::{Backends, CertificatePairs, ChannelRules, Ini, Params, Routes, Subprotocols};
 use super::config_table::config_table;
 use super::framing_value::{
-    Adjustment, CopiedBytes, Delimiter, Escapes, HeartbeatBytes, LengthWidth, Marker, Pattern, SequencePlace, Width,
+    Adjustment, CopiedBytes, Delimiter, Escapes, HeartbeatBytes, LengthWidth, Marker, Pattern, SequencePlace,
 };
 use super::model::{
     ClientCerts, Compat, Dialect, Endian, GroupBy, LengthCounts, Limit, LogFormat, Networks, OnError, Origins,
     RateRule, SlowReader,
 };
 use super::problem::{Place, Report};
-use super::schema::{
-    Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, is, required, table,
-};
+use super::schema::{Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Table, absent, is, required, table};
 use super::secret::SecretText;
 use super::value::{Choice, SecretTexts, Set, Size, Time, TimeOrOff, Whole};
 

@@ -99,8 +99,9 @@ pub(super) fn hub(
 pub(super) fn share_descriptors(config: &Config) -> Shares {
     let wanted = Shares {
         sessions: config.limits.max_sessions,
-        router: config.router.max_connections,
-        api: api::MAX_CONNECTIONS,
+        // A door that is off needs none.
+        router: config.router.bind.as_ref().map_or(0, |_| config.router.max_connections),
+        api: config.api.bind.as_ref().map_or(0, |_| api::MAX_CONNECTIONS),
     };
     let to_php = config.upstreams.iter().map(|upstream| {
         // A spawned php-fpm is one backend.

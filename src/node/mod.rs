@@ -14,46 +14,35 @@ mod hub;
 mod start_error;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-pub use self::start_error::StartError;
 use self::before::Before;
 use self::certificates::{Acceptors, load_certificates, told, watch_certificates};
 use self::hub::{hub, router_address, share_descriptors};
+pub use self::start_error::StartError;
 use crate::api::serve_api;
-use crate::certificates::{Acceptor, LoadError};
-use crate::cluster::presence::{Notices, Presence};
-use crate::cluster::{self, Cluster, JoinError};
+use crate::certificates::Acceptor;
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
-use crate::descriptors::{self, Shares};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::locks::lock;
-use crate::lua::{self, ScriptError};
-use crate::metrics::{Metrics, ReloadLabels};
+use crate::lua::{self};
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
-use crate::proto::fastcgi::params::PairTooLong;
 use crate::proto::framing::Framing;
-use crate::proto::id::{SessionId, SessionIds};
-use crate::router::{NodeFacts, Router};
 use crate::router_port::{Memory, serve_router};
-use crate::session::wheel::Wheel;
-use crate::session::{Admission, Answer, ConnectGates, Endpoint, Hub, PassedLimits, PostBoxes, tell_apps};
-use crate::transport::listening::{BindError, Listening, dial_address};
+use crate::session::{Answer, Endpoint, Hub, tell_apps};
+use crate::transport::listening::{BindError, Listening};
 use crate::upstream::Upstream;
-use crate::upstream::supervisor::{SpawnError, Supervisor};
+use crate::upstream::supervisor::Supervisor;
 
 /// How long requests that still run are waited for when the sessions have ended.
 const UPSTREAM_GRACE: Duration = Duration::from_secs(2);

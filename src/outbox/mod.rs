@@ -39,7 +39,7 @@ mod push;
 mod signals;
 mod stage;
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,19 +48,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
-use crate::transport::{MAX_SLICES, Transport};
+use crate::transport::Transport;
 
+use self::backlog::Kind;
 pub use self::backlog::Topic;
-use self::backlog::{Backlog, Kind};
 pub use self::close::Close;
-use self::inner::{Inner, copy_tail};
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
+use self::inner::{Inner, copy_tail};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
 pub use self::signals::Signals;

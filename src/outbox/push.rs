@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::Outbox;
 use super::backlog::{Kind, Topic};
 use super::close::Close;
 use super::inner::Inner;
 use super::stage::{Place, What};
-use super::Outbox;
 use crate::config::model::SlowReader;
 use crate::proto::close::CloseReason;
 use crate::transport::MAX_SLICES;

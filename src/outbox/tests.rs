@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::io::Read;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::*;
 use crate::proto::command::Name;
 use crate::proto::framing::{Decoder, FrameKind, Item, LengthFraming};

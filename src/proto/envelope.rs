@@ -16,7 +16,7 @@
 //! What never changes, so that two nodes of any versions do not have one number: what stands before the body, the kinds 1 (beat),
 //! 3 (claim) and 4 (taken), the whole of the latter two, and of a beat its name, its epoch and its start ([`Timeless`]).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::command::{Command, Name, Query, Receipt};
 use super::control::long::{Request, What};
@@ -445,7 +445,7 @@ impl Body {
                     _ => return Err("has no query".to_owned()),
                 }
             }
-            kind::FOUND => Body::Found { request: reader.answered()?, found: found(&mut reader)? },
+            kind::FOUND => Body::Found { request: reader.answered()?, found: found(reader)? },
             kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
             kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::SCRATCH;
+use super::input::SCRATCH;
 use crate::config::model::WebSocket;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;

@@ -8,16 +8,16 @@ use tracing::debug;
 
 use super::Session;
 use crate::metrics::{ListenerLabels, ReasonLabels};
+use crate::outbox::Close;
 #[cfg(test)]
 use crate::outbox::faults::Fault;
-use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Item;
 use crate::upstream::{Class, READ_BYTES};
 
 thread_local! {
     /// What a socket had to say, for as long as it takes to cut frames out of it: no session at rest holds a buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    pub(super) static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
 impl Session {

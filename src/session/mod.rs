@@ -49,7 +49,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
 pub use answer::{Answer, Head, HttpReply, ReplyBody};
 pub use endpoint::{Endpoint, Hub, PlainRequest};
@@ -71,10 +71,9 @@ use crate::outbox::faults::Fault;
 use crate::outbox::{Close, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
-use crate::proto::framing::{Decoder, FrameKind, Item};
-use crate::proto::id::SessionId;
-use crate::transport::{Arrival, PackedPeer, Peer};
-use crate::upstream::{Class, READ_BYTES};
+use crate::proto::framing::{Decoder, FrameKind};
+use crate::transport::{Arrival, Peer};
+use crate::upstream::Class;
 
 /// Starts a session on a stream connection, in a task that ends when its close event is delivered.
 pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {

@@ -20,10 +20,9 @@
 //! not, a request that comes for this connection waits for [`GRACE`] and then goes to another one; requests in the queue do not
 //! wait for it.
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -32,7 +31,7 @@ use tracing::{debug, info, warn};
 use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
 use super::habits::KEEP_PATIENCE;
-use super::lease::{Handoff, Lease, Next, Worker};
+use super::lease::{Lease, Next, Worker};
 use super::request::{Failure, Outcome, Request, Responder, Timing};
 use super::scheduler::{Job, Work};
 use super::stream::Stream;

@@ -18,7 +18,11 @@ const GRACE: Duration = Duration::from_millis(10);
 impl Connection {
     /// Before a request is written to a kept connection; sets when it `started` if it had to wait. False: the worker is
     /// still busy. An error: the connection has ended or is of no use any more.
-    pub(super) async fn until_usable<R: Responder>(&mut self, lease: &Lease<R>, started: &mut Instant) -> io::Result<bool> {
+    pub(super) async fn until_usable<R: Responder>(
+        &mut self,
+        lease: &Lease<R>,
+        started: &mut Instant,
+    ) -> io::Result<bool> {
         let metrics = &lease.scheduler.metrics;
         if !self.exchange.is_back() || !lease.habits().keeps() {
             let late_at = self.ended + GRACE;
@@ -97,7 +101,11 @@ impl Connection {
     }
 
     /// Waits for a request. `Ok(None)`: until then in vain. An error: the connection is of no use any more.
-    pub(super) async fn idle<R: Responder>(&mut self, handoff: &Handoff<R>, lease: &Lease<R>) -> io::Result<Option<Work<R>>> {
+    pub(super) async fn idle<R: Responder>(
+        &mut self,
+        handoff: &Handoff<R>,
+        lease: &Lease<R>,
+    ) -> io::Result<Option<Work<R>>> {
         let (metrics, until) = (&lease.scheduler.metrics, self.ended + lease.scheduler.config.linger);
         poll_fn(|cx| {
             handoff.waker.register(cx.waker());

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::common::{Resolved, refer, resolve_address};
 use super::heartbeat;
-use super::tls;
 use super::socket;
+use super::tls;
 use crate::config::model::{
     self, Bind, DelimiterFraming, FlaggedFraming, LengthFraming, LuaFraming, PacketFraming, StreamFraming,
 };

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::common::resolve_address;
-use crate::config::Secret;
+use super::common::{resolve_address, resolve_secret_text};
 use super::socket;
+use crate::config::Secret;
 use crate::config::address::AddressOrOff;
 use crate::config::model::{self, Bind};
-use crate::config::problem::{Place, Report};
+use crate::config::problem::Report;
 use crate::config::schema::Entry;
 use crate::config::secret::SecretText;
 use crate::config::value::size_text;

@@ -3,13 +3,15 @@
 use std::io::IoSlice;
 
 use super::head::Destination;
+use super::hints::Hint;
 use super::slice::Slice;
 use super::text::TextCheck;
-use super::{EventInfo, Fault, MAX_PIECE_BYTES};
+use super::{EventInfo, Fault};
 use crate::outbox::Outbox;
 use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
 use crate::proto::framing::{Affix, FrameKind};
+use crate::session::endpoint::Endpoint;
 
 pub(super) struct FramedBody {
     pub(super) kind: FrameKind,

@@ -6,8 +6,9 @@ use tracing::warn;
 
 use super::framed_body::send_whole;
 use super::head::Head;
-use super::{ConnectAnswer, EventInfo, Fault, Greeting};
+use super::{ConnectAnswer, EventInfo, Fault, Greeting, refuse_encoded};
 use crate::outbox::{Close, Outbox};
+use crate::proto::framing::FrameKind;
 
 /// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
 /// the session, and the body is its first frame. True when lines follow, as an event of the session that is in flight.

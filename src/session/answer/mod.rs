@@ -24,6 +24,7 @@ use tracing::field::display;
 use tracing::{debug, warn};
 
 pub(super) use self::connect::{ConnectAnswer, Greeting, HandshakeAnswer};
+pub(super) use self::greet::greet;
 use self::head::Destination;
 pub use self::head::Head;
 pub(super) use self::hints::Hints;
@@ -31,7 +32,6 @@ pub(super) use self::http::HttpAnswer;
 pub use self::http::{HttpReply, ReplyBody};
 pub(super) use self::others::{Delivery, OthersAnswer};
 pub(super) use self::reply::Reply;
-pub(super) use self::greet::greet;
 
 use super::cgi;
 use super::endpoint::{Endpoint, Event};

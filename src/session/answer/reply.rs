@@ -18,24 +18,19 @@
 //! From each stage a fault leads to Failed: 5xx, a head that makes no sense, a script that died before its reply was whole. A reply that
 //! has begun to leave is broken then.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tracing::warn;
-
+use super::framed_body::{FramedBody, Mode, Shape, send_text};
 use super::head::{Destination, Head, HeadReader};
 use super::hints::Hint;
 use super::slice::Slice;
 use super::text::TextCheck;
-use super::{ConnectAnswer, EventInfo, Fault, Greeting, Held, MAX_PIECE_BYTES, refuse_encoded};
+use super::{EventInfo, Fault, Held, MAX_PIECE_BYTES, refuse_encoded};
 use crate::config::model::OnError;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
-use crate::proto::command::Name;
-use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, FrameKind};
-use crate::session::endpoint::Endpoint;
+use crate::proto::framing::FrameKind;
 use crate::upstream::{Class, Failure, Outcome, Timing};
 
 /// The answer to an event of a session that has its outbox.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::locks::lock;
 
 /// Longest line of php-fpm's stderr that is logged in one piece.
-const MAX_LINE: u64 = 8 * 1024;
+pub(super) const MAX_LINE: u64 = 8 * 1024;
 /// Lines that explain a failed start: php-fpm names the cause a line or two before it says that it gives up.
 const LAST_LINES: usize = 4;
 

@@ -32,9 +32,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use self::lines::log_lines;
+use self::lines::{MAX_LINE, log_lines};
 use super::home::{self, Home};
 use crate::config::model::{Bind, Spawn};
 use crate::config::php_fpm;

@@ -1,4 +1,5 @@
 //! What the compiler does not see to.
 
+mod circles;
 mod locks;
 mod tidy;

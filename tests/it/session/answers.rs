@@ -6,7 +6,7 @@ use std::sync::Arc;
 use longwire::proto::framing::{DelimiterFraming, Frame, FrameKind, Framing, Item, LengthFraming};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::support::client::Client;
 use crate::support::echo::EACH_FRAMING;
