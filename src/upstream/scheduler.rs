@@ -401,6 +401,7 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Counts and tells how a request ended.
+    #[expect(clippy::boxed_local, reason = "it comes in its box, and is not moved out of it as a whole")]
     pub(super) fn end(&self, job: Box<Job<R>>, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Failed(failure) if job.was_sent => Outcome::Failed(failure.of_one_that_was_sent()),

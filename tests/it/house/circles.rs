@@ -7,8 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tidy::{File, TEST_ONLY, code, sources, without_tests};
 
-/// Circles that stay, each as the files in it, in the order of the alphabet; docs/architecture.md has the reasons.
-const KNOWN: &[&[&str]] = &[];
+/// Circles that stay, each as the files in it, in the order of the alphabet.
+const KNOWN: &[&[&str]] = &[
+    // An endpoint submits events together with whoever takes their answers, and what an answer asks for is done through the
+    // endpoint: two halves of one conversation with PHP.
+    &[
+        "src/session/answer/framed_body.rs",
+        "src/session/answer/greet.rs",
+        "src/session/answer/mod.rs",
+        "src/session/answer/reply.rs",
+        "src/session/cgi.rs",
+        "src/session/delivery.rs",
+        "src/session/endpoint.rs",
+        "src/session/posts.rs",
+    ],
+    // The scheduler starts connections, and a connection asks the scheduler, through its lease, for its next request.
+    &["src/upstream/connection.rs", "src/upstream/lease.rs", "src/upstream/probe.rs", "src/upstream/scheduler.rs"],
+];
 
 /// A module, as the names from the crate's root to it.
 type Module = Vec<String>;
@@ -42,11 +57,12 @@ fn circles(files: &[File]) -> Vec<Vec<String>> {
         modules.keys().map(|module| (module, reached(module))).collect();
     let mut circles = BTreeSet::new();
     for (module, others) in &reached {
-        let circle: Vec<String> = others
+        let mut circle: Vec<String> = others
             .iter()
             .filter(|other| reached[*other].contains(module))
             .map(|other| modules[*other].path.clone())
             .collect();
+        circle.sort();
         if !circle.is_empty() {
             circles.insert(circle);
         }
@@ -154,13 +170,7 @@ mod tests {
             ("src/b/mod.rs", "use self::c::Z;"),
             ("src/b/c.rs", "pub use super::super::a::x::{X as Q};"),
         ]);
-        assert_eq!(
-            circles(&three),
-            [["src/a/x.rs", "src/b/mod.rs", "src/b/c.rs"].map(str::to_owned).to_vec()].map(|mut circle| {
-                circle.sort();
-                circle
-            })
-        );
+        assert_eq!(circles(&three), [["src/a/x.rs", "src/b/c.rs", "src/b/mod.rs"]]);
     }
 
     #[test]

@@ -557,8 +557,8 @@ mod tests {
 
     #[test]
     fn length_counts_code_and_not_tests() {
-        check(length, "src/a.rs", &"x\n".repeat(801), &["801 lines"]);
-        check(length, "src/a.rs", &"x\n".repeat(800), &[]);
+        check(length, "src/a.rs", &"x\n".repeat(501), &["501 lines"]);
+        check(length, "src/a.rs", &"x\n".repeat(500), &[]);
         let mostly_tests = format!("x\n\n#[cfg(test)]\nmod tests {{\n{}}}\n", "x\n".repeat(900));
         check(length, "src/a.rs", &mostly_tests, &[]);
     }
