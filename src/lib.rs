@@ -2,7 +2,7 @@
 //!
 //! A front end that keeps sockets open, cuts what arrives into frames, and hands each frame to php-fpm as one ordinary
 //! FastCGI request; what the script echoes goes back down that socket. README.md is for those who run it or write PHP
-//! behind it. This page is for those who read the code.
+//! behind it. docs/architecture.md is a map for those who are new to the code; this page says who owns what.
 //!
 //! # One frame, there and back
 //!

@@ -2,4 +2,5 @@
 
 mod circles;
 mod locks;
+mod map;
 mod tidy;
