@@ -86,8 +86,8 @@ impl Net {
             let before = self.state.send_replace(state.clone());
             if before != state {
                 match &state {
-                    State::Refused(why) => error!("not among the other nodes: {why}"),
-                    State::Away(why) => warn!("no engine, only this node's own sessions are reached: {why}"),
+                    State::Refused(why) => error!("cannot join the other nodes: {why}"),
+                    State::Away(why) => warn!("engine unreachable, only this node's own sessions are reached: {why}"),
                     State::Starting | State::Joined => {}
                 }
             }
@@ -120,7 +120,7 @@ impl Net {
         *pause = FIRST_PAUSE;
         orders.open();
         self.state.send_replace(State::Joined);
-        info!(number = self.me.node, partitions = interest.len(), "among the other nodes");
+        info!(number = self.me.node, partitions = interest.len(), "joined the other nodes");
         tokio::select! {
             end = self.send(listening, orders, interest) => end,
             end = self.receive(incoming) => end,
@@ -219,7 +219,7 @@ impl Net {
         for (order, reach) in batch.iter().zip(reaches) {
             if reach == Reach::TooLarge {
                 self.metrics.count_dropped("too_large", 1);
-                warn!(subject = %order.subject, bytes = order.payload.len(), "larger than the engine takes: other nodes do not get it");
+                warn!(subject = %order.subject, bytes = order.payload.len(), "message above the limit of the engine: not sent to other nodes");
             }
             if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);

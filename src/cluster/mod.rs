@@ -265,7 +265,7 @@ impl Cluster {
         let plan = net.plan(&command.to);
         let unsent = net.send_without_answer(&plan, slice::from_ref(command));
         if plan.engine_down || unsent {
-            warn!(command = command.action.label(), "only this node's own sessions were reached: there is no engine");
+            warn!(command = command.action.label(), "engine unreachable: only this node's own sessions were reached");
         }
         let mut receipt = self.router.run_now(door, &with_target(command, plan.own));
         receipt.gone += plan.gone;

@@ -56,7 +56,7 @@ pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness:
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Body> {
     if !is_read(request.method()) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here");
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "this port takes only GET and HEAD");
     }
     match request.uri().path() {
         "/metrics" => {
@@ -69,6 +69,6 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness)
             missing if missing.is_empty() => plain(StatusCode::OK, "ready"),
             missing => plain(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n")),
         },
-        _ => plain(StatusCode::NOT_FOUND, "here are /metrics, /live and /ready"),
+        _ => plain(StatusCode::NOT_FOUND, "not found: this port has /metrics, /live and /ready"),
     }
 }

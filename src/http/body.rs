@@ -102,7 +102,7 @@ pub(super) async fn read(
     patience: Duration,
 ) -> Result<Bytes, Box<Response<Full<Bytes>>>> {
     let too_large =
-        || Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {max_bytes} bytes here")));
+        || Box::new(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is above the limit of {max_bytes} bytes")));
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_large());
     }

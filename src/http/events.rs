@@ -321,7 +321,7 @@ async fn post(
     match posts.push(Post { kind, body, reply }) {
         Ok(()) => {}
         Err(NotTaken::Full) => {
-            let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "as many frames wait as may").map(whole);
+            let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "too many frames are queued").map(whole);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         }

@@ -197,7 +197,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     let wants_websocket = websocket::is_wanted(request.headers());
     let response = match (site.pages.iter().find(|page| path.as_deref() == Some(page.path)), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page, request.headers()),
-        (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"),
+        (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page takes only GET and HEAD"),
         // A client that wants to talk has come to a wrong path; a file would answer nothing. Any other upgrade is ignored.
         (None, Some(files)) if !wants_websocket => return files.answer(request).await,
         (None, _) => {

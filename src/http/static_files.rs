@@ -49,7 +49,7 @@ impl StaticFiles {
     /// Answers a request that no route took.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnyBody> {
         if !is_read(request.method()) {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "files can only be read");
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "files take only GET and HEAD");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response.map(whole);
         }

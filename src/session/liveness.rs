@@ -8,7 +8,7 @@
 //!        an answer, or we did not listen
 //! ```
 //!
-//! Any bytes end a silence. Whether they also answer a probe is for the heartbeat to say. While as many frames wait as may
+//! Any bytes end a silence. Whether they also answer a probe is for the heartbeat to say. While its queue of frames is full
 //! we do not read, and while bytes wait for the client or a reply streams it would not see a stream's probe: then the
 //! silence is ours, and begins anew.
 //!

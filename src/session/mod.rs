@@ -12,7 +12,7 @@
 //!
 //! The task here owns the session's state; replies are written by whoever has them, through the [`Outbox`]. Events
 //! run strictly in order: the next is submitted when the one before has ended (unless the app allows several at once). While
-//! as many frames wait as may, the socket is not read, and TCP holds the client back.
+//! the queue of frames is full, the socket is not read, and TCP holds the client back.
 //!
 //! What was received whole before the client ended its side (FIN, close frame, bad bytes) is still handled, and
 //! answered if the client listens; after a reset what runs is aborted and what waits is dropped and counted.
