@@ -25,7 +25,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Starts logging as `log` says. Only the first call of a process has an effect, so that tests may share one.
 ///
-/// Panics are logged too from now on, as errors: what std prints itself would wait for whoever reads standard error.
+/// Panics are logged too from now on, as errors: what std prints itself would wait for the reader of standard error.
 pub fn init(log: &Log) -> LogEnd {
     let lines = lines_to(libc::STDERR_FILENO);
     let writer = lines.clone();

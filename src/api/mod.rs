@@ -1,4 +1,4 @@
-//! The HTTP API: the router's commands and queries for whoever speaks HTTP and not the router port's protocol.
+//! The HTTP API: the router's commands and queries for programs that speak HTTP and not the protocol of the router port.
 //!
 //! ```text
 //!   request ─> guard (token, or: this machine and no browser) ─> path ─> Arguments ─> Command | Query
@@ -328,7 +328,7 @@ fn host_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST)?.to_str().ok().map(host_only)
 }
 
-/// Names that lead here whoever answers for names. On a Unix socket clients say `localhost` too.
+/// Names that lead here whatever a name server says. On a Unix socket clients say `localhost` too.
 fn is_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

@@ -48,7 +48,7 @@ pub(super) struct Sent<'n> {
     pub(super) refused: Vec<u16>,
 }
 
-/// A request that waits for its answers; whoever gives up waiting leaves nothing behind.
+/// A request that waits for its answers. Dropping it forgets the request.
 pub(super) struct Asking<'n> {
     net: &'n Net,
     pub(super) request: RequestId,

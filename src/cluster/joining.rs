@@ -127,7 +127,7 @@ impl Net {
         }
     }
 
-    /// Asks whoever has our number to say so. It is not ours before.
+    /// Asks a node that has our number to say so. It is not ours before.
     async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), End> {
         let own = Subject::Node(self.me.node);
         link.subscribe(&[own]).await?;
@@ -238,7 +238,7 @@ impl Net {
             let asking = self.ask(here, Answers::Found(Vec::new()), None);
             let query = Body::Query { request: asking.request, query: Query::Node };
             if self.order(Subject::All, query, None) {
-                // Whoever waits for a receipt of ours, because a session of ours joins, has to get it in time.
+                // A node that waits for our receipt, because a session of ours joins, has to get it in time.
                 asking.answers(tokio::time::Instant::now() + self.settings.receipt_timeout / 2).await;
             }
         }

@@ -115,7 +115,7 @@ pub type Life = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Expecting {
     /// For as long as these are kept it goes on listening.
     pub kept: Vec<Expected>,
-    /// Until the other nodes reach whoever joins, or cannot now. `None`: they do already.
+    /// Until the other nodes reach the sessions that join, or cannot now. `None`: they do already.
     pub settled: Option<Settled>,
 }
 

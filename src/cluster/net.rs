@@ -153,7 +153,7 @@ impl Net {
         queued.is_ok()
     }
 
-    /// Until a partition is subscribed to and others know it, or that cannot be now: whoever is told that a session has joined
+    /// Until a partition is subscribed to and others know it, or that cannot be now: a publisher that is told that a session has joined
     /// may rely on it. Never longer than a receipt may take to say so.
     pub(super) async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();

@@ -159,7 +159,7 @@ mod tests {
         reader.open();
         assert_eq!(put(), Ok(()));
         assert_eq!(reader.close(), 1);
-        assert_eq!(put(), Err(Unqueued::Closed), "whoever has looked before the link was lost is late");
+        assert_eq!(put(), Err(Unqueued::Closed), "a caller that looked before the link was lost is late");
         reader.open();
         assert_eq!(reader.close(), 0);
     }

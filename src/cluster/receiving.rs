@@ -176,7 +176,7 @@ impl Net {
             Body::Commands { request, commands } => {
                 workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
             }
-            // Also asks whether we have taken what came before it; whoever asks must not wait for what our workers wait for.
+            // It also asks whether we have taken what came before. The answer must not wait for what our workers wait for.
             Body::Query { request, query: query @ Query::Node } => {
                 let found = found_by(self.router.ask(&query));
                 self.order(Subject::Node(from.node), Body::Found { request, found }, None);
@@ -187,7 +187,7 @@ impl Net {
             Body::Receipts { request, receipts } => {
                 let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
                 if let Some(partition) = joined {
-                    // Before whoever waits for the receipt sends there.
+                    // Before the publisher that waits for the receipt sends there.
                     self.members().listens(from, partition);
                 }
                 self.requests().receipts(from.node, request, &receipts);

@@ -90,7 +90,7 @@ impl Requests {
 
     fn answered(&mut self, node: u16, id: RequestId, take: impl FnOnce(&mut Answers) -> bool) {
         let Some(request) = self.waiting.get_mut(&id) else { return };
-        // Nothing is added up twice. Whoever was not waited for counts too: it has begun to listen a moment ago.
+        // Nothing is added up twice. A node that nobody waited for counts too: it began to listen a moment ago.
         if request.answered.contains(&node) || !take(&mut request.answers) {
             return;
         }
@@ -120,7 +120,7 @@ impl Requests {
 
     /// What has come, and who is missing.
     pub(super) fn end(&mut self, id: RequestId) -> (Answers, Vec<u16>) {
-        let request = self.waiting.remove(&id).expect("each is ended once, by whoever began it");
+        let request = self.waiting.remove(&id).expect("each is ended once, where it was begun");
         (request.answers, request.missing)
     }
 }
@@ -128,7 +128,7 @@ impl Requests {
 impl Request {
     fn finish(&mut self) {
         if let Some(done) = self.done.take() {
-            // Whoever waited may have given up.
+            // The waiting side may have given up.
             let _ = done.send(());
         }
     }

@@ -62,7 +62,7 @@ struct Flight {
     envelope: Envelope,
 }
 
-/// An answer that takes its time: whoever has asked may be another run of that node by then.
+/// An answer that takes its time: by then the node that asked may have been restarted.
 struct Late {
     at: u64,
     node: usize,

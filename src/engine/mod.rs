@@ -234,7 +234,7 @@ impl Inbox {
             self.fill.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Whoever reads no more has no use for it.
+        // A reader that has gone has no use for it.
         let _ = self.incoming_tx.send(Incoming::Message { subject, payload });
     }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The first event of a session is named `session` and says its address, which the header `Longwire-Session` says too. The
-//! key in it is not the session's id: ids are known to whoever may send to a session, and must not let them speak for it.
+//! key in it is not the session's id: every program that sends to a session knows its id, and must not be able to speak for it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -194,7 +194,7 @@ async fn open(
         let (site, path) = (site.clone(), path.clone());
         Box::new(move |id| site.addresses.of(&path, id))
     };
-    // A stream's connection ends with it at the latest; whoever polls has none that is the session's.
+    // A stream's connection ends with it at the latest; a polling session has no connection of its own.
     let cut = if is_polled { CancellationToken::new() } else { caller.connection.cut.clone() };
     let way = Way::Responses { feed, cut, address };
     let opening = Opening {

@@ -8,7 +8,7 @@
 //!   lost: counted at once, and told in a line as soon as one can be written
 //! ```
 //!
-//! [`Lines::put`] takes a lock for as long as it takes to copy the line, and never fails, panics or waits for whoever reads. The
+//! [`Lines::put`] takes a lock for as long as it takes to copy the line, and never fails, panics or waits for a reader. The
 //! thread waits in write(2) instead; so standard error stays a blocking descriptor, as the processes that share it expect.
 //!
 //! Own code, because `tracing-appender` (0.2) bounds lines rather than bytes, loses a line that cannot be written without counting
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::locks::lock;
 
-/// Bytes that may wait; as many may be on their way to the descriptor. About 5 000 lines: a hiccup of whoever reads, not an outage.
+/// Bytes that may wait; as many may be on their way to the descriptor. About 5 000 lines: enough for a hiccup of the reader, not for an outage.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 /// Between two attempts to tell what was lost, while no further line comes.
 const RETRY: Duration = Duration::from_secs(1);
@@ -220,7 +220,7 @@ impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
     }
 }
 
-/// A descriptor that is neither closed nor locked: whoever waits here must not hold up others who write to it.
+/// A descriptor that is neither closed nor locked: a thread that waits here must not hold up others that write to it.
 pub(super) struct Descriptor(pub(super) RawFd);
 
 impl Write for Descriptor {

@@ -20,7 +20,7 @@ pub enum Door {
     Api,
     /// A handler's answer.
     Answer,
-    /// Another node, or whoever publishes straight into the engine.
+    /// Another node, or a program that publishes straight into the engine.
     Engine,
 }
 

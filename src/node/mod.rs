@@ -87,7 +87,7 @@ impl Running {
     /// session ever runs.
     pub async fn start(config: &Config, extras: &Extras, control: &Handle) -> Result<Self, StartError> {
         let before = Before::now();
-        // What can be refused comes first, and php-fpm before the ports: whoever connects finds a handler.
+        // What can be refused comes first, and php-fpm before the ports: the first client finds a handler.
         let bound = bind_all(config, control)?;
         let shares = share_descriptors(config);
         let (hub, cluster_life, presence) =

@@ -154,7 +154,7 @@ impl Feed {
         state.is_abandoned = true;
         state.chunks = VecDeque::new();
         state.bytes = 0;
-        // The other half of whoever waits: a poll in its turn, a writer that waits for room.
+        // Wakes the other side: a poll in its turn, or a writer that waits for room.
         wake(&mut state.reader);
         wake(&mut state.writer);
     }

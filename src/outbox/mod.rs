@@ -92,7 +92,7 @@ pub struct Outbox {
     task: AtomicWaker,
     signals: AtomicU32,
     /// Nothing is in `inner` that the task would have to look at: no bytes, no close, no end. Kept by [`Guard`]; what is read
-    /// without the lock is at worst what it was a moment ago, and whoever changes it wakes the task afterwards.
+    /// without the lock is at worst what it was a moment ago, and every change wakes the task afterwards.
     is_quiet: AtomicBool,
     /// See [`Outbox::may_have_params`].
     may_have_params: AtomicBool,

@@ -1,7 +1,7 @@
 //! Which sessions this node holds, and what commands have made of them.
 //!
 //! Sharded by id, so that sessions that come and go on different threads seldom meet. A shard's lock guards its map and
-//! nothing else: whoever visits sessions does so on a copy of the handles.
+//! nothing else: visits to sessions work on a copy of the handles.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

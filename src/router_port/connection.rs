@@ -38,7 +38,7 @@ const TOGETHER_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 16 * 1024;
 /// Read at once where nothing was begun: a batch of as many messages as are sent together.
 const SCRATCH_BYTES: usize = TOGETHER_BYTES;
-/// Longest frame of whoever has not proved anything yet; a hello has some 110 bytes.
+/// Longest frame of a client that has not proved that it knows the secret; a hello has some 110 bytes.
 const LONGEST_GREETING: usize = 1024;
 
 thread_local! {
@@ -161,7 +161,7 @@ impl<'p> Connection<'p> {
         let (door, cause, text) = match end {
             End::Wrong(wrong) => {
                 Answer::error(&wrong).encode(&mut self.output);
-                // Whoever does not take it is gone anyway.
+                // A client that does not take it is gone anyway.
                 let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
                 self.transport.shutdown_write();
                 self.discard().await;

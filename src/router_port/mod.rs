@@ -67,7 +67,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
         tasks.spawn(async move {
             port.metrics().connections.inc();
             Connection::new(&port, transport, peer, turn).serve().await;
-            // Whoever sees in the gauge that a place is free can have it.
+            // Only now: a program that sees in the gauge that a place is free can have it.
             drop(place);
             port.metrics().connections.dec();
         });

@@ -110,7 +110,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
                     _ => Verdict::Refused(Box::new(answer.head), answer.greeting.into_body()),
                 };
                 if verdict.send(refusal).is_err() {
-                    // Whoever waited for the answer is counted with it.
+                    // A client that waited for the answer is counted with it.
                     endpoint.hub.count_refused(&endpoint.listener, CloseReason::ClientGone);
                 }
                 return;

@@ -10,7 +10,7 @@
 //!                     never a session (its close event follows if PHP may have noted it)
 //! ```
 //!
-//! The task here owns the session's state; replies are written by whoever has them, through the [`Outbox`]. Events
+//! The task here owns the session's state; a reply is written by the thread that has it, through the [`Outbox`]. Events
 //! run strictly in order: the next is submitted when the one before has ended (unless the app allows several at once). While
 //! the queue of frames is full, the socket is not read, and TCP holds the client back.
 //!

@@ -31,7 +31,7 @@ use crate::config::model;
 use crate::locks::lock;
 use crate::metrics::upstream::RetryReason;
 
-/// The right to one connection to one backend. Dropped, it gives the place to whoever waits.
+/// The right to one connection to one backend. Dropped, it gives the place to the next request that waits.
 #[derive(Debug)]
 pub(super) struct Lease<R: Responder> {
     pub(super) scheduler: Arc<Scheduler<R>>,

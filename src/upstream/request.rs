@@ -19,7 +19,7 @@ pub enum Class {
     Message,
     /// A session ended. Never shed and never late: it waits until a backend takes it.
     Close,
-    /// Something about a channel. The same, and whoever submits it has few under way.
+    /// Something about a channel. As `Close`; its submitter keeps few of them under way.
     Presence,
 }
 
@@ -95,7 +95,7 @@ pub trait Responder: Send + 'static {
     /// `Pending` registers the waker.
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// A script that has begun is waited for, whoever still wants its answer: something is to happen after its end. Then only a request of
+    /// A script that has begun is waited for, even if nobody wants its answer any more: something is to happen after its end. Then only a request of
     /// which no byte was sent is cancelled.
     fn is_waited_for(&self) -> bool {
         false

@@ -275,7 +275,7 @@ impl Presence {
             drop(books);
             steps.bodies.into_iter().for_each(|(node, body)| send(node, body));
             for notices in steps.notices {
-                // Whoever tells apps ends with the node.
+                // The task that tells apps ends with the node.
                 let _ = self.notices_tx.send(notices);
             }
         }

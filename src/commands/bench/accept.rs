@@ -118,7 +118,7 @@ impl Accept {
 }
 
 impl Measured for Accept {
-    /// Whoever connects goes on as before.
+    /// A client that is connecting goes on as before.
     fn start(&mut self, _: &mut Swarm) {}
 
     fn begin(&mut self, now: Nanos) {
@@ -129,7 +129,7 @@ impl Measured for Accept {
         self.end = now;
     }
 
-    /// Whoever is refused comes again.
+    /// A client that was refused comes again.
     fn is_deserted(&self) -> bool {
         false
     }

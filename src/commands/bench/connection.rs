@@ -1,4 +1,4 @@
-//! One connection of a run, driven by whoever knows that its socket is ready.
+//! One connection of a run, driven by the part that knows when its socket is ready.
 //!
 //! ```text
 //!   Connecting ---> Upgrading ---> Open        (streams and HTTP are open at once)

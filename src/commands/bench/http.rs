@@ -120,7 +120,7 @@ fn chunks(input: &[u8], max_body: usize) -> Result<Option<(usize, Vec<u8>)>, Tro
         };
         at += len;
         if size == 0 {
-            // No trailers were asked for; whoever sends them is understood all the same.
+            // No trailers were asked for; a server that sends some is understood all the same.
             let mut trailers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             return match httparse::parse_headers(&input[at..], &mut trailers) {
                 Ok(httparse::Status::Complete((len, _))) => Ok(Some((at + len, body))),

@@ -29,7 +29,7 @@ impl<'a> Stage<'a> {
         raise_descriptors(connections)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The second one ends the program at once: whoever presses Ctrl-C twice means it.
+            // The second one ends the program at once: a user who presses Ctrl-C twice means it.
             signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
                 .map_err(BenchError::System)?;
             signal_hook::flag::register(signal, interrupted.clone()).map_err(BenchError::System)?;
@@ -86,7 +86,7 @@ impl<'a> Stage<'a> {
     /// Tells a program that something has happened.
     pub(super) fn event(&mut self, what: &str) {
         if self.args.json {
-            // Whoever does not listen is not told.
+            // A caller that does not listen is not told.
             let _closed = writeln!(io::stdout(), "{{\"event\":\"{what}\"}}").and_then(|()| io::stdout().flush());
         }
     }

@@ -1,4 +1,4 @@
-//! What a message carries, so that whoever gets it can tell whether it is the right one.
+//! What a message carries, so that its receiver can tell whether it is the right one.
 //!
 //! ```text
 //!   echo     000017 0000000042 xxxxxxx...       client, number of its message, filler

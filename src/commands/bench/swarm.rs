@@ -22,7 +22,7 @@ use super::trouble::Trouble;
 
 /// Connections that are being made at the same time: fewer than listeners hold in their backlog.
 const MAX_OPENING: usize = 128;
-/// Whoever was refused comes again after so long: at once it would keep both sides busy with nothing but refusals.
+/// A client that was refused comes again after so long: at once it would keep both sides busy with nothing but refusals.
 const PAUSE: Nanos = 100_000_000;
 /// Longest wait in one turn, so that Ctrl-C is seen.
 const MAX_WAIT: Duration = Duration::from_millis(100);

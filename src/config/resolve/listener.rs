@@ -80,7 +80,7 @@ fn resolve_tcp(listener: &written::Listener, report: &mut Report<'_>) -> model::
     model::TcpOptions { keepalive, user_timeout: listener.tcp_user_timeout.value.0 }
 }
 
-/// Where everybody is believed, everybody is whoever they like.
+/// A listener that believes every proxy lets every client choose its own address.
 fn resolve_networks(entry: &Entry<model::Networks>, report: &mut Report<'_>) -> model::Networks {
     if let Some(place) = entry.place.as_ref().filter(|_| entry.value.has_everybody()) {
         report.warn(place, "whoever can connect can choose the address that it is known by");
@@ -189,7 +189,7 @@ fn check_gap(written: &written::Framing, framing: &StreamFraming, app: &written:
     }
 }
 
-/// What stands in the script is looked at by whoever can run it.
+/// Only that the script is there is checked: its text is read by the part that runs it.
 fn resolve_lua(framing: &written::Framing, base: &Path, report: &mut Report<'_>) -> Option<LuaFraming> {
     if let Some(place) = framing.r#type.place.as_ref().filter(|_| !cfg!(feature = "lua")) {
         report.error(place, "this longwire was built without Lua (the cargo feature \"lua\")");

@@ -19,7 +19,7 @@ const SHORTEST_SECRET: usize = 16;
 /// Old clients may never close what they opened, and a client of the long protocol finds a closed connection before it asks.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Four of the largest messages at once: whoever sends such has few senders.
+/// Four of the largest messages at once: programs that send such messages are few.
 const DEFAULT_BUFFERED_BYTES: u64 = 64 << 20;
 
 /// The router; `None` only beside errors in `report`.

@@ -1,6 +1,6 @@
 //! Delimiter framing: a byte string ends each frame.
 //!
-//! A delimiter inside a body cannot be escaped: whoever sends one sends two frames.
+//! A delimiter inside a body cannot be escaped: a body that has one becomes two frames.
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};

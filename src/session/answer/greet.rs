@@ -17,7 +17,7 @@ pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswe
     let (event, body) = match greeting {
         Greeting::Whole { event, body } => (event, body),
         Greeting::Lines { outbox: lines, .. } => {
-            // An error means that the event has ended meanwhile, and whoever ended it has said why.
+            // An error means that the event has ended meanwhile; the reason was logged then.
             let follow = lines.send(outbox.clone()).is_ok();
             if !follow {
                 outbox.admit();

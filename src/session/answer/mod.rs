@@ -431,7 +431,7 @@ impl Responder for Answer {
             Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.is_for_the_client_alone()),
             Answer::Handshake(_) => Poll::Pending,
             Answer::Http(answer) => answer.poll_cancelled(cx),
-            // Owed, whoever still listens.
+            // Owed, even if nobody listens any more.
             Answer::Others(_) => Poll::Pending,
         }
     }

@@ -1,11 +1,11 @@
 //! A php-fpm of our own: found, configured, started, restarted, and gone when we are.
 //!
 //! The pool lives in a private directory (`home`) that holds its configuration and its Unix socket. It uses the
-//! system's php.ini and runs as whoever runs us, as `php -S` would: a script that this user can read is a script that
+//! system's php.ini and runs as the user who runs us, as `php -S` would: a script that this user can read is a script that
 //! runs. As root that means `--allow-to-run-as-root`, with a warning; run longwire as another user for anything but
 //! development.
 //!
-//! No orphans, whoever dies and however:
+//! No orphans, whichever process dies and however:
 //!
 //! | who is gone | what happens |
 //! |---|---|
@@ -272,7 +272,7 @@ impl Shared {
         pool: &Pool,
         started: &mut Option<tokio::sync::oneshot::Sender<Result<(), SpawnError>>>,
     ) -> io::Result<ExitStatus> {
-        // Whoever cleans the directory for temporary files may have been here since the last start.
+        // A program that cleans the directory for temporary files may have run since the last start.
         let socket = pool.home.prepare(&pool.config)?;
         let mut child = {
             let mut state = self.lock();

@@ -67,7 +67,7 @@ impl Answer {
                 let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
                 fields.put(tag::COUNTS, &counts);
                 if !unreachable.is_empty() {
-                    // The fields of a frame have 65 535 bytes: beyond some hundred names, whoever reads them knows enough.
+                    // The fields of a frame have 65 535 bytes: a reader of some hundred names knows enough.
                     let names = &unreachable[..unreachable.len().min(MAX_NAMES)];
                     fields.put(tag::UNREACHABLE, names.join("\n").as_bytes());
                 }
