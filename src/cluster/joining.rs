@@ -289,7 +289,7 @@ impl<L: Link> Listening<L> {
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
         for partition in over {
             self.unwanted.remove(&partition);
-            // Looked at while it is locked: who has joined before has not waited, and whoever joins from now on waits until others
+            // Looked at under the lock: a session that joined before did not wait, and one that joins from now on waits until others
             // know again.
             let mut interests = net.interests();
             if !net.router.interest().has(partition) {

@@ -280,7 +280,7 @@ impl Cluster {
         if joined.is_empty() {
             return None;
         }
-        // Before it is looked whether we listen: who stops listening looks for members in the other order.
+        // Join first, then look whether we listen: a node that stops listening looks in the other order.
         let kept = joined.iter().map(|partition| self.router.interest().expect(*partition)).collect();
         let settled = joined.iter().any(|partition| net.is_unsettled(*partition)).then(|| -> Settled {
             let net = net.clone();

@@ -59,13 +59,13 @@ pub struct Asked {
     /// From those that have answered.
     #[serde(flatten)]
     pub answer: Answer,
-    /// And who has not.
+    /// Which nodes have not answered.
     #[serde(flatten)]
     pub beyond: Beyond,
 }
 
 impl Asked {
-    /// As JSON; nothing for an answer that is none, or that is not JSON.
+    /// As JSON; empty where there is no answer, or one that is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match &self.answer {
             Answer::Absent | Answer::Value(_) | Answer::Json(_) => self.answer.json(),

@@ -1,4 +1,4 @@
-//! Those who do what other nodes ask for.
+//! Workers for jobs from other nodes.
 //!
 //! What comes on one subject is done by one worker, in the order in which it came. A receipt that has to wait until other nodes have heard
 //! something waits aside: what one node does not answer must not keep this one from doing what others want. Bounded by the bytes of what
@@ -41,8 +41,7 @@ impl Job {
     }
 }
 
-/// Those who do what comes from other nodes, each in the order in which it came; what comes on one subject is done by one. Receipts that
-/// have to wait are said when they may be, without keeping anything behind them.
+/// Workers for jobs from other nodes; one per subject, in order. A receipt that has to wait is sent later, and holds up nothing behind it.
 pub(super) struct Workers<'n> {
     net: &'n Net,
     pub(super) queue: Queue,

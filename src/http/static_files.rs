@@ -69,7 +69,7 @@ impl StaticFiles {
     async fn serve(&self, request: Request<Incoming>) -> io::Result<Response<ServeFileSystemResponseBody>> {
         let (mut parts, _) = request.into_parts();
         if parts.headers.contains_key(header::IF_RANGE) {
-            // ServeDir does not look at it, and would send a part of the new file to who has a part of the old one. The
+            // ServeDir does not look at it, and would send a range of the new file to a client that holds a range of the old one. The
             // whole file is always a right answer (RFC 9110 section 13.1.5).
             parts.headers.remove(header::RANGE);
         }

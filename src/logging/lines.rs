@@ -226,7 +226,7 @@ pub(super) struct Descriptor(pub(super) RawFd);
 impl Write for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            // SAFETY: the bytes are readable for all of their length, and a descriptor that is none only makes the call fail.
+            // SAFETY: the bytes are readable for all of their length, and an invalid descriptor only makes the call fail.
             let written = unsafe { libc::write(self.0, bytes.as_ptr().cast(), bytes.len()) };
             let Ok(written) = usize::try_from(written) else {
                 let error = io::Error::last_os_error();

@@ -143,7 +143,7 @@ impl Outbox {
             pushed.dropped_oldest = inner.backlog.drop_oldest(max_bytes.saturating_sub(push.frame.len()));
         }
         if pushed.dropped_latest + pushed.dropped_oldest > 0 {
-            // This frame may leave at once, and then nothing else would tell who waits for the room.
+            // This frame may leave at once, and then nothing else would wake the replies that wait for room.
             inner.wake_waiters();
             if was_full {
                 self.task.wake();

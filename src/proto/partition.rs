@@ -15,7 +15,7 @@ impl Partition {
     /// more that is not for them.
     pub const COUNT: u16 = 1024;
 
-    /// `None` for a number that is none.
+    /// `None` if the number is out of range.
     pub fn new(number: u16) -> Option<Self> {
         (number < Self::COUNT).then_some(Self(number))
     }

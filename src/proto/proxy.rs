@@ -224,7 +224,7 @@ fn decode_v2(input: &[u8]) -> Result<Decoded, HeaderError> {
         return Ok(Decoded::NotYet { at_least: used - input.len() });
     };
     let proxied = match (family, transport) {
-        // Of these the whole rest is to be discarded (section 2.2): LOCAL, unspecified, and what is no stream.
+        // Of these the whole rest is to be discarded (section 2.2): LOCAL, unspecified families, and protocols other than stream.
         _ if !is_proxied => Proxied::default(),
         (1, 1) => v2_proxied(header, 12, v2_ipv4)?,
         (2, 1) => v2_proxied(header, 36, v2_ipv6)?,

@@ -77,7 +77,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// As JSON; nothing for an answer that is none, or that is not JSON.
+    /// As JSON; empty where there is no answer, or one that is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match self {
             Answer::Absent | Answer::Value(_) => Vec::new(),

@@ -64,7 +64,7 @@ impl Port {
     }
 }
 
-/// A read that those who come later can account for, where there is a turn.
+/// A read that counts as this connection's turn, where there are turns: later connections wait for it.
 async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
     let Some(turn) = turn else { return read.await };
     let mut read = pin!(read);

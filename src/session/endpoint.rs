@@ -73,7 +73,7 @@ impl Hub {
         debug!(%peer, listener, reason = reason.label(), "connection refused");
     }
 
-    /// The same, where nobody is left to be named.
+    /// The same, where no address is known any more.
     pub(super) fn count_refused(&self, listener: &str, reason: CloseReason) {
         let labels = ReasonLabels { listener: listener.to_owned(), reason: reason.label() };
         self.metrics.connections_refused.get_or_create(&labels).inc();

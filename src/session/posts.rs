@@ -2,7 +2,7 @@
 //!
 //! A request leaves a [`Post`] with the session that it names and waits for the answer to the event that becomes of it. The
 //! bound: as many posts, and bytes of them, as frames may wait in any session of the app; one more is not taken, and its
-//! client is told to come back. Posts of a session that has ended are dropped, and who waits for them is told by that.
+//! client is told to come back. Posts of a session that has ended are dropped, and dropping the sender wakes the request that waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

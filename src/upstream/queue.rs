@@ -69,7 +69,7 @@ pub(super) struct Ticket {
 pub(super) struct Queue<T> {
     bounds: Bounds,
     classes: [VecDeque<Waiting<T>>; CLASSES],
-    /// Smooth weighted round: who has waited for the longest in turns.
+    /// Smooth weighted round robin: credit of each class.
     credit: [i32; CLASSES],
     next_turn: u64,
     /// Connect events that hold a connection.

@@ -254,7 +254,7 @@ pub(super) fn explain(address: &Bind, error: io::Error) -> io::Error {
 
 /// recv(2) on a socket that is non-blocking.
 fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is writable for all of its length, and a descriptor that is none only makes the call fail.
+    // SAFETY: the buffer is writable for all of its length, and an invalid descriptor only makes the call fail.
     let read = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }

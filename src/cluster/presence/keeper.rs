@@ -145,10 +145,10 @@ impl Keeper {
         }
     }
 
-    /// Others are there. What this node is to set right of those that are not any more.
+    /// Other nodes are there than before. Gives what this node has to set right for those that are gone.
     ///
-    /// Of the keepers who were here before and are still that is the first: one who has just come, perhaps in the place of the one
-    /// that is gone, knows nothing of him.
+    /// The heir is the first keeper present both before and after. A keeper that has just come, perhaps in the place of the one that
+    /// is gone, knows nothing of it.
     pub(super) fn view(&mut self, view: &View) -> Vec<Inherited> {
         let before = std::mem::replace(&mut self.here, view.here.clone());
         self.epochs.clone_from(&view.epochs);
@@ -177,7 +177,7 @@ impl Keeper {
                 part.records.clear();
             }
         }
-        // Who was silent for long is forgotten and may come back; who was started again has no such sessions.
+        // A node that was silent for long is forgotten and may come back; a restarted one has no such sessions.
         self.taken_for_gone.retain(|(node, epoch), _| view.epochs.get(node).is_none_or(|now| now == epoch));
         self.parts.retain(|_, part| !part.records.is_empty() || part.telling.is_some());
         inherited

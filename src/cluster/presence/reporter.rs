@@ -106,7 +106,7 @@ impl Reporter {
         }
     }
 
-    /// Apps were told that everybody has left of whom that keeper knew. All who are there join again; of those who are not there any more
+    /// Every session that keeper knew was reported as gone. All sessions that are there join again; of those that are not there any more
     /// apps may have been told that they are.
     pub(super) fn say_again(&mut self, partition: Partition) {
         let Some(part) = self.parts.get_mut(&partition) else { return };

@@ -56,7 +56,7 @@ impl Message {
         &self.bytes
     }
 
-    /// The stamp of what came; `None` if that is none of these messages.
+    /// The stamp of what came; `None` if it is not one of these messages.
     pub(super) fn read(&self, got: &[u8]) -> Option<Stamp> {
         if got.len() != self.bytes.len() || got[self.stamp..] != self.bytes[self.stamp..] {
             return None;

@@ -2,7 +2,7 @@
 
 use super::stamp::Sequence;
 
-/// Somebody who is in a channel, or is to be.
+/// A client that is in a channel, or is to join one.
 #[derive(Default)]
 pub(super) struct Subscriber {
     pub(super) is_open: bool,
@@ -16,7 +16,7 @@ impl Subscriber {
     }
 }
 
-/// A message that somebody has not got.
+/// A message that not every subscriber has got.
 pub(super) struct Underway {
     pub(super) number: u64,
     pub(super) missing: usize,

@@ -435,7 +435,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 ///
-/// Names the escape that is none of them.
+/// Names the escape that is unknown.
 pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

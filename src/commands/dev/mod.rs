@@ -44,7 +44,7 @@ pub enum DevError {
     Subject(SubjectError),
     /// The command line asks for what cannot be.
     Arguments(String),
-    /// An address that is none, for example.
+    /// An address that cannot be parsed, for example.
     Config(config::Errors),
     /// The node did not start.
     Start(StartError),

@@ -16,7 +16,7 @@ pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) ->
     }
 }
 
-/// The same as [`encode`], at the end of what `out` has: for who sends much and would not have memory taken for each frame.
+/// The same as [`encode`], at the end of what `out` has: for a sender of many frames, which would otherwise allocate for each of them.
 pub fn append(
     framing: &Framing,
     kind: FrameKind,

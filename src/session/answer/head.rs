@@ -102,7 +102,7 @@ impl Default for Head {
 pub(super) enum HeadError {
     /// No empty line within [`MAX_HEAD_BYTES`].
     TooLarge,
-    /// A number that is none.
+    /// A value that should be a number and is not.
     BadNumber {
         /// Of which header.
         name: &'static str,
@@ -111,7 +111,7 @@ pub(super) enum HeadError {
     },
     /// A `Longwire-To` that names nobody.
     BadDestination(String),
-    /// A status that is none, or a second one that says something else.
+    /// A status that is not from 100 to 999, or a second one that says something else.
     BadStatus(String),
 }
 

@@ -224,8 +224,8 @@ impl EventInfo {
         }
     }
 
-    /// The log lines of an event that has ended, and its counter when it failed. Comes before what a client is told of a failure:
-    /// who asks for the numbers then finds it counted.
+    /// The log lines of an event that has ended, and its counter when it failed. Comes before the client is told of a failure:
+    /// a client that then asks for the metrics finds it counted.
     fn report(&self, status: u16, bytes_out: u64, result: &Result<Timing, Fault>) {
         let (session, script, event) = (self.id.map(display), self.endpoint.app.script.display(), self.label);
         // A log line each: what a client made a script log must not pass for a line of ours.

@@ -499,7 +499,7 @@ impl World {
 
     /// Between two instructions of somebody: another thread is there first.
     fn interleave(&self) {
-        // The chance is taken by who was interrupted now and then.
+        // The side that is interrupted may be drawing from it.
         let Ok(chance) = self.chance.try_borrow() else { return };
         let what = chance.below(60);
         drop(chance);
