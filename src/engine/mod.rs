@@ -54,7 +54,7 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why nobody is there, or why he does not want us.
+    /// The server is unreachable, or refused the connection; the text says why.
     fn connect(&self, inbox: Inbox) -> impl Future<Output = Result<Self::Link, EngineError>> + Send;
 }
 

@@ -1,4 +1,4 @@
-//! What waits for one client, and what may be thrown away of it.
+//! What waits for one client, and what of it may be dropped.
 //!
 //! ```text
 //!                      .--- held: whole frames, while a reply streams
@@ -8,8 +8,8 @@
 //!                             v socket
 //! ```
 //!
-//! Plain data: nothing here knows sockets, tasks or locks. Replies and control frames are never thrown away. Of pushes only
-//! those are that were pushed under a rule that allows it, and none of which a byte has left.
+//! Plain data: nothing here knows sockets, tasks or locks. Replies and control frames are never thrown away. A push
+//! may be thrown away only if its rule allows it and none of it has been sent.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -1,8 +1,8 @@
-//! What clients say in HTTP requests of their own, to sessions that have no socket to say it on.
+//! Frames that clients send as HTTP requests, to sessions that have no socket for them.
 //!
-//! A request leaves a [`Post`] with the session that it names and waits for the answer to the event that becomes of it. The
-//! bound: as many posts, and bytes of them, as frames may wait in any session of the app; one more is not taken, and its
-//! client is told to come back. Posts of a session that has ended are dropped, and dropping the sender wakes the request that waits.
+//! A request leaves a [`Post`] with its session and waits for the answer to the event. The bound is that of frames in any session
+//! of the app, in number and in bytes. A post beyond it is refused, and its client is told to try again. Posts of a session that has ended
+//! are dropped; dropping the sender wakes the request that waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

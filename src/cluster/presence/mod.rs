@@ -14,10 +14,10 @@
 //! - `pieces`: reports on their way between nodes.
 //! - [`Presence`]: the same with a lock and a clock.
 //!
-//! Promises: what apps are told is in order within a channel, and in the end it is what is so, while of the node of a session and its
-//! two keepers one lives. Where no node dies and none is cut off, each join and each leave is told once. Otherwise the last ones
-//! may be told again, in the same order, and sessions whose node was cut off leave and join. What came and went while nobody
-//! could be told may be left out. A node whose engine is away tells nothing: others do.
+//! Promises: apps are told of a channel's changes in order, and what they know is right in the end, as long as a session's node or
+//! one of its two keepers lives. If no node dies or is cut off, each join and each leave is told once. Otherwise the last changes may be
+//! told again, in the same order, and the sessions of a node that was cut off leave and join again. A session that came and went while
+//! no app could be told may be left out. A node without an engine tells nothing: the others do.
 
 mod books;
 mod keeper;
