@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::problem::Problem;
@@ -62,7 +62,9 @@ pub async fn serve_api(
 ) {
     let places = Arc::new(Semaphore::new(connections));
     let api = Arc::new(Api { config, memory, hub });
-    let tasks = TaskTracker::new();
+    let ends = CancellationToken::new();
+    // Connections end with this.
+    let _guard = ends.clone().drop_guard();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;
@@ -75,12 +77,12 @@ pub async fn serve_api(
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(transport), service);
-        tasks.spawn(async move {
+        tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
             if let Err(error) = connection.await {
                 debug!(%peer, %error, "API connection ended");
             }
             drop(place);
-        });
+        }));
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::descriptors;
 
 /// How long tasks that were told to end are waited for, so that the last line can say that none is left.
-const TASKS_GRACE: Duration = Duration::from_secs(1);
+pub(super) const TASKS_GRACE: Duration = Duration::from_secs(1);
 
 /// What the process had before the node was there.
 pub(super) struct Before {

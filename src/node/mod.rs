@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::before::Before;
+use self::before::{Before, TASKS_GRACE};
 use self::certificates::{Acceptors, load_certificates, told, watch_certificates};
 use self::hub::{hub, router_address, share_descriptors};
 pub use self::start_error::StartError;
@@ -281,7 +281,8 @@ impl Running {
         for supervisor in self.supervisors {
             supervisor.stop().await;
         }
-        self.housekeeping.shutdown().await;
+        // A script of a framing may hold the threads that they run on.
+        let _ = tokio::time::timeout(TASKS_GRACE, self.housekeeping.shutdown()).await;
         // What is still held by anything: after a drain that gave nothing up it is all 0.
         let (sessions, outboxes) = (self.hub.admission.sessions(), self.hub.router.len());
         let upstreams: Vec<_> = self.upstreams.values().map(|upstream| upstream.snapshot()).collect();

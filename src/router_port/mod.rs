@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::connection::{Connection, Port};
@@ -45,7 +45,9 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let turns = config.short_protocol.then(|| Arc::new(Turns::default()));
     let port = Arc::new(Port { config, memory, hub });
-    let tasks = TaskTracker::new();
+    let ends = CancellationToken::new();
+    // Connections end with this.
+    let _guard = ends.clone().drop_guard();
     loop {
         let (transport, peer) = listening.next().await;
         let Ok(place) = places.clone().try_acquire_owned() else {
@@ -64,12 +66,12 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
         // Here, where connections come one after the other.
         let turn = turns.as_ref().map(|turns| turns.join(peer.address(), &transport));
         let port = port.clone();
-        tasks.spawn(async move {
+        tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
             port.metrics().connections.inc();
             Connection::new(&port, transport, peer, turn).serve().await;
             // Only now: a program that sees in the gauge that a place is free can have it.
             drop(place);
             port.metrics().connections.dec();
-        });
+        }));
     }
 }

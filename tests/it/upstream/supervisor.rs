@@ -191,7 +191,7 @@ fn killed_with_minus_nine_it_leaves_no_php_fpm_and_the_next_start_tidies_up() {
     let mut before = Vec::new();
     for _ in 0..2 {
         let mut parent = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "upstream_supervisor::parent_that_waits_to_be_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "upstream::supervisor::parent_that_waits_to_be_killed", "--ignored", "--nocapture"])
             .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped())
             .spawn()
