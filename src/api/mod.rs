@@ -26,7 +26,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::problem::Problem;
@@ -41,7 +40,7 @@ use crate::router::Answer;
 use crate::router_port::{Memory, SetAside};
 use crate::session::Hub;
 use crate::transport::Peer;
-use crate::transport::listening::Listening;
+use crate::transport::listening::{Accepted, Listening};
 
 /// For a request's head, and for the next one on a connection that is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,9 +61,7 @@ pub async fn serve_api(
 ) {
     let places = Arc::new(Semaphore::new(connections));
     let api = Arc::new(Api { config, memory, hub });
-    let ends = CancellationToken::new();
-    // Connections end with this.
-    let _guard = ends.clone().drop_guard();
+    let accepted = Accepted::default();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;
@@ -77,12 +74,12 @@ pub async fn serve_api(
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(transport), service);
-        tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+        accepted.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%peer, %error, "API connection ended");
             }
             drop(place);
-        }));
+        });
     }
 }
 

@@ -12,12 +12,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{Body, is_read, plain};
 use crate::metrics::Metrics;
-use crate::transport::listening::Listening;
+use crate::transport::listening::{Accepted, Listening};
 
 /// For a scraper's whole request; nobody types here.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,9 +31,7 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// Serves until the future is dropped. `/live` answers as long as the process does; `/ready` says what is missing.
 pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness: Readiness) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let ends = CancellationToken::new();
-    // Connections end with this.
-    let _guard = ends.clone().drop_guard();
+    let accepted = Accepted::default();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;
@@ -47,12 +44,12 @@ pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness:
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(transport), service);
-        tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+        accepted.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%peer, %error, "admin connection ended");
             }
             drop(place);
-        }));
+        });
     }
 }
 

@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::connection::{Connection, Port};
@@ -34,7 +33,7 @@ use self::turns::Turns;
 use crate::config::model;
 use crate::metrics::router::Door;
 use crate::session::Hub;
-use crate::transport::listening::Listening;
+use crate::transport::listening::{Accepted, Listening};
 
 /// How a client on another machine that vanished is noticed: as on listeners, whose defaults these are.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -45,9 +44,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let turns = config.short_protocol.then(|| Arc::new(Turns::default()));
     let port = Arc::new(Port { config, memory, hub });
-    let ends = CancellationToken::new();
-    // Connections end with this.
-    let _guard = ends.clone().drop_guard();
+    let accepted = Accepted::default();
     loop {
         let (transport, peer) = listening.next().await;
         let Ok(place) = places.clone().try_acquire_owned() else {
@@ -66,12 +63,12 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
         // Here, where connections come one after the other.
         let turn = turns.as_ref().map(|turns| turns.join(peer.address(), &transport));
         let port = port.clone();
-        tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+        accepted.spawn(async move {
             port.metrics().connections.inc();
             Connection::new(&port, transport, peer, turn).serve().await;
             // Only now: a program that sees in the gauge that a place is free can have it.
             drop(place);
             port.metrics().connections.dec();
-        }));
+        });
     }
 }

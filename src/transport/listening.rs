@@ -14,6 +14,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Peer, Transport, peer_of};
@@ -30,6 +31,23 @@ pub struct Listening {
     local: Bind,
     /// The file of a Unix socket goes with it.
     _file: Option<OwnFile>,
+}
+
+/// The tasks of connections that came in through one socket: they end when this is dropped.
+#[derive(Default)]
+pub(crate) struct Accepted(CancellationToken);
+
+impl Accepted {
+    /// Serves a connection.
+    pub(crate) fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.0.clone().run_until_cancelled_owned(serve));
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// Why a listener cannot be.
