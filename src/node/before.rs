@@ -6,8 +6,8 @@ use tokio::runtime::Handle;
 
 use crate::descriptors;
 
-/// How long tasks that were told to end are waited for, so that the last line can say that none is left.
-pub(super) const TASKS_GRACE: Duration = Duration::from_secs(1);
+/// How long tasks that were told to end are waited for. A script of a framing may hold the threads that they run on.
+const TASKS_GRACE: Duration = Duration::from_secs(1);
 
 /// What the process had before the node was there.
 pub(super) struct Before {
@@ -27,13 +27,13 @@ impl Before {
     }
 
     /// Tasks and descriptors that came with the node and are still there.
-    fn added(&self) -> (usize, usize) {
+    pub(super) fn added(&self) -> (usize, usize) {
         let tasks = self.workers.metrics().num_alive_tasks();
         (tasks.saturating_sub(self.tasks), descriptors::open().saturating_sub(self.descriptors))
     }
 
-    /// Waits until none is left, for a moment at most: a task that is told to end does so when it next runs.
-    pub(super) async fn is_back(&self) -> (usize, usize) {
+    /// The same once none is left, or a moment has passed: a task that is told to end does so when it next runs.
+    pub(super) async fn left(&self) -> (usize, usize) {
         let given_up_at = Instant::now() + TASKS_GRACE;
         loop {
             let added = self.added();

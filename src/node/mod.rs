@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::before::{Before, TASKS_GRACE};
+use self::before::Before;
 use self::certificates::{Acceptors, load_certificates, told, watch_certificates};
 use self::hub::{hub, router_address, share_descriptors};
 pub use self::start_error::StartError;
@@ -34,7 +34,7 @@ use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
 use crate::http::{Page, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::locks::lock;
-use crate::lua::{self};
+use crate::lua;
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
@@ -281,16 +281,15 @@ impl Running {
         for supervisor in self.supervisors {
             supervisor.stop().await;
         }
-        // A script of a framing may hold the threads that they run on.
-        let _ = tokio::time::timeout(TASKS_GRACE, self.housekeeping.shutdown()).await;
         // What is still held by anything: after a drain that gave nothing up it is all 0.
         let (sessions, outboxes) = (self.hub.admission.sessions(), self.hub.router.len());
         let upstreams: Vec<_> = self.upstreams.values().map(|upstream| upstream.snapshot()).collect();
         let queued: usize = upstreams.iter().map(|upstream| upstream.queued).sum();
         let leases: usize = upstreams.iter().flat_map(|upstream| &upstream.backends).map(|backend| backend.open).sum();
-        let Self { hub, upstreams, acceptors, faults, before, memory, .. } = self;
-        drop((hub, upstreams, acceptors, faults));
-        let (tasks, descriptors) = before.is_back().await;
+        let Self { hub, upstreams, housekeeping, acceptors, faults, before, memory, .. } = self;
+        drop((hub, upstreams, housekeeping, acceptors, faults));
+        let has_all_ended = given_up == 0 && connections == 0;
+        let (tasks, descriptors) = if has_all_ended { before.left().await } else { before.added() };
         let bytes = memory.held_bytes();
         info!(given_up, sessions, outboxes, queued, leases, bytes, tasks, descriptors, "stopped");
         Drained { given_up }
