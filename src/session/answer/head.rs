@@ -186,21 +186,16 @@ fn status_code(said: &[u8]) -> Option<u16> {
 
 /// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may leave CR out.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut line_start = 0;
-    memchr_iter(b'\n', bytes).find_map(|newline| {
-        let line = &bytes[line_start..newline];
-        line_start = newline + 1;
-        (line.is_empty() || line == b"\r").then_some(line_start)
-    })
+    lines(bytes).find(|(line, _)| line.is_empty()).map(|(_, end)| end)
 }
 
-/// The lines of a whole head, without their ends.
-fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Each line that has come whole, without its end, and where the next one begins.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut line_start = 0;
-    memchr_iter(b'\n', head).map(move |newline| {
-        let line = &head[line_start..newline];
+    memchr_iter(b'\n', bytes).map(move |newline| {
+        let line = &bytes[line_start..newline];
         line_start = newline + 1;
-        line.strip_suffix(b"\r").unwrap_or(line)
+        (line.strip_suffix(b"\r").unwrap_or(line), line_start)
     })
 }
 
@@ -220,7 +215,7 @@ impl Head {
     fn parse(bytes: &[u8], keep_others: bool) -> Result<Self, HeadError> {
         let mut head = Head::default();
         let (mut status, mut is_redirect) = (None, false);
-        for (at, line) in lines(bytes).enumerate() {
+        for (at, (line, _)) in lines(bytes).enumerate() {
             if let Some(said) = status_line(line, at == 0) {
                 let bad = || HeadError::BadStatus(String::from_utf8_lossy(line).into_owned());
                 let said = status_code(said).ok_or_else(bad)?;
