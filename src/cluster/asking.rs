@@ -1,4 +1,4 @@
-//! What is asked of other nodes: who has a part in a command, what is published for it, and who has answered.
+//! Requests to other nodes: which nodes a command concerns, what is published for it, and which nodes have answered.
 
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
@@ -26,7 +26,7 @@ const MAX_IDS: usize = 2000;
 /// otherwise.
 const MAX_COMMANDS: usize = 64 << 10;
 
-/// Who is to do a command.
+/// Which nodes are to do a command.
 pub(super) struct Plan {
     /// This node's part.
     pub(super) own: Target,
@@ -40,11 +40,11 @@ pub(super) struct Plan {
     pub(super) engine_down: bool,
 }
 
-/// What was sent of a plan.
+/// The part of a plan that was sent.
 pub(super) struct Sent<'n> {
     /// Each with the number of commands before those that it asks for.
     pub(super) asking: Vec<(usize, Asking<'n>)>,
-    /// Who was not asked, because there was no room.
+    /// Nodes that were not asked, because the queue was full.
     pub(super) refused: Vec<u16>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Asking<'n> {
 }
 
 impl Asking<'_> {
-    /// What has come when all have answered, or at `until`; and who is missing.
+    /// Waits until all nodes have answered, or until `until`. Gives their answers, and the nodes that are missing.
     pub(super) async fn answers(mut self, until: Instant) -> (Answers, Vec<u16>) {
         let _ = timeout_at(until, &mut self.answered).await;
         self.net.requests().end(self.request)

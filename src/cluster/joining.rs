@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum End {
     Lost(EngineError),
-    /// Who has our number.
+    /// Another node has our number: its name.
     Refused(String),
 }
 
@@ -51,13 +51,13 @@ impl From<EngineError> for End {
 }
 
 impl Net {
-    /// Joins the others, and joins them again when the engine was lost; for ever.
+    /// Joins the other nodes, and joins them again each time the engine was lost. Never ends.
     pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, orders: OrdersReader) {
         let presence = async {
             match &self.presence {
                 None => std::future::pending().await,
                 Some(presence) => {
-                    // What is lost is said again.
+                    // A report that is lost is sent again.
                     let send = |to: Sender, body| {
                         self.order(Subject::Node(to.node), body, None);
                     };
@@ -196,7 +196,7 @@ impl Net {
                     }
                 }
                 Some(told) = telling.next() => {
-                    // What was left meanwhile, nobody relies on.
+                    // A partition that was left meanwhile stays unknown: nobody relies on it.
                     let mut interests = self.interests();
                     let Interests { subscribed, known } = &mut *interests;
                     told.partitions().filter(|told| subscribed.has(*told)).for_each(|told| known.set(told, true));

@@ -10,7 +10,7 @@
 //!                  <── receipts, what they found ────────────────────┘
 //! ```
 //!
-//! - `asking`: who has a part in a command, and who has answered; `outcome`: what is known in the end.
+//! - `asking`: which nodes a command concerns, and which have answered; `outcome`: the result.
 //! - `net`: this node among the others; `joining`: its link to the engine; `receiving`: what comes over it; `windows`: what has come
 //!   already; `workers`: what is done of it.
 //! - [`members`]: the other nodes, as far as their heartbeats tell.

@@ -1,4 +1,4 @@
-//! What is known of a command or a query that was for all nodes.
+//! The result of a command or a query on all nodes.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct Outcome {
     /// Of the sessions of those nodes that have answered.
     #[serde(flatten)]
     pub receipt: Receipt,
-    /// Who may have sessions that the command concerns, and did not answer in time.
+    /// Nodes that may have sessions of the command and did not answer in time.
     #[serde(flatten)]
     pub beyond: Beyond,
 }
