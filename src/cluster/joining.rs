@@ -68,7 +68,7 @@ impl Net {
         tokio::join!(self.stay_joined(engine, orders), presence);
     }
 
-    async fn stay_joined<E: Engine>(&self, engine: E, mut orders: OrdersReader) {
+    async fn stay_joined<E: Engine>(self: &Arc<Self>, engine: E, mut orders: OrdersReader) {
         let mut pause = FIRST_PAUSE;
         loop {
             let end = match self.join(&engine, &mut orders, &mut pause).await {
@@ -103,7 +103,7 @@ impl Net {
     }
 
     async fn join<E: Engine>(
-        &self,
+        self: &Arc<Self>,
         engine: &E,
         orders: &mut OrdersReader,
         pause: &mut Duration,

@@ -1,6 +1,7 @@
 //! What comes from other nodes, and what becomes of it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{error, info, warn};
@@ -19,12 +20,12 @@ use crate::proto::verb;
 
 impl Net {
     /// What comes to this node.
-    pub(super) async fn receive(&self, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
+    pub(super) async fn receive(self: &Arc<Self>, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
         let mut windows = Windows::default();
         let mut dropped = 0;
-        let mut workers = Workers::new(self);
         // Workers end with the link: what they have not done is answered by nobody.
-        let work = workers.work();
+        let mut workers = Workers::start(self);
+        let queue = workers.queue();
         let read = async {
             loop {
                 let (subject, payload) = match incoming.next().await {
@@ -36,7 +37,7 @@ impl Net {
                 dropped = incoming.dropped();
                 let text = payload.trim_ascii_start();
                 if text.starts_with(b"{") {
-                    self.take_published(subject, text, &workers.queue);
+                    self.take_published(subject, text, &queue);
                     continue;
                 }
                 let envelope = match Envelope::decode(payload) {
@@ -68,14 +69,14 @@ impl Net {
                         }
                     }
                 }
-                if let Err(end) = self.take(subject, envelope, &workers.queue) {
+                if let Err(end) = self.take(subject, envelope, &queue) {
                     return end;
                 }
             }
         };
         tokio::select! {
             end = read => Err(end),
-            () = work => Err(EngineError::closed().into()),
+            () = workers.panicked() => Err(EngineError::closed().into()),
         }
     }
 

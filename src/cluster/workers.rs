@@ -4,13 +4,13 @@
 //! something waits aside: what one node does not answer must not keep this one from doing what others want. Bounded by the bytes of what
 //! is still to be done or said; what finds no room is dropped and counted.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::net::Net;
 use crate::engine::Subject;
@@ -41,58 +41,73 @@ impl Job {
     }
 }
 
-/// Workers for jobs from other nodes; one per subject, in order. A receipt that has to wait is sent later, and holds up nothing behind it.
-pub(super) struct Workers<'n> {
-    net: &'n Net,
-    pub(super) queue: Queue,
-    jobs_rx: Vec<mpsc::UnboundedReceiver<Job>>,
+/// Tasks for jobs from other nodes, which may run at the same time: each subject has one of them, which does its jobs in their order.
+/// They end when this is dropped.
+pub(super) struct Workers {
+    queue: Queue,
+    tasks: JoinSet<()>,
 }
 
+#[derive(Clone)]
 pub(super) struct Queue {
     jobs_tx: Vec<mpsc::UnboundedSender<Job>>,
     bytes: Arc<AtomicUsize>,
 }
 
-impl<'n> Workers<'n> {
+impl Workers {
     const COUNT: usize = 8;
 
-    pub(super) fn new(net: &'n Net) -> Self {
-        let (jobs_tx, jobs_rx) = (0..Self::COUNT).map(|_| mpsc::unbounded_channel()).unzip();
-        Self { net, queue: Queue { jobs_tx, bytes: Arc::default() }, jobs_rx }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`bytes` counts what is queued, and `Queue::put` refuses above a bound"
+    )]
+    pub(super) fn start(net: &Arc<Net>) -> Self {
+        let bytes = Arc::<AtomicUsize>::default();
+        let mut tasks = JoinSet::new();
+        let start = |_| {
+            let (jobs_tx, jobs_rx) = mpsc::unbounded_channel();
+            tasks.spawn(work(net.clone(), jobs_rx, bytes.clone()));
+            jobs_tx
+        };
+        let jobs_tx = (0..Self::COUNT).map(start).collect();
+        Self { queue: Queue { jobs_tx, bytes }, tasks }
     }
 
-    /// Does what is queued, for ever.
-    pub(super) fn work(&mut self) -> impl Future<Output = ()> + use<'n> {
-        let (net, bytes) = (self.net, self.queue.bytes.clone());
-        let workers: Vec<_> = self
-            .jobs_rx
-            .drain(..)
-            .map(|mut jobs_rx| {
-                let bytes = bytes.clone();
-                async move {
-                    // As many as the queue has room for: what a job takes is given back when its receipt is out.
-                    let mut waiting = FuturesUnordered::new();
-                    loop {
-                        tokio::select! {
-                            job = jobs_rx.recv() => {
-                                let Some(job) = job else { return };
-                                let took = job.bytes();
-                                match net.work(job).await {
-                                    None => drop(bytes.fetch_sub(took, Ordering::Relaxed)),
-                                    Some(receipt) => waiting.push(async move {
-                                        receipt.await;
-                                        took
-                                    }),
-                                }
-                            }
-                            Some(took) = waiting.next() => drop(bytes.fetch_sub(took, Ordering::Relaxed)),
-                        }
-                    }
+    /// Where jobs are put.
+    pub(super) fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    /// Waits for a worker to panic, and hands its panic on. Workers do not end otherwise.
+    pub(super) async fn panicked(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+async fn work(net: Arc<Net>, mut jobs_rx: mpsc::UnboundedReceiver<Job>, bytes: Arc<AtomicUsize>) {
+    let net = &*net;
+    // As many as the queue has room for: what a job takes is given back when its receipt is out.
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            job = jobs_rx.recv() => {
+                let Some(job) = job else { return };
+                let took = job.bytes();
+                match net.work(job).await {
+                    None => drop(bytes.fetch_sub(took, Ordering::Relaxed)),
+                    Some(receipt) => waiting.push(async move {
+                        receipt.await;
+                        took
+                    }),
                 }
-            })
-            .collect();
-        async move {
-            futures_util::future::join_all(workers).await;
+            }
+            Some(took) = waiting.next() => drop(bytes.fetch_sub(took, Ordering::Relaxed)),
         }
     }
 }
