@@ -2,7 +2,9 @@
 //!
 //! Otherwise the kernel holds a second small write back until the first one is acknowledged, and the other side acknowledges 40 ms
 //! late because it hopes to have something to say by then. What is written here is a whole message, or all that there is of it.
-//! `tests/it/house/tidy.rs` keeps other ways to a socket out.
+//! `clippy.toml` refuses other ways to a socket.
+
+#![expect(clippy::disallowed_methods, reason = "sockets are made here")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +38,15 @@ pub fn listening_tcp(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+/// A Unix socket that is neither bound nor connected. It has nothing to hold back.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn unix(kind: Type) -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, kind, None)
 }
 
 /// A connection to the first of these addresses that takes it.

@@ -63,6 +63,7 @@ pub(super) enum Unqueued {
 }
 
 /// A queue for at most so many bytes, which is closed at first; what does not fit is refused.
+#[expect(clippy::disallowed_methods, reason = "`bytes` counts what is queued; `Orders` refuses above `max_bytes`")]
 pub(super) fn orders(from: Sender, max_bytes: usize) -> (Orders, OrdersReader) {
     let (orders_tx, orders_rx) = mpsc::unbounded_channel();
     let bytes = Arc::<AtomicUsize>::default();

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Type};
 
 use crate::config::model::{
     App, Backend, Bind, ClientCerts, ClientTls, ClusterEngine, ConcurrencyPer, Config, Dialect, Events, GroupBy,
@@ -186,7 +186,7 @@ fn try_connect(address: &Bind, timeout: Duration) -> io::Result<()> {
             socket.connect_timeout(&SockAddr::from(*address), timeout)
         }
         Bind::Unix(path) => {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            let socket = sockets::unix(Type::STREAM)?;
             // A blocking connect would wait without limit for a place in a full backlog; a full one is somebody there.
             socket.set_nonblocking(true)?;
             match socket.connect(&SockAddr::unix(path)?) {
@@ -506,13 +506,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("php.sock");
         let address = SockAddr::unix(&path).unwrap();
-        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let listener = sockets::unix(Type::STREAM).unwrap();
         listener.bind(&address).unwrap();
         listener.listen(1).unwrap();
         // Nobody accepts; connections pile up until the kernel takes no more.
         let mut waiting = Vec::new();
         loop {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            let socket = sockets::unix(Type::STREAM).unwrap();
             socket.set_nonblocking(true).unwrap();
             if let Err(error) = socket.connect(&address) {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock);

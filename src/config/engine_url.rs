@@ -9,6 +9,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 /// # Errors
 ///
 /// What is wrong with it, without anything of the URL.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn redis_server(url: &str) -> Result<ConnectionInfo, String> {
     // Its own error may repeat a piece of the URL.
     let wanted = "must be redis://HOST:PORT/NUMBER, the same with rediss://, or redis+unix:///PATH";

@@ -218,6 +218,7 @@ struct Fill {
 const MESSAGE_BYTES: usize = 64;
 
 /// An inbox for at most so many bytes.
+#[expect(clippy::disallowed_methods, reason = "`Fill` counts its bytes, and refuses above `max_bytes`")]
 pub fn inbox(max_bytes: usize) -> (Inbox, InboxReader) {
     let (incoming_tx, incoming_rx) = mpsc::unbounded_channel();
     let fill = Arc::new(Fill { bytes: AtomicUsize::new(0), max_bytes, dropped: AtomicU64::new(0) });

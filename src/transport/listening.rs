@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use tracing::warn;
 use super::{Peer, Transport, peer_of};
 use crate::config::model::{Bind, SocketFile};
 use crate::holders::{self, Holder};
-use crate::sockets::listening_tcp;
+use crate::sockets;
 
 /// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -113,10 +113,10 @@ impl Listening {
 
     fn try_bind(bind: &Bind, settings: &SocketFile, backlog: u32) -> io::Result<Self> {
         let (socket, address) = match bind {
-            Bind::Tcp(address) => (listening_tcp(*address)?, SockAddr::from(*address)),
+            Bind::Tcp(address) => (sockets::listening_tcp(*address)?, SockAddr::from(*address)),
             Bind::Unix(path) => {
                 remove_stale(path)?;
-                (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?)
+                (sockets::unix(Type::STREAM)?, SockAddr::unix(path)?)
             }
         };
         socket.bind(&address)?;
@@ -176,7 +176,7 @@ impl Listening {
 /// What connect(2) says.
 pub fn knock(path: &Path) -> io::Result<()> {
     // A blocking connect would wait for a process that listens and does not accept.
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let socket = sockets::unix(Type::STREAM.nonblocking())?;
     match socket.connect(&SockAddr::unix(path)?) {
         // Its backlog is full.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -292,7 +292,7 @@ mod tests {
     async fn a_socket_whose_backlog_is_full_is_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("full.sock");
-        let busy = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let busy = sockets::unix(Type::STREAM).unwrap();
         busy.bind(&SockAddr::unix(&path).unwrap()).unwrap();
         busy.listen(0).unwrap();
         let _waits = std::os::unix::net::UnixStream::connect(&path).unwrap();

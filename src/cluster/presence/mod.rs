@@ -223,6 +223,10 @@ pub type Told = (Partition, Vec<Notice>);
 
 impl Presence {
     /// For these apps.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "at most one entry for each partition: the next comes when the last was told"
+    )]
     pub fn new(apps: impl IntoIterator<Item = String>, metrics: Arc<ClusterMetrics>) -> (Arc<Self>, Notices) {
         let named = |app: String| Some((Name::new(app.as_bytes()).ok()?, app));
         let apps = apps.into_iter().filter_map(named).map(|(name, app)| (app, name)).collect();

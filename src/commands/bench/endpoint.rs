@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 
 use crate::commands::cli::BenchArgs;
 use crate::commands::client::target::Target;
@@ -96,9 +96,7 @@ impl Endpoint {
                 }
                 (socket, SockAddr::from(*address))
             }
-            Address::Unix(path) => {
-                (Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?, SockAddr::unix(path)?)
-            }
+            Address::Unix(path) => (sockets::unix(Type::STREAM.nonblocking())?, SockAddr::unix(path)?),
         };
         match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),

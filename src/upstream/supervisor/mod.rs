@@ -434,6 +434,7 @@ fn pool_config(spawn: &Spawn, ini: &[(&str, String)], name: &str, directory: &Pa
 }
 
 /// True when the socket accepts; false when php-fpm ended or time is up.
+#[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
 fn wait_until_accepting(child: &mut Child, socket: &Path) -> io::Result<bool> {
     let deadline = Instant::now() + START_TIME;
     while Instant::now() < deadline {

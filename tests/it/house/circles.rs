@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tidy::{File, TEST_ONLY, code, sources, without_tests};
+use super::source::{File, code, paths, sources, without_tests};
+use super::tidy::TEST_ONLY;
 
 /// Circles that stay, each as the files in it, in the order of the alphabet.
 const KNOWN: &[&[&str]] = &[
@@ -115,41 +116,6 @@ fn from_the_root(module: &Module, path: &[String]) -> Option<Module> {
     }
     from.extend(rest.iter().cloned());
     Some(from)
-}
-
-/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
-fn paths(text: &str) -> Vec<Vec<String>> {
-    let mut rest = text;
-    tree(&mut rest)
-}
-
-fn tree(rest: &mut &str) -> Vec<Vec<String>> {
-    let mut path = Vec::new();
-    loop {
-        *rest = rest.trim_start();
-        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        if length == 0 {
-            break;
-        }
-        path.push(rest[..length].to_owned());
-        *rest = &rest[length..];
-        let Some(behind) = rest.strip_prefix("::") else { break };
-        *rest = behind.trim_start();
-        let Some(group) = rest.strip_prefix('{') else { continue };
-        *rest = group;
-        let mut all = Vec::new();
-        while !rest.trim_start().starts_with('}') && !rest.is_empty() {
-            for branch in tree(rest) {
-                all.push(path.iter().cloned().chain(branch).collect());
-            }
-            // A rename or a comma.
-            let end = rest.find([',', '}']).unwrap_or(rest.len());
-            *rest = rest[end..].strip_prefix(',').unwrap_or(&rest[end..]);
-        }
-        *rest = rest.trim_start().strip_prefix('}').unwrap_or(rest);
-        return all;
-    }
-    vec![path]
 }
 
 #[cfg(test)]

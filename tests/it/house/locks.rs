@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tidy::{File, code, sources, without_tests};
+use super::source::{File, code, sources, without_tests};
 
 /// Functions of a module that share their name with one that logs, or may log there, and why.
 const INNOCENT: &[(&str, &str, &str)] = &[

@@ -1,6 +1,8 @@
 //! What the compiler does not see to.
 
 mod circles;
+mod dependencies;
 mod locks;
 mod map;
+mod source;
 mod tidy;

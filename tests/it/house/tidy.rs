@@ -1,9 +1,10 @@
-//! What the compiler does not see to: who may name whom, what `proto` keeps out, how long a file grows, what `Cargo.lock` must not have.
+//! Rules that neither compiler nor clippy checks: which module may name which, what `proto` keeps out, how long a file grows.
 //!
 //! Each rule is a function from a file to its complaints, and each has a case that shows it complaining.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::source::{File, code, everything, paths, sources, string, without_tests};
 
 /// Modules from left to right: one names modules of its own step and of those before it, never of those behind it.
 const STEPS: &[&[&str]] = &[
@@ -68,9 +69,6 @@ pub const TEST_ONLY: &[&str] = &[
 /// Files that may name a home folder.
 const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/commands/check.rs", "sets one that must not be printed")];
 
-/// Text files that people write.
-const TEXT: &[&str] = &["rs", "toml", "md", "php", "html", "sh", "yaml", "yml", "py", "txt", "json", ""];
-
 #[test]
 fn modules_name_only_modules_to_their_left() {
     complain_about(&sources(), direction);
@@ -87,9 +85,8 @@ fn numbers_between_nodes_say_which_run_gave_them() {
 }
 
 #[test]
-fn files_stay_readable_and_finished() {
+fn files_stay_readable() {
     complain_about(&sources(), length);
-    complain_about(&sources(), unfinished);
 }
 
 #[test]
@@ -98,36 +95,8 @@ fn log_fields_are_for_people() {
 }
 
 #[test]
-fn output_that_nobody_takes_is_no_panic() {
-    complain_about(&sources(), prints);
-}
-
-#[test]
-fn no_lock_hands_on_a_panic() {
-    complain_about(&sources(), poisons);
-}
-
-#[test]
-fn sockets_are_made_in_one_place() {
-    complain_about(&sources(), sockets);
-}
-
-#[test]
-fn rustls_has_one_provider() {
-    let path = "Cargo.lock".to_owned();
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).expect("it is in the repository");
-    assert_eq!(providers(&File { path, text }), Vec::<String>::new());
-}
-
-#[test]
 fn nothing_points_to_a_developers_machine() {
     complain_about(&everything(), foreign_paths);
-}
-
-/// A file: where it is below the crate's folder, with `/`, and what it says.
-pub struct File {
-    pub path: String,
-    pub text: String,
 }
 
 fn complain_about(files: &[File], rule: fn(&File) -> Vec<String>) {
@@ -169,36 +138,12 @@ fn crate_names(code: &str, at_the_top: bool) -> Vec<(usize, String)> {
                 continue;
             }
             let line = code[..at + root.len()].matches('\n').count() + 1;
-            for name in first_segments(&code[at + root.len()..]) {
-                names.push((line, name));
-            }
+            let firsts = paths(&code[at + root.len()..]).into_iter().filter_map(|path| path.into_iter().next());
+            names.extend(firsts.map(|name| (line, name)));
         }
     }
     names.sort();
-    names
-}
-
-/// `a::b` names `a`; `{a::b, c, d::{e, f}}` names `a`, `c` and `d`.
-fn first_segments(path: &str) -> Vec<String> {
-    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
-    let mut names = Vec::new();
-    let (mut depth, mut start) = (0, 0);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                names.push(word(group[start..at].trim_start()));
-                start = at + 1;
-                if c == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    names.retain(|name| !name.is_empty());
+    names.dedup();
     names
 }
 
@@ -244,37 +189,6 @@ fn length(file: &File) -> Vec<String> {
     if lines > MAX_LINES && !allowed { vec![format!("{lines} lines")] } else { Vec::new() }
 }
 
-fn unfinished(file: &File) -> Vec<String> {
-    let code = code(&file.text);
-    ["todo!", "unimplemented!"]
-        .iter()
-        .filter(|word| code.contains(**word))
-        .map(|word| format!("has a {word}"))
-        .collect()
-}
-
-/// Ways to a TCP socket that does not send at once, and where the right ones are.
-const SOCKETS: &[(&str, &str)] = &[
-    ("TcpStream::connect", "src/sockets.rs"),
-    ("TcpListener::bind", "src/sockets.rs"),
-    ("TcpSocket", "src/sockets.rs"),
-    // redis-rs makes its own, and has to be told.
-    ("into_connection_info", "src/config/engine_url.rs"),
-];
-
-/// A TCP socket that others than `src/sockets.rs` make. (A Unix socket has nothing to hold back.)
-fn sockets(file: &File) -> Vec<String> {
-    let text = code(without_tests(&file.text));
-    let ways = SOCKETS.iter().filter(|(_, home)| file.path != *home);
-    let mut complaints: Vec<_> =
-        ways.filter(|(way, _)| names_word(&text, way)).map(|(way, home)| format!("names {way}: {home} does")).collect();
-    let makes = |at: usize| !text[at..].starts_with("Socket::new(Domain::UNIX");
-    if file.path != "src/sockets.rs" && text.match_indices("Socket::new(").any(|(at, _)| makes(at)) {
-        complaints.push("makes a socket: src/sockets.rs does".to_owned());
-    }
-    complaints
-}
-
 /// A field that is recorded with `?`, or a text with `{:?}`, shows Rust's own syntax: `Some("x")`, the name of a variant, `1.5s`.
 fn debug_fields(file: &File) -> Vec<String> {
     let text = without_tests(&file.text);
@@ -288,28 +202,6 @@ fn debug_fields(file: &File) -> Vec<String> {
         .filter(|(at, call)| shows_debug(in_brackets(&text[at + call.len() - 1..])))
         .map(|(at, _)| format!("line {}: a log field in Rust's debug syntax", text[..at].matches('\n').count() + 1))
         .collect()
-}
-
-/// std's macros panic where nobody takes what they print, and wait for whoever should.
-fn prints(file: &File) -> Vec<String> {
-    if TEST_ONLY.contains(&file.path.as_str()) {
-        return Vec::new();
-    }
-    let code = code(without_tests(&file.text));
-    let names = ["println!", "print!", "eprintln!", "eprint!"].into_iter().filter(|name| {
-        code.match_indices(name).any(|(at, _)| !code[..at].chars().next_back().is_some_and(char::is_alphanumeric))
-    });
-    names.map(|name| format!("has {name}, which panics on a closed pipe: tracing, or logging::tell")).collect()
-}
-
-/// See `src/locks.rs`.
-fn poisons(file: &File) -> Vec<String> {
-    if file.path == "src/locks.rs" || TEST_ONLY.contains(&file.path.as_str()) {
-        return Vec::new();
-    }
-    let code: String = code(without_tests(&file.text)).split_whitespace().collect();
-    let ways = [".lock().expect(", ".lock().unwrap", ".lock().map_err("].into_iter().filter(|way| code.contains(way));
-    ways.map(|way| format!("has {way}: take locks by locks::lock")).collect()
 }
 
 /// From an opening bracket to the one that closes it.
@@ -329,12 +221,6 @@ fn in_brackets(text: &str) -> &str {
     &text[..at]
 }
 
-/// async-nats takes rustls's provider of cryptography from the features that were compiled in, and that panics where there are two.
-fn providers(file: &File) -> Vec<String> {
-    let names = file.text.lines().filter_map(|line| line.strip_prefix("name = ")).map(|name| name.trim_matches('"'));
-    names.filter(|name| *name == "aws-lc-rs").map(|name| format!("has {name} beside ring")).collect()
-}
-
 fn foreign_paths(file: &File) -> Vec<String> {
     if MADE_UP_HOMES.iter().any(|(path, _)| *path == file.path) {
         return Vec::new();
@@ -346,106 +232,6 @@ fn foreign_paths(file: &File) -> Vec<String> {
         homes.push(here);
     }
     homes.iter().filter(|home| file.text.contains(**home)).map(|home| format!("has the path {home}")).collect()
-}
-
-/// What stands before the module of unit tests, which ends a file.
-pub fn without_tests(text: &str) -> &str {
-    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
-}
-
-/// Code without comments, and without what stands in strings; lines stay where they are.
-pub fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let skipped = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(length) = raw_string(rest).filter(|_| !code.ends_with(|c: char| c.is_alphanumeric())) {
-            length
-        } else if first == '"' {
-            string(rest)
-        } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") || rest.starts_with("'\\'") {
-            rest[1..].find('\'').map_or(1, |end| end + 2)
-        } else {
-            code.push(first);
-            rest = &rest[first.len_utf8()..];
-            continue;
-        };
-        code.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
-        rest = &rest[skipped..];
-    }
-    code
-}
-
-/// Bytes of a string literal, its quotes included.
-fn string(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            '"' if !escaped => return at + 1,
-            '\\' => escaped = !escaped,
-            _ => escaped = false,
-        }
-    }
-    text.len()
-}
-
-/// Bytes of a raw string literal, if one begins here.
-fn raw_string(text: &str) -> Option<usize> {
-    let hashes = text.strip_prefix('r')?.chars().take_while(|c| *c == '#').count();
-    let body = text[1 + hashes..].strip_prefix('"')?;
-    let end = format!("\"{}", "#".repeat(hashes));
-    body.find(&end).map(|at| 2 + hashes + at + end.len())
-}
-
-impl File {
-    /// The top-level module that a source file belongs to; the crate's root belongs to none.
-    pub fn module(&self) -> Option<&str> {
-        let path = self.path.strip_prefix("src/")?.strip_suffix(".rs")?;
-        let module = path.split('/').next()?;
-        (module != "lib").then_some(module)
-    }
-
-    /// Whether `super` is the crate's root there.
-    fn is_at_the_top(&self) -> bool {
-        self.path.matches('/').count() == 1 || self.path.ends_with("/mod.rs") && self.path.matches('/').count() == 2
-    }
-}
-
-pub fn sources() -> Vec<File> {
-    let mut files = everything();
-    files.retain(|file| file.path.starts_with("src/") && file.path.ends_with(".rs"));
-    files
-}
-
-/// Every text file of the repository.
-fn everything() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    walk(root, &mut files);
-    files
-        .into_iter()
-        .filter_map(|path| {
-            let text = fs::read_to_string(&path).ok()?;
-            let below = path.strip_prefix(root).expect("walked from there").to_str()?.to_owned();
-            Some(File { path: below, text })
-        })
-        .collect()
-}
-
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("it can be read").flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        let is_ours = !name.to_string_lossy().starts_with('.') && name != "target" && name != "Cargo.lock";
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-        if is_ours && path.is_dir() {
-            walk(&path, files);
-        } else if is_ours && TEXT.contains(&extension) {
-            files.push(path);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -476,29 +262,6 @@ mod tests {
         check(direction, "src/brandnew.rs", "", &["module brandnew has no place in the order"]);
         check(direction, "src/logging.rs", "use crate::node;", &["line 1: logging names node"]);
         check(direction, "src/logging.rs", "use crate::proto;", &["line 1: logging names proto"]);
-    }
-
-    #[test]
-    fn sockets_of_tcp_are_seen_and_those_of_unix_are_left_alone() {
-        let made = "makes a socket: src/sockets.rs does";
-        for (path, text, complaints) in [
-            (
-                "src/commands/connect/dial.rs",
-                "let a = TcpStream::connect(b).await;",
-                &["names TcpStream::connect: src/sockets.rs does"][..],
-            ),
-            ("src/commands/check.rs", "Socket::new(Domain::for_address(a), Type::STREAM, None)", &[made]),
-            (
-                "src/engine/mod.rs",
-                "url.into_connection_info()",
-                &["names into_connection_info: src/config/engine_url.rs does"],
-            ),
-            ("src/sockets.rs", "TcpStream::connect(b); Socket::new(Domain::IPV4, Type::STREAM, None)", &[]),
-            ("src/commands/check.rs", "Socket::new(Domain::UNIX, Type::STREAM, None); UnixStream::connect(path)", &[]),
-            ("src/commands/check.rs", "\n#[cfg(test)]\nmod tests {\nTcpStream::connect(a)", &[]),
-        ] {
-            check(sockets, path, text, complaints);
-        }
     }
 
     #[test]
@@ -564,13 +327,6 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_code_is_seen_and_talk_about_it_is_not() {
-        check(unfinished, "src/a.rs", "fn f() { todo!() }", &["has a todo!"]);
-        check(unfinished, "src/a.rs", "unimplemented!(\"later\")", &["has a unimplemented!"]);
-        check(unfinished, "src/a.rs", "// todo!\nconst T: &str = \"todo!\";", &[]);
-    }
-
-    #[test]
     fn log_fields_in_debug_syntax_are_seen_and_the_question_mark_of_errors_is_not() {
         let seen = ["line 1: a log field in Rust's debug syntax"];
         for text in [
@@ -584,36 +340,6 @@ mod tests {
         for text in ["info!(size = size()?, \"done, really? = ?yes\");", "let x = f(a)?; g(?x)", "format!(\"{x:?}\")"] {
             check(debug_fields, "src/a.rs", text, &[]);
         }
-    }
-
-    #[test]
-    fn output_by_macros_that_panic_is_seen() {
-        let text = "fn f() { eprintln!(\"x\") }";
-        check(prints, "src/a.rs", text, &["has eprintln!, which panics on a closed pipe: tracing, or logging::tell"]);
-        let text = "fn f() { print!(\"x\") }";
-        check(prints, "src/a.rs", text, &["has print!, which panics on a closed pipe: tracing, or logging::tell"]);
-        check(prints, "src/a.rs", "// println!\nfn f() { writeln!(out, \"println!\") }", &[]);
-    }
-
-    #[test]
-    fn locks_that_hand_on_a_panic_are_seen() {
-        let seen = ["has .lock().expect(: take locks by locks::lock"];
-        check(poisons, "src/a.rs", "let x = self.x.lock().expect(\"nobody\");", &seen);
-        check(poisons, "src/a.rs", "let x = self.x\n    .lock()\n    .expect(\"nobody\");", &seen);
-        check(poisons, "src/a.rs", "let x = x.lock().unwrap();", &["has .lock().unwrap: take locks by locks::lock"]);
-        check(poisons, "src/a.rs", "let x = lock(&self.x); let y = self.y.lock().await;", &[]);
-    }
-
-    #[test]
-    fn a_second_provider_is_seen() {
-        let package = |name| format!("[[package]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
-        check(
-            providers,
-            "Cargo.lock",
-            &[package("ring"), package("aws-lc-rs")].concat(),
-            &["has aws-lc-rs beside ring"],
-        );
-        check(providers, "Cargo.lock", &package("ring"), &[]);
     }
 
     #[test]
