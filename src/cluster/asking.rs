@@ -192,7 +192,7 @@ impl Net {
         let fit = commands.iter().all(command_fits);
         if !fit {
             self.metrics.count_dropped("too_large", 1);
-            warn!("command too large for a frame: not sent to other nodes");
+            warn!("command not sent to other nodes: too large for a frame");
         }
         fit
     }

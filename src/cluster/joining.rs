@@ -79,9 +79,10 @@ impl Net {
             self.metrics.engine_failures.inc();
             let state = match end {
                 End::Lost(error) => State::Away(error.to_string()),
-                End::Refused(who) => {
-                    State::Refused(format!("node number {} is taken by {who:?} ([node] number)", self.me.node))
-                }
+                End::Refused(who) => State::Refused(format!(
+                    "node number {} is taken by node {who:?}: set another [node] number",
+                    self.me.node
+                )),
             };
             let before = self.state.send_replace(state.clone());
             if before != state {
@@ -219,7 +220,7 @@ impl Net {
         for (order, reach) in batch.iter().zip(reaches) {
             if reach == Reach::TooLarge {
                 self.metrics.count_dropped("too_large", 1);
-                warn!(subject = %order.subject, bytes = order.payload.len(), "message above the limit of the engine: not sent to other nodes");
+                warn!(subject = %order.subject, bytes = order.payload.len(), "message not sent to other nodes: larger than the engine's limit");
             }
             if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
                 self.requests().nobody_at(request);

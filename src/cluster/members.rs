@@ -329,7 +329,7 @@ mod tests {
         let again = || Beat { started_ms: 500, epoch: 2, ..beat(None) };
         assert_eq!(members.heard(at(4), new, again()), Heard::Outdated);
         assert_eq!(members.locate(session_of(1)), Place::At(7));
-        assert_eq!(members.locate(session_of(2)), Place::Silent(7), "nobody can say that it is gone");
+        assert_eq!(members.locate(session_of(2)), Place::Silent(7), "it may still be there");
         assert_eq!(members.locate(session_of(3)), Place::Gone);
         assert_eq!(members.expire(at(6)), ["n7"]);
         assert_eq!(members.heard(at(6), new, again()), Heard::Restarted);

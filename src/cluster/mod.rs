@@ -101,7 +101,7 @@ impl std::fmt::Display for JoinError {
         match self {
             JoinError::Engine(error) => error.fmt(f),
             JoinError::Taken(why) => f.write_str(why),
-            JoinError::Random(error) => write!(f, "no random number for this run: {error}"),
+            JoinError::Random(error) => write!(f, "the operating system gave no random bytes: {error}"),
         }
     }
 }
@@ -265,7 +265,10 @@ impl Cluster {
         let plan = net.plan(&command.to);
         let unsent = net.send_without_answer(&plan, slice::from_ref(command));
         if plan.engine_down || unsent {
-            warn!(command = command.action.label(), "engine unreachable: only this node's own sessions were reached");
+            warn!(
+                command = command.action.label(),
+                "other nodes were not reached: engine unreachable, queue full or command too large"
+            );
         }
         let mut receipt = self.router.run_now(door, &with_target(command, plan.own));
         receipt.gone += plan.gone;

@@ -140,7 +140,7 @@ impl Net {
         let mut state = self.state.subscribe();
         match state.wait_for(|state| *state != State::Starting).await {
             Ok(state) => state.clone(),
-            Err(_) => State::Away("the engine's task has ended".to_owned()),
+            Err(_) => State::Away("the task that connects to the engine has ended".to_owned()),
         }
     }
 
@@ -204,7 +204,7 @@ impl Net {
             silent
         };
         for node in silent {
-            warn!(node, "node is silent");
+            warn!(node, "no heartbeat from a node for a whole lease, it counts as unreachable");
         }
         let is_here = |of: &Foreign| now.saturating_duration_since(of.heard) < self.settings.lease;
         self.foreign().retain(|_, of| is_here(of));
@@ -231,6 +231,6 @@ pub(super) fn joined_by(action: &Action) -> Option<Partition> {
 /// The message about a node whose envelopes are of another version.
 pub(super) fn not_understood(node: u16, version: u8) -> String {
     format!(
-        "node number {node} speaks version {version} between nodes, this one {VERSION}: neither reaches the other's sessions"
+        "node number {node} speaks version {version} of the node protocol, and this one {VERSION}: neither reaches the other's sessions"
     )
 }

@@ -41,7 +41,7 @@ impl Beyond {
 impl std::fmt::Display for Beyond {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.engine_down {
-            true => f.write_str("there is no engine, so no other node can be asked"),
+            true => f.write_str("the engine is unreachable, so no other node can be asked"),
             false => write!(f, "not reached in time: {}", self.unreachable.join(", ")),
         }
     }

@@ -88,7 +88,7 @@ impl Net {
             }
             Err(wrong) => {
                 self.metrics.count_dropped("malformed", 1);
-                warn!(%subject, "a command that was published as JSON: {wrong}");
+                warn!(%subject, "JSON command ignored: {wrong}");
             }
         }
     }
@@ -97,7 +97,7 @@ impl Net {
     fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), End> {
         let Unread::Version { version, from, says } = unread else {
             self.metrics.count_dropped("malformed", 1);
-            warn!(%subject, "a payload {unread}");
+            warn!(%subject, "payload ignored: {unread}");
             return Ok(());
         };
         self.metrics.count_dropped("version", 1);
@@ -118,7 +118,7 @@ impl Net {
         let before = self.foreign().insert(from.node, now);
         // Once for each run of it, and again if it was away.
         if before.is_none_or(|before| (before.run, before.version) != (from.run, version)) {
-            error!("not among all other nodes: {}", not_understood(from.node, version));
+            error!("cannot work with another node: {}", not_understood(from.node, version));
         }
     }
 
@@ -146,8 +146,8 @@ impl Net {
                 let heard = self.members().heard(Instant::now(), from, beat);
                 match heard {
                     Heard::Known | Heard::Outdated => {}
-                    Heard::New => info!(node = name, number = from.node, "node is here"),
-                    Heard::Again => info!(node = name, number = from.node, "node is here again"),
+                    Heard::New => info!(node = name, number = from.node, "node has joined"),
+                    Heard::Again => info!(node = name, number = from.node, "node was silent and is back"),
                     Heard::Restarted => info!(node = name, number = from.node, "node was restarted"),
                 }
                 if matches!(heard, Heard::New | Heard::Restarted) {

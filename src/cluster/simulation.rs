@@ -560,7 +560,7 @@ impl World {
                 self.nodes.iter().map(|node| (node.me, node.epoch)).filter(|(sender, _)| *sender != node.me).collect();
             let known: BTreeSet<(Sender, u32)> =
                 node.members.here().map(|member| (member.sender, member.epoch)).collect();
-            assert_eq!(known, others, "n{} knows who is here", node.me.node);
+            assert_eq!(known, others, "n{} knows which nodes are here", node.me.node);
             for (channel, name) in self.names.iter().enumerate() {
                 let (here, silent) = node.members.interested(Some(Partition::of_channel(name)));
                 assert!(silent.is_empty(), "n{} takes {silent:?} for silent", node.me.node);
@@ -617,9 +617,9 @@ impl World {
                     What::Vacated => is_occupied = false,
                 }
             }
-            assert_eq!(members, self.members(channel), "who apps believe to be in {name}");
+            assert_eq!(members, self.members(channel), "the sessions that apps have in {name}");
             let is_known = is_occupied != members.is_empty();
-            assert!(is_known || only_cuts, "whether apps believe that somebody is in {name}");
+            assert!(is_known || only_cuts, "whether apps have {name} as occupied");
         }
     }
 }

@@ -399,7 +399,7 @@ mod tests {
         let (of, account) = keeper.told(partition).unwrap();
         assert_eq!((of, account.settled), (sender(2), 4));
         keeper.report(sender(2), leaves);
-        assert_eq!(told(&mut keeper), [(What::Occupied, 1), (What::Join, 1)], "nobody else is in there");
+        assert_eq!(told(&mut keeper), [(What::Occupied, 1), (What::Join, 1)], "no other session is in there");
         keeper.told(partition);
         assert_eq!(told(&mut keeper), []);
     }

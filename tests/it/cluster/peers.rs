@@ -180,7 +180,7 @@ async fn a_number_is_claimed_and_defended_across_versions() {
     let refusing = tokio::task::spawn_blocking(move || Longwire::refuses(&config));
     answer.await;
     let lines = refusing.await.expect("it is refused");
-    let said = "node number 1 is taken by \"other\" ([node] number)";
+    let said = "node number 1 is taken by node \"other\": set another [node] number";
     assert!(lines.iter().any(|line| line.contains(said)), "{lines:?}");
 }
 

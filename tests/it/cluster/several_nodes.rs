@@ -506,7 +506,7 @@ async fn a_number_that_is_taken_is_refused_with_its_owners_name() {
         let second = config(&fpm, 7, &engine).replace("name = \"n7\"", "name = \"twin\"");
         let lines = Longwire::refuses(&second);
         assert!(
-            lines.iter().any(|line| line.contains("node number 7 is taken by \"n7\" ([node] number)")),
+            lines.iter().any(|line| line.contains("node number 7 is taken by node \"n7\": set another [node] number")),
             "{kind:?}: {lines:?}"
         );
         assert_eq!(first.admin("/ready").0, 200, "the first is not disturbed");
