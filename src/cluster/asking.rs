@@ -19,30 +19,29 @@ pub(super) fn with_target(command: &Command, to: Target) -> Command {
     Command { to, except: command.except.clone(), action: command.action.clone() }
 }
 
-/// Ids of one node in one envelope: half of what the fields of a frame have room for.
+/// Most session ids in one envelope: half of what the fields of a frame have room for.
 const MAX_IDS: usize = 2000;
 
-/// What commands take of one envelope, in bytes, where there are several. NATS carries envelopes of up to a megabyte, unless it is told
-/// otherwise.
+/// Most bytes of commands in one envelope, if there are several commands. By default NATS carries envelopes of up to one megabyte.
 const MAX_COMMANDS: usize = 64 << 10;
 
-/// Which nodes are to do a command.
+/// Which nodes are to run a command.
 pub(super) struct Plan {
     /// This node's part.
     pub(super) own: Target,
-    /// Where the others' part is published, and who is waited for there.
+    /// The other nodes' part: the subject to publish on, the target, and the nodes that must answer.
     others: Vec<(Subject, Target, Vec<u16>)>,
     /// Nodes that may have a part and are known not to answer.
     pub(super) silent: Vec<u16>,
-    /// Sessions of nodes that are there no more.
+    /// Sessions whose nodes no longer exist.
     pub(super) gone: u32,
-    /// There is no engine: nobody else can be asked.
+    /// There is no engine, so no other node can be asked.
     pub(super) engine_down: bool,
 }
 
 /// The part of a plan that was sent.
 pub(super) struct Sent<'n> {
-    /// Each with the number of commands before those that it asks for.
+    /// Each request, with the index of its first command.
     pub(super) asking: Vec<(usize, Asking<'n>)>,
     /// Nodes that were not asked, because the queue was full.
     pub(super) refused: Vec<u16>,
@@ -96,7 +95,7 @@ impl Net {
         let subject = match to {
             Target::Sessions(ids) => {
                 let (own, mut others): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.is_own(**id));
-                // One that is named twice counts once, also where it would come into two envelopes, or is gone.
+                // An id that is named twice counts once, even if the two would go into different envelopes or the session is gone.
                 if others.len() > 1 {
                     others.sort_unstable();
                     others.dedup();
@@ -111,7 +110,7 @@ impl Net {
                             Some((_, ids)) => ids.push(id),
                             None => by_node.push((node, vec![id])),
                         },
-                        // Without an engine nobody knows.
+                        // Without an engine this node cannot know.
                         Place::Gone | Place::At(_) => plan.engine_down = true,
                     }
                 }
@@ -139,7 +138,7 @@ impl Net {
         plan
     }
 
-    /// Publishes the others' part, for receipts.
+    /// Publishes the other nodes' part, and expects receipts.
     pub(super) fn send_to(&self, plan: &Plan, commands: &[Command]) -> Sent<'_> {
         let mut sent = Sent { asking: Vec::new(), refused: Vec::new() };
         for (subject, to, nodes) in &plan.others {
@@ -152,7 +151,7 @@ impl Net {
             for commands in in_envelopes(commands) {
                 let count = commands.len();
                 if nodes.is_empty() {
-                    // Somebody may have begun to listen whose beat is not here yet.
+                    // A node may have begun to listen whose beat has not arrived here yet.
                     self.order(*subject, Body::Commands { request: None, commands }, None);
                     continue;
                 }
@@ -171,7 +170,7 @@ impl Net {
         sent
     }
 
-    /// The same, for nobody who waits; true if some of it could not be sent.
+    /// Like [`Self::send_to`], without receipts. True if some of it could not be sent.
     pub(super) fn send_without_answer(&self, plan: &Plan, commands: &[Command]) -> bool {
         let mut unsent = false;
         for (subject, to, _) in &plan.others {
@@ -187,7 +186,7 @@ impl Net {
         unsent
     }
 
-    /// Whether commands fit into an envelope; it is counted where they do not.
+    /// True if the commands fit into an envelope. Otherwise it is counted and logged.
     fn fit(&self, commands: &[Command]) -> bool {
         let fit = commands.iter().all(command_fits);
         if !fit {
@@ -210,7 +209,7 @@ impl Net {
     }
 }
 
-/// As many commands in each as it has room for, in their order.
+/// Packs the commands, in their order, into as few envelopes as they fit in.
 fn in_envelopes(commands: Vec<Command>) -> Vec<Vec<Command>> {
     if commands.len() == 1 {
         return vec![commands];

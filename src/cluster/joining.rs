@@ -1,15 +1,14 @@
-//! The link to the engine: how a node comes among the others, stays there, and what it publishes.
+//! The link to the engine: how a node joins the others and stays joined, and what it publishes.
 //!
 //! ```text
 //!             connect, subscribe to our own number, claim it
 //!   away ────────────────────────────────────────────────────> joined: beats, orders, interest
-//!    ^ │ somebody has our number: refused, and asked again         │
+//!    ^ │ another node has our number: refused, we try again         │
 //!    │ └─ backoff with jitter                                      │ lost, or our own beats do not come back
 //!    └─────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Our heartbeats come back to us like to everybody, and so they probe the link in both directions: one that is half open is found
-//! out within a lease.
+//! A node receives its own heartbeats too, so they probe the link in both directions: a half-open link is noticed within a lease.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,11 +31,12 @@ use crate::proto::partition::Partition;
 const BEATS_PER_LEASE: u32 = 3;
 /// Envelopes in one write to the engine.
 const BATCH: usize = 512;
-/// Waits between attempts to reach the engine; each is up to half shorter, so that nodes do not come back together.
+/// Waits between attempts to reach the engine. Each is randomly up to half shorter, so that nodes do not all reconnect at the same
+/// time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why a link is given up.
+/// The reason to give up a link.
 #[derive(Debug)]
 pub(super) enum End {
     Lost(EngineError),
@@ -51,13 +51,13 @@ impl From<EngineError> for End {
 }
 
 impl Net {
-    /// Joins the other nodes, and joins them again each time the engine was lost. Never ends.
+    /// Joins the other nodes, and joins again each time the engine was lost. Never ends.
     pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, orders: OrdersReader) {
         let presence = async {
             match &self.presence {
                 None => std::future::pending().await,
                 Some(presence) => {
-                    // A report that is lost is sent again.
+                    // A report that is lost is sent again, so the result does not matter.
                     let send = |to: Sender, body| {
                         self.order(Subject::Node(to.node), body, None);
                     };
@@ -128,7 +128,7 @@ impl Net {
         }
     }
 
-    /// Asks a node that has our number to say so. It is not ours before.
+    /// Claims this node's number: a node that has it objects. The number is ours if no objection comes in time.
     async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), End> {
         let own = Subject::Node(self.me.node);
         link.subscribe(&[own]).await?;
@@ -157,7 +157,7 @@ impl Net {
         }
     }
 
-    /// What leaves this node: beats, orders, and what it wants to listen to beside `interest`.
+    /// Publishes beats and queued envelopes, and subscribes to partitions beyond `interest` when this node gets members in them.
     async fn send<L: Link>(
         &self,
         mut listening: Listening<L>,
@@ -182,7 +182,7 @@ impl Net {
                     listening.announce(self);
                     self.beat();
                     beaten += 1;
-                    // Before a lease is over this node may not know of everybody who is here.
+                    // During its first lease this node may not know all nodes that are here.
                     if beaten > BEATS_PER_LEASE {
                         self.look_at_presence();
                     }
@@ -197,7 +197,7 @@ impl Net {
                     }
                 }
                 Some(told) = telling.next() => {
-                    // A partition that was left meanwhile stays unknown: nobody relies on it.
+                    // A partition that was left meanwhile stays unknown: no session relies on it.
                     let mut interests = self.interests();
                     let Interests { subscribed, known } = &mut *interests;
                     told.partitions().filter(|told| subscribed.has(*told)).for_each(|told| known.set(told, true));
@@ -229,9 +229,9 @@ impl Net {
         Ok(())
     }
 
-    /// Tells the other nodes what we listen to, and waits until each has taken it: so long as that takes, they would not wait for
-    /// our receipt. It also means that the engine's servers, where there are several, have told each other: between two of them
-    /// what we publish comes behind what we have subscribed to before.
+    /// Tells the other nodes what we listen to, and waits until each has taken note. Until then, they would not wait for our
+    /// receipt. If the engine has several servers, it also means that the servers have told each other: between two servers, what
+    /// we publish arrives after our earlier subscriptions.
     async fn tell(&self, listened_to: Interest) -> Interest {
         self.beat();
         let here: Vec<u16> = self.members().here().map(|member| member.sender.node).collect();
@@ -239,7 +239,7 @@ impl Net {
             let asking = self.ask(here, Answers::Found(Vec::new()), None);
             let query = Body::Query { request: asking.request, query: Query::Node };
             if self.order(Subject::All, query, None) {
-                // A node that waits for our receipt, because a session of ours joins, has to get it in time.
+                // Only half the time: a node that waits for our receipt, because a session of ours joins, must get it in time.
                 asking.answers(tokio::time::Instant::now() + self.settings.receipt_timeout / 2).await;
             }
         }
@@ -258,12 +258,12 @@ struct Listening<L> {
     link: L,
     /// Partitions without members here, since when.
     unwanted: HashMap<Partition, Instant>,
-    /// What others were told that we do not listen to any more; we still do, until all should have heard that.
+    /// Partitions that we told others we have left. We keep listening until all should have heard that.
     leaving: Interest,
 }
 
 impl<L: Link> Listening<L> {
-    /// Listens to what it is told to, beside what it listens to already.
+    /// Also listens to `wanted`, in addition to the partitions that it listens to already.
     async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), End> {
         let fresh = wanted.partitions().filter(|partition| !self.leaving.has(*partition));
         let subjects: Vec<Subject> = fresh.map(Subject::Partition).collect();
@@ -277,8 +277,8 @@ impl<L: Link> Listening<L> {
         Ok(())
     }
 
-    /// Leaves partitions that nobody here has wanted for a while out of the next beat. A node that publishes there before it has heard
-    /// that beat waits for our receipt, and gets it.
+    /// Leaves partitions without members here out of the next beat, once they have had none for the linger time. A node that
+    /// publishes there before it hears that beat waits for our receipt, and gets it.
     fn announce(&mut self, net: &Net) {
         let (wanted, now) = (net.router.interest().all(), Instant::now());
         self.unwanted.retain(|partition, _| !wanted.has(*partition));
@@ -290,8 +290,8 @@ impl<L: Link> Listening<L> {
             self.unwanted.iter().filter(|(_, since)| is_over(since)).map(|(partition, _)| *partition).collect();
         for partition in over {
             self.unwanted.remove(&partition);
-            // Looked at under the lock: a session that joined before did not wait, and one that joins from now on waits until others
-            // know again.
+            // Checked under the lock: a session that joined before did not wait, and one that joins from now on waits until the
+            // others know again.
             let mut interests = net.interests();
             if !net.router.interest().has(partition) {
                 interests.known.set(partition, false);
@@ -301,9 +301,9 @@ impl<L: Link> Listening<L> {
         }
     }
 
-    /// Stops listening to what was announced a beat ago.
+    /// Stops listening to the partitions that were left out of the last beat.
     async fn leave(&mut self, net: &Net) -> Result<(), End> {
-        // A member that has come since is about to be subscribed to.
+        // Not a partition that has a member again: it is about to be subscribed to.
         let left: Vec<Partition> =
             self.leaving.partitions().filter(|partition| !net.router.interest().has(*partition)).collect();
         if left.is_empty() {
@@ -317,10 +317,10 @@ impl<L: Link> Listening<L> {
     }
 }
 
-/// Up to half shorter, by chance.
+/// Randomly up to half shorter.
 fn jittered(pause: Duration) -> Duration {
     let mut random = [0; 1];
-    // Without chance all nodes would come back together, which is no reason not to come back.
+    // Without random bytes all nodes reconnect at the same time, which is no reason not to reconnect.
     let _ = getrandom::fill(&mut random);
     pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
 }

@@ -1,4 +1,4 @@
-//! The other nodes, as far as their heartbeats tell: plain data, with the time as an argument.
+//! The other nodes, as known from their heartbeats. Plain data, with the time as an argument.
 //!
 //! ```text
 //!   beat ──> here ──lease is over──> silent ──for FORGOTTEN_AFTER──> unknown
@@ -7,12 +7,13 @@
 //!           unknown
 //! ```
 //!
-//! A silent node may have died, and may as well be alive behind a cut cable with its sessions: nobody here can say that they are
-//! gone, so what is sent to it counts as unreachable. Whoever does not hear its own beats is perhaps itself the one whose cable is
-//! cut: it takes nobody for silent, and those who are here have a whole lease to be heard when it hears itself again.
+//! A silent node may have died, or may be alive with its sessions behind a cut cable. This node cannot tell, so commands to a
+//! silent node count as unreachable and not as gone. A node that does not hear its own beats may be cut off itself. It then marks
+//! no other node as silent. When it hears itself again, every node that is here gets a whole lease to be heard.
 //!
-//! Of two runs with one number that are both here the one that began later counts: what an earlier one says has come late. One that is
-//! silent is replaced by any other, because clocks are set back; until then nobody can say that sessions of either are gone.
+//! If two runs with one number are both here, the one that started later counts; anything from the earlier run is treated as late.
+//! A silent run is replaced by any other run, because clocks may have been set back. Until then, sessions of neither run count as
+//! gone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,9 +30,9 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Members {
     by_number: BTreeMap<u16, Member>,
-    /// That of this node.
+    /// This node's lease.
     lease: Duration,
-    /// When a beat of this node last came back to it, or it came to be among the others.
+    /// When a beat of this node last came back to it, or when it joined the others.
     heard_ourselves: Instant,
 }
 
@@ -48,20 +49,20 @@ pub struct Member {
     pub sessions: u64,
     keeps_account: bool,
     interest: Interest,
-    /// What it also listens to, as a receipt of it says and no beat of it does yet; until when that is believed.
+    /// Partitions that it listens to according to a receipt, but not yet according to a beat; and until when that is believed.
     joined: Vec<(Partition, Instant)>,
     started_ms: u64,
     until: Instant,
     silent_since: Option<Instant>,
-    /// Another run with the same number that began earlier, as it says: the one that was started last, on a machine whose clock was
-    /// set back, or one that lives on beside this. Its epoch, and until when it is believed to be there.
+    /// Another run with the same number that, by its own clock, started earlier. It is either the newer run, on a machine whose
+    /// clock was set back, or an older one that is still alive. Its epoch, and until when it is believed to be there.
     rival: Option<(u32, Instant)>,
 }
 
-/// What a beat has changed.
+/// The effect of a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Nothing that anybody has to be told.
+    /// Nothing of interest to others.
     Known,
     /// The node is new here.
     New,
@@ -69,7 +70,7 @@ pub enum Heard {
     Again,
     /// It is a new run of a node that was known.
     Restarted,
-    /// A run that says that it began before the one that is here: not taken while that one is.
+    /// A run that started before the one that is here. It is ignored while that one is here.
     Outdated,
 }
 
@@ -80,17 +81,17 @@ pub enum Place {
     At(u16),
     /// On this node, which does not answer.
     Silent(u16),
-    /// Nowhere: its node has another epoch now, or nobody knows such a node.
+    /// Nowhere: its node has another epoch now, or no such node is known.
     Gone,
 }
 
 impl Members {
-    /// Nobody, for a node with this lease.
+    /// No other nodes yet, for a node with this lease.
     pub fn new(now: Instant, lease: Duration) -> Self {
         Self { by_number: BTreeMap::new(), lease, heard_ourselves: now }
     }
 
-    /// This node is among the others from now on.
+    /// This node has joined the others.
     pub fn joined(&mut self, now: Instant) {
         self.heard_ourselves = now;
         self.give_time(now);
@@ -109,12 +110,12 @@ impl Members {
         now.saturating_duration_since(self.heard_ourselves)
     }
 
-    /// A beat of its own should have come back by now.
+    /// True if a beat of this node should have come back by now.
     fn is_deaf(&self, now: Instant) -> bool {
         self.silence(now) >= self.lease / 2
     }
 
-    /// Everybody who is here has a whole lease again to be heard.
+    /// Every node that is here gets a whole lease again to be heard.
     fn give_time(&mut self, now: Instant) {
         for member in self.by_number.values_mut().filter(|member| member.silent_since.is_none()) {
             member.until = member.until.max(now + self.lease);
@@ -159,8 +160,8 @@ impl Members {
         heard
     }
 
-    /// A node has done what makes it listen to a partition. Its beats say so too, on another subject: they may come later, and
-    /// one that was on its way before must not undo it.
+    /// A node ran a command that makes it listen to a partition. Its beats say so too, but on another subject: they may come later,
+    /// and a beat that was sent earlier must not undo this.
     pub fn listens(&mut self, sender: Sender, partition: Partition) {
         if let Some(member) = self.by_number.get_mut(&sender.node).filter(|member| member.sender == sender)
             && !member.listens_to(partition)
@@ -169,7 +170,7 @@ impl Members {
         }
     }
 
-    /// A node said that it stops. Its name, if it was known.
+    /// A node said that it stops. Returns its name, if it was known.
     pub fn left(&mut self, sender: Sender) -> Option<String> {
         self.by_number.get(&sender.node).filter(|member| member.sender == sender)?;
         self.by_number.remove(&sender.node).map(|member| member.name)
@@ -180,7 +181,7 @@ impl Members {
         self.by_number.get(&sender.node).is_some_and(|member| member.sender == *sender)
     }
 
-    /// Time has passed: the names of nodes that are silent from now on.
+    /// Updates the nodes for the time that has passed. Returns the names of nodes that are newly silent.
     pub fn expire(&mut self, now: Instant) -> Vec<String> {
         let (mut silent, is_deaf) = (Vec::new(), self.is_deaf(now));
         for member in self.by_number.values_mut() {
@@ -207,7 +208,7 @@ impl Members {
         }
     }
 
-    /// Nodes that listen to a partition (or all, for `None`): those that are here, and those that are silent.
+    /// The nodes that listen to a partition, or all nodes for `None`: first the ones that are here, then the silent ones.
     pub fn interested(&self, partition: Option<Partition>) -> (Vec<u16>, Vec<u16>) {
         let wants = |member: &&Member| partition.is_none_or(|partition| member.listens_to(partition));
         let (here, silent): (Vec<&Member>, Vec<&Member>) =
@@ -216,7 +217,7 @@ impl Members {
         (numbers(here), numbers(silent))
     }
 
-    /// Those that keep account of channels, with this node and its own epoch.
+    /// The nodes that keep account of channels, together with this node and its epoch.
     pub(super) fn view(&self, me: Sender, epoch: u32) -> View {
         let keeping = || self.by_number.values().filter(|member| member.keeps_account);
         let others = keeping().filter(|member| member.silent_since.is_none()).map(|member| member.sender);
@@ -229,14 +230,15 @@ impl Members {
         self.by_number.values().filter(|member| member.silent_since.is_none())
     }
 
-    /// The name of a node, or its number where it is not known.
+    /// The name of a node, or its number if the node is unknown.
     pub fn name(&self, node: u16) -> String {
         self.by_number.get(&node).map_or_else(|| format!("#{node}"), |member| member.name.clone())
     }
 }
 
 impl Member {
-    /// Whether this is the later one of two with one number. Chance decides where both have begun in the same millisecond.
+    /// True if this run started after the other run with the same number. If both started in the same millisecond, the random run
+    /// ids decide.
     fn began_after(&self, other: Sender, beat: &Beat) -> bool {
         (self.started_ms, self.sender.run) > (beat.started_ms, other.run)
     }
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(members.heard(at(6), new, again()), Heard::Restarted);
         assert_eq!(members.locate(session_of(2)), Place::At(7));
         assert_eq!(members.locate(session_of(1)), Place::Gone);
-        // What the old one has said comes late, and does not count while the new one is here.
+        // A late beat of the old run does not count while the new one is here.
         let late = Beat { started_ms: 400, ..beat(None) };
         assert_eq!(members.heard(at(7), old, late), Heard::Outdated);
         assert_eq!(members.locate(session_of(2)), Place::At(7));

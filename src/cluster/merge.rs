@@ -1,4 +1,4 @@
-//! One answer to a query from what several nodes know, and what each of them tells.
+//! Makes one answer to a query out of several nodes' answers, and turns a node's answer into the form that it sends.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::proto::envelope::Found;
 use crate::proto::id::SessionId;
 use crate::router::{Answer, ChannelCount, NodeAnswer};
 
-/// What a node tells another one of its answer.
+/// The form in which a node sends its answer to another node.
 pub(super) fn found_by(answer: Answer) -> Found {
     let page = |count: usize, ids: Vec<SessionId>, goes_on| Found::List {
         count: count as u64,
@@ -29,11 +29,11 @@ pub(super) fn found_by(answer: Answer) -> Found {
     }
 }
 
-/// Puts what other nodes found to what this node knows.
+/// Merges the other nodes' results into this node's own answer.
 ///
-/// A page of the whole is made of the same pages of the parts: whatever belongs into the first entries of all belongs into the
-/// first of its own. Counts of sessions add up, because a session is on one node. A channel may be on several, so of channels
-/// the count says how many there are on each node, added up, unless the whole list fits into the page.
+/// A page of the whole is made of the same pages of the parts: an item among the first entries overall is among the first of its
+/// own node. Counts of sessions add up, because a session is on one node. A channel may be on several nodes, so the count of
+/// channels is the sum over nodes, unless the whole list fits into the page.
 pub(super) fn merge(query: &Query, own: Answer, found: Vec<Found>) -> Answer {
     match (query, own) {
         (Query::Channel(_, page), Answer::Channel { channel, count, sessions, next }) => {
@@ -79,7 +79,7 @@ pub(super) fn merge(query: &Query, own: Answer, found: Vec<Found>) -> Answer {
     }
 }
 
-/// What the one node that has a session says of it.
+/// The answer about a session from the one node that has it.
 pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<Answer> {
     match (query, found?) {
         (_, Found::Absent) => Some(Answer::Absent),
@@ -89,7 +89,7 @@ pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<Answer> {
     }
 }
 
-/// What another node says of itself.
+/// Another node's entry in the list of nodes.
 fn node_in(found: &Found) -> Option<NodeAnswer> {
     match found {
         Found::Whole(json) => serde_json::from_slice(json).ok(),
@@ -120,7 +120,7 @@ fn of_sessions(
     (count, sessions, next)
 }
 
-/// An id among names.
+/// A session id as a name.
 fn name_of(id: SessionId) -> Name {
     Name::new(id.as_str().as_bytes()).expect("16 characters of an alphabet are a name")
 }

@@ -1,4 +1,4 @@
-//! Commands and queries, done on all nodes that they concern.
+//! Runs commands and queries on every node that they concern.
 //!
 //! ```text
 //!   router port, HTTP API, a handler's answer        other nodes, PHP through the engine
@@ -7,22 +7,23 @@
 //!               Cluster ── this node's part ──> Router <── workers ── Net
 //!                  │                                               ^ │
 //!                  └── the others' part: orders ───────────────────┘ │ envelopes
-//!                  <── receipts, what they found ────────────────────┘
+//!                  <── receipts, query results ────────────────────┘
 //! ```
 //!
 //! - `asking`: which nodes a command concerns, and which have answered; `outcome`: the result.
-//! - `net`: this node among the others; `joining`: its link to the engine; `receiving`: what comes over it; `windows`: what has come
-//!   already; `workers`: what is done of it.
-//! - [`members`]: the other nodes, as far as their heartbeats tell.
-//! - [`presence`]: who is in which channel over all nodes, for apps that want to be told.
-//! - `requests`: what has not been answered by everybody; `orders`: what is on its way out; `merge`: one answer out of many.
+//! - `net`: this node's view of the cluster. `joining`: its link to the engine. `receiving`: handles what comes over the link.
+//!   `windows`: drops repeated and late envelopes. `workers`: run the jobs in the envelopes.
+//! - [`members`]: the other nodes, as known from their heartbeats.
+//! - [`presence`]: which sessions are in which channel over all nodes, for apps that want to be told.
+//! - `requests`: requests that some node has not answered yet. `orders`: envelopes that wait to be published. `merge`: makes one
+//!   answer out of many.
 //!
-//! A session's id tells its node, so a send to a session is one envelope to one node. A channel or a uid has a partition; the nodes with
-//! members in it listen to its subject. What is for all goes to all.
+//! A session's id tells its node, so a send to a session is one envelope to one node. A channel or a uid has a partition, and the
+//! nodes with members in it listen to its subject. A command for all sessions goes to all nodes.
 //!
-//! Promises: this node's own sessions are always served, at once and directly, whatever the engine does. An envelope is sent
-//! once, and nothing is sent again. A publisher's envelopes on one subject are done in its order by each node. A receipt
-//! adds up what nodes have said that they did; who did not say it in time is named.
+//! Promises: this node's own sessions are always served, at once and directly, even when the engine is down. An envelope is sent
+//! once and never again. Each node runs a publisher's envelopes on one subject in the publisher's order. A receipt adds up what
+//! nodes reported, and names the nodes that did not report in time.
 
 mod asking;
 mod joining;
@@ -71,11 +72,11 @@ pub struct Cluster {
     router: Arc<Router>,
     /// `None` for a node alone.
     net: Option<Arc<Net>>,
-    /// `None` where no app wants to be told.
+    /// `None` if no app wants to be told of joins and leaves.
     presence: Option<Arc<Presence>>,
 }
 
-/// What a cluster is told of its node.
+/// Facts about this node, which the cluster needs.
 pub struct Facts {
     /// Its name.
     pub name: String,
@@ -85,12 +86,12 @@ pub struct Facts {
     pub epoch: u32,
 }
 
-/// Why a node may not begin.
+/// The node cannot start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinError {
-    /// What was written about the engine makes no sense to it.
+    /// The engine's settings are invalid.
     Engine(EngineError),
-    /// Another node has its number; who.
+    /// Another node has this node's number. The text names that node.
     Taken(String),
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
@@ -108,14 +109,14 @@ impl std::fmt::Display for JoinError {
 
 impl std::error::Error for JoinError {}
 
-/// What has to run for a node to be one among others; it ends only with its task.
+/// The task that keeps the node in the cluster. It never ends by itself.
 pub type Life = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Members are about to come where this node did not listen, perhaps. See [`Cluster::expect`].
+/// This node is about to have members in partitions that it may not listen to yet. See [`Cluster::expect`].
 pub struct Expecting {
-    /// For as long as these are kept it goes on listening.
+    /// While these are kept, the node keeps listening.
     pub kept: Vec<Expected>,
-    /// Until the other nodes reach the sessions that join, or cannot now. `None`: they do already.
+    /// Completes when the other nodes reach the joining sessions, or cannot for now. `None` if they reach them already.
     pub settled: Option<Settled>,
 }
 
@@ -128,11 +129,12 @@ impl Cluster {
         Self { router, net: None, presence: None }
     }
 
-    /// A node as its configuration wants it, and what has to be run for it. `presence` is told of the router's sessions already.
+    /// Makes a node from its configuration, and the task that it needs. `presence` must receive the router's joins and leaves
+    /// already.
     ///
     /// # Errors
     ///
-    /// What is wrong with the engine's addresses.
+    /// The engine's addresses are invalid, or the operating system gave no random bytes.
     pub fn new(
         settings: &model::Cluster,
         facts: Facts,
@@ -183,11 +185,12 @@ impl Cluster {
         Ok((Self { router, net: Some(net), presence }, Some(life)))
     }
 
-    /// Waits for the first attempt to join the others. A node may begin without an engine, but not in another's place.
+    /// Waits for the first attempt to join the others. A node may start without an engine, but not with a number that another node
+    /// has.
     ///
     /// # Errors
     ///
-    /// Who has its number.
+    /// Another node has this node's number. The text names it.
     pub async fn begun(&self) -> Result<(), JoinError> {
         let Some(net) = &self.net else { return Ok(()) };
         match net.begun().await {
@@ -196,21 +199,21 @@ impl Cluster {
         }
     }
 
-    /// Until apps have been told what this node's sessions have done to channels.
+    /// Waits until apps have been told of every join and leave of this node's sessions.
     pub async fn all_told(&self) {
         if let Some(presence) = &self.presence {
             presence.all_told().await;
         }
     }
 
-    /// Says to the others that this node stops.
+    /// Tells the other nodes that this node stops.
     pub async fn leave(&self) {
         if let Some(net) = &self.net {
             net.leave().await;
         }
     }
 
-    /// Why this node is not among the others, though it should be.
+    /// Why this node does not reach all other nodes. `None` if it does, or if it runs alone.
     pub fn missing(&self) -> Option<String> {
         let net = self.net.as_ref()?;
         match net.state() {
@@ -220,12 +223,12 @@ impl Cluster {
         }
     }
 
-    /// Does a command. See [`Router::run`].
+    /// Runs a command. See [`Router::run`].
     pub async fn run(&self, door: Door, command: &Command) -> Outcome {
         self.run_together(door, slice::from_ref(command)).await.pop().expect("a command has an outcome")
     }
 
-    /// Does one command, or several that [may share a write](Command::may_share_a_write).
+    /// Runs one command, or several that [may share a write](Command::may_share_a_write).
     pub async fn run_together(&self, door: Door, commands: &[Command]) -> Vec<Outcome> {
         let Some(net) = &self.net else {
             return self.router.run_together(door, commands).await.into_iter().map(Outcome::from).collect();
@@ -254,7 +257,8 @@ impl Cluster {
         receipts.into_iter().map(|receipt| Outcome { receipt, beyond: beyond.clone() }).collect()
     }
 
-    /// Does a command here before it returns, and has other nodes do it without waiting for them; what became of it here.
+    /// Runs a command on this node before it returns, and sends it to other nodes without waiting for them. Returns this node's
+    /// receipt.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
         let Some(net) = &self.net else { return self.router.run_now(door, command) };
         if let Target::Sessions(ids) = &command.to
@@ -275,15 +279,15 @@ impl Cluster {
         receipt
     }
 
-    /// Before a session of this node joins channels or gets a uid: has this node listen to what other nodes send there. `None` for a
-    /// node alone, and where nothing is joined.
+    /// To be called before a session of this node joins channels or gets a uid. Makes this node listen to what other nodes send
+    /// there. `None` for a node alone, and if `actions` join nothing.
     pub fn expect(&self, actions: &[Action]) -> Option<Expecting> {
         let net = self.net.as_ref()?;
         let joined: Vec<Partition> = actions.iter().filter_map(joined_by).collect();
         if joined.is_empty() {
             return None;
         }
-        // Join first, then look whether we listen: a node that stops listening looks in the other order.
+        // Record the interest first, then check whether we listen: a node that stops listening checks in the other order.
         let kept = joined.iter().map(|partition| self.router.interest().expect(*partition)).collect();
         let settled = joined.iter().any(|partition| net.is_unsettled(*partition)).then(|| -> Settled {
             let net = net.clone();
@@ -294,7 +298,7 @@ impl Cluster {
         Some(Expecting { kept, settled })
     }
 
-    /// Answers a query, from all nodes that know something of it.
+    /// Answers a query from all nodes that may know something about it.
     pub async fn ask(&self, query: &Query) -> Asked {
         let alone = |answer| Asked { answer, beyond: Beyond::default() };
         let Some(net) = &self.net else { return alone(self.router.ask(query)) };

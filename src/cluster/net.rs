@@ -1,5 +1,5 @@
-//! A node among others: what it knows of them and of itself, and the way out for what it has to say (`joining` has the link to the
-//! engine, `receiving` what comes over it).
+//! This node's state in the cluster: what it knows about the others and about itself, and the queue for what it sends. `joining`
+//! has the link to the engine, and `receiving` handles what comes over it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +23,7 @@ use crate::proto::partition::Partition;
 use crate::proto::run::{RequestId, Run};
 use crate::router::Router;
 
-/// How long a node that begins waits for somebody to say that its number is taken.
+/// How long a starting node waits for another node to say that its number is taken.
 pub(super) const CLAIM_WAIT: Duration = Duration::from_millis(400);
 /// See the module.
 pub(super) struct Net {
@@ -42,16 +42,16 @@ pub(super) struct Net {
     pub(super) state: watch::Sender<State>,
 }
 
-/// What this node listens to.
+/// The partitions that this node listens to.
 #[derive(Default)]
 pub(super) struct Interests {
-    /// What the engine has confirmed that we are subscribed to.
+    /// Subscriptions that the engine has confirmed.
     pub(super) subscribed: Interest,
-    /// What of it the other nodes know.
+    /// The part of them that the other nodes know of.
     pub(super) known: Interest,
 }
 
-/// A node that is not understood.
+/// A node that speaks another version of the envelope.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Foreign {
     pub(super) run: Run,
@@ -59,23 +59,23 @@ pub(super) struct Foreign {
     pub(super) heard: Instant,
 }
 
-/// What a node says of itself in its beats.
+/// The facts about this node in its beats.
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) epoch: u32,
     pub(super) started_ms: u64,
 }
 
-/// How a node stands to the others.
+/// Whether this node is joined to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It begins.
+    /// It is starting.
     Starting,
-    /// Among them.
+    /// It is joined.
     Joined,
-    /// The engine is not there.
+    /// The engine is unreachable; the text says why.
     Away(String),
-    /// Another node has its number.
+    /// Another node has its number; the text names that node.
     Refused(String),
 }
 
@@ -121,7 +121,7 @@ impl Net {
         lock(&self.foreign)
     }
 
-    /// Which node that is here is not understood, and does not understand this one.
+    /// An error text if a node that is here speaks another version, so that neither understands the other.
     pub(super) fn not_understood(&self) -> Option<String> {
         let foreign = self.foreign();
         foreign.iter().next().map(|(node, of)| not_understood(*node, of.version))
@@ -144,7 +144,7 @@ impl Net {
         }
     }
 
-    /// Queues an envelope; false where that makes no sense now, or there is no room.
+    /// Queues an envelope. False if there is no link, or the queue is full.
     pub(super) fn order(&self, subject: Subject, body: Body, request: Option<RequestId>) -> bool {
         let queued = self.orders.put(subject, body, request);
         if queued == Err(Unqueued::Full) {
@@ -153,29 +153,29 @@ impl Net {
         queued.is_ok()
     }
 
-    /// Until a partition is subscribed to and others know it, or that cannot be now: a publisher that is told that a session has joined
-    /// may rely on it. Never longer than a receipt may take to say so.
+    /// Waits until this node is subscribed to a partition and the others know it, or until that is impossible for now. A publisher
+    /// that is told that a session has joined may rely on it. Never waits longer than a receipt may take.
     pub(super) async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();
         let is_settled = |state: &State| *state != State::Joined || self.interests().known.has(partition);
-        // A node that does not answer is waited for half as long as a receipt; an engine that is slow, and will perhaps be lost, a
-        // little longer. The rest is for the receipt's way back.
+        // `tell` waits half a receipt's timeout for a node that does not answer. This waits a little longer, for an engine that is
+        // slow and may get lost. The rest is for the receipt's way back.
         let _ = timeout(self.settings.receipt_timeout * 3 / 4, state.wait_for(is_settled)).await;
     }
 
-    /// Where a member would not be reached by everybody yet, though it could be soon.
+    /// True if some node would not reach a member of this partition yet, though it could soon.
     pub(super) fn is_unsettled(&self, partition: Partition) -> bool {
         self.is_joined() && !self.interests().known.has(partition)
     }
 
-    /// After a command that gives a session a channel or a uid: until this node listens there.
+    /// To be called after a command that gives a session a channel or a uid. Waits until this node listens there.
     pub(super) async fn settle(&self, action: &Action) {
         if let Some(partition) = self.settles(action) {
             self.settled(partition).await;
         }
     }
 
-    /// The partition that others are still to hear of, after such a command.
+    /// The partition that others still have to learn of after such a command.
     pub(super) fn settles(&self, action: &Action) -> Option<Partition> {
         let is_new = |partition: &Partition| self.router.interest().has(*partition) && self.is_unsettled(*partition);
         joined_by(action).filter(is_new)
@@ -210,10 +210,10 @@ impl Net {
         self.foreign().retain(|_, of| is_here(of));
     }
 
-    /// Says that this node stops.
+    /// Tells the others that this node stops.
     pub(super) async fn leave(&self) {
         if self.order(Subject::All, Body::Bye, None) {
-            // Until it is out, or as long as that may take; there is nobody to ask.
+            // Wait long enough for it to be sent; nothing confirms that.
             sleep(CLAIM_WAIT / 4).await;
         }
     }
@@ -228,7 +228,7 @@ pub(super) fn joined_by(action: &Action) -> Option<Partition> {
     }
 }
 
-/// The message about a node whose envelopes are of another version.
+/// The text about a node whose envelopes are of another version.
 pub(super) fn not_understood(node: u16, version: u8) -> String {
     format!(
         "node number {node} speaks version {version} of the node protocol, and this one {VERSION}: neither reaches the other's sessions"

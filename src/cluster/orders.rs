@@ -1,7 +1,7 @@
 //! The bounded queue of envelopes on their way to the engine.
 //!
-//! It is open while there is a link, and takes nothing otherwise: what is refused is not published later, over the next link, when its
-//! receipt has said long ago that there was no engine.
+//! The queue is open while there is a link, and refuses envelopes otherwise. A refused envelope must not go out over the next link:
+//! its receipt has long said that there was no engine.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::locks::lock;
 use crate::proto::envelope::{Body, Envelope, Sender};
 use crate::proto::run::RequestId;
 
-/// What an envelope takes beside its payload.
+/// Memory that a queued envelope takes in addition to its payload.
 const ORDER_BYTES: usize = 64;
 
 /// An envelope that waits for its turn.
@@ -23,11 +23,11 @@ const ORDER_BYTES: usize = 64;
 pub(super) struct Order {
     pub(super) subject: Subject,
     pub(super) payload: Bytes,
-    /// The request in it, so that it can be given up when nobody gets it.
+    /// The request in it, to be given up if no node receives the envelope.
     pub(super) request: Option<RequestId>,
 }
 
-/// The end that takes envelopes.
+/// The end that envelopes are put into.
 #[derive(Debug)]
 pub(super) struct Orders {
     from: Sender,
@@ -45,7 +45,7 @@ struct Numbered {
     is_open: bool,
 }
 
-/// The end that gives them out.
+/// The end that envelopes are taken from.
 #[derive(Debug)]
 pub(super) struct OrdersReader {
     orders_rx: mpsc::UnboundedReceiver<Order>,
@@ -53,16 +53,16 @@ pub(super) struct OrdersReader {
     numbered: Arc<Mutex<Numbered>>,
 }
 
-/// Why an envelope is not queued.
+/// The reason why an envelope was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unqueued {
     /// There is no link.
     Closed,
-    /// There is no room.
+    /// The queue is full.
     Full,
 }
 
-/// A queue for at most so many bytes, which is closed at first; what does not fit is refused.
+/// Makes a queue for at most `max_bytes`, closed at first. Envelopes that do not fit are refused.
 #[expect(clippy::disallowed_methods, reason = "`bytes` counts what is queued; `Orders` refuses above `max_bytes`")]
 pub(super) fn orders(from: Sender, max_bytes: usize) -> (Orders, OrdersReader) {
     let (orders_tx, orders_rx) = mpsc::unbounded_channel();
@@ -73,7 +73,7 @@ pub(super) fn orders(from: Sender, max_bytes: usize) -> (Orders, OrdersReader) {
 }
 
 impl Orders {
-    /// Queues an envelope, or says why not.
+    /// Queues an envelope, or returns why not.
     pub(super) fn put(&self, subject: Subject, body: Body, request: Option<RequestId>) -> Result<(), Unqueued> {
         let mut numbered = lock(&self.numbered);
         let Numbered { numbers, orders_tx, is_open } = &mut *numbered;
@@ -94,19 +94,19 @@ impl Orders {
 }
 
 impl OrdersReader {
-    /// Waits for an envelope, and takes up to `limit` of those that are there.
+    /// Waits for an envelope, then takes up to `limit` of the queued ones.
     pub(super) async fn next_batch(&mut self, batch: &mut Vec<Order>, limit: usize) -> usize {
         let count = self.orders_rx.recv_many(batch, limit).await;
         self.took(&batch[batch.len() - count..]);
         count
     }
 
-    /// There is a link: envelopes are taken.
+    /// Opens the queue: there is a link.
     pub(super) fn open(&self) {
         lock(&self.numbered).is_open = true;
     }
 
-    /// There is none any more: nothing is taken, and what is there is thrown away; how many.
+    /// Closes the queue: the link is lost. Drops the queued envelopes and returns how many there were.
     pub(super) fn close(&mut self) -> u64 {
         lock(&self.numbered).is_open = false;
         let mut count = 0;

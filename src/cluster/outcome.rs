@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::proto::command::Receipt;
 use crate::router::Answer;
 
-/// What became of a command on all nodes.
+/// The result of a command on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
-    /// Of the sessions of those nodes that have answered.
+    /// The receipts of this node and of the nodes that answered, added up.
     #[serde(flatten)]
     pub receipt: Receipt,
     /// Nodes that may have sessions of the command and did not answer in time.
@@ -16,7 +16,7 @@ pub struct Outcome {
     pub beyond: Beyond,
 }
 
-/// What could not be reached, or is not known to have been.
+/// The nodes that could not be reached, or did not confirm it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Beyond {
     /// The names of nodes.
@@ -32,7 +32,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Beyond {
-    /// Everybody was reached.
+    /// True if every node was reached.
     pub fn is_empty(&self) -> bool {
         self.unreachable.is_empty() && !self.engine_down
     }
@@ -56,7 +56,7 @@ impl From<Receipt> for Outcome {
 /// The answer to a query, from all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Asked {
-    /// From those that have answered.
+    /// From this node and the nodes that answered.
     #[serde(flatten)]
     pub answer: Answer,
     /// Which nodes have not answered.
@@ -65,7 +65,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// As JSON; empty where there is no answer, or one that is not JSON.
+    /// As JSON. Empty if there is no answer, or the answer is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match &self.answer {
             Answer::Absent | Answer::Value(_) | Answer::Json(_) => self.answer.json(),

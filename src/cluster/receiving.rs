@@ -1,4 +1,4 @@
-//! What comes from other nodes, and what becomes of it.
+//! Handles what comes from other nodes.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::proto::envelope::{Body, Envelope, Sender, Timeless, Unread};
 use crate::proto::verb;
 
 impl Net {
-    /// What comes to this node.
+    /// Reads from the link until it ends.
     pub(super) async fn receive(self: &Arc<Self>, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
         let mut windows = Windows::default();
         let mut dropped = 0;
@@ -59,7 +59,7 @@ impl Net {
                     continue;
                 }
                 self.metrics.received.inc();
-                // A claim is made before there are numbers.
+                // A claim has no number, because it is sent before the queue numbers envelopes.
                 if envelope.number > 0 {
                     match windows.take(from, subject, envelope.number) {
                         Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
@@ -80,7 +80,7 @@ impl Net {
         }
     }
 
-    /// A command that somebody has published by hand: it is done with this node's sessions.
+    /// Runs a command that was published as JSON, with this node's sessions.
     fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
         match verb::published(payload) {
             Ok(command) => {
@@ -93,7 +93,8 @@ impl Net {
         }
     }
 
-    /// A payload that is no envelope which is understood here. Of another version what counts is whose number it is.
+    /// Handles a payload that is not an envelope of this version. From an envelope of another version only claims, beats and
+    /// objections are understood.
     fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), End> {
         let Unread::Version { version, from, says } = unread else {
             self.metrics.count_dropped("malformed", 1);
@@ -116,19 +117,20 @@ impl Net {
     fn note_foreign(&self, from: Sender, version: u8) {
         let now = Foreign { run: from.run, version, heard: Instant::now() };
         let before = self.foreign().insert(from.node, now);
-        // Once for each run of it, and again if it was away.
+        // Logged once for each run of the node, and again after it was away.
         if before.is_none_or(|before| (before.run, before.version) != (from.run, version)) {
             error!("cannot work with another node: {}", not_understood(from.node, version));
         }
     }
 
-    /// Tells a node that its number is ours.
+    /// Tells a node that this node has its number.
     fn object(&self, to: Sender) {
         let taken = Body::Taken { run: to.run, name: self.identity.name.clone() };
         self.order(Subject::Node(to.node), taken, None);
     }
 
-    /// Another node has our number, or an earlier run of this one has said something that comes late: the later one steps back.
+    /// Another node has our number, or a late message of an earlier run of this node has come. The run that started later steps
+    /// back.
     fn compare(&self, from: Sender, started_ms: u64, name: String) -> Result<(), End> {
         if (started_ms, from.run) < (self.identity.started_ms, self.me.run) {
             return Err(End::Refused(name));
@@ -151,13 +153,13 @@ impl Net {
                     Heard::Restarted => info!(node = name, number = from.node, "node was restarted"),
                 }
                 if matches!(heard, Heard::New | Heard::Restarted) {
-                    // It should not have to wait for our next one to know us.
+                    // Send a beat now, so that it need not wait for our next one to know us.
                     self.look_around();
                     self.beat();
                 }
             }
             Body::Bye => {
-                // Nothing is logged while it is locked.
+                // Nothing is logged while the lock is held.
                 let left = self.members().left(from);
                 if let Some(name) = left {
                     info!(node = name, "node has stopped");
@@ -177,7 +179,8 @@ impl Net {
             Body::Commands { request, commands } => {
                 workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
             }
-            // It also asks whether we have taken what came before. The answer must not wait for what our workers wait for.
+            // The query also asks whether we have handled the envelopes before it. The answer must not wait for the jobs of our
+            // workers.
             Body::Query { request, query: query @ Query::Node } => {
                 let found = found_by(self.router.ask(&query));
                 self.order(Subject::Node(from.node), Body::Found { request, found }, None);
@@ -188,7 +191,7 @@ impl Net {
             Body::Receipts { request, receipts } => {
                 let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
                 if let Some(partition) = joined {
-                    // Before the publisher that waits for the receipt sends there.
+                    // Before the publisher gets the receipt and publishes there.
                     self.members().listens(from, partition);
                 }
                 self.requests().receipts(from.node, request, &receipts);
@@ -203,8 +206,8 @@ impl Net {
         Ok(())
     }
 
-    /// Does a job, and says what came of it; or leaves that to be said when what is given back has ended. Nothing else waits for
-    /// that: a node that does not answer must not keep this one from doing what comes from others.
+    /// Does a job and sends its answer. If the answer has to wait, returns a future that waits and then sends it. Nothing else
+    /// waits for that future: a node that does not answer must not keep this one from doing other nodes' jobs.
     pub(super) async fn work(&self, job: Job) -> Option<impl Future<Output = ()> + '_> {
         let (body, partition) = match job.what {
             What::Commands(commands) => {

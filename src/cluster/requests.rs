@@ -1,4 +1,4 @@
-//! What was asked of other nodes and has not been answered by all of them. An answer to another run of this node finds no question here.
+//! Requests to other nodes that not all of them have answered yet. An answer to another run of this node finds no request here.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::proto::envelope::Found;
 use crate::proto::partition::Partition;
 use crate::proto::run::{RequestId, RequestIds, Run};
 
-/// What is ready when all have answered.
+/// Ready when all nodes have answered, or will not answer any more.
 pub(super) type AllAnswered = oneshot::Receiver<()>;
 
 /// See the module.
@@ -19,35 +19,35 @@ pub(super) struct Requests {
     waiting: HashMap<RequestId, Request>,
 }
 
-/// One question to several nodes.
+/// One request to several nodes.
 #[derive(Debug)]
 struct Request {
-    /// Who has not answered.
+    /// Nodes that have not answered.
     missing: Vec<u16>,
-    /// Who has.
+    /// Nodes that have answered.
     answered: Vec<u16>,
     answers: Answers,
     joins: Option<Partition>,
     done: Option<oneshot::Sender<()>>,
 }
 
-/// What has come together.
+/// The answers so far.
 #[derive(Debug)]
 pub(super) enum Answers {
     /// Receipts, added up, one for each command.
     Receipts(Vec<Receipt>),
-    /// What each node knows.
+    /// The query result of each node.
     Found(Vec<Found>),
 }
 
 impl Requests {
-    /// Of this run.
+    /// Makes it for this run.
     pub(super) fn new(run: Run) -> Self {
         Self { ids: RequestIds::new(run), waiting: HashMap::new() }
     }
 
-    /// A new request to these nodes, and what is ready when all have answered. Whoever does what it asks for listens to `joins`
-    /// from then on.
+    /// Starts a request to these nodes. The receiver is ready when all have answered. A node that does what the request asks for
+    /// listens to `joins` from then on.
     pub(super) fn begin(
         &mut self,
         nodes: Vec<u16>,
@@ -61,7 +61,7 @@ impl Requests {
         (id, all_answered)
     }
 
-    /// The partition that a node listens to when it has done this.
+    /// The partition that a node listens to after it has done this request.
     pub(super) fn joins(&self, id: RequestId) -> Option<Partition> {
         self.waiting.get(&id)?.joins
     }
@@ -77,7 +77,7 @@ impl Requests {
         });
     }
 
-    /// A node has answered with what it knows.
+    /// A node has answered with its query result.
     pub(super) fn found(&mut self, node: u16, id: RequestId, found: Found) {
         self.answered(node, id, |answers| match answers {
             Answers::Found(all) => {
@@ -90,7 +90,8 @@ impl Requests {
 
     fn answered(&mut self, node: u16, id: RequestId, take: impl FnOnce(&mut Answers) -> bool) {
         let Some(request) = self.waiting.get_mut(&id) else { return };
-        // Nothing is added up twice. A node that nobody waited for counts too: it began to listen a moment ago.
+        // An answer is never added up twice. An answer of a node that we did not wait for counts too: it began to listen a moment
+        // ago.
         if request.answered.contains(&node) || !take(&mut request.answers) {
             return;
         }
@@ -101,24 +102,24 @@ impl Requests {
         }
     }
 
-    /// Nobody got it, so nobody answers any more.
+    /// No node received the request, so no answer will come.
     pub(super) fn nobody_at(&mut self, id: RequestId) {
         if let Some(request) = self.waiting.get_mut(&id) {
             request.finish();
         }
     }
 
-    /// Nobody answers any more.
+    /// The link is lost, so no answers will come any more.
     pub(super) fn give_up_all(&mut self) {
         self.waiting.values_mut().for_each(Request::finish);
     }
 
-    /// Nobody wants to know any more.
+    /// The caller no longer waits.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.waiting.remove(&id);
     }
 
-    /// What has come, and who is missing.
+    /// Ends a request. Returns the answers and the nodes that did not answer.
     pub(super) fn end(&mut self, id: RequestId) -> (Answers, Vec<u16>) {
         let request = self.waiting.remove(&id).expect("each is ended once, where it was begun");
         (request.answers, request.missing)
@@ -159,11 +160,11 @@ mod tests {
         requests.found(3, number, Found::Absent);
         let another = RequestId::new(Run::of(1), number.number() + 1).unwrap();
         requests.receipts(3, another, &[reached(7), reached(7)]);
-        // An earlier run of this node has asked under the same number.
+        // An earlier run of this node used the same number.
         let earlier = RequestId::new(Run::of(2), number.number()).unwrap();
         requests.receipts(3, earlier, &[reached(7), reached(7)]);
         assert!(all.try_recv().is_err(), "what 3 has said is no answer to this");
-        // Nobody waited for it: it has begun to listen a moment ago.
+        // Not waited for: node 4 began to listen a moment ago.
         requests.receipts(4, number, &[reached(100), reached(0)]);
         let (answers, missing) = requests.end(number);
         assert_eq!((sums(answers), missing), (vec![reached(101), reached(10)], vec![3]));

@@ -1,8 +1,9 @@
-//! Nodes and an engine that loses, delays and repeats what it carries, all of it plain data driven by one random number after another: a
-//! seed replays a run to the last envelope. `SEED=17 cargo test --lib simulation` runs one seed, and says what happens.
+//! Simulates nodes, and an engine that loses, delays and repeats envelopes. All of it is plain data, driven by one sequence of
+//! random numbers, so a seed replays a run to the last envelope. `SEED=17 cargo test --lib simulation` runs one seed and prints
+//! what happens.
 //!
-//! What the nodes are made of is what real ones are made of: [`Members`], [`Windows`], [`Requests`], [`Books`], partitions and
-//! interests. Around that stands what `net.rs` does with an engine, in ticks.
+//! The nodes use the real parts: [`Members`], [`Windows`], [`Requests`], [`Books`], partitions and interests. The code around them
+//! does in ticks what `net.rs` and `joining.rs` do with an engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -22,15 +23,15 @@ use crate::proto::run::{RequestId, Run};
 const TICK: Duration = Duration::from_millis(100);
 const LEASE: u64 = 30;
 const BEAT: u64 = 10;
-/// The time in which all has to be right again: a lease and two seconds.
+/// The time within which everything must be right again: a lease and two seconds.
 const RIGHT_AGAIN: u64 = LEASE + 20;
 const LINGER: u64 = 15;
 const RECEIPT_TIMEOUT: u64 = 10;
-/// So few that reports of more than two or three sessions come in pieces.
+/// So small that reports of more than two or three sessions come in pieces.
 const REPORTS_BYTES: usize = 128;
 const CHANNELS: [&str; 5] = ["news", "room:1", "room:2", "lobby", "ops"];
 
-/// A seed, and how many numbers were taken since.
+/// A random generator: the seed plus the count of numbers taken.
 struct Chance(u64);
 
 impl Chance {
@@ -52,17 +53,17 @@ impl Chance {
     }
 }
 
-/// An envelope under way to one node.
+/// An envelope on its way to one node.
 struct Flight {
     at: u64,
     to: usize,
-    /// The link of the receiver that it comes over; what comes over an earlier one is lost.
+    /// The link of the receiver that it comes over. If the receiver has another link by then, it is lost.
     link: u64,
     subject: Subject,
     envelope: Envelope,
 }
 
-/// An answer that takes its time: by then the node that asked may have been restarted.
+/// An answer that comes late. The node that answers may have been restarted by then.
 struct Late {
     at: u64,
     node: usize,
@@ -71,7 +72,7 @@ struct Late {
     body: Body,
 }
 
-/// A message somebody waits for the receipt of.
+/// A message whose receipt is waited for.
 struct Waiting {
     request: RequestId,
     message: u64,
@@ -82,7 +83,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cable {
     Whole,
-    /// Nothing goes through, and nobody says so.
+    /// Nothing goes through, and no end notices.
     Cut,
 }
 
@@ -94,7 +95,7 @@ struct Node {
     is_alive: bool,
     back_at: u64,
     cable: Cable,
-    /// Since when it has been among the others.
+    /// Since when it has been joined.
     joined: Option<u64>,
     rejoins_at: u64,
     link: u64,
@@ -111,11 +112,11 @@ struct Node {
     sessions: BTreeMap<SessionId, BTreeSet<usize>>,
 }
 
-/// What apps were told, and what clients got.
+/// The notices of apps, and the messages of clients.
 #[derive(Default)]
 struct Seen {
     told: Vec<Notice>,
-    /// The last message of each publisher in each channel that a session got.
+    /// The last message that a session got from each publisher in each channel.
     last: HashMap<(SessionId, u64, usize), u64>,
     /// Sessions that a message reached.
     reached: HashMap<u64, u32>,
@@ -132,11 +133,11 @@ struct World {
     late: Vec<Late>,
     links: u64,
     seen: Seen,
-    /// Receipts that nobody has looked at: of which message, how many were reached, who did not answer.
+    /// Receipts that were not checked yet: the message, how many sessions it reached, the nodes that did not answer.
     receipts: Vec<(u64, u32, Vec<u16>)>,
     names: Vec<Name>,
     loss: u64,
-    /// For how long nothing has been wrong.
+    /// For how many ticks nothing has been wrong.
     calm: u64,
     trace: bool,
 }
@@ -145,7 +146,7 @@ impl World {
     fn new(seed: u64, count: usize, trace: bool) -> Self {
         let names = CHANNELS.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect();
         let mut world = Self {
-            // Runs must not share numbers.
+            // Mixed, so that runs with neighbouring seeds share no numbers.
             chance: Chance(split_mix(seed)),
             zero: Instant::now(),
             now: 1,
@@ -171,7 +172,7 @@ impl World {
 
     fn new_node(&mut self, number: u16) -> Node {
         self.runs += 1;
-        // Clocks are set back now and then.
+        // Now and then a clock is set back.
         let started_ms = if self.chance.percent(20) { self.chance.below(self.now) } else { self.now };
         let partitions: BTreeSet<Partition> = self.names.iter().map(Partition::of_channel).collect();
         let me = Sender { node: number, run: Run::of(self.chance.next()) };
@@ -214,7 +215,7 @@ impl World {
         }
     }
 
-    // What the engine does.
+    // The engine.
 
     fn publish(&mut self, from: usize, subject: Subject, body: Body) {
         let node = &mut self.nodes[from];
@@ -227,7 +228,7 @@ impl World {
         if node.cable == Cable::Cut {
             return;
         }
-        // As it goes over the wire.
+        // Encoded and decoded, as on the wire.
         let envelope = Envelope::decode(envelope.encode()).expect("what is written can be read");
         for to in 0..self.nodes.len() {
             let node = &self.nodes[to];
@@ -242,7 +243,7 @@ impl World {
             let link = node.link;
             let copies = if self.chance.percent(self.loss) { 0 } else { 1 + u64::from(self.chance.percent(self.loss)) };
             for _ in 0..copies {
-                // What is overtaken on its subject is as good as lost.
+                // An envelope that is overtaken on its subject is dropped as stale.
                 let late = if self.chance.percent(self.loss) { self.chance.below(20) } else { 0 };
                 let at = self.now + 1 + late;
                 self.flights.push(Flight { at, to, link, subject, envelope: envelope.clone() });
@@ -263,7 +264,7 @@ impl World {
         }
     }
 
-    // What a node does.
+    // A node.
 
     fn receive(&mut self, at: usize, subject: Subject, envelope: Envelope) {
         let time = self.time();
@@ -281,7 +282,7 @@ impl World {
             return;
         }
         match envelope.body {
-            // Of an earlier run, late; a node that has our number is refused when it claims it.
+            // A late beat of an earlier run. A node with our number is refused when it claims it.
             Body::Beat(_) if from.node == node.me.node => {}
             Body::Beat(beat) => {
                 let heard = node.members.heard(time, from, beat);
@@ -351,7 +352,7 @@ impl World {
         message
     }
 
-    /// Receipts that are there, or overdue, claim what has happened and no more.
+    /// Takes the receipts that are complete or overdue. None may claim more sessions than were reached.
     fn take_receipts(&mut self, at: usize) -> Vec<(u64, u32, Vec<u16>)> {
         let node = &mut self.nodes[at];
         let mut done = Vec::new();
@@ -386,7 +387,7 @@ impl World {
         self.publish(at, Subject::All, Body::Beat(beat));
     }
 
-    /// As `Net::send` does it.
+    /// Like `Net::send`.
     fn tick(&mut self, at: usize) {
         let (now, time) = (self.now, self.time());
         let node = &mut self.nodes[at];
@@ -403,7 +404,7 @@ impl World {
             }
             return;
         }
-        // Subscribed before anybody is told that a session has joined.
+        // Subscribe before any publisher is told that a session has joined.
         let wants = wanted(&node.sessions, &self.names);
         let fresh: Vec<Partition> = wants.partitions().filter(|partition| !node.subscribed.has(*partition)).collect();
         fresh.iter().for_each(|partition| node.subscribed.set(*partition, true));
@@ -492,7 +493,7 @@ impl World {
         }
     }
 
-    // What happens to nodes.
+    // Faults and changes.
 
     fn is_calm(&self) -> bool {
         self.nodes.iter().all(|node| {
@@ -551,9 +552,9 @@ impl World {
         assert_eq!(self.nodes[at].books.change(Standing { of, is_in, again: false, uid: None }), 0);
     }
 
-    // What must hold.
+    // Checks.
 
-    /// Everybody knows who is here and who listens where, soon enough.
+    /// Every node knows in time which nodes are here and what they listen to.
     fn check_members(&self) {
         for node in &self.nodes {
             let others: BTreeSet<(Sender, u32)> =
@@ -605,7 +606,8 @@ impl World {
         sessions.filter(|(_, channels)| channels.contains(&channel)).map(|(id, _)| *id).collect()
     }
 
-    /// What apps believe: who is in which channel and, unless several nodes were cut off at once, whether somebody is.
+    /// Checks what apps know: the members of each channel and, unless several nodes were cut off at once, whether a channel has
+    /// members.
     fn check_told(&self, only_cuts: bool) {
         for (channel, name) in self.names.iter().enumerate() {
             let (mut members, mut is_occupied) = (BTreeSet::new(), false);
@@ -645,7 +647,7 @@ impl Over for BTreeMap<u16, u64> {
     }
 }
 
-/// One run: nodes come and go, cables are cut, sessions do what they do; then it is quiet, and all must be right in time.
+/// One run: nodes come and go, cables are cut, sessions join and leave. Then it is quiet, and everything must be right in time.
 fn run(seed: u64, trace: bool) {
     let mut world = World::new(seed, 2 + (seed % 3) as usize, trace);
     let only_cuts = world.chance.percent(25);
@@ -656,12 +658,12 @@ fn run(seed: u64, trace: bool) {
         }
         let at = world.chance.below(world.nodes.len() as u64) as usize;
         if only_cuts {
-            // While all live, any number of them may be cut off at any time.
+            // As long as no node dies, any number of nodes may be cut off at any time.
             if world.chance.percent(2) {
                 world.nodes[at].cable = Cable::Cut;
             }
         } else if world.calm > 2 * LEASE && world.chance.percent(10) {
-            // One thing at a time: of two keepers that die together nobody promises anything.
+            // One fault at a time: if two keepers die together, nothing is promised.
             match world.chance.below(4) {
                 0 => world.stop(at, true),
                 1..=2 => world.stop(at, false),
@@ -682,7 +684,7 @@ fn run(seed: u64, trace: bool) {
         world.nodes[at].back_at = world.nodes[at].back_at.min(world.now + 1);
     }
     world.say(|| "quiet from now on".to_owned());
-    // A node whose cable was cut may take a lease to notice, before it begins anew.
+    // A node whose cable was cut may take a lease to notice, before it starts again.
     for _ in 0..LEASE + BEAT {
         world.step();
         for node in &mut world.nodes {

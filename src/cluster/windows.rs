@@ -1,7 +1,7 @@
-//! What was received of other nodes: nothing is taken twice, nothing out of order. Plain data.
+//! Drops repeated and out-of-order envelopes from other nodes. Plain data.
 //!
-//! One number for each subject on which each run has spoken, sorted by runs: what a run leaves behind is thrown away as a whole, and the
-//! others' numbers are not looked at for that. A hundred nodes that speak on all 1026 subjects take about 4 MB.
+//! It keeps one number for each subject that each run has published on, grouped by run. A run that is gone is dropped as a whole,
+//! without a look at the other runs' numbers. A hundred nodes that publish on all 1026 subjects take about 4 MB.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::engine::Subject;
 use crate::proto::envelope::Sender;
 
-/// For how many looks a run is remembered that nobody knows any more: something of it may still be under way.
+/// For how many looks an unknown run is remembered: some of its envelopes may still be on their way.
 const LOOKS: u8 = 3;
 
 /// See the module.
@@ -18,32 +18,32 @@ pub(super) struct Windows {
     by_sender: HashMap<Sender, Heard>,
 }
 
-/// What has come of one run.
+/// Envelopes received from one run.
 #[derive(Debug, Default)]
 struct Heard {
     /// The number of the last envelope on each subject.
     last: HashMap<Subject, u64>,
-    /// Looks at which nobody knew it, since something came of it.
+    /// Looks at which the run was unknown, since its last envelope.
     unknown: u8,
 }
 
-/// What becomes of an envelope.
+/// Whether an envelope is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It is taken; so many before it never came.
+    /// It is handled.
     Taken {
-        /// Envelopes that never came, or come too late now.
+        /// Envelopes before it that were lost, or will come too late.
         missed: u64,
     },
-    /// It was here already, or a later one was.
+    /// It is dropped: it, or a later one, has come before.
     Stale,
 }
 
 impl Windows {
-    /// Judges an envelope by its number. What was published before the first that comes was not for us.
+    /// Checks an envelope by its number. Envelopes published before the first one that comes do not count as missed.
     pub(super) fn take(&mut self, from: Sender, subject: Subject, number: u64) -> Arrival {
         let heard = self.by_sender.entry(from).or_default();
-        // What still comes of it shows that more may be under way.
+        // More of this run's envelopes may be on their way.
         heard.unknown = 0;
         let last = heard.last.entry(subject).or_default();
         let missed = match (*last, number.cmp(last)) {
@@ -55,7 +55,8 @@ impl Windows {
         Arrival::Taken { missed }
     }
 
-    /// To be called with every beat: runs of which `is_known` has been false, and nothing has come, for a lease are forgotten.
+    /// To be called with every beat of this node. Forgets runs for which `is_known` was false, and from which nothing has come, for
+    /// a lease.
     pub(super) fn look(&mut self, is_known: impl Fn(&Sender) -> bool) {
         self.by_sender.retain(|sender, heard| {
             heard.unknown = if is_known(sender) { 0 } else { heard.unknown + 1 };

@@ -1,8 +1,8 @@
 //! Workers for jobs from other nodes.
 //!
-//! What comes on one subject is done by one worker, in the order in which it came. A receipt that has to wait until other nodes have heard
-//! something waits aside: what one node does not answer must not keep this one from doing what others want. Bounded by the bytes of what
-//! is still to be done or said; what finds no room is dropped and counted.
+//! One worker does the jobs of one subject, in the order in which they came. A receipt that must wait until other nodes have
+//! learned something waits on the side: a node that does not answer must not hold up other nodes' jobs. The queue is bounded by the
+//! bytes of jobs and receipts that are not done. When it is full, new jobs are dropped and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::proto::command::{Command, Query};
 use crate::proto::envelope::Sender;
 use crate::proto::run::RequestId;
 
-/// Something to be done for another node.
+/// A job for another node.
 pub(super) struct Job {
     pub(super) from: Sender,
     pub(super) request: Option<RequestId>,
@@ -31,7 +31,7 @@ pub(super) enum What {
 }
 
 impl Job {
-    /// About what it holds in memory.
+    /// Roughly the memory that it takes.
     fn bytes(&self) -> usize {
         const SMALL: usize = 256;
         match &self.what {
@@ -41,8 +41,8 @@ impl Job {
     }
 }
 
-/// Tasks for jobs from other nodes, which may run at the same time: each subject has one of them, which does its jobs in their order.
-/// They end when this is dropped.
+/// Workers for jobs from other nodes. Jobs of one subject are done in order by one worker. A receipt that has to wait is sent
+/// later, and holds up no other job.
 pub(super) struct Workers {
     queue: Queue,
     tasks: JoinSet<()>,
@@ -73,7 +73,7 @@ impl Workers {
         Self { queue: Queue { jobs_tx, bytes }, tasks }
     }
 
-    /// Where jobs are put.
+    /// Does queued jobs until the queue is dropped.
     pub(super) fn queue(&self) -> Queue {
         self.queue.clone()
     }
@@ -126,7 +126,7 @@ impl Queue {
             Subject::Node(_) => usize::from(job.from.node),
             Subject::Partition(partition) => usize::from(partition.number()),
         };
-        // Its other end lives as long as the link.
+        // The receiving end lives as long as the link.
         let _ = self.jobs_tx[worker % self.jobs_tx.len()].send(job);
     }
 }

@@ -1,4 +1,4 @@
-//! Reporter and keeper of one node, and what goes between them and those of other nodes. Plain data: no clock, no engine.
+//! The reporter and the keeper of one node, and their messages to those of other nodes. Plain data: no clock, no engine.
 
 use std::collections::BTreeMap;
 
@@ -17,26 +17,26 @@ pub(in crate::cluster) struct Books {
     keeper: Keeper,
     pieces: Pieces,
     max_bytes: usize,
-    /// `None` while this node does not know who is here.
+    /// `None` while this node does not know which nodes are here.
     view: Option<View>,
-    /// Said at the next look.
+    /// Accounts to send with the next steps.
     accounts: BTreeMap<(Sender, Partition), Account>,
     looks: bool,
-    /// Who has said of what that this node was taken for gone, and is to be answered.
+    /// Nodes that said that they took this node for gone, in which partitions. Each is to be answered.
     knows_gone: Vec<(Sender, Gone)>,
 }
 
-/// What is to be done next.
+/// Messages and notices to send next.
 #[derive(Debug, Default)]
 pub(in crate::cluster) struct Steps {
     /// For other nodes, in this order.
     pub(in crate::cluster) bodies: Vec<(Sender, Body)>,
-    /// For apps: one partition's notices one after the other, until [`Books::told`].
+    /// For apps. The notices of one partition are told in order, followed by a call of [`Books::told`].
     pub(in crate::cluster) notices: Vec<Told>,
 }
 
 impl Books {
-    /// Of these partitions, with bounds on the changes that apps have not been told of, and on what reports take of an envelope.
+    /// Keeps these partitions. Bounds: the changes that apps have not been told of, and the bytes of reports in an envelope.
     pub(in crate::cluster) fn new(
         partitions: impl Iterator<Item = Partition>,
         max_untold: usize,
@@ -54,7 +54,7 @@ impl Books {
         }
     }
 
-    /// A session of this node has joined or left. How many changes were given up because too many wait.
+    /// A session of this node has joined or left. Returns how many older changes were given up because too many wait.
     pub(in crate::cluster) fn change(&mut self, standing: Standing) -> u64 {
         self.reporter.change(standing)
     }
@@ -64,17 +64,17 @@ impl Books {
         self.reporter.untold()
     }
 
-    /// Keepers that do not know who of this node is in a partition, for each partition.
+    /// Counts keepers that do not know this node's sessions in a partition, over all partitions.
     pub(in crate::cluster) fn unshared(&self) -> usize {
         self.reporter.unshared()
     }
 
-    /// These nodes are here; `None` for a node that cannot know. Nothing is told then.
+    /// Sets the nodes that are here. `None` if this node cannot know, and then nothing is told.
     pub(in crate::cluster) fn view(&mut self, view: Option<View>) {
         if let Some(view) = view.as_ref().filter(|view| self.view.as_ref() != Some(view)) {
             if self.view.is_none() {
                 self.keeper.doubt(view.me);
-                // Said now, they would be about what others may have told differently since.
+                // Accounts for other nodes are outdated: other keepers may have told apps differently since.
                 self.accounts.retain(|(sender, _), _| *sender == view.me);
             }
             self.reporter.view(view);
@@ -89,7 +89,7 @@ impl Books {
         self.view = view;
     }
 
-    /// Some time has passed in which others could have answered.
+    /// To be called after a time in which other nodes could have answered.
     pub(in crate::cluster) fn look(&mut self) {
         self.looks = true;
     }
@@ -117,27 +117,27 @@ impl Books {
         }
     }
 
-    /// A failure now would be the second at the same time: a keeper has not heard from this node yet, or this node has taken another
-    /// one for gone that does not know.
+    /// True while a failure would count as the second at the same time: a keeper has not heard from this node yet, or this node
+    /// took another node for gone that does not know it yet.
     #[cfg(test)]
     pub(in crate::cluster) fn is_unsettled(&self) -> bool {
         self.keeper.owes() || self.unshared() > 0
     }
 
-    /// Apps were told what was to be told of a partition.
+    /// Apps have been told the notices of a partition.
     pub(in crate::cluster) fn told(&mut self, partition: Partition) {
         if let Some((sender, account)) = self.keeper.told(partition) {
             self.note(sender, Some(account));
         }
     }
 
-    /// What follows from all that.
+    /// Collects what is to be sent now.
     pub(in crate::cluster) fn steps(&mut self) -> Steps {
         let Some(me) = self.view.as_ref().map(|view| view.me) else { return Steps::default() };
         let mut steps = Steps::default();
         let mut reports: BTreeMap<Sender, Vec<Report>> = BTreeMap::new();
         if self.looks {
-            // Before apps have been told that they left, they must not be told that they join.
+            // Sent only after apps have been told that these sessions left: their joins must not be told before.
             let owed = self.keeper.owed(|partition| self.reporter.has_told_inherited(partition));
             steps.bodies.extend(owed.into_iter().map(|(sender, gone)| (sender, Body::TakenForGone(gone))));
             for (sender, question) in self.keeper.questions() {
@@ -183,7 +183,7 @@ impl Books {
         steps
     }
 
-    /// Of several accounts of a partition the last counts.
+    /// The last account of a partition replaces earlier ones.
     fn note(&mut self, sender: Sender, account: Option<Account>) {
         if let Some(account) = account {
             self.accounts.insert((sender, account.partition), account);

@@ -1,4 +1,4 @@
-//! The account that a node keeps of partitions: who is in which channel, and what apps are told of it. Plain data.
+//! The account that a node keeps of partitions: which sessions are in which channel, and what apps are told. Plain data.
 //!
 //! ```text
 //!   report ──> record of the node that sent it: pending ──apps were told, here or by another keeper──> roll
@@ -6,14 +6,16 @@
 //!                                                  v
 //!                              occupied, join, leave, vacated; then an account to that node
 //!
-//!   a node is gone: one keeper of those that are left inherits its roll, and reports that everybody in it has left
+//!   a node is gone: one of the remaining keepers inherits its roll, and reports that every session in it has left
 //! ```
 //!
-//! A keeper that was cut off for a moment may not know that others have led meanwhile: what it told then comes behind what they told. When
-//! a node has to say everything to it again, each session of which both do not agree is told once more, as it is.
+//! A keeper that was cut off for a moment may not know that others have led meanwhile. Apps then get its notices after the other
+//! keepers' notices. When a node has to report everything to it again, it tells apps the current state of each session on which the
+//! two disagree.
 //!
-//! Within a partition one change is told at a time, in the order in which they came, and only when all nodes that are here have
-//! reported to this keeper as the lead: before, it does not know whether a channel is empty. A change that makes no difference to what apps were told is not told.
+//! Within a partition the lead tells one change at a time, in the order in which changes came. It starts only when all nodes that
+//! are here have reported to it as the lead, because before that it does not know whether a channel is empty. A change that makes
+//! no difference to what apps know is not told.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,25 +30,26 @@ use crate::proto::presence::{Account, Gone, Membership, Report, Standing};
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     parts: BTreeMap<Partition, Part>,
-    /// Partitions in which something may be told.
+    /// Partitions that may have something to tell.
     ready: BTreeSet<Partition>,
     /// Nodes that are here, this one among them.
     here: Vec<Sender>,
     /// See [`View::epochs`].
     epochs: BTreeMap<u16, u32>,
-    /// Nodes whose sessions were taken for gone, by number and epoch, in which partitions, and when that was. They may come back.
+    /// Nodes whose sessions were taken for gone, by number and epoch: in which partitions, and at which count of `times`. They may
+    /// come back.
     taken_for_gone: BTreeMap<(u16, u32), BTreeMap<Partition, u64>>,
-    /// Counts how often others were there: each time somebody may have been.
+    /// Counts changes of the nodes that are here: at each, a node may have been taken for gone.
     times: u64,
 }
 
-/// What a node that is gone leaves to be told of one partition.
+/// The part of a gone node's record, for one partition, that is still to be set right.
 #[derive(Debug)]
 pub(super) struct Inherited {
     pub(super) partition: Partition,
-    /// Sessions that apps may believe to be in channels.
+    /// Sessions that apps may still have in channels.
     pub(super) believed: Vec<Standing>,
-    /// Of sessions of this node apps may believe that they are gone: that node has taken them for gone.
+    /// Apps may have been told that sessions of this node are gone, because the gone node took this node for gone.
     pub(super) misses_ours: bool,
 }
 
@@ -54,43 +57,44 @@ pub(super) struct Inherited {
 #[derive(Debug, Default)]
 struct Part {
     records: BTreeMap<Sender, Record>,
-    /// Whose turn it is: at least one turn for each change that is to be told.
+    /// The queue of turns by node: at least one turn for each change that is to be told.
     turns: VecDeque<Sender>,
-    /// Whose change is being told.
+    /// The node whose change is being told.
     telling: Option<Sender>,
-    /// Channels of apps that were told again whether somebody is in there, since another keeper may have told them anything.
+    /// Channels for which apps were told again whether they have members, because another keeper may have told them something else.
     told_again: BTreeSet<(Name, Name)>,
-    /// Sessions in channels that were told again as they are, while changes were pending of which others may have told before.
+    /// Memberships whose current state was told again while changes were pending. Other keepers may have told those changes before.
     corrected: BTreeSet<Membership>,
 }
 
-/// What one run of one node has said.
+/// The reports of one run of one node.
 #[derive(Debug, Default)]
 struct Record {
     /// It wants this keeper to tell the apps.
     is_lead: bool,
-    /// It wanted that when it was last heard: this keeper may have told what `roll` says, whatever others have told since.
+    /// The node wanted that when it was last heard. So this keeper may have told what `roll` says, and others may have told
+    /// something else since.
     has_led: bool,
-    /// This keeper was cut off since.
+    /// This keeper has been cut off since.
     is_doubted: bool,
-    /// Sessions in channels, or not, of which apps were told one thing by this keeper and perhaps another by others.
+    /// Memberships about which this keeper told apps one thing, and others perhaps told another.
     uncertain: BTreeSet<Membership>,
-    /// What apps were told, and what they are being told.
+    /// The state that apps were told, including the change that is being told.
     roll: Roll,
-    /// They were told of the changes up to this one.
+    /// Apps were told the changes up to this number.
     settled: u64,
-    /// The number of what is being told of it.
+    /// The number of this node's change that is being told.
     telling: Option<u64>,
-    /// The last change that came; `None` if it has to say everything.
+    /// The last change that came. `None` if the node has to report everything.
     received: Option<u64>,
-    /// Changes behind those in the roll, with their numbers.
+    /// Changes after the ones in the roll, with their numbers.
     pending: VecDeque<(u64, Standing)>,
-    /// Turns that it has in its partition, and does not have to be given for what is pending.
+    /// Turns that this node has in its partition already.
     turns: usize,
 }
 
 impl Keeper {
-    /// A node has reported. What is said to that; nothing to one that is not here as far as this node knows.
+    /// Takes a node's report. Returns the account to send back, or nothing for a node that is not here as far as this node knows.
     pub(super) fn report(&mut self, from: Sender, report: Report) -> Option<Account> {
         if !self.here.contains(&from) {
             return None;
@@ -100,7 +104,7 @@ impl Keeper {
         let record = part.records.entry(from).or_default();
         let takes_over = !std::mem::replace(&mut record.is_lead, is_lead) && is_lead;
         if let Some(whole) = whole {
-            // The other keeper may have told more than this one knows of.
+            // The other keeper may have told apps more than this one knows.
             let told = std::mem::replace(&mut record.roll, Roll::of(&whole));
             if record.has_led && (is_new || record.is_doubted) {
                 record.uncertain.extend(told.differs_from(&record.roll));
@@ -121,7 +125,7 @@ impl Keeper {
         record.settled = record.settled.max(settled);
         record.take_over_what_was_told(&part.corrected);
         if takes_over {
-            // The keeper that led before may have told of them.
+            // The previous lead may have told these already.
             record.pending.iter_mut().for_each(|(_, standing)| standing.again = true);
             part.told_again.clear();
         }
@@ -136,8 +140,8 @@ impl Keeper {
         Some(account)
     }
 
-    /// This node was cut off: others may have told apps what it does not know of, and once more what it has told, and have to say
-    /// everything.
+    /// This node was cut off. Other keepers may have told apps changes that it does not know, and repeated what it told. So all
+    /// other nodes have to report everything again.
     pub(super) fn doubt(&mut self, me: Sender) {
         let others = self.parts.values_mut().flat_map(|part| &mut part.records).filter(|(sender, _)| **sender != me);
         for (_, record) in others {
@@ -145,10 +149,10 @@ impl Keeper {
         }
     }
 
-    /// Other nodes are there than before. Gives what this node has to set right for those that are gone.
+    /// The nodes that are here have changed. Returns what this node has to set right for the ones that are gone.
     ///
-    /// The heir is the first keeper present both before and after. A keeper that has just come, perhaps in the place of the one that
-    /// is gone, knows nothing of it.
+    /// The heir is the first keeper present both before and after. A keeper that has just come, perhaps in place of the gone one,
+    /// knows nothing about it.
     pub(super) fn view(&mut self, view: &View) -> Vec<Inherited> {
         let before = std::mem::replace(&mut self.here, view.here.clone());
         self.epochs.clone_from(&view.epochs);
@@ -165,7 +169,7 @@ impl Keeper {
             let believed = gone.into_values().filter(|_| inherits).flat_map(Record::believed);
             let (ours, believed): (Vec<_>, Vec<_>) =
                 believed.partition(|standing: &Standing| view.is_ours(standing.of.session));
-            // Among them are those of other nodes, which the one that is gone had taken for gone.
+            // Among them may be sessions of other nodes that the gone node had taken for gone.
             for Standing { of, .. } in &believed {
                 let times = self.taken_for_gone.entry((of.session.node(), of.session.epoch())).or_default();
                 times.insert(*partition, self.times);
@@ -177,14 +181,14 @@ impl Keeper {
                 part.records.clear();
             }
         }
-        // A node that was silent for long is forgotten and may come back; a restarted one has no such sessions.
+        // A node that was silent for long is forgotten and may come back. A restarted node no longer has these sessions.
         self.taken_for_gone.retain(|(node, epoch), _| view.epochs.get(node).is_none_or(|now| now == epoch));
         self.parts.retain(|_, part| !part.records.is_empty() || part.telling.is_some());
         inherited
     }
 
-    /// What is to be told now: of each partition at most one change, until [`told`](Keeper::told) says that it was. And what is
-    /// said to nodes of changes that need not be told.
+    /// Returns what is to be told now: at most one change for each partition, until [`told`](Keeper::told) confirms it. Also
+    /// returns the accounts for nodes whose changes need not be told.
     pub(super) fn next(&mut self) -> (Vec<Told>, Vec<(Sender, Account)>) {
         let (mut notices, mut accounts) = (Vec::new(), Vec::new());
         for partition in std::mem::take(&mut self.ready) {
@@ -206,7 +210,7 @@ impl Keeper {
         (notices, accounts)
     }
 
-    /// What nodes that are here again are to be told, of partitions that are `ready` for it.
+    /// Messages for nodes that are here again and were taken for gone, about the partitions that are `ready` for it.
     pub(super) fn owed(&self, ready: impl Fn(Partition) -> bool) -> Vec<(Sender, Gone)> {
         let owed_to = |sender: &Sender| {
             let owed = self.taken_for_gone.get(&(sender.node, *self.epochs.get(&sender.node)?))?;
@@ -221,7 +225,7 @@ impl Keeper {
         !self.taken_for_gone.is_empty()
     }
 
-    /// Nodes that have not reported where something waits to be told for that: they have to say everything.
+    /// Nodes whose missing report holds up something that is to be told. They have to report everything.
     pub(super) fn questions(&self) -> Vec<(Sender, Account)> {
         let waiting = self.parts.iter().filter(|(_, part)| !part.turns.is_empty());
         waiting
@@ -232,7 +236,7 @@ impl Keeper {
             .collect()
     }
 
-    /// A node knows what it was told.
+    /// A node has confirmed that it knows that it was taken for gone.
     pub(super) fn knows_gone(&mut self, sender: Sender, gone: &Gone) {
         let Some(epoch) = self.epochs.get(&sender.node).filter(|_| self.here.contains(&sender)) else { return };
         if let Entry::Occupied(mut owed) = self.taken_for_gone.entry((sender.node, *epoch)) {
@@ -243,7 +247,7 @@ impl Keeper {
         }
     }
 
-    /// Apps were told what was to be told of a partition. What is said to the node that it was about.
+    /// Apps have been told the change of a partition. Returns the account for the node that it was about.
     pub(super) fn told(&mut self, partition: Partition) -> Option<(Sender, Account)> {
         let part = self.parts.get_mut(&partition)?;
         let sender = part.telling.take()?;
@@ -257,7 +261,7 @@ impl Keeper {
 }
 
 impl Part {
-    /// All agree that this keeper leads, and have said what another one told.
+    /// True if all nodes agree that this keeper leads, and have reported what another keeper told.
     fn is_led_for(&self, here: &[Sender]) -> bool {
         here.iter().all(|sender| self.has_heard_from(*sender) && self.records[sender].is_lead)
     }
@@ -266,14 +270,15 @@ impl Part {
         self.records.get(&sender).is_some_and(|record| record.received.is_some())
     }
 
-    /// How a session stands to a channel. What its own node says counts; others speak for it when it was taken for gone.
+    /// Whether a session is in a channel. The record of its own node counts. If that node was taken for gone, another node's record
+    /// may speak for it.
     fn as_it_is(&self, of: Membership) -> Standing {
         let own = self.records.iter().find(|(sender, _)| sender.node == of.session.node()).map(|(_, record)| record);
         let record = own.or_else(|| self.records.values().find(|record| record.roll.has(&of)));
         record.map_or(&Roll::default(), |record| &record.roll).standing(of)
     }
 
-    /// Takes a change over into the roll of its node: what apps have to be told of it.
+    /// Moves one change into the roll of its node. Returns the notices that apps need for it.
     fn take_turn(&mut self, sender: Sender) -> Vec<Notice> {
         let Some(record) = self.records.get_mut(&sender) else { return Vec::new() };
         record.turns = record.turns.saturating_sub(1);
@@ -295,7 +300,7 @@ impl Part {
         let members: usize = self.records.values().map(|record| record.roll.count(&of)).sum();
         let notice = |what| Notice { what, of: of.clone(), uid: uid.clone() };
         match (is_in, members) {
-            // Where nobody knows what apps were told of the channel, they are told.
+            // If it is unknown what apps were told of the channel, they are told that it is occupied.
             (true, _) if members == 1 || again => vec![notice(What::Occupied), notice(What::Join)],
             (true, _) => vec![notice(What::Join)],
             (false, 0) => vec![notice(What::Leave), notice(What::Vacated)],
@@ -316,10 +321,10 @@ impl Record {
         self.turns = self.turns.max(wanted);
     }
 
-    /// Who apps may believe to be in a channel.
+    /// Memberships that apps may have been told.
     fn believed(self) -> Vec<Standing> {
         let mut roll = self.roll;
-        // The keeper that led may have told of them, and be the one that is gone.
+        // The lead may have told these, and may be the node that is gone.
         for (_, standing) in self.pending.iter().filter(|(_, standing)| standing.is_in && !self.is_lead) {
             roll.apply(standing);
         }
@@ -329,14 +334,15 @@ impl Record {
         roll.standings()
     }
 
-    /// Of some changes apps were told by another keeper; and what this one tells, or has told, may have come once more.
+    /// Moves pending changes into the roll that apps have already been told: by another keeper, or by this one and then reported
+    /// again.
     fn take_over_what_was_told(&mut self, corrected: &BTreeSet<Membership>) {
         let told = self.settled.max(self.telling.unwrap_or(0));
         while let Some((number, standing)) = self.pending.front()
             && *number <= told
         {
             self.roll.apply(standing);
-            // Nobody knows whether that was told before what this keeper has told again, or behind it.
+            // It is unknown whether that was told before or after this keeper's correction.
             if corrected.contains(&standing.of) {
                 self.uncertain.insert(standing.of.clone());
             }
@@ -404,7 +410,7 @@ mod tests {
         assert_eq!(told(&mut keeper), []);
     }
 
-    /// Seed 1072 of the simulation found this, and 600 ticks more.
+    /// Found by seed 1072 of the simulation, run for 600 more ticks.
     #[test]
     fn what_a_keeper_told_while_others_led_is_told_again_as_it_is() {
         for is_doubted in [false, true] {
@@ -412,7 +418,7 @@ mod tests {
             keeper.view(&view(&[1, 2, 3]));
             keeper.report(sender(1), report(partition, &[], 0, &[]));
             keeper.report(sender(3), report(partition, &[standing(3, true)], 1, &[]));
-            // Others have told that this one joins, and that it leaves; and this keeper does not know.
+            // Other keepers have told that this session joins and leaves, and this keeper does not know it.
             let comes_and_goes = standing(2, true);
             keeper.report(sender(2), report(partition, &[], 0, slice::from_ref(&comes_and_goes)));
             assert_eq!(told(&mut keeper), [(What::Occupied, 2), (What::Join, 2)]);
@@ -421,7 +427,7 @@ mod tests {
                 keeper.doubt(sender(1));
                 keeper.report(sender(3), report(partition, &[standing(3, true)], 1, &[]));
             }
-            // Nor does it know of this one.
+            // It does not know this session either.
             let ids = SessionIds::new(2, 1, [1; 16]);
             let of = Membership { session: ids.next_id(), ..comes_and_goes.of.clone() };
             let comes = Standing { of, ..comes_and_goes };
@@ -446,7 +452,7 @@ mod tests {
             .filter(|partition| keepers(*partition, [sender(1), sender(2)].iter())[0] == Some(sender(1)));
         let (mut keeper, partition) = (Keeper::default(), leads.next().unwrap());
         keeper.view(&view(&[1, 2, 3]));
-        // Node 3 has inherited what the others had, and tells that they leave.
+        // Node 3 has inherited the others' sessions, and tells that they leave.
         let all = [1, 2, 3].map(|node| standing(node, true));
         keeper.report(sender(3), report(partition, &all, 3, &[standing(1, false), standing(2, false)]));
         let inherited = keeper.view(&view(&[1, 2]));
@@ -459,7 +465,7 @@ mod tests {
         assert_eq!((gone.run, &gone.partitions[..]), (Run::of(1), &[partition][..]));
         keeper.knows_gone(sender(2), gone);
         assert_eq!(owed(&keeper), []);
-        // It goes, and comes back, once more; and answers to the first time again.
+        // It goes and comes back once more, and repeats its answer to the first time.
         keeper.view(&view(&[1, 2, 3]));
         keeper.report(sender(2), report(partition, &[standing(2, true)], 9, &[]));
         keeper.view(&view(&[1, 3]));

@@ -1,5 +1,5 @@
-//! Who is in which channel over all nodes, for apps that want to be told: each join and each leave, and when a channel gets
-//! its first member and has lost its last.
+//! Tracks which sessions are in which channel over all nodes, for apps that want to be told: each join and each leave, and when a
+//! channel gets its first member or loses its last.
 //!
 //! ```text
 //!   router ──join, leave──> reporter ══reports══> keeper: lead ──notices──> the app's script
@@ -7,17 +7,18 @@
 //!                               ^══accounts══════════╝ apps were told
 //! ```
 //!
-//! Every partition has two keepers among the nodes that are here, found by rendezvous hashing: the *lead* tells apps, one change after
-//! the other, and the *second* becomes the lead when it dies, without anybody else's being moved.
+//! Every partition has two keepers among the nodes that are here, found by rendezvous hashing. The *lead* tells apps, one change
+//! after the other. The *second* becomes the lead when the lead dies, and no other keeper moves.
 //!
-//! - `reporter`: what a node tells of its own sessions. `keeper`: what is made of that. `books`: both, of one node.
-//! - `pieces`: reports on their way between nodes.
+//! - `reporter`: reports a node's own sessions to the keepers. `keeper`: tells apps what nodes have reported. `books`: the reporter
+//!   and the keeper of one node.
+//! - `pieces`: cuts long reports into pieces, and joins them again.
 //! - [`Presence`]: the same with a lock and a clock.
 //!
-//! Promises: apps are told of a channel's changes in order, and what they know is right in the end, as long as a session's node or
-//! one of its two keepers lives. If no node dies or is cut off, each join and each leave is told once. Otherwise the last changes may be
-//! told again, in the same order, and the sessions of a node that was cut off leave and join again. A session that came and went while
-//! no app could be told may be left out. A node without an engine tells nothing: the others do.
+//! Promises: apps are told of a channel's changes in order. In the end their state is right, as long as a session's node or one of
+//! its two keepers lives. If no node dies or is cut off, each join and each leave is told once. Otherwise the last changes may be
+//! told again, in the same order, and the sessions of a node that was cut off leave and join again. A session that came and went
+//! while no app could be told may be left out. A node without an engine tells nothing, because the others do.
 
 mod books;
 mod keeper;
@@ -39,25 +40,25 @@ use crate::proto::partition::Partition;
 use crate::proto::presence::{Membership, Standing};
 use crate::router::Memberships;
 
-/// Changes that apps have not been told of, above which the oldest are given up: a hundred bytes each, and what a pool tells in
-/// some minutes.
+/// Most changes that apps have not been told of; beyond it the oldest are given up. A change takes a hundred bytes, and this many
+/// are what a pool tells in some minutes.
 const MAX_UNTOLD: usize = 200_000;
 
-/// What reports take of one envelope, in bytes. NATS carries envelopes of up to a megabyte, unless it is told otherwise.
+/// Most bytes of reports in one envelope. By default NATS carries envelopes of up to one megabyte.
 const MAX_REPORTS: usize = 64 << 10;
 
-/// Something for an app.
+/// Something to tell an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// What has happened.
+    /// The change.
     pub what: What,
-    /// Whose session, which channel. For a channel that is occupied or vacated: by which session.
+    /// The session and the channel. For a channel that is occupied or vacated: the session that caused it.
     pub of: Membership,
-    /// Whom the session belongs to.
+    /// The uid that the session belongs to.
     pub uid: Option<Name>,
 }
 
-/// What an app is told of a channel.
+/// A change in a channel that an app is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What {
     /// It has its first member.
@@ -70,24 +71,24 @@ pub enum What {
     Vacated,
 }
 
-/// Who is here, of those that keep account.
+/// The nodes that are here and keep account of channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct View {
     /// This node.
     pub(super) me: Sender,
     /// All that are here, this node among them.
     pub(super) here: Vec<Sender>,
-    /// Of the same, and of those that are silent: the epoch in the ids of their sessions, by number.
+    /// For these nodes and for silent ones: the epoch in the ids of their sessions, by node number.
     pub(super) epochs: BTreeMap<u16, u32>,
 }
 
 impl View {
-    /// Of a node that is alone.
+    /// The view of a node that runs alone.
     pub(super) fn alone(me: Sender) -> Self {
         Self { me, here: vec![me], epochs: BTreeMap::new() }
     }
 
-    /// Whether a session is one of this run of this node.
+    /// True for a session of this run of this node.
     fn is_ours(&self, session: SessionId) -> bool {
         session.node() == self.me.node && self.epochs.get(&self.me.node) == Some(&session.epoch())
     }
@@ -111,12 +112,12 @@ fn keepers<'a>(partition: Partition, here: impl Iterator<Item = &'a Sender>) -> 
     ranked.map(|place| place.map(|(_, sender)| sender))
 }
 
-/// Rendezvous hashing: of a node's weights in all partitions nothing follows for another's.
+/// The rendezvous hash: the weights of one node say nothing about another node's.
 fn weight(partition: Partition, node: u16) -> u64 {
     split_mix(u64::from(partition.number()) << 16 | u64::from(node))
 }
 
-/// The number in this place of the sequence SplitMix64 (Steele, Lea and Flood 2014).
+/// The number at this place of the sequence SplitMix64 (Steele, Lea and Flood 2014).
 pub(super) fn split_mix(place: u64) -> u64 {
     let mut z = place.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -137,7 +138,7 @@ impl Roll {
         roll
     }
 
-    /// True if that is new.
+    /// True if it changed something.
     fn apply(&mut self, standing: &Standing) -> bool {
         let Standing { of: Membership { app, channel, session }, is_in, uid, .. } = standing;
         let key = (app.clone(), channel.clone());
@@ -156,7 +157,7 @@ impl Roll {
         self.members(of).is_some_and(|members| members.contains_key(&of.session))
     }
 
-    /// How many are in the same channel.
+    /// The number of sessions in the same channel.
     fn count(&self, of: &Membership) -> usize {
         self.members(of).map_or(0, BTreeMap::len)
     }
@@ -165,14 +166,14 @@ impl Roll {
         self.0.get(&(of.app.clone(), of.channel.clone()))
     }
 
-    /// How one session stands to its channel, to be told again.
+    /// Whether one session is in its channel, as a standing that is to be told again.
     fn standing(&self, of: Membership) -> Standing {
         let member = self.members(&of).and_then(|members| members.get(&of.session));
         let (is_in, uid) = (member.is_some(), member.cloned().flatten());
         Standing { of, is_in, again: true, uid }
     }
 
-    /// The memberships that one of the two rolls has and the other has not.
+    /// The memberships that only one of the two rolls has.
     fn differs_from(&self, other: &Self) -> Vec<Membership> {
         let missing = |in_one: &Self, in_other: &Self| {
             let standings = in_one.standings().into_iter().map(|standing| standing.of);
@@ -189,7 +190,7 @@ impl Roll {
         self.0.is_empty()
     }
 
-    /// All that are in.
+    /// All memberships.
     fn standings(&self) -> Vec<Standing> {
         let of = |(app, channel): &(Name, Name), session: &SessionId| Membership {
             app: app.clone(),
@@ -206,7 +207,7 @@ impl Roll {
 /// See the module.
 pub struct Presence {
     books: Mutex<Books>,
-    /// Those that want to be told, as the wire has their names.
+    /// The apps that want to be told, with their names as on the wire.
     apps: HashMap<String, Name>,
     changed: Notify,
     untold: watch::Sender<usize>,
@@ -214,11 +215,11 @@ pub struct Presence {
     metrics: Arc<ClusterMetrics>,
 }
 
-/// What apps are to be told: the notices of a partition, one after the other, and then [`Presence::told`]. At most one for each
-/// partition waits.
+/// The notices for apps. All notices of one change are told one after the other, followed by a call of [`Presence::told`]. At most
+/// one change waits for each partition.
 pub type Notices = mpsc::UnboundedReceiver<Told>;
 
-/// What is to be told of one change in a partition.
+/// The notices of one change in a partition.
 pub type Told = (Partition, Vec<Notice>);
 
 impl Presence {
@@ -242,14 +243,14 @@ impl Presence {
         (Arc::new(presence), notices)
     }
 
-    /// Apps were told what was to be told of a partition.
+    /// Apps have been told the notices of a partition.
     pub fn told(&self, partition: Partition) {
         self.change(|books| books.told(partition));
     }
 
-    /// Until apps have been told of everything that this node's sessions have done.
+    /// Waits until apps have been told of all changes of this node's sessions.
     pub async fn all_told(&self) {
-        // The sender is here.
+        // Cannot fail: the sender is in `self`.
         let _ = self.untold.subscribe().wait_for(|untold| *untold == 0).await;
     }
 
@@ -268,7 +269,7 @@ impl Presence {
         self.change(|books| books.heard(from, body));
     }
 
-    /// Does what follows from what has come, for ever; `send` takes what is for other nodes, and may lose it.
+    /// Sends reports and notices after each change, forever. `send` takes the bodies for other nodes, and may lose them.
     pub(super) async fn live(&self, send: impl Fn(Sender, Body)) {
         loop {
             self.changed.notified().await;

@@ -1,13 +1,14 @@
-//! Reports in envelopes that any engine carries: long ones are cut into pieces, and put together where they arrive. Plain data.
+//! Puts reports into envelopes that any engine carries. Long reports are cut into pieces, and joined again where they arrive. Plain
+//! data.
 //!
 //! ```text
 //!   report ──cut──> whole │ whole │ whole, changes │ changes     envelopes of about so many bytes
 //!                     0       1          2              3, last
 //! ```
 //!
-//! The pieces of a report are sent in order. When one of them is lost the others are of no use, and the report is sent again. Two reports
-//! of a node that begin at the same change of the same partition agree as far as both go, so pieces of an earlier and of
-//! a later one make the later one.
+//! The pieces of a report are sent in order. If one is lost the others are useless, and the report is sent again. If two reports of
+//! a node begin at the same change of the same partition, the shorter one is a prefix of the longer one. So pieces of an earlier
+//! and of a later report make the later one.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Piece, Report, Standing};
 
-/// Reports for one node, as envelopes of at most so many bytes, or of one standing where that is longer.
+/// Packs reports for one node into envelopes of at most `max_bytes`, or of one standing if that is longer.
 pub(super) fn envelopes(reports: Vec<Report>, max_bytes: usize) -> Vec<Vec<Report>> {
     let mut envelopes: Vec<Vec<Report>> = Vec::new();
     let mut room = 0;
@@ -40,7 +41,7 @@ fn cut(report: Report, max_bytes: usize) -> Vec<Report> {
     let Report { whole, changes, .. } = report;
     let has_whole = whole.is_some();
     let head = Report { whole: has_whole.then(Vec::new), changes: Vec::new(), ..report };
-    // At least one goes into each piece.
+    // At least one standing goes into each piece.
     let all_room = max_bytes.saturating_sub(head.encoded_len()).max(1);
     let (mut pieces, mut room) = (vec![head.clone()], all_room);
     let standings = whole.into_iter().flatten().map(|standing| (true, standing));
@@ -65,12 +66,12 @@ fn cut(report: Report, max_bytes: usize) -> Vec<Report> {
     pieces
 }
 
-/// Reports that have not come whole.
+/// Reports of which some pieces have come.
 #[derive(Debug, Default)]
 pub(super) struct Pieces(BTreeMap<(Sender, Partition), Report>);
 
 impl Pieces {
-    /// A piece has come. The report, with the last one of it; nothing while one is missing.
+    /// Takes a piece. Returns the report when this is its last piece and none is missing.
     pub(super) fn take(&mut self, from: Sender, piece: Report) -> Option<Report> {
         let of = (from, piece.partition);
         let before = self.0.remove(&of);
@@ -90,7 +91,7 @@ impl Pieces {
         None
     }
 
-    /// Forgets what has come of others.
+    /// Forgets the pieces of nodes that are not here.
     pub(super) fn keep(&mut self, is_here: impl Fn(&Sender) -> bool) {
         self.0.retain(|(from, _), _| is_here(from));
     }
@@ -123,7 +124,7 @@ mod tests {
 
     const FROM: Sender = Sender { node: 1, run: Run::of(7) };
 
-    /// Each of another length.
+    /// Standings of different lengths.
     fn standings(count: usize) -> Vec<Standing> {
         let name = |text: String| Name::new(text.as_bytes()).unwrap();
         let standing = |number: usize| Standing {
@@ -180,7 +181,7 @@ mod tests {
             {
                 assert_eq!(pieces.take(FROM, piece), None, "{number} without {lost}");
             }
-            // What others have sent, or what it has sent of something else, is not mixed with it.
+            // Pieces of another run, or of another report, are not mixed with it.
             let other = Sender { run: Run::of(8), ..FROM };
             let come = cut(another.clone(), 300).into_iter().filter_map(|piece| pieces.take(other, piece)).last();
             assert_eq!(come, Some(another.clone()));

@@ -1,4 +1,4 @@
-//! What a node tells of its own sessions: which changes apps have not been told of, and who knows of them. Plain data.
+//! Reports a node's own sessions: which changes apps have not been told of, and which keepers know them. Plain data.
 //!
 //! ```text
 //!   change ──> log, numbered ──a keeper: apps were told──> settled
@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A change stays in the log until a keeper says that apps were told, so it survives the keepers. Reports may be lost: each
-//! [`look`](Reporter::look) asks keepers what they have, and tells them again what they have not had for as long as a look
-//! takes. When others have taken this node for gone and say so, its sessions join again. Partitions without anybody are reported too: a keeper has to know that it has heard from all.
+//! [`look`](Reporter::look) asks keepers what they have, and repeats what they have lacked since the last look. When other nodes
+//! took this node for gone and say so, its sessions join again. Partitions without members are reported too, because a keeper has
+//! to know that it has heard from all nodes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,56 +23,57 @@ use crate::proto::presence::{Account, Piece, Report, Standing};
 #[derive(Debug)]
 pub(super) struct Reporter {
     parts: BTreeMap<Partition, Part>,
-    /// Where there may be something to say.
+    /// Partitions that may have something to report.
     dirty: BTreeSet<Partition>,
     /// Changes in all logs.
     untold: usize,
     max_untold: usize,
-    /// The same changes in the order in which they came, by partition and number; and some that are settled.
+    /// The same changes, by partition and number, in the order in which they came. Some of them are settled already.
     arrivals: VecDeque<(Partition, u64)>,
 }
 
 /// One partition.
 #[derive(Debug, Default)]
 struct Part {
-    /// Who is in which channel, as far as apps have been told.
+    /// The sessions in each channel, as far as apps have been told.
     roll: Roll,
     /// The number of the last change in `roll`.
     settled: u64,
-    /// The changes behind that.
+    /// The changes after `settled`.
     log: VecDeque<Standing>,
-    /// When this change is settled, apps know of everything that was inherited.
+    /// When this change is settled, apps have been told everything that was inherited.
     inherited: u64,
     /// The lead, and the second.
     keepers: [Option<Known>; 2],
 }
 
-/// A keeper, and what it is known to have.
+/// A keeper, and the changes that it is known to have.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     keeper: Sender,
-    /// It was told that it leads.
+    /// It has been told that it is the lead.
     is_lead: bool,
-    /// It has not answered since it came to be a keeper.
+    /// It has not answered since it became a keeper.
     is_new: bool,
-    /// The last change that it was told of; `None` if it is to get the whole.
+    /// The last change sent to it. `None` if it must get the whole state.
     sent: Option<u64>,
-    /// It has said that it has the changes up to this one.
+    /// The last change that it confirmed to have.
     received: Option<u64>,
-    /// It has said that apps know of the changes up to this one.
+    /// The last change of which it said that apps were told.
     told: u64,
-    /// What it had said at the last look.
+    /// The value of `received` at the last look.
     looked_at: Option<Option<u64>>,
 }
 
 impl Reporter {
-    /// Of these partitions, with a bound on the changes that apps have not been told of: beyond it the oldest of all are given up.
+    /// Reports these partitions. `max_untold` bounds the changes that apps have not been told of. Beyond it, the oldest of all
+    /// partitions are given up.
     pub(super) fn new(partitions: impl Iterator<Item = Partition>, max_untold: usize) -> Self {
         let parts = partitions.map(|partition| (partition, Part::default())).collect();
         Self { parts, dirty: BTreeSet::new(), untold: 0, max_untold, arrivals: VecDeque::new() }
     }
 
-    /// Something has changed. How many changes were given up for it.
+    /// Records a change. Returns how many older changes were given up for it.
     pub(super) fn change(&mut self, standing: Standing) -> u64 {
         let partition = Partition::of_channel(&standing.of.channel);
         self.dirty.insert(partition);
@@ -84,7 +86,7 @@ impl Reporter {
         while self.untold > self.max_untold
             && let Some((partition, number)) = self.arrivals.pop_front()
         {
-            // A quiet channel must not lose what it has just been told because another one is busy.
+            // The oldest of all goes, so that a quiet channel does not lose a recent change because another channel is busy.
             if let Some(part) = self.parts.get_mut(&partition).filter(|part| part.settled < number) {
                 part.settle_one();
                 self.dirty.insert(partition);
@@ -95,10 +97,10 @@ impl Reporter {
         given_up
     }
 
-    /// Changes have come, from this number to that.
+    /// Records that changes from this number to that have come.
     fn came(&mut self, partition: Partition, first: u64, last: u64) {
         self.arrivals.extend((first..=last).map(|number| (partition, number)));
-        // Most of what is settled is forgotten here, at a cost that is shared by as many changes.
+        // Drops settled entries, rarely enough that the cost for each change stays small.
         const FEW: usize = 1024;
         if self.arrivals.len() > FEW + 2 * self.untold {
             let parts = &self.parts;
@@ -106,8 +108,8 @@ impl Reporter {
         }
     }
 
-    /// Every session that keeper knew was reported as gone. All sessions that are there join again; of those that are not there any more
-    /// apps may have been told that they are.
+    /// A keeper took this node for gone and told apps that its sessions left. All sessions that are here join again. Apps may also
+    /// still have sessions that are here no more: those leave.
     pub(super) fn say_again(&mut self, partition: Partition) {
         let Some(part) = self.parts.get_mut(&partition) else { return };
         let before = part.log.len();
@@ -129,7 +131,7 @@ impl Reporter {
         self.dirty.insert(partition);
     }
 
-    /// Apps may believe of these sessions of a node that is gone that they are in channels. They leave.
+    /// Takes over sessions of a node that is gone. Apps may still have them in channels, so they leave.
     pub(super) fn inherit(&mut self, partition: Partition, believed: Vec<Standing>) {
         let part = self.parts.entry(partition).or_default();
         part.skip_number();
@@ -145,12 +147,12 @@ impl Reporter {
         self.dirty.insert(partition);
     }
 
-    /// Apps have been told of all that was inherited.
+    /// True if apps have been told of everything inherited.
     pub(super) fn has_told_inherited(&self, partition: Partition) -> bool {
         self.parts.get(&partition).is_none_or(|part| part.settled >= part.inherited)
     }
 
-    /// Keepers that do not know who is in a partition, for each partition.
+    /// Counts keepers that do not know the sessions in a partition, over all partitions.
     pub(super) fn unshared(&self) -> usize {
         self.parts
             .values()
@@ -164,7 +166,7 @@ impl Reporter {
         self.untold
     }
 
-    /// Other nodes are there: partitions may have other keepers.
+    /// The nodes that are here have changed, so partitions may have other keepers.
     pub(super) fn view(&mut self, view: &View) {
         for (partition, part) in &mut self.parts {
             part.keep_by(view.keepers(*partition));
@@ -172,7 +174,7 @@ impl Reporter {
         }
     }
 
-    /// What is to be said now, and to whom.
+    /// Returns the reports to send now, with their receivers.
     pub(super) fn reports(&mut self, me: Sender) -> Vec<(Sender, Report)> {
         let mut reports = Vec::new();
         for partition in std::mem::take(&mut self.dirty) {
@@ -183,7 +185,8 @@ impl Reporter {
         reports
     }
 
-    /// The same of all partitions, and questions. To be called now and then, at intervals in which an answer has time to come.
+    /// Returns reports of all partitions, and asks keepers that may lack something. To be called from time to time, at intervals in
+    /// which an answer can come.
     pub(super) fn look(&mut self, me: Sender) -> Vec<(Sender, Report)> {
         let mut reports = Vec::new();
         for (partition, part) in &mut self.parts {
@@ -192,10 +195,10 @@ impl Reporter {
         reports
     }
 
-    /// A keeper says what it has.
+    /// Takes a keeper's account of what it has.
     pub(super) fn account(&mut self, from: Sender, account: &Account) {
         let Some(part) = self.parts.get_mut(&account.partition) else { return };
-        // Nobody has more than there is; what says so is about an earlier run of this node.
+        // No keeper has more changes than exist. Such an account is about an earlier run of this node.
         if account.settled.max(account.received.unwrap_or(0)) > part.last() {
             return;
         }
@@ -207,7 +210,7 @@ impl Reporter {
         known.is_new &= account.received.is_none() || known.sent.is_none();
         (known.received, known.told) = (account.received, account.settled);
         known.sent = account.received.and_then(|received| known.sent.map(|sent| sent.max(received)));
-        // It may be the whole that is wanted, or what this node has waited for.
+        // The keeper may want the whole state, or this node may have waited for this account.
         self.dirty.insert(account.partition);
     }
 }
@@ -217,7 +220,7 @@ impl Part {
         self.settled + self.log.len() as u64
     }
 
-    /// The oldest change counts as told; false if there is none.
+    /// Marks the oldest change as told. False if there is none.
     fn settle_one(&mut self) -> bool {
         let Some(standing) = self.log.pop_front() else { return false };
         self.roll.apply(&standing);
@@ -225,7 +228,7 @@ impl Part {
         true
     }
 
-    /// From now on the log has numbers that no keeper has: all of them have to be told the whole.
+    /// Skips a number, so that no keeper has the numbers from now on and all must be sent the whole state.
     fn skip_number(&mut self) {
         self.settled = self.last() + 1;
         self.keepers.iter_mut().flatten().for_each(|known| known.sent = None);
@@ -244,8 +247,8 @@ impl Part {
     fn report(&mut self, me: Sender, partition: Partition, looks: bool, reports: &mut Vec<(Sender, Report)>) {
         let (settled, last) = (self.settled, self.last());
         let is_empty = self.roll.is_empty() && self.log.is_empty();
-        // Where this node leads itself, and tells apps of its own sessions, nobody would know of them if it died now: the second
-        // has to know first.
+        // If this node is the lead and dies right after it told apps of its own sessions, no node would know of them. So the second
+        // must know first.
         let safe = match self.keepers {
             [Some(lead), Some(second)] if lead.keeper == me => second.received.unwrap_or(0).clamp(settled, last),
             _ => last,
@@ -265,7 +268,7 @@ impl Part {
             if known.sent.is_some_and(|sent| sent >= last) && known.is_lead == is_lead && !asks {
                 continue;
             }
-            // What was settled is in the log no more.
+            // Settled changes are no longer in the log.
             let from = known.sent.filter(|sent| *sent >= settled);
             let whole = from.is_none().then(|| self.roll.standings());
             let from = from.unwrap_or(settled);
@@ -311,7 +314,7 @@ mod tests {
         };
         assert_eq!(changes_in("quiet"), [said[3].clone(), said[5].clone()]);
         assert_eq!(changes_in("busy"), [said[4].clone()]);
-        // What is settled is not remembered for ever.
+        // Settled changes are not remembered forever.
         for _ in 0..10_000 {
             reporter.change(joins("busy"));
         }
