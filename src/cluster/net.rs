@@ -204,7 +204,7 @@ impl Net {
             silent
         };
         for node in silent {
-            warn!(node, "no heartbeat from a node for a whole lease, it counts as unreachable");
+            warn!(node, "node is silent: no heartbeat within its lease, so it counts as unreachable");
         }
         let is_here = |of: &Foreign| now.saturating_duration_since(of.heard) < self.settings.lease;
         self.foreign().retain(|_, of| is_here(of));

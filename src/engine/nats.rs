@@ -93,8 +93,8 @@ impl Nats {
             .event_callback(move |event| {
                 let what = match event {
                     Event::Disconnected | Event::Closed => Some("NATS closed the connection".to_owned()),
-                    Event::SlowConsumer(_) => Some("messages of NATS came faster than they could be taken".to_owned()),
-                    Event::LameDuckMode => Some("this server of NATS is about to stop".to_owned()),
+                    Event::SlowConsumer(_) => Some("NATS messages arrived faster than they were read".to_owned()),
+                    Event::LameDuckMode => Some("this NATS server is shutting down".to_owned()),
                     Event::ServerError(error) => Some(format!("NATS: {error}")),
                     Event::Connected | Event::Draining | Event::ClientError(_) => None,
                 };

@@ -23,9 +23,13 @@ pub(super) async fn connect(settings: &ClientTls, host: &str, port: u16) -> io::
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let socket = sockets::dial_tcp((host, port)).await?;
     let shaking_hands = TlsConnector::from(Arc::new(config)).connect(name, socket);
-    // A Redis without TLS says nothing either: it waits for the end of a line.
-    let silent =
-        |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to a TLS handshake; it may not speak TLS there");
+    // A Redis without TLS does not answer either: it waits for the end of a line.
+    let silent = |_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no answer to the TLS handshake: the server may not speak TLS on this port",
+        )
+    };
     timeout(ANSWER_TIMEOUT, shaking_hands).await.map_err(silent)?
 }
 
@@ -47,16 +51,17 @@ pub(super) fn explain(error: &(dyn Error + 'static), settings: &ClientTls) -> Op
     let error = tls_error(error)?;
     let meaning = match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => match &settings.ca {
-            Some(file) => format!("its certificate is signed by nobody in {}", file.display()),
-            None => {
-                "its certificate is signed by nobody whom this system trusts ([cluster.tls] ca names others)".to_owned()
-            }
+            Some(file) => format!("its certificate is not signed by an authority in {}", file.display()),
+            None => "its certificate is not signed by an authority that this system trusts (set [cluster.tls] ca)"
+                .to_owned(),
         },
         rustls::Error::AlertReceived(alert) if is_about_certificates(*alert) => match &settings.own {
-            Some(own) => format!("it does not take the certificate in {}", own.cert.display()),
-            None => "it wants a certificate of this node ([cluster.tls] cert and key)".to_owned(),
+            Some(own) => format!("it does not accept the certificate in {}", own.cert.display()),
+            None => "it requires a certificate of this node (set [cluster.tls] cert and key)".to_owned(),
         },
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => "it does not speak TLS there".to_owned(),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS on this port".to_owned()
+        }
         _ => return None,
     };
     Some(format!("{meaning}: {error}"))
@@ -116,17 +121,17 @@ mod tests {
         let pair = Pair { cert: "node.pem".into(), key: "node.key".into() };
         let both = ClientTls { ca: Some("ca.pem".into()), own: Some(pair) };
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        check(&unknown, &both, Some("its certificate is signed by nobody in ca.pem"));
-        let by_system = "its certificate is signed by nobody whom this system trusts ([cluster.tls] ca names others)";
+        check(&unknown, &both, Some("its certificate is not signed by an authority in ca.pem"));
+        let by_system = "its certificate is not signed by an authority that this system trusts (set [cluster.tls] ca)";
         check(&unknown, &none, Some(by_system));
         for alert in [AlertDescription::CertificateRequired, AlertDescription::BadCertificate] {
             let alert = rustls::Error::AlertReceived(alert);
-            check(&alert, &none, Some("it wants a certificate of this node ([cluster.tls] cert and key)"));
-            check(&alert, &both, Some("it does not take the certificate in node.pem"));
+            check(&alert, &none, Some("it requires a certificate of this node (set [cluster.tls] cert and key)"));
+            check(&alert, &both, Some("it does not accept the certificate in node.pem"));
         }
         check(&rustls::Error::AlertReceived(AlertDescription::InternalError), &none, None);
         let plain = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
-        check(&plain, &none, Some("it does not speak TLS there"));
+        check(&plain, &none, Some("it does not speak TLS on this port"));
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl Pushes {
                     _ => return Ok(()),
                 };
                 if !lock(&self.left).contains(&name) {
-                    self.inbox.lose(EngineError(format!("Redis took the subscription to {name} away")));
+                    self.inbox.lose(EngineError(format!("Redis ended the subscription to {name}")));
                 }
             }
             _ => {}

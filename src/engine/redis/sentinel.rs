@@ -23,7 +23,10 @@ impl Redis {
         let role: Vec<Value> = role.map_err(self.of(&server))?;
         match role.first() {
             Some(Value::BulkString(role)) if role == b"master" => Ok(connection),
-            _ => Err(EngineError(format!("Redis at {} is no master, as the Sentinel says", server.addr()))),
+            _ => Err(EngineError(format!(
+                "Redis at {} is not a master, although the Sentinel names it as one",
+                server.addr()
+            ))),
         }
     }
 

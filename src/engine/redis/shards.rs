@@ -40,7 +40,7 @@ impl Shards {
         let host = server.addr().to_string();
         let host = host.rsplit_once(':').map_or("", |(host, _)| host);
         let map = SlotMap::read(&answer, host).map_err(|wrong| {
-            EngineError(format!("the slots of the Redis Cluster, as {} has them: {wrong}", server.addr()))
+            EngineError(format!("unusable slot map of the Redis Cluster from {}: {wrong}", server.addr()))
         })?;
         let dialing = map.masters.iter().map(|(host, port)| {
             let (master, pushes) = (redis.named_by(server, host.clone(), *port), pushes.clone());
@@ -130,7 +130,7 @@ impl SlotMap {
     /// No host means that of the server that was asked.
     fn read(answer: &Value, asked: &str) -> Result<Self, String> {
         const NOBODY: u16 = u16::MAX;
-        let unknown = || "unknown form".to_owned();
+        let unknown = || "unknown format".to_owned();
         let entries: Vec<Vec<Value>> = from_redis_value_ref(answer).map_err(|_| unknown())?;
         let (mut masters, mut by_slot) = (Vec::new(), vec![NOBODY; SLOTS].into_boxed_slice());
         for entry in entries {
@@ -149,7 +149,7 @@ impl SlotMap {
         }
         match by_slot.iter().filter(|master| **master == NOBODY).count() {
             0 => Ok(Self { masters, by_slot }),
-            count => Err(format!("{count} of {SLOTS} have no master")),
+            count => Err(format!("{count} of {SLOTS} slots have no master")),
         }
     }
 }
@@ -201,10 +201,10 @@ mod tests {
         let map = rest(16_383).unwrap();
         assert_eq!(map.masters, [("a".to_owned(), 1), ("asked".to_owned(), 2)]);
         assert_eq!([0, 99, 100, 199, 200, 16_383].map(|slot| map.by_slot[slot]), [0, 0, 1, 1, 0, 0]);
-        assert_eq!(rest(16_381), Err("2 of 16384 have no master".to_owned()));
+        assert_eq!(rest(16_381), Err("2 of 16384 slots have no master".to_owned()));
         for wrong in [16_384, 100, -1] {
-            assert_eq!(rest(wrong), Err("unknown form".to_owned()), "up to {wrong}");
+            assert_eq!(rest(wrong), Err("unknown format".to_owned()), "up to {wrong}");
         }
-        assert_eq!(SlotMap::read(&Value::Okay, "asked"), Err("unknown form".to_owned()));
+        assert_eq!(SlotMap::read(&Value::Okay, "asked"), Err("unknown format".to_owned()));
     }
 }

@@ -107,10 +107,13 @@ async fn a_node_without_the_authority_or_a_certificate_stays_alone_and_says_why(
         reach_each_other(&nodes).await;
         let other_ca_text = other_ca.display().to_string();
         let cases = [
-            (table(Some(&other_ca), Some(&own)), vec!["its certificate is signed by nobody in ", &other_ca_text]),
-            (table(None, Some(&own)), vec!["its certificate is signed by nobody whom this system trusts"]),
-            (table(Some(&ca), None), vec!["it wants a certificate of this node ([cluster.tls] cert and key): "]),
-            (table(Some(&ca), Some(&foreign)), vec!["it does not take the certificate in ", "stranger.pem: "]),
+            (
+                table(Some(&other_ca), Some(&own)),
+                vec!["its certificate is not signed by an authority in ", &other_ca_text],
+            ),
+            (table(None, Some(&own)), vec!["its certificate is not signed by an authority that this system trusts"]),
+            (table(Some(&ca), None), vec!["it requires a certificate of this node (set [cluster.tls] cert and key): "]),
+            (table(Some(&ca), Some(&foreign)), vec!["it does not accept the certificate in ", "stranger.pem: "]),
         ];
         for (number, (table, why)) in (3..).zip(cases) {
             let cluster = format!("{}{table}", engine.config());
@@ -186,7 +189,7 @@ async fn with_the_table_nothing_is_said_to_nats_in_the_clear() {
     let without = node(&fpm, 1, &engine.config(), "");
     eventually("it takes nodes without TLS", || without.admin("/ready").0 == 200).await;
     let with = node(&fpm, 2, &engine.config(), "tls = {}\n");
-    is_alone(&with, &["it does not speak TLS there"]).await;
+    is_alone(&with, &["it does not speak TLS on this port"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,7 +198,7 @@ async fn who_is_silent_when_a_hand_is_offered_may_not_speak_tls() {
     // Redis without TLS takes a handshake for the beginning of a line, and waits for more.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = format!("engine = \"redis\"\nurls = [\"rediss://{}\"]\n", silent.local_addr().unwrap());
-    is_alone(&node(&fpm, 1, &engine, ""), &["it may not speak TLS there"]).await;
+    is_alone(&node(&fpm, 1, &engine, ""), &["the server may not speak TLS on this port"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
