@@ -23,7 +23,7 @@ impl Net {
     pub(super) async fn receive(self: &Arc<Self>, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
         let mut windows = Windows::default();
         let mut dropped = 0;
-        // Workers end with the link: what they have not done is answered by nobody.
+        // Workers end with the link: jobs that they have not done get no answer.
         let mut workers = Workers::start(self);
         let queue = workers.queue();
         let read = async {

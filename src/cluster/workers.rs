@@ -42,7 +42,8 @@ impl Job {
 }
 
 /// Workers for jobs from other nodes. Jobs of one subject are done in order by one worker. A receipt that has to wait is sent
-/// later, and holds up no other job.
+/// later, and holds up no other job. Each worker is a task, so jobs of different subjects may run at the same time. The tasks end
+/// when this is dropped.
 pub(super) struct Workers {
     queue: Queue,
     tasks: JoinSet<()>,
@@ -73,7 +74,7 @@ impl Workers {
         Self { queue: Queue { jobs_tx, bytes }, tasks }
     }
 
-    /// Does queued jobs until the queue is dropped.
+    /// Where jobs are put.
     pub(super) fn queue(&self) -> Queue {
         self.queue.clone()
     }

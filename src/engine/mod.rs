@@ -1,28 +1,28 @@
-//! What joins nodes: an existing system that carries bytes from one node to others by subject.
+//! The engine joins nodes: an existing system that carries bytes from one node to others by subject.
 //!
 //! ```text
 //!   node 1 ── publish(subject, payload) ──> Redis, NATS ──> Inbox of every node that has subscribed to it
 //! ```
 //!
-//! [`Engine`] makes a [`Link`], one connection in working order (or several that live and die together), which publishes and
-//! subscribes; what comes is put into an [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS,
-//! both also over TLS (`tls`).
+//! [`Engine`] makes a [`Link`]: one working connection, or several that live and die together. A link publishes and subscribes, and
+//! puts what it receives into an [`Inbox`]. [`redis`] is Redis and Valkey (alone, behind Sentinel, as a Cluster), [`nats`] is NATS.
+//! Both also work over TLS (`tls`).
 //!
 //! # What an engine promises
 //!
-//! - *At most once.* A payload reaches a node once or not at all. What was published while a node was not connected, or while
-//!   the engine was away, does not reach it, and no engine sends anything again.
-//! - *Order.* Payloads that one link has published on one subject arrive in that order, with gaps perhaps. Between subjects there
-//!   is none.
-//! - *Subscribed means subscribed.* When [`Link::subscribe`] has returned, whatever anybody begins to publish on these subjects
-//!   comes, until the link is lost.
+//! - *At most once.* A payload reaches a node once or not at all. Payloads published while a node was not connected, or while the
+//!   engine was away, do not reach it. No engine sends anything again.
+//! - *Order.* Payloads that one link publishes on one subject arrive in that order, possibly with gaps. Between subjects there is
+//!   no order.
+//! - *Subscribed means subscribed.* Once [`Link::subscribe`] has returned, everything that any node begins to publish on these
+//!   subjects arrives, until the link is lost.
 //! - *Own payloads come back* to a node that has subscribed to their subject.
-//! - *A link that is lost says so*, once, by [`Incoming::Lost`] or by an error, and is of no use afterwards: no link connects
-//!   again by itself. One that is half open says so when what it sends has no answer within [`ANSWER_TIMEOUT`].
-//! - *Bounded.* An inbox that is full takes nothing more and counts what it lost.
+//! - *A lost link says so*, once, by [`Incoming::Lost`] or by an error, and is useless afterwards: no link reconnects by itself. A
+//!   half-open link says so when what it sends has no answer within [`ANSWER_TIMEOUT`].
+//! - *Bounded.* A full inbox drops further payloads and counts them.
 //!
-//! Leaves to its user what payloads mean, when to connect again, and what was lost: payloads carry numbers for that. History, when
-//! it comes, is more methods of [`Link`] and an offset beside [`Incoming::Message`].
+//! Left to the caller: what payloads mean, when to connect again, and which payloads were lost (payloads carry numbers for that).
+//! When history is added, it will be more methods of [`Link`] and an offset beside [`Incoming::Message`].
 
 pub mod nats;
 pub mod redis;
@@ -42,15 +42,15 @@ use crate::proto::partition::Partition;
 
 /// How long an engine may take to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an engine may take to answer; beyond, the link is lost.
+/// How long an engine may take to answer; after that the link counts as lost.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes links. See the module for what is promised.
+/// Makes links. See the module for its promises.
 pub trait Engine: Send + Sync + 'static {
-    /// One connection in working order.
+    /// One working connection.
     type Link: Link;
 
-    /// Connects, within [`CONNECT_TIMEOUT`]. What the link receives is put into `inbox`.
+    /// Connects within [`CONNECT_TIMEOUT`]. The link puts what it receives into `inbox`.
     ///
     /// # Errors
     ///
@@ -58,20 +58,20 @@ pub trait Engine: Send + Sync + 'static {
     fn connect(&self, inbox: Inbox) -> impl Future<Output = Result<Self::Link, EngineError>> + Send;
 }
 
-/// One connection in working order. Dropping it closes it. An error of any of its methods means that it is lost.
+/// One working connection. Dropping it closes it. An error of any of its methods means that it is lost.
 pub trait Link: Send + 'static {
-    /// Takes an interest in subjects, however many in few round trips. None of them is subscribed to already.
+    /// Subscribes to subjects, in few round trips however many there are. None of them may be subscribed to already.
     fn subscribe(&mut self, subjects: &[Subject]) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Drops the interest in subjects.
+    /// Unsubscribes from subjects.
     fn unsubscribe(&mut self, subjects: &[Subject]) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Publishes, in this order on each subject. What is known of each message's receivers, ourselves among them.
+    /// Publishes messages, in this order on each subject. Returns what is known of each message's receivers, this node among them.
     fn publish(&mut self, messages: &[Outgoing]) -> impl Future<Output = Result<Vec<Reach>, EngineError>> + Send;
 }
 
-/// What `connect` makes of the first server, in this order, with which it works. Each has its share of [`CONNECT_TIMEOUT`]: one that
-/// does not answer must not take the others' turn.
+/// Returns the result of `connect` for the first server, in this order, that it succeeds with. Each server has an equal share of
+/// [`CONNECT_TIMEOUT`], so that one that does not answer does not use up the time of the others.
 async fn first_that<S: Clone, T, F>(servers: &[S], engine: &str, connect: impl Fn(S) -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,
@@ -88,14 +88,14 @@ where
     Err(wrong)
 }
 
-/// What can be published on and subscribed to: few, whatever the number of channels.
+/// A subject to publish on and subscribe to. There are few, whatever the number of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// Every node's.
+    /// All nodes listen to it.
     All,
-    /// One node's, by its number.
+    /// One node listens to it; its number.
     Node(u16),
-    /// That of the nodes which have members of some of these channels and uids.
+    /// Nodes that have members of some of these channels and uids listen to it.
     Partition(Partition),
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    /// As the engine knows it, with its own separator.
+    /// The name that the engine uses, with the engine's separator.
     fn name(self, prefix: &str, separator: char) -> String {
         match self {
             Subject::All => format!("{prefix}{separator}all"),
@@ -120,7 +120,7 @@ impl Subject {
         }
     }
 
-    /// The other way. `None` for what is no subject of ours.
+    /// The reverse of [`Self::name`]. `None` if it is not one of our subjects.
     fn parse(name: &[u8], prefix: &str, separator: char) -> Option<Self> {
         let rest = str::from_utf8(name).ok()?.strip_prefix(prefix)?.strip_prefix(separator)?;
         match rest.split_once(separator) {
@@ -135,48 +135,48 @@ impl Subject {
 /// A payload on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// For whom.
+    /// The subject to publish on.
     pub subject: Subject,
-    /// What.
+    /// The bytes.
     pub payload: Bytes,
 }
 
-/// What an engine knows of a message's receivers.
+/// The receivers of a message, as far as the engine knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Nothing, or not all.
+    /// Unknown, or only partly known.
     Unknown,
-    /// It had none.
+    /// The message had no receivers.
     Nobody,
     /// The engine does not carry messages of this length, so it was not published.
     TooLarge,
 }
 
-/// What comes from an engine.
+/// An item received from an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
-    /// Somebody published this, perhaps this node itself.
+    /// A node or a program published this, perhaps this node itself.
     Message {
-        /// On what.
+        /// Its subject.
         subject: Subject,
-        /// What.
+        /// The bytes.
         payload: Bytes,
     },
     /// The link is lost; nothing follows.
     Lost(EngineError),
 }
 
-/// Why there is no link, or none any more.
+/// The reason why there is no link, or why it was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineError(String);
 
 impl EngineError {
-    /// The link is gone, and nobody has said why.
+    /// The link is gone for an unknown reason.
     pub fn closed() -> Self {
         Self("the connection to the engine has ended".to_owned())
     }
 
-    /// What was sent to oneself did not come back for this long.
+    /// Nothing that this node sent has come back to it for this long.
     pub fn half_open(silence: Duration) -> Self {
         Self(format!(
             "nothing has come through the engine for {:.1} s, not even what this node sent",
@@ -193,7 +193,7 @@ impl fmt::Display for EngineError {
 
 impl std::error::Error for EngineError {}
 
-/// Where a link leaves what it receives; never waits. Cheap to copy.
+/// Takes what a link receives. Never waits. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     incoming_tx: mpsc::UnboundedSender<Incoming>,
@@ -214,10 +214,10 @@ struct Fill {
     dropped: AtomicU64,
 }
 
-/// What a message takes beside its payload.
+/// Memory that a message takes in addition to its payload.
 const MESSAGE_BYTES: usize = 64;
 
-/// An inbox for at most so many bytes.
+/// Makes an inbox for at most `max_bytes`.
 #[expect(clippy::disallowed_methods, reason = "`Fill` counts its bytes, and refuses above `max_bytes`")]
 pub fn inbox(max_bytes: usize) -> (Inbox, InboxReader) {
     let (incoming_tx, incoming_rx) = mpsc::unbounded_channel();
@@ -229,13 +229,13 @@ impl Inbox {
     fn put(&self, subject: Subject, payload: Bytes) {
         let bytes = MESSAGE_BYTES + payload.len();
         let before = self.fill.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // One that is larger than the whole inbox must still come through an empty one.
+        // A message larger than the whole inbox must still pass through an empty one.
         if before > 0 && before + bytes > self.fill.max_bytes {
             self.fill.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.fill.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // A reader that has gone has no use for it.
+        // If the reader is gone, the message is not needed.
         let _ = self.incoming_tx.send(Incoming::Message { subject, payload });
     }
 
@@ -245,7 +245,7 @@ impl Inbox {
 }
 
 impl InboxReader {
-    /// What comes next; `None` when the link is gone and nothing is left.
+    /// The next item. `None` when the link is gone and nothing is left.
     pub async fn next(&mut self) -> Option<Incoming> {
         let incoming = self.incoming_rx.recv().await?;
         if let Incoming::Message { payload, .. } = &incoming {
@@ -254,7 +254,7 @@ impl InboxReader {
         Some(incoming)
     }
 
-    /// Messages that found no room, so far.
+    /// Messages dropped so far because the inbox was full.
     pub fn dropped(&self) -> u64 {
         self.fill.dropped.load(Ordering::Relaxed)
     }

@@ -1,10 +1,12 @@
-//! NATS: core subjects, one subscription for each, over one connection to any server of a cluster.
+//! NATS: core subjects, with one subscription for each, over one connection to any server of a cluster.
 //!
-//! The client would connect again by itself; here it may not, so that a loss is known as one: a link ends with its connection, and
-//! the next one is to the first server that answers. In a cluster, other servers hear of a subscription a moment later than whoever has
-//! made it, and before anything that he publishes then. `PING` and `PONG` say nothing about what was subscribed to, so a link asks
-//! itself: what it publishes on a subject of its own comes back behind everything that it has asked for before. For the same
-//! answer each message to a node asks for replies there: a server says at once that nobody has subscribed (503, no responders).
+//! The client is not allowed to reconnect by itself, so that a loss is noticed. A link ends with its connection, and the next one
+//! goes to the first server that answers.
+//!
+//! In a cluster, other servers learn of a subscription a moment after the subscriber made it, but before anything that the
+//! subscriber publishes afterwards. `PING` and `PONG` confirm no subscriptions, so a link sends itself a message: what it publishes
+//! on a subject of its own comes back after everything that it asked for before. Each message to a node also names such a subject
+//! for replies. If there is no subscriber, the server says so there at once (503, no responders).
 
 use std::fmt;
 
@@ -22,7 +24,8 @@ use crate::config::engine_url::nats_server;
 use crate::config::model::ClientTls;
 
 const SEPARATOR: char = '.';
-/// Messages that one subscription holds while the inbox is being filled; beyond, the client drops and the link is lost.
+/// Messages that one subscription holds until they are put into the inbox. If there are more, the client drops them and the link is
+/// lost.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
 /// See the module.
@@ -30,18 +33,18 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 pub struct Nats {
     servers: Vec<ServerAddr>,
     prefix: String,
-    /// `None` leaves it to the URL and to the server, and whom to believe to the system.
+    /// `None` leaves TLS to the URL and to the server, and trust to the system's authorities.
     tls: Option<ClientTls>,
 }
 
 impl Nats {
-    /// `urls` as async-nats reads them: `nats://USER:PASSWORD@HOST:PORT`, `nats://TOKEN@HOST:PORT`, `tls://`; they are tried in this
-    /// order. Subjects begin with `prefix`. With `tls` there is no connection without TLS, whatever the URL says: a server says in
-    /// the clear whether it wants TLS, so anybody on the way could say that it does not.
+    /// `urls` are in the format of async-nats: `nats://USER:PASSWORD@HOST:PORT`, `nats://TOKEN@HOST:PORT`, `tls://`. They are tried
+    /// in this order. Subjects begin with `prefix`. With `tls` every connection uses TLS, whatever the URL says. A server says in
+    /// the clear whether it wants TLS, so an attacker on the way could claim that it does not.
     ///
     /// # Errors
     ///
-    /// Which URL is wrong.
+    /// Names the invalid URL.
     pub fn new(urls: &[String], prefix: impl Into<String>, tls: Option<ClientTls>) -> Result<Self, EngineError> {
         let servers: Vec<ServerAddr> = urls
             .iter()
@@ -79,7 +82,7 @@ impl Engine for Nats {
 }
 
 impl Nats {
-    /// A connection to this server alone. Its loss is put into `inbox`, until the guard is dropped.
+    /// Connects to this server alone. Its loss is put into `inbox`, unless the guard was dropped before.
     async fn dial(&self, server: ServerAddr, inbox: Inbox) -> Result<(Client, DropGuard), EngineError> {
         let ended = CancellationToken::new();
         let seen = ended.clone();
@@ -87,7 +90,7 @@ impl Nats {
             .name("longwire")
             .connection_timeout(CONNECT_TIMEOUT)
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
-            // The connection itself counts as the first; none would mean no bound.
+            // The first connection counts too; 0 would mean no bound.
             .max_reconnects(1)
             .ignore_discovered_servers()
             .event_callback(move |event| {
@@ -98,7 +101,7 @@ impl Nats {
                     Event::ServerError(error) => Some(format!("NATS: {error}")),
                     Event::Connected | Event::Draining | Event::ClientError(_) => None,
                 };
-                // What ended by our own wish is no loss.
+                // A connection that we ended is not a loss.
                 if let Some(what) = what.filter(|_| !seen.is_cancelled()) {
                     inbox.lose(EngineError(what));
                 }
@@ -113,8 +116,8 @@ impl Nats {
         Ok((client, ended.drop_guard()))
     }
 
-    /// Here async-nats reads the files itself, because beside settings that are ready it reads the system's authorities, and gives
-    /// up when one of their files cannot be read. So they are looked at before: its errors do not name files.
+    /// async-nats reads the files itself here. If given a finished TLS configuration, it would also read the system's authorities,
+    /// and fail if one of their files cannot be read. Its errors do not name files, so the files are checked first.
     async fn with_tls(&self, options: ConnectOptions) -> Result<ConnectOptions, EngineError> {
         let Some(settings) = &self.tls else { return Ok(options) };
         tls::check(settings).await.map_err(of_nats)?;
@@ -129,7 +132,7 @@ impl Nats {
     }
 }
 
-/// Those of the URL, which async-nats leaves to us.
+/// Adds the credentials of the URL, which async-nats does not read itself.
 fn with_credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
     let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     match (server.username(), server.password()) {
@@ -146,16 +149,16 @@ fn of_nats(error: impl fmt::Display) -> EngineError {
 /// One connection.
 pub struct NatsLink {
     client: Client,
-    /// Bytes of a message that the server takes.
+    /// Largest message that the server accepts, in bytes.
     max_payload: usize,
     inbox: Inbox,
     prefix: String,
     /// The subject under which answers come.
     own: String,
     answers: Subscriber,
-    /// Numbers the questions to ourselves.
+    /// Numbers the messages to ourselves.
     round: u64,
-    /// What is subscribed to; dropping a guard ends the task that holds the subscription.
+    /// Subscriptions. Dropping a guard ends the task that holds the subscription.
     subscriptions: Vec<(Subject, DropGuard)>,
     _ended: DropGuard,
 }
@@ -167,7 +170,8 @@ impl fmt::Debug for NatsLink {
 }
 
 impl NatsLink {
-    /// Until the server has dealt with everything that was sent before. The numbers of those messages that had no receiver.
+    /// Waits until the server has handled everything that was sent before. Returns the indexes of the messages that had no
+    /// receiver.
     async fn round_trip(&mut self) -> Result<Vec<usize>, EngineError> {
         self.round += 1;
         let mark = format!("round-{}", self.round);
@@ -207,7 +211,7 @@ impl Link for NatsLink {
                             None => return,
                         },
                         () = ended.cancelled() => {
-                            // A client that is gone has no subscriptions either.
+                            // If the client is gone, so are its subscriptions.
                             let _ = subscriber.unsubscribe().await;
                             return;
                         }
@@ -227,14 +231,14 @@ impl Link for NatsLink {
         let mut asks = false;
         let mut reaches = vec![Reach::Unknown; messages.len()];
         for (at, message) in messages.iter().enumerate() {
-            // The server would end the connection.
+            // The server would close the connection on a larger message.
             if message.payload.len() > self.max_payload {
                 reaches[at] = Reach::TooLarge;
                 continue;
             }
             let name = message.subject.name(&self.prefix, SEPARATOR);
             let payload = message.payload.clone();
-            // Others have receivers, or it does not matter that they have none.
+            // Messages on other subjects have receivers, or it does not matter.
             let published = if matches!(message.subject, Subject::Node(_)) {
                 asks = true;
                 self.client.publish_with_reply(name, format!("{}.{at}", self.own), payload).await

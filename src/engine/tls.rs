@@ -1,4 +1,4 @@
-//! TLS to an engine: the handshake with files as they are then, and errors that say what an operator can do about them.
+//! TLS to an engine: the handshake, with the files as they are at that moment, and errors that tell an operator what to do.
 
 use std::error::Error;
 use std::io;
@@ -16,7 +16,7 @@ use super::ANSWER_TIMEOUT;
 use crate::config::model::ClientTls;
 use crate::sockets;
 
-/// Connects and shakes hands.
+/// Connects and does the TLS handshake.
 pub(super) async fn connect(settings: &ClientTls, host: &str, port: u16) -> io::Result<TlsStream<TcpStream>> {
     let settings = settings.clone();
     let config = off_the_runtime(move || settings.client_config()).await?;
@@ -33,20 +33,20 @@ pub(super) async fn connect(settings: &ClientTls, host: &str, port: u16) -> io::
     timeout(ANSWER_TIMEOUT, shaking_hands).await.map_err(silent)?
 }
 
-/// Whether the files are of use.
+/// Checks that the files are usable.
 pub(super) async fn check(settings: &ClientTls) -> io::Result<()> {
     let settings = settings.clone();
     off_the_runtime(move || settings.check().map(drop).map_err(|error| error.to_string())).await
 }
 
-/// Reads files: a few of one's own, or some hundred of the system.
+/// Reads files away from the runtime's threads: a few own ones, or some hundred of the system.
 async fn off_the_runtime<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(read).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
-/// What an error of TLS means. `None` for another, or for one that says it all.
+/// The meaning of a TLS error for an operator. `None` for other errors, and for errors that explain themselves.
 pub(super) fn explain(error: &(dyn Error + 'static), settings: &ClientTls) -> Option<String> {
     let error = tls_error(error)?;
     let meaning = match error {
@@ -67,8 +67,8 @@ pub(super) fn explain(error: &(dyn Error + 'static), settings: &ClientTls) -> Op
     Some(format!("{meaning}: {error}"))
 }
 
-/// Alerts of servers to clients whose certificate they miss or do not take (RFC 8446 section 6.2). Servers with Go before 1.21 call one that
-/// is missing a bad one.
+/// Alerts that servers send to clients whose certificate is missing or not accepted (RFC 8446 section 6.2). Servers built with Go
+/// before 1.21 report a missing certificate as a bad one.
 fn is_about_certificates(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -83,12 +83,12 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// The error of rustls in an error of a client.
+/// Finds the rustls error inside an error of a client.
 fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     if let Some(found) = error.downcast_ref() {
         return Some(found);
     }
-    // These two give as their source that of what they wrap, and not that itself.
+    // The `source` of these two is the source of the error that they wrap, not that error itself.
     if let Some(wrapped) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         return tls_error(wrapped);
     }
@@ -107,7 +107,7 @@ mod tests {
 
     #[track_caller]
     fn check(error: &rustls::Error, settings: &ClientTls, expected: Option<&str>) {
-        // As it comes out of a stream, and out of both clients.
+        // The forms in which a stream and both clients return it.
         let io = || io::Error::new(io::ErrorKind::InvalidData, error.clone());
         let nats = async_nats::ConnectError::from(io());
         let told = [explain(&io(), settings), explain(&RedisError::from(io()), settings), explain(&nats, settings)];

@@ -1,11 +1,12 @@
-//! Redis and Valkey: pub/sub over RESP3 connections, which both publish and receive.
+//! Redis and Valkey: pub/sub over RESP3 connections, each of which both publishes and receives.
 //!
-//! - *Alone*, or the master that Sentinel names: `SUBSCRIBE` and `PUBLISH` on one connection. Sentinel is asked again with each link.
-//! - *Cluster* (`shards`): `SSUBSCRIBE` and `SPUBLISH` (Redis 7) on one connection to each master, which has the subjects of its
-//!   slots. Classic pub/sub would send everything to every server of the cluster.
+//! - *Alone*, or the master that Sentinel names: `SUBSCRIBE` and `PUBLISH` on one connection. Sentinel is asked again for each
+//!   link.
+//! - *Cluster* (`shards`): `SSUBSCRIBE` and `SPUBLISH` (Redis 7) on one connection to each master, for the subjects in that
+//!   master's slots. Classic pub/sub would send everything to every server of the cluster.
 //!
-//! Any connection that ends and any subscription that a moving slot takes away ends the link: what was published meanwhile is
-//! lost either way, and a new link says so.
+//! The link ends when any connection ends, or when a server ends a subscription because its slot has moved. What was published
+//! meanwhile is lost either way, and a new link makes the loss known.
 
 mod sentinel;
 mod shards;
@@ -30,7 +31,7 @@ use crate::config::model::{ClientTls, RedisKind};
 use crate::locks::lock;
 
 const SEPARATOR: char = ':';
-/// Channels in one SUBSCRIBE: its answers come one by one, and all of them within the time for one answer.
+/// Channels in one SUBSCRIBE. Its answers come one by one, and all of them must come within the timeout of one answer.
 const SUBSCRIBE_BATCH: usize = 256;
 
 /// See the module.
@@ -39,18 +40,18 @@ pub struct Redis {
     servers: Vec<ConnectionInfo>,
     kind: RedisKind,
     prefix: String,
-    /// For those whose URL asks for it.
+    /// For servers whose URL asks for TLS.
     tls: ClientTls,
 }
 
 impl Redis {
-    /// `urls` as redis-rs reads them: `redis://`, `rediss://`, `redis+unix://`; they are tried in this order. Subjects begin
-    /// with `prefix`. The user and the password of the first URL are those of all servers that a Sentinel or a server of a
-    /// cluster names. `tls` is for `rediss://`, and for all that servers which are reached so name.
+    /// `urls` are in the format of redis-rs: `redis://`, `rediss://`, `redis+unix://`. They are tried in this order. Subjects begin
+    /// with `prefix`. The user and the password of the first URL are used for all servers that a Sentinel or a server of a cluster
+    /// names. `tls` is for `rediss://`, and for the servers that a server reached in this way names.
     ///
     /// # Errors
     ///
-    /// Which URL is wrong, without its password.
+    /// Names the invalid URL, without its password.
     pub fn new(
         urls: &[String],
         kind: RedisKind,
@@ -70,7 +71,7 @@ impl Redis {
         Ok(Self { servers, kind, prefix: prefix.into(), tls })
     }
 
-    /// Another server than the one that has named it: reached in the same way, with the settings of the first URL.
+    /// The server that another server has named: reached in the same way, with the settings of the first URL.
     fn named_by(&self, server: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
         let address = match server.addr() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -82,19 +83,19 @@ impl Redis {
     }
 }
 
-/// A connection; clones share it, and it ends with the last of them.
+/// A connection. Clones share it, and it ends when the last clone is dropped.
 #[derive(Clone)]
 struct Connection {
     requests: MultiplexedConnection,
-    /// What redis-rs would hold itself if the stream were its own.
+    /// The task that redis-rs would hold itself if it had made the stream.
     _driver: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl Redis {
-    /// A connection; what nobody has asked for goes to `pushes`.
+    /// Connects. Messages that answer no request go to `pushes`.
     ///
-    /// TLS is not left to redis-rs: it reads the system's authorities for each connection, also where others are named, and gives up
-    /// when one of their files cannot be read.
+    /// TLS is not left to redis-rs. It reads the system's authorities for each connection, even if other authorities are set, and
+    /// fails if one of their files cannot be read.
     async fn dial(&self, server: &ConnectionInfo, pushes: Option<Pushes>) -> Result<Connection, RedisError> {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -116,7 +117,7 @@ impl Redis {
         Ok(Connection { requests, _driver: Some(Arc::new(driver)) })
     }
 
-    /// An error that says whose it is.
+    /// Turns an error into one that names the server.
     fn of(&self, server: &ConnectionInfo) -> impl Fn(RedisError) -> EngineError + use<'_> {
         let address = server.addr().to_string();
         move |error| {
@@ -157,11 +158,11 @@ impl From<RedisError> for EngineError {
     }
 }
 
-/// One connection, or those to all masters of a cluster.
+/// One connection, or the connections to all masters of a cluster.
 pub struct RedisLink {
     masters: Masters,
     prefix: String,
-    /// Subjects whose interest was dropped: only others that a server takes away are a loss.
+    /// Subjects that we unsubscribed from. If a server ends any other subscription, the link is lost.
     left: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -231,7 +232,7 @@ impl Link for RedisLink {
     }
 }
 
-/// What a connection does with what nobody has asked for.
+/// Handles messages that answer no request of a connection.
 #[derive(Clone)]
 struct Pushes {
     inbox: Inbox,

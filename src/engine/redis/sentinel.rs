@@ -1,4 +1,4 @@
-//! The master that a Sentinel names.
+//! Finds and connects to the master that a Sentinel names.
 
 use redis::{ConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
 
@@ -6,8 +6,8 @@ use super::{Connection, Pushes, Redis};
 use crate::engine::EngineError;
 
 impl Redis {
-    /// A connection to the master that this Sentinel knows, if that says itself that it is one: a Sentinel may not have heard yet
-    /// of the last failover.
+    /// Connects to the master that this Sentinel names, if that server confirms that it is the master. A Sentinel may not have
+    /// heard of the last failover yet.
     pub(super) async fn behind_sentinel(
         &self,
         sentinel: &ConnectionInfo,
@@ -30,8 +30,8 @@ impl Redis {
         }
     }
 
-    /// Where a Sentinel says that the master is. Sentinels know no databases, and mostly have no password where servers have one; one
-    /// that wants one gets that of its URL.
+    /// The master's address according to a Sentinel. Sentinels have no databases, and mostly no password even where servers have
+    /// one. A Sentinel that asks for a password gets the one in its URL.
     async fn ask(&self, sentinel: &ConnectionInfo, master: &str) -> Result<Option<(String, u16)>, RedisError> {
         let without = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2);
         match self.ask_with(without, sentinel, master).await {

@@ -1,12 +1,12 @@
 //! The masters of a Redis Cluster: a connection to each, and which of them has a subject.
 //!
-//! redis-rs has a client for clusters, which connects and subscribes again by itself, and sends a message again that it has sent
-//! to the wrong server. A [link](crate::engine::Link) must not: nobody would know what was lost meanwhile. So here are plain
-//! connections, and whatever goes wrong with one ends them all: it closes, it does not answer, a server says that a slot is
-//! another one's (`MOVED`), or takes a subscription away because its slot has moved.
+//! redis-rs has a client for clusters, but it reconnects and resubscribes by itself, and repeats a message that it sent to the
+//! wrong server. A [link](crate::engine::Link) must not do that: its caller could not tell which messages were lost meanwhile. So
+//! this uses plain connections, and any failure of one ends them all. Failures are: it closes, it does not answer, a server says
+//! that a slot belongs to another one (`MOVED`), or a server ends a subscription because its slot has moved.
 //!
-//! All masters are needed. While one is away and no replica has taken its place there is no link, rather than one that reaches
-//! some channels and not others.
+//! All masters are needed. While one is away and no replica has taken its place, there is no link. The alternative would be a link
+//! that reaches some channels and not others.
 
 use std::time::Duration;
 
@@ -20,19 +20,19 @@ use super::{Connection, Pushes, Redis};
 use crate::engine::EngineError;
 
 const SLOTS: usize = 16_384;
-/// Nobody publishes everywhere all the time, so each master is asked as often as this whether it is still there.
+/// How often each master is probed: a master may see no publish for a long time.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Shards {
     masters: Vec<Connection>,
-    /// The place in `masters` of each slot's.
+    /// For each slot, the index of its master in `masters`.
     by_slot: Box<[u16]>,
     _probing: AbortOnDropHandle<()>,
 }
 
 impl Shards {
-    /// Connections to all masters that this server names.
+    /// Connects to all masters that this server names.
     pub(super) async fn connect(redis: &Redis, server: &ConnectionInfo, pushes: Pushes) -> Result<Self, EngineError> {
         let mut asked = redis.dial(server, None).await.map_err(redis.of(server))?;
         let answer = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked.requests).await;
@@ -51,7 +51,8 @@ impl Shards {
         Ok(Self { masters, by_slot: map.by_slot, _probing: AbortOnDropHandle::new(probing) })
     }
 
-    /// One command for each name, because the names of one command would have to share a slot; all in a few round trips.
+    /// Sends one command for each name, because the names in one command would have to share a slot. All are sent in a few round
+    /// trips.
     pub(super) async fn say_of_each(&self, command: &str, names: Vec<String>) -> Result<(), EngineError> {
         let mut pipes = self.pipes();
         for name in names {
@@ -65,7 +66,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Publishes, in this order on each master; how many receivers the server of each has seen.
+    /// Publishes messages, in this order on each master. Returns the number of receivers that each message's server counted.
     pub(super) async fn publish<'m>(
         &self,
         messages: impl Iterator<Item = (String, &'m Bytes)>,
@@ -102,7 +103,8 @@ impl Shards {
     }
 }
 
-/// Finds out a master that does not answer. A connection that answers has its subscriptions too: a server that takes one away says so.
+/// Notices a master that does not answer. A connection that answers still has its subscriptions, because a server says so when it
+/// ends one.
 async fn probe(masters: Vec<Connection>, pushes: Pushes) {
     let mut rounds = interval(PROBE_INTERVAL);
     loop {
@@ -126,8 +128,8 @@ struct SlotMap {
 }
 
 impl SlotMap {
-    /// From an answer to `CLUSTER SLOTS`: entries of first slot, last slot, master, replicas; a server is host, port and more.
-    /// No host means that of the server that was asked.
+    /// Reads an answer to `CLUSTER SLOTS`. Its entries are first slot, last slot, master, replicas; a server is host, port and
+    /// more. An empty host means the host of the server that was asked.
     fn read(answer: &Value, asked: &str) -> Result<Self, String> {
         const NOBODY: u16 = u16::MAX;
         let unknown = || "unknown format".to_owned();
@@ -158,7 +160,8 @@ fn slot(value: &Value) -> Option<usize> {
     from_redis_value_ref(value).ok().filter(|slot| *slot < SLOTS)
 }
 
-/// CRC-16 of the name (XMODEM: polynomial 0x1021, from 0), modulo the slots. Names of ours have no `{`, so all of it counts.
+/// CRC-16 of the name (XMODEM: polynomial 0x1021, start value 0), modulo the number of slots. Our names contain no `{`, so the
+/// whole name counts.
 fn slot_of(name: &str) -> usize {
     let crc = name.bytes().fold(0_u16, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| (crc << 1) ^ (0x1021 * (crc >> 15)))
