@@ -93,7 +93,9 @@ pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");
         let fault = match error {
-            _ if is_encrypted => Fault::Unusable("is encrypted; nobody is there to type its passphrase".to_owned()),
+            _ if is_encrypted => {
+                Fault::Unusable("is encrypted, and a server cannot ask for a passphrase: decrypt the key".to_owned())
+            }
             pem::Error::NoItemsFound => Fault::Nothing("private key"),
             error => of_pem(&error),
         };
@@ -135,7 +137,7 @@ fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>,
 /// What is wrong with the text of a file. The crate prints a marker that is missing as a list of numbers.
 fn of_pem(error: &pem::Error) -> Fault {
     Fault::Unusable(match error {
-        pem::Error::MissingSectionEnd { .. } => "is cut off: there is no END of what it begins (PEM)".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "is cut off: a BEGIN line has no END line (PEM)".to_owned(),
         error => error.to_string(),
     })
 }

@@ -309,7 +309,7 @@ mod tests {
         fs::write(&pair.cert, "half a file").unwrap();
         assert!(acceptor.reload().is_err());
         assert!(!acceptor.reload().unwrap(), "it was told");
-        assert!(acceptor.reload_now().is_err(), "but who asks is told again");
+        assert!(acceptor.reload_now().is_err(), "but an explicit reload reports it again");
         assert!(Arc::ptr_eq(&first, &acceptor.server_config()));
         fs::write(&pair.cert, text).unwrap();
         assert!(acceptor.reload().unwrap());

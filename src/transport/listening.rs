@@ -75,19 +75,19 @@ pub fn why_not(bind: &Bind, error: &io::Error) -> String {
         // It has words of its own: about the owner of a socket's file, say.
         _ if error.get_ref().is_some() => error.to_string(),
         (Bind::Unix(path), io::ErrorKind::AddrInUse) if !is_socket(path) => {
-            "there is a file that is no socket".to_owned()
+            "the path exists and is not a socket".to_owned()
         }
         (_, io::ErrorKind::AddrInUse) => match holders_of(bind).first() {
             Some(holder) => format!("address already in use by {holder}"),
             None => "address already in use by a process that this user cannot see".to_owned(),
         },
         (Bind::Tcp(_), io::ErrorKind::PermissionDenied) => {
-            "permission denied: ports below 1024 want CAP_NET_BIND_SERVICE".to_owned()
+            "permission denied: ports below 1024 require CAP_NET_BIND_SERVICE".to_owned()
         }
         (Bind::Unix(_), io::ErrorKind::PermissionDenied) => {
-            "permission denied: this user may not make a file in that folder".to_owned()
+            "permission denied: this user cannot create a file in that folder".to_owned()
         }
-        (Bind::Unix(_), io::ErrorKind::NotFound) => "its folder is not there".to_owned(),
+        (Bind::Unix(_), io::ErrorKind::NotFound) => "its folder does not exist".to_owned(),
         (Bind::Tcp(_), io::ErrorKind::AddrNotAvailable) => "this machine has no such address".to_owned(),
         _ => error.to_string(),
     }
@@ -236,18 +236,18 @@ pub(crate) fn hand_over(path: &Path, settings: &SocketFile) -> io::Result<()> {
     // The file itself, whatever becomes of its name: in a folder where others may write they could put a link in its place.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
     if !file.metadata()?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file took the place of the socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket file was replaced by another file"));
     }
     let named = format!("/proc/self/fd/{}", file.as_raw_fd());
     let put = |what: String, result: io::Result<()>| {
         result.map_err(|error| io::Error::new(error.kind(), format!("the socket cannot be given {what}: {error}")))
     };
     if let Some(owner) = owner {
-        put(format!("to owner {owner}, which takes root"), chown(&named, Some(owner), None))?;
+        put(format!("to owner {owner}, which requires root"), chown(&named, Some(owner), None))?;
     }
     if let Some(group) = group {
         put(
-            format!("to group {group}, which takes root or a process in that group"),
+            format!("to group {group}, which requires root or membership of that group"),
             chown(&named, None, Some(group)),
         )?;
     }
@@ -281,9 +281,9 @@ mod tests {
         std::fs::write(&file, "precious").unwrap();
         let bind = |path: &Path| Listening::bind(&Bind::Unix(path.to_owned()), &SocketFile::default(), 1);
         let listening = bind(&socket).unwrap();
-        assert!(bind(&socket).is_err(), "somebody listens there");
+        assert!(bind(&socket).is_err(), "a process listens there");
         let not_ours = bind(&file).err().expect("it is a file").to_string();
-        assert!(not_ours.ends_with(": there is a file that is no socket"), "{not_ours}");
+        assert!(not_ours.ends_with(": the path exists and is not a socket"), "{not_ours}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         drop(listening);
     }
@@ -336,8 +336,8 @@ mod tests {
         for (bind, kind, words) in [
             (&tcp, PermissionDenied, "CAP_NET_BIND_SERVICE"),
             (&tcp, AddrNotAvailable, "this machine has no such address"),
-            (&unix, PermissionDenied, "may not make a file in that folder"),
-            (&unix, NotFound, "its folder is not there"),
+            (&unix, PermissionDenied, "cannot create a file in that folder"),
+            (&unix, NotFound, "its folder does not exist"),
         ] {
             let why = why_not(bind, &kind.into());
             assert!(why.contains(words), "{bind}: {why}");

@@ -279,7 +279,7 @@ impl Inner {
                 ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
                     return Ok(used + discard);
                 }
-                _ => return Err(rustls::Error::General("early data was not asked for".to_owned())),
+                _ => return Err(rustls::Error::General("unexpected early data".to_owned())),
             }
             used += discard;
         }

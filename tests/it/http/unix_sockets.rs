@@ -135,7 +135,7 @@ fn a_socket_that_cannot_be_given_away_prevents_the_start_and_check_says_so() {
         let output = run.output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{command}: {said}");
-        assert!(said.contains("cannot be given to owner 0, which takes root"), "{command}: {said}");
+        assert!(said.contains("cannot be given to owner 0, which requires root"), "{command}: {said}");
         wait_until("no file is left", || DOORS.iter().all(|door| !folder.path().join(format!("{door}.sock")).exists()));
     }
 }
