@@ -1,4 +1,4 @@
-//! TLS as this node speaks it to servers: whom it believes, and what it shows of itself.
+//! TLS from this node to servers: the authorities that it trusts, and its own certificate.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use rustls::{ClientConfig, RootCertStore};
 use super::files::{self, LoadError};
 use super::{Pair, Remark};
 
-/// What TLS to a server is made of. The default believes the authorities of the system and shows nothing.
+/// Settings of TLS to a server. By default the system's authorities are trusted and no certificate is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Who may have signed the server's certificate, instead of the authorities that the system trusts.
+    /// The file of authorities for the server's certificate, instead of the ones that the system trusts.
     pub ca: Option<PathBuf>,
-    /// What is shown to a server that asks.
+    /// The certificate for a server that asks for one.
     pub own: Option<Pair>,
 }
 
 impl ClientSettings {
-    /// Loads the files, to see whether they are of use.
+    /// Loads the files, to check that they can be used.
     ///
     /// # Errors
     ///
-    /// The first file that is of no use.
+    /// The first file that cannot be used.
     pub fn check(&self) -> Result<Vec<Remark>, LoadError> {
         self.ca.as_deref().map(files::load_roots).transpose()?;
         let own = self.own.as_ref().map(|pair| files::load_pair(0, pair, &ring::default_provider())).transpose()?;
         Ok(own.map(|own| own.remarks).unwrap_or_default())
     }
 
-    /// What the next handshake is shaken with. Reads the files, so renewed ones count from then on; blocks meanwhile.
+    /// The configuration for the next handshake. Reads the files, so renewed ones count from now on. Blocks while it reads.
     ///
     /// # Errors
     ///
-    /// Names the first file that is of no use, or says why the system trusts nobody.
+    /// Names the first file that cannot be used, or says why the system trusts no authority.
     pub fn client_config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let roots = match &self.ca {
@@ -56,15 +56,15 @@ impl ClientSettings {
     }
 }
 
-/// Those whom the system trusts.
+/// The authorities that the system trusts.
 ///
 /// # Errors
 ///
-/// Says why it trusts nobody.
+/// Says why it trusts none.
 pub fn roots_of_system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // One that is of no use must not keep the others from being believed.
+    // An unusable one must not prevent the use of the others.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
@@ -81,7 +81,7 @@ mod tests {
     use super::super::Role;
     use super::*;
 
-    /// Settings with an authority and an own pair that are good.
+    /// Settings with a valid authority and a valid own pair.
     fn folder() -> (tempfile::TempDir, ClientSettings) {
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["node.example".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! PEM files: certificate chains, keys, roots.
+//! Reads PEM files: certificate chains, keys, roots.
 
 use std::fmt;
 use std::fs;
@@ -16,43 +16,43 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Pair, Remark};
 
-/// Chains have a handful of certificates of 2 KB each, bundles of roots some hundred.
+/// Largest file. A chain has a handful of certificates of 2 KB each, and a bundle of roots some hundred.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Which file it is about.
+/// The use of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The certificates of a pair.
     Cert(usize),
     /// The key of a pair.
     Key(usize),
-    /// Who may have signed the certificates of the other side.
+    /// The authorities for the other side's certificates.
     Roots,
 }
 
-/// A file that is of no use.
+/// A file that cannot be used.
 #[derive(Debug)]
 pub struct LoadError {
-    /// Which one.
+    /// The use of the file.
     pub role: Role,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The error.
     pub fault: Fault,
 }
 
-/// What is wrong with a file.
+/// The reason why a file cannot be used.
 #[derive(Debug)]
 pub enum Fault {
     /// It cannot be read.
     Io(io::Error),
-    /// It has nothing of the kind in it.
+    /// It does not contain what it should: a certificate or a private key.
     Nothing(&'static str),
-    /// What is in it cannot be used.
+    /// Its content cannot be used.
     Unusable(String),
-    /// The key is another certificate's.
+    /// The key belongs to another certificate.
     OtherKey,
-    /// rustls does not take it.
+    /// rustls does not accept it.
     Rustls(rustls::Error),
 }
 
@@ -123,7 +123,7 @@ pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, LoadError> {
     Ok(roots)
 }
 
-/// At least one.
+/// Reads certificates; at least one.
 fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let text = read(role, path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
@@ -134,7 +134,7 @@ fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-/// What is wrong with the text of a file. The crate prints a marker that is missing as a list of numbers.
+/// Turns a PEM error into a fault. The crate prints a missing marker as a list of numbers.
 fn of_pem(error: &pem::Error) -> Fault {
     Fault::Unusable(match error {
         pem::Error::MissingSectionEnd { .. } => "is cut off: a BEGIN line has no END line (PEM)".to_owned(),
@@ -142,7 +142,7 @@ fn of_pem(error: &pem::Error) -> Fault {
     })
 }
 
-/// What is no file at all, such as a device or a pipe, has no end that its size tells.
+/// Reads a file. Devices and pipes are refused, because their size does not bound what a read returns.
 fn read(role: Role, path: &Path) -> Result<Vec<u8>, LoadError> {
     let fail = |fault| LoadError::of(role, path, fault);
     let metadata = fs::metadata(path).map_err(|error| fail(Fault::Io(error)))?;
@@ -158,7 +158,7 @@ fn read(role: Role, path: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// The names that a certificate is for, and whether its time has come and not gone.
+/// The DNS names of a certificate, and a warning if it has expired or is not valid yet.
 fn judge(role: Role, path: &Path, certificate: &CertificateDer<'_>) -> Result<(Vec<String>, Vec<Remark>), LoadError> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|error| LoadError::of(role, path, Fault::Unusable(format!("is not a certificate: {error}"))))?;

@@ -1,15 +1,15 @@
-//! What TLS listeners show to clients and ask of them: certificates and keys out of files, picked by the name that a client
-//! asks for, and renewed while sessions go on. And what this node shows to servers.
+//! TLS for listeners: certificates and keys are read from files, chosen by the name that a client asks for, and renewed while
+//! sessions go on. Also TLS from this node to servers.
 //!
 //! - `client`: TLS to a server.
-//! - `files`: PEM files, and what is wrong with them.
-//! - `names`: which certificate is for which name.
-//! - `params`: what PHP is told of a TLS connection.
+//! - `files`: reads PEM files, and says what is wrong with them.
+//! - `names`: chooses a certificate by name.
+//! - `params`: the params that tell PHP about a TLS connection.
 //!
-//! Promises: an [`Acceptor`] always has something to accept handshakes with; a renewed file that is of no use changes nothing. TLS 1.2
-//! and 1.3 only, with the cipher suites of rustls, none of which is weak. Sessions are resumed by tickets, whose keys
-//! are made here, so nothing is stored per client. They outlive a renewal, except where clients show certificates: whoever
-//! resumes is not judged again, so a ticket counts no longer than the roots it was given under.
+//! Promises: an [`Acceptor`] can always accept handshakes, and a broken renewed file changes nothing. TLS 1.2 and 1.3 only, with
+//! the cipher suites of rustls, none of which is weak. Sessions are resumed by tickets whose keys are made here, so nothing is
+//! stored per client. Tickets outlive a renewal, except where clients show certificates. A resumed session is not verified again,
+//! so there a ticket is valid only as long as the roots that it was issued under.
 
 mod client;
 mod files;
@@ -34,23 +34,23 @@ use self::names::Resolver;
 
 use crate::locks::lock;
 
-/// What a listener's TLS is made of.
+/// Settings of a listener's TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Certificate chains with their keys; the first is for names that no other has.
+    /// Certificate chains with their keys. The first one is also for names that no other one has.
     pub pairs: Vec<Pair>,
-    /// Who may have signed the certificates of clients.
+    /// The file of authorities for clients' certificates.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients have to show one.
+    /// Whether clients have to show a certificate.
     pub client_certs: ClientCerts,
-    /// What is spoken above TLS, by preference (RFC 7301); empty when nothing is negotiated.
+    /// Protocols above TLS, by preference (RFC 7301). Empty: nothing is negotiated.
     pub protocols: Vec<&'static [u8]>,
 }
 
 /// A certificate chain and the key of its first certificate, in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The certificate, then those that lead to a root.
+    /// The certificate, followed by the ones that lead to a root.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
@@ -62,22 +62,22 @@ pub enum ClientCerts {
     /// They are not asked.
     #[default]
     Off,
-    /// One that is shown must be good.
+    /// A certificate that is shown must be valid.
     Optional,
-    /// Without a good one there is no handshake.
+    /// Without a valid one the handshake fails.
     Required,
 }
 
-/// Something that works and will not for long, or not yet.
+/// A warning about a file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
-    /// Of which file.
+    /// The file.
     pub role: Role,
-    /// What is the matter with it.
+    /// The warning.
     pub text: String,
 }
 
-/// What a TLS listener accepts handshakes with.
+/// Provides a TLS listener with what it needs to accept handshakes.
 pub struct Acceptor {
     settings: Settings,
     provider: Arc<CryptoProvider>,
@@ -87,11 +87,11 @@ pub struct Acceptor {
 
 struct State {
     config: Arc<ServerConfig>,
-    /// The files as they were last looked at, good or not.
+    /// The state of the files when they were last checked, valid or not.
     stamps: Vec<Stamp>,
 }
 
-/// Enough to see that a file is another one.
+/// Modification time, size and inode: enough to see that a file has changed.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Acceptor {
@@ -99,26 +99,27 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// The first file that is of no use.
+    /// The first file that cannot be used.
     pub fn load(settings: Settings) -> Result<(Self, Vec<Remark>), LoadError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let ticketer = make_ticketer(&settings)?;
-        // Before they are read: what changes in between is seen as a change.
+        // Taken before the files are read, so that a change in between is noticed.
         let stamps = stamps(&settings);
         let (config, remarks) = configure(&settings, &provider, &ticketer)?;
         Ok((Self { settings, provider, ticketer, state: Mutex::new(State { config, stamps }) }, remarks))
     }
 
-    /// What the next handshake is shaken with.
+    /// The configuration for the next handshake.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.lock().config.clone()
     }
 
-    /// Loads the files again if one of them is another than it was; true when that is so and they are good. Bad ones are told once.
+    /// Loads the files again if one of them has changed. True if one has and all are valid. Broken files are reported once, until
+    /// they change again.
     ///
     /// # Errors
     ///
-    /// The first file that is of no use; the old ones stay in use.
+    /// The first file that cannot be used. The old ones stay in use.
     pub fn reload(&self) -> Result<bool, LoadError> {
         let stamps = stamps(&self.settings);
         if self.lock().stamps == stamps {
@@ -132,7 +133,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// The first file that is of no use; the old ones stay in use.
+    /// The first file that cannot be used. The old ones stay in use.
     pub fn reload_now(&self) -> Result<(), LoadError> {
         let stamps = stamps(&self.settings);
         let ticketer = match self.settings.client_certs {
@@ -214,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a certificate of each name, signed by itself.
+    /// A folder with a self-signed certificate for each name.
     fn folder(names: &[&str]) -> (tempfile::TempDir, Settings) {
         let dir = tempfile::tempdir().unwrap();
         let pairs = names.iter().enumerate().map(|(number, name)| make(dir.path(), number, name)).collect();

@@ -1,4 +1,4 @@
-//! Which certificate a client is shown, by the name that it asks for (SNI, RFC 6066 section 3).
+//! Chooses the certificate that a client is shown, by the name that it asks for (SNI, RFC 6066 section 3).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 thread_local! {
-    /// rustls tells the name to who picks a certificate and, on unbuffered connections, to nobody else.
+    /// On unbuffered connections, rustls gives the name only to the code that picks the certificate. So that code leaves it here.
     static ASKED: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
-/// The name that the last client hello looked at on this thread has asked for: once.
+/// Takes the name that the last client hello on this thread asked for.
 pub fn asked_name() -> Option<Box<str>> {
     ASKED.take()
 }
@@ -22,13 +22,13 @@ pub fn asked_name() -> Option<Box<str>> {
 #[derive(Default)]
 pub(super) struct Resolver {
     exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows the `*.`; a wildcard stands for one label (RFC 9525 section 6.3).
+    /// Keyed by the part after `*.`. A wildcard stands for one label (RFC 9525 section 6.3).
     wildcards: HashMap<String, Arc<CertifiedKey>>,
     first: Option<Arc<CertifiedKey>>,
 }
 
 impl Resolver {
-    /// Of two certificates for one name the first counts.
+    /// If two certificates have the same name, the first counts.
     pub(super) fn add(&mut self, names: Vec<String>, key: Arc<CertifiedKey>) {
         for name in names {
             let (names, name) = match name.strip_prefix("*.") {

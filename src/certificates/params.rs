@@ -1,4 +1,4 @@
-//! What PHP is told of a TLS connection, under the names that Apache's mod_ssl gives.
+//! Params that tell PHP about a TLS connection, under the names that Apache's mod_ssl uses.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use x509_parser::prelude::{ASN1Time, AttributeTypeAndValue, FromDer, X509Certifi
 
 use crate::proto::fastcgi::params::{EncodedParams, Params};
 
-/// What was agreed on in a handshake.
+/// The results of a handshake.
 #[derive(Clone, Copy, Default)]
 pub struct Facts<'a> {
     /// `SSL_PROTOCOL`
@@ -17,14 +17,14 @@ pub struct Facts<'a> {
     pub cipher: Option<SupportedCipherSuite>,
     /// `SSL_TLS_SNI`
     pub sni: Option<&'a str>,
-    /// What the client has shown, its own first; it was verified.
+    /// The client's certificate chain, its own certificate first. It was verified.
     pub peer_certificates: Option<&'a [CertificateDer<'a>]>,
 }
 
 /// `HTTPS` and `SSL_*`. Cipher suites have their IANA names.
 pub fn params(facts: &Facts<'_>) -> EncodedParams {
     let mut params = Params::new();
-    // What is too long for FastCGI is left out, and a client that wants its subject seen makes it shorter.
+    // Values too long for FastCGI are left out. A client that wants its subject seen has to use a shorter one.
     let mut put = |name: &str, value: &str| {
         let _ = params.push(name.as_bytes(), value.as_bytes());
     };
@@ -35,7 +35,7 @@ pub fn params(facts: &Facts<'_>) -> EncodedParams {
         _ => {}
     }
     if let Some(cipher) = facts.cipher {
-        // rustls tells those of TLS 1.3 apart by their prefix.
+        // rustls marks the suites of TLS 1.3 with a prefix of its own.
         put("SSL_CIPHER", &format!("{:?}", cipher.suite()).replacen("TLS13_", "TLS_", 1));
     }
     if let Some(name) = facts.sni {
@@ -57,7 +57,7 @@ pub fn params(facts: &Facts<'_>) -> EncodedParams {
     params.finish()
 }
 
-/// As a string by RFC 4514: the last part first, `CN=Ann,O=Shop,C=DE`.
+/// The name as a string by RFC 4514: the last part first, `CN=Ann,O=Shop,C=DE`.
 fn distinguished_name(name: &X509Name<'_>) -> String {
     let parts: Vec<String> = name
         .iter_rdn()
@@ -71,7 +71,7 @@ fn distinguished_name(name: &X509Name<'_>) -> String {
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 
-/// A short name, or the number of the attribute.
+/// The short name of an attribute, or its object identifier.
 fn type_of(attribute: &AttributeTypeAndValue<'_>) -> String {
     let registry = x509_parser::objects::oid_registry();
     match x509_parser::objects::oid2abbrev(attribute.attr_type(), registry) {
@@ -80,8 +80,8 @@ fn type_of(attribute: &AttributeTypeAndValue<'_>) -> String {
     }
 }
 
-/// RFC 4514 section 2.4: what would be read as something else is escaped, and so is every control character. What is no
-/// text is told in hexadecimal.
+/// The value of an attribute by RFC 4514 section 2.4: special characters are escaped, and so is every control character. A value
+/// that is not text is written in hexadecimal.
 fn value_of(attribute: &AttributeTypeAndValue<'_>) -> String {
     let Ok(text) = attribute.as_str() else {
         return attribute.as_slice().iter().fold("#".to_owned(), |mut hex, byte| {

@@ -1,6 +1,6 @@
 //! Listening sockets: bind and accept, TCP and Unix alike.
 //!
-//! Owns a Unix socket's file until it ends. Leaves to `listener` and `http` what becomes of a connection.
+//! Owns a Unix socket's file until it is dropped. `listener` and `http` handle the connections.
 
 use std::fmt;
 use std::fs::{OpenOptions, Permissions};
@@ -22,18 +22,18 @@ use crate::config::model::{Bind, SocketFile};
 use crate::holders::{self, Holder};
 use crate::sockets;
 
-/// After accept(2) failed for want of descriptors or memory: long enough for some to come back.
+/// Pause after accept(2) failed for lack of descriptors or memory: long enough for some to be freed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listening socket.
 pub struct Listening {
     fd: AsyncFd<Socket>,
     local: Bind,
-    /// The file of a Unix socket goes with it.
+    /// The file of a Unix socket is removed with it.
     _file: Option<OwnFile>,
 }
 
-/// The tasks of connections that came in through one socket: they end when this is dropped.
+/// Owns the tasks of connections accepted from one socket. They end when this is dropped.
 #[derive(Default)]
 pub(crate) struct Accepted(CancellationToken);
 
@@ -50,7 +50,7 @@ impl Drop for Accepted {
     }
 }
 
-/// Why a listener cannot be.
+/// A listener could not be opened.
 #[derive(Debug)]
 pub struct BindError {
     bind: Bind,
@@ -69,10 +69,11 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Why nobody can listen there, in an operator's words; an address in use with the process that has it, where this user may see that.
+/// The reason why an address cannot be listened on, in an operator's words. For an address in use it names the process that has it,
+/// if this user may see it.
 pub fn why_not(bind: &Bind, error: &io::Error) -> String {
     match (bind, error.kind()) {
-        // It has words of its own: about the owner of a socket's file, say.
+        // The error has a text of its own, for example about the owner of a socket's file.
         _ if error.get_ref().is_some() => error.to_string(),
         (Bind::Unix(path), io::ErrorKind::AddrInUse) if !is_socket(path) => {
             "the path exists and is not a socket".to_owned()
@@ -97,7 +98,7 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
-/// Which processes listen where `bind` would.
+/// The processes that listen where `bind` would.
 pub fn holders_of(bind: &Bind) -> Vec<Holder> {
     match bind {
         Bind::Tcp(address) => holders::of_tcp(*address),
@@ -106,7 +107,8 @@ pub fn holders_of(bind: &Bind) -> Vec<Holder> {
 }
 
 impl Listening {
-    /// Binds and listens. Must be called within a runtime. `file` counts for a Unix socket: nobody connects before it is as it says.
+    /// Binds and listens. Must be called within a runtime. `file` is for Unix sockets: no client can connect before the file has
+    /// that mode and owner.
     pub fn bind(bind: &Bind, file: &SocketFile, backlog: u32) -> Result<Self, BindError> {
         Self::try_bind(bind, file, backlog).map_err(|error| BindError { bind: bind.clone(), error })
     }
@@ -120,13 +122,13 @@ impl Listening {
             }
         };
         socket.bind(&address)?;
-        // From here on the file is ours to remove.
+        // From here on we remove the file.
         let file = match bind {
             Bind::Unix(path) => Some(OwnFile::new(path)),
             Bind::Tcp(_) => None,
         };
         if let Bind::Unix(path) = bind {
-            // The kernel refuses every connection until listen(2), so there is no moment at which the umask decides.
+            // The kernel refuses every connection until listen(2), so no client gets in by the mode that the umask gave the file.
             hand_over(path, settings)?;
         }
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -141,7 +143,7 @@ impl Listening {
         Ok(Self { fd, local, _file: file })
     }
 
-    /// Where it listens, with the port that the kernel chose for port 0.
+    /// The address that it listens on, with the port that the kernel chose for port 0.
     pub fn local(&self) -> &Bind {
         &self.local
     }
@@ -152,13 +154,13 @@ impl Listening {
         Ok((socket, peer_of(Ok(address))))
     }
 
-    /// The next connection, whatever happens to single ones.
+    /// Waits for the next connection. Errors of single connections are skipped or logged.
     pub(crate) async fn next(&self) -> (Transport, Peer) {
         loop {
             let accepted = self.accept().await.and_then(|(socket, peer)| Ok((Transport::new(socket)?, peer)));
             match accepted {
                 Ok(accepted) => return accepted,
-                // The client was faster than we (accept(2)).
+                // The client closed before we accepted (accept(2)).
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     warn!(listener = %self.local, %error, "accept failed");
@@ -169,13 +171,13 @@ impl Listening {
     }
 }
 
-/// Whether a process listens on this socket file; `ConnectionRefused` when none does.
+/// Succeeds if a process listens on this socket file. `ConnectionRefused` if none does.
 ///
 /// # Errors
 ///
-/// What connect(2) says.
+/// The error of connect(2).
 pub fn knock(path: &Path) -> io::Result<()> {
-    // A blocking connect would wait for a process that listens and does not accept.
+    // A blocking connect would wait for a process that listens but does not accept.
     let socket = sockets::unix(Type::STREAM.nonblocking())?;
     match socket.connect(&SockAddr::unix(path)?) {
         // Its backlog is full.
@@ -184,21 +186,21 @@ pub fn knock(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A socket file that nobody listens on is left over from a process that was killed.
+/// Removes a socket file that no process listens on: it was left behind by a process that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    // connect(2) refuses a regular file with the same word, and that is somebody's.
+    // connect(2) gives the same error for a regular file, and that file belongs to another program.
     if !is_socket(path) {
         return Ok(());
     }
     match knock(path) {
         Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        // Not there, or not ours to judge: bind will say.
+        // The file does not exist, or we cannot tell: bind(2) will say.
         Err(_) => Ok(()),
     }
 }
 
-/// The file of a socket, removed with it, unless another file has its name by then.
+/// The file of a socket. Dropping this removes the file, unless its name belongs to another file by then.
 struct OwnFile {
     path: PathBuf,
     /// Device and inode.
@@ -223,17 +225,18 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Gives the file of a socket to whom it is for.
+/// Sets owner, group and mode of a socket's file.
 ///
 /// # Errors
 ///
-/// What the system did not permit, in words.
+/// Says which change the system did not permit.
 pub(crate) fn hand_over(path: &Path, settings: &SocketFile) -> io::Result<()> {
     let SocketFile { mode, owner, group } = *settings;
     if *settings == SocketFile::default() {
         return Ok(());
     }
-    // The file itself, whatever becomes of its name: in a folder where others may write they could put a link in its place.
+    // Opens the file itself, so that its name no longer matters: in a folder where others may write, they could put a link in its
+    // place.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
     if !file.metadata()?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the socket file was replaced by another file"));
@@ -257,7 +260,7 @@ pub(crate) fn hand_over(path: &Path, settings: &SocketFile) -> io::Result<()> {
     Ok(())
 }
 
-/// Where a socket address would be reached from this machine.
+/// The address at which a local socket is reached from this machine.
 pub fn dial_address(local: SocketAddr) -> SocketAddr {
     let mut address = local;
     if address.ip().is_unspecified() {

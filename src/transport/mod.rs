@@ -1,9 +1,9 @@
 //! A connection's socket: TCP or Unix, non-blocking, written to from any thread.
 //!
-//! One type for both families, plain or with TLS, so that what stands above never asks which it has. Reads and writes carry
-//! `MSG_DONTWAIT` and `MSG_NOSIGNAL` instead of switching the descriptor's flags, which saves two system calls an accept.
-//! Readiness is tokio's; after a short read it is cleared at once, because an edge-triggered epoll reports the next bytes
-//! by itself and the read that would only say `EAGAIN` is never made.
+//! One type serves both families, with or without TLS, so that its callers never have to ask. Reads and writes carry `MSG_DONTWAIT`
+//! and `MSG_NOSIGNAL` instead of switching the descriptor's flags, which saves two system calls for each accept. Readiness is
+//! tokio's. After a short read it is cleared at once: an edge-triggered epoll reports the next bytes anyway, and this saves a read
+//! that would only return `EAGAIN`.
 
 pub mod listening;
 mod tls;
@@ -30,21 +30,21 @@ use crate::proto::fastcgi::params::EncodedParams;
 /// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
 pub const MAX_SLICES: usize = 64;
 
-/// Up to this many bytes in several pieces are sent as one: send(2) has less to do than sendmsg(2), and copying them costs less
-/// than the difference.
+/// Up to this many bytes in several pieces are copied together and sent as one: send(2) has less to do than sendmsg(2), and the
+/// copy costs less than the difference.
 const COPY_BYTES: usize = 512;
 
-/// Who is at the other end, as `REMOTE_ADDR` and `REMOTE_PORT` tell it.
+/// The other end of a connection, as `REMOTE_ADDR` and `REMOTE_PORT` show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Peer {
-    /// An internet address; port 0 where it is not known.
+    /// An internet address. Port 0 if the port is not known.
     Ip(SocketAddr),
     /// A process on this machine, through a Unix socket.
     Unix,
 }
 
 impl Peer {
-    /// Its address; none for Unix sockets.
+    /// Its IP address. `None` for Unix sockets.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Peer::Ip(address) => Some(address.ip().to_canonical()),
@@ -52,8 +52,8 @@ impl Peer {
         }
     }
 
-    /// The address to count connections and sessions by. Of IPv6 the first 64 bits: what one line is given (RFC 6177), so that
-    /// nobody escapes a count by using more of it.
+    /// The address by which connections and sessions are counted. For IPv6 it is the first 64 bits. One line is given that many
+    /// (RFC 6177), so a client cannot escape a count by using more of its addresses.
     pub fn counted_address(&self) -> Option<IpAddr> {
         self.address().map(|address| match address {
             IpAddr::V6(address) => Ipv6Addr::from(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -62,11 +62,11 @@ impl Peer {
     }
 }
 
-/// A [`Peer`] as a session keeps it: 20 bytes instead of 32. What only matters on this machine's own links, the scope of an IPv6
-/// address, is not kept.
+/// A [`Peer`] in the form that a session keeps: 20 bytes instead of 32. The scope of an IPv6 address, which only matters on this
+/// machine's own links, is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedPeer {
-    /// Of IPv4 the first four count.
+    /// An IPv4 address uses the first four bytes.
     ip: [u8; 16],
     port: u16,
     family: Family,
@@ -111,38 +111,38 @@ impl From<PackedPeer> for Peer {
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            // The port of a client that a forwarding header names may not be known.
+            // The port may be unknown for a client that a forwarding header names.
             Peer::Ip(address) if address.port() == 0 => write!(f, "{}", address.ip()),
             Peer::Ip(address) => write!(f, "{address}"),
-            // nginx shows clients of a Unix listener like this too.
+            // nginx shows clients of a Unix listener in the same way.
             Peer::Unix => f.write_str("unix:"),
         }
     }
 }
 
-/// A connection on its way in: the socket, and what is known of it before its first frame.
+/// A new connection: the socket, and what is known before its first frame.
 pub struct Arrival {
     /// The socket.
     pub transport: Transport,
-    /// The other end, as PHP is to see it.
+    /// The other end, as shown to PHP.
     pub peer: Peer,
-    /// This end, as PHP is to see it.
+    /// This end, as shown to PHP.
     pub local: Peer,
-    /// What the connection itself tells PHP, the same for every event on it.
+    /// Params of the connection, the same for every event on it.
     pub params: EncodedParams,
-    /// Since when it is here: its handshake, of however many steps, has one deadline.
+    /// When it was accepted. All steps of its handshake share one deadline.
     pub accepted: Instant,
 }
 
 impl Arrival {
-    /// A connection of which nothing is known but its socket.
+    /// A connection of which only the socket is known.
     pub fn new(transport: Transport, peer: Peer) -> Self {
         let local = transport.local();
         Self { transport, peer, local, params: EncodedParams::default(), accepted: Instant::now() }
     }
 }
 
-/// A connected socket, registered with the runtime it was made in.
+/// A connected socket, registered with the runtime that it was made in.
 pub struct Transport {
     fd: AsyncFd<Socket>,
     tls: Option<Box<Tls>>,
@@ -157,20 +157,21 @@ impl Transport {
         Ok(Self { fd, tls: None })
     }
 
-    /// From now on what is read and written is what TLS protects; [`Self::handshake`] comes first.
+    /// Reads and writes go through TLS from now on. Call [`Self::handshake`] first.
     ///
     /// # Errors
     ///
-    /// The configuration cannot serve anybody.
+    /// rustls cannot use the configuration.
     pub fn with_tls(self, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         Ok(Self { tls: Some(Box::new(Tls::new(config)?)), ..self })
     }
 
-    /// Shakes hands. Safe to drop, and then the connection is of no further use.
+    /// Does the TLS handshake. Safe to drop, but then the connection is useless.
     ///
     /// # Errors
     ///
-    /// `InvalidData` when the peer does not follow the protocol or cannot agree with us, after it was told so; whatever the socket says.
+    /// `InvalidData` if the peer breaks the protocol or has no version or cipher in common with us; it has been told so. Otherwise
+    /// the error of the socket.
     pub async fn handshake(&self) -> io::Result<()> {
         let Some(tls) = &self.tls else { return Ok(()) };
         loop {
@@ -180,14 +181,15 @@ impl Transport {
             if !tls.with(|connection| connection.is_handshaking()) {
                 return Ok(());
             }
-            // What comes right behind the handshake is kept for the first read.
+            // Bytes that come right after the handshake are kept for the first read.
             if poll_fn(|cx| self.poll_read_tls(tls, cx, &mut [])).await? == Read::End {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
-    /// What PHP is to know of a handshake that is done; nothing without TLS. Asked once, for the name is given away.
+    /// The params that tell PHP about a finished handshake. Empty without TLS. To be called once, because it takes the server name
+    /// out.
     pub fn tls_params(&self) -> EncodedParams {
         let Some(tls) = &self.tls else { return EncodedParams::default() };
         let name = tls.take_server_name();
@@ -201,22 +203,23 @@ impl Transport {
         })
     }
 
-    /// Without TLS nothing is negotiated, and the first bytes tell what is spoken.
+    /// True with TLS. Without TLS no protocol is negotiated, and the first bytes show which one is spoken.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// What is spoken above TLS, if that was negotiated (RFC 7301).
+    /// True if this protocol above TLS was negotiated (RFC 7301).
     pub fn has_negotiated(&self, protocol: &[u8]) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.with(|connection| connection.alpn_protocol() == Some(protocol)))
     }
 
-    /// Bytes that count as written and that the socket has not taken: never more than one write.
+    /// Bytes that count as written but that the socket has not taken: never more than one write.
     pub fn unsent(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.unsent())
     }
 
-    /// Sends those bytes; false when the socket does not take all of them, and then [`Self::poll_write_ready`] waits.
+    /// Sends the [`unsent`](Self::unsent) bytes. False if the socket does not take all of them; then wait with
+    /// [`Self::poll_write_ready`].
     pub fn try_flush(&self) -> io::Result<bool> {
         match &self.tls {
             None => Ok(true),
@@ -224,8 +227,8 @@ impl Transport {
         }
     }
 
-    /// How a peer that vanished without FIN is noticed: probes after `keepalive` of silence, and an end to waiting for
-    /// acknowledgements after `user_timeout` (tcp(7)); zero switches each off.
+    /// Makes the kernel notice a peer that vanished without FIN. It probes after `keepalive` of silence, and stops waiting for
+    /// acknowledgements after `user_timeout` (tcp(7)). Zero switches each off.
     pub fn watch_tcp_peer(&self, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
         let socket = self.fd.get_ref();
         if !keepalive.is_zero() {
@@ -236,7 +239,7 @@ impl Transport {
         socket.set_tcp_user_timeout(Some(user_timeout))
     }
 
-    /// Ready when a read may give something; the waker replaces the one of the last call.
+    /// Ready when a read may return something. The waker replaces the one of the last call.
     ///
     /// Reads until nothing is left or `buffer` is full. `Ok(0)` is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -288,14 +291,14 @@ impl Transport {
         }
     }
 
-    /// Ready when more than `known` bytes wait to be read, or the peer has ended: they are copied into `buffer` and stay where
-    /// they are. The waker replaces the one of the last call.
+    /// Ready when more than `known` bytes wait to be read, or the peer has ended. The bytes are copied into `buffer` and stay
+    /// unread. The waker replaces the one of the last call.
     pub fn poll_peek(&self, cx: &mut Context<'_>, buffer: &mut [u8], known: usize) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
             match recv_now(guard.get_inner(), buffer, libc::MSG_PEEK) {
                 Ok(n) if n > known || n == 0 => return Poll::Ready(Ok(n)),
-                // An edge-triggered epoll reports further bytes also while there are unread ones.
+                // An edge-triggered epoll reports further bytes even while there are unread ones.
                 Ok(_) => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -304,7 +307,7 @@ impl Transport {
         }
     }
 
-    /// Bytes that have arrived and were not read: on streams of both families FIONREAD counts them (tcp(7), unix(7)).
+    /// Bytes that have arrived and were not read. On streams of both families FIONREAD counts them (tcp(7), unix(7)).
     pub fn unread(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the descriptor is open for as long as `self` is, and the pointer is to an int that lives through the call.
@@ -312,12 +315,12 @@ impl Transport {
         if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
     }
 
-    /// Ready when a write may take something; the waker replaces the one of the last call.
+    /// Ready when a write may take something. The waker replaces the one of the last call.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.fd.poll_write_ready(cx).map_ok(|_| ())
     }
 
-    /// Writes what the socket takes now; `WouldBlock` when that is nothing, and then [`Self::poll_write_ready`] waits.
+    /// Writes as much as the socket takes now. `WouldBlock` if that is nothing; then wait with [`Self::poll_write_ready`].
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => self.send(slices),
@@ -335,7 +338,8 @@ impl Transport {
                 gather(several, &mut small)
             }
         };
-        // The system call stands inside try_io: readiness that arrives between an EAGAIN and its clearing must survive.
+        // The system call is made inside try_io, because readiness that arrives between an EAGAIN and its clearing must not be
+        // lost.
         self.fd.try_io(Interest::WRITABLE, |socket| {
             loop {
                 let sent = match one {
@@ -350,16 +354,16 @@ impl Transport {
         })
     }
 
-    /// Sends FIN, with TLS behind its own word for that; the other direction stays open.
+    /// Sends FIN, after a `close_notify` with TLS. The other direction stays open.
     pub fn shutdown_write(&self) {
         if let Some(tls) = &self.tls {
             tls.close(|bytes| self.send(&[IoSlice::new(bytes)]));
         }
-        // The only error is that the peer was faster.
+        // The only possible error is that the peer closed first.
         let _ = self.fd.get_ref().shutdown(Shutdown::Write);
     }
 
-    /// Makes the coming close a reset, for peers that deserve no state in our kernel (tcp(7), SO_LINGER of zero).
+    /// Makes the next close a reset, for peers that should leave no state in our kernel (tcp(7), SO_LINGER of zero).
     pub fn reset_on_close(&self) {
         let _ = SockRef::from(self.fd.get_ref()).set_linger(Some(Duration::ZERO));
     }
@@ -370,7 +374,7 @@ impl Transport {
     }
 }
 
-/// `getpeername`, `getsockname` or `accept` in our words.
+/// Makes a [`Peer`] of the result of `getpeername`, `getsockname` or `accept`.
 pub fn peer_of(address: io::Result<socket2::SockAddr>) -> Peer {
     match address.ok().and_then(|address| address.as_socket()) {
         Some(ip) => Peer::Ip(ip),
@@ -378,7 +382,7 @@ pub fn peer_of(address: io::Result<socket2::SockAddr>) -> Peer {
     }
 }
 
-/// The pieces in a row, if they fit.
+/// Copies the pieces together, if they fit.
 fn gather<'a>(slices: &[IoSlice<'_>], into: &'a mut [u8; COPY_BYTES]) -> Option<&'a [u8]> {
     let mut len = 0;
     for slice in slices {
@@ -404,7 +408,7 @@ impl AsyncRead for Transport {
     }
 }
 
-/// As for `&TcpStream` of the standard library: several may hold a socket.
+/// As for `&TcpStream` of the standard library: several tasks may share a socket.
 impl AsyncRead for &Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let n = ready!(Transport::poll_read(&self, cx, buf.initialize_unfilled()))?;

@@ -1,4 +1,4 @@
-//! TLS on a connection's socket, by rustls's unbuffered connections: every byte is here, and at rest there is none.
+//! TLS on a connection's socket, with rustls's unbuffered connections: all buffers are here, and at rest there are none.
 //!
 //! ```text
 //!   recv --> scratch of the thread --decrypt--> the caller's buffer
@@ -8,11 +8,11 @@
 //!              |  not taken by the socket: unsent
 //! ```
 //!
-//! What was encrypted is written: it can be neither taken back nor encrypted again, so it counts as taken from the caller, and
-//! `unsent` is to be seen as the end of the socket's own buffer. Nothing more is encrypted while something is unsent, which
-//! bounds it. Whoever waits for a write must [`Tls::flush`] before it waits.
+//! Encrypted bytes count as written: they can be neither taken back nor encrypted again. So `unsent` is like an extension of the
+//! socket's own buffer. While something is unsent nothing more is encrypted, which bounds it. A caller that waits until it can
+//! write must call [`Tls::flush`] before it waits.
 //!
-//! Lock order: an outbox, then this. No call waits while it is held.
+//! Lock order: first an outbox, then this. No call waits while the lock is held.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
@@ -26,11 +26,12 @@ use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, Un
 use crate::certificates;
 use crate::locks::lock;
 
-/// Plaintext of one write: four records (RFC 8446 section 5.1), as many as a session's scratch buffer brings in.
+/// Most plaintext of one write: four records (RFC 8446 section 5.1), as much as a session's scratch buffer reads at once.
 const MAX_PLAIN: usize = 64 * 1024;
-/// One read. A record has at most 16 KB and 256 bytes (RFC 5246 section 6.2.3 allows 2 KB more), so a partial one always leaves room.
+/// Most bytes of one read. A record has at most 16 KB and 256 bytes (RFC 5246 section 6.2.3 allows 2 KB more), so a partial one
+/// always leaves room.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// What encryption adds to [`MAX_PLAIN`], and whatever handshake message goes along with it.
+/// Room for what encryption adds to [`MAX_PLAIN`], and for any handshake message sent along with it.
 const OVERHEAD: usize = 4 * 1024;
 
 thread_local! {
@@ -41,40 +42,41 @@ thread_local! {
 /// See the module.
 pub(super) struct Tls {
     inner: Mutex<Inner>,
-    /// Bytes of `Inner::unsent`, to be looked at without the lock.
+    /// Length of `Inner::unsent`, readable without the lock.
     unsent: AtomicUsize,
 }
 
 struct Inner {
     connection: UnbufferedServerConnection,
-    /// What was received and is not a whole record.
+    /// Received bytes that are not a whole record yet.
     incoming: Vec<u8>,
-    /// What was decrypted and found no room, from `plain_from` on.
+    /// Decrypted bytes that the caller's buffer had no room for, starting at `plain_from`.
     plain: Vec<u8>,
     plain_from: usize,
-    /// What was encrypted and the socket did not take.
+    /// Encrypted bytes that the socket did not take.
     unsent: Vec<u8>,
     /// The peer has ended its side.
     is_ended: bool,
-    /// How the peer has broken the protocol. rustls is not asked for anything any more: what it remembers of `incoming` is gone.
+    /// How the peer broke the protocol. After that rustls is not called any more: the bytes in `incoming` that it remembers are
+    /// gone.
     fault: Option<rustls::Error>,
-    /// What the client has asked for, until somebody wants to know.
+    /// The server name that the client asked for, until it is taken.
     server_name: Option<Box<str>>,
 }
 
-/// What one read has brought.
+/// The result of one read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// Bytes for the caller.
     Plain(usize),
-    /// Whole records, and nothing for the caller in them.
+    /// Whole records without bytes for the caller.
     Nothing,
-    /// The end of the peer's side.
+    /// The peer has ended its side.
     End,
 }
 
 impl Tls {
-    /// Before the handshake.
+    /// Makes a connection, before its handshake.
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let inner = Inner {
             connection: UnbufferedServerConnection::new(config)?,
@@ -89,12 +91,12 @@ impl Tls {
         Ok(Self { inner: Mutex::new(inner), unsent: AtomicUsize::new(0) })
     }
 
-    /// Looks at the connection.
+    /// Runs `look` on the connection, under the lock.
     pub(super) fn with<R>(&self, look: impl FnOnce(&UnbufferedServerConnection) -> R) -> R {
         look(&self.lock().connection)
     }
 
-    /// The name that the client has asked for: once.
+    /// Takes the name that the client has asked for.
     pub(super) fn take_server_name(&self) -> Option<Box<str>> {
         self.lock().server_name.take()
     }
@@ -104,7 +106,7 @@ impl Tls {
         self.unsent.load(Ordering::Acquire)
     }
 
-    /// What is kept for the caller from earlier reads, and behind that how they ended.
+    /// Takes bytes kept from earlier reads, and after them the way in which these reads ended.
     pub(super) fn take_plain(&self, buffer: &mut [u8]) -> io::Result<Option<Read>> {
         let mut inner = self.lock();
         let rest = &inner.plain[inner.plain_from..];
@@ -123,7 +125,8 @@ impl Tls {
         Ok(Some(Read::Plain(len)))
     }
 
-    /// One `recv` into the scratch buffer, and what is in it; also how many bytes `recv` could have given. Call when [`Self::take_plain`] has nothing.
+    /// Does one `recv` into the scratch buffer and decrypts the result. Also returns whether `recv` filled the buffer. Call when
+    /// [`Self::take_plain`] has nothing.
     pub(super) fn read(
         &self,
         buffer: &mut [u8],
@@ -134,7 +137,7 @@ impl Tls {
         INCOMING.with_borrow_mut(|scratch| {
             let kept = inner.incoming.len();
             if kept == scratch.len() {
-                // Nothing could be received, which looks like the end.
+                // No room is left to receive into, and `recv` would look like the end of the stream.
                 inner.break_off(rustls::Error::General("a handshake message is too long".to_owned()));
                 return Err(invalid(inner.fault.as_ref().expect("just now")));
             }
@@ -150,7 +153,7 @@ impl Tls {
             let pumped = inner.pump(&mut scratch[..kept + received], buffer, &mut filled, &mut out);
             if !out.is_empty() {
                 inner.unsent.extend_from_slice(&out);
-                // Its failure is the next writer's, or the end of the connection that a reader will see.
+                // A failure is reported to the next writer, or a reader sees the connection end.
                 let _ = inner.flush(send);
                 self.note(&inner);
             }
@@ -173,7 +176,7 @@ impl Tls {
         })
     }
 
-    /// Encrypts and sends what is offered, up to a bound; says how much of it was taken. `WouldBlock` while earlier bytes
+    /// Encrypts and sends up to [`MAX_PLAIN`] bytes of what is offered. Returns how many it took. `WouldBlock` while earlier bytes
     /// are unsent.
     pub(super) fn write(
         &self,
@@ -208,7 +211,7 @@ impl Tls {
         Ok(plain.len())
     }
 
-    /// Sends what is unsent; false when the socket does not take all of it.
+    /// Sends unsent bytes. False if the socket does not take all of them.
     pub(super) fn flush(&self, send: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
         let mut inner = self.lock();
         let flushed = inner.flush(send);
@@ -216,11 +219,11 @@ impl Tls {
         flushed
     }
 
-    /// Says that nothing will follow (RFC 8446 section 6.1).
+    /// Sends `close_notify`: nothing will follow (RFC 8446 section 6.1).
     pub(super) fn close(&self, mut send: impl FnMut(&[u8]) -> io::Result<usize>) {
         let mut inner = self.lock();
         let _ = OUTGOING.with_borrow_mut(|scratch| {
-            // After a fault the alert has said so, if it has left.
+            // Fails after a fault, where the alert has already told the peer.
             if let Ok(len) = inner.encrypt(None, scratch) {
                 inner.unsent.extend_from_slice(&scratch[..len]);
             }
@@ -239,8 +242,8 @@ impl Tls {
 }
 
 impl Inner {
-    /// Takes whole records from the front of `incoming`; says how many bytes they had. What they bring goes to `buffer`, and what
-    /// finds no room there is kept; what has to be said goes to `out`. Both also before an error.
+    /// Handles whole records from the front of `incoming`. Returns how many bytes they had. Plaintext goes to `buffer`, and what
+    /// does not fit is kept. Bytes to be sent go to `out`. Both are filled even if it returns an error.
     fn pump(
         &mut self,
         incoming: &mut [u8],
@@ -273,7 +276,7 @@ impl Inner {
                     encode(|space| data.encode(space), out)
                         .map_err(|error| rustls::Error::General(error.to_string()))?;
                 }
-                // It leaves in order with everything else.
+                // It is sent in order with everything else.
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed => self.is_ended = true,
                 ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed => {
@@ -285,14 +288,14 @@ impl Inner {
         }
     }
 
-    /// From now on there is only the fault.
+    /// Records the fault. Nothing else is done with the connection from now on.
     fn break_off(&mut self, fault: rustls::Error) {
         self.fault = Some(fault);
         self.incoming = Vec::new();
     }
 
-    /// The alert that tells the peer what it did wrong. rustls gives what it has to say before it looks at input. It must not get
-    /// that far: half a handshake message that it remembers is not there, and of the same record it would complain twice.
+    /// Writes the alert that tells the peer what it did wrong. rustls gives pending messages before it looks at input, so it gets
+    /// no input here: the half handshake message that it remembers is not passed, and it would report the same record twice.
     fn last_messages(&mut self, out: &mut Vec<u8>) {
         while self.connection.wants_write() {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(&mut []).state
@@ -305,14 +308,14 @@ impl Inner {
         }
     }
 
-    /// Encrypts `plain`, or with `None` the word that nothing will follow, into `space`; says how many bytes that took.
+    /// Encrypts `plain` into `space`, or `close_notify` for `None`. Returns how many bytes that took.
     fn encrypt(&mut self, plain: Option<&[u8]>, space: &mut [u8]) -> io::Result<usize> {
         if let Some(fault) = &self.fault {
             return Err(broken(fault.clone()));
         }
         let mut len = 0;
         loop {
-            // What is not a whole record yet stays where it is: rustls remembers how far it has looked at it.
+            // A partial record stays where it is: rustls remembers how far it has looked at it.
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
             match state.map_err(broken)? {
                 ConnectionState::EncodeTlsData(mut data) => len += data.encode(&mut space[len..]).map_err(broken)?,
@@ -391,12 +394,12 @@ fn gather(slices: &[IoSlice<'_>]) -> Vec<u8> {
     gathered
 }
 
-/// What ends a connection and is the peer's doing.
+/// An error that the peer caused.
 fn invalid(fault: &rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, fault.clone())
 }
 
-/// What ends a connection and is not the peer's doing.
+/// An error that the peer did not cause.
 fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(ErrorKind::NotConnected, error)
 }
@@ -441,7 +444,7 @@ mod tests {
 
     fn sockets() -> (Transport, Socket) {
         let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        // Small, so that both ends meet full ones all the time.
+        // Small, so that both ends often find them full.
         near.set_send_buffer_size(4096).unwrap();
         far.set_send_buffer_size(4096).unwrap();
         (Transport::new(near).unwrap(), far)
@@ -522,8 +525,8 @@ mod tests {
             let (down, up) = (noise(1, total), noise(2, total));
             let expected = (down.clone(), up.clone());
             let mut writer = StreamOwned::new(far.conn, far.sock.try_clone().unwrap());
-            // One rustls connection has one thread here: it writes a piece and reads what has come, in turns, without waiting
-            // for either, as a client with an event loop does.
+            // One thread drives the rustls connection: it writes a piece and reads what has come, in turns, without waiting for
+            // either, as a client with an event loop does.
             let peer = tokio::task::spawn_blocking(move || {
                 writer.sock.set_nonblocking(true).unwrap();
                 let (mut sent, mut got, mut buffer) = (0, Vec::new(), vec![0; 30_000]);
@@ -633,12 +636,12 @@ mod tests {
         let (server, _) = configs(&rustls::version::TLS13);
         let (near, mut far) = sockets();
         let near = near.with_tls(server).unwrap();
-        // A ClientHello of 1000 bytes of which one comes, then an alert.
+        // One byte of a ClientHello of 1000 bytes, then an alert.
         far.write_all(&[22, 3, 1, 0, 5, 1, 0, 3, 232, 3, 21, 3, 1, 0, 2, 1, 0]).unwrap();
         assert_eq!(near.handshake().await.unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
-    /// A client that encrypts records of its own making, which no client of a library sends.
+    /// A client that encrypts records of its own making, which no library would send.
     struct Forger {
         encrypter: Box<dyn MessageEncrypter>,
         sequence: u64,
@@ -690,7 +693,7 @@ mod tests {
         let error = poll_fn(|cx| near.poll_read(cx, &mut buffer)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
 
-        // A handshake message that is longer than what is kept of one.
+        // A handshake message longer than the buffer for it.
         let (near, mut forger) = Forger::pair().await;
         let beginning = [&[24, 0, 255, 255][..], &[0; 16_380]].concat();
         let shaken = Arc::new(near);
@@ -706,7 +709,7 @@ mod tests {
             forger
         });
         assert_eq!(reading.await.unwrap().unwrap_err().kind(), ErrorKind::InvalidData);
-        // The end of the socket lets the sender go, wherever it is.
+        // Closing the socket stops the sender, wherever it is.
         drop(shaken);
         let _ = sending.await;
     }
