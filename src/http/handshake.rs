@@ -49,7 +49,7 @@ pub(super) fn admit(
         return refused(CloseReason::HandshakeRefused, response);
     };
     if site.hub.is_draining() {
-        return refused(CloseReason::Draining, plain(StatusCode::SERVICE_UNAVAILABLE, "going away"));
+        return refused(CloseReason::Draining, plain(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
     }
     let is_forwarded = site.is_trusted_proxy(caller.connection.peer);
     let counted = if is_forwarded { site.hub.admission.accept_from(peer) } else { Ok(()) };

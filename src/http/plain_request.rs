@@ -22,14 +22,14 @@ pub(super) async fn answer(
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is for proxies").map(whole);
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not supported").map(whole);
     }
     let Ok(own_params) = endpoint.request_params(&caller.params, request.uri(), request.headers()) else {
         site.hub.refuse(&site.listener, caller.peer, CloseReason::HandshakeRefused);
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long").map(whole);
     };
     if site.hub.is_draining() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "going away").map(whole);
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down").map(whole);
     }
     let (parts, body) = request.into_parts();
     let body = match read(body, endpoint.app.max_frame_bytes, site.handshake_timeout).await {

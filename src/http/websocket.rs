@@ -85,26 +85,26 @@ pub(super) async fn upgrade(
 fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
     if !is_wanted(headers) {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket");
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path requires a WebSocket handshake");
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         return Err(Box::new(response));
     }
     if request.method() != Method::GET {
-        return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET")));
+        return Err(Box::new(plain(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake must be a GET")));
     }
     if !request.body().is_end_stream() {
-        // Who reads a body as frames, or frames as a body, is talked into mixing up two clients (request smuggling).
-        return Err(Box::new(plain(StatusCode::BAD_REQUEST, "a WebSocket handshake has no body")));
+        // A body may be read as frames by one program and as a body by another, which mixes up two clients (request smuggling).
+        return Err(Box::new(plain(StatusCode::BAD_REQUEST, "a WebSocket handshake must not have a body")));
     }
     if request.version() != Version::HTTP_11 || !has_token(headers, &header::CONNECTION, "upgrade") {
         return Err(Box::new(plain(
             StatusCode::BAD_REQUEST,
-            "a WebSocket handshake is HTTP/1.1 with Connection: Upgrade",
+            "a WebSocket handshake must be HTTP/1.1 with Connection: Upgrade",
         )));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is spoken here");
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only WebSocket version 13 is supported");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(Box::new(response));
     }
@@ -149,7 +149,7 @@ fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mu
         append(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), chosen);
     } else {
         let chosen = String::from_utf8_lossy(chosen);
-        warn!(script = %endpoint.app.script.display(), offered, %chosen, "sub-protocol was not offered, none is sent");
+        warn!(script = %endpoint.app.script.display(), offered, %chosen, "script chose a sub-protocol that the client did not offer: none is sent");
     }
 }
 

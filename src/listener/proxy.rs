@@ -33,7 +33,7 @@ impl fmt::Display for NoHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoHeader::Broken(error) => error.fmt(f),
-            NoHeader::Ended => f.write_str("the connection ended before its PROXY header did"),
+            NoHeader::Ended => f.write_str("the connection ended before its PROXY header was complete"),
         }
     }
 }

@@ -67,7 +67,7 @@ async fn an_upgrade_to_something_else_is_ignored() {
             &["--data", "x=1"],
             r#"{"event":"request","uri":"\/front\/form","method":"POST","body":"x=1"} 200 1.1"#,
         ),
-        (format!("{web}/ws"), &[], "this path speaks WebSocket\n 426 1.1"),
+        (format!("{web}/ws"), &[], "this path requires a WebSocket handshake\n 426 1.1"),
         (format!("http://{}/live", node.address("admin")), &[], "live\n 200 1.1"),
     ] {
         let arguments = [&["--http2"], arguments].concat();
