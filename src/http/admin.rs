@@ -18,17 +18,17 @@ use super::{Body, is_read, plain};
 use crate::metrics::Metrics;
 use crate::transport::listening::{Accepted, Listening};
 
-/// For a scraper's whole request; nobody types here.
+/// Timeout for a whole request: scrapers send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once: a few scrapers and balancers.
+/// Most connections at once: a few scrapers and balancers.
 const MAX_CONNECTIONS: usize = 64;
-/// What OpenMetrics text is announced as.
+/// The content type of OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a node lacks to be ready; empty when it is.
+/// Lists what a node lacks to be ready. Empty if it is ready.
 pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Serves until the future is dropped. `/live` answers as long as the process does; `/ready` says what is missing.
+/// Serves until the future is dropped. `/live` answers as long as the process does. `/ready` lists what is missing.
 pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness: Readiness) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accepted = Accepted::default();

@@ -1,4 +1,4 @@
-//! Bodies: those of requests, read whole within bounds, and those of responses, of every origin.
+//! Bodies of requests, which are read whole within limits, and bodies of responses, wherever they come from.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use tower_http::services::fs::ServeFileSystemResponseBody;
 use super::plain;
 use crate::outbox::{BrokenOff, Feed, FeedReader};
 
-/// A short text, a file, or what is still being made.
+/// A short text, a file, or a body that is still being made.
 pub(super) type AnyBody = Either<Full<Bytes>, Either<ServeFileSystemResponseBody, FeedBody>>;
 
-/// A body that is in hand.
+/// A body that is complete in memory.
 pub(super) fn whole(body: Full<Bytes>) -> AnyBody {
     Either::Left(body)
 }
 
-/// A body that a feed brings.
+/// A body that comes from a feed.
 pub(super) fn fed(body: FeedBody) -> AnyBody {
     Either::Right(Either::Right(body))
 }
 
-/// Whether it is still being made, and may stand still for that.
+/// True if the body is still being made, so that it may pause.
 pub(super) fn is_fed(body: &AnyBody) -> bool {
     matches!(body, Either::Right(Either::Right(_)))
 }
 
-/// A body that comes from a session or a script, as it comes.
+/// A body that a session or a script is still writing.
 pub(super) struct FeedBody {
     reader: FeedReader,
     len: Option<u64>,
@@ -43,13 +43,13 @@ pub(super) struct FeedBody {
 }
 
 impl FeedBody {
-    /// Of a session, which has its own eye on clients that do not read.
+    /// The body of a session, which itself watches for clients that do not read.
     pub(super) fn of_session(reader: FeedReader) -> Self {
         Self { reader, len: None, _watch: None }
     }
 
-    /// Of an answer. A client that takes nothing for `patience` while something waits for it loses it, and `give_up` is called:
-    /// it would hold a php-fpm worker for as long as it likes.
+    /// The body of an answer. If a client takes nothing for `patience` while something waits for it, the body is abandoned and
+    /// `give_up` is called. Otherwise the client could hold a php-fpm worker for as long as it likes.
     pub(super) fn of_answer(
         reader: FeedReader,
         feed: Arc<Feed>,
@@ -90,12 +90,12 @@ impl Body for FeedBody {
     }
 }
 
-/// Reads a request's body, at most `max_bytes` of it. Each piece must come within `patience` of the last one, all of it within
-/// ten times as long.
+/// Reads a request's body, at most `max_bytes`. Each piece must come within `patience` of the last one, and all of it within ten
+/// times as long.
 ///
 /// # Errors
 ///
-/// The response that says what was wrong.
+/// The response that says what is wrong.
 pub(super) async fn read(
     mut body: Incoming,
     max_bytes: usize,
@@ -119,7 +119,7 @@ pub(super) async fn read(
                 return Err(Box::new(plain(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")));
             }
         };
-        // Trailers say nothing that anybody here would hear.
+        // Trailers are ignored.
         let Ok(data) = piece.into_data() else { continue };
         if bytes.len() + data.len() > max_bytes {
             return Err(too_large());
@@ -128,7 +128,7 @@ pub(super) async fn read(
     }
 }
 
-/// Marks what no cache may keep.
+/// Marks a response that no cache may keep.
 pub(super) fn never_cached<B>(response: &mut Response<B>) {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }

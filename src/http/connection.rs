@@ -1,7 +1,7 @@
 //! One HTTP connection, 1.1 or 2, until it ends or becomes a session.
 //!
-//! A connection has a place among those that are not sessions yet, which `max_handshakes` bounds, from accept to its end. It
-//! leaves the place when it carries a session, for that has a place of its own kind.
+//! From accept to its end, a connection has a place among the connections that are not sessions yet, which `max_handshakes` bounds.
+//! It leaves the place when it carries a session, because a session has a place of another kind.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,50 +30,50 @@ use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::transport::{Arrival, Peer, Transport};
 
-/// While the node stops: how long a request may be on its way.
+/// While the node stops: how long to wait for a request that may be on its way.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
-/// Headers of one request; browsers send about fifteen.
+/// Most headers of one request; browsers send about fifteen.
 const MAX_HEADERS: usize = 100;
-/// Requests at once on an HTTP/2 connection; browsers share one among all pages of a site.
+/// Most requests at once on an HTTP/2 connection; browsers share one among all pages of a site.
 const MAX_STREAMS: u32 = 128;
-/// How an HTTP/2 client begins (RFC 9113 section 3.4); no HTTP/1 method begins with its first three letters.
+/// The first bytes of an HTTP/2 client (RFC 9113 section 3.4). No HTTP/1 method begins with these three letters.
 const PREFACE: &[u8] = b"PRI";
 
-/// Who a request comes from, and the connection that it came on, which may be a proxy's.
+/// The client of a request, and the connection that it came on, which may be a proxy's.
 pub(super) struct Caller<'c> {
     pub(super) peer: Peer,
     pub(super) local: Peer,
-    /// Of the connection itself.
+    /// Params of the connection itself.
     pub(super) params: EncodedParams,
     pub(super) connection: &'c Connection,
 }
 
 impl Caller<'_> {
-    /// The client came by TLS, here or to a proxy that is believed.
+    /// True if the client came over TLS, to us or to a trusted proxy.
     pub(super) fn is_secure(&self) -> bool {
         self.params.pairs().any(|(name, _)| name == b"HTTPS")
     }
 }
 
-/// What every request on one connection has in common.
+/// The facts that all requests on one connection share.
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) local: Peer,
-    /// Of the connection itself.
+    /// Params of the connection itself.
     pub(super) params: EncodedParams,
-    /// Among those that are not sessions.
+    /// Its place among the connections that are not sessions.
     pub(super) place: Place,
-    /// Cancelled to end it at once: its client takes nothing.
+    /// Cancelled to end the connection at once, because its client takes nothing.
     pub(super) cut: CancellationToken,
-    /// Whether an answer moves.
+    /// How much of the answers the client has taken.
     progress: Arc<Progress>,
-    /// Requests that have no whole answer yet.
+    /// Requests that are not completely answered yet.
     busy: AtomicUsize,
     /// Requests so far.
     requests: AtomicU64,
 }
 
-/// Marks a response behind which the client may ask for more on the same connection.
+/// Marks a response after which the client may send more requests on the same connection.
 #[derive(Clone, Copy)]
 pub(super) struct KeepOpen;
 
@@ -89,14 +89,14 @@ impl Place {
         Self { permit: Mutex::new(Some(permit)), gauge }
     }
 
-    /// Makes room for another connection.
+    /// Leaves the place to another connection.
     pub(super) fn leave(&self) {
         if lock(&self.permit).take().is_some() {
             self.gauge.dec();
         }
     }
 
-    /// Takes a place again, unless it has one; false when there is none.
+    /// Takes a place again if it has none. False if there is none.
     pub(super) fn enter(&self, site: &Site) -> bool {
         let mut permit = lock(&self.permit);
         if permit.is_none() {
@@ -139,7 +139,7 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSe
         None => debug!(%peer, listener = %site.listener, "an answer was cut short"),
         Some(Ok(())) => {}
         Some(Err(ended)) => {
-            // What became of a request that was heard is counted where it was answered.
+            // If a request came, its outcome was counted where it was answered.
             if !is_heard.load(Ordering::Relaxed) {
                 site.hub.refuse(&site.listener, peer, ended.reason);
             }
@@ -148,9 +148,9 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSe
     }
 }
 
-/// A connection that did not end well.
+/// A connection that ended with an error.
 struct Ended {
-    /// If nobody was heard on it.
+    /// The reason to count if no request came on it.
     reason: CloseReason,
     error: String,
 }
@@ -196,11 +196,11 @@ async fn serve(
             }
             () = connection.idle(first_deadline, site.handshake_timeout) => {
                 if connection.requests.load(Ordering::Relaxed) == 0 {
-                    // It has had the time of a handshake, like everybody else.
+                    // It has had the time of a handshake, like every connection.
                     return Err(Ended { reason: CloseReason::HandshakeTimeout, error: "no request came".to_owned() });
                 }
                 served.as_mut().graceful_shutdown();
-                // A client that does not hear that either has nothing to lose here.
+                // A client that ignores even that loses nothing here.
                 return Ok(tokio::time::timeout(site.handshake_timeout, served).await.unwrap_or(Ok(()))?);
             }
         }
@@ -208,7 +208,7 @@ async fn serve(
     let served = http1::Builder::new()
         .timer(HeadTimer { first: Mutex::new(Some(first_deadline)) })
         .header_read_timeout(site.handshake_timeout)
-        // hyper wants room for 8 KB at least; a head above this is answered with 431.
+        // hyper requires room for 8 KB at least. A larger head is answered with 431.
         .max_buf_size(site.max_header_bytes.max(8192))
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(transport), service)
@@ -239,8 +239,8 @@ async fn one_request(
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let is_last = version < Version::HTTP_2 && !keeps_open;
     if is_last && !switches {
-        // Others have one request each: a handshake needs no second one, and whoever asked again and again would keep a place
-        // among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
+        // All other connections get one request each. A handshake needs no second one, and a client that asks again and again would
+        // keep a place among the handshakes for as long as it likes. (hyper's own switch marks the 101 too.)
         response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let is_watched = !switches && !is_fed(response.body());
@@ -248,11 +248,11 @@ async fn one_request(
     response.map(|body| Watched::new(body, progress, is_last, busy))
 }
 
-/// Whether a request names one host, as it must: who answers it and who looks at it first may go by two different ones.
+/// Checks that a request names one host, as it must. With two, a proxy in front may use one and the server the other.
 ///
 /// # Errors
 ///
-/// What is wrong with one that does not (RFC 9112 section 3.2).
+/// The problem in words (RFC 9112 section 3.2).
 pub(crate) fn one_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
     match headers.get_all(header::HOST).iter().count() {
         0 if version == Version::HTTP_11 => Err("there is no Host header"),
@@ -261,7 +261,7 @@ pub(crate) fn one_host(version: Version, headers: &HeaderMap) -> Result<(), &'st
     }
 }
 
-/// A target that names the host stands for the header `Host` (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+/// If the target names the host, that replaces the header `Host` (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
 ///
 /// # Errors
 ///
@@ -276,7 +276,7 @@ fn name_host(request: &mut Request<Incoming>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether the client speaks HTTP/2. At most a few bytes are looked at, and none is taken.
+/// True if the client speaks HTTP/2. At most a few bytes are peeked at, and none is consumed.
 async fn begins_http2(site: &Site, transport: &Transport, deadline: Instant) -> Result<bool, Ended> {
     let mut begin = [0; PREFACE.len()];
     let look = async {
@@ -287,7 +287,7 @@ async fn begins_http2(site: &Site, transport: &Transport, deadline: Instant) -> 
                     return &begin[..n] == PREFACE;
                 }
                 Ok(n) => known = n,
-                // Who reads from it will find the same.
+                // The next read will return the same error.
                 Err(_) => return false,
             }
         }
@@ -307,8 +307,9 @@ async fn begins_http2(site: &Site, transport: &Transport, deadline: Instant) -> 
 }
 
 impl Connection {
-    /// While the node stops: serves what is being answered, and what is on its way. A client that has nothing to ask may not even hear that
-    /// it is to leave (an HTTP/2 client that answers no PING, an HTTP/1.1 client that says nothing), and is not waited for.
+    /// While the node stops: finishes answers, and serves requests that are on their way. It does not wait for an idle client,
+    /// which may not even notice that it is to leave (an HTTP/2 client that answers no PING, an HTTP/1.1 client that sends
+    /// nothing).
     async fn last_of(&self, served: impl Future<Output = hyper::Result<()>>) -> Result<(), Ended> {
         tokio::select! {
             result = served => Ok(result?),
@@ -319,7 +320,7 @@ impl Connection {
         }
     }
 
-    /// Ends when nothing was asked and nothing answered for a while.
+    /// Ends when there was no request and no answer for a while.
     async fn rest(&self) {
         let mut last = None;
         loop {
@@ -334,7 +335,8 @@ impl Connection {
         }
     }
 
-    /// Ends when no request came until `first`, and later when there was none for so long and a little more.
+    /// Ends at `first` if no request came until then. Otherwise it ends when there was none for `patience`, and up to as long
+    /// again.
     async fn idle(&self, first: Instant, patience: Duration) {
         tokio::time::sleep_until(first.into()).await;
         if self.requests.load(Ordering::Relaxed) == 0 {
@@ -353,7 +355,7 @@ impl Connection {
     }
 }
 
-/// A request that has no whole answer yet.
+/// A request that is not completely answered yet.
 pub(super) struct Busy(Arc<Connection>);
 
 impl Busy {
@@ -370,12 +372,12 @@ impl Drop for Busy {
     }
 }
 
-/// The time of heads: the first one has what is left of the handshake's, each later one has all of it.
+/// The timeout of request heads. The first head has what is left of the handshake's timeout, and each later one has all of it.
 ///
-/// hyper has one `header_read_timeout` for a connection. It begins before each head, so it is also how long a kept connection may be
-/// idle, and it must not be short because TLS took long.
+/// hyper has one `header_read_timeout` for a connection. It starts before each head, so it is also how long a kept connection may
+/// be idle. It must not be shorter because TLS took long.
 struct HeadTimer {
-    /// Until when the first head must be there; taken once.
+    /// The deadline of the first head; taken once.
     first: Mutex<Option<Instant>>,
 }
 
@@ -394,7 +396,7 @@ impl Timer for HeadTimer {
     }
 }
 
-/// Runs hyper's streams among the tasks that a draining node waits for.
+/// Runs hyper's streams as tasks that a draining node waits for.
 #[derive(Clone)]
 struct Executor(TaskTracker);
 

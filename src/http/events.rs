@@ -1,4 +1,4 @@
-//! Sessions of clients that speak in HTTP requests: event streams, polls, and what the client says itself.
+//! Sessions over HTTP requests: event streams, polls, and frames that the client posts.
 //!
 //! ```text
 //!   GET /live        Accept: text/event-stream    opens a session; the response is its stream
@@ -8,8 +8,9 @@
 //!   DELETE /live?longwire=SESSION.KEY             ends the session
 //! ```
 //!
-//! The first event of a session is named `session` and says its address, which the header `Longwire-Session` says too. The
-//! key in it is not the session's id: every program that sends to a session knows its id, and must not be able to speak for it.
+//! The first event of a session is named `session` and contains its address, which the header `Longwire-Session` contains too. The
+//! key in it is not the session's id: every program that sends to a session knows its id, and must not be able to post as the
+//! session's client.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -38,11 +39,11 @@ use crate::proto::id::SessionId;
 use crate::proto::path;
 use crate::session::{Endpoint, NotTaken, Opening, Post, Posts, Way, shake_hands};
 
-/// The part of a query string that speaks to Longwire.
+/// The part of a query string that is for Longwire.
 const PARAMETER: &str = "longwire=";
-/// Bytes of a session's key: nobody guesses 128 bits.
+/// Bytes of a session's key: 128 bits cannot be guessed.
 const KEY_BYTES: usize = 16;
-/// Headers of a handler's answer to a connect event that do not describe a stream of ours.
+/// Headers of a handler's answer to a connect event that are not passed on, because they do not describe our stream.
 const NOT_OF_A_STREAM: [&str; 9] = [
     "cache-control",
     "connection",
@@ -55,18 +56,18 @@ const NOT_OF_A_STREAM: [&str; 9] = [
     "upgrade",
 ];
 
-/// What a request to an app's path wants of its sessions.
+/// The purpose of a request to an app's path, if it concerns sessions.
 pub(super) enum Wish {
-    /// A session whose frames come as one long response.
+    /// Open a session whose frames come as one long response.
     Stream,
-    /// A session whose frames are asked for.
+    /// Open a session whose frames are polled.
     Polled,
-    /// Something of a session that is there, if the key is right.
+    /// A request for an existing session, if the key is right.
     Session(String),
 }
 
 impl Wish {
-    /// `None`: it has nothing to do with sessions. An app without `event_streams` writes its own.
+    /// `None` if the request has nothing to do with sessions. An app without `event_streams` writes its own streams.
     pub(super) fn of(request: &Request<Incoming>, event_streams: bool) -> Option<Self> {
         let parameter =
             request.uri().query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix(PARAMETER)));
@@ -95,7 +96,7 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 pub(super) struct Addresses(Hmac<Sha256>);
 
 impl Addresses {
-    /// With a key that nobody knows.
+    /// Makes them with a random key.
     pub(super) fn new() -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
@@ -107,7 +108,7 @@ impl Addresses {
         format!("{path}?{PARAMETER}{id}.{}", BASE64.encode(&code[..KEY_BYTES]))
     }
 
-    /// The session of an address, if its key is right.
+    /// The session of an address, if the address's key is right.
     fn session(&self, written: &str) -> Option<SessionId> {
         let (id, key) = written.split_once('.')?;
         let id = SessionId::from_bytes(id.as_bytes())?;
@@ -117,7 +118,7 @@ impl Addresses {
     }
 }
 
-/// Answers a request that has to do with sessions.
+/// Answers a request that concerns sessions.
 pub(super) async fn answer(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,
@@ -150,7 +151,7 @@ pub(super) async fn answer(
     response
 }
 
-/// What a browser asks before it lets a page of another host speak.
+/// Answers a browser's preflight, which it sends before it lets a page of another host make a request.
 fn preflight() -> Response<AnyBody> {
     let mut response = Response::new(whole(Full::default()));
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -163,11 +164,11 @@ fn preflight() -> Response<AnyBody> {
 
 fn find(site: &Site, endpoint: &Arc<Endpoint>, address: &str) -> Option<Arc<Posts>> {
     let posts = site.hub.posts.find(site.addresses.session(address)?)?;
-    // A session is at home at one path; at another it would meet another app's limits.
+    // A session belongs to one endpoint. At another it would meet another app's limits.
     std::ptr::eq(posts.outbox().terms(), &*endpoint.terms).then_some(posts)
 }
 
-/// A new session: its stream, or the answer to its first poll.
+/// Opens a session. Returns its stream, or the answer to its first poll.
 async fn open(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,
@@ -186,15 +187,15 @@ async fn open(
             (feed, Some(reader))
         }
     };
-    // From the beginning on, or the first event would find nobody.
+    // Taken before the session starts, or the first event would find no poll.
     let turn = is_polled.then(|| feed.take_turn());
-    // With two slashes in front a browser would take it for another host's.
+    // Canonical, because a browser would take a path with two slashes in front as the address of another host.
     let path = path::canonical(request.uri().path()).expect("a route has taken it").into_owned();
     let address = {
         let (site, path) = (site.clone(), path.clone());
         Box::new(move |id| site.addresses.of(&path, id))
     };
-    // A stream's connection ends with it at the latest; a polling session has no connection of its own.
+    // A stream's connection ends with its session at the latest. A polled session has no connection of its own.
     let cut = if is_polled { CancellationToken::new() } else { caller.connection.cut.clone() };
     let way = Way::Responses { feed, cut, address };
     let opening = Opening {
@@ -214,7 +215,7 @@ async fn open(
     };
     let mut response = match (reader, turn) {
         (Some(reader), _) => {
-            // From now on the connection is the session's, which has its own place.
+            // From now on the connection belongs to the session, which has its own place.
             caller.connection.place.leave();
             Response::new(fed(FeedBody::of_session(reader)))
         }
@@ -228,7 +229,7 @@ async fn open(
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // nginx would wait for its buffers to fill.
+    // Otherwise nginx would wait until its buffers are full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     let address = site.addresses.of(&path, id);
     headers.insert("longwire-session", HeaderValue::from_str(&address).expect("paths of requests are ASCII"));
@@ -262,23 +263,23 @@ async fn of_session(
             response
         }
     };
-    // Between a session's requests its connection waits as any other does, in its place.
+    // Between a session's requests, its connection waits in a place like any other connection.
     if caller.connection.place.enter(site) {
         response.extensions_mut().insert(KeepOpen);
     }
     response
 }
 
-/// The frames that wait, or that come within `poll_timeout`.
+/// Returns the frames that wait, or that come within `poll_timeout`.
 async fn poll(site: &Site, sse: &Sse, feed: &Arc<Feed>, caller: &Caller<'_>) -> Response<AnyBody> {
     let mut turn = feed.take_turn();
-    // A session has one poll at a time, so these connections are bounded as sessions are.
+    // A session has one poll at a time, so the limit of sessions bounds these connections too.
     caller.connection.place.leave();
     let batch = tokio::select! {
         batch = poll_fn(|cx| turn.poll_batch(cx)) => batch,
         () = tokio::time::sleep(sse.poll_timeout) => Batch::Superseded,
         () = site.hub.draining.cancelled() => {
-            // What the session still says comes at once.
+            // The last frames of the session come at once.
             tokio::time::timeout(sse.poll_timeout.min(super::LAST_WORDS), poll_fn(|cx| turn.poll_batch(cx)))
                 .await
                 .unwrap_or(Batch::Superseded)
@@ -303,7 +304,7 @@ fn batch_response(batch: Batch) -> Response<AnyBody> {
     }
 }
 
-/// A frame from the client; the response is the handler's answer.
+/// Handles a frame from the client. The response is the handler's answer.
 async fn post(
     site: &Arc<Site>,
     endpoint: &Endpoint,
@@ -336,7 +337,7 @@ async fn post(
     }
 }
 
-/// Text if it is announced as such, or as nothing in particular, and is UTF-8.
+/// Text if the body is UTF-8 and its content type is textual or absent.
 fn kind_of(headers: &HeaderMap, body: &Bytes) -> FrameKind {
     let announced = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("text/plain");
     let media_type = announced.split(';').next().unwrap_or("").trim().to_ascii_lowercase();

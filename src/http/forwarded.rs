@@ -1,7 +1,7 @@
-//! Who the client of a request is when a trusted proxy passes it on.
+//! Finds the client of a request that a trusted proxy passes on.
 //!
-//! Promises: nobody but a listed proxy changes what a connection says of itself, and then only by addresses; a header that names
-//! no client is counted and changes nothing. Either way PHP finds the headers as they came, under `HTTP_*`.
+//! Promises: only a listed proxy can change the client of a connection, and the proxy is recognised by its address. A header that
+//! names no client is counted and changes nothing. Either way PHP finds the headers as they came, under `HTTP_*`.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use crate::transport::Peer;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Who this request comes from: the connection's peer, or the client that a trusted proxy tells of.
+/// The client of this request: the connection's peer, or the client that a trusted proxy names.
 pub(super) fn caller<'c>(site: &Site, headers: &HeaderMap, connection: &'c Connection) -> Caller<'c> {
     let Connection { peer, local, ref params, .. } = *connection;
     let direct = Caller { peer, local, params: params.clone(), connection };
@@ -50,13 +50,13 @@ pub(super) fn caller<'c>(site: &Site, headers: &HeaderMap, connection: &'c Conne
     }
 }
 
-/// Lines of one name are one list (RFC 9110 section 5.3).
+/// Header lines of one name form one list (RFC 9110 section 5.3).
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
     let lines: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
     lines.join(&b", "[..])
 }
 
-/// What the nearest proxy says; what stands before it may be the client's.
+/// The scheme that the nearest proxy reports. Earlier values may come from the client.
 fn last_scheme(headers: &HeaderMap) -> Option<Scheme> {
     let line = headers.get_all(&X_FORWARDED_PROTO).iter().next_back()?.to_str().ok()?;
     Scheme::read(line.rsplit(',').next()?.trim())
@@ -64,12 +64,12 @@ fn last_scheme(headers: &HeaderMap) -> Option<Scheme> {
 
 fn told<'c>(proxy: &Caller<'c>, client: &Client, scheme: Option<Scheme>) -> Caller<'c> {
     let params = scheme.map_or_else(|| proxy.params.clone(), |scheme| with_scheme(&proxy.params, scheme));
-    // Port 0 stands for one that is not known; nobody connects from it.
+    // Port 0 stands for an unknown port; no client connects from it.
     let peer = Peer::Ip(SocketAddr::new(client.address, client.port.unwrap_or(0)));
     Caller { peer, params, local: proxy.local, connection: proxy.connection }
 }
 
-/// `HTTPS` as it is between the client and the first proxy.
+/// Sets `HTTPS` as it is between the client and the first proxy.
 fn with_scheme(params: &EncodedParams, scheme: Scheme) -> EncodedParams {
     let https = (scheme == Scheme::Https).then_some((&b"HTTPS"[..], &b"on"[..]));
     let mut told = Params::new();

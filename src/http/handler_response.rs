@@ -1,4 +1,4 @@
-//! What a handler has said, as an HTTP response.
+//! Turns a handler's answer into an HTTP response.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const NOT_PASSED_ON: [&str; 6] = ["connection", "keep-alive", "te", "trailer", "
 
 /// The response to a request that a handler has answered. A client that does not take it within `patience` is cut off.
 ///
-/// One that `is_bodyless` has no body, but the length that it would have.
+/// If it `is_bodyless` there is no body, but `Content-Length` is the one that the body would have.
 pub(super) fn response(
     reply: HttpReply,
     is_bodyless: bool,
@@ -49,7 +49,7 @@ pub(super) fn response(
     response
 }
 
-/// The status of an answer; one that HTTP does not know, or that is not an answer's, is the handler's error.
+/// The status of an answer. A status that HTTP does not have, or that is informational, is the handler's error and becomes a 502.
 pub(super) fn status_of(head: &Head) -> StatusCode {
     StatusCode::from_u16(head.status)
         .ok()
@@ -57,7 +57,7 @@ pub(super) fn status_of(head: &Head) -> StatusCode {
         .unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
-/// Copies the handler's headers but for those in `not`.
+/// Copies the handler's headers, except the ones in `not`.
 pub(super) fn pass_on(head: &Head, not: &[&str], headers: &mut HeaderMap) {
     for (name, value) in &head.others {
         if !not.iter().any(|not| name.eq_ignore_ascii_case(not)) {
@@ -66,7 +66,7 @@ pub(super) fn pass_on(head: &Head, not: &[&str], headers: &mut HeaderMap) {
     }
 }
 
-/// Adds a header, unless it is none.
+/// Adds a header if its name and value are valid.
 pub(super) fn append(headers: &mut HeaderMap, name: &str, value: &[u8]) {
     if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
         headers.append(name, value);

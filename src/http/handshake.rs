@@ -1,4 +1,4 @@
-//! What all requests for a session have to pass: the bounds of the node, and PHP's leave.
+//! The checks that every request for a session must pass: the limits of the node, and PHP's decision.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -14,7 +14,7 @@ use crate::proto::id::SessionId;
 use crate::session::{Endpoint, Head, Permit, Verdict};
 use crate::transport::Peer;
 
-/// Headers of a refusal that are not for the client: they describe the answer's own transfer, or belong to us.
+/// Headers of a handler's answer that are not for the client: they describe the answer's own transfer, or belong to us.
 pub(super) const NOT_PASSED_ON: [&str; 9] = [
     "connection",
     "content-type",
@@ -27,11 +27,11 @@ pub(super) const NOT_PASSED_ON: [&str; 9] = [
     "trailer",
 ];
 
-/// The request's params and a place among the sessions.
+/// Returns the request's params and a place among the sessions.
 ///
 /// # Errors
 ///
-/// The response that says why not; it is counted.
+/// The response that says why not. The refusal is counted.
 pub(super) fn admit(
     site: &Site,
     endpoint: &Endpoint,
@@ -64,11 +64,11 @@ pub(super) fn admit(
     }
 }
 
-/// The session that PHP has let in, and what it said.
+/// Returns the id of the session that PHP accepted, and the head of PHP's answer.
 ///
 /// # Errors
 ///
-/// The response that says why not; it is counted.
+/// The response that says why not. The refusal is counted.
 pub(super) fn verdict(
     site: &Site,
     peer: Peer,
@@ -93,7 +93,7 @@ pub(super) fn verdict(
     Err(Box::new(response))
 }
 
-/// A page that may not speak to us.
+/// Refuses a page whose origin is not allowed.
 pub(super) fn refuse_origin(site: &Site, headers: &HeaderMap, peer: Peer) -> Response<Body> {
     // An absent field means an absent header.
     let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));

@@ -1,14 +1,15 @@
-//! HTTP listeners: hyper reads requests, paths lead to apps, and requests for a session lead to one.
+//! HTTP listeners: hyper reads requests, paths select apps, and requests for a session are passed to it.
 //!
-//! - `connection`: one connection, HTTP/1.1 or 2, its bounds and its end.
-//! - `websocket`, `events`: handshakes, and sessions that speak in requests; `handshake` and `origin` are what both must pass.
-//! - `plain_request`: a request that is neither, for an app that takes such; `handler_response` turns what PHP says into a response.
-//! - `static_files`, `admin`: what no route takes, and the listener of metrics and health.
-//! - `strays`: handshakes at a path that no route has.
-//! - `body`, `progress`: bodies within bounds, and clients that take none.
+//! - `connection`: one connection, HTTP/1.1 or 2, with its limits and its end.
+//! - `websocket`: WebSocket handshakes. `events`: sessions over plain HTTP requests. `handshake` and `origin`: the checks that both
+//!   must pass.
+//! - `plain_request`: all other requests, for apps that take them. `handler_response`: turns PHP's answer into a response.
+//! - `static_files`: files for paths without a route. `admin`: the listener of metrics and health.
+//! - `strays`: logs handshakes at a path without a route.
+//! - `body`: bodies of requests and responses, within limits. `progress`: notices clients that do not take their answer.
 //!
-//! An upgrade to anything but a WebSocket is ignored, as RFC 9110 section 7.8 lets a server do: Java's client and `curl --http2` offer
-//! `h2c` with every request.
+//! An upgrade to anything but a WebSocket is ignored, as RFC 9110 section 7.8 allows: Java's client and `curl --http2` offer `h2c`
+//! with every request.
 
 mod admin;
 mod body;
@@ -50,14 +51,14 @@ pub use admin::{Readiness, serve_admin};
 pub(crate) use connection::one_host;
 pub use connection::serve_connection;
 
-/// What is left of an answer's time when the node begins to stop: a page is through by then, and a large file can be had
+/// The time that an answer still has when the node begins to stop. A page is sent by then, and a client can ask for a large file
 /// again.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// A body that is in hand.
+/// A body that is complete in memory.
 type Body = Full<Bytes>;
 
-/// What an HTTP listener serves.
+/// Everything that an HTTP listener serves.
 pub struct Site {
     hub: Arc<Hub>,
     listener: String,
@@ -68,33 +69,33 @@ pub struct Site {
     handshake_timeout: Duration,
     max_header_bytes: usize,
     http2: bool,
-    /// Where sessions over HTTP are reached.
+    /// The addresses of sessions over HTTP.
     addresses: Addresses,
     places: Arc<Semaphore>,
     strays: Strays,
 }
 
-/// An answer that needs no app.
+/// A response that needs no app.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The path, exactly.
     pub path: &'static str,
     /// `Content-Type`.
     pub content_type: &'static str,
-    /// What is sent.
+    /// The body.
     pub body: PageBody,
 }
 
-/// What a page has in it.
+/// The content of a page.
 #[derive(Clone)]
 pub enum PageBody {
-    /// The same for everybody.
+    /// The same for every request.
     Fixed(Bytes),
-    /// Made for each request, from its `Last-Event-ID`; no cache keeps it.
+    /// Made for each request from its `Last-Event-ID`. It is not cached.
     Fresh(Arc<MakeBody>),
 }
 
-/// From `Last-Event-ID` to a body.
+/// Makes a body from `Last-Event-ID`.
 pub type MakeBody = dyn Fn(Option<&str>) -> Bytes + Send + Sync;
 
 impl fmt::Debug for PageBody {
@@ -106,7 +107,7 @@ impl fmt::Debug for PageBody {
     }
 }
 
-/// A path of a route: exact, or everything below.
+/// The path of a route: exact, or a path with everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
     /// Canonical, without a slash at the end.
@@ -115,7 +116,7 @@ struct Pattern {
 }
 
 impl Pattern {
-    /// `written` is canonical, perhaps with `/*` behind it.
+    /// `written` is canonical, with or without `/*` at the end.
     fn new(written: &str) -> Self {
         let (path, is_prefix) = match written.strip_suffix("/*") {
             Some(path) => (path, true),
@@ -145,8 +146,8 @@ impl fmt::Display for Pattern {
 }
 
 impl Site {
-    /// Routes are tried in their order, then pages, then the files below `static_dir`, which is canonical. Fails when the
-    /// operating system gives no random bytes.
+    /// Routes are tried in their order, then pages, then the files below `static_dir`, which is canonical. Fails if the operating
+    /// system gives no random bytes.
     pub fn new(
         hub: Arc<Hub>,
         listener: &str,
@@ -171,17 +172,17 @@ impl Site {
         })
     }
 
-    /// A place among the connections that are not sessions yet.
+    /// Waits for a place among the connections that are not sessions yet.
     pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
         self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// Whether a peer is believed when it says who it speaks for.
+    /// True if a peer is a proxy that is trusted to name the client it speaks for.
     pub(crate) fn is_trusted_proxy(&self, peer: Peer) -> bool {
         self.forwarding.trusted_proxies.contains(peer.address())
     }
 
-    /// Where a canonical path leads.
+    /// The endpoint of a canonical path.
     fn endpoint(&self, path: &str) -> Option<&Arc<Endpoint>> {
         self.routes.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, endpoint)| endpoint)
     }
@@ -189,7 +190,7 @@ impl Site {
 
 async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<AnyBody> {
     let caller = &forwarded::caller(site, request.headers(), connection);
-    // One spelling leads to routes and pages; PHP is told the one that came.
+    // Routes and pages are found by the canonical path. PHP gets the path as it was sent.
     let path = path::canonical(request.uri().path());
     if let Some(endpoint) = path.as_deref().and_then(|path| site.endpoint(path)) {
         return of_app(site, &endpoint.clone(), request, caller).await;
@@ -198,7 +199,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     let response = match (site.pages.iter().find(|page| path.as_deref() == Some(page.path)), &site.static_files) {
         (Some(page), _) if is_read(request.method()) => page_response(page, request.headers()),
         (Some(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "this page takes only GET and HEAD"),
-        // A client that wants to talk has come to a wrong path; a file would answer nothing. Any other upgrade is ignored.
+        // A WebSocket client has the wrong path, and a file is no answer to it. Any other upgrade is ignored.
         (None, Some(files)) if !wants_websocket => return files.answer(request).await,
         (None, _) => {
             if wants_websocket {
@@ -211,7 +212,7 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     response.map(whole)
 }
 
-/// A request to an app's path: for a WebSocket, of a session over HTTP, or neither.
+/// Answers a request to an app's path: for a WebSocket, for a session over HTTP, or for neither.
 async fn of_app(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,

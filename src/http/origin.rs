@@ -1,7 +1,8 @@
-//! Whose pages may speak to us (RFC 6455 section 10.2), and what browsers are told of it (the Fetch standard's CORS protocol).
+//! Decides which pages may connect (RFC 6455 section 10.2), and what browsers are told about it (the Fetch standard's CORS
+//! protocol).
 //!
-//! Browsers send a visitor's cookies with requests of any page. A WebSocket handshake always says whose page it is; other
-//! requests say it with `Origin`, or, where that is left out, with `Sec-Fetch-Site`.
+//! Browsers send a visitor's cookies with requests of any page. A WebSocket handshake always names the page's origin. Other
+//! requests name it in `Origin`, or, where that is left out, describe it in `Sec-Fetch-Site`.
 
 use std::net::IpAddr;
 
@@ -11,16 +12,16 @@ use super::host_only;
 use crate::config::model::Origins;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Headers that pages of other hosts may read, beside those that every page may.
+/// Headers that pages of other hosts may read, in addition to those that every page may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("longwire-session");
 
-/// Whether a request comes from a page that may, or from no browser. `is_secure`: it came by TLS.
+/// True if a request comes from an allowed page, or not from a browser. `is_secure`: it came over TLS.
 pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap, is_secure: bool) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else {
-        // A cross-site GET without CORS has no Origin, and its cookies all the same.
+        // A cross-site GET without CORS has no Origin, but it has cookies.
         return *origins == Origins::Any || headers.get(SEC_FETCH_SITE).is_none_or(|site| site != "cross-site");
     };
-    // Two are nobody's: RFC 6454 section 7.3 has one.
+    // With two Origin headers the request is refused: RFC 6454 section 7.3 allows one.
     let is_only = headers.get_all(header::ORIGIN).iter().nth(1).is_none();
     let Some(origin) = origin.to_str().ok().filter(|_| is_only) else { return false };
     match origins {
@@ -32,18 +33,20 @@ pub(super) fn is_allowed(origins: &Origins, headers: &HeaderMap, is_secure: bool
     }
 }
 
-/// A page of the host that was asked for, as cookies and `SameSite` see it.
+/// True for a page of the host that the request is for, as cookies and `SameSite` see it.
 ///
-/// The port does not matter: cookies know none (RFC 6265 section 8.5), and same-site requests may come from any port, so a page on
-/// another port of the host has this visitor's cookies anyway. The scheme does: whoever sits on the line can put a page in
-/// front of a visitor under `http://`, and it must not speak with the cookies of `https://`. Browsers call it cross-site.
+/// The port does not matter. Cookies have none (RFC 6265 section 8.5), and same-site requests may come from any port, so a page on
+/// another port of the host has this visitor's cookies anyway.
+///
+/// The scheme does matter. An attacker on the line can put a page in front of a visitor under `http://`, and that page must not
+/// connect with the cookies of `https://`. Browsers call it cross-site.
 fn is_same_host(origin: &str, headers: &HeaderMap, is_secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
     let (page, asked) = (host_only(authority), host_only(host));
     let is_trustworthy = match scheme {
         "https" => true,
-        // Nobody sits on the line of a page from this machine (W3C Secure Contexts section 3.1).
+        // There is no line to attack for a page from this machine (W3C Secure Contexts section 3.1).
         "http" => !is_secure || is_loopback(page),
         _ => false,
     };
@@ -55,11 +58,12 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What a page of another host must be told to read an answer. `request` is of an allowed origin.
+/// Adds the headers that let a page of another host read an answer. The origin of `request` is allowed.
 pub(super) fn allow(origins: &Origins, request: &HeaderMap, response: &mut HeaderMap) {
     if let Some(origin) = request.get(header::ORIGIN) {
         response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        // Any page can make itself "null" with a sandboxed frame, so it gets no answer that was made with a visitor's cookies.
+        // Any page can get the origin "null" with a sandboxed frame, so "null" gets no answer that was made with a visitor's
+        // cookies.
         if origin != "null" || *origins == Origins::Any {
             response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }

@@ -1,5 +1,5 @@
-//! A request that is neither a WebSocket nor of a session, for an app that takes such requests: PHP gets it as it would from any
-//! web server, and answers it.
+//! A request that is neither for a WebSocket nor for a session, for an app that takes such requests. PHP gets it as from any web
+//! server, and answers it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{Site, plain};
 use crate::proto::close::CloseReason;
 use crate::session::{Endpoint, PlainRequest};
 
-/// Passes the request on, and the answer back.
+/// Passes the request to PHP, and the answer back.
 pub(super) async fn answer(
     site: &Arc<Site>,
     endpoint: &Arc<Endpoint>,

@@ -1,7 +1,7 @@
-//! Whether a client takes its answer.
+//! Notices clients that do not take their answer.
 //!
-//! A short answer fits into the socket's buffer and is gone. A file does not, and hyper would wait for its reader for
-//! ever, with a place among the handshakes in hand.
+//! A short answer fits into the socket's buffer and is gone. A file does not fit, and hyper would wait for its reader forever,
+//! while the connection holds a place among the handshakes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::LAST_WORDS;
 
-/// Between two looks at an answer. One that has not moved from one look to the next is given up, as nginx does after a
+/// Time between two looks at an answer. An answer that has not moved from one look to the next is given up, as nginx does after a
 /// `send_timeout` of the same length.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// How far the answers of one connection are.
+/// How much of its answers the client of one connection has taken.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Pieces that hyper has taken because the socket had room.
+    /// Pieces that hyper has taken, because the socket had room.
     pieces: AtomicU64,
-    /// Answers that are whole on our side and not yet on the client's.
+    /// Answers that are complete on our side but not yet sent.
     leaving: AtomicUsize,
 }
 
 impl Progress {
-    /// Ends when an answer has stood still from one look to the next.
+    /// Ends when an answer has not moved from one look to the next.
     pub(super) async fn stalled(&self) {
         let mut last = 0;
         loop {
@@ -40,7 +40,8 @@ impl Progress {
         }
     }
 
-    /// Ends when the node has begun to stop and the answer has had its time. A handshake that waits for PHP is not touched.
+    /// Ends when the node has begun to stop and the answer has used its remaining time. A handshake that waits for PHP is left
+    /// alone.
     pub(super) async fn over(&self, draining: &CancellationToken) {
         draining.cancelled().await;
         tokio::time::sleep(LAST_WORDS).await;
@@ -49,27 +50,27 @@ impl Progress {
         }
     }
 
-    /// An answer is whole on our side and not yet on the client's.
+    /// True if an answer is complete on our side but not yet sent.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed) > 0
     }
 }
 
-/// The body of an answer, and a guard that ends with it.
+/// The body of an answer, and a guard that is dropped with it.
 pub(super) struct Watched<B, G> {
     body: B,
     /// Where its pieces are counted.
     progress: Option<Arc<Progress>>,
-    /// Nothing follows on the connection.
+    /// No other answer follows on the connection.
     is_last: bool,
     _guard: G,
 }
 
 impl<B, G> Watched<B, G> {
-    /// Without progress nobody minds how long the client takes: a session's stream, an answer that has a watch of its own, the 101.
+    /// Without `progress` the client may take any time: a session's stream, an answer that has a watch of its own, the 101.
     ///
-    /// hyper lets go of a body when it has all of it in its own buffer. A connection that goes on is watched by the time of its
-    /// next head from then on; one that `is_last` is watched to the end.
+    /// hyper drops a body when all of it is in hyper's own buffer. If the connection goes on, the timeout of its next head watches
+    /// it from then on. If this answer `is_last`, it is watched to the end.
     pub(super) fn new(body: B, progress: Option<Arc<Progress>>, is_last: bool, guard: G) -> Self {
         if let Some(progress) = &progress {
             progress.leaving.fetch_add(1, Ordering::Relaxed);

@@ -1,13 +1,12 @@
-//! Static files of an HTTP listener: what lies below one folder, and nothing else.
+//! Static files of an HTTP listener: the files below one folder, and nothing else.
 //!
-//! Three judges stand between a request and a file. [`relative_path`] reads the path as it was sent and refuses what has two
-//! readings. [`may_be_served`] knows names that are nobody's business: PHP, configurations, and whatever begins with a dot.
-//! [`Folder`] opens the file, asks the kernel where that really is, and puts the answer before the second judge again, so that a symbolic
-//! link leads neither out of the folder nor to a name that is kept back. All three answer 404, so that nobody learns what
-//! is there.
+//! A request passes three checks. [`relative_path`] reads the path as it was sent, and refuses a path that can be read in two ways.
+//! [`may_be_served`] refuses names that are not for clients: PHP, configurations, and names that begin with a dot. [`Folder`] opens
+//! the file, asks the kernel for its real path, and runs the second check on that path. So a symbolic link leads neither out of the
+//! folder nor to a refused name. All three answer 404, so that clients do not learn which files exist.
 //!
-//! tower-http's `ServeDir` does the rest, on files that this module has opened: content types, conditional requests,
-//! ranges, `index.html`, reading in pieces away from the runtime's threads.
+//! tower-http's `ServeDir` does the rest with files that this module has opened: content types, conditional requests, ranges,
+//! `index.html`, and reading in pieces away from the runtime's threads.
 
 use std::fs::{self, OpenOptions};
 use std::future::Future;
@@ -31,7 +30,7 @@ use tracing::{debug, error};
 use super::body::{AnyBody, whole};
 use super::{Body, is_read, plain};
 
-/// Bytes that are read, and then sent, at once.
+/// Bytes read, and then sent, at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A folder whose files are served.
@@ -41,7 +40,7 @@ pub(super) struct StaticFiles {
 }
 
 impl StaticFiles {
-    /// `root` is canonical: what the kernel says of a file inside begins with it.
+    /// `root` is canonical: the kernel's path of a file inside begins with it.
     pub(super) fn new(root: &Path) -> Self {
         Self { folder: Folder { root: root.into() } }
     }
@@ -69,8 +68,8 @@ impl StaticFiles {
     async fn serve(&self, request: Request<Incoming>) -> io::Result<Response<ServeFileSystemResponseBody>> {
         let (mut parts, _) = request.into_parts();
         if parts.headers.contains_key(header::IF_RANGE) {
-            // ServeDir does not look at it, and would send a range of the new file to a client that holds a range of the old one. The
-            // whole file is always a right answer (RFC 9110 section 13.1.5).
+            // ServeDir ignores `If-Range`, and would send a range of the new file to a client that holds a range of the old one.
+            // The whole file is always a right answer (RFC 9110 section 13.1.5).
             parts.headers.remove(header::RANGE);
         }
         let mut files = ServeDir::with_backend("", self.folder.clone())
@@ -80,16 +79,16 @@ impl StaticFiles {
     }
 }
 
-/// What ServeDir leaves open.
+/// Adds the headers that ServeDir does not set.
 fn finish(response: Response<ServeFileSystemResponseBody>) -> Response<AnyBody> {
     if response.status() == StatusCode::NOT_FOUND {
         return nothing_here();
     }
     let mut response = response.map(|body| Either::Right(Either::Left(body)));
     let headers = response.headers_mut();
-    // A changed file is seen at the next load; an unchanged one costs a 304.
+    // A changed file is noticed at the next load. An unchanged one costs a 304.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // A text that looks like a page is not one.
+    // A browser must not treat a text that looks like a page as one.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(text) = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok())
         && text.starts_with("text/")
@@ -105,7 +104,7 @@ fn nothing_here() -> Response<AnyBody> {
     plain(StatusCode::NOT_FOUND, "nothing here").map(whole)
 }
 
-/// Anybody can ask for what brings these about, so they are no news.
+/// Errors that any client can cause with its request, so they are not logged.
 fn tells_nothing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -117,10 +116,10 @@ fn tells_nothing(error: &io::Error) -> bool {
     ) || matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO))
 }
 
-/// The path below the folder that a request names, if it can be read in one way only.
+/// The path below the folder that a request names, if it can be read in only one way.
 fn relative_path(path: &str) -> Option<PathBuf> {
     let path = path.strip_prefix('/')?;
-    // The end of a folder's path is an empty segment; others are none of ours.
+    // The path of a folder may end with an empty segment. Other empty segments are refused.
     let path = path.strip_suffix('/').unwrap_or(path);
     if path.is_empty() {
         return Some(PathBuf::new());
@@ -128,7 +127,7 @@ fn relative_path(path: &str) -> Option<PathBuf> {
     path.split('/').map(decoded_segment).collect()
 }
 
-/// One segment without its percent signs: a name, never a piece of a path.
+/// Decodes one segment. It must be a name, and not a piece of a path.
 fn decoded_segment(segment: &str) -> Option<String> {
     let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let bytes = segment.as_bytes();
@@ -137,13 +136,13 @@ fn decoded_segment(segment: &str) -> Option<String> {
         .enumerate()
         .all(|(at, byte)| *byte != b'%' || is_hex(bytes.get(at + 1)) && is_hex(bytes.get(at + 2)));
     let name = percent_decode_str(segment).decode_utf8().ok().filter(|_| is_encoded_well)?;
-    // Slashes that were encoded, and backslashes, are separators to some programs and letters to others.
+    // Encoded slashes and backslashes are separators to some programs and letters to others.
     let is_step = name.is_empty() || name == "." || name == "..";
     let is_name = !is_step && !name.contains(['/', '\\']) && !name.contains(char::is_control);
     is_name.then(|| name.into_owned())
 }
 
-/// No segment of it is hidden, PHP or a configuration.
+/// True if no segment is hidden, PHP or a configuration.
 fn may_be_served(path: &Path) -> bool {
     path.components().all(|component| match component {
         Component::Normal(name) => name.to_str().is_some_and(|name| !name.starts_with('.') && !is_kept_back(name)),
@@ -152,8 +151,8 @@ fn may_be_served(path: &Path) -> bool {
     })
 }
 
-/// A script or a configuration of Longwire (`longwire dev DIR` serves the folder in which it may lie, with its secrets), or a copy of one
-/// that an editor or a careful person left behind: `handler.php`, `handler.php~`, `longwire.toml.bak`.
+/// True for a script, for a configuration of Longwire, and for a copy of one that an editor or a person left behind: `handler.php`,
+/// `handler.php~`, `longwire.toml.bak`. `longwire dev DIR` serves the folder in which the configuration may lie, with its secrets.
 fn is_kept_back(name: &str) -> bool {
     let name = name.trim_end_matches(['~', '.', ' ']).to_ascii_lowercase();
     let is_inc = name.ends_with(".inc");
@@ -161,22 +160,22 @@ fn is_kept_back(name: &str) -> bool {
     is_inc || name.split('.').skip(1).any(is_such)
 }
 
-/// Where `ServeDir` gets its files.
+/// Opens files for `ServeDir`.
 #[derive(Clone, Debug)]
 struct Folder {
     root: Arc<Path>,
 }
 
 impl Folder {
-    /// Opens a file or folder, unless it is neither, lies elsewhere or is kept back. Blocks.
+    /// Opens a file or folder. Refuses anything else, and paths that lie outside or may not be served. Blocks.
     fn look(&self, path: &Path) -> io::Result<(fs::File, fs::Metadata)> {
         let file = OpenOptions::new()
             .read(true)
-            // A pipe without a writer would hold the thread for good.
+            // Opening a pipe without a writer would block the thread for good.
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(self.root.join(path))?;
         let metadata = file.metadata()?;
-        // The very file that was opened, whatever the path leads to by now.
+        // The file that was opened, wherever the path leads by now.
         let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let is_inside = place.strip_prefix(&self.root).is_ok_and(may_be_served);
         if is_inside && (metadata.is_file() || metadata.is_dir()) {
@@ -190,7 +189,7 @@ impl Folder {
         let folder = self.clone();
         Box::pin(async move {
             let looked = tokio::task::spawn_blocking(move || folder.look(&path).and_then(then)).await;
-            // The runtime refuses work when it ends.
+            // The runtime refuses work while it shuts down.
             looked.unwrap_or_else(|_| Err(ErrorKind::NotFound.into()))
         })
     }

@@ -1,4 +1,5 @@
-//! Handshakes at a path that no route has: mostly a client or a configuration with a slip in it, and its owner looks into the log.
+//! Logs handshakes at a path without a route. The cause is mostly a mistake in a client or in the configuration, and its owner
+//! looks into the log.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,17 +10,17 @@ use super::Site;
 use crate::locks::lock;
 use crate::transport::Peer;
 
-/// A line at most in this time: anybody can ask for any path.
+/// At most one line is logged in this time, because any client can ask for any path.
 const PACE: Duration = Duration::from_secs(1);
-/// Longest part of a path that is shown.
+/// Most characters of a path that are logged.
 const SHOWN_BYTES: usize = 100;
 
-/// When the last line was written, and how many were not since.
+/// The time of the last line, and the number of handshakes since then that were not logged.
 #[derive(Default)]
 pub(super) struct Strays(Mutex<(Option<Instant>, u64)>);
 
 impl Strays {
-    /// Logs the path and the route that looks most like it.
+    /// Logs the path and the most similar route.
     pub(super) fn tell(&self, site: &Site, peer: Peer, path: &str) {
         let unlogged = {
             let mut window = lock(&self.0);

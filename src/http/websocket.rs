@@ -1,4 +1,4 @@
-//! The opening handshake of a WebSocket (RFC 6455 section 4.2), up to PHP's leave.
+//! The opening handshake of a WebSocket (RFC 6455 section 4.2), up to PHP's decision.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::session::{Endpoint, Head, Opening, Way, shake_hands};
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// For keys. The last symbol of a key has four unused bits; RFC 6455's own example (section 4.1) sets one of them, and so do clients
-/// that write 22 random symbols and `==`.
+/// For keys. The last symbol of a key has four unused bits. RFC 6455's own example (section 4.1) sets one of them, and so do
+/// clients that write 22 random symbols and `==`.
 const LENIENT_BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
@@ -76,12 +76,12 @@ pub(super) async fn upgrade(
     }
     choose_protocol(&endpoint, &head, &offered_protocols, response.headers_mut());
     pass_on(&head, &NOT_PASSED_ON, response.headers_mut());
-    // Of the greeting, which is a frame and was not sent so.
+    // It describes the greeting, which is a frame and was not sent in that encoding.
     response.headers_mut().remove(header::CONTENT_ENCODING);
     response
 }
 
-/// The value of `Sec-WebSocket-Accept`, or what is wrong with the request.
+/// Returns the value of `Sec-WebSocket-Accept`, or the response that says what is wrong with the request.
 fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
     if !is_wanted(headers) {
@@ -120,7 +120,7 @@ fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<B
     if LENIENT_BASE64.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(Box::new(plain(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64")));
     }
-    // Of the key as it was sent (RFC 6455 section 4.2.2), unused bits included.
+    // From the key as it was sent (RFC 6455 section 4.2.2), unused bits included.
     Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }
 
@@ -135,7 +135,8 @@ fn switching(accept: &str) -> Response<Body> {
     response
 }
 
-/// RFC 6455 section 4.2.2: one of those offered, or none. The handler's choice; else the first of the app's that was offered.
+/// The sub-protocol must be one of those offered, or none (RFC 6455 section 4.2.2). It is the handler's choice, or else the first
+/// of the app's that was offered.
 fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mut HeaderMap) {
     let is_offered = |protocol: &[u8]| offered.split(',').any(|offer| offer.trim().as_bytes() == protocol);
     let chosen = head.others.iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
@@ -153,7 +154,7 @@ fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mu
     }
 }
 
-/// Whether a request asks for a WebSocket, perhaps among other upgrades.
+/// True if a request asks for a WebSocket, possibly among other upgrades.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     has_token(headers, &header::UPGRADE, "websocket")
 }

@@ -8,9 +8,9 @@
 //!                                              `------------'--broken, late--> refused, counted
 //! ```
 //!
-//! One task for each listener, until the node begins to stop. What accept(2) brings is admitted against the bounds of the
-//! node, and served in a task of its own. What has to be read before anything else is read in such a task too, with a place among
-//! the handshakes and a deadline, so that nobody waits for somebody else's bytes.
+//! One task for each listener runs until the node begins to stop. Accepted connections are checked against the node's limits, and
+//! each is served in a task of its own. If something has to be read first, that task reads it, with a place among the handshakes
+//! and a deadline. So no client waits for another client's bytes.
 
 mod proxy;
 
@@ -31,7 +31,7 @@ use crate::session::{self, Endpoint, Hub};
 use crate::transport::listening::Listening;
 use crate::transport::{Arrival, Peer};
 
-/// Who takes what a listener accepts.
+/// Serves the connections that a listener accepts.
 pub enum Service {
     /// Frames on the stream.
     Stream(Arc<Endpoint>),
@@ -39,34 +39,35 @@ pub enum Service {
     Http(Arc<http::Site>),
 }
 
-/// What stands behind a listening socket.
+/// Everything that is needed to serve a listening socket.
 pub struct Entrance {
     /// The node's.
     pub hub: Arc<Hub>,
     /// `LONGWIRE_LISTENER`.
     pub name: String,
-    /// How a vanished peer is noticed.
+    /// Settings to notice a vanished peer.
     pub tcp: TcpOptions,
-    /// What comes before the first byte that is served.
+    /// Steps before the first byte that is served.
     pub preparation: Preparation,
-    /// Who takes what comes in.
+    /// Serves the connections.
     pub service: Service,
 }
 
-/// What has to be read from a connection before it can be served.
+/// The steps before a connection can be served: PROXY header and TLS.
 pub struct Preparation {
-    /// Whose connections begin with a PROXY header.
+    /// The proxies, whose connections begin with a PROXY header.
     proxies: Networks,
-    /// What TLS is accepted with.
+    /// Accepts TLS handshakes. `None` without TLS.
     tls: Option<Arc<Acceptor>>,
-    /// From accept to the end of it.
+    /// Time from accept to the end of these steps.
     timeout: Duration,
-    /// Bounds the streams that are being prepared; HTTP has places of its own.
+    /// Bounds the streams that are being prepared. HTTP has its own places.
     places: Arc<Semaphore>,
 }
 
 impl Preparation {
-    /// For a listener whose `proxies` begin with a PROXY header, and behind that everybody with TLS if there is an acceptor.
+    /// For a listener whose `proxies` begin with a PROXY header. With an acceptor, all connections use TLS, after that header if
+    /// there is one.
     pub fn new(proxies: Networks, tls: Option<Arc<Acceptor>>, limits: &Limits) -> Self {
         let places = limits.max_handshakes.min(Semaphore::MAX_PERMITS);
         Self { proxies, tls, timeout: limits.handshake_timeout, places: Arc::new(Semaphore::new(places)) }
@@ -121,8 +122,8 @@ impl Entrance {
         }
     }
 
-    /// Whether one connection more may come now, before anything is spent on it. A proxy's address is nobody's: whoever it speaks for is
-    /// counted when that is known.
+    /// Whether one more connection may come now, before anything is spent on it. A proxy's address is not counted: the client that
+    /// it speaks for is counted when it is known.
     fn count_in(&self, peer: Peer) -> Result<(), CloseReason> {
         let is_proxy = self.preparation.proxies.contains(peer.address())
             || matches!(&self.service, Service::Http(site) if site.is_trusted_proxy(peer));
@@ -143,7 +144,7 @@ impl Entrance {
         }
     }
 
-    /// Reads what comes first, then serves.
+    /// Reads the PROXY header and does the TLS handshake, then serves the connection.
     async fn prepare(self: Arc<Self>, arrival: Arrival, place: OwnedSemaphorePermit) {
         let left = self.preparation.timeout.saturating_sub(arrival.accepted.elapsed());
         let gauge = &self.hub.metrics.handshakes;
@@ -162,7 +163,7 @@ impl Entrance {
         }
     }
 
-    /// The PROXY header, then the TLS handshake.
+    /// Reads the PROXY header, then does the TLS handshake.
     async fn read_what_comes_first(&self, mut arrival: Arrival) -> Result<Arrival, CloseReason> {
         let proxy = arrival.peer;
         if self.preparation.proxies.contains(arrival.peer.address())
@@ -189,7 +190,8 @@ impl Entrance {
         }
     }
 
-    /// A listed proxy that sends something else is set up wrongly, and nobody can connect: the operator should hear of it.
+    /// Logs a listed proxy that sends something else. It is misconfigured, and none of its clients can connect, so the operator
+    /// should know.
     fn missing(&self, arrival: &Arrival, missing: &NoHeader) -> CloseReason {
         if let NoHeader::Broken(error) = missing {
             warn!(peer = %arrival.peer, listener = %self.name, %error, "PROXY header refused");
@@ -209,14 +211,14 @@ impl Entrance {
     }
 }
 
-/// The same connection behind TLS, with what PHP is to know of it.
+/// Does the TLS handshake. Returns the connection with the params that tell PHP about TLS.
 async fn secure(arrival: Arrival, acceptor: &Acceptor) -> io::Result<Arrival> {
     let Arrival { transport, peer, local, params, accepted } = arrival;
     let transport = transport
         .with_tls(acceptor.server_config())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     transport.handshake().await?;
-    // What a proxy tells of TLS in front of it gives way to what was seen here.
+    // TLS params from our own handshake replace the ones from a proxy.
     let mut merged = Params::new();
     let own = transport.tls_params();
     let is_own = |name: &[u8]| own.pairs().any(|(known, _)| known == name);

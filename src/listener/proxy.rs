@@ -1,7 +1,7 @@
-//! The PROXY header that a listed proxy sends in front of everything else: read, and believed.
+//! Reads the PROXY header that a listed proxy sends before everything else.
 //!
-//! Promises: not a byte behind the header is taken from the socket. Leaves to `listener` from whom a header is expected, how
-//! long it may take, and what becomes of a connection without one.
+//! Promises: no byte after the header is taken from the socket. Leaves to `listener` which peers must send a header, how long it
+//! may take, and what happens to a connection without one.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -11,12 +11,12 @@ use crate::proto::fastcgi::params::Params;
 use crate::proto::proxy::{self, Certificate, Decoded, Ends, HeaderError, Proxied};
 use crate::transport::{Arrival, Peer, Transport};
 
-/// Why a connection has no header.
+/// The reason why a connection has no header.
 #[derive(Debug)]
 pub(super) enum NoHeader {
-    /// What came is none.
+    /// The bytes that came are not a valid header.
     Broken(HeaderError),
-    /// The connection ended before it was whole, as those do that only try whether somebody listens.
+    /// The connection ended before the header was complete. Health checks that only open a connection do that.
     Ended,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for NoHeader {
     }
 }
 
-/// Takes the header off the connection; from then on that is between whom the header says.
+/// Takes the header off the connection. From then on the connection's two ends are the ones that the header names.
 pub(super) async fn take_header(arrival: &mut Arrival) -> Result<(), NoHeader> {
     let proxied = read(&arrival.transport).await?;
     match proxied.ends {
@@ -76,7 +76,7 @@ async fn read(transport: &Transport) -> Result<Proxied, NoHeader> {
     }
 }
 
-/// What PHP finds beside the addresses, under the names of Apache's mod_ssl.
+/// The params for PHP in addition to the addresses, under the names of Apache's mod_ssl.
 fn told(proxied: &Proxied) -> impl Iterator<Item = (&[u8], &[u8])> {
     let tls = proxied.tls.as_ref();
     let verified = tls.map(|tls| match tls.certificate {
@@ -84,7 +84,7 @@ fn told(proxied: &Proxied) -> impl Iterator<Item = (&[u8], &[u8])> {
         Certificate::Good => "SUCCESS",
         Certificate::Bad => "FAILED",
     });
-    // A name that nobody has vouched for is none.
+    // A name from a certificate that was not verified is left out.
     let common_name = tls.filter(|tls| tls.certificate == Certificate::Good).and_then(|tls| tls.common_name.as_deref());
     [
         ("HTTPS", tls.map(|_| "on")),
