@@ -31,7 +31,7 @@ pub(super) struct Plan {
     pub(super) own: Target,
     /// The other nodes' part: the subject to publish on, the target, and the nodes that must answer.
     others: Vec<(Subject, Target, Vec<u16>)>,
-    /// Nodes that may have a part and are known not to answer.
+    /// Silent nodes that may have a part.
     pub(super) silent: Vec<u16>,
     /// Sessions whose nodes no longer exist.
     pub(super) gone: u32,

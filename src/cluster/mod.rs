@@ -309,7 +309,7 @@ impl Cluster {
             Query::Uid(uid, _) => Some(Partition::of_uid(uid)),
             Query::Channels(_) | Query::Sessions(_) | Query::Nodes => None,
         };
-        // Each node speaks for itself.
+        // Ask each node about itself.
         let of_each = if matches!(query, Query::Nodes) { &Query::Node } else { query };
         let engine_down = !net.is_joined();
         let (here, mut unreachable) = net.members().interested(partition);

@@ -19,7 +19,7 @@ pub struct Outcome {
 /// The nodes that could not be reached, or did not confirm it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Beyond {
-    /// The names of nodes.
+    /// The names of the nodes that did not answer in time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
     /// There is no engine now: no other node was asked.

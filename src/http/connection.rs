@@ -335,8 +335,7 @@ impl Connection {
         }
     }
 
-    /// Ends at `first` if no request came until then. Otherwise it ends when there was none for `patience`, and up to as long
-    /// again.
+    /// Ends at `first` if no request came until then. Otherwise it ends after one to two times `patience` without a request.
     async fn idle(&self, first: Instant, patience: Duration) {
         tokio::time::sleep_until(first.into()).await;
         if self.requests.load(Ordering::Relaxed) == 0 {

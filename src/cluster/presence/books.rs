@@ -94,7 +94,7 @@ impl Books {
         self.looks = true;
     }
 
-    /// Another node has said something.
+    /// Takes a message from another node.
     pub(in crate::cluster) fn heard(&mut self, from: Sender, body: Body) {
         let Some(me) = self.view.as_ref().map(|view| view.me) else { return };
         match body {

@@ -70,7 +70,7 @@ struct Part {
 /// The reports of one run of one node.
 #[derive(Debug, Default)]
 struct Record {
-    /// It wants this keeper to tell the apps.
+    /// The node wants this keeper to tell the apps.
     is_lead: bool,
     /// The node wanted that when it was last heard. So this keeper may have told what `roll` says, and others may have told
     /// something else since.

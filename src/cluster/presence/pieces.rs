@@ -2,7 +2,7 @@
 //! data.
 //!
 //! ```text
-//!   report ──cut──> whole │ whole │ whole, changes │ changes     envelopes of about so many bytes
+//!   report ──cut──> whole │ whole │ whole, changes │ changes     envelopes of at most max_bytes
 //!                     0       1          2              3, last
 //! ```
 //!
