@@ -150,7 +150,7 @@ fn choose_protocol(endpoint: &Endpoint, head: &Head, offered: &str, headers: &mu
         append(headers, header::SEC_WEBSOCKET_PROTOCOL.as_str(), chosen);
     } else {
         let chosen = String::from_utf8_lossy(chosen);
-        warn!(script = %endpoint.app.script.display(), offered, %chosen, "script chose a sub-protocol that the client did not offer: none is sent");
+        warn!(script = %endpoint.app.script.display(), offered, %chosen, "sub-protocol of the script was not offered by the client: none is sent");
     }
 }
 
