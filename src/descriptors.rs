@@ -1,12 +1,13 @@
-//! How many descriptors this process may have, and who may use how many of them.
+//! How many file descriptors this process may have, and how they are shared out.
 
 use std::io;
 
-/// Raises the limit as far as it may be, to `wanted` at most; what it is then (getrlimit(2), RLIMIT_NOFILE). It is never lowered.
+/// Raises the limit on open files (getrlimit(2), RLIMIT_NOFILE) to `wanted`, or as far as the hard limit allows. Returns the limit
+/// that then holds. It is never lowered.
 ///
 /// # Errors
 ///
-/// The kernel's. Without root nobody may go beyond the hard limit, which is no error here.
+/// The kernel's. Without root the hard limit cannot be exceeded, which is no error here.
 pub fn allow(wanted: usize) -> io::Result<usize> {
     let wanted = wanted as libc::rlim_t;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -25,13 +26,13 @@ pub fn allow(wanted: usize) -> io::Result<usize> {
     Ok(limit.rlim_cur as usize)
 }
 
-/// How many are open; none where there is no `/proc` (proc_pid_fd(5)).
+/// How many descriptors are open; 0 where there is no `/proc` (proc_pid_fd(5)).
 pub fn open() -> usize {
-    // Reading the folder takes one of them itself.
+    // Reading the folder takes one descriptor itself.
     std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count().saturating_sub(1))
 }
 
-/// The most connections of each kind. What php-fpm and everything else needs is none of theirs.
+/// The most connections of each kind. Descriptors for php-fpm and everything else are not counted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Sessions.
@@ -42,11 +43,11 @@ pub struct Shares {
     pub api: usize,
 }
 
-/// Where descriptors are scarce, the router port and the API have each a sixteenth; never fewer than this.
+/// Where descriptors are scarce, the router port and the API get a sixteenth each, and at least this many.
 const LEAST: usize = 8;
 
 impl Shares {
-    /// As many as are wanted, where `descriptors` are enough for them and for `others`; what there is otherwise.
+    /// The wanted shares, if `descriptors` are enough for them and for `others`. Otherwise they are cut down to fit.
     pub fn within(self, descriptors: usize, others: usize) -> Self {
         if self.total() + others <= descriptors {
             return self;
@@ -57,7 +58,7 @@ impl Shares {
         Self { sessions: self.sessions.min(left.saturating_sub(router + api)).max(1), router, api }
     }
 
-    /// All of them.
+    /// The sum of all shares.
     pub fn total(self) -> usize {
         self.sessions + self.router + self.api
     }

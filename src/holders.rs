@@ -1,7 +1,7 @@
 //! Which process listens on an address, as far as this user may see it in /proc (proc(5)).
 //!
-//! The kernel's tables name a listening socket by its inode; the process is the one that has a descriptor of that inode. A user sees the
-//! descriptors of own processes only, root those of all.
+//! The kernel's tables name a listening socket by its inode; the process is the one that has a descriptor of that inode. A user sees
+//! only the descriptors of own processes, root sees those of all.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Holder {
     pub pid: u32,
     /// Its name as `ps` shows it.
     pub name: String,
-    /// The configuration that it serves, where it is a longwire.
+    /// The configuration that it serves, if it is a longwire.
     pub config: Option<PathBuf>,
 }
 
@@ -37,12 +37,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Who listens where a bind to `address` would collide. Empty when nobody does, or nobody that this user may see.
+/// Processes that listen where a bind to `address` would collide. Empty if there is none, or none that this user may see.
 pub fn of_tcp(address: SocketAddr) -> Vec<Holder> {
     holders(&tcp_sockets(address))
 }
 
-/// Who listens on the Unix socket at `path`. Empty when nobody does, or nobody that this user may see.
+/// Processes that listen on the Unix socket at `path`. Empty if there is none, or none that this user may see.
 pub fn of_unix(path: &Path) -> Vec<Holder> {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let wanted = path.canonicalize().ok();
@@ -52,10 +52,10 @@ pub fn of_unix(path: &Path) -> Vec<Holder> {
     holders(&inodes.collect::<Vec<_>>())
 }
 
-/// Whether a process was started as `longwire serve` with the very file `config`.
+/// Whether a process was started as `longwire serve` with exactly this file `config`.
 pub fn serves(holder: &Holder, config: &Path) -> bool {
     let Some(served) = &holder.config else { return false };
-    // Seen through the root of that process: a container may have another file under this name.
+    // The path is looked up under the root of that process: a container may have another file under this name.
     let seen =
         Path::new("/proc").join(holder.pid.to_string()).join("root").join(served.strip_prefix("/").unwrap_or(served));
     match (fs::metadata(seen), fs::metadata(config)) {
@@ -110,7 +110,7 @@ fn unix_listener(line: &str) -> Option<(u64, &str)> {
     Some((inode, &line[line.find('/')?..]))
 }
 
-/// The processes that have these sockets open, one for each socket, the eldest first.
+/// The processes that have these sockets open, one for each socket, the lowest process id first.
 fn holders(inodes: &[u64]) -> Vec<Holder> {
     let mut wanted: Vec<OsString> = inodes.iter().map(|inode| format!("socket:[{inode}]").into()).collect();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -142,7 +142,7 @@ fn process(pid: u32) -> Holder {
     Holder { pid, name, config: served(&words).map(|config| folder.join(config)) }
 }
 
-/// The file behind `--config`, where a command line is `longwire serve`.
+/// The path given with `--config`, if a command line is `longwire serve`.
 fn served(words: &[OsString]) -> Option<&Path> {
     words.get(1..)?.iter().find(|word| *word == "serve")?;
     let after = |at: usize| words.get(at + 1).map(OsString::as_os_str);

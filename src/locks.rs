@@ -1,8 +1,8 @@
-//! One rule for locks whose holder panicked: the next one goes on with what it finds.
+//! One rule for locks whose holder panicked: the next holder goes on with the data as it is.
 //!
-//! A panic ends the task that it happened in, and that is told and counted there. A lock that stays poisoned would hand the panic to
-//! every task that comes by, for as long as the process runs. What our locks guard are maps, queues and counters, whose methods
-//! leave them whole between two calls. `clippy.toml` refuses other ways to take one.
+//! A panic ends the task that it happened in, and that is logged and counted there. A lock that stays poisoned would hand the panic to
+//! every later task, for as long as the process runs. Our locks guard maps, queues and counters, whose methods leave them consistent
+//! between two calls. `tests/it/house/tidy.rs` checks that no lock is taken in another way.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

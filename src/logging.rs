@@ -1,8 +1,8 @@
 //! Logging: one subscriber for the process, to standard error.
 //!
-//! Standard output stays free for what a command prints as its result. Other modules only use `tracing`'s macros, with
-//! fields rather than prose. A line that is logged costs its formatting and a copy: a thread of its own writes it (`lines`), so a
-//! standard error that is full, gone or not read costs lines, which are counted, and nothing else.
+//! Standard output stays free for the results that commands print. Other modules only use `tracing`'s macros, with
+//! fields rather than prose. The caller of a log macro pays for formatting and one copy; a separate thread writes the line (`lines`).
+//! So a standard error that is full, gone or not read loses lines, which are counted, and has no other effect.
 
 mod lines;
 
@@ -20,12 +20,12 @@ use self::lines::{CAPTURED, Descriptor};
 use crate::config::model::{Log, LogFormat};
 use crate::metrics::log_lines_lost;
 
-/// What a process that ends waits for its last lines to be written.
+/// How long a process that ends waits for its last lines to be written.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// Starts logging as `log` says. Only the first call of a process has an effect, so that tests may share one.
+/// Starts logging as `log` says. Only the first call in a process has an effect, so that tests may share one subscriber.
 ///
-/// Panics are logged too from now on, as errors: what std prints itself would wait for the reader of standard error.
+/// From now on panics are logged as errors: the message that std prints itself would block on the reader of standard error.
 pub fn init(log: &Log) -> LogEnd {
     let lines = lines_to(libc::STDERR_FILENO);
     let writer = lines.clone();
@@ -40,7 +40,7 @@ pub fn init(log: &Log) -> LogEnd {
 pub struct LogEnd(Lines);
 
 impl LogEnd {
-    /// One line as it is, behind all that was logged.
+    /// Writes one line unformatted, after everything that was logged before.
     pub fn say(&self, line: impl Display) {
         self.0.put(format!("{line}\n").as_bytes());
     }
@@ -52,19 +52,19 @@ impl Drop for LogEnd {
     }
 }
 
-/// A text for the operator on standard error, from a command that is no server. That nobody can read it is no reason to fail.
+/// Writes a text for the operator to standard error, for commands that are not the server. A failed write is ignored.
 pub fn tell(text: impl Display) {
     let _unheard = write!(io::stderr(), "{text}");
 }
 
-/// Lines to a descriptor of this process, with a warning behind those that were lost.
+/// Lines to a descriptor of this process. Lost lines are followed by a warning that counts them.
 pub(crate) fn lines_to(descriptor: std::os::fd::RawFd) -> Lines {
     Lines::start(Descriptor(descriptor), notice, |lines| {
         log_lines_lost().inc_by(lines);
     })
 }
 
-/// The line that tells of lost lines, in the log's own format. Made on the thread that writes, past the queue.
+/// The line that reports lost lines, in the log's own format. It is made on the writing thread and bypasses the queue.
 fn notice(lines: u64) -> Vec<u8> {
     CAPTURED.set(Some(Vec::new()));
     tracing::warn!(lines, "log lines were lost");
@@ -90,14 +90,14 @@ fn subscriber<W>(log: &Log, writer: W, colours: bool) -> Box<dyn Subscriber + Se
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // The config has been checked; a hand-made one with a bad level is logged at info.
+    // The config has been checked; one built in code with a bad level is logged at info.
     let filter: Targets = log.level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
-    // What it would say of its own errors goes to standard error by a macro that panics.
+    // It would report its own errors to standard error, with a macro that panics.
     let lines =
         tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).log_internal_errors(false).with_writer(writer);
     match log.format {
         LogFormat::Text => Box::new(lines.with_ansi(colours).finish().with(filter)),
-        // Flat, so that `reason` is where a log processor looks for it.
+        // Flat, so that log processors find `reason` at the top level.
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
             Box::new(lines.finish().with(filter))
@@ -124,7 +124,7 @@ mod tests {
         }
     }
 
-    /// What a node with this configuration logs for a session that was closed, and for a detail of an upstream.
+    /// Output of a node with this configuration for one closed session (info) and one connected backend (debug).
     fn logged(format: LogFormat, level: &str) -> String {
         let lines = Lines::default();
         let writer = lines.clone();

@@ -15,8 +15,8 @@ use longwire::{config, logging, serve};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What jemalloc reads when it starts (jemalloc(3), "Tuning"): a thread of its own gives back what was freed, within a second, also
-/// while nothing is allocated any more, so that a burst leaves no memory behind.
+/// Options that jemalloc reads when it starts (jemalloc(3), "Tuning"). A background thread gives freed memory back within a second,
+/// also while nothing is allocated any more, so that no memory stays behind after a burst.
 #[cfg(feature = "jemalloc")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static ALLOCATOR_OPTIONS: AllocatorOptions =
@@ -26,7 +26,7 @@ static ALLOCATOR_OPTIONS: AllocatorOptions =
 #[repr(transparent)]
 struct AllocatorOptions(*const std::ffi::c_char);
 
-// SAFETY: it points to a literal, which nobody writes to.
+// SAFETY: it points to a literal, which is never written to.
 #[cfg(feature = "jemalloc")]
 unsafe impl Sync for AllocatorOptions {}
 
@@ -51,7 +51,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Bench(command) => Ok(bench::run(&command)?),
         Command::Defaults => {
-            // `longwire defaults | head` closes the pipe early, which is no failure.
+            // `longwire defaults | head` closes the pipe early; that is no failure.
             let _closed_early = std::io::stdout().write_all(config::document::defaults().as_bytes());
             Ok(ExitCode::SUCCESS)
         }

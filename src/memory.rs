@@ -1,10 +1,10 @@
-//! What a process keeps of its memory when it no longer needs it.
+//! Gives memory that is no longer needed back to the system.
 
 use std::fs;
 use std::ops::Range;
 
-/// glibc's malloc keeps what was freed when it was once large: its threshold for mapping a block by itself grows with the blocks that
-/// are freed (mallopt(3), M_MMAP_THRESHOLD). Setting a threshold stops that. jemalloc gives back by itself.
+/// Makes glibc's malloc return freed blocks. By default its threshold for mapping a block by itself grows with the size of the blocks
+/// that are freed (mallopt(3), M_MMAP_THRESHOLD), so it keeps large ones. Setting a threshold stops that. jemalloc needs no such call.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc")))]
 pub fn return_freed() {
     // SAFETY: mallopt only sets parameters of the allocator, before this process has a second thread.
@@ -14,19 +14,19 @@ pub fn return_freed() {
     }
 }
 
-/// See the other one of that name.
+/// Nothing to do: only glibc's malloc needs this.
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(feature = "jemalloc"))))]
 pub fn return_freed() {}
 
-/// Takes the pages of programs and libraries out of this process; those that are used come back from the page cache one fault at a
-/// time. What only the start has used (the command line, TOML, certificates) and what the kernel has put around it stays out: half of
-/// what a node takes before its first session. Bytes of the mappings that this was done to.
+/// Unmaps the pages of programs and libraries from this process. Pages that are used again come back from the page cache, one fault at
+/// a time. Pages that only the start used (the command line, TOML, certificates), and those that the kernel mapped around them, stay
+/// out: half of the memory that a node takes before its first session. Returns the bytes of the mappings that were unmapped.
 pub fn unmap_used_code() -> usize {
     let mappings = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     let mut bytes = 0;
     for range in unwritten_files(&mappings) {
-        // SAFETY: the mapping is private, of a file, not writable, and has no page of its own, so that each page that is touched
-        // again has what it has now (madvise(2), MADV_DONTNEED).
+        // SAFETY: the mapping is private, of a file, not writable, and has no page of its own, so each page has the same content when
+        // it is touched again (madvise(2), MADV_DONTNEED).
         if unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED) } == 0 {
             bytes += range.len();
         }
@@ -34,7 +34,7 @@ pub fn unmap_used_code() -> usize {
     bytes
 }
 
-/// Mappings of files that nobody here can have written to (proc_pid_smaps(5)).
+/// Mappings of files that this process cannot have written to (proc_pid_smaps(5)).
 fn unwritten_files(smaps: &str) -> Vec<Range<usize>> {
     let (mut found, mut candidate) = (Vec::new(), None);
     for line in smaps.lines() {
@@ -50,7 +50,7 @@ fn unwritten_files(smaps: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// `7f00-7f80`, in hexadecimal digits.
+/// Parses `7f00-7f80`, in hexadecimal digits.
 fn addresses(word: &str) -> Option<Range<usize>> {
     let (start, end) = word.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)

@@ -1,8 +1,8 @@
 //! From a checked configuration to the exit status: the runtimes, the signals, the drain.
 //!
-//! There are two: the workers run what sessions make them run, a script of a framing included, and the thread that called [`run`]
-//! takes the signals, times the drain and serves the admin listener. So no script can keep the node from ending, or from telling
-//! that it lives.
+//! There are two runtimes. The workers run everything of sessions, including framing scripts. The thread that called [`run`]
+//! takes the signals, times the drain and serves the admin listener. So no script can keep the node from ending, or from answering
+//! its health checks.
 
 use std::io;
 use std::process::ExitCode;
@@ -15,23 +15,23 @@ use crate::config::model::Config;
 use crate::memory;
 use crate::node::{Extras, Running, StartError};
 
-/// What SIGHUP asks for.
+/// The effect of SIGHUP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
-    /// Certificates are loaded again; the node goes on. So does a service that is told to reload.
+    /// Certificates are loaded again and the node goes on, as services do on a reload.
     Reload,
-    /// The terminal was closed: the node drains, like a command that somebody started there.
+    /// The terminal was closed: the node drains, like a command that was started in that terminal.
     End,
 }
 
-/// Runs a node until SIGTERM, SIGINT or SIGQUIT, then drains it; a second one ends it at once. SIGUSR1 and SIGUSR2, which other
-/// servers know, are logged and have no effect. `started` is called when everything listens.
+/// Runs a node until SIGTERM, SIGINT or SIGQUIT, then drains it. A second such signal ends it at once. SIGUSR1 and SIGUSR2, which
+/// other servers use, are logged and have no effect. `started` is called when everything listens.
 ///
-/// The status is a success only after a drain that gave nothing up; a signal while the node starts ends the start.
+/// The status is a success only after a drain that gave nothing up. A signal that comes while the node starts ends the start.
 ///
 /// # Errors
 ///
-/// Why the node did not start.
+/// The node did not start.
 pub fn run(
     config: &Config,
     extras: &Extras,
@@ -42,14 +42,14 @@ pub fn run(
     let workers = workers(config.node.threads).map_err(StartError::Runtime)?;
     let control = Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     let status = control.block_on(async {
-        // Before anything starts: a signal in the meantime must not leave a php-fpm behind.
+        // Before anything starts: otherwise a signal during the start would leave a php-fpm behind.
         let mut signals = Signals::new(hangup).map_err(StartError::Runtime)?;
         let (config, extras, control) = (config.clone(), extras.clone(), Handle::current());
         let mut starting = workers.spawn(async move { Running::start(&config, &extras, &control).await });
         let (start, is_over) = tokio::select! {
             start = &mut starting => (start, false),
             () = signals.end(None) => {
-                // No more than its next pause: once it accepts there is none, and then it has clients to see off.
+                // This ends the start at its next await. Once the node accepts there is none left: it is returned, and its clients are drained.
                 starting.abort();
                 (starting.await, true)
             }
@@ -58,7 +58,7 @@ pub fn run(
             Ok(node) => node?,
             Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
             Err(_aborted) => {
-                // What had started ended with it.
+                // Everything that had started has ended with the task.
                 info!("stopped before it had started");
                 return Ok(ExitCode::FAILURE);
             }
@@ -71,7 +71,7 @@ pub fn run(
         let drained = node.drain(signals.end(None)).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });
-    // What was given up must not hold the process: blocking threads and tasks end with it.
+    // Work that was given up must not hold the process: blocking threads and tasks end with it.
     workers.shutdown_background();
     status
 }
@@ -103,7 +103,7 @@ impl Signals {
         })
     }
 
-    /// Until a signal comes that ends. `running` is the node while it serves; one that starts or drains loads no certificates.
+    /// Waits for a signal that ends the node. `running` is the node while it serves; while it starts or drains, it loads no certificates.
     async fn end(&mut self, running: Option<&Running>) {
         loop {
             let (name, ends) = tokio::select! {
@@ -119,7 +119,7 @@ impl Signals {
                 return;
             }
             match running.filter(|_| name == "SIGHUP") {
-                // Each listener has logged how that went.
+                // Each listener has logged the result.
                 Some(node) if node.reload_certificates() => {
                     info!(signal = name, "signal received, certificates were looked at again");
                 }

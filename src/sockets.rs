@@ -1,8 +1,8 @@
-//! TCP sockets. Each one of this program is made here, or accepted from one that was, because each sends at once (`TCP_NODELAY`).
+//! TCP sockets. Every TCP socket of this program is made here, or accepted from one made here, so that each has `TCP_NODELAY`.
 //!
-//! Otherwise the kernel holds a second small write back until the first one is acknowledged, and the other side acknowledges 40 ms
-//! late because it hopes to have something to say by then. What is written here is a whole message, or all that there is of it.
-//! `clippy.toml` refuses other ways to a socket.
+//! Without it the kernel holds a second small write back until the first one is acknowledged. The other side acknowledges 40 ms
+//! late, because it hopes to send data along with the acknowledgement. Each write of this program is a whole message, or all that is
+//! there of it. `tests/it/house/tidy.rs` checks that no socket is made in another way.
 
 #![expect(clippy::disallowed_methods, reason = "sockets are made here")]
 
@@ -12,39 +12,35 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-/// A socket that is neither bound nor connected. A blocking one.
+/// A blocking socket that is neither bound nor connected.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The system's error.
 pub fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
 }
 
-/// A socket with what must be set before it is bound. What is accepted from it inherits that it sends at once, so no connection costs a
+/// A socket with the options that must be set before it is bound. Accepted sockets inherit `TCP_NODELAY`, so no connection costs a
 /// system call for it.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The system's error.
 pub fn listening_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = tcp(address)?;
     // A restarted node must not wait for its old connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // As nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
+        // Like nginx: `[::]` beside `0.0.0.0` is two listeners, not a conflict.
         socket.set_only_v6(true)?;
     }
     Ok(socket)
 }
 
-/// A Unix socket that is neither bound nor connected. It has nothing to hold back.
-///
-/// # Errors
-///
-/// What the system says.
+/// A connection to the first of these addresses that accepts it.
 pub fn unix(kind: Type) -> io::Result<Socket> {
     Socket::new(Domain::UNIX, kind, None)
 }
@@ -53,7 +49,7 @@ pub fn unix(kind: Type) -> io::Result<Socket> {
 ///
 /// # Errors
 ///
-/// What the system says of the last one.
+/// The system's error for the last address.
 pub async fn dial_tcp(addresses: impl ToSocketAddrs) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addresses).await?;
     stream.set_nodelay(true)?;

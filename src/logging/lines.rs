@@ -5,14 +5,14 @@
 //!    |                                  |
 //!    | MAX_WAITING_BYTES wait           | ENOSPC, EPIPE
 //!    v                                  v
-//!   lost: counted at once, and told in a line as soon as one can be written
+//!   lost: counted at once, and reported in a line as soon as one can be written
 //! ```
 //!
 //! [`Lines::put`] takes a lock for as long as it takes to copy the line, and never fails, panics or waits for a reader. The
 //! thread waits in write(2) instead; so standard error stays a blocking descriptor, as the processes that share it expect.
 //!
-//! Own code, because `tracing-appender` (0.2) bounds lines rather than bytes, loses a line that cannot be written without counting
-//! it, leaves half a line where a disk was full, and tells nobody.
+//! We use own code, because `tracing-appender` (0.2) bounds lines rather than bytes, loses a line that cannot be written without
+//! counting it, and leaves half a line where a disk was full without reporting it.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -22,15 +22,16 @@ use std::time::{Duration, Instant};
 
 use crate::locks::lock;
 
-/// Bytes that may wait; as many may be on their way to the descriptor. About 5 000 lines: enough for a hiccup of the reader, not for an outage.
+/// Bytes that may wait; as many again may be on their way to the descriptor. About 5 000 lines: enough for a hiccup of the reader,
+/// not for an outage.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Between two attempts to tell what was lost, while no further line comes.
+/// Time between two attempts to report lost lines while no further line comes.
 const RETRY: Duration = Duration::from_secs(1);
-/// A queue that has been longer than this gives its memory back.
+/// A queue that has grown beyond this gives its memory back.
 const KEPT_BYTES: usize = 64 << 10;
 
 thread_local! {
-    /// Where a thread's lines go instead, while it makes one for itself.
+    /// While a thread makes a line for itself, its lines go here instead of to the queue.
     pub(super) static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
@@ -42,25 +43,25 @@ struct Shared {
     queue: Mutex<Queue>,
     /// A line came.
     more: Condvar,
-    /// All that waited is written, or lost.
+    /// All waiting lines are written, or lost.
     settled: Condvar,
-    /// Told of lines that are lost, as they are.
+    /// Called with the number of lost lines, as soon as they are lost.
     count: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
-    /// Where each line ends in them.
+    /// Where each line ends in `bytes`.
     ends: Vec<usize>,
-    /// Found no room since the last batch was taken.
+    /// Lines that found no room since the last batch was taken.
     lost: u64,
     is_writing: bool,
 }
 
 impl Lines {
-    /// Starts the thread. `notice` makes the line that says how many were lost (none, if nobody wants to know); `count` hears of
-    /// lost lines at once.
+    /// Starts the thread. `notice` makes the line that says how many were lost (an empty one means that none is written). `count` is
+    /// called at once for lost lines.
     pub(super) fn start(
         sink: impl Write + Send + 'static,
         notice: impl Fn(u64) -> Vec<u8> + Send + 'static,
@@ -75,12 +76,12 @@ impl Lines {
         let lines = shared.clone();
         let writer = Writer { sink, notice, untold: 0, is_torn: false };
         let thread = std::thread::Builder::new().name("longwire-log".to_owned()).spawn(move || lines.empty(writer));
-        // Without the thread the queue fills, and every line is counted as lost: a node that serves is worth more.
+        // Without the thread the queue fills, and every line is counted as lost. The node serves nevertheless.
         drop(thread);
         Self(shared)
     }
 
-    /// Takes a line, with its end. Without room it is lost and counted.
+    /// Queues a line, including its newline. If there is no room, the line is lost and counted.
     pub(crate) fn put(&self, line: &[u8]) {
         let mut queue = lock(&self.0.queue);
         if queue.bytes.len() + line.len() > MAX_WAITING_BYTES {
@@ -96,7 +97,7 @@ impl Lines {
         self.0.more.notify_one();
     }
 
-    /// Waits until all that was put is written or lost, but not longer than this.
+    /// Waits until all queued lines are written or lost, but not longer than `within`.
     pub(crate) fn flush(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let mut queue = lock(&self.0.queue);
@@ -110,7 +111,7 @@ impl Lines {
     }
 }
 
-/// As a writer it takes one line at a time, which is how `tracing_subscriber` writes.
+/// Each write is one line: `tracing_subscriber` writes that way.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         CAPTURED.with_borrow_mut(|captured| match captured {
@@ -137,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines, and takes all; after a while without any, if `retries`.
+    /// Waits for lines, and takes all of them. If `retries`, it returns after a while even without any.
     fn take(&self, batch: &mut Queue, retries: bool) {
         batch.bytes.clear();
         batch.bytes.shrink_to(KEPT_BYTES);
@@ -164,16 +165,16 @@ impl Shared {
 struct Writer<S, N> {
     sink: S,
     notice: N,
-    /// Lines that were lost, and of which no line tells.
+    /// Lost lines that no notice has reported yet.
     untold: u64,
-    /// What was written last is half a line.
+    /// The last write left half a line.
     is_torn: bool,
 }
 
 impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
-    /// Writes what it can, with a word on what was lost; says how many lines of the batch are lost now.
+    /// Writes as much as it can, with a notice of lost lines. Returns how many lines of the batch are lost now.
     fn write(&mut self, batch: &Queue) -> u64 {
-        // What was lost before these lines came is told before them.
+        // Lines that were lost before this batch are reported before it.
         let written = if self.tell() { self.write_lines(&batch.bytes, &batch.ends) } else { 0 };
         let lost = (batch.ends.len() - written) as u64;
         self.untold += lost + batch.lost;
@@ -183,7 +184,7 @@ impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
         lost
     }
 
-    /// False where there is something to tell and it cannot be written.
+    /// Writes the notice. False if there is one to write and it cannot be written.
     fn tell(&mut self) -> bool {
         if self.untold == 0 {
             return true;
@@ -196,7 +197,7 @@ impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
         true
     }
 
-    /// Says how many lines were written whole.
+    /// Returns how many lines were written whole.
     fn write_lines(&mut self, bytes: &[u8], ends: &[usize]) -> usize {
         if ends.is_empty() {
             return 0;
@@ -220,7 +221,7 @@ impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
     }
 }
 
-/// A descriptor that is neither closed nor locked: a thread that waits here must not hold up others that write to it.
+/// A descriptor that is neither closed nor locked: a thread that waits here must not block others that write to it.
 pub(super) struct Descriptor(pub(super) RawFd);
 
 impl Write for Descriptor {
@@ -233,7 +234,7 @@ impl Write for Descriptor {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     return Err(error);
                 }
-                // Somebody who shares it has made it non-blocking.
+                // Another process that shares the descriptor has made it non-blocking.
                 let mut poll = libc::pollfd { fd: self.0, events: libc::POLLOUT, revents: 0 };
                 // SAFETY: one valid pollfd.
                 unsafe { libc::poll(&raw mut poll, 1, -1) };
@@ -249,7 +250,7 @@ impl Write for Descriptor {
 }
 
 fn wait<'q>(condition: &Condvar, queue: MutexGuard<'q, Queue>, within: Duration) -> MutexGuard<'q, Queue> {
-    // Nothing here is left half done by a panic.
+    // A panic leaves nothing half done here.
     condition.wait_timeout(queue, within).unwrap_or_else(std::sync::PoisonError::into_inner).0
 }
 
@@ -259,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk with so much room, and then none.
+    /// A disk with limited room.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -347,7 +348,7 @@ mod tests {
         }
     }
 
-    /// Takes nothing until it is let go.
+    /// Takes nothing until the gate is unlocked.
     struct Stuck(Arc<Mutex<()>>, Disk);
 
     impl Write for Stuck {
@@ -388,7 +389,7 @@ mod tests {
             whole as u64 + lost,
             4 * (MAX_WAITING_BYTES / line.len()) as u64 + u64::from(!text.contains("last"))
         );
-        // The last of them may still be about to be told.
+        // The last lost lines may not be reported yet.
         assert!(told.iter().sum::<u64>() <= lost && text.len() < 3 * MAX_WAITING_BYTES, "{told:?} of {lost}");
     }
 }

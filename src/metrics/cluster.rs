@@ -1,4 +1,4 @@
-//! What a node counts of others.
+//! Counters and gauges of a node about other nodes.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 
 use super::register;
 
-/// By why an envelope is not taken.
+/// Labels: why an envelope was dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DropLabels {
     /// A word of a closed table.
@@ -22,24 +22,24 @@ pub struct ClusterMetrics {
     pub engine_up: Gauge,
     /// Times that the engine was lost, or could not be reached.
     pub engine_failures: Counter,
-    /// Other nodes that are here.
+    /// Other nodes that are present.
     pub nodes: Gauge,
     /// Partitions that are subscribed to.
     pub partitions: Gauge,
     /// Envelopes published.
     pub published: Counter,
-    /// Envelopes of other nodes that came.
+    /// Envelopes received from other nodes.
     pub received: Counter,
-    /// Envelopes of other nodes that never came, by the gaps in their numbers.
+    /// Envelopes of other nodes that never arrived, known by the gaps in their numbers.
     pub missed: Counter,
     dropped: Family<DropLabels, Counter>,
-    /// Requests that not all nodes have answered in time.
+    /// Requests that some node did not answer in time.
     pub unanswered: Counter,
-    /// Joins and leaves that apps have not been told of.
+    /// Joins and leaves that apps are still to be told of.
     pub untold: Gauge,
-    /// Those that they never will be, because too many waited.
+    /// Joins and leaves discarded because the backlog was full.
     pub notices_given_up: Counter,
-    /// Partitions of which a keeper does not know who of this node is in them, once for each keeper.
+    /// Partitions whose members on this node a keeper does not know yet, counted once for each keeper.
     pub unshared: Gauge,
 }
 
@@ -96,7 +96,7 @@ impl ClusterMetrics {
         }
     }
 
-    /// Envelopes were not sent or not taken.
+    /// Counts envelopes that were not sent or not taken.
     pub fn count_dropped(&self, cause: &'static str, count: u64) {
         if count > 0 {
             self.dropped.get_or_create(&DropLabels { cause }).inc_by(count);

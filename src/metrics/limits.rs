@@ -1,4 +1,4 @@
-//! The limits whose effect can be watched before it is wanted, and how often each was passed.
+//! The limits that can be tried out with `dry_run`, and how often each was exceeded.
 
 use std::sync::atomic::AtomicU64;
 
@@ -11,7 +11,7 @@ use super::register;
 
 macro_rules! limits {
     ($( $(#[$doc:meta])* $variant:ident = $label:literal; )+) => {
-        /// A limit that may be counted without being acted upon; its word is that of its key.
+        /// A limit that can be counted without being enforced. Its label is its configuration key.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Limit { $( $(#[$doc])* $variant, )+ }
 
@@ -46,14 +46,14 @@ limits! {
     FrameTimeout = "frame_timeout";
 }
 
-/// By limit, and whether that had a consequence.
+/// Labels: the limit, and whether it was enforced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     limit: &'static str,
     acted: bool,
 }
 
-/// How often limits were passed.
+/// How often limits were exceeded.
 #[derive(Debug)]
 pub struct LimitMetrics(Family<Labels, Counter<u64, AtomicU64>>);
 

@@ -1,6 +1,6 @@
 //! Counters and gauges of a node, as Prometheus text.
 //!
-//! Every reason for which something was closed, refused or dropped has its counter. Labels are names from the
+//! Everything that is closed, refused or dropped is counted by its reason. Labels are names from the
 //! configuration or words of a closed table, so the number of series is known when the node starts.
 
 pub mod cluster;
@@ -19,10 +19,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::locks::lock;
 
-/// The log is the process's, and so is this.
+/// The process has one log, so it has one counter for it.
 static LOG_LINES_LOST: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// Lines that were to be logged and could not be written, or found no room to wait.
+/// Log lines that could not be written, or found no room in the queue.
 pub fn log_lines_lost() -> &'static Counter {
     &LOG_LINES_LOST
 }
@@ -63,7 +63,7 @@ pub struct ReloadLabels {
     pub outcome: &'static str,
 }
 
-/// What a node counts.
+/// Counters and gauges of a node.
 pub struct Metrics {
     registry: Mutex<Registry>,
     /// Sessions that were given an id.
@@ -78,7 +78,7 @@ pub struct Metrics {
     pub handshakes: Gauge,
     /// Requests whose forwarding header, from a trusted proxy, names no client.
     pub forwarded_without_client: Family<ListenerLabels, Counter>,
-    /// Certificates that were looked at again because they, or somebody, said so.
+    /// Certificates that were loaded again because a file changed or the operator asked for it.
     pub certificate_reloads: Family<ReloadLabels, Counter>,
     /// Whole frames from clients.
     pub frames_in: Counter,
@@ -90,25 +90,25 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Events whose handler gave no usable answer.
     pub events_failed: Family<FailureLabels, Counter>,
-    /// Frames that were received and will not be handled, by why.
+    /// Frames that were received and will not be handled, by reason.
     pub frames_dropped: Family<ReasonLabels, Counter>,
-    /// Calls of a framing's script that failed, by why.
+    /// Calls of a framing's script that failed, by reason.
     pub script_failures: Family<ReasonLabels, Counter>,
-    /// Bytes that were no part of a frame, where these are skipped.
+    /// Bytes that were no part of a frame, on listeners that skip them.
     pub skipped_bytes: Family<ListenerLabels, Counter>,
     /// Probes of the heartbeat sent to silent clients.
     pub heartbeat_probes: Family<ListenerLabels, Counter>,
-    /// Probes of ours that were answered.
+    /// Probes of ours that clients answered.
     pub heartbeat_answers: Family<ListenerLabels, Counter>,
     /// Probes of clients that we have answered.
     pub heartbeat_replies: Family<ListenerLabels, Counter>,
-    /// Limits that were passed.
+    /// How often limits were exceeded.
     pub limits: limits::LimitMetrics,
-    /// What the router counts.
+    /// Counters of the router.
     pub router: Arc<router::RouterMetrics>,
-    /// What is counted of other nodes.
+    /// Counters about other nodes.
     pub cluster: Arc<cluster::ClusterMetrics>,
-    /// What upstreams count.
+    /// Counters of upstreams.
     pub upstream: upstream::UpstreamMetrics,
 }
 
@@ -229,7 +229,7 @@ mod tests {
     /// Every name that a scraper can ever see. A family without a row is not shown, so each gets one.
     fn names() -> BTreeSet<String> {
         let metrics = Metrics::default();
-        // Every field by name: a new one has to be given its row here.
+        // Every field by name, so that a new one needs a row here.
         let Metrics {
             registry: _,
             sessions_opened,

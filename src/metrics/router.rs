@@ -1,4 +1,4 @@
-//! What the router and its doors count.
+//! Counters of the router and of the doors through which commands come in.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,18 +9,18 @@ use prometheus_client::registry::Registry;
 use super::register;
 use crate::proto::command::{Action, Dropped, Receipt};
 
-/// Where a command came in.
+/// The door through which a command came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Door {
-    /// The router port, in the ancestor's protocol.
+    /// The router port, in the short protocol, which is fooking's.
     Short,
-    /// The router port, in ours.
+    /// The router port, in the long protocol, which is our own.
     Long,
     /// The HTTP API.
     Api,
     /// A handler's answer.
     Answer,
-    /// Another node, or a program that publishes straight into the engine.
+    /// Another node, or a program that publishes to the engine itself.
     Engine,
 }
 
@@ -46,14 +46,14 @@ pub struct CommandLabels {
     pub command: &'static str,
 }
 
-/// By what became of a frame.
+/// Labels: the fate of a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FateLabels {
     /// A word of the receipt.
     pub fate: &'static str,
 }
 
-/// By why a door refused.
+/// Labels: the door and its reason to refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusalLabels {
     /// Where.
@@ -106,7 +106,7 @@ impl RouterMetrics {
         self.count_command(door, "query");
     }
 
-    /// What became of the frames of a command.
+    /// Counts the fates of the frames of a command.
     pub fn count_push(&self, receipt: &Receipt) {
         let Receipt { reached, queued, dropped, refused, gone } = *receipt;
         let Dropped { close, oldest, newest, latest } = dropped;
@@ -124,12 +124,12 @@ impl RouterMetrics {
         }
     }
 
-    /// Frames that were queued in a session that ended before they left.
+    /// Counts frames that were still queued when their session ended.
     pub fn count_lost(&self, count: u32) {
         self.count_fate("lost", count);
     }
 
-    /// A door refused something; `cause` is a word of a closed table.
+    /// Counts a refusal; `cause` is a word of a closed table.
     pub fn count_refused(&self, door: Door, cause: &str) {
         let labels = RefusalLabels { door: door.label(), cause: cause.to_owned() };
         self.refused.get_or_create(&labels).inc();

@@ -1,4 +1,4 @@
-//! What is counted about upstreams.
+//! Counters and gauges of upstreams.
 //!
 //! [`UpstreamMetrics`] are the families in the registry; [`UpstreamHandles`] are the counters of one upstream, looked
 //! up once, so that counting is an atomic addition.
@@ -54,7 +54,7 @@ closed_labels! {
         Message = "message",
         /// A session that ended.
         Close = "close",
-        /// Something about a channel.
+        /// A join, leave or other event of a channel.
         Presence = "presence",
     }
     /// How a request ended.
@@ -63,7 +63,7 @@ closed_labels! {
         Done = "done",
         /// Its queue was full.
         QueueFull = "queue_full",
-        /// It waited for too long.
+        /// It waited in the queue for too long.
         QueueTimeout = "queue_timeout",
         /// It waited for too long while no backend could be connected to.
         Unavailable = "unavailable",
@@ -73,26 +73,26 @@ closed_labels! {
         ResponseTimeout = "response_timeout",
         /// The script ran for too long.
         RequestTimeout = "request_timeout",
-        /// The client did not take the answer, and others waited.
+        /// The client did not read the answer, and other requests waited.
         SlowReader = "slow_reader",
         /// The backend broke the protocol.
         Protocol = "protocol",
         /// The backend refused it.
         Refused = "refused",
-        /// Nobody waited for the answer any more.
+        /// The answer was no longer wanted.
         Cancelled = "cancelled",
         /// The upstream was shut down.
         Stopping = "stopping",
     }
     /// Why a request was sent again.
     RetryReason {
-        /// No byte of it had left.
+        /// No byte of it had been sent.
         NotSent = "not_sent",
-        /// php-fpm had ended the connection before it took the request (pm.max_requests), or said that it is overloaded.
+        /// php-fpm closed the connection before it took the request (pm.max_requests), or said that it is overloaded.
         NotTaken = "not_taken",
         /// It may have run, and the app says that it may run twice.
         Idempotent = "idempotent",
-        /// The event is owed to PHP, and no backend was there that could have run it to its end.
+        /// It is an event that PHP must get, and no backend was there to complete it.
         Owed = "owed",
     }
 }
@@ -150,7 +150,7 @@ pub struct UpstreamHandles {
     requests: Vec<Counter>,
     retries: Vec<Counter>,
     queued: Vec<Gauge>,
-    /// Requests held back because their group had as many connections as it may.
+    /// Requests held back because their group had all the connections that it is allowed.
     pub held: Counter,
     wait: Histogram,
     response: Histogram,
@@ -158,13 +158,13 @@ pub struct UpstreamHandles {
     pub connects: Counter,
     /// Connections that could not be made.
     pub connect_failures: Counter,
-    /// Connections made, or tried, only to see whether a backend is there.
+    /// Connections made, or tried, only to check that a backend is there.
     pub probes: Counter,
     /// Connections that all backends together may have.
     pub limit: Gauge,
     open: Gauge,
     busy: Gauge,
-    /// Connections that wait for a worker which works on after its answer.
+    /// Connections whose worker continues after its answer.
     pub background: Gauge,
     /// Connections given up whose worker may still be busy.
     pub abandoned: Gauge,
@@ -174,12 +174,12 @@ pub struct UpstreamHandles {
     pub ejections: Counter,
     /// Requests aborted because their session was gone.
     pub aborts: Counter,
-    /// What scripts wrote to stderr.
+    /// Bytes that scripts wrote to stderr.
     pub stderr_bytes: Counter,
 }
 
 impl UpstreamMetrics {
-    /// Families that are shown by `registry`.
+    /// Registers the families with `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
         let metrics = Self {
@@ -241,7 +241,7 @@ impl UpstreamMetrics {
         metrics
     }
 
-    /// The counters of one upstream; every row exists from now on, so that a rate can be taken from the first event.
+    /// The counters of one upstream. Every row exists from now on, so that a rate can be taken from the first event.
     pub fn of(&self, upstream: &str) -> UpstreamHandles {
         let upstream = upstream.to_owned();
         let of = OfUpstream { upstream: upstream.clone() };
@@ -283,7 +283,7 @@ impl UpstreamMetrics {
 }
 
 impl UpstreamHandles {
-    /// Counters that nobody sees.
+    /// Counters that belong to no registry.
     pub fn unregistered() -> Self {
         UpstreamMetrics::register(&mut Registry::default()).of("")
     }
@@ -293,7 +293,7 @@ impl UpstreamHandles {
         self.requests[event as usize * RequestOutcome::ALL.len() + outcome as usize].inc();
     }
 
-    /// Requests that ended so.
+    /// Requests that ended this way.
     pub fn requests(&self, event: RequestClass, outcome: RequestOutcome) -> u64 {
         self.requests[event as usize * RequestOutcome::ALL.len() + outcome as usize].get()
     }
@@ -308,25 +308,25 @@ impl UpstreamHandles {
         self.retries[reason as usize].get()
     }
 
-    /// So many requests of this kind wait now.
+    /// Sets how many requests of this kind wait now.
     pub fn set_queued(&self, event: RequestClass, requests: usize) {
         set(&self.queued[event as usize], requests);
     }
 
-    /// So many connections count against the limit, and so many run a request.
+    /// Sets how many connections count against the limit, and how many run a request.
     pub fn set_connections(&self, open: usize, busy: usize) {
         set(&self.open, open);
         set(&self.busy, busy);
     }
 
-    /// A request was answered completely.
+    /// Records a completely answered request.
     pub fn answered(&self, queued: Duration, response: Duration) {
         self.wait.observe(queued.as_secs_f64());
         self.response.observe(response.as_secs_f64());
     }
 }
 
-/// To look costs a plain read, to write an exclusive one, and between two requests most gauges stay what they are.
+/// Reading first is cheaper: a read can share the cache line, a write needs it alone. Most gauges do not change between two requests.
 fn set(gauge: &Gauge, value: usize) {
     if gauge.get() != value as i64 {
         gauge.set(value as i64);

@@ -1,4 +1,4 @@
-//! What the process had before its node was there, so that the last line can say what is left of the node.
+//! Tasks and descriptors that the process had before its node started, so that the last log line can say what the node left behind.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use tokio::runtime::Handle;
 
 use crate::descriptors;
 
-/// How long tasks that were told to end are waited for. A script of a framing may hold the threads that they run on.
+/// How long a stop waits for tasks that were told to end. A framing script may hold the threads that they run on.
 const TASKS_GRACE: Duration = Duration::from_secs(1);
 
-/// What the process had before the node was there.
+/// Tasks and descriptors of the process before the node started.
 pub(super) struct Before {
     /// Where the node's tasks run.
     workers: Handle,
@@ -20,7 +20,7 @@ pub(super) struct Before {
 impl Before {
     pub(super) fn now() -> Self {
         let workers = Handle::current();
-        // The one that starts it ends when it has.
+        // The task that starts the node ends when it has started it.
         let own = usize::from(tokio::task::try_id().is_some());
         let tasks = workers.metrics().num_alive_tasks().saturating_sub(own);
         Self { workers, tasks, descriptors: descriptors::open() }
@@ -32,7 +32,7 @@ impl Before {
         (tasks.saturating_sub(self.tasks), descriptors::open().saturating_sub(self.descriptors))
     }
 
-    /// The same once none is left, or a moment has passed: a task that is told to end does so when it next runs.
+    /// The same, once none is left or `TASKS_GRACE` has passed: a task that is told to end does so when it next runs.
     pub(super) async fn left(&self) -> (usize, usize) {
         let given_up_at = Instant::now() + TASKS_GRACE;
         loop {

@@ -11,10 +11,10 @@ use crate::config::model::Config;
 use crate::metrics::ReloadLabels;
 use crate::session::Hub;
 
-/// Between two looks at the files of certificates: a look is a stat(2) each.
+/// Time between two looks at the files of certificates: a look is one stat(2) per file.
 const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 
-/// What TLS listeners accept with, by their names.
+/// The acceptors of TLS listeners, by the listeners' names.
 pub(super) type Acceptors = Vec<(String, Arc<Acceptor>)>;
 
 pub(super) fn load_certificates(config: &Config) -> Result<Acceptors, StartError> {
@@ -27,7 +27,7 @@ pub(super) fn load_certificates(config: &Config) -> Result<Acceptors, StartError
         .collect()
 }
 
-/// Looks at the files of certificates now and then, for ever; the owner aborts the task.
+/// Looks at the files of certificates every `CERTIFICATE_WATCH`, for ever; the owner aborts the task.
 pub(super) async fn watch_certificates(acceptors: Acceptors, hub: Arc<Hub>) {
     loop {
         tokio::time::sleep(CERTIFICATE_WATCH).await;
@@ -41,7 +41,7 @@ pub(super) async fn watch_certificates(acceptors: Acceptors, hub: Arc<Hub>) {
     }
 }
 
-/// Counts and logs what became of certificates that were to be loaded again.
+/// Counts and logs the result of loading certificates again.
 pub(super) fn told(hub: &Hub, listener: &str, result: Result<(), LoadError>) {
     let outcome = match &result {
         Ok(()) => "done",

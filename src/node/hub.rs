@@ -1,4 +1,4 @@
-//! What all sessions of a node share, made from its configuration.
+//! State that all sessions of a node share, made from its configuration.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,12 +20,12 @@ use crate::session::wheel::Wheel;
 use crate::session::{Admission, ConnectGates, Hub, PassedLimits, PostBoxes};
 use crate::transport::listening::{Listening, dial_address};
 
-/// Descriptors that are neither sessions nor the connections that are counted apart: listeners, the admin port, engines, logs, epoll.
+/// Descriptors for everything besides sessions, php-fpm, router port and API: listeners, the admin port, engines, logs, epoll.
 const SPARE_DESCRIPTORS: usize = 256;
-/// Connections to each backend beyond `max_connections`: of probes, and of workers that were given up.
+/// Connections to each backend beyond `max_connections`: probes, and connections to workers that were given up.
 const SPARE_CONNECTIONS: usize = 4;
 
-/// What handlers find in `LONGWIRE_ROUTER`.
+/// The address that handlers find in `LONGWIRE_ROUTER`.
 pub(super) fn router_address(config: &model::Router, bound: Option<&Listening>) -> String {
     match (&config.advertise, bound.map(Listening::local)) {
         (Some(address), _) => address.clone(),
@@ -35,13 +35,13 @@ pub(super) fn router_address(config: &model::Router, bound: Option<&Listening>) 
     }
 }
 
-/// Which epoch a run has that begins at this time, since 1970. A hundredth of a second makes one: no node begins twice in it. They come
-/// round after 21 minutes, and nodes that are away are remembered for ten.
+/// The epoch of a run that begins at this time since 1970. Each hundredth of a second is an epoch of its own, and no node starts twice
+/// within one. Epochs repeat after 21 minutes, and nodes that are gone are remembered for ten.
 fn epoch_at(since_1970: Duration) -> u32 {
     (since_1970.as_millis() / 10 % u128::from(SessionId::EPOCHS)) as u32
 }
 
-/// The books of channels, and what is to be told of them; none where no app wants that.
+/// The members of channels, and the notices about them; `None` if no app wants those events.
 pub(super) type Told = Option<(Arc<Presence>, Notices)>;
 
 pub(super) fn hub(
@@ -94,12 +94,12 @@ pub(super) fn hub(
     Ok((hub, life, told))
 }
 
-/// As many connections of each kind as were asked for, if the process may have that many descriptors; raises its limit as far as it
-/// may. Whatever they do, php-fpm can be connected to.
+/// The wanted number of connections of each kind, or fewer if the process may not have that many descriptors. Raises the limit on open
+/// files as far as allowed. Connections to php-fpm always have descriptors left.
 pub(super) fn share_descriptors(config: &Config) -> Shares {
     let wanted = Shares {
         sessions: config.limits.max_sessions,
-        // A door that is off needs none.
+        // A port that is off needs none.
         router: config.router.bind.as_ref().map_or(0, |_| config.router.max_connections),
         api: config.api.bind.as_ref().map_or(0, |_| api::MAX_CONNECTIONS),
     };

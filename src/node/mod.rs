@@ -3,7 +3,7 @@
 //! ```text
 //!   start ----> Running --first signal: drain--> Draining --all sessions ended, or drain_timeout--> stopped
 //!     |                                              |
-//!     | a port is taken, no php-fpm                  | second signal
+//!     | address in use, no php-fpm                   | second signal
 //!     v                                              v
 //!   nothing was started                            stopped at once
 //! ```
@@ -44,16 +44,16 @@ use crate::transport::listening::{BindError, Listening};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::Supervisor;
 
-/// How long requests that still run are waited for when the sessions have ended.
+/// How long a drain waits for requests that still run when the sessions have ended.
 const UPSTREAM_GRACE: Duration = Duration::from_secs(2);
-/// What a node is given beside its configuration.
+/// Settings of a node beside its configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// Fixed pages on every HTTP listener.
     pub pages: Vec<Page>,
 }
 
-/// A node that runs. Dropping it stops everything at once; [`Running::drain`] stops it well.
+/// A running node. Dropping it stops everything at once; [`Running::drain`] stops it gracefully.
 pub struct Running {
     hub: Arc<Hub>,
     upstreams: HashMap<String, Arc<Upstream<Answer>>>,
@@ -72,7 +72,7 @@ pub struct Running {
     memory: Arc<Memory>,
 }
 
-/// The parts of a node that have panicked: without them it does not do all that it should, so it is not ready.
+/// The parts of a node that have panicked. The node cannot do their work any more, so it is not ready.
 type Faults = Arc<Mutex<BTreeSet<String>>>;
 
 /// How a drain ended.
@@ -83,11 +83,11 @@ pub struct Drained {
 }
 
 impl Running {
-    /// Starts everything that `config` names, or nothing. The admin listener is served by `control`, a runtime on which nothing of a
-    /// session ever runs.
+    /// Starts everything that `config` names, or nothing. The admin listener is served on `control`, a runtime that never runs code of a
+    /// session.
     pub async fn start(config: &Config, extras: &Extras, control: &Handle) -> Result<Self, StartError> {
         let before = Before::now();
-        // What can be refused comes first, and php-fpm before the ports: the first client finds a handler.
+        // Steps that can fail come first, and php-fpm starts before anything accepts: so the first client finds a handler.
         let bound = bind_all(config, control)?;
         let shares = share_descriptors(config);
         let (hub, cluster_life, presence) =
@@ -184,13 +184,13 @@ impl Running {
         Ok(running)
     }
 
-    /// Runs it for as long as the node runs.
+    /// Runs `work` for as long as the node runs.
     fn keep(&mut self, part: &str, work: impl Future<Output = ()> + Send + 'static) {
         let watched = self.watched(part, work);
         self.housekeeping.spawn(watched);
     }
 
-    /// The same work; the node is not ready any more once it has panicked.
+    /// The same work, but if it panics, the node is no longer ready.
     fn watched<W>(&self, part: &str, work: W) -> impl Future<Output = ()> + Send + use<W>
     where
         W: Future<Output = ()> + Send + 'static,
@@ -204,7 +204,7 @@ impl Running {
         }
     }
 
-    /// Where a listener listens, with the port that the kernel chose for port 0.
+    /// The address of a listener, with the port that the kernel chose for port 0.
     pub fn address(&self, listener: &str) -> Option<&Bind> {
         self.listeners.iter().find(|(name, _)| name == listener).map(|(_, bind)| bind)
     }
@@ -213,7 +213,7 @@ impl Running {
         self.acceptors.iter().find(|(name, _)| name == listener).map(|(_, acceptor)| acceptor.clone())
     }
 
-    /// Loads every certificate again: new handshakes meet the new ones, and sessions do not notice. False where there is none.
+    /// Loads every certificate again. New handshakes get the new ones, sessions are not affected. False if no listener has TLS.
     pub fn reload_certificates(&self) -> bool {
         for (listener, acceptor) in &self.acceptors {
             told(&self.hub, listener, acceptor.reload_now());
@@ -221,33 +221,33 @@ impl Running {
         !self.acceptors.is_empty()
     }
 
-    /// Where the admin listener listens.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> Option<&Bind> {
         self.admin.as_ref()
     }
 
-    /// Where the router takes commands.
+    /// The address where the router takes commands.
     pub fn router_address(&self) -> Option<&Bind> {
         self.router.as_ref()
     }
 
-    /// Where the HTTP API is served.
+    /// The address of the HTTP API.
     pub fn api_address(&self) -> Option<&Bind> {
         self.api.as_ref()
     }
 
-    /// What the sessions of this node share.
+    /// The state that the sessions of this node share.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    /// How an upstream stands.
+    /// The state of an upstream.
     pub fn upstream(&self, name: &str) -> Option<crate::upstream::Snapshot> {
         self.upstreams.get(name).map(|upstream| upstream.snapshot())
     }
 
-    /// Stops accepting, lets every session finish what it has in flight, says goodbye to its client and delivers its close
-    /// event; gives up at `drain_timeout`, or as soon as `hurry` is ready.
+    /// Stops accepting, lets every session finish its running event, says goodbye to its client and delivers its close
+    /// event. Gives up at `drain_timeout`, or as soon as `hurry` is ready.
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Drained {
         info!(sessions = self.hub.router.len(), "draining");
         self.hub.draining.cancel();
@@ -256,7 +256,7 @@ impl Running {
             self.hub.router.for_each(|outbox| outbox.ask_close(Close::new(CloseReason::Draining)));
             self.hub.connections.close();
             self.hub.tasks.close();
-            // A session may still come of one of these.
+            // A connection in its handshake may still become a session.
             self.hub.connections.wait().await;
             self.hub.tasks.wait().await;
             self.hub.cluster.all_told().await;
@@ -281,7 +281,7 @@ impl Running {
         for supervisor in self.supervisors {
             supervisor.stop().await;
         }
-        // What is still held by anything: after a drain that gave nothing up it is all 0.
+        // Everything that is still held: after a drain that gave nothing up, all of it is 0.
         let (sessions, outboxes) = (self.hub.admission.sessions(), self.hub.router.len());
         let upstreams: Vec<_> = self.upstreams.values().map(|upstream| upstream.snapshot()).collect();
         let queued: usize = upstreams.iter().map(|upstream| upstream.queued).sum();
@@ -295,12 +295,12 @@ impl Running {
         Drained { given_up }
     }
 
-    /// The apps that want events of channels, with their ways to PHP.
+    /// The apps that want events of channels, with their endpoints.
     fn told_apps(&self, config: &Config) -> Result<HashMap<String, Arc<Endpoint>>, StartError> {
         let apps = config.apps.iter().filter(|app| app.events.of_channels());
         apps.map(|app| {
             let upstream = self.upstreams[&app.upstream].clone();
-            // They come through no listener.
+            // These events come through no listener.
             let endpoint = Endpoint::new(self.hub.clone(), "", app.clone(), upstream, Framing::Raw, None);
             let endpoint = endpoint.map_err(|error| StartError::Params { app: app.name.clone(), error })?;
             Ok((app.name.clone(), Arc::new(endpoint)))
@@ -334,7 +334,7 @@ impl Running {
                 let routes = routes
                     .iter()
                     .map(|route| {
-                        // What is negotiated replaces the deflate of each session's own framing.
+                        // The negotiated deflate replaces this with each session's own framing.
                         let framing = Framing::WebSocket { deflate: None };
                         let endpoint = endpoint(&route.app, framing, Some((websocket.clone(), sse.clone())))?;
                         Ok((route.path.clone(), Arc::new(endpoint)))
@@ -348,7 +348,7 @@ impl Running {
         }
     }
 
-    /// Not ready: a node that drains, and an upstream none of whose backends answers.
+    /// What keeps the node from being ready: a drain, a part that failed, the cluster, an upstream without a backend that answers.
     fn readiness(&self) -> crate::http::Readiness {
         let hub = self.hub.clone();
         let (upstreams, faults) = (self.upstreams.clone(), self.faults.clone());
@@ -369,7 +369,7 @@ impl Running {
         })
     }
 
-    /// php-fpm may come later, so nobody waits for the first of them.
+    /// Starts the probes without waiting for the first result, because php-fpm may start later.
     fn keep_probing(&mut self) {
         for (name, upstream) in &self.upstreams {
             let upstream = upstream.clone();

@@ -1,4 +1,4 @@
-//! What keeps a node from starting.
+//! The reasons why a node does not start.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::proto::fastcgi::params::PairTooLong;
 use crate::transport::listening::BindError;
 use crate::upstream::supervisor::SpawnError;
 
-/// Why a node did not start. Nothing of it runs then.
+/// Why a node did not start. No part of it runs then.
 #[derive(Debug)]
 pub enum StartError {
-    /// An address is not to be had.
+    /// An address cannot be bound.
     Bind(BindError),
     /// The embedded php-fpm does not run.
     Spawn {
@@ -21,7 +21,7 @@ pub enum StartError {
         /// What is wrong.
         error: SpawnError,
     },
-    /// A listener's certificates are of no use.
+    /// A listener's certificates cannot be used.
     Tls {
         /// Which listener.
         listener: String,
@@ -35,14 +35,14 @@ pub enum StartError {
         /// What is wrong.
         error: PairTooLong,
     },
-    /// The script of a framing does not run.
+    /// The script of a framing cannot be used.
     Script {
         /// Of which listener.
         listener: String,
         /// What is wrong.
         error: ScriptError,
     },
-    /// It cannot be one among other nodes.
+    /// The node cannot join the cluster.
     Cluster(JoinError),
     /// The operating system gave no random bytes.
     Random(getrandom::Error),
