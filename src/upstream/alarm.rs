@@ -23,7 +23,7 @@ impl Alarm {
         Self { sleep: Box::pin(tokio::time::sleep_until(deadline.into())), armed: deadline }
     }
 
-    /// Ready when `deadline` has passed; otherwise wakes at it.
+    /// Ready when `deadline` has passed; otherwise the task is woken then.
     pub(super) fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         if deadline < self.armed {
             self.arm(deadline);

@@ -1,26 +1,26 @@
 //! Which backend takes the next request. Plain data: no clock, no locks, no sockets.
 //!
-//! The least busy backend wins, by `(busy + 1) / weight`; between equals one that has an idle connection. A backend
-//! holds at most `max_connections`, or as many as it says it takes where those are fewer, because php-fpm answers
-//! neither yes nor no to a connection beyond its workers.
+//! The least busy backend wins, by `(busy + 1) / weight`; among equals, one that has an idle connection. A backend gets at most
+//! `max_connections`, or the number that it reports itself if that is lower: php-fpm neither accepts nor refuses a connection
+//! beyond its workers.
 //!
 //! ```text
 //!            eject_after failures in a row
 //!   Up ────────────────────────────────────> Ejected ── retry time ──> Trial (one connection)
 //!    ^                                          ^  it does not answer     │
 //!    │                                          └─────────────────────────┤
-//!    └──────────────── it is there (one more failure ejects again) ───────┘
+//!    └──────────── it is reachable (one more failure ejects again) ───────┘
 //! ```
 //!
-//! That a backend accepts a connection does not say that it is there: a relay in front of a php-fpm that is away does so too
-//! (`probe`). Only an answer ends the backoff of its trials.
+//! An accepted connection does not prove that the backend is there: a relay in front of a stopped php-fpm accepts too (`probe`). Only
+//! a complete answer ends the backoff of its trials.
 //!
-//! The retry time is `eject_time` while others are up. When none is, each is tried much sooner, with backoff: there is
-//! nobody else to spare the requests for, and a php-fpm that was restarted should be found at once.
+//! The retry time is `eject_time` while other backends are up. When none is, each is tried much sooner, with backoff: no other backend
+//! could take the requests, and a php-fpm that was restarted should be found at once.
 
 use std::time::{Duration, Instant};
 
-/// First pause between trials when no backend is up; doubles up to the last.
+/// First pause between trials when no backend is up. It doubles with each trial, up to [`LAST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -29,9 +29,9 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum Place<H> {
     /// An idle connection.
     Reuse(H),
-    /// A connection to be opened.
+    /// A connection that has to be opened.
     Open,
-    /// The same, once a trial has shown that the backend is there.
+    /// The same, but only after a trial has shown that the backend is there.
     Trial,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Rules {
     pub(super) eject_time: Duration,
 }
 
-/// The backends; `H` is how an idle connection is reached.
+/// The backends; `H` is the handle of an idle connection.
 #[derive(Debug)]
 pub(super) struct Backends<H> {
     rules: Rules,
@@ -53,16 +53,16 @@ pub(super) struct Backends<H> {
 #[derive(Debug)]
 struct Backend<H> {
     weight: u32,
-    /// The most connections: `max_connections`, or fewer where the backend has said so.
+    /// The most connections: `max_connections`, or fewer if the backend has said so.
     limit: usize,
     /// Connections that count against `limit`: being opened, running a request, idle, or closed by us while
     /// the worker behind them may still be busy.
     open: usize,
-    /// Those that neither are idle nor stand for a worker we gave up on.
+    /// Connections of those that are neither idle nor kept for a worker that we gave up on.
     busy: usize,
     idle: Vec<H>,
     health: Health,
-    /// Trials since its last answer.
+    /// Trials since the last complete answer.
     trials: u32,
 }
 
@@ -76,18 +76,18 @@ enum Health {
 /// What a failure did to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It stays, or stays away.
+    /// The backend stays up, or stays ejected.
     Unchanged,
-    /// It is left alone from now on.
+    /// The backend gets no requests from now on.
     Ejected,
 }
 
-/// What a probe wants to know.
+/// Whether a backend needs a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// A connection is open, which tells more than a probe could; or it is left alone for now.
+    /// No probe: an open connection tells more than a probe could, or the backend is ejected and its retry time has not come.
     Known,
-    /// Nobody hears of it now. Failures in a row; `u32::MAX` when it is away.
+    /// No connection is open, so a probe can tell something. Failures in a row; `u32::MAX` if the backend is ejected.
     Quiet { failures: u32 },
 }
 
@@ -109,7 +109,7 @@ impl<H> Backends<H> {
         Self { rules, list }
     }
 
-    /// Gives one more request a place, and counts it. `None`: everything is busy or away.
+    /// Finds a place for one more request, and counts it. `None` if every backend is busy or ejected.
     pub(super) fn place(&mut self, now: Instant) -> Option<(usize, Place<H>)> {
         let none_up = self.up() == 0;
         let at = (0..self.list.len())
@@ -147,7 +147,7 @@ impl<H> Backends<H> {
         }
     }
 
-    /// When an ejected backend may be tried again; `None` when there is none to try.
+    /// When an ejected backend may be tried again; `None` if there is none to try.
     pub(super) fn next_trial(&self) -> Option<Instant> {
         let up = self.up();
         if up == self.list.len() {
@@ -164,7 +164,7 @@ impl<H> Backends<H> {
     }
 
     /// A request ended and its connection waits for another. The connection used last is used first, so that the others
-    /// can close; one whose worker `is_back` from its last request before one whose worker is not.
+    /// can close. A connection whose worker `is_back` is used before one whose worker is not.
     pub(super) fn idle(&mut self, at: usize, handle: H, is_back: bool) {
         let backend = &mut self.list[at];
         backend.busy -= 1;
@@ -172,7 +172,7 @@ impl<H> Backends<H> {
         backend.idle.insert(place, handle);
     }
 
-    /// An idle connection turns out to have a busy worker. False: it was given a request a moment ago.
+    /// An idle connection turns out to have a busy worker. False if the connection was given a request a moment ago.
     pub(super) fn busy_after_all(&mut self, at: usize, is_it: impl Fn(&H) -> bool) -> bool {
         let backend = &mut self.list[at];
         let found = backend.idle.iter().position(is_it);
@@ -183,7 +183,7 @@ impl<H> Backends<H> {
         found.is_some()
     }
 
-    /// Takes one idle connection out, to be closed. False: it was given a request a moment ago.
+    /// Removes one idle connection, which is to be closed. False if it was given a request a moment ago.
     pub(super) fn take_idle(&mut self, at: usize, is_it: impl Fn(&H) -> bool) -> bool {
         let backend = &mut self.list[at];
         let found = backend.idle.iter().position(is_it);
@@ -194,38 +194,38 @@ impl<H> Backends<H> {
         found.is_some()
     }
 
-    /// A connection that ran a request, or was to run one, is closed.
+    /// A connection that ran a request, or was about to, is closed.
     pub(super) fn closed(&mut self, at: usize) {
         self.list[at].busy -= 1;
         self.list[at].open -= 1;
     }
 
-    /// A trial is over without a verdict: its request was given up before.
+    /// A trial ended without a result, because its request was given up.
     pub(super) fn trial_given_up(&mut self, at: usize, now: Instant) {
         if self.list[at].health == Health::Trial {
             self.list[at].health = Health::Ejected { since: now };
         }
     }
 
-    /// The one trial of a backend has shown that it is still away.
+    /// The trial of a backend has shown that it is still away.
     pub(super) fn trial_failed(&mut self, at: usize, now: Instant) -> Verdict {
         self.trial_given_up(at, now);
         self.list[at].trials = self.list[at].trials.saturating_add(1);
         Verdict::Unchanged
     }
 
-    /// Trials of it since its last answer.
+    /// Trials of this backend since its last complete answer.
     pub(super) fn trials(&self, at: usize) -> u32 {
         self.list[at].trials
     }
 
-    /// The backend is there: an ejected one is back, on probation. True when it was away.
+    /// The backend is reachable. An ejected one is up again, on probation. True if it was ejected.
     pub(super) fn is_there(&mut self, at: usize) -> bool {
         let health = &mut self.list[at].health;
         let was_away = !matches!(health, Health::Up { .. });
         if was_away {
             *health = Health::Up { failures: self.rules.eject_after.saturating_sub(1) };
-            // One that is there and fails again is tried less and less often too.
+            // A backend that is reachable and keeps failing is tried less and less often too.
             self.list[at].trials = self.list[at].trials.saturating_add(1);
         }
         was_away
@@ -239,8 +239,8 @@ impl<H> Backends<H> {
         }
     }
 
-    /// The backend could not be connected to, or broke a connection. What connections from before it was ejected say says nothing
-    /// new.
+    /// The backend could not be connected to, or broke a connection. Failures of connections from before an ejection change
+    /// nothing.
     pub(super) fn failed(&mut self, at: usize, now: Instant) -> Verdict {
         let health = &mut self.list[at].health;
         match *health {
@@ -256,7 +256,7 @@ impl<H> Backends<H> {
         }
     }
 
-    /// The backend was not there when it was first looked for: nothing speaks for it, so one failure is enough.
+    /// The first probe did not find the backend. Nothing suggests that it works, so one failure is enough.
     pub(super) fn absent(&mut self, at: usize, now: Instant) -> Verdict {
         if let Health::Up { failures } = &mut self.list[at].health {
             *failures = self.rules.eject_after;
@@ -264,7 +264,7 @@ impl<H> Backends<H> {
         self.failed(at, now)
     }
 
-    /// Whether a probe could tell something of it.
+    /// Whether a probe of this backend could tell something new.
     pub(super) fn standing(&self, at: usize, now: Instant) -> Standing {
         let backend = &self.list[at];
         match backend.health {
@@ -277,8 +277,8 @@ impl<H> Backends<H> {
         }
     }
 
-    /// The backend takes so many connections, it says: that can lower its limit and never raises it above
-    /// `max_connections`. What is open beyond closes when its request has ended.
+    /// The backend says how many connections it takes. That can lower its limit and never raises it above
+    /// `max_connections`. Connections beyond the limit close when their request has ended.
     pub(super) fn told_limit(&mut self, at: usize, connections: usize) {
         self.list[at].limit = connections.clamp(1, self.rules.max_connections);
     }
@@ -293,12 +293,12 @@ impl<H> Backends<H> {
         self.list.iter().map(|backend| backend.limit).sum()
     }
 
-    /// Whether more connections are open than may be.
+    /// Whether more connections are open than the limit allows.
     pub(super) fn is_over(&self, at: usize) -> bool {
         self.list[at].open > self.list[at].limit
     }
 
-    /// Every idle connection, to be told to close; they stay counted until they do.
+    /// Every idle connection, to tell it to close. Each stays counted until it closes.
     pub(super) fn all_idle(&self) -> impl Iterator<Item = &H> {
         self.list.iter().flat_map(|backend| &backend.idle)
     }
@@ -308,7 +308,7 @@ impl<H> Backends<H> {
         matches!(self.list[at].health, Health::Up { .. })
     }
 
-    /// How many take requests.
+    /// How many backends take requests.
     pub(super) fn up(&self) -> usize {
         (0..self.list.len()).filter(|at| self.is_up(*at)).count()
     }
@@ -515,7 +515,7 @@ mod tests {
         fn counts_stay_within_bounds_whatever_happens(steps in prop::collection::vec((0u8..7, 0usize..3), 0..400)) {
             let mut backends = backends(&[1, 2, 3]);
             let mut now = Instant::now();
-            // What a scheduler would know: who runs where, who is idle where.
+            // The state that a scheduler would know: which connections run and which are idle, per backend.
             let (mut running, mut idle): (Vec<usize>, Vec<(usize, u32)>) = (Vec::new(), Vec::new());
             for (handle, (step, at)) in (0u32..).zip(steps) {
                 match step {

@@ -3,22 +3,21 @@
 //! ```text
 //! connecting ──> running ──> idle ──> closed        linger over, php-fpm closed it, shutdown
 //!     │          ^  │  ^ │    │ │
-//!     │          └──┘  ├─│────┘ │                   the next request, from the queue or handed over
+//!     │          └──┘  ├─│────┘ │                   the next request, from the queue or the handoff
 //!     │             │  │ v      v
-//!     │             │  waiting ──> closed           the worker works on after its answer, or closes
+//!     │             │  waiting ──> closed           the worker continues after its answer, or closes
 //!     v             └──> abandoned ──> closed       timeout or abort: the script may still run
 //!   the request goes back to the queue
 //! ```
 //!
-//! A connection is opened with a request in hand only: php-fpm closes one that says nothing, and holds a worker for it
-//! meanwhile.
+//! A connection is opened only with a request in hand: php-fpm closes a connection that sends nothing, and holds a worker for it
+//! until then.
 //!
-//! END_REQUEST does not say that the worker is free. After `fastcgi_finish_request()`, which Symfony and Laravel call for each
-//! request, the script runs on, and a request written to its connection waits for it while other workers have nothing to
-//! do. So the next request is written when the worker is known to be back (`exchange`), and where that cannot be known it
-//! is learned how the backend's workers behave (`habits`). Nearly always the worker is back before we look. When it is
-//! not, a request that comes for this connection waits for [`GRACE`] and then goes to another one; requests in the queue do not
-//! wait for it.
+//! END_REQUEST does not mean that the worker is free. After `fastcgi_finish_request()`, which Symfony and Laravel call for each
+//! request, the script continues. A request written to its connection would wait for it while other workers have nothing to do. So
+//! the next request is written only when the worker is known to be back (`exchange`). Where that cannot be known, `habits` learns
+//! how the backend's workers behave. Nearly always the worker is back before we look. When it is not, a request for this connection
+//! waits for `GRACE` (`waiting`) and then goes to another connection. Requests in the queue do not wait for it.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -38,20 +37,20 @@ use super::stream::Stream;
 use crate::metrics::upstream::RetryReason;
 use crate::proto::fastcgi::response::ProtocolStatus;
 
-/// How often the socket of a busy or an abandoned worker is looked at. (It tells by itself when it is read, nearly always.)
+/// How often the socket of a busy or abandoned worker is checked. (Nearly always the socket itself reports when it is read.)
 pub(super) const BUSY_CHECK: Duration = Duration::from_millis(50);
-/// How often the end of its connection may prove that a request was not taken. The proof holds of php-fpm, which hardly ever gives it
-/// twice for one request; another responder may half-close after it has run one.
+/// How often the end of a connection may prove that one request was not taken. The proof holds for php-fpm, which hardly ever gives it
+/// twice for one request; another responder may half-close after it has run a request.
 const MAX_NOT_TAKEN: u8 = 2;
-/// How long a place is kept for an abandoned worker where the socket tells when it is free (Unix).
+/// How long a place is kept for an abandoned worker if the socket tells when the worker is free (Unix).
 const ABANDONED_KNOWN: Duration = Duration::from_secs(300);
-/// The same where it is a guess (TCP): the workers of most timed-out scripts are free by then, and a place that is
-/// given up too early costs one request a wait in php-fpm's backlog.
+/// The same where the time is a guess (TCP). Most timed-out scripts have ended by then, and if a place is given up too early,
+/// one request waits in php-fpm's backlog.
 const ABANDONED_GUESS: Duration = Duration::from_secs(10);
-/// The same for a script that waited in its `echo` for us to read: that fails at once, and so the script ends.
+/// The same for a script that was blocked in `echo` because we did not read: its write fails at once, and so the script ends.
 const ABANDONED_WRITING: Duration = Duration::from_millis(100);
 
-/// Opens a connection for `work` and serves from then on whatever the lease gives it.
+/// Opens a connection for `work` and then serves every request that the lease gives it.
 pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let Some(work) = next_wanted(&mut lease, work) else { return };
     if let Err(error) = lease.try_out().await {
@@ -75,7 +74,7 @@ pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     }
 }
 
-/// Skips requests that nobody wants any more, before a connection is opened for them.
+/// Skips requests that are cancelled, before a connection is opened for them.
 fn next_wanted<R: Responder>(lease: &mut Lease<R>, mut work: Work<R>) -> Option<Work<R>> {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     while work.item.request.responder.poll_cancelled(&mut cx).is_ready() {
@@ -90,13 +89,13 @@ fn next_wanted<R: Responder>(lease: &mut Lease<R>, mut work: Work<R>) -> Option<
 struct Turn<R: Responder> {
     lease: Lease<R>,
     work: Work<R>,
-    /// When the connection was free for it.
+    /// When the connection became free for it.
     began: Instant,
 }
 
 pub(super) struct Connection {
     pub(super) exchange: Exchange,
-    /// It has served a request, or was to.
+    /// It has served a request, or was about to.
     is_reused: bool,
     /// Requests that were answered on it.
     answers: u32,
@@ -105,7 +104,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Serves one request and waits for the next. `None`: the connection is over, and the lease given up.
+    /// Serves one request and waits for the next. `None` if the connection is over; the lease is then given up.
     async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {
         let Turn { mut lease, mut work, began: mut started } = turn;
         let scheduler = lease.scheduler.clone();
@@ -211,7 +210,7 @@ impl Connection {
         None
     }
 
-    /// Ends a request whose answer left the connection usable (`clean`) or at least the worker free.
+    /// Ends a request whose answer left the connection usable (`clean`), or at least the worker free.
     async fn complete<R: Responder>(
         &mut self,
         mut lease: Lease<R>,
@@ -240,17 +239,17 @@ impl Connection {
         }
         let is_done = matches!(outcome, Outcome::Done(_));
         let next = if lease.scheduler.has_line().load(Ordering::Relaxed) {
-            // While the answer is passed on, the worker comes back.
+            // The worker comes back while the answer is passed on.
             lease.scheduler.end(work.item, outcome);
             let mut worker = self.worker(&lease);
             if worker == Worker::Expected {
-                // Other tasks have a turn, which is nearly always time enough and costs less than to wait for the socket.
+                // Other tasks get a turn. That is nearly always enough time, and costs less than waiting for the socket.
                 tokio::task::yield_now().await;
                 worker = self.worker(&lease);
             }
             lease.next(is_done, worker)
         } else {
-            // The place is free before the responder hears of the end: what it submits then finds this connection idle,
+            // The place is free before the responder hears of the end. A request that it then submits finds this connection idle,
             // instead of opening a second one.
             let worker = self.worker(&lease);
             let next = lease.next(is_done, worker);
@@ -260,7 +259,7 @@ impl Connection {
         self.go_on(lease, next).await
     }
 
-    /// What is known of the worker behind the last answer.
+    /// State of the worker behind the last answer, as far as it is known.
     fn worker<R: Responder>(&mut self, lease: &Lease<R>) -> Worker {
         if lease.habits().closes() {
             Worker::Leaving
@@ -271,11 +270,11 @@ impl Connection {
         }
     }
 
-    /// Waits for the next request that is to be served here. `None`: the connection is over, and the lease given up.
+    /// Waits for the next request to serve here. `None` if the connection is over; the lease is then given up.
     async fn go_on<R: Responder>(&mut self, mut lease: Lease<R>, mut next: Next<R>) -> Option<Turn<R>> {
         loop {
             match next {
-                // The next request begins when the last one ended: the clock need not be asked again.
+                // The next request begins when the last one ended, so the clock is not read again.
                 Next::Run(work) => return Some(Turn { lease, work, began: self.ended }),
                 Next::Close => return None,
                 Next::Wait => {
@@ -320,7 +319,7 @@ impl Connection {
         }
     }
 
-    /// Whether a request whose connection ended may be sent again, and why. `may_prove`: its end may prove that it was not taken.
+    /// Whether and why a request whose connection ended may be sent again. `may_prove`: that end may prove that it was not taken.
     async fn may_resend<R: Responder>(
         &self,
         lease: &Lease<R>,
@@ -334,7 +333,7 @@ impl Connection {
         } else if may_prove && self.exchange.is_not_taken().await {
             Some(RetryReason::NotTaken)
         } else if is_owed && !lease.is_there().await {
-            // Whatever closed the connection, a relay perhaps, there is no php-fpm that could have run it to its end.
+            // Whichever side closed the connection (perhaps a relay), no php-fpm was there that could have completed the request.
             Some(RetryReason::Owed)
         } else if may_repeat {
             Some(RetryReason::Idempotent)
@@ -343,13 +342,13 @@ impl Connection {
         }
     }
 
-    /// Gives up a connection whose script may still run, and keeps its place until the worker is free, as far as that
-    /// can be known: one connection too many would wait in php-fpm's backlog without a word.
+    /// Gives up a connection whose script may still run. Its place is kept until the worker is free, as far as that can be
+    /// known: one connection too many would hang in php-fpm's backlog, without an error.
     ///
     /// On a Unix socket it can be known. php-fpm reads the empty STDIN record that ends a request only when it looks
-    /// for the next one, so as long as the script runs there are unread bytes, which the kernel counts for us
-    /// (SIOCOUTQ); meanwhile `shutdown(SHUT_RD)` makes the script's next flush fail as a close would. On TCP we close,
-    /// and keep the place for the time of a guess.
+    /// for the next one, so there are unread bytes for as long as the script runs, and the kernel counts them for us
+    /// (SIOCOUTQ). Meanwhile `shutdown(SHUT_RD)` makes the script's next flush fail, as a close would. On TCP we close,
+    /// and keep the place for a guessed time.
     async fn abandon<R: Responder>(&mut self, lease: Lease<R>, started: Instant, with_abort: bool, guess: Duration) {
         let scheduler = lease.scheduler.clone();
         let abandoned = scheduler.metrics.abandoned.clone();
@@ -388,7 +387,7 @@ impl Connection {
         }
     }
 
-    /// The backend closed this connection behind its last answer.
+    /// The backend closed this connection after its last answer.
     fn learn_from_end<R: Responder>(&self, lease: &Lease<R>, error: &io::Error) {
         let silence = self.ended.elapsed();
         if error.kind() == io::ErrorKind::InvalidData {

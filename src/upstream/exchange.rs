@@ -1,9 +1,9 @@
 //! One request and its answer on a connected socket.
 //!
-//! Reads while it writes: a script may answer before it has taken its input, and a php-fpm that blocks in `write` while
-//! we block in `write` would stay so for good. Everything is polled in one place, so each event of an exchange can be
-//! seen together: the responder goes away, the socket takes bytes, the responder has room and the socket gives bytes,
-//! time is up.
+//! It reads while it writes: a script may answer before it has taken its input, and a php-fpm that blocks in `write` while
+//! we block in `write` would hang for ever. Everything is polled in one place, so that all events of an exchange can be
+//! seen together: the responder cancels, the socket takes bytes, the responder has room and the socket gives bytes,
+//! a deadline passes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,21 +31,21 @@ use crate::proto::id::SessionId;
 const SLICES: usize = 34;
 
 thread_local! {
-    /// What was read is decoded and given away at once, so one buffer per thread serves all connections.
+    /// Bytes that were read are decoded and passed on at once, so one buffer per thread serves all connections.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// Bytes of stderr after the end of its request that one script may bring into the log.
+/// Most bytes of stderr after the end of its request that one script may write to the log.
 const MAX_LATE_STDERR_BYTES: usize = 8 * 1024;
 
 /// How long a script may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'a> {
-    /// Of silence.
+    /// The longest silence.
     pub(super) response: Duration,
-    /// In all.
+    /// The longest time in all.
     pub(super) request: Duration,
-    /// What bounds how long it may wait for its client.
+    /// Bounds how long the script may wait for its client.
     pub(super) stalls: &'a Stalls,
     /// Other requests wait for a connection.
     pub(super) has_line: &'a AtomicBool,
@@ -56,24 +56,24 @@ pub(super) struct Limits<'a> {
 pub(super) enum Ended {
     /// END_REQUEST came. `clean`: the connection can take another request. `given`: the responder was given something.
     Complete { end: End, clean: bool, given: bool, first_byte: Instant, at: Instant },
-    /// No byte of the request left us: it may be sent elsewhere.
+    /// No byte of the request was sent: it may be sent elsewhere.
     NotSent(io::Error),
-    /// The connection ended first.
+    /// The connection ended before END_REQUEST.
     Closed {
         answered: bool,
-        /// By end-of-file, and not by an error.
+        /// It ended with end-of-file, not with an error.
         eof: bool,
         error: io::Error,
     },
-    /// What came is not FastCGI.
+    /// The backend sent something that is not FastCGI.
     Broken { error: ResponseError, answered: bool },
-    /// Silence for too long.
+    /// The script was silent for too long.
     ResponseTimeout { answered: bool },
-    /// Too long in all.
+    /// The script took too long in all.
     RequestTimeout { answered: bool },
     /// The responder had no room for too long, and others wait for the connection.
     SlowReader { answered: bool },
-    /// Nobody wants the answer. `written` bytes had left, `whole` when that is all of the request.
+    /// The answer is not wanted any more. `written` bytes were sent; `whole` if that is all of the request.
     Cancelled { written: usize, whole: bool },
 }
 
@@ -86,44 +86,44 @@ pub(super) struct Exchange {
     decoder: ResponseDecoder,
     last_id: u16,
     worker: Worker,
-    /// The worker was seen to come back after an answer on this connection, or something else only a worker does that
-    /// keeps it.
+    /// The worker was seen to come back after an answer on this connection, or did something else that only workers do which
+    /// keep connections.
     pub(super) has_returned: bool,
-    /// Whose the last request is and whose the one before was.
+    /// Sessions of the last request and of the one before.
     owners: [Option<SessionId>; 2],
-    /// What may still be logged of late stderr.
+    /// Bytes of late stderr that may still be logged.
     late_room: usize,
 }
 
-/// Where the worker is, between requests.
+/// State of the worker between requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
-    /// It waits for the next request, as far as can be known.
+    /// It waits for the next request, as far as we can know.
     Back,
     /// It had not read the end of the last request when its answer came. php-fpm reads the empty STDIN record only when it
-    /// looks for the next one, and the kernel counts what is unread.
+    /// looks for the next request, and the kernel counts unread bytes.
     Unread,
-    /// It was asked.
+    /// It was asked to say when it is back.
     Asked,
 }
 
 /// How far the running request is.
 struct Progress<'a> {
     started: Instant,
-    /// The last byte of either direction, or the moment at which the responder had room again.
+    /// Time of the last byte in either direction, or of the moment when the responder had room again.
     active: Instant,
     first_byte: Option<Instant>,
-    /// It was tried to write.
+    /// A first write was tried.
     has_tried: bool,
-    /// The responder has no room; php-fpm is not read from and not blamed for silence.
+    /// The responder has no room. Meanwhile php-fpm is not read, and its silence does not count.
     stall: Option<Stall<'a>>,
-    /// How long it had none before.
+    /// How long the responder had no room before this stall.
     stalled: Duration,
     /// The responder was given something.
     given: bool,
-    /// The responder was given stdout since it was last told to let go of what it holds.
+    /// The responder was given stdout since it was last told to send what it holds back.
     holding: bool,
-    /// Writing failed. An answer may still be there to be read.
+    /// Writing failed. There may still be an answer to read.
     write_error: Option<io::Error>,
 }
 
@@ -147,9 +147,9 @@ impl Exchange {
         self.last_id
     }
 
-    /// Before a kept connection is used again: whether php-fpm has closed it (pm.max_requests, reload) or said
-    /// something that belongs to no request. `look` asks the kernel; without it only what epoll has told is known, which
-    /// spares a system call for each request, and an end that came in the very last moment is then found out by the request.
+    /// Before a kept connection is used again: checks whether php-fpm has closed it (pm.max_requests, reload) or sent something that
+    /// belongs to no request. `look` asks the kernel. Without it only epoll's reports are used, which spares a system call for each
+    /// request; if the connection ended in the very last moment, the request itself finds out.
     pub(super) fn check_quiet(&mut self, look: bool, metrics: &UpstreamHandles) -> io::Result<()> {
         if look && self.stream.has_ended() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -160,7 +160,7 @@ impl Exchange {
         if self.decoder.is_between_records() { Ok(()) } else { Err(after_end()) }
     }
 
-    /// After an answer: whether the worker waits for the next request, as far as that can be known.
+    /// After an answer: whether the worker waits for the next request, as far as we can know.
     pub(super) fn is_back(&mut self) -> bool {
         if self.worker == Worker::Unread && self.stream.unread_by_peer() == 0 {
             self.worker = Worker::Back;
@@ -171,7 +171,7 @@ impl Exchange {
     /// Asks the worker to say when it is back.
     pub(super) fn ask(&mut self) {
         let question = values::question();
-        // A socket without room for so little is not asked, and not a part of it may stay unsent.
+        // If the socket has no room for these few bytes, the worker is not asked: a part of the question must not stay unsent.
         if self.stream.try_write_vectored(&[IoSlice::new(&question)]).ok() == Some(question.len()) {
             self.stream.acknowledge_at_once();
             self.decoder.expect_values();
@@ -179,13 +179,13 @@ impl Exchange {
         }
     }
 
-    /// Ready when the worker is back. Takes what comes meanwhile; an error: the connection is of no use any more.
+    /// Ready when the worker is back. Takes the bytes that come meanwhile. After an error the connection cannot be used any more.
     pub(super) fn poll_back(&mut self, cx: &mut Context<'_>, metrics: &UpstreamHandles) -> Poll<io::Result<()>> {
         while self.stream.poll_read_ready(cx)?.is_ready() {
             self.take_late(metrics)?;
         }
         if self.worker == Worker::Unread && self.stream.poll_all_read(cx).is_ready() {
-            // A peer that is gone has read everything too.
+            // A peer that is gone counts as having read everything too.
             if self.stream.has_ended() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -194,7 +194,7 @@ impl Exchange {
         if self.worker == Worker::Back { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Takes what came after the end of a request. An error: the connection is of no use any more.
+    /// Takes bytes that come after the end of a request. After an error the connection cannot be used any more.
     pub(super) fn take_late(&mut self, metrics: &UpstreamHandles) -> io::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -224,7 +224,7 @@ impl Exchange {
         limits: Limits<'_>,
         metrics: &UpstreamHandles,
     ) -> Ended {
-        // 1 to 65 535 in turn: a late answer to an earlier request can never pass for this one's.
+        // 1 to 65 535 in turn: so a late answer to an earlier request cannot be taken for this one's.
         self.last_id = self.last_id % u16::MAX + 1;
         self.encoder.start(self.last_id, &request.params, &request.body);
         self.decoder.start(self.last_id);
@@ -320,7 +320,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// One read, given to the responder piece by piece. `None`: go on.
+    /// Reads once, and gives the pieces to the responder. `None`: go on.
     fn read<R: Responder>(
         &mut self,
         responder: &mut R,
@@ -339,7 +339,7 @@ impl Exchange {
             let mut is_late = false;
             loop {
                 let decoded = self.decoder.decode(&mut input);
-                // What an earlier script still prints is no answer to this request.
+                // Late output of an earlier script is no answer to this request.
                 is_late = match decoded {
                     Ok(Some(Event::LateStdout(_) | Event::LateStderr(_) | Event::Heard)) => true,
                     Ok(None) => is_late && self.decoder.is_between_records(),
@@ -365,7 +365,7 @@ impl Exchange {
                     }
                     Ok(Some(Event::End(end))) => {
                         self.worker = if self.stream.tells_what_is_read() { Worker::Unread } else { Worker::Back };
-                        // An answer that ended before it had taken the whole request leaves the rest on the wire.
+                        // If the answer ended before the whole request was taken, the rest of it is still on the wire.
                         let clean = self.encoder.is_done() && self.decode_late(input, metrics).is_ok();
                         let first_byte = progress.first_byte.unwrap_or(now);
                         return Some(Ended::Complete { end, clean, given: progress.given, first_byte, at: now });
@@ -379,7 +379,7 @@ impl Exchange {
     }
 
     fn closed(&self, progress: &mut Progress<'_>, error: io::Error) -> Ended {
-        // A failed write says more than the end-of-file or the reset that follows it.
+        // A failed write tells more than the end-of-file or reset that follows it.
         let error = progress.write_error.take().unwrap_or(error);
         let eof = error.kind() == io::ErrorKind::UnexpectedEof;
         Ended::Closed { answered: progress.first_byte.is_some(), eof, error }
@@ -387,18 +387,19 @@ impl Exchange {
 
     /// After end-of-file before any byte of an answer: whether that proves that php-fpm did not take the request.
     ///
-    /// A worker that reaches pm.max_requests ends its last answer with END_REQUEST, and some microseconds later calls
+    /// A worker that reaches pm.max_requests ends its last answer with END_REQUEST. Some microseconds later it calls
     /// `shutdown(SHUT_WR)` and reads until we close. A request that we write in between is read and thrown away, never
     /// run. This is the only place where php-fpm half-closes (`fcgi_close` without force, which comes after
-    /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, however
-    /// it dies, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
+    /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, for whatever
+    /// reason, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
     /// still open, proves that the request was not taken.
     ///
-    /// In a graceful reload (SIGQUIT to the workers) a worker looks whether it is to end before it reads the next request, and
-    /// then exits, which closes both directions. Over a Unix socket no request is written before the worker has read the end of
-    /// the last one, and by then it has looked; it reads the next one come what may. Over TCP a request may be on its way. The reset
-    /// that follows is the same as that of a worker killed in mid-script, which also leaves bytes unread (the end of
-    /// stdin), and a relay may make it of anything. FCGI_GET_VALUES narrows that down and no more: the worker answers, and looks again.
+    /// In a graceful reload (SIGQUIT to the workers) a worker checks whether it should end before it reads the next request, and
+    /// then exits, which closes both directions. Over a Unix socket we write no request before the worker has read the end of
+    /// the last one. By then it has made that check, so it reads the next request in any case. Over TCP a request may already be on its
+    /// way. The reset that follows looks the same as that of a worker killed in mid-script, which also leaves bytes unread (the end of
+    /// stdin), and a relay may turn it into anything. FCGI_GET_VALUES only makes that window smaller: the worker answers, and then
+    /// makes the check again.
     pub(super) async fn is_not_taken(&self) -> bool {
         self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }
@@ -422,11 +423,11 @@ impl Exchange {
         }
     }
 
-    /// Tells the responder that its running request is not wanted, and reads on until it ends. Ready when it did; the
+    /// Tells php-fpm that the answer to its running request is not wanted, and reads on until it ends. Ready when it has ended; the
     /// caller bounds the wait.
     pub(super) async fn abort(&mut self) {
         let record = record::abort(self.last_id);
-        // Eight bytes that do not fit the socket are not worth waiting for: closing it says the same.
+        // If these eight bytes do not fit the socket, they are not waited for: closing it says the same.
         let _ = self.stream.try_write_vectored(&[IoSlice::new(&record)]);
         poll_fn(|cx| {
             loop {
@@ -447,7 +448,7 @@ impl Exchange {
         .unwrap_or_default();
     }
 
-    /// Reads an unwanted answer; whether it is over.
+    /// Reads and discards an answer. True when it is over.
     fn skim(&mut self, mut input: &[u8]) -> bool {
         loop {
             match self.decoder.decode(&mut input) {
@@ -463,7 +464,7 @@ fn after_end() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, ResponseError::AfterEnd)
 }
 
-/// What a script says after its request is over has no event any more that could be logged with it.
+/// Output of a script after the end of its request has no event any more that it could be logged with.
 fn log_late(owner: Option<SessionId>, room: &mut usize, piece: &[u8], metrics: &UpstreamHandles) {
     metrics.stderr_bytes.inc_by(piece.len() as u64);
     let shown = &piece[..piece.len().min(*room)];
@@ -474,7 +475,7 @@ fn log_late(owner: Option<SessionId>, room: &mut usize, piece: &[u8], metrics: &
     }
 }
 
-/// Nothing is wrong, there is only nothing to do at the moment.
+/// Whether the error only means that there is nothing to do at the moment.
 fn is_retry(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,18 +1,18 @@
-//! What is learned of how a backend's workers behave behind their answers: plain data, shared by its connections.
+//! Learns how a backend's workers behave after their answers. Plain data, shared by the backend's connections.
 //!
-//! Two habits matter. Some responders close after each answer although they are asked to keep the connection
-//! (FCGI_KEEP_CONN): a request written between END_REQUEST and that close is lost. And a worker of PHP may answer early
-//! (`fastcgi_finish_request()`) and work on: a request written to it waits for as long.
+//! Two habits matter. First, some responders close after each answer although they are asked to keep the connection
+//! (FCGI_KEEP_CONN): a request written between END_REQUEST and that close is lost. Second, a PHP worker may answer early
+//! (`fastcgi_finish_request()`) and continue: a request written to it waits for that long.
 //!
 //! ```text
-//!   Unknown ── second answer on a connection, or a worker seen to come back ──> Proven
+//!   Unknown ── second answer on a connection, or a worker that was seen to come back ──> Proven
 //!    │   └──── open for KEEP_PATIENCE after an answer ──> Assumed
 //!    v                                                      │
-//!   Not <──── closed behind its first answer ───────────────┘     Proven: three such ends in a row
+//!   Not <──── closed after its first answer ────────────────┘     Proven: three such ends in a row
 //!    └─ open for KEEP_PATIENCE after an answer ──> Assumed
 //! ```
 //!
-//! Whether a worker has come back a Unix socket tells (`Stream::poll_all_read`). Over TCP it has to be asked, with
+//! A Unix socket tells whether a worker has come back (`Stream::poll_all_read`). Over TCP the worker has to be asked, with
 //! FCGI_GET_VALUES, which php-fpm reads only when it looks for its next request. That costs the worker some 15 us, so it is
 //! done where that is little: [`ASKS_PER_SECOND`] times a second, after scripts that took [`SLOW`], and always for a while
 //! after a worker was late or closed without warning.
@@ -20,12 +20,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a backend of which nothing is known has after an answer to close, before it is taken to keep its connections. Those that
-/// close do so with the answer; the rest is for a busy machine.
+/// How long an unknown backend is given to close after an answer, before it is assumed to keep its connections. Backends that
+/// close do so together with the answer; the rest of the time is for a busy machine.
 pub(super) const KEEP_PATIENCE: Duration = Duration::from_millis(100);
-/// Ends in a row that refute what was proven: pm.max_requests and reloads end young connections too.
+/// So many early ends in a row refute what was proven: pm.max_requests and reloads end young connections too.
 const REFUTED_AFTER: u32 = 3;
-/// Answers after which workers are always asked whether they are back, once one was late.
+/// Number of answers after which workers are always asked whether they are back, once one was late.
 const WARY_ANSWERS: u32 = 1000;
 /// The same, once a connection was closed without warning: php-cgi does so after PHP_FCGI_MAX_REQUESTS answers.
 const WARY_OF_CLOSE: u32 = 100_000;
@@ -33,7 +33,7 @@ const WARY_OF_CLOSE: u32 = 100_000;
 const ASKS_PER_SECOND: u64 = 100;
 /// A question takes less than 1 % of the time of such a script.
 const SLOW: Duration = Duration::from_millis(2);
-/// Between tests whether a backend answers questions, when it did not.
+/// Time between tests whether a backend answers questions, while it does not.
 const TEST_AGAIN: Duration = Duration::from_secs(60);
 
 const UNKNOWN: u8 = 0;
@@ -45,25 +45,25 @@ const NOT: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Habits {
     keeps: AtomicU8,
-    /// Connections in a row that were closed behind their first answer.
+    /// Connections in a row that were closed after their first answer.
     early_ends: AtomicU32,
     /// It answers questions.
     answers: AtomicBool,
-    /// When to test that, in milliseconds after `since`.
+    /// When to test that next, in milliseconds after `since`.
     next_test: AtomicU64,
-    /// Answers that are still to be asked behind.
+    /// For so many more answers the worker is always asked.
     wary: AtomicU32,
-    /// The second after `since`, shifted by 32, and the questions in it.
+    /// The current second after `since`, shifted by 32, plus the number of questions asked in it.
     asked: AtomicU64,
     since: Instant,
 }
 
-/// A test whether a backend answers questions is due.
+/// Whether the test that a backend answers questions is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Test {
-    /// None was made yet.
+    /// It was not tested yet.
     First,
-    /// It did not when it was tested last.
+    /// The last test failed.
     Again,
 }
 
@@ -99,7 +99,7 @@ impl Habits {
         }
     }
 
-    /// A connection stood open for [`KEEP_PATIENCE`] after its answer.
+    /// A connection stayed open for [`KEEP_PATIENCE`] after its answer.
     pub(super) fn stayed_open(&self) {
         if !self.keeps() {
             self.early_ends.store(0, Ordering::Relaxed);
@@ -107,8 +107,8 @@ impl Habits {
         }
     }
 
-    /// The backend closed a connection so long after an answer, which was its only one. True when this made it known
-    /// that it closes after each.
+    /// The backend closed a connection `silence` after its only answer. True if this shows for the first time that it closes
+    /// after each answer.
     pub(super) fn closed_after_one(&self, silence: Duration) -> bool {
         if silence > KEEP_PATIENCE {
             return false;
@@ -125,7 +125,7 @@ impl Habits {
         refuted
     }
 
-    /// Whether to test if it answers questions; says so once for each time that is due.
+    /// Whether a test that the backend answers questions is due. Only one caller is told so each time.
     pub(super) fn test_due(&self, now: Instant) -> Option<Test> {
         if self.answers.load(Ordering::Relaxed) {
             return None;
@@ -140,24 +140,24 @@ impl Habits {
         taken.then_some(if due == 0 { Test::First } else { Test::Again })
     }
 
-    /// Whether it is known to answer questions.
+    /// Whether the backend is known to answer questions.
     pub(super) fn answers(&self) -> bool {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// What came out.
+    /// Stores the result of a test.
     pub(super) fn tested(&self, answers: bool) {
         self.answers.store(answers, Ordering::Relaxed);
     }
 
-    /// Whether to ask a worker behind an answer that took so long whether it is back.
+    /// Whether to ask a worker if it is back, after an answer that took so long.
     pub(super) fn should_ask(&self, took: Duration, now: Instant) -> bool {
         if !self.answers.load(Ordering::Relaxed) {
             return false;
         }
         let wary = self.wary.load(Ordering::Relaxed);
         if wary > 0 {
-            // Two connections that meet here count one answer for two, which does no harm.
+            // Two connections that race here may count two answers as one, which does no harm.
             self.wary.store(wary - 1, Ordering::Relaxed);
             return true;
         }
@@ -180,7 +180,7 @@ impl Habits {
         self.wary.fetch_max(WARY_ANSWERS, Ordering::Relaxed);
     }
 
-    /// The backend reset a connection behind an answer that was not its first.
+    /// The backend reset a connection after an answer that was not its first.
     pub(super) fn slammed(&self) {
         self.wary.store(WARY_OF_CLOSE, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
-//! The private directory of a php-fpm of our own, in the system's directory for temporary files.
+//! The private directory of a php-fpm that we start, in the system's directory for temporary files.
 //!
-//! Nobody else may look into it (mode 0700). For as long as its owner lives it is locked (flock(2)), which says two things: to
-//! systemd-tmpfiles that it is not to be cleaned away, and to the next node that starts that it is not left over. A directory
-//! that nobody locks belonged to a process that was killed, and is removed then.
+//! No other user may look into it (mode 0700). It is locked (flock(2)) for as long as its owner lives. The lock keeps
+//! systemd-tmpfiles from cleaning it away, and tells the next node that starts that the directory is in use. An unlocked directory
+//! belonged to a process that was killed, and the next node removes it.
 
 use std::cell::RefCell;
 use std::fs::{DirBuilder, File};
@@ -14,19 +14,19 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-/// What every such directory is called, before six letters that tell it from others.
+/// The name of every such directory begins with this. Six random letters follow.
 const PREFIX: &str = "longwire-fpm-";
 const RANDOM_LETTERS: usize = 6;
 /// The pool's configuration.
 pub(super) const CONFIG_FILE: &str = "php-fpm.conf";
 /// Where php-fpm listens.
 pub(super) const SOCKET_FILE: &str = "php.sock";
-/// Bytes of the longest path of a Unix socket (unix(7): 108 with its end). php-fpm cuts off what is beyond, and listens elsewhere.
+/// Bytes of the longest path of a Unix socket (unix(7): 108 with its end). php-fpm cuts off a longer path, and listens elsewhere.
 const LONGEST_SOCKET: usize = 107;
-/// A directory may be taken for left over by somebody between its making and its locking; then another one is made.
+/// Another node may remove a directory as left over after it is made and before it is locked. Then another one is made.
 const ATTEMPTS: usize = 10;
 
-/// The directory; it goes with the value.
+/// The directory. It is removed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Home {
     path: PathBuf,
@@ -34,7 +34,7 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// A new one below `folder`, from which what dead processes left over is removed first.
+    /// Makes a new one below `folder`, after removing directories of dead processes there.
     pub(super) fn new(folder: &Path) -> io::Result<Self> {
         let folder = std::path::absolute(folder)?;
         let longest = folder.as_os_str().as_bytes().len() + 1 + PREFIX.len() + RANDOM_LETTERS + 1 + SOCKET_FILE.len();
@@ -65,7 +65,7 @@ impl Home {
         &self.path
     }
 
-    /// Before each start of php-fpm: the directory is there and ours, `config` is in it, and no socket is. Where the socket will be.
+    /// Prepares each start of php-fpm: the directory exists and is ours, `config` is in it, and no socket is. Returns the socket's path.
     pub(super) fn prepare(&self, config: &str) -> io::Result<PathBuf> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -99,14 +99,14 @@ impl Drop for Home {
     }
 }
 
-/// A directory, and no link to one, of this user that nobody else may write to.
+/// Whether this is a directory, not a link to one, which belongs to this user and which no other user may write to.
 fn is_ours(path: &Path) -> bool {
     // SAFETY: geteuid has no conditions and cannot fail.
     let user = unsafe { libc::geteuid() };
     std::fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == user && it.mode() & 0o022 == 0)
 }
 
-/// Locks a directory until the file is closed; `None` when somebody else has done so, or has removed it.
+/// Locks a directory until the file is closed. `None` if another process has locked or removed it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let directory = match File::open(path) {
         Ok(directory) => directory,
@@ -124,7 +124,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     Ok(is_still_there.then_some(directory))
 }
 
-/// Removes what processes of this user left behind that were killed. What cannot be removed is left to the operator.
+/// Removes directories that killed processes of this user left behind. Directories that cannot be removed are left to the operator.
 fn remove_left_over(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {

@@ -11,9 +11,9 @@
 //!     └──────────────────────────── Lease: waiting for its worker ── next ──> running, idle
 //! ```
 //!
-//! A place whose worker still works on what it has answered counts as busy, and has no job.
+//! A lease that waits for its worker to finish after an answer counts as busy, and has no job.
 //!
-//! Whatever becomes of a connection's task, its lease is dropped with it, so no place is ever lost.
+//! However the task of a connection ends, its lease is dropped with it, so no place is ever lost.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,30 +31,30 @@ use crate::config::model;
 use crate::locks::lock;
 use crate::metrics::upstream::RetryReason;
 
-/// The right to one connection to one backend. Dropped, it gives the place to the next request that waits.
+/// The right to one connection to one backend. When it is dropped, the next waiting request gets the place.
 #[derive(Debug)]
 pub(super) struct Lease<R: Responder> {
     pub(super) scheduler: Arc<Scheduler<R>>,
     backend: usize,
     hold: Hold<R>,
-    /// It is the one trial of a backend that was away, which is not over.
+    /// This is the trial of a backend that was away, and the trial is not over.
     is_trial: bool,
 }
 
 #[derive(Debug)]
 enum Hold<R> {
     Running(Ticket),
-    /// What it ran is answered, and its worker is not known to be back.
+    /// The request is answered, and its worker is not known to be back.
     Waiting,
     Idle(Arc<Handoff<R>>),
     Nothing,
 }
 
-/// What a connection does after a request.
+/// The next step of a connection after a request.
 pub(super) enum Next<R> {
-    /// Run this.
+    /// Run this request.
     Run(Work<R>),
-    /// Wait for a job in here.
+    /// Wait here for a request.
     Idle(Arc<Handoff<R>>),
     /// Wait for the worker, and ask again.
     Wait,
@@ -62,18 +62,18 @@ pub(super) enum Next<R> {
     Close,
 }
 
-/// What is known of the worker behind an answer.
+/// State of the worker behind an answer, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Worker {
     /// It waits for the next request.
     Back,
-    /// It will soon, as far as is known.
+    /// It should be back soon.
     Expected,
-    /// Its kind closes the connection.
+    /// Backends like this close the connection after each answer.
     Leaving,
 }
 
-/// Where an idle connection finds its next request. Filled under the scheduler's lock, so that a connection that is no
+/// Where an idle connection finds its next request. It is filled under the scheduler's lock, so a connection that is no
 /// longer among the idle ones has its job in here.
 #[derive(Debug)]
 pub(super) struct Handoff<R> {
@@ -108,7 +108,7 @@ impl<R> Handoff<R> {
 }
 
 impl<R: Responder> Lease<R> {
-    /// For a connection that the scheduler has counted, with the request of this ticket in hand.
+    /// For a connection that the scheduler has counted, and that runs the request of this ticket.
     pub(super) fn new(scheduler: Arc<Scheduler<R>>, backend: usize, ticket: Ticket, is_trial: bool) -> Self {
         Self { scheduler, backend, hold: Hold::Running(ticket), is_trial }
     }
@@ -125,7 +125,7 @@ impl<R: Responder> Lease<R> {
         &self.scheduler.config.backends[self.backend].address
     }
 
-    /// Where this is a trial: whether the backend is there. Until then nobody else goes to it.
+    /// If this is a trial, checks that the backend is there. Until then it gets no other request.
     pub(super) async fn try_out(&mut self) -> io::Result<()> {
         if !self.is_trial {
             return Ok(());
@@ -135,24 +135,24 @@ impl<R: Responder> Lease<R> {
         Ok(())
     }
 
-    /// Whether the backend is there, now that a connection to it has ended without a word.
+    /// Whether the backend is there, after a connection to it has ended without an answer.
     pub(super) async fn is_there(&self) -> bool {
         matches!(self.scheduler.look_at(self.backend).await, Seen::There)
     }
 
-    /// The connection could not be made, or ended as no healthy php-fpm ends it.
+    /// The connection could not be made, or ended in a way that a healthy php-fpm does not use.
     pub(super) fn failed(&self, error: &dyn std::fmt::Display) {
         self.scheduler.missed(self.backend, error, if self.is_trial { Witness::Trial } else { Witness::Request });
     }
 
-    /// A connection attempt failed: nothing was sent, so the request takes its old place in the queue.
+    /// A connection attempt failed. Nothing was sent, so the request returns to its old place in the queue.
     pub(super) fn connect_failed(self, work: Work<R>, error: &io::Error) {
         self.scheduler.metrics.connect_failures.inc();
         self.failed(error);
         self.restore(work);
     }
 
-    /// Puts a request back that may be sent again, and gives up the place.
+    /// Returns a request to the queue, because it may be sent again, and gives up the place.
     pub(super) fn restore(self, work: Work<R>) {
         let scheduler = self.scheduler.clone();
         let mut state = lock(&scheduler.state);
@@ -171,8 +171,8 @@ impl<R: Responder> Lease<R> {
         self.scheduler.metrics.retried(reason);
     }
 
-    /// The request has ended, the connection can be used: what now? While the worker is not back it runs nothing; an idle one
-    /// may be given a job, for that is soon enough nearly always, and what comes is spared a new connection.
+    /// Decides what a usable connection does after a request has ended. While the worker is not back it runs nothing. An idle connection
+    /// may be given a job before that: nearly always the worker is back in time, and the request is spared a new connection.
     pub(super) fn next(&mut self, answered: bool, worker: Worker) -> Next<R> {
         let ticket = match self.hold {
             Hold::Running(ticket) => Some(ticket),
@@ -210,7 +210,7 @@ impl<R: Responder> Lease<R> {
         self.scheduler.settle(&mut state);
         drop(state);
         if waits && has_let_in {
-            // Of the same group as the job that has ended. This place does not take it, but another one may be free.
+            // That request is of the same group as the job that has ended. This place does not take it, but another one may be free.
             self.scheduler.dispatch();
         }
         next
@@ -236,8 +236,8 @@ impl<R: Responder> Lease<R> {
         self.scheduler.dispatch();
     }
 
-    /// The time of an idle connection is over and its worker is not back, so the place waits. The job, when one came at the
-    /// last moment.
+    /// The linger time of an idle connection is over and its worker is not back, so the place waits for the worker. Returns a job if one
+    /// came at the last moment.
     pub(super) fn wait_instead(&mut self) -> Option<Work<R>> {
         let Hold::Idle(handoff) = &self.hold else { return None };
         let handoff = handoff.clone();
@@ -253,7 +253,7 @@ impl<R: Responder> Lease<R> {
         Some(work)
     }
 
-    /// The request was given up before a connection was opened for it; the next one that waits, if any.
+    /// The request was cancelled before a connection was opened for it. Returns the next waiting one, if any.
     pub(super) fn next_before_connect(&mut self) -> Option<Work<R>> {
         let Hold::Running(ticket) = self.hold else { unreachable!("a lease runs from its start") };
         let mut state = lock(&self.scheduler.state);
@@ -266,12 +266,12 @@ impl<R: Responder> Lease<R> {
         Some(work)
     }
 
-    /// The job from the handoff is taken up.
+    /// The connection takes the job from its handoff.
     pub(super) fn resumed(&mut self, work: &Work<R>) {
         self.hold = Hold::Running(work.ticket);
     }
 
-    /// An idle connection wants to close. The job, when one came at the last moment.
+    /// An idle connection wants to close. Returns a job if one came at the last moment.
     pub(super) fn leave_idle(&mut self) -> Option<Work<R>> {
         let Hold::Idle(handoff) = &self.hold else { return None };
         let handoff = handoff.clone();

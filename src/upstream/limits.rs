@@ -1,9 +1,9 @@
-//! What a backend says of its own limits, asked on a connection of its own.
+//! Asks a backend for its own limits (FCGI_GET_VALUES), on a separate connection.
 //!
-//! For its limits it is not asked on a connection that serves, where a late answer would belong to no request. The question takes a worker for as long
-//! as its answer takes, outside of what `max_connections` counts, so it is asked once at start and once when a backend
-//! comes back, and never waited for longer than [`PATIENCE`]. One request runs on a connection whatever is said of
-//! multiplexing.
+//! A connection that serves requests is not used for this: a late answer would belong to no request. The question occupies a worker
+//! until it is answered, and that is not counted in `max_connections`. So it is asked only at the start and when a backend comes back,
+//! and the wait is never longer than [`PATIENCE`]. Only one request runs on a connection, even if the backend says that it
+//! multiplexes.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -15,13 +15,13 @@ use super::stream::Stream;
 use crate::config::model::Bind;
 use crate::proto::fastcgi::values::{self, Values, ValuesDecoder};
 
-/// For connecting and the answer together. A responder that knows the question has nothing to look up for it.
+/// Time for connecting and the answer together. A responder that knows the question can answer without looking anything up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Before the record that libfcgi waits for is sent. Others have answered by then, and are spared a record that the
-/// specification does not have.
+/// Time until the end record that libfcgi waits for is sent. Others have answered by then, and are spared a record that
+/// the specification does not have.
 const END_AFTER: Duration = Duration::from_millis(200);
 
-/// Asks. An error: it could not be asked, did not answer, or answered something else.
+/// Asks. An error means that the backend could not be asked, did not answer, or answered something else.
 pub(super) async fn ask(address: &Bind) -> io::Result<Values> {
     let conversation = async {
         let stream = Stream::connect(address, PATIENCE).await?;
@@ -36,13 +36,13 @@ pub(super) async fn ask(address: &Bind) -> io::Result<Values> {
     timeout(PATIENCE, conversation).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Whether a backend answers the question at once, as php-fpm does, so that the answer tells when its worker is back. libfcgi
-/// waits for a second record: where that has to be sent, the question is of no use on a connection that serves.
+/// Whether a backend answers the question at once, as php-fpm does, so that its answer shows that a worker is back. libfcgi
+/// waits for a second record. If that is needed, the question cannot be used on a connection that serves requests.
 pub(super) async fn answers_at_once(address: &Bind, connect_timeout: Duration) -> bool {
     answers_within(address, connect_timeout.min(PATIENCE), END_AFTER).await.unwrap_or(false)
 }
 
-/// The same within another time. False: it stays silent or says something else. An error: it cannot be connected to, or closes.
+/// The same within another time. False if it stays silent or answers something else. An error if it cannot be reached, or closes.
 pub(super) async fn answers_within(address: &Bind, connect: Duration, patience: Duration) -> io::Result<bool> {
     let stream = Stream::connect(address, connect).await?;
     send(&stream, &values::question())?;
@@ -53,13 +53,13 @@ pub(super) async fn answers_within(address: &Bind, connect: Duration, patience: 
     }
 }
 
-/// The buffer of a new socket has room for these few bytes.
+/// Sends a few bytes. The buffer of a new socket has room for them.
 fn send(stream: &Stream, bytes: &[u8]) -> io::Result<()> {
     let sent = stream.try_write_vectored(&[IoSlice::new(bytes)])?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Reads until the answer is there. May be dropped and called again: what came is in the decoder.
+/// Reads until the answer is there. May be dropped and called again: received bytes stay in the decoder.
 async fn answer(stream: &Stream, decoder: &mut ValuesDecoder) -> io::Result<Values> {
     let mut bytes = [0; 512];
     loop {

@@ -1,24 +1,28 @@
 //! Requests in, answers out: [`Upstream`] hides choice, reuse, retry and health of php-fpm connections.
 //!
-//! php-fpm serves one request at a time per connection and a kept connection pins a worker, also while idle, so the
+//! php-fpm serves one request at a time per connection, and a kept connection holds a worker even while idle. So the
 //! scheduler opens at most `max_connections` to a backend, only with a request in hand, and closes them after a short
-//! `linger`. Requests wait here rather than in php-fpm's backlog, where nobody can see or reorder them.
+//! `linger`. Requests wait here rather than in php-fpm's backlog, where they can be neither seen nor reordered.
 //!
-//! * `request`: what goes in and what comes out.
-//! * `queue`: who is next. `backend`: where to. Both plain data.
+//! * `request`: the request, its responder and its outcome.
+//! * `queue`: the order of requests. `backend`: the choice of a backend. Both are plain data.
 //! * `scheduler`: both under one lock. `lease`: the right to one connection, which passes from request to request.
 //! * `connection`: the task of one connection; `exchange`: one request on it; `stream`: its socket.
-//! * `habits`: what is learned of a backend: whether it keeps connections, whether workers come back late.
-//! * `stalls`: how many connections clients that do not read may hold.
-//! * `limits`: what a backend says of itself, where it is asked.
-//! * `probe`: whether a backend is there while nobody asks it anything.
-//! * [`supervisor`]: a php-fpm of our own; `home`: the private directory that it lives in.
+//! * `habits`: learns about a backend whether it keeps connections, and whether its workers come back late.
+//! * `stalls`: how many connections may be held by clients that do not read.
+//! * `limits`: the limits that a backend reports about itself, where it is asked.
+//! * `probe`: checks backends while no requests go to them.
+//! * [`supervisor`]: a php-fpm that we start; `home`: its private directory.
 //!
-//! What may be sent twice: a request of which no byte left us; a request that php-fpm provably did not take (it had
-//! ended the connection behind the last answer, see `exchange`, or said that it is overloaded); an event that is owed to PHP and got
-//! no byte of an answer, while no backend is there (`probe`); and once, after an end without a byte of answer, a
-//! request whose app is `idempotent`. Everything else fails with a [`Failure`] that says whether it may have run, in any of
-//! its attempts.
+//! These requests may be sent twice:
+//!
+//! * a request of which no byte was sent
+//! * a request that php-fpm provably did not take: it had ended the connection after the last answer (see `exchange`), or
+//!   said that it is overloaded
+//! * a close or presence event that got no byte of an answer, while no backend is there (`probe`)
+//! * once, after an end without a byte of answer, a request whose app is `idempotent`
+//!
+//! Every other request fails with a [`Failure`], which says whether it may have run in any of its attempts.
 
 mod alarm;
 mod backend;
@@ -54,15 +58,15 @@ pub const READ_BYTES: usize = 64 * 1024;
 
 /// A set of FastCGI backends that serve requests.
 ///
-/// Dropping it, like [`shutdown`](Self::shutdown), refuses what waits and lets what runs run to its end.
+/// Dropping it, like [`shutdown`](Self::shutdown), refuses waiting requests and lets running ones finish.
 #[derive(Debug)]
 pub struct Upstream<R: Responder> {
     scheduler: Arc<Scheduler<R>>,
 }
 
 impl<R: Responder> Upstream<R> {
-    /// Takes requests from now on; connects when the first comes. `config.backends` must not be empty: for a spawned
-    /// php-fpm put the address there that the supervisor gives.
+    /// Takes requests from now on, and connects when the first one comes. `config.backends` must not be empty: for a spawned
+    /// php-fpm, put in the address that the supervisor returns.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -70,14 +74,14 @@ impl<R: Responder> Upstream<R> {
         Self { scheduler: Scheduler::new(config, metrics) }
     }
 
-    /// Hands over a request. Never blocks and never fails: whatever happens comes through [`Responder::end`], which may
+    /// Hands over a request. Never blocks and never fails: every result comes through [`Responder::end`], which may
     /// be called before this returns (queue full, stopping).
     pub fn submit(&self, request: Request<R>) {
         self.scheduler.submit(request);
     }
 
-    /// Looks for backends that died, or came back, while nobody asks them anything, every `probe_interval` until the future is dropped;
-    /// only once when that is zero. Without it the state of a backend is known from requests alone.
+    /// Probes backends that get no requests, to find those that died or came back. Does so every `probe_interval` until the future is
+    /// dropped, or only once if that is zero. Without it the state of a backend is known from requests alone.
     pub async fn keep_probing(&self) {
         let mut probing = JoinSet::new();
         for backend in 0..self.scheduler.config.backends.len() {
@@ -86,20 +90,20 @@ impl<R: Responder> Upstream<R> {
         probing.join_all().await;
     }
 
-    /// How things stand.
+    /// The current state.
     pub fn snapshot(&self) -> Snapshot {
         self.scheduler.snapshot()
     }
 
-    /// Refuses what comes and what waits ([`Failure::Stopping`]), close events included, and returns when the requests
-    /// that run have ended. Bounded only by `request_timeout`: put a timeout around it.
+    /// Refuses new and waiting requests ([`Failure::Stopping`]), close events included, and returns when the running
+    /// requests have ended. Bounded only by `request_timeout`: put a timeout around it.
     pub async fn shutdown(&self) {
         self.scheduler.stop();
         self.scheduler.stopped().await;
     }
 }
 
-/// Why connecting to a backend failed, with what an operator should look at.
+/// Adds a hint for the operator to the error of a failed connection attempt.
 pub fn explain(address: &model::Bind, error: io::Error) -> io::Error {
     stream::explain(address, error)
 }

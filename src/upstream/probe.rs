@@ -1,9 +1,9 @@
-//! Finds a backend that died, or came back, while nobody asks it anything, and says of one in doubt whether it is there.
+//! Finds backends that died, or came back, while no request goes to them, and decides whether a backend in doubt is there.
 //!
-//! That a connection stands proves nothing: a relay (docker-proxy, a balancer) accepts also while the php-fpm behind it is away, and
-//! closes then. So a backend in doubt is *looked at*, on a connection of its own. One that is known to answer FCGI_GET_VALUES at once,
-//! as php-fpm is, is asked that, and only its answer counts. Any other is there if it leaves the connection open for [`LOOK`].
-//! php-fpm also closes at once with addresses that `listen.allowed_clients` does not name.
+//! An open connection proves nothing: a relay (docker-proxy, a balancer) accepts even while the php-fpm behind it is away, and
+//! then closes. So a backend in doubt is *looked at*, on a separate connection. If it is known to answer FCGI_GET_VALUES at once,
+//! as php-fpm is, it is asked that, and only its answer counts. Any other backend is there if it leaves the connection open for
+//! [`LOOK`]. php-fpm also closes connections at once if `listen.allowed_clients` does not name their address.
 //!
 //! ```text
 //!                          it is there                  every probe_interval
@@ -14,10 +14,11 @@
 //!             away, or failures in a row <─────┘
 //! ```
 //!
-//! A probe of a trusted backend takes a worker of php-fpm for an accept, a read and a write, some 50 us, and runs nothing: it counts
-//! neither for pm.max_requests nor for the access log. One that does not answer questions is connected to and left at once. A backend
-//! that has a connection open is not probed: the end of that connection tells as much. So a busy node probes nobody, and an
-//! idle one once per `probe_interval` and backend. Silence is no verdict on a backend that was there: its workers may all be busy.
+//! A probe of a trusted backend occupies a php-fpm worker for an accept, a read and a write, some 50 us. It runs no script, and counts
+//! neither for pm.max_requests nor for the access log. A backend that does not answer questions is connected to and left at once. A
+//! backend with an open connection is not probed, because the end of that connection tells as much. So a busy node probes no backend,
+//! and an idle one probes each backend once per `probe_interval`. Silence of a backend that was there before decides nothing: its
+//! workers may all be busy.
 
 use std::future::poll_fn;
 use std::io;
@@ -35,42 +36,42 @@ use super::stream::Stream;
 use crate::config::model::Bind;
 use crate::locks::lock;
 
-/// How long a look at a backend lasts that answers no questions. php-fpm refuses within a millisecond of its accept.
+/// How long a look takes at a backend that answers no questions. php-fpm refuses within a millisecond of its accept.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between probes of a backend that has failed: `eject_after` of them are over within a second.
+/// Time between probes of a backend that has failed: `eject_after` of them are over within a second.
 const AGAIN: Duration = Duration::from_millis(250);
-/// Trials in a row, a minute or more, in which a backend that used to answer questions was there and silent: by then it is taken
-/// for another one that does not.
+/// A backend that used to answer questions may be reachable and silent in so many trials in a row, which takes a minute or more. Then it
+/// is taken for another program that answers none.
 const SILENT_TRIALS: u32 = 64;
 
-/// What a refusal looks like, and what to do.
+/// The symptom of a refusal, and its cause.
 const CLOSED_AT_ONCE: &str = "it accepts connections and closes them at once: if it is php-fpm over TCP, its \
      listen.allowed_clients does not name this machine; a proxy in between does so when php-fpm is away";
 const SILENT: &str = "it accepts connections and answers nothing: all of its workers are busy, or a proxy in between waits for a \
      php-fpm that is away";
 
-/// What a look at a backend has shown.
+/// The result of a look at a backend.
 #[derive(Debug)]
 pub(super) enum Seen {
     There,
-    /// It accepts, and says nothing although it is known to answer.
+    /// It accepts, but does not answer although it is known to.
     Silent,
     Away(io::Error),
 }
 
-/// By whom a failure of a backend is told.
+/// Where a failure of a backend was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Witness {
-    /// By the very first look: nothing speaks for the backend, so it is away at once.
+    /// In the very first look: nothing suggests that the backend works, so it is away at once.
     First,
-    /// By the one trial of a backend that was away.
+    /// In the trial of a backend that was away.
     Trial,
-    /// By a later probe, or a request.
+    /// In a later probe, or in a request.
     Request,
 }
 
 impl Seen {
-    /// Only what is there is taken.
+    /// An error unless the backend is there.
     pub(super) fn there(self) -> io::Result<()> {
         match self {
             Seen::There => Ok(()),
@@ -80,11 +81,11 @@ impl Seen {
     }
 }
 
-/// Probes one backend for as long as the upstream is there. An interval of zero probes at the start only.
+/// Probes one backend for as long as the upstream exists. With an interval of zero it probes only at the start.
 pub(super) async fn keep_probing<R: Responder>(scheduler: Arc<Scheduler<R>>, at: usize) {
     let interval = scheduler.config.probe_interval;
     let habits = &scheduler.habits[at];
-    // The failures in a row that the last good look knew of; `None` before the first.
+    // The number of failures in a row at the last good look; `None` before the first.
     let mut trusted: Option<u32> = None;
     loop {
         let standing = lock(&scheduler.state).backends.standing(at, Instant::now());
@@ -104,7 +105,7 @@ pub(super) async fn keep_probing<R: Responder>(scheduler: Arc<Scheduler<R>>, at:
                     trusted = Some(failures);
                 }
                 Seen::Silent => {}
-                // Somebody is there, with more connections than it has workers for.
+                // The backend is there, with more connections than it has workers for.
                 Seen::Away(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Seen::Away(error) => {
                     let witness = if trusted.is_none() { Witness::First } else { Witness::Request };
@@ -120,7 +121,7 @@ pub(super) async fn keep_probing<R: Responder>(scheduler: Arc<Scheduler<R>>, at:
     }
 }
 
-/// Whether the peer ends a connection on which nobody has said anything.
+/// Whether the peer ends a connection on which nothing was sent.
 async fn is_closed_within(stream: &Stream, time: Duration) -> bool {
     let closed = async {
         loop {
@@ -129,7 +130,7 @@ async fn is_closed_within(stream: &Stream, time: Duration) -> bool {
             }
             match stream.try_read(&mut [0; 16]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Unasked bytes are odd, but somebody is there.
+                // Unexpected bytes are odd, but the backend is there.
                 Ok(read) => return read == 0,
                 Err(_) => return true,
             }
@@ -147,8 +148,8 @@ impl<R: Responder> Scheduler<R> {
         &self.config.backends[at].address
     }
 
-    /// Whether a backend is there, as far as a connection of its own can tell. Takes a worker for the time of an answer, or for
-    /// [`LOOK`] where it answers no questions.
+    /// Whether a backend is there, as far as a separate connection can tell. Occupies a worker until it answers, or for
+    /// [`LOOK`] if the backend answers no questions.
     pub(super) async fn look_at(&self, at: usize) -> Seen {
         let within = self.config.connect_timeout;
         if self.habits[at].answers() {
@@ -171,7 +172,7 @@ impl<R: Responder> Scheduler<R> {
         Stream::connect(self.address(at), self.config.connect_timeout).await.map_or_else(Seen::Away, |_| Seen::There)
     }
 
-    /// The trial of a backend that was away. It ends also when we leave.
+    /// The trial of a backend that was away. It also ends when the upstream stops.
     pub(super) async fn try_out(self: &Arc<Self>, at: usize) -> io::Result<()> {
         let seen = tokio::select! {
             seen = self.look_at(at) => seen,
@@ -186,7 +187,7 @@ impl<R: Responder> Scheduler<R> {
         Ok(())
     }
 
-    /// A backend is there.
+    /// A probe found the backend.
     fn probed_well(self: &Arc<Self>, at: usize) {
         self.metrics.probes.inc();
         self.reached(at);
@@ -196,11 +197,11 @@ impl<R: Responder> Scheduler<R> {
         self.metrics.probes.inc();
         self.metrics.connect_failures.inc();
         self.missed(at, error, witness);
-        // Requests that wait need a new alarm: the backend's next trial is the next thing that can help them.
+        // Waiting requests need a new alarm: the backend's next trial is the next thing that can help them.
         self.dispatch();
     }
 
-    /// A backend is there: one that was away is back.
+    /// The backend is there. If it was away, it is back.
     fn reached(self: &Arc<Self>, at: usize) {
         let mut state = lock(&self.state);
         let is_back = state.backends.is_there(at);
@@ -210,12 +211,12 @@ impl<R: Responder> Scheduler<R> {
             self.metrics.backends_up.set(up as i64);
             info!(upstream = %self.config.name, backend = %self.config.backends[at].address, "backend is back");
             self.ask_limits(at);
-            // While it was away requests queued up; one connection was allowed, now all are.
+            // Requests queued up while it was away. One connection was allowed, now all are.
             self.dispatch();
         }
     }
 
-    /// A backend could not be connected to, or ended a connection as no healthy php-fpm does.
+    /// A backend could not be connected to, or ended a connection in a way that a healthy php-fpm does not.
     pub(super) fn missed(&self, at: usize, error: &dyn std::fmt::Display, witness: Witness) {
         let mut state = lock(&self.state);
         let now = Instant::now();
@@ -237,7 +238,7 @@ impl<R: Responder> Scheduler<R> {
     }
 }
 
-/// How a connection ends that once stood.
+/// Whether this error is the end of an established connection.
 fn is_end(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)

@@ -1,14 +1,14 @@
 //! The order in which requests get a connection. Plain data: no clock, no locks.
 //!
 //! First-in-first-out queues, one per [`Class`]. A session has at most its `concurrency` requests in here, so
-//! first in, first out is fair between sessions. Between classes a fixed weighted round decides, so that none
-//! starves; connect events take their turn only while they hold less than their share of the connections.
+//! first in, first out is fair between sessions. Between classes a fixed weighted round decides, so that no class
+//! starves. Connect events take their turn only while they hold less than their share of the connections.
 //!
-//! Bounds: messages and connect events leave at their deadline. Sessions bound them, by their `concurrency`; an operator may
-//! set a lower bound, beyond which they are refused. Close events are bounded by the number of sessions, each of which ends
-//! once, and presence by the number of partitions; neither leaves unserved.
+//! Bounds: messages and connect events leave at their deadline. Their number is bounded by the `concurrency` of the sessions; an
+//! operator may set a lower bound, beyond which they are refused. Close events are bounded by the number of sessions, each of which
+//! ends once, and presence events by the number of partitions. Neither leaves the queue unserved.
 //!
-//! A [`Group`] has at most `limit` requests that run or stand in these queues. Its others are held back:
+//! A [`Group`] has at most `limit` requests that run or stand in these queues. Its other requests are held back:
 //!
 //! ```text
 //!          below the limit                  pop             ended
@@ -18,22 +18,22 @@
 //!     └──────────────> held ──────┴─── one for each that ended <────┘
 //! ```
 //!
-//! So a group that waits for something of its own, such as the lock of one PHP session, fills neither the connections nor
-//! the line before the others.
+//! So a group whose requests wait for each other, for example for the lock of one PHP session, fills neither the connections nor
+//! the line ahead of other requests.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::request::{Class, Group};
 
-/// Queues.
+/// Number of queues.
 const CLASSES: usize = Class::ALL.len();
 
-/// Turns in a round. Messages are what clients wait for; a login storm, a mass disconnect or what either does to channels still
-/// moves at a sixth of the pace each.
+/// Turns in a round. Clients wait for messages, so those get the most. A login storm, a mass disconnect, or the channel events of
+/// either, still moves at a sixth of the pace each.
 const WEIGHTS: [i32; CLASSES] = [2, 6, 2, 2];
 
-/// How much may wait.
+/// How many requests may wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Messages.
@@ -44,20 +44,20 @@ pub(super) struct Bounds {
     pub(super) connects_running: usize,
 }
 
-/// Something that waits, or that waited and may have to come back.
+/// An item that waits, or that waited and may have to come back.
 #[derive(Debug)]
 pub(super) struct Waiting<T> {
     /// What waits.
     pub(super) item: T,
     /// Its queue, and its group.
     pub(super) ticket: Ticket,
-    /// When it gives up; `None` never.
+    /// When it expires; `None` for never.
     pub(super) deadline: Option<Instant>,
     /// Its place among all that ever waited here.
     turn: u64,
 }
 
-/// What a request counts against, while it waits and while it holds a connection.
+/// The class and group that a request counts against while it waits and while it holds a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) class: Class,
@@ -85,15 +85,15 @@ pub(super) struct Queue<T> {
 struct Members {
     /// In line or on a connection.
     admitted: u32,
-    /// Held back, in the order in which they came.
+    /// Requests held back, in the order of arrival.
     held: VecDeque<(Class, u64)>,
 }
 
 impl Members {
-    /// A held request has expired. Turns are in order, so it is found without a look at each of what may be a crowd.
+    /// A held request has expired. Turns are in order, so it is found by binary search even among many.
     fn forget(&mut self, turn: u64) {
         if let Ok(at) = self.held.binary_search_by_key(&turn, |(_, turn)| *turn) {
-            // From the front nearly always: the oldest expires first.
+            // Nearly always at the front: the oldest expires first.
             self.held.remove(at);
         }
     }
@@ -113,12 +113,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// From now on connect events may hold so many connections while others wait.
+    /// Sets how many connections the connect events may hold from now on while other requests wait.
     pub(super) fn set_connects_running(&mut self, most: usize) {
         self.bounds.connects_running = most;
     }
 
-    /// Puts `item` at the end of its queue, or gives it back when as many of its class wait as may.
+    /// Puts `item` at the end of its queue, or gives it back if the queue of its class is full.
     pub(super) fn push(&mut self, ticket: Ticket, item: T, deadline: Option<Instant>) -> Result<Pushed, T> {
         let Ticket { class, group } = ticket;
         let bound = match class {
@@ -145,7 +145,7 @@ impl<T> Queue<T> {
         Ok(Pushed::InLine)
     }
 
-    /// Takes the next one for a connection that is free. Its connection counts as held until [`Queue::ended`].
+    /// Takes the next request for a free connection. The connection counts as held until [`Queue::ended`].
     pub(super) fn pop(&mut self) -> Option<Waiting<T>> {
         let others_wait =
             Class::ALL.iter().any(|class| *class != Class::Connect && !self.classes[*class as usize].is_empty());
@@ -167,7 +167,7 @@ impl<T> Queue<T> {
         self.credit[best] -= round;
         let taken = self.classes[best].pop_front()?;
         if self.classes[best].is_empty() {
-            // A class that has nothing to do saves nothing up.
+            // A class without requests keeps no credit.
             self.credit[best] = 0;
         }
         if taken.ticket.class == Class::Connect {
@@ -176,7 +176,7 @@ impl<T> Queue<T> {
         Some(taken)
     }
 
-    /// A connection taken for this ticket is free again. True: that let a request into line which its group had held back, so
+    /// A connection that was taken for this ticket is free again. True if this let a request into line that its group had held back:
     /// a place may be free for it.
     pub(super) fn ended(&mut self, ticket: Ticket) -> bool {
         if ticket.class == Class::Connect {
@@ -185,7 +185,7 @@ impl<T> Queue<T> {
         ticket.group.is_some_and(|group| self.leave(group))
     }
 
-    /// One request fewer of a group is in line or on a connection: the first that is held takes its place. True if one did.
+    /// A group has one request fewer in line or on a connection, and its first held request takes that place. True if there was one.
     fn leave(&mut self, group: Group) -> bool {
         let Some(members) = self.groups.get_mut(&group.key) else { return false };
         members.admitted -= 1;
@@ -195,7 +195,7 @@ impl<T> Queue<T> {
             members.admitted += 1;
             let mut waiting = self.held[class as usize].remove(&turn).expect("each held turn is in its class");
             let queue = &mut self.classes[class as usize];
-            // Those behind it in line came after it, and deadlines in a queue are in order.
+            // The requests behind it in line came later, and deadlines in a queue are in order.
             waiting.deadline = waiting.deadline.max(queue.back().and_then(|last| last.deadline));
             waiting.turn = self.next_turn;
             self.next_turn += 1;
@@ -208,8 +208,8 @@ impl<T> Queue<T> {
         false
     }
 
-    /// Takes back what could not be sent, to the place that it had; the caller says [`Queue::ended`] behind it. What
-    /// was let in once is not refused now, so a queue may exceed its bound by the number of connections.
+    /// Puts a request that could not be sent back to its old place; the caller then calls [`Queue::ended`]. A request that
+    /// was accepted once is not refused now, so a queue may exceed its bound by the number of connections.
     pub(super) fn restore(&mut self, waiting: Waiting<T>) {
         if let Some(group) = waiting.ticket.group {
             self.groups.entry(group.key).or_default().admitted += 1;
@@ -219,7 +219,7 @@ impl<T> Queue<T> {
         queue.insert(at, waiting);
     }
 
-    /// Takes one whose deadline has passed. Deadlines within a queue are in order, so only the fronts are looked at.
+    /// Takes a request whose deadline has passed. Deadlines within a queue are in order, so only the fronts are checked.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Waiting<T>> {
         let is_over = |waiting: &Waiting<T>| waiting.deadline.is_some_and(|deadline| deadline <= now);
         for class in Class::ALL {
@@ -252,7 +252,7 @@ impl<T> Queue<T> {
         held.chain(in_line).min()
     }
 
-    /// Takes everything, in no particular order between the classes.
+    /// Takes all requests, in no particular order between the classes.
     pub(super) fn drain(&mut self) -> Vec<Waiting<T>> {
         let held: Vec<_> = self.held.iter_mut().flat_map(std::mem::take).map(|(_, held)| held).collect();
         self.groups.values_mut().for_each(|members| members.held.clear());
@@ -264,12 +264,12 @@ impl<T> Queue<T> {
         waiting
     }
 
-    /// How many wait, in line or held.
+    /// How many requests wait, in line or held.
     pub(super) fn len(&self) -> usize {
         Class::ALL.into_iter().map(|class| self.len_of(class)).sum()
     }
 
-    /// How many of a class wait, in line or held.
+    /// How many requests of a class wait, in line or held.
     pub(super) fn len_of(&self, class: Class) -> usize {
         self.classes[class as usize].len() + self.held[class as usize].len()
     }
@@ -279,16 +279,16 @@ impl<T> Queue<T> {
         self.has_nobody_in_line() && self.held.iter().all(BTreeMap::is_empty)
     }
 
-    /// Whether [`Queue::pop`] has nothing to give: all that wait are held back by their groups.
+    /// Whether [`Queue::pop`] has nothing to give: nothing waits, or every waiting request is held back by its group.
     pub(super) fn has_nobody_in_line(&self) -> bool {
         self.classes.iter().all(VecDeque::is_empty)
     }
 }
 
-/// Where a request went.
+/// Where [`Queue::push`] put a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// Into the line for a connection.
+    /// In the line for a connection.
     InLine,
     /// Its group is at its limit: it is held back.
     Held,
@@ -368,7 +368,7 @@ mod tests {
                     Step::Restore => {
                         if let Some(taken) = running.pop() {
                             let ticket = taken.ticket;
-                            // It comes again, so it may start before those that started after it.
+                            // It is pushed back, so it may start before requests that started after it.
                             last_started[taken.ticket.class as usize] =
                                 running.iter().filter(|w| w.ticket.class == taken.ticket.class).map(|w| w.item)
                                     .filter(|item| *item < taken.item).max();

@@ -1,4 +1,4 @@
-//! What goes into an upstream and what comes out: the request, who takes its answer, and how it ended.
+//! The interface of an upstream: the request, the responder that takes its answer, and the outcome.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -10,16 +10,16 @@ use crate::proto::fastcgi::request::ParamBlocks;
 use crate::proto::fastcgi::response::{ProtocolStatus, ResponseError};
 use crate::proto::id::SessionId;
 
-/// What kind of event a request carries; decides how it queues.
+/// The kind of event that a request carries. It decides how the request queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// A new session. Has its own bounded queue, and a bounded share of the connections while messages wait.
     Connect,
     /// A frame. Waits in a bounded queue up to `queue_timeout`.
     Message,
-    /// A session ended. Never shed and never late: it waits until a backend takes it.
+    /// The end of a session. Never refused and never expired: it waits until a backend takes it.
     Close,
-    /// Something about a channel. As `Close`; its submitter keeps few of them under way.
+    /// A join, leave or other event of a channel. Queues like `Close`; its submitter has only a few of them under way.
     Presence,
 }
 
@@ -27,7 +27,7 @@ impl Class {
     /// Every class.
     pub const ALL: [Class; 4] = [Class::Connect, Class::Message, Class::Close, Class::Presence];
 
-    /// Whether PHP is told for as long as it takes, since nobody else would ever tell it.
+    /// Whether the event waits as long as it takes, because no later event would tell PHP the same.
     pub const fn is_owed(self) -> bool {
         matches!(self, Class::Close | Class::Presence)
     }
@@ -43,34 +43,34 @@ impl Class {
     }
 }
 
-/// Requests that share a bound: those of all sessions of one user, say, whose scripts wait for the same lock.
+/// Requests that share a limit, for example those of all sessions of one user, whose scripts wait for the same lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Tells it from other groups of the same upstream.
+    /// Different for each group of an upstream.
     pub key: u64,
-    /// The most of its requests that hold a connection, or wait for one in line with everybody's, at a time. At least 1.
+    /// How many of its requests may hold a connection, or wait in line for one, at the same time. At least 1.
     pub limit: u32,
 }
 
 /// One event for PHP.
 #[derive(Debug)]
 pub struct Request<R> {
-    /// How it queues.
+    /// It decides how the request queues.
     pub class: Class,
-    /// With what others it shares a bound on connections.
+    /// The group with which it shares a limit on connections.
     pub group: Option<Group>,
-    /// What is the same for the app, for the session, for its profile, and this event's own. `CONTENT_LENGTH` must be among them and be
-    /// exactly the length of `body`: php-fpm loses the connection's footing otherwise.
+    /// Params of the app, of the session, of its profile, and of this event. `CONTENT_LENGTH` must be among them and must be
+    /// exactly the length of `body`: otherwise php-fpm loses track of where the next request begins.
     pub params: ParamBlocks,
-    /// Stdin, whole: php-fpm runs the script on half a body too.
+    /// Stdin. It must be complete: php-fpm would run the script on half a body too.
     pub body: Bytes,
-    /// The handler may see it twice: an ambiguous failure is tried once more.
+    /// The handler may see the event twice: after an ambiguous failure it is sent once more.
     pub idempotent: bool,
-    /// Who takes the answer.
+    /// Takes the answer.
     pub responder: R,
 }
 
-/// Who takes the answer to one request. Called from the task of the FastCGI connection, so nothing here may block.
+/// Takes the answer to one request. It is called from the task of the FastCGI connection, so none of its methods may block.
 ///
 /// Order of calls: any number of `stdout`, `stderr` and `pause`, then `end` once. `end` is called for every request
 /// that was submitted, also for one that was never sent.
@@ -78,33 +78,33 @@ pub trait Responder: Send + 'static {
     /// A piece of stdout. Pieces come in order and are never empty.
     fn stdout(&mut self, data: &[u8]);
 
-    /// No more bytes for now: what is held back to be sent together should leave.
+    /// No more bytes for now: bytes that are held back, to be sent together, should be sent.
     ///
-    /// Called before php-fpm is waited for, never between the last piece and [`end`](Self::end) when both came in one
-    /// read: a small reply is seen whole as `stdout`, `end`.
+    /// Called before waiting for php-fpm, but never between the last piece and [`end`](Self::end) if both came in one
+    /// read. So a small reply is seen whole, as `stdout`, `end`.
     fn pause(&mut self);
 
     /// A piece of stderr. Pieces come in order and are never empty; lines may be split between them.
     fn stderr(&mut self, data: &[u8]);
 
-    /// Ready when more stdout may be given; `Pending` registers the waker, and php-fpm is not read from meanwhile.
-    /// What one read brought is given whole (at most [`READ_BYTES`](super::READ_BYTES)) whatever this says in between.
+    /// Ready when more stdout may be given. `Pending` registers the waker, and php-fpm is not read meanwhile.
+    /// The bytes of one read (at most [`READ_BYTES`](super::READ_BYTES)) are all given, even if this turns pending in between.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Ready when nobody wants the answer any more. A queued request is then dropped unsent, a running one aborted.
+    /// Ready when the answer is not wanted any more. A queued request is then dropped unsent, a running one aborted.
     /// `Pending` registers the waker.
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// A script that has begun is waited for, even if nobody wants its answer any more: something is to happen after its end. Then only a request of
-    /// which no byte was sent is cancelled.
+    /// True if a script that has begun must run to its end, even if its answer is not wanted any more, because something follows
+    /// that end. Then a request is cancelled only if no byte of it was sent.
     fn is_waited_for(&self) -> bool {
         false
     }
 
-    /// How it ended.
+    /// Called with the result.
     fn end(self, outcome: Outcome);
 
-    /// Whose request this is, for log lines; of a session, or nobody's.
+    /// The session of this request, for log lines; `None` if it belongs to none.
     fn label(&self) -> Option<SessionId>;
 }
 
@@ -117,10 +117,10 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// Where the time of a complete request went.
+/// How long each part of a complete request took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// From `submit` until it was given to a connection.
+    /// From `submit` until a connection took it.
     pub queued: Duration,
     /// From then until the first byte of the answer.
     pub first_byte: Duration,
@@ -128,11 +128,11 @@ pub struct Timing {
     pub total: Duration,
 }
 
-/// Why a request has no complete answer, sorted by who must act.
+/// Why a request has no complete answer, sorted by the side that must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     // We are full.
-    /// As many requests of its class wait as may.
+    /// The queue of its class is full.
     QueueFull,
     /// It waited for `queue_timeout` and no connection became free.
     QueueTimeout,
@@ -145,7 +145,7 @@ pub enum Failure {
         /// Whether any byte of the answer had come.
         answered: bool,
     },
-    /// Silence for `response_timeout`.
+    /// The script was silent for `response_timeout`.
     ResponseTimeout {
         /// Whether any byte of the answer had come.
         answered: bool,
@@ -155,14 +155,14 @@ pub enum Failure {
         /// Whether any byte of the answer had come.
         answered: bool,
     },
-    /// Its client did not take the answer for `slow_reader_hold`, and others waited for the connection.
+    /// Its client did not read the answer for `slow_reader_hold`, and other requests waited for the connection.
     SlowReader {
         /// Whether any byte of the answer had come.
         answered: bool,
     },
-    /// The backend sent what FastCGI does not allow.
+    /// The backend sent something that FastCGI does not allow.
     Protocol {
-        /// What it was.
+        /// The violation.
         error: ResponseError,
         /// Whether any byte of the answer had come.
         answered: bool,
@@ -170,14 +170,14 @@ pub enum Failure {
     /// END_REQUEST said that the request was not run (FCGI_OVERLOADED and its kin).
     Refused(ProtocolStatus),
 
-    // Nobody wants it.
+    // The answer is not wanted any more.
     /// [`Responder::poll_cancelled`] was ready.
     Cancelled {
         /// Whether the script may have begun.
         sent: bool,
     },
 
-    // We are leaving.
+    // The node is stopping.
     /// The upstream was shut down before the request was sent.
     Stopping,
 }
@@ -200,7 +200,7 @@ impl Failure {
         }
     }
 
-    /// Whether a script may have begun to run. When false the event certainly had no effect.
+    /// Whether a script may have begun to run. If false, the event certainly had no effect.
     pub const fn may_have_run(self) -> bool {
         match self {
             Failure::QueueFull
@@ -208,7 +208,7 @@ impl Failure {
             | Failure::Unavailable
             | Failure::Stopping
             | Failure::Cancelled { sent: false } => false,
-            // A number that the specification does not have says nothing.
+            // A number that the specification does not define says nothing.
             Failure::Refused(status) => matches!(status, ProtocolStatus::Unknown(_)),
             Failure::BackendClosed { .. }
             | Failure::ResponseTimeout { .. }
@@ -219,8 +219,8 @@ impl Failure {
         }
     }
 
-    /// The same failure, of a request that had been sent once before and was not answered. That attempt may have run, so a
-    /// failure that says the opposite speaks for the last attempt only.
+    /// The same failure, for a request that was sent once before and not answered. That attempt may have run, so a
+    /// failure that says otherwise would be true only for the last attempt.
     pub(super) const fn of_one_that_was_sent(self) -> Self {
         if self.may_have_run() { self } else { Failure::BackendClosed { answered: false } }
     }

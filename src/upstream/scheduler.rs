@@ -1,9 +1,9 @@
-//! Who gets a connection next: the queue and the backends under one lock.
+//! Assigns connections to requests: the queue and the backends under one lock.
 //!
-//! The lock is held for the moves of plain data only; nothing of a responder is called and nothing is awaited under it.
-//! Requests meet places at three moments: when a request comes (`submit`), when a place becomes free (`dispatch`, said by
-//! a [`Lease`] that ends), and when a connection takes its next request itself ([`Lease::next`]), so that under load no
-//! task wakes another. One task keeps house: it ends what has waited for too long, and tries backends that were away.
+//! The lock is held only while plain data is changed. No responder is called and nothing is awaited under it.
+//! Requests and places are matched at three moments: when a request comes (`submit`), when a place becomes free (`dispatch`, called
+//! when a [`Lease`] ends), and when a connection takes its next request itself ([`Lease::next`]), so that under load no
+//! task wakes another. A housekeeping task ends requests that have waited for too long, and tries backends that were away.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,20 +29,20 @@ use crate::locks::lock;
 use crate::metrics::upstream::{RequestClass, RequestOutcome, UpstreamHandles};
 use crate::proto::fastcgi::values::Values;
 
-/// A request with what the upstream knows of it.
+/// A request and its state in the upstream.
 #[derive(Debug)]
 pub(super) struct Job<R> {
     pub(super) request: Request<R>,
     pub(super) submitted: Instant,
-    /// It was sent before, may have run, and was not answered. So it may have run however it ends now.
+    /// It was sent before and not answered, and may have run. So it may have run, however it ends now.
     pub(super) was_sent: bool,
-    /// It may be sent again after that, to a backend that is well.
+    /// In that case it may be sent again, to a backend that works.
     pub(super) may_repeat: bool,
-    /// How often it was proved, by what holds of php-fpm, that it was not taken.
+    /// How often the end of a connection proved, by php-fpm's rules, that it was not taken.
     pub(super) not_taken: u8,
 }
 
-/// A job on its way through queue and connection. Boxed, since on that way it changes hands some twenty times a message.
+/// A job on its way through queue and connection. It is boxed, because it is moved some twenty times for each message.
 pub(super) type Work<R> = Waiting<Box<Job<R>>>;
 
 /// Everything that the connections of an upstream share.
@@ -52,7 +52,7 @@ pub(super) struct Scheduler<R> {
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
     pub(super) state: Mutex<State<R>>,
-    /// What was learned of each backend.
+    /// What was learned about each backend.
     pub(super) habits: Vec<Habits>,
     /// Answers that wait for their clients.
     pub(super) stalls: Stalls,
@@ -80,11 +80,11 @@ pub(super) struct State<R> {
 enum Assigned<R> {
     /// The idle connection already has the job.
     Reused(Arc<Handoff<R>>),
-    /// A connection is to be opened to this backend, of which a trial has to show whether it is back.
+    /// A connection has to be opened to this backend; if `is_trial`, a trial has to show first that the backend is back.
     Open { backend: usize, work: Work<R>, is_trial: bool },
 }
 
-/// How things stand, for `/ready` and for people.
+/// The current state, for `/ready` and for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Requests that wait for a connection.
@@ -93,16 +93,16 @@ pub struct Snapshot {
     pub backends: Vec<BackendSnapshot>,
 }
 
-/// How one backend stands.
+/// The current state of one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSnapshot {
     /// Its address, as the configuration writes it.
     pub address: String,
     /// Whether it takes requests.
     pub up: bool,
-    /// The most connections: `max_connections`, or fewer where it said so.
+    /// The most connections: `max_connections`, or fewer if the backend says so.
     pub max_connections: usize,
-    /// Connections that count against that.
+    /// Connections that count against `max_connections`.
     pub open: usize,
     /// Connections whose worker is, or may be, busy.
     pub busy: usize,
@@ -131,7 +131,7 @@ impl<R: Responder> Scheduler<R> {
         let stalls = Stalls::new(config.slow_reader_hold, state.backends.limits());
         let habits: Vec<_> = config.backends.iter().map(|_| Habits::new(Instant::now())).collect();
         if config.spawn.is_some() {
-            // php-fpm keeps connections and answers questions, and what is spawned is php-fpm.
+            // The spawned program is php-fpm, which keeps connections and answers questions.
             habits.iter().for_each(|habits| {
                 habits.kept();
                 habits.tested(true);
@@ -155,23 +155,23 @@ impl<R: Responder> Scheduler<R> {
         scheduler
     }
 
-    /// Whether a backend has ever ended a kept connection behind an answer, as php-fpm does with pm.max_requests: then it is
-    /// worth a system call to look for that before each request.
+    /// Whether a backend has ever ended a kept connection after an answer, as php-fpm does with pm.max_requests. Then it is
+    /// worth a system call to check for that before each request.
     pub(super) fn recycles(&self) -> bool {
         self.recycles.load(Ordering::Relaxed)
     }
 
-    /// True while requests wait for a connection, as of the last look under the lock. Requests that their groups hold back do not count.
+    /// True while requests wait for a connection, as of the last look under the lock. Requests held back by their groups do not count.
     pub(super) fn has_line(&self) -> &AtomicBool {
         &self.has_line
     }
 
-    /// One has.
+    /// A backend has ended a kept connection.
     pub(super) fn note_recycling(&self) {
         self.recycles.store(true, Ordering::Relaxed);
     }
 
-    /// Asks a backend how much it takes, where that is wanted.
+    /// Asks a backend for its limits, if the configuration says so.
     pub(super) fn ask_limits(self: &Arc<Self>, backend: usize) {
         if !self.config.ask_limits {
             return;
@@ -186,9 +186,9 @@ impl<R: Responder> Scheduler<R> {
         self.tasks.spawn_on(asking, &self.runtime);
     }
 
-    /// Before a connection over TCP is opened: learns, when that is due, whether the backend answers questions. The first
-    /// request waits for that, for a fifth of a second where nobody answers; no other does. (Over a Unix socket nobody has to
-    /// be asked behind an answer, and a probe learns it.)
+    /// Before a connection over TCP is opened: if the test is due, learns whether the backend answers questions. Only the first
+    /// request waits for that, a fifth of a second if there is no answer. (Workers on a Unix socket need not be asked after an answer,
+    /// and a probe makes the test.)
     pub(super) async fn test_answers(self: &Arc<Self>, backend: usize) {
         let address = &self.config.backends[backend].address;
         if !matches!(address, model::Bind::Tcp(_)) {
@@ -203,7 +203,7 @@ impl<R: Responder> Scheduler<R> {
         }
     }
 
-    /// Learns anew, on a connection of its own, whether a backend answers questions.
+    /// Tests again, on a separate connection, whether a backend answers questions.
     pub(super) fn doubt_answers(self: &Arc<Self>, backend: usize) {
         let scheduler = self.clone();
         let testing = async move {
@@ -238,11 +238,11 @@ impl<R: Responder> Scheduler<R> {
         let used = state.backends.limit(at);
         drop(state);
         info!(%upstream, %backend, max_connections, max_requests, multiplexes, used, "backend tells its limits");
-        // It may take more than it said before.
+        // The limit may be higher than before.
         self.dispatch();
     }
 
-    /// Queues a request and gives it a connection when one is free.
+    /// Queues a request, and assigns a connection if one is free.
     pub(super) fn submit(self: &Arc<Self>, request: Request<R>) {
         let now = Instant::now();
         let ticket = Ticket { class: request.class, group: request.group };
@@ -279,7 +279,7 @@ impl<R: Responder> Scheduler<R> {
         }
     }
 
-    /// Gives waiting requests to free places, while there are both.
+    /// Assigns waiting requests to free places, while there are both.
     pub(super) fn dispatch(self: &Arc<Self>) {
         loop {
             let mut state = lock(&self.state);
@@ -305,7 +305,7 @@ impl<R: Responder> Scheduler<R> {
         }
     }
 
-    /// Before the lock is let go: gauges, and the housekeeper's alarm. Says whether a further request may have a place.
+    /// Called before the lock is released: sets gauges and the housekeeper's alarm. True if another request might find a place.
     pub(super) fn settle(&self, state: &mut State<R>) -> bool {
         for (class, label) in Class::ALL.into_iter().zip(RequestClass::ALL) {
             self.metrics.set_queued(*label, state.queue.len_of(class));
@@ -327,7 +327,7 @@ impl<R: Responder> Scheduler<R> {
         true
     }
 
-    /// Ends what has waited for too long, and tries backends that were away.
+    /// Ends requests that have waited for too long, and tries backends that were away.
     async fn keep_house(self: Arc<Self>) {
         loop {
             let (expired, failure) = self.take_expired();
@@ -363,7 +363,7 @@ impl<R: Responder> Scheduler<R> {
         (expired, failure)
     }
 
-    /// Refuses what comes, drops what waits, lets what runs run.
+    /// Refuses new requests, drops waiting ones, and lets running ones finish.
     pub(super) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stopping = true;
@@ -400,7 +400,7 @@ impl<R: Responder> Scheduler<R> {
         Snapshot { queued: state.queue.len(), backends: backends.collect() }
     }
 
-    /// Counts and tells how a request ended.
+    /// Counts the end of a request and tells its responder.
     #[expect(clippy::boxed_local, reason = "it comes in its box, and is not moved out of it as a whole")]
     pub(super) fn end(&self, job: Box<Job<R>>, outcome: Outcome) {
         let outcome = match outcome {
@@ -447,7 +447,7 @@ impl<R> State<R> {
     }
 }
 
-/// Of so many connections, those that connect events may hold while others wait.
+/// How many of these connections the connect events may hold while other requests wait.
 fn connect_share(config: &model::Upstream, connections: usize) -> usize {
     (connections * usize::from(config.connect_share_percent) / 100).max(1)
 }

@@ -1,8 +1,8 @@
-//! Connections that are held because a client does not take the answer.
+//! Connections that are held because a client does not read the answer.
 //!
-//! A reply that finds no room in its session's outbox stops the reading of its connection, and with it the worker. A few clients that
-//! ask for much and read nothing would have every worker so. Therefore half of the connections are left to everybody else: where
-//! more than that are held and requests wait, an answer that has waited for `slow_reader_hold` in all is broken off.
+//! When the outbox of a session has no room for a reply, the connection to php-fpm is not read, and its worker is held. A few clients
+//! that ask for much and read nothing could hold every worker. Therefore half of the connections are reserved for everyone else. If
+//! more than half are held and requests wait, an answer that has waited for `slow_reader_hold` in all is broken off.
 //!
 //! ```text
 //!             no room                       room
@@ -15,30 +15,30 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between looks whether an answer that has waited for long enough keeps others waiting.
+/// Time between checks whether an answer that has waited for long enough keeps other requests waiting.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How many are held, of all connections of an upstream, and how many may be.
+/// How many of an upstream's connections are held, and how many may be.
 #[derive(Debug)]
 pub(super) struct Stalls {
-    /// How long one may be held in all; zero sets no bound.
+    /// How long one connection may be held in all; zero sets no bound.
     patience: Duration,
     count: AtomicUsize,
     most: AtomicUsize,
 }
 
 impl Stalls {
-    /// None is.
+    /// None is held.
     pub(super) fn new(patience: Duration, connections: usize) -> Self {
         Self { patience, count: AtomicUsize::new(0), most: AtomicUsize::new(connections / 2) }
     }
 
-    /// There may be so many connections from now on.
+    /// Sets the number of connections from now on.
     pub(super) fn set_connections(&self, connections: usize) {
         self.most.store(connections / 2, Ordering::Relaxed);
     }
 
-    /// Whether more are held than may be while others wait.
+    /// Whether more connections are held than allowed while others wait.
     pub(super) fn are_too_many(&self) -> bool {
         self.count.load(Ordering::Relaxed) > self.most.load(Ordering::Relaxed)
     }
@@ -49,12 +49,12 @@ impl Stalls {
 pub(super) struct Stall<'a> {
     stalls: &'a Stalls,
     since: Instant,
-    /// When to look whether it keeps others waiting.
+    /// When to check whether it keeps other requests waiting.
     look_at: Option<Instant>,
 }
 
 impl<'a> Stall<'a> {
-    /// Waits from `now` on, after it has waited for `before` already.
+    /// Waits from `now` on, after it has already waited for `before`.
     pub(super) fn new(stalls: &'a Stalls, now: Instant, before: Duration) -> Self {
         stalls.count.fetch_add(1, Ordering::Relaxed);
         let look_at = (!stalls.patience.is_zero()).then(|| now + stalls.patience.saturating_sub(before));
@@ -65,12 +65,12 @@ impl<'a> Stall<'a> {
         self.since
     }
 
-    /// When to look, if ever.
+    /// When to check, if ever.
     pub(super) fn look_at(&self) -> Option<Instant> {
         self.look_at
     }
 
-    /// Whether it is to be broken off at that time, `others_wait` or not; otherwise the next look is a little later.
+    /// Whether the answer must be broken off now; `others_wait` says whether requests wait. If not, the next check is a little later.
     pub(super) fn is_over(&mut self, now: Instant, others_wait: bool) -> bool {
         let is_over = others_wait && self.stalls.are_too_many();
         if !is_over {

@@ -1,4 +1,4 @@
-//! A socket to a backend, Unix or TCP, with the few things that differ between them and that php-fpm makes necessary.
+//! A socket to a backend, Unix or TCP: the differences between the two, and the workarounds that php-fpm needs.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,11 +17,11 @@ use crate::sockets;
 const FIRST_BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const LAST_BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
-/// A backend's machine that lost its power says nothing any more: its connections end within three quarters of a minute.
+/// Finds a backend whose machine lost its power: its connections end within 45 s.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(5)).with_retries(3);
 
-/// Between sending and looking whether a peer still reads, and how long it may take to have read.
+/// Pause before each check whether a peer still reads, and how long it may take to read.
 const HALF_CLOSED_PAUSE: Duration = Duration::from_millis(5);
 const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -33,8 +33,8 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Connects, trying again by hand while the backlog of a Unix socket is full: the kernel says EAGAIN at once and
-    /// does not tell when there is room. (For TCP the kernel tries again by itself.) An error says what to look at.
+    /// Connects, and retries while the backlog of a Unix socket is full: the kernel returns EAGAIN at once and does not tell
+    /// when there is room. (For TCP the kernel retries by itself.) The error contains a hint for the operator.
     pub(super) async fn connect(address: &Bind, within: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + within;
         let mut pause = FIRST_BACKLOG_PAUSE;
@@ -61,11 +61,11 @@ impl Stream {
         }
     }
 
-    /// Reads what is there. A short read has emptied the socket, and its readiness is over without a read that would only say
-    /// `EAGAIN`: an edge-triggered epoll reports what comes next by itself.
+    /// Reads the available bytes. A short read has emptied the socket, so its readiness is cleared without a further read that would only
+    /// return `EAGAIN`: an edge-triggered epoll reports the next bytes by itself.
     pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut short = None;
-        // Within try_io: readiness that arrives after the read must survive.
+        // Within try_io, so that readiness that arrives after the read is not lost.
         let read = || match recv(self.raw_fd(), into)? {
             read if read > 0 && read < into.len() => {
                 short = Some(read);
@@ -80,7 +80,7 @@ impl Stream {
         short.map_or(result, Ok)
     }
 
-    /// One slice, the usual case, goes by the shorter way through the kernel.
+    /// A single slice, the usual case, takes the shorter path through the kernel.
     pub(super) fn try_write_vectored(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, from) {
             (Stream::Unix(stream), [one]) => stream.try_write(one),
@@ -104,16 +104,16 @@ impl Stream {
         }
     }
 
-    /// Acknowledge what comes next at once.
+    /// Acknowledge the next bytes at once.
     ///
     /// php-fpm never sets TCP_NODELAY on its side of a kept connection, so its second small segment waits for our
-    /// acknowledgement, which the kernel delays by 40 ms unless told otherwise. It forgets after each exchange, so this
-    /// is said after each send and each read that did not end the answer.
+    /// acknowledgement, which the kernel delays by 40 ms unless told otherwise. The kernel forgets the option after each exchange, so
+    /// it is set after each send, and after each read that did not end the answer.
     pub(super) fn acknowledge_at_once(&self) {
         if let Stream::Tcp(stream) = self {
             let on: libc::c_int = 1;
             // SAFETY: the fd is open for as long as `stream`, and the option value is a live c_int of the given size.
-            // A failure costs 40 ms and nothing else, so the result is not looked at.
+            // A failure costs 40 ms and nothing else, so the result is ignored.
             unsafe {
                 libc::setsockopt(
                     stream.as_raw_fd(),
@@ -126,11 +126,11 @@ impl Stream {
         }
     }
 
-    /// After a read gave end-of-file: whether the peer only stopped sending, and still reads what we send.
+    /// After a read returned end-of-file: whether the peer only stopped sending, and still reads.
     ///
     /// A Unix socket knows at once when both directions are closed. TCP shows the same FIN for both, but only an open
-    /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent to find out, and once more after
-    /// a pause: a relay in between that made an end-of-file of a reset takes the first bytes in good faith, fails to
+    /// socket acknowledges further bytes; a closed one resets. So `harmless` is sent as a test, and once more after
+    /// a pause. The second time is for a relay that turned a reset into an end-of-file: it accepts the first bytes, fails to
     /// pass them on, and closes before the second.
     pub(super) async fn is_half_closed(&self, harmless: &[u8]) -> bool {
         if self.poll_now() & (libc::POLLHUP | libc::POLLERR) != 0 {
@@ -164,7 +164,7 @@ impl Stream {
             return false;
         }
         let mut byte = 0_u8;
-        // SAFETY: one byte is writable at the given address; it is looked at and left where it is.
+        // SAFETY: one byte is writable at the given address. The byte is only peeked at.
         let read = unsafe { libc::recv(self.raw_fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
         read <= 0
     }
@@ -189,18 +189,18 @@ impl Stream {
         unsafe { libc::shutdown(self.raw_fd(), libc::SHUT_RDWR) };
     }
 
-    /// Unix sockets: ready when the peer has read all that was sent, or is gone.
+    /// Unix sockets: ready when the peer has read everything that was sent, or is gone.
     ///
     /// When the peer takes the last byte of a write out of its queue, the kernel says that the socket can be written to
     /// (`sock_wfree`), whether or not it could be before.
     pub(super) fn poll_all_read(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Stream::Unix(stream) = self else { return Poll::Ready(()) };
         loop {
-            // Within try_io: readiness that arrives after the look must survive.
+            // Within try_io, so that readiness that arrives after the look is not lost.
             let look = || if self.unread_by_peer() == 0 { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
             match stream.try_io(Interest::WRITABLE, look) {
                 Ok(()) => return Poll::Ready(()),
-                // Not for want of readiness alone: that may be used up by a look before this one.
+                // try_io also fails if an earlier look has used up the readiness, so the count decides.
                 Err(_) if self.unread_by_peer() == 0 => return Poll::Ready(()),
                 Err(_) => {}
             }
@@ -217,9 +217,9 @@ impl Stream {
 
     /// Bytes that were sent and that the peer has not read (Unix) or not acknowledged (TCP); 0 once the peer is gone.
     ///
-    /// Linux says that a Unix socket can be written to while one byte of what was read still counts (`sock_wfree` keeps it
-    /// until the waiters are woken). It does not say so again, so that byte is left out: a task that is woken must see 0. What is
-    /// really unread counts with its buffer, hundreds of bytes for each write.
+    /// Linux reports a Unix socket as writable while one byte of the data that was read still counts (`sock_wfree` keeps it
+    /// until the waiters are woken). It does not report that again, so that byte is subtracted: a woken task must see 0. Bytes that are
+    /// really unread count with their buffer, hundreds of bytes for each write.
     pub(super) fn unread_by_peer(&self) -> usize {
         let mut bytes: libc::c_int = 0;
         // SAFETY: TIOCOUTQ (SIOCOUTQ) stores one c_int at the given address.
@@ -239,7 +239,7 @@ impl Stream {
     }
 }
 
-/// The same error, with what an operator should look at.
+/// The same error, with a hint for the operator.
 pub(super) fn explain(address: &Bind, error: io::Error) -> io::Error {
     let hint = match (address, error.kind()) {
         (Bind::Unix(_), io::ErrorKind::NotFound) => "is php-fpm running, and is this the path of its listen?",
@@ -252,7 +252,7 @@ pub(super) fn explain(address: &Bind, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
-/// recv(2) on a socket that is non-blocking.
+/// recv(2) on a non-blocking socket.
 fn recv(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is writable for all of its length, and an invalid descriptor only makes the call fail.
     let read = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), 0) };

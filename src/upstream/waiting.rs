@@ -1,4 +1,4 @@
-//! What a connection waits for between two requests: its worker, and the next request.
+//! Waiting of a connection between two requests: for its worker, and for the next request.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,12 +12,12 @@ use super::request::Responder;
 use super::scheduler::Work;
 
 /// How long after an answer a worker may take to come back before it counts as busy. A worker without background work needs some
-/// 20 us, and on a busy machine, where it waits for a core, some milliseconds. Nobody feels the rest.
+/// 20 us, or some milliseconds on a busy machine, where it waits for a core. The rest is too short to be noticed.
 const GRACE: Duration = Duration::from_millis(10);
 
 impl Connection {
-    /// Before a request is written to a kept connection; sets when it `started` if it had to wait. False: the worker is
-    /// still busy. An error: the connection has ended or is of no use any more.
+    /// Called before a request is written to a kept connection. Resets `started` if it had to wait. False if the worker is
+    /// still busy. An error means that the connection has ended or cannot be used any more.
     pub(super) async fn until_usable<R: Responder>(
         &mut self,
         lease: &Lease<R>,
@@ -40,9 +40,9 @@ impl Connection {
         Ok(true)
     }
 
-    /// Waits for a worker that works on, so that its place counts as busy; or for a responder to close. A Unix socket tells when
-    /// the worker is back, so the wait is as long as the work. A worker that was asked over TCP may never answer (another
-    /// program listens there now), so it has `request_timeout` for its work. `None`: we are leaving.
+    /// Waits for a worker that continues after its answer, so that its place counts as busy, or for a responder to close. A Unix socket
+    /// tells when the worker is back, so the wait is as long as the work. A worker that was asked over TCP may never answer (another
+    /// program may listen there now), so it has `request_timeout` for its work. `None`: the upstream is stopping.
     pub(super) async fn until_back<R: Responder>(&mut self, lease: &Lease<R>) -> Option<io::Result<()>> {
         let (metrics, stopping) = (&lease.scheduler.metrics, &lease.scheduler.stopping);
         metrics.background.inc();
@@ -79,7 +79,7 @@ impl Connection {
         result
     }
 
-    /// Where it is not known that a backend keeps connections, it gets the time to close this one.
+    /// If it is not known that a backend keeps connections, gives it the time to close this one.
     async fn until_known_to_keep<R: Responder>(&mut self, lease: &Lease<R>) -> io::Result<()> {
         let habits = lease.habits();
         if self.exchange.has_returned {
@@ -100,7 +100,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for a request. `Ok(None)`: until then in vain. An error: the connection is of no use any more.
+    /// Waits for a request. `Ok(None)`: none came while the connection lingered. An error: the connection cannot be used any more.
     pub(super) async fn idle<R: Responder>(
         &mut self,
         handoff: &Handoff<R>,

@@ -1,4 +1,4 @@
-//! What php-fpm and its workers write to stderr, on its way into the log.
+//! Passes the stderr of php-fpm and its workers to the log.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -46,7 +46,7 @@ pub(super) fn log_lines(stderr: ChildStderr, upstream: &str, last_lines: &Mutex<
     }
 }
 
-/// `[23-Nov-2026 21:39:42] WARNING: text` is a warning of php-fpm; anything else is what a script wrote.
+/// `[23-Nov-2026 21:39:42] WARNING: text` is a warning of php-fpm. Every other line was written by a script.
 fn level_and_text(line: &str) -> (bool, &str) {
     let said = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map(|(_, said)| said);
     match said.and_then(|said| said.split_once(": ")) {
@@ -56,14 +56,14 @@ fn level_and_text(line: &str) -> (bool, &str) {
     }
 }
 
-/// What a script logs comes with its session in the answer's own stderr, and a second time through the worker. What PHP says
-/// outside of any script (at its start) comes only here.
+/// Messages of a script come with its session, in the answer's own stderr, and a second time through the worker. Messages of PHP
+/// outside of any script (at its start) come only here.
 fn is_copy_of_stderr(text: &str) -> bool {
     text.starts_with("PHP message: ") && !text.contains("PHP Startup") && !text.ends_with("in Unknown on line 0")
 }
 
-/// Knows the copies line by line: the trace of an uncaught exception follows its first line. Workers write at once, so several may be
-/// on their way.
+/// Recognizes the copies line by line: the trace of an uncaught exception follows its first line. Workers write at the same time, so
+/// several traces may be under way.
 #[derive(Default)]
 struct Copies {
     open_traces: u32,

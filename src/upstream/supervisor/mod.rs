@@ -1,19 +1,19 @@
-//! A php-fpm of our own: found, configured, started, restarted, and gone when we are.
+//! An embedded php-fpm: finds the binary, configures, starts and restarts it, and ends it when longwire ends.
 //!
 //! The pool lives in a private directory (`home`) that holds its configuration and its Unix socket. It uses the
-//! system's php.ini and runs as the user who runs us, as `php -S` would: a script that this user can read is a script that
-//! runs. As root that means `--allow-to-run-as-root`, with a warning; run longwire as another user for anything but
+//! system's php.ini and runs as the user that runs longwire, as `php -S` would: every script that this user can read can
+//! run. For root that means `--allow-to-run-as-root`, with a warning. Run longwire as another user for anything but
 //! development.
 //!
-//! No orphans, whichever process dies and however:
+//! No orphans stay behind, whichever process dies, with one exception:
 //!
-//! | who is gone | what happens |
+//! | process that ended | effect |
 //! |---|---|
 //! | longwire, by any signal | the kernel sends SIGTERM to the master (PR_SET_PDEATHSIG), which ends its workers |
 //! | the master | its process group is killed, as workers would not notice; then it is started again, with backoff |
-//! | both in the same instant, by SIGKILL | workers stay: nobody is left to tell them |
+//! | both in the same instant, by SIGKILL | the workers stay: no process is left to end them |
 //!
-//! Killed by SIGKILL we also leave the private directory behind; the next start of any node of this user removes it.
+//! If longwire is killed by SIGKILL, its private directory also stays. The next start of any node of this user removes it.
 //!
 //! PR_SET_PDEATHSIG fires when the *thread* that forked ends, so one thread does nothing but fork the master and wait
 //! for it. A reload (SIGUSR2) executes php-fpm anew and keeps both the process id and the death signal.
@@ -45,9 +45,9 @@ const START_TIME: Duration = Duration::from_secs(10);
 /// Pauses between restarts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// A master that lived this long was well: the next pause is the first again.
+/// A master that lived this long counts as healthy: the next pause is [`FIRST_PAUSE`] again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
-/// What is sent at the end, and how long each may take: finish what runs, stop, die.
+/// The signals of a stop, and how long each may take: finish running requests, stop, die.
 const STOP_STAGES: [(i32, Duration); 3] = [
     (libc::SIGQUIT, Duration::from_secs(3)),
     (libc::SIGTERM, Duration::from_secs(1)),
@@ -57,7 +57,7 @@ const STOP_STAGES: [(i32, Duration); 3] = [
 /// Why no php-fpm runs.
 #[derive(Debug)]
 pub enum SpawnError {
-    /// No binary was found: which, or which package to install.
+    /// No binary was found. The text names the missing binary or the package to install.
     NotFound(String),
     /// The private directory or its files could not be made.
     Directory(io::Error),
@@ -105,7 +105,7 @@ impl fmt::Display for SpawnError {
 
 impl std::error::Error for SpawnError {}
 
-/// A php-fpm that is kept running. Dropped, it is told to stop; [`stop`](Self::stop) also waits.
+/// A php-fpm that is kept running. Dropping it tells php-fpm to stop; [`stop`](Self::stop) also waits.
 #[derive(Debug)]
 pub struct Supervisor {
     shared: Arc<Shared>,
@@ -125,18 +125,18 @@ struct State {
     stopping: bool,
 }
 
-/// What is needed to start the master, as often as it takes.
+/// Everything that is needed to start the master, any number of times.
 #[derive(Debug)]
 struct Pool {
     name: String,
     binary: PathBuf,
     /// Settings of php.ini for its command line, `key="value"`.
     ini: Vec<String>,
-    /// Removed with all that is in it when the supervisor's thread ends.
+    /// Removed with all its content when the supervisor's thread ends.
     home: Home,
     /// The pool's configuration file.
     config: String,
-    /// The end of what it wrote to stderr: why it did not start.
+    /// The last lines of its stderr, which explain a failed start.
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -169,7 +169,7 @@ impl Supervisor {
         match started.await {
             Ok(Ok(())) => Ok((supervisor, Bind::Unix(socket))),
             Ok(Err(error)) => {
-                // The private directory goes before the process may.
+                // The private directory is removed before this process may end.
                 let _ = supervisor.ended.wait_for(|ended| *ended).await;
                 Err(error)
             }
@@ -177,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    /// What would keep [`start`](Self::start) from executing php-fpm, without executing it.
+    /// Finds problems that would keep [`start`](Self::start) from executing php-fpm, without executing it.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Supervisor {
         prepare(spawn).map(|_| ())
     }
 
-    /// Lets running requests end for a few seconds, then ends php-fpm, and returns when no process of it is left.
+    /// Gives running requests a few seconds to end, then ends php-fpm, and returns when all of its processes are gone.
     pub async fn stop(mut self) {
         for (signal, patience) in STOP_STAGES {
             self.shared.stop(signal);
@@ -205,7 +205,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // After `stop` there is nobody left to signal. Otherwise workers get no time: nobody would wait for them.
+        // After `stop` no process is left to signal. Without `stop` nothing would wait for the workers, so they get no time.
         self.shared.stop(libc::SIGTERM);
     }
 }
@@ -215,21 +215,21 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Tells the master to end, and its keeper not to start another. SIGKILL goes to the workers too.
+    /// Tells the master to end, and the supervisor's thread not to start another. SIGKILL goes to the workers too.
     fn stop(&self, signal: i32) {
         let mut state = self.lock();
         state.stopping = true;
         if let Some(master) = state.master {
             let target = if signal == libc::SIGKILL { -master } else { master };
             // SAFETY: only sends a signal. The master is not reaped while `state.master` names it, so the number
-            // cannot belong to anybody else.
+            // cannot belong to another process.
             unsafe { libc::kill(target, signal) };
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// The life of the supervisor's thread.
+    /// The body of the supervisor's thread.
     fn keep_running(&self, pool: &Pool, started: tokio::sync::oneshot::Sender<Result<(), SpawnError>>) {
         let mut started = Some(started);
         let mut pause = FIRST_PAUSE;
@@ -237,7 +237,7 @@ impl Shared {
             let since = Instant::now();
             let ended = self.run_once(pool, &mut started);
             if let Some(started) = started.take() {
-                // The first start failed: that is the operator's to see, not to be tried for ever.
+                // The first start failed. That is reported to the operator and not retried.
                 let failure = match ended {
                     Ok(status) if since.elapsed() < START_TIME => {
                         let said = pool.last_lines();
@@ -306,7 +306,7 @@ impl Shared {
         drop(state);
         let status = child.wait();
         if started.is_some() {
-            // What it said on its way out is the best explanation, so the reader may finish first.
+            // The last lines before its end explain best why it ended, so the reader may finish first.
             let _ = reader.join();
         }
         status
@@ -316,7 +316,7 @@ impl Shared {
 impl Pool {
     fn spawn(&self) -> io::Result<Child> {
         let mut command = Command::new(&self.binary);
-        // A pool may switch opcache off but not on (zend_accelerator_module.c), so its own ini file would only warn.
+        // A pool may switch opcache off but not on (zend_accelerator_module.c): a setting in the pool would only cause a warning.
         command.args(["-d", "opcache.enable=1"]);
         // PHP reads some settings once, before there are pools: opcache.preload, opcache.memory_consumption, apc.shm_size.
         command.args(self.ini.iter().flat_map(|setting| ["-d", setting]));
@@ -324,7 +324,7 @@ impl Pool {
         if is_root() {
             command.arg("--allow-to-run-as-root");
         }
-        // Its own group: Ctrl-C in a terminal is for longwire, which then stops php-fpm in its turn.
+        // A process group of its own: Ctrl-C in a terminal then goes only to longwire, which stops php-fpm itself.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let parent = std::process::id().cast_signed();
         // SAFETY: between fork and exec only prctl, getppid and the making of an io::Error from a code are called, none
@@ -334,7 +334,7 @@ impl Pool {
                 if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // We may have been killed between fork and prctl; then nobody will send that signal.
+                // Longwire may have been killed between fork and prctl. Then that signal will never come.
                 if libc::getppid() != parent {
                     return Err(io::Error::from_raw_os_error(libc::ESRCH));
                 }
@@ -350,14 +350,14 @@ impl Pool {
     }
 }
 
-/// What a start needs: the binary, what php.ini is to say, and the private directory.
+/// Everything that a start needs: the binary, the settings for php.ini, and the private directory.
 struct Prepared<'a> {
     binary: PathBuf,
     ini: Vec<(&'a str, String)>,
     home: Home,
 }
 
-/// All that can be found out before php-fpm is executed.
+/// Everything that can be checked before php-fpm is executed.
 fn prepare(spawn: &Spawn) -> Result<Prepared<'_>, SpawnError> {
     let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
     let ini = settings(spawn)?;
@@ -365,17 +365,17 @@ fn prepare(spawn: &Spawn) -> Result<Prepared<'_>, SpawnError> {
     Ok(Prepared { binary, ini, home })
 }
 
-/// What php.ini is to say: keys with quoted values.
+/// The settings for php.ini: keys with quoted values.
 fn settings<'a>(spawn: &'a Spawn) -> Result<Vec<(&'a str, String)>, SpawnError> {
     let mut ini = vec![
-        // What PHP complains about goes to the log and never into a reply.
+        // Errors of PHP go to the log and never into a reply.
         ("display_errors", "0"),
         ("log_errors", "1"),
         ("html_errors", "0"),
-        // As php.ini-production has it, whether or not this system has a php.ini: a script that streams with
-        // `ob_flush(); flush();` here streams behind any other php-fpm too.
+        // As in php.ini-production, whether or not this system has a php.ini: so a script that streams with
+        // `ob_flush(); flush();` here also streams with any other php-fpm.
         ("output_buffering", "4096"),
-        // Longwire bounds frames before they get here; PHP should not have a second opinion.
+        // Longwire already limits the size of frames, so PHP should not apply a limit of its own.
         ("post_max_size", "0"),
     ];
     if spawn.recheck_files {
@@ -392,8 +392,8 @@ fn settings<'a>(spawn: &'a Spawn) -> Result<Vec<(&'a str, String)>, SpawnError> 
     ini.into_iter().map(quoted).collect()
 }
 
-/// A value as php.ini and pool files take it to the letter. In single quotes all is literal; in double quotes `${NAME}` is a
-/// variable and a backslash an escape.
+/// A value that php.ini and pool files take literally. In single quotes everything is literal; in double quotes `${NAME}` is a
+/// variable and a backslash escapes.
 fn quoted(value: &str) -> Option<String> {
     if value.contains(['\n', '\r', '\0']) {
         None
@@ -424,16 +424,16 @@ fn pool_config(spawn: &Spawn, ini: &[(&str, String)], name: &str, directory: &Pa
         config.push_str("user = root\ngroup = root\n");
     }
     for (key, value) in ini {
-        // A pool that loads what the master has loaded complains.
+        // A pool that loads an extension which the master has loaded logs a warning.
         if !["extension", "zend_extension"].contains(key) {
-            // In a pool a script cannot change it (ini_set).
+            // As an admin value, so that a script cannot change it (ini_set).
             config.push_str(&format!("php_admin_value[{key}] = {value}\n"));
         }
     }
     config
 }
 
-/// True when the socket accepts; false when php-fpm ended or time is up.
+/// True when the socket accepts; false if php-fpm ended or the time is over.
 #[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
 fn wait_until_accepting(child: &mut Child, socket: &Path) -> io::Result<bool> {
     let deadline = Instant::now() + START_TIME;
@@ -449,7 +449,7 @@ fn wait_until_accepting(child: &mut Child, socket: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Waits for the end of a child without reaping it, so that its number stays taken.
+/// Waits for the end of a child without reaping it, so that its process id is not reused.
 fn wait_unreaped(pid: u32) {
     while !wait_for_exit(pid, libc::WEXITED | libc::WNOWAIT) {}
 }
@@ -463,7 +463,7 @@ fn wait_for_exit(pid: u32, options: i32) -> bool {
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let result = libc::waitid(libc::P_PID, pid, &raw mut info, options);
-        // EINTR is no answer; any other error means that there is no such child to wait for.
+        // EINTR says nothing; any other error means that there is no such child to wait for.
         if result != 0 { io::Error::last_os_error().kind() != io::ErrorKind::Interrupted } else { info.si_pid() != 0 }
     }
 }
