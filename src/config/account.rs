@@ -1,4 +1,4 @@
-//! Who the file of a Unix socket belongs to and who may write to it: permissions, users and groups as they are written.
+//! Values for the file of a Unix socket: its permissions, its user and its group.
 
 use toml::de::DeValue;
 
@@ -17,7 +17,7 @@ impl Value for Mode {
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
         let mode = match item.value {
-            // 660 is another number than 0660, so a number says that it is octal.
+            // 660 and 0660 are different numbers, so a number must be written in octal.
             DeValue::Integer(number) if number.radix() == 8 => {
                 integer(item.value).and_then(|mode| u32::try_from(mode).ok())
             }
@@ -54,7 +54,7 @@ impl Value for Account {
     }
 
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self> {
-        // u32::MAX means "leave it" to chown(2).
+        // u32::MAX means "do not change" to chown(2).
         let number = |number: Option<u32>| number.filter(|number| *number != u32::MAX).map(Self::Number);
         let account = match item.value {
             DeValue::Integer(_) => number(integer(item.value).and_then(|id| u32::try_from(id).ok())),

@@ -11,7 +11,7 @@ use super::value::{Value, read_str};
 /// `sun_path` of Linux has 108 bytes, the last one is a NUL.
 const LONGEST_UNIX_PATH: usize = 107;
 
-/// Where to listen, or where a backend is, before names are resolved.
+/// A listening address, or that of a backend, before names are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp { host: String, port: u16 },
@@ -19,7 +19,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Reads an address; the error completes "must be" or stands for itself.
+    /// Reads an address. An error is a whole rule, which does not need "must be" in front.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some((scheme, rest)) = text.split_once("://") {
             return Err(instead_of_url(scheme, rest));
@@ -86,9 +86,9 @@ impl Address {
     }
 }
 
-/// What to write instead of a URL, which other servers take: an address has no scheme, and what is spoken has a key of its own.
+/// The error for a URL, which other servers accept: an address has no scheme, and the protocol has its own key.
 fn instead_of_url(scheme: &str, rest: &str) -> String {
-    // A user and a password, which may have a slash in it, are nobody's business.
+    // A user and a password must not be shown; a password may have a slash in it.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let route = if path.len() > 1 {

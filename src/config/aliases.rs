@@ -1,8 +1,8 @@
-//! Words that people bring from other systems, and ours for them: not read, but offered where they are refused.
+//! Words that people know from other systems, and our words for them. They are not accepted, but suggested when they are refused.
 //!
-//! The nearest spelling finds slips of the finger; nobody gets from `disconnect` to `close` that way.
+//! Searching for the nearest spelling finds typing errors, but does not lead from `disconnect` to `close`.
 
-/// Keys of other servers and of PHP's frameworks, without regard to the table: a name counts where the key is one of its own.
+/// Keys of other servers and of PHP frameworks, for all tables. A suggestion counts only if the table has that key.
 const KEYS: &[(&str, &[&str])] = &[
     // Where something listens.
     ("bind", &["listen", "addr", "address", "host", "hostname", "port", "socket_path"]),
@@ -57,14 +57,14 @@ const KEYS: &[(&str, &[&str])] = &[
     ("urls", &["url", "servers", "hosts", "host"]),
 ];
 
-/// Our key for one that is not ours, if the table has it.
+/// Our key for a foreign one, if the table has it.
 pub(super) fn key<'k>(written: &str, mut known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let written = written.to_ascii_lowercase().replace('-', "_");
     let meant = |key: &&str| KEYS.iter().any(|(ours, theirs)| ours == key && theirs.contains(&&*written));
     known.find(meant)
 }
 
-/// Our word for one that is not ours. `aliases` has ours first.
+/// Our word for a foreign one. Each entry of `aliases` begins with ours.
 pub(super) fn word(written: &str, aliases: &[(&'static str, &[&str])]) -> Option<&'static str> {
     let bare = |text: &str| text.to_ascii_lowercase().replace(['-', '_', ' '], "");
     let written = bare(written);

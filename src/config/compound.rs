@@ -1,4 +1,4 @@
-//! Values made of several: lists of backends, routes, params, and the few keys that take a word or something longer.
+//! Values with several parts: lists of backends, routes, params, and the few keys that take a word or something longer.
 
 use toml::de::DeValue;
 
@@ -34,7 +34,7 @@ impl Value for CertificatePairs {
     }
 }
 
-/// The members of an inline table that needs just these.
+/// The members of an inline table that must have exactly these.
 pub(super) fn members<'a, const N: usize>(
     item: &Item<'a>,
     kind: &str,
@@ -91,7 +91,7 @@ impl Value for Routes {
     }
 }
 
-/// A route as paths are compared: in one spelling, without a slash at the end.
+/// A route in the form in which paths are compared: one spelling, without a slash at the end.
 fn route_path(written: &str) -> Result<String, &'static str> {
     let (stem, is_prefix) = written.strip_suffix("/*").map_or((written, false), |stem| (stem, true));
     if !written.starts_with('/') || stem.contains(['*', '?', '#', ' ']) {
@@ -108,7 +108,7 @@ fn route_path(written: &str) -> Result<String, &'static str> {
     })
 }
 
-/// Patterns of channels, and what happens there to slow readers.
+/// Patterns of channels, each with its rule for slow readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChannelRules(pub Vec<ChannelRule>);
 
@@ -224,8 +224,8 @@ impl Value for GroupBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Params(pub Vec<(String, SecretText, Place)>);
 
-/// What [`crate::config::model::App::params`] must not replace: the contract's own params, without which PHP would be
-/// told something that is not so.
+/// Params that [`crate::config::model::App::params`] must not replace. They belong to the contract; replaced, they would tell
+/// PHP something false.
 const RESERVED_PARAMS: [&str; 18] = [
     "SESSIONID",
     "EVENT",
@@ -282,7 +282,7 @@ pub(super) fn is_param_name(name: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backends(pub Vec<WrittenBackend>);
 
-/// One of them.
+/// One address with its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WrittenBackend {
     pub address: Address,
@@ -290,7 +290,7 @@ pub(super) struct WrittenBackend {
     pub place: Place,
 }
 
-/// Weights say how backends compare; a ratio above this is a backend that should not be there.
+/// Weights compare backends. With a larger ratio than this, the light backend is not needed at all.
 const HEAVIEST: i128 = 1000;
 
 impl Value for Backends {
@@ -344,7 +344,7 @@ impl WrittenBackend {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ini(pub Vec<(String, String)>);
 
-// Where sessions are kept, for one, may be said with a password.
+// Values may contain a password, for example session.save_path.
 impl Value for Ini {
     const IS_SECRET: bool = true;
 
@@ -361,7 +361,7 @@ impl Value for Ini {
             let value = match item.value {
                 DeValue::Boolean(on) => Some(if *on { "on".to_owned() } else { "off".to_owned() }),
                 DeValue::Integer(_) => integer(item.value).map(|number| number.to_string()),
-                // A line break would begin another line of php-fpm's configuration.
+                // A line break would begin another line in php-fpm's configuration.
                 DeValue::String(text) if text.contains(['\n', '\r', '\0']) => {
                     report.refuse(&item, "must be one line");
                     None

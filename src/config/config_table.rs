@@ -1,4 +1,4 @@
-//! How a table of the configuration is declared: its keys with their types, defaults and documentation, once (see `schema`).
+//! The macro that declares a table of the configuration, with its keys, types, defaults and documentation, once (see `schema`).
 
 /// Declares a table of the configuration; see the module's text.
 macro_rules! config_table {

@@ -1,6 +1,6 @@
 //! Prints the description of every key: as commented TOML for `longwire defaults`, as tables for README.md.
 //!
-//! Both come from the declarations that read the file, so what they say is what happens.
+//! Both come from the declarations that read the file, so they always match the program.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -11,13 +11,13 @@ use super::written::Written;
 /// Longest line of a comment.
 const COLUMNS: usize = 100;
 
-/// One named table of `longwire defaults`. Listeners differ by protocol and framing, upstreams by where PHP runs, and
-/// no single table could show all keys; later examples show only what earlier ones have not.
+/// One named table of `longwire defaults`. Keys of listeners depend on protocol and framing, those of upstreams on where PHP runs,
+/// so no single table could show all keys. Later examples show only keys that earlier ones have not shown.
 struct Example {
     table: &'static str,
     name: &'static str,
     about: &'static str,
-    /// Keys whose example is another than the declared one.
+    /// Keys whose example differs from the declared one.
     set: &'static [(&'static str, &'static str)],
     /// Keys that another example shows.
     leave: &'static [&'static str],
@@ -64,11 +64,11 @@ const EXAMPLES: &[Example] = &[
     Example { table: "upstreams", name: "own", about: "A php-fpm of longwire's own.", set: &[], leave: &["backends"] },
 ];
 
-/// Tables without a name of the operator's choice: where they listen by default there is no file of a socket.
+/// For tables whose name is fixed: by default they listen on TCP, so they have no socket file.
 const ON_TCP: Example = Example { table: "", name: "", about: "", set: &[], leave: &["socket"] };
 
-/// Every key with its default and its meaning, as a TOML file in which all is commented out. Prose begins with `# `,
-/// what can be uncommented with `#` alone.
+/// Every key with its default and its meaning, as a TOML file that is all comments. Prose begins with `# `,
+/// lines that can be uncommented begin with `#` alone.
 pub fn defaults() -> String {
     let mut page = Page { text: String::new(), shown: HashSet::new() };
     page.prose("Longwire's configuration: every key with its default and its meaning.");
@@ -93,7 +93,7 @@ pub fn defaults() -> String {
 
 struct Page {
     text: String,
-    /// Keys that an example has shown, by where their table is declared.
+    /// Keys that an example has shown, by the declaration of their table.
     shown: HashSet<(*const Key, &'static str)>,
 }
 
@@ -222,7 +222,7 @@ mod tests {
         defaults().lines().filter(|line| live(line)).map(|line| format!("{}\n", &line[1..])).collect()
     }
 
-    /// With every file that the examples name.
+    /// A folder with every file that the examples name.
     #[cfg(feature = "lua")]
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    // A build without Lua refuses what all builds print.
+    // A build without Lua refuses the example of a Lua framing, which all builds print.
     #[cfg(feature = "lua")]
     #[test]
     fn the_defaults_are_valid_toml_and_uncommented_they_run() {
@@ -296,7 +296,7 @@ mod tests {
         });
     }
 
-    /// Set `LONGWIRE_BLESS=1` to write the tables anew.
+    /// Set `LONGWIRE_BLESS=1` to write the tables again.
     #[test]
     fn readme_has_the_tables_of_this_version() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");

@@ -1,4 +1,4 @@
-//! Addresses of engines. A file is checked with what a node connects by, so none of them can take what the other refuses.
+//! Addresses of engines. `longwire check` and the node use the same parsers, so neither accepts an address that the other refuses.
 
 use async_nats::ServerAddr;
 use redis::io::tcp::TcpSettings;
@@ -8,17 +8,17 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion}
 ///
 /// # Errors
 ///
-/// What is wrong with it, without anything of the URL.
+/// The broken rule, without any part of the URL.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn redis_server(url: &str) -> Result<ConnectionInfo, String> {
-    // Its own error may repeat a piece of the URL.
+    // The parser's own error may repeat a part of the URL.
     let wanted = "must be redis://HOST:PORT/NUMBER, the same with rediss://, or redis+unix:///PATH";
     let info = url.into_connection_info().map_err(|_| wanted.to_owned())?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err("#insecure would believe anybody; [cluster.tls] ca names whom to believe".to_owned());
     }
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    // What is published leaves at once, in writes of any length: redis-rs would have the kernel hold them together.
+    // A publish is sent at once, in writes of any length: by default redis-rs lets the kernel hold small writes back.
     let tcp = TcpSettings::default().set_nodelay(true);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
@@ -27,7 +27,7 @@ pub fn redis_server(url: &str) -> Result<ConnectionInfo, String> {
 ///
 /// # Errors
 ///
-/// What is wrong with it, without anything of the URL.
+/// The broken rule, without any part of the URL.
 pub fn nats_server(url: &str) -> Result<ServerAddr, String> {
     let server: ServerAddr = url.parse().map_err(|error: std::io::Error| error.to_string())?;
     match server.scheme() {

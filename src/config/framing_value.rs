@@ -11,7 +11,7 @@ use super::problem::Report;
 use super::value::{Value, Whole, elements, integer};
 use crate::proto::heartbeat;
 
-/// A place in a frame; heartbeats stand in headers and short bodies.
+/// An offset in a frame. Heartbeats are found in headers and short bodies.
 type FrameOffset = Whole<0, 65_535>;
 
 /// The width of a number in a frame.
@@ -54,7 +54,7 @@ fn read_width(item: &Item<'_>, widths: &[u8], kind: &str, report: &mut Report<'_
     width
 }
 
-/// What is added to a length. No header or trailer is anywhere near as long.
+/// A number added to a length. No header or trailer comes near this size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Adjustment(pub i64);
 
@@ -83,14 +83,14 @@ impl Value for Adjustment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Octets<const MIN: usize, const MAX: usize>(pub Vec<u8>);
 
-/// What ends a frame. The decoder looks for the delimiter's beginning at the end of what it has; no protocol needs a long
-/// one.
+/// The bytes that end a frame. The decoder searches for the beginning of a delimiter at the end of its buffer; no protocol needs a
+/// long one.
 pub(super) type Delimiter = Octets<1, 64>;
 
-/// What stands before or behind each frame; empty for nothing.
+/// The bytes before or behind each frame; empty for none.
 pub(super) type Marker = Octets<0, 16>;
 
-/// One frame of a heartbeat, or a part of one: the widest header that a length framing can have, and some body.
+/// One frame of a heartbeat, or a part of one: room for the widest header that a length framing can have, and some body.
 pub(super) type HeartbeatBytes = Octets<1, 1024>;
 
 impl<const MIN: usize, const MAX: usize> Value for Octets<MIN, MAX> {
@@ -119,7 +119,7 @@ impl<const MIN: usize, const MAX: usize> Value for Octets<MIN, MAX> {
     }
 }
 
-/// Which bytes are escaped, and how.
+/// The bytes that are escaped, and their escape codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Escapes(pub Vec<Escape>);
 
@@ -141,7 +141,7 @@ impl Value for Escapes {
     }
 }
 
-/// What a heartbeat looks for in a frame.
+/// The bytes that a heartbeat looks for in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern(pub heartbeat::Pattern);
 
@@ -158,7 +158,7 @@ impl Value for Pattern {
     }
 }
 
-/// Where in the bytes of a probe its number stands.
+/// The range of the sequence number in the bytes of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SequencePlace(pub Range<usize>);
 
@@ -176,7 +176,7 @@ impl Value for SequencePlace {
     }
 }
 
-/// What the answer to a probe takes over from it.
+/// The bytes of a probe that its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CopiedBytes(pub heartbeat::Copied);
 

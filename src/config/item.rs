@@ -1,4 +1,4 @@
-//! A value of the file as it was written, with the key that leads to it, and what is said of one that is wrong.
+//! A value of the file as it was written, with its key, and the functions that report a wrong one.
 
 use std::ops::Range;
 
@@ -7,13 +7,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Place, Report, join};
 
-/// Something to be read: a value of the tree and the dotted key that leads to it.
+/// A value to be read, and the dotted key that leads to it.
 #[derive(Clone)]
 pub(super) struct Item<'a> {
     pub key: String,
     pub value: &'a DeValue<'a>,
     pub span: Range<usize>,
-    /// No message shows it.
+    /// Messages do not show it.
     pub is_secret: bool,
 }
 
@@ -22,12 +22,12 @@ impl<'a> Item<'a> {
         Self { key, span: value.span(), value: value.get_ref(), is_secret: false }
     }
 
-    /// A part of this one.
+    /// A part of this value.
     pub(super) fn within(&self, key: String, value: &'a Spanned<DeValue<'a>>) -> Self {
         Self { is_secret: self.is_secret, ..Self::new(key, value) }
     }
 
-    /// The entries of a table in the order written; `None` when this is no table.
+    /// The entries of a table in the order written; `None` if this is not a table.
     pub(super) fn entries(&self) -> Option<Vec<(&'a str, Item<'a>)>> {
         let entries = self.value.as_table().map(|table| entries(&self.key, table))?;
         Some(entries.into_iter().map(|(name, item)| (name, Item { is_secret: self.is_secret, ..item })).collect())
@@ -43,7 +43,7 @@ pub(super) fn entries<'a>(path: &str, table: &'a DeTable<'a>) -> Vec<(&'a str, I
             let name: &str = key.get_ref();
             let mut item = Item::new(join(path, name), value);
             if item.value.is_table() {
-                // The span of a table is its header, or nothing for one that only dotted keys made.
+                // The span of a table is its header, or empty if the table comes only from dotted keys.
                 item.span = key.span();
             }
             (name, item)
@@ -52,13 +52,13 @@ pub(super) fn entries<'a>(path: &str, table: &'a DeTable<'a>) -> Vec<(&'a str, I
 }
 
 impl Report<'_> {
-    /// A value that breaks `rule`.
+    /// Reports a value that breaks `rule`.
     pub(super) fn refuse(&mut self, item: &Item<'_>, rule: impl Into<String>) {
         let place = self.place_of(item);
         self.error(&place, rule);
     }
 
-    /// Where it stands, and what it is unless that is a table or may be a secret.
+    /// The place of a value. It includes the value itself, unless that is a table or may be a secret.
     pub(super) fn place_of(&self, item: &Item<'_>) -> Place {
         match item.value {
             DeValue::Table(_) => self.table_place(&item.key, item.span.clone()),
@@ -67,13 +67,13 @@ impl Report<'_> {
         }
     }
 
-    /// A key that should not be there. Its value has nothing to do with that, and may be a secret.
+    /// Reports a key that should not be there. Its value does not matter, and may be a secret.
     pub(super) fn refuse_key(&mut self, item: &Item<'_>, rule: impl Into<String>) {
         let place = self.table_place(&item.key, item.span.clone());
         self.error(&place, rule);
     }
 
-    /// A value of another type than `wanted`.
+    /// Reports a value that has another type than `wanted`.
     pub(super) fn wrong_type(&mut self, item: &Item<'_>, wanted: &str) {
         let came = match item.value {
             DeValue::String(_) => "a string",

@@ -1,19 +1,20 @@
-//! Configuration: what an operator wrote, then what we run with.
+//! Configuration: as the operator wrote it, then as the node uses it.
 //!
 //! ```text
 //! file --toml--> tree --schema, value--> written --resolve--> model
 //! ```
 //!
-//! - `schema` reads a tree by one description of every key; `written` is that description, in the words of `config_table`; `value`, `address`, `network`,
-//!   `origins`, `account`, `framing_value` and `compound` are the types of single values; `aliases` has words that people bring from other systems.
+//! - `schema` reads the tree by one description of every key. `written` is that description, in the form of `config_table`. `value`,
+//!   `address`, `network`, `origins`, `account`, `framing_value` and `compound` are the types of single values. `aliases` has words
+//!   that people know from other systems.
 //! - `resolve` (a file for each table) turns it into [`model`]: references, paths, names,
-//!   secrets, and the rules that span keys.
-//! - `problem` collects what is wrong, all of it, with file, line, key, value and rule.
+//!   secrets, and the rules that span several keys.
+//! - `problem` collects every error, with file, line, key, value and rule.
 //! - [`php_fpm`] finds the binary for an embedded pool.
 //! - [`document`] prints the description, for `longwire defaults` and README.md.
 //!
-//! Promises: either a [`model::Config`] that is complete and consistent, or every error at once; nothing is opened for
-//! good, nothing started. Leaves to `check` and the node whether ports are free and backends answer.
+//! The result is either a [`model::Config`] that is complete and consistent, or every error at once. Nothing stays open and nothing
+//! is started. Whether ports are free and backends answer is left to `longwire check` and the node.
 
 mod account;
 mod address;
@@ -53,11 +54,11 @@ use self::written::Written;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 impl Config {
-    /// Reads a file. Relative paths in it begin at its folder.
+    /// Reads a file. Relative paths in it start from its folder.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with the file.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
         let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
         Self::parse(&text, path)
@@ -67,12 +68,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with the text.
     pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
         let mut report = Report::new(path, text);
         let (tree, syntax_errors) = DeTable::parse_recoverable(text);
         if !syntax_errors.is_empty() {
-            // What was recovered would give errors that are only echoes of these.
+            // Errors in the recovered rest would only be consequences of these.
             syntax_errors.iter().for_each(|error| report.syntax(error));
             return Err(report.finish().expect_err("syntax errors were reported"));
         }

@@ -1,6 +1,6 @@
-//! What a node runs with: checked, complete, every default filled in.
+//! The configuration that a node runs with: checked, complete, every default filled in.
 //!
-//! Plain values without serde; `written` holds what an operator may write and turns it into these.
+//! Plain values without serde. `written` holds the operator's values and turns them into these.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,15 +25,15 @@ pub use crate::proto::heartbeat::Heartbeat;
 pub struct Config {
     /// This node's name and size.
     pub node: Node,
-    /// What bounds the whole node.
+    /// Bounds of the whole node.
     pub limits: Limits,
     /// Logging.
     pub log: Log,
     /// The admin listener; `None` switches it off.
     pub admin: Option<Bind>,
-    /// Its file, if that is a Unix socket.
+    /// The file of the admin listener, if it is a Unix socket.
     pub admin_socket: SocketFile,
-    /// Who is where, and the port of commands.
+    /// The router and its port.
     pub router: Router,
     /// Commands over HTTP.
     pub api: Api,
@@ -54,7 +54,7 @@ pub struct Node {
     pub name: String,
     /// Goes into every session id; below [`crate::proto::id::SessionId::NODES`].
     pub number: u16,
-    /// Worker threads; as many as cores when the operator wrote 0.
+    /// Worker threads. If the operator wrote 0, half as many as there are cores, and at least one.
     pub threads: usize,
 }
 
@@ -63,7 +63,7 @@ pub struct Node {
 pub struct Limits {
     /// Sessions at once, counted until their close event is delivered.
     pub max_sessions: usize,
-    /// Sessions at once from one client address; 0 means no bound of its own.
+    /// Sessions at once from one client address; 0 means no such bound.
     pub max_sessions_per_address: usize,
     /// Connections, all of them.
     pub accept_rate: Rate,
@@ -77,21 +77,21 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// From the first signal to the end.
     pub drain_timeout: Duration,
-    /// Limits, of apps too, that are counted and not acted upon.
+    /// Limits, also those of apps, that are counted but not enforced.
     pub dry_run: Vec<Limit>,
 }
 
-/// How much of something there may be in the long run, and how much at once.
+/// A rate in the long run, and how much may come at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
     /// Each second; 0 sets no bound.
     pub per_second: u64,
-    /// What may come at once after a time of silence.
+    /// How much may come at once after a time of silence.
     pub burst: u64,
 }
 
 impl Rate {
-    /// Whether it bounds anything.
+    /// Whether it sets a bound.
     pub fn is_bound(&self) -> bool {
         self.per_second > 0
     }
@@ -100,13 +100,13 @@ impl Rate {
 /// Logging.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// How lines look.
+    /// The format of the lines.
     pub format: LogFormat,
     /// A `tracing` filter: `info`, or `info,longwire::upstream=debug`.
     pub level: String,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -120,50 +120,50 @@ pub enum LogFormat {
 pub struct Router {
     /// The port of commands; `None` switches it off.
     pub bind: Option<Bind>,
-    /// Its file, if that is a Unix socket.
+    /// The file of that port, if it is a Unix socket.
     pub socket: SocketFile,
-    /// `LONGWIRE_ROUTER`, where that is not simply `bind`.
+    /// `LONGWIRE_ROUTER`, if it differs from `bind`.
     pub advertise: Option<String>,
-    /// What clients must prove to know.
+    /// The secret that clients must prove to know.
     pub secret: Option<Secret>,
-    /// Whether the ancestor's commands are taken, which know no secret.
+    /// Whether fooking's short protocol is accepted, which has no secret.
     pub short_protocol: bool,
     /// Largest message or value in a command.
     pub max_message_bytes: usize,
-    /// Bytes of commands that are not whole yet, of all connections and of the API together.
+    /// Bytes of incomplete commands, over all connections and the API together.
     pub max_buffered_bytes: usize,
     /// Connections at once.
     pub max_connections: usize,
-    /// Silence after which a connection is closed; zero never.
+    /// Silence after which a connection is closed; zero for never.
     pub idle_timeout: Duration,
-    /// The same for one that speaks the short protocol, or may yet.
+    /// The same for a connection that speaks the short protocol, or may still do so.
     pub short_idle_timeout: Duration,
-    /// Channels whose rule for slow readers is not their members' own; the first pattern that matches counts.
+    /// Channels with their own rule for slow readers. The first pattern that matches counts; other channels follow their members' rules.
     pub slow_readers: Vec<ChannelRule>,
-    /// Bounds of what one session may be given.
+    /// Bounds of the channels and attributes of one session.
     pub profile: ProfileLimits,
 }
 
-/// Other nodes, and what joins this one to them.
+/// The engine between nodes, and the timing of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
-    /// What joins them.
+    /// The engine.
     pub engine: ClusterEngine,
-    /// TLS to it, where something is written about that.
+    /// TLS to the engine, if the table is written.
     pub tls: Option<ClientTls>,
-    /// What the names of subjects begin with.
+    /// Prefix of the names of subjects.
     pub prefix: String,
-    /// Silence after which a node is taken for unreachable.
+    /// Silence after which a node counts as unreachable.
     pub lease: Duration,
     /// How long a receipt waits for other nodes.
     pub receipt_timeout: Duration,
-    /// How long a partition without members is listened to.
+    /// How long a partition without members stays subscribed.
     pub linger: Duration,
     /// Bytes that may wait in each direction.
     pub queue_bytes: usize,
 }
 
-/// What joins nodes.
+/// The engine that connects nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterEngine {
     /// Nothing: this node is alone.
@@ -172,7 +172,7 @@ pub enum ClusterEngine {
     Redis {
         /// Its servers.
         urls: Vec<Secret>,
-        /// What stands behind them.
+        /// The kind of servers.
         kind: RedisKind,
     },
     /// NATS.
@@ -182,10 +182,10 @@ pub enum ClusterEngine {
     },
 }
 
-/// What stands behind the servers of Redis.
+/// The kind of Redis servers that the addresses belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisKind {
-    /// One server; of several the first that answers.
+    /// One server. If several are given, the first that answers.
     Alone,
     /// Sentinels, which know where the master of this name is.
     Sentinel {
@@ -196,7 +196,7 @@ pub enum RedisKind {
     Cluster,
 }
 
-/// What one session may be given by commands.
+/// Limits of the channels and attributes that commands may give one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProfileLimits {
     /// Channels that it is in at once.
@@ -205,7 +205,7 @@ pub struct ProfileLimits {
     pub max_attribute_bytes: usize,
 }
 
-/// What happens when a frame is pushed to a client that reads too slowly: its outbox has no room.
+/// What happens to a push when the client reads too slowly, so that its outbox has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SlowReader {
     /// The session is closed.
@@ -215,23 +215,23 @@ pub enum SlowReader {
     Oldest,
     /// This push is dropped.
     Newest,
-    /// A push that still waits is replaced by the next one with the same key, whether there is room or not.
+    /// A waiting push is replaced by the next one with the same key, even if there is room.
     Latest,
 }
 
 /// The rule of some channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRule {
-    /// A channel's name, or its beginning.
+    /// A channel's name, or a prefix of it.
     pub pattern: Box<str>,
-    /// `pattern` is a beginning.
+    /// `pattern` is a prefix.
     pub is_prefix: bool,
-    /// What happens.
+    /// The rule for slow readers.
     pub rule: SlowReader,
 }
 
 impl ChannelRule {
-    /// Whether the rule is for this channel.
+    /// Whether the rule applies to this channel.
     pub fn matches(&self, channel: &[u8]) -> bool {
         match self.is_prefix {
             true => channel.starts_with(self.pattern.as_bytes()),
@@ -243,9 +243,9 @@ impl ChannelRule {
 /// Commands over HTTP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
-    /// Where; `None` switches it off.
+    /// The address; `None` switches it off.
     pub bind: Option<Bind>,
-    /// Its file, if that is a Unix socket.
+    /// The file of that address, if it is a Unix socket.
     pub socket: SocketFile,
     /// The bearer token that requests must carry.
     pub token: Option<Secret>,
@@ -253,7 +253,7 @@ pub struct Api {
     pub max_body_bytes: usize,
 }
 
-/// Where to listen, or where a backend is.
+/// A listening address, or the address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
     /// `host:port`; names are resolved when the config is checked.
@@ -271,8 +271,8 @@ impl fmt::Display for Bind {
     }
 }
 
-/// Whose the file of a Unix socket is, and who may write to it: that is who may connect (unix(7)). `None` leaves it as the process
-/// makes it.
+/// Owner and permissions of the file of a Unix socket. A client needs write permission to connect (unix(7)). `None` leaves a value as
+/// the process creates it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketFile {
     /// Permissions, as chmod(2) takes them.
@@ -283,28 +283,28 @@ pub struct SocketFile {
     pub group: Option<u32>,
 }
 
-/// One place where clients connect.
+/// One listener for clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// `LONGWIRE_LISTENER`.
     pub name: String,
     /// Address.
     pub bind: Bind,
-    /// Its file, if that is a Unix socket.
+    /// The file of that address, if it is a Unix socket.
     pub socket: SocketFile,
     /// `listen(2)` backlog.
     pub backlog: u32,
-    /// Seconds of silence after which TCP itself probes the peer, and how long unacknowledged bytes may wait.
+    /// TCP keepalive and user timeout of its connections.
     pub tcp: TcpOptions,
-    /// Who begins each connection with a PROXY header; nobody else's is looked for.
+    /// Peers that begin each connection with a PROXY header. Connections of other peers are not checked for one.
     pub proxy_protocol: Networks,
-    /// TLS in front of what is spoken there.
+    /// TLS in front of the protocol.
     pub tls: Option<Tls>,
-    /// What is spoken there.
+    /// The protocol of the clients.
     pub protocol: Protocol,
 }
 
-/// How a vanished peer is noticed below the framing.
+/// How a dead peer is noticed below the framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpOptions {
     /// SO_KEEPALIVE: first probe after this much silence.
@@ -313,16 +313,16 @@ pub struct TcpOptions {
     pub user_timeout: Duration,
 }
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Protocol {
     /// Frames straight on the stream, all for one app.
     Stream {
         /// How bytes become frames.
         framing: StreamFraming,
-        /// What keeps the link alive without PHP.
+        /// Keeps the link alive without PHP.
         heartbeat: Option<Heartbeat>,
-        /// Who handles them.
+        /// The app that handles the frames.
         app: Arc<App>,
     },
     /// HTTP with WebSocket upgrades, event streams, polls and plain requests, routed by path.
@@ -342,14 +342,14 @@ pub enum StreamFraming {
     Flagged(FlaggedFraming),
     /// Silence of this length ends a frame.
     Gap(Duration),
-    /// Whatever arrives is a frame.
+    /// Each chunk of bytes, as it arrives, is a frame.
     Raw,
-    /// A script decides.
+    /// A script cuts the frames.
     Lua(LuaFraming),
 }
 
 impl StreamFraming {
-    /// What cuts the bytes; `None` where a script does.
+    /// The framing that cuts the bytes; `None` for a script.
     pub fn framing(&self) -> Option<Framing> {
         Some(match self {
             Self::Length(length) => Framing::Length(*length),
@@ -362,18 +362,18 @@ impl StreamFraming {
         })
     }
 
-    /// Length framing, plain where no option of device protocols is used.
+    /// Length framing, which is plain if no option of device protocols is used.
     pub fn of_packets(packet: PacketFraming) -> Self {
         if packet == packet.length.into() { Self::Length(packet.length) } else { Self::Packet(packet) }
     }
 
-    /// Delimiter framing, plain where no option of device protocols is used.
+    /// Delimiter framing, which is plain if no option of device protocols is used.
     pub fn of_flagged(flagged: FlaggedFraming) -> Self {
         let plain = FlaggedFraming { delimiter: flagged.delimiter.clone(), ..FlaggedFraming::default() };
         if flagged == plain { Self::Delimiter(flagged.delimiter) } else { Self::Flagged(flagged) }
     }
 
-    /// Where a length field stands, if there is one.
+    /// The length field, if there is one.
     pub fn length(&self) -> Option<&LengthFraming> {
         match self {
             Self::Length(length) => Some(length),
@@ -383,12 +383,12 @@ impl StreamFraming {
     }
 }
 
-/// A framing in Lua, and what its script may use up.
+/// A framing in Lua, and the limits of its script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LuaFraming {
     /// The file, absolute.
     pub script: PathBuf,
-    /// Instructions that one call may take.
+    /// Instructions that one call may use.
     pub max_instructions: u64,
     /// Memory of each VM.
     pub max_memory_bytes: usize,
@@ -397,30 +397,30 @@ pub struct LuaFraming {
 /// An HTTP listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
-    /// Files of this folder are served where no route matches.
+    /// Files of this folder are served if no route matches.
     pub static_dir: Option<PathBuf>,
     /// Exact paths (no trailing `*`) or prefixes (`/live/*`), longest match first.
     pub routes: Vec<Route>,
     /// WebSocket settings of this listener.
     pub websocket: WebSocket,
-    /// Whose word counts on who the client is.
+    /// Proxies that are trusted to name the client.
     pub forwarding: Forwarding,
-    /// HTTP/2 is spoken too.
+    /// HTTP/2 is supported too.
     pub http2: bool,
     /// For clients without WebSocket.
     pub sse: Sse,
 }
 
-/// What is believed of a request that a proxy passes on.
+/// How forwarding headers of proxies are handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Proxies that are believed.
+    /// Proxies whose header is trusted.
     pub trusted_proxies: Networks,
     /// The header that they write.
     pub dialect: Dialect,
 }
 
-/// A path and who handles it.
+/// A path and its app.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Begins with `/`; ends with `/*` for a prefix.
@@ -432,13 +432,13 @@ pub struct Route {
 /// WebSocket settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebSocket {
-    /// Whose pages may connect.
+    /// Web pages that may connect.
     pub origins: Origins,
     /// Negotiate permessage-deflate (RFC 7692) without context takeover.
     pub deflate: bool,
     /// Frames (replies, pushes) below this many bytes are sent uncompressed.
     pub deflate_min_bytes: usize,
-    /// Silence after which we ping; zero never pings.
+    /// Silence after which a ping is sent; zero for never.
     pub ping_interval: Duration,
     /// How long a pong may take.
     pub pong_timeout: Duration,
@@ -446,12 +446,12 @@ pub struct WebSocket {
     pub close_timeout: Duration,
 }
 
-/// Sessions of clients that speak in HTTP requests: event streams and polls.
+/// Sessions of clients that use HTTP requests: event streams and polls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sse {
     /// Whether there are any.
     pub enabled: bool,
-    /// Silence after which a comment is sent on a stream; zero never sends one.
+    /// Silence on a stream after which a comment is sent; zero for never.
     pub heartbeat: Duration,
     /// How long a poll waits for a frame.
     pub poll_timeout: Duration,
@@ -459,16 +459,16 @@ pub struct Sse {
     pub poll_gap: Duration,
 }
 
-/// A bound on the events of several sessions that run at once.
+/// A limit on how many events of several sessions run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConcurrencyPer {
-    /// Sessions in which this is the same share the bound; those without it have none.
+    /// Sessions with the same value share the limit. Sessions without a value have none.
     pub by: GroupBy,
     /// The most of their events that run at once. At least 1.
     pub limit: u32,
 }
 
-/// What tells whose session it is.
+/// The value that groups sessions by user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupBy {
     /// The uid that an answer or a command has bound to it.
@@ -492,11 +492,11 @@ pub struct App {
     pub script_name: String,
     /// `REQUEST_URI` on stream listeners; HTTP listeners use the URI of the upgrade request.
     pub uri: String,
-    /// Which events beside `message` PHP is told.
+    /// Events beside `message` that PHP gets.
     pub events: Events,
     /// Events of one session that may run at once; above 1 order is given up.
     pub concurrency: usize,
-    /// Whose events share a bound on how many of them run at once, over all their sessions.
+    /// A limit on how many events of one user run at once, over all sessions of that user.
     pub concurrency_per: Option<ConcurrencyPer>,
     /// Put before `SESSIONID` and `EVENT` (`HTTP_`, which Go's net/http/fcgi needs).
     pub param_prefix: String,
@@ -504,13 +504,13 @@ pub struct App {
     pub params: Vec<(String, Secret)>,
     /// The handler may safely see a message twice: an ambiguous failure is retried once.
     pub idempotent: bool,
-    /// A request that is neither a WebSocket nor a session's is given to the handler as any web server would.
+    /// Requests that belong to neither a WebSocket nor a session go to the handler, as with any web server.
     pub plain_requests: bool,
     /// WebSocket sub-protocols, the preferred one first.
     pub subprotocols: Vec<String>,
     /// A GET that accepts `text/event-stream` opens a session.
     pub event_streams: bool,
-    /// Whose manner the handler keeps to.
+    /// The compatibility mode of the handler.
     pub compat: Compat,
     /// What a failed message does.
     pub on_error: OnError,
@@ -518,17 +518,17 @@ pub struct App {
     pub max_frame_bytes: usize,
     /// Largest reply that must be held back whole (no `Content-Length`, negative `Content-Offset`, lines).
     pub max_reply_bytes: usize,
-    /// Frames that wait in one session behind the one in flight; the socket is not read beyond.
+    /// Frames that wait in one session behind the running one. While the limit is reached, the socket is not read.
     pub max_queued_frames: usize,
-    /// Bytes of them.
+    /// Bytes of waiting frames.
     pub max_queued_bytes: usize,
     /// Bytes that wait for one client to read.
     pub outbox_bytes: usize,
-    /// What happens when they are as many and one more is pushed.
+    /// The rule for a push that finds the outbox full.
     pub slow_reader: SlowReader,
-    /// How long a client with a full outbox may take none of it.
+    /// How long a client with a full outbox may read nothing of it.
     pub send_timeout: Duration,
-    /// Silence from the client after which the session ends; zero never.
+    /// Silence of the client after which the session ends; zero for never.
     pub idle_timeout: Duration,
     /// Connect events, of all sessions together.
     pub connect_rate: Rate,
@@ -536,36 +536,36 @@ pub struct App {
     pub frame_rate: Rate,
     /// Bytes of one session, read from its socket.
     pub byte_rate: Rate,
-    /// What becomes of a session that is faster.
+    /// What happens to a session that exceeds `frame_rate` or `byte_rate`.
     pub rate_rule: RateRule,
-    /// Silence within a frame; zero never ends a session.
+    /// Silence within a frame after which the session ends; zero for never.
     pub frame_idle_timeout: Duration,
     /// From the first byte of a frame to its last; zero sets no bound.
     pub frame_timeout: Duration,
 }
 
-/// Whose manner a handler keeps to, where Longwire's own is another.
+/// The compatibility mode of a handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compat {
-    /// Longwire's: what is printed is the reply.
+    /// Longwire's own: the script's output is the reply.
     #[default]
     None,
-    /// fooking's (docs/fooking.md): only what is announced is a reply, nothing is sent or asked for an empty frame, and an answer to
+    /// fooking's (docs/fooking.md): only announced output is a reply, empty frames are neither sent nor passed to PHP, and the answer to
     /// connect decides nothing.
     Fooking,
 }
 
 impl Compat {
-    /// It is the ancestor's.
+    /// It is fooking's.
     pub fn is_fooking(self) -> bool {
         self == Compat::Fooking
     }
 }
 
-/// What becomes of a session that sends faster than it may.
+/// What happens to a session that sends faster than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateRule {
-    /// It is not read for a while, so TCP holds the client back.
+    /// Its socket is not read for a while, so TCP holds the client back.
     Wait,
     /// It is closed.
     Close,
@@ -580,22 +580,22 @@ pub struct Events {
     pub close: bool,
     /// `EVENT=3`: a session has joined a channel.
     pub join: bool,
-    /// `EVENT=4`: it has left it.
+    /// `EVENT=4`: a session has left a channel.
     pub leave: bool,
     /// `EVENT=5`: a channel has its first member.
     pub occupied: bool,
-    /// `EVENT=6`: it has lost its last one.
+    /// `EVENT=6`: a channel has lost its last member.
     pub vacated: bool,
 }
 
 impl Events {
-    /// Something of sessions in channels is to be told.
+    /// Whether any event of channels is wanted.
     pub fn of_channels(&self) -> bool {
         self.join || self.leave || self.occupied || self.vacated
     }
 }
 
-/// What a failed message (5xx, timeout, backend away) does to its session.
+/// The effect of a failed message (5xx, timeout, no backend) on its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// Nothing is sent, the session stays.
@@ -611,40 +611,40 @@ pub enum OnError {
 pub struct Upstream {
     /// Its name.
     pub name: String,
-    /// Its addresses; empty when `spawn` makes them.
+    /// Its addresses; empty if `spawn` provides one.
     pub backends: Vec<Backend>,
     /// An embedded php-fpm.
     pub spawn: Option<Spawn>,
-    /// Connections to each backend at once: at or below its `pm.max_children`, less what others need.
+    /// Connections to each backend at once: at most its `pm.max_children`, less the workers that other clients need.
     pub max_connections: usize,
-    /// Backends are asked how many they take; fewer lower `max_connections` for the one that says so.
+    /// Whether backends are asked how many connections they take. A lower number lowers `max_connections` for that backend.
     pub ask_limits: bool,
-    /// How long a connection is kept while no work waits.
+    /// How long a connection is kept while no request waits.
     pub linger: Duration,
-    /// Until a connection stands.
+    /// How long connecting may take.
     pub connect_timeout: Duration,
     /// Silence from the script, before its first byte and between bytes.
     pub response_timeout: Duration,
     /// From the start of a request to its END_REQUEST.
     pub request_timeout: Duration,
-    /// Messages that may wait for a connection. `None`: as many as sessions have under way.
+    /// Messages that may wait for a connection. `None`: no limit beyond what sessions may have under way.
     pub queue_length: Option<usize>,
     /// How long a message or connect event may wait.
     pub queue_timeout: Duration,
     /// Connect events that may wait. `None`: one for each session.
     pub connect_queue_length: Option<usize>,
-    /// Connections out of a hundred that connect events may hold while messages wait; at least one.
+    /// Percentage of the connections that connect events may hold while messages wait; at least one connection.
     pub connect_share_percent: u8,
-    /// In all, how long an answer may wait for its client while more than half of the connections do so and requests wait; zero sets no
-    /// bound.
+    /// How long one answer may wait for its client in all, while more than half of the connections do so and requests wait. Zero sets no
+    /// limit.
     pub slow_reader_hold: Duration,
-    /// After an abort, how long the script may take to notice before its connection is closed.
+    /// After an abort, how long the script may take to end before its connection is closed.
     pub abort_grace: Duration,
     /// Failures in a row that eject a backend.
     pub eject_after: u32,
-    /// How long an ejected backend is left alone before it is tried again.
+    /// How long an ejected backend gets no requests before it is tried again.
     pub eject_time: Duration,
-    /// Between two probes of a backend with no connection open; zero probes at the start only.
+    /// Time between two probes of a backend without an open connection; zero probes at the start only.
     pub probe_interval: Duration,
 }
 
@@ -660,13 +660,13 @@ pub struct Backend {
 /// An embedded php-fpm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spawn {
-    /// The binary; `None` looks for `php-fpm8.x` and `php-fpm`.
+    /// The binary; `None` searches for `php-fpm8.x` and `php-fpm`.
     pub binary: Option<PathBuf>,
     /// `pm.max_children`.
     pub workers: usize,
-    /// How long one request may take until php-fpm kills its worker; zero: for ever.
+    /// How long one request may take until php-fpm kills its worker; zero for no limit.
     pub request_terminate_timeout: Duration,
-    /// Look for changed files at each request.
+    /// Check for changed files at each request.
     pub recheck_files: bool,
     /// Further `php_admin_value` lines of the pool.
     pub ini: Vec<(String, String)>,

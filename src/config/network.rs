@@ -1,4 +1,4 @@
-//! Whom to believe: networks as they are written, `10.0.0.0/8`, `2001:db8::7`, `unix:`, and who is in them.
+//! Networks of trusted peers: how they are written (`10.0.0.0/8`, `2001:db8::7`, `unix:`), and whether an address is in them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use super::item::Item;
 use super::problem::Report;
 use super::value::{Value, elements, read_str};
 
-/// Networks of trusted peers, and whether those on Unix sockets are among them.
+/// Networks of trusted peers, and whether peers on Unix sockets are among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
     networks: Vec<Network>,
@@ -15,7 +15,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Nobody is in them.
+    /// Whether no peer is in them.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty() && !self.unix
     }
@@ -28,7 +28,7 @@ impl Networks {
         }
     }
 
-    /// Everybody on IPv4 or IPv6 is in them.
+    /// Whether every peer on IPv4 or every peer on IPv6 is in them.
     pub(super) fn has_everybody(&self) -> bool {
         self.networks.iter().any(|network| network.prefix == 0)
     }
@@ -49,7 +49,7 @@ struct Network {
 }
 
 impl Network {
-    /// Reads an address or a network; the error stands for itself.
+    /// Reads an address or a network. An error is the whole rule.
     fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let Ok(base) = address.parse::<IpAddr>() else {
@@ -88,10 +88,10 @@ impl fmt::Display for Network {
     }
 }
 
-/// The first `prefix` bits of an address, and zeros.
+/// The first `prefix` bits of an address; the rest is zero.
 fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     match address {
-        // A shift by all the bits there are is none to the processor.
+        // A plain shift by all bits would leave the number as it is.
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() & !u32::MAX.checked_shr(prefix).unwrap_or(0)).into()),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::MAX.checked_shr(prefix).unwrap_or(0)).into()),
     }

@@ -1,5 +1,5 @@
-//! Whose pages may connect: origins as they are written, `https://shop.example`, `https://*.shop.example`, `null`, and which pages they
-//! stand for.
+//! Origins of the web pages that may connect: how they are written (`https://shop.example`, `https://*.shop.example`, `null`), and
+//! which pages match them.
 
 use std::fmt;
 
@@ -9,21 +9,21 @@ use super::item::Item;
 use super::problem::{Report, did_you_mean};
 use super::value::{Value, elements, read_str};
 
-/// Whose pages may open a session (RFC 6455 section 10.2).
+/// Origins of the pages that may open a session (RFC 6455 section 10.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origins {
-    /// Pages of the host that was asked for, and clients that are no browsers.
+    /// Pages of the requested host, and clients that are not browsers.
     SameHost,
-    /// These, and those of `SameHost`.
+    /// Pages of these origins, and those of `SameHost`.
     List(Vec<OriginPattern>),
-    /// Anybody's.
+    /// All pages.
     Any,
 }
 
-/// An origin that is listed, in lower case and without the port that its scheme has anyway.
+/// A listed origin, in lower case and without the default port of its scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginPattern {
-    /// This one: `https://shop.example`, `capacitor://localhost`, `file://`, `null`.
+    /// Exactly this origin: `https://shop.example`, `capacitor://localhost`, `file://`, `null`.
     Exact(Box<str>),
     /// Every host below a domain, at any depth, and not the domain itself: `https://*.shop.example`.
     Below {
@@ -38,7 +38,7 @@ pub enum OriginPattern {
 const OWN_PORTS: [(&str, &str); 4] = [("https", "443"), ("http", "80"), ("wss", "443"), ("ws", "80")];
 
 impl OriginPattern {
-    /// Reads one; the error is the rule that it breaks.
+    /// Reads one; the error is the broken rule.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text.to_ascii_lowercase();
         if text == "null" || text == "file://" {
@@ -72,7 +72,7 @@ impl OriginPattern {
         let (domain, port) = below.split_once(':').map_or((below, None), |(domain, port)| (domain, Some(port)));
         let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
         match domain.strip_prefix('.') {
-            // A top-level domain is nobody's own.
+            // All hosts of a top-level domain cannot belong to one owner.
             Some(name) if is_port && is_domain(name) && (name.contains('.') || name == "localhost") => {
                 Ok(Self::Below { scheme: scheme.into(), domain: below.into() })
             }
@@ -80,7 +80,7 @@ impl OriginPattern {
         }
     }
 
-    /// Whether a page of this origin is meant.
+    /// Whether a page of this origin matches.
     pub fn matches(&self, origin: &str) -> bool {
         match self {
             Self::Exact(exact) => exact.eq_ignore_ascii_case(origin),
@@ -105,7 +105,7 @@ impl fmt::Display for OriginPattern {
 const RULE: &str = "an origin is scheme://host or scheme://host:port, without a path";
 const WILDCARD_RULE: &str = "\"*\" stands for all hosts below a domain and nothing else: \"https://*.shop.example\"";
 
-/// Labels of a host's name, with a dot between each two.
+/// Whether this is a host name: labels separated by dots.
 fn is_domain(name: &str) -> bool {
     let is_label =
         |label: &str| !label.is_empty() && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_');

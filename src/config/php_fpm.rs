@@ -1,21 +1,21 @@
 //! Finds the php-fpm binary for an embedded pool.
 //!
 //! Distributions name it `php-fpm8.2` (Debian), `php-fpm82` (Alpine) or `php-fpm` (Fedora, the official images), and put
-//! it where the PATH of an ordinary user does not look.
+//! it in a folder that is not in the PATH of an ordinary user.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Looked into beside PATH.
+/// Folders searched in addition to PATH.
 const MORE_FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/sbin"];
 
-/// The binary to start: `binary` if the operator named one, else the newest php-fpm of the first folder that has any. Folders are
-/// looked into in the order of PATH.
+/// The binary to start: `binary` if the operator named one, otherwise the newest php-fpm of the first folder that has any. Folders are
+/// searched in the order of PATH.
 ///
 /// # Errors
 ///
-/// One line that says what is missing, and for the second case which package brings it.
+/// One line that says what is missing. If no binary was named, it says which package to install.
 pub fn find(binary: Option<&Path>) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).chain(MORE_FOLDERS.map(PathBuf::from)).collect();
@@ -52,7 +52,7 @@ fn newest(folder: &Path) -> Option<PathBuf> {
         .map(|(_, path)| path)
 }
 
-/// Orders `php-fpm8.10` after `php-fpm8.9`, and both after `php-fpm`. `None` for what is no php-fpm.
+/// Orders `php-fpm8.10` after `php-fpm8.9`, and both after `php-fpm`. `None` if the name is not one of php-fpm.
 fn version(name: &OsStr) -> Option<(u32, u32)> {
     let rest = name.to_str()?.strip_prefix("php-fpm")?;
     if rest.is_empty() {

@@ -1,7 +1,7 @@
-//! What is wrong with a configuration, and where.
+//! Errors and warnings of a configuration, with their places.
 //!
-//! Owns the collection of problems while a file is read ([`Report`]) and the form in which they reach the operator:
-//! `file:line: key = value: rule`. A problem never ends the reading, so that all of them come out at once.
+//! Owns the collection of problems while a file is read ([`Report`]), and the format in which the operator sees them:
+//! `file:line: key = value: rule`. A problem never ends the reading, so that all of them are reported at once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Longest part of a value that is repeated in a message, in characters.
+/// Longest part of a value that a message shows, in characters.
 const SHOWN_CHARS: usize = 60;
 
 /// Everything that is wrong with a configuration, in the order of its lines; never empty.
@@ -22,7 +22,7 @@ impl Errors {
         &self.0
     }
 
-    /// A file that could not even be read.
+    /// The error for a file that could not be read at all.
     pub(super) fn unreadable(file: &Path, error: &str) -> Self {
         Self(vec![Problem {
             file: file.display().to_string().into(),
@@ -46,7 +46,7 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Something that will run, but probably not as the operator wants.
+/// A setting that works, but probably not as the operator wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning(Problem);
 
@@ -56,7 +56,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// One broken rule: where, what was written there, and what the rule is.
+/// One broken rule: the place, the value, and the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     file: Arc<str>,
@@ -98,18 +98,18 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A spot in the file, with what is needed to talk about it once the parsed tree is gone.
+/// A place in the file, with everything that messages need once the parsed tree is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub line: usize,
-    /// With its tables, `apps.chat.script`.
+    /// The key with its tables: `apps.chat.script`.
     pub key: String,
-    /// What was written, shortened; empty where a table or a missing key is meant.
+    /// The value as written, shortened; empty for a table or a missing key.
     pub value: String,
 }
 
 impl Place {
-    /// The place of a key that should stand in the table that begins here.
+    /// The place of a missing key in the table that begins here.
     pub(super) fn missing(&self, key: &str) -> Place {
         Place { line: self.line, key: join(&self.key, key), value: String::new() }
     }
@@ -137,7 +137,7 @@ impl<'a> Report<'a> {
         Place { line: self.line(span.start), key: key.to_owned(), value: shown(self.text.get(span).unwrap_or("")) }
     }
 
-    /// The place of a table, whose value is not worth showing.
+    /// The place of a table, whose value is not shown.
     pub(super) fn table_place(&self, key: &str, span: Range<usize>) -> Place {
         Place { line: self.line(span.start), key: key.to_owned(), value: String::new() }
     }
@@ -150,7 +150,8 @@ impl<'a> Report<'a> {
         self.warnings.push(Problem { file: self.file.clone(), place: place.clone(), rule: text.into() });
     }
 
-    /// A syntax error: it has a line, of which at most the key is shown: what stands behind it may be a secret. Only the first of a line counts, the rest are its echoes.
+    /// A syntax error. Of its line at most the key is shown, because the rest may be a secret. Only the first error of a line is
+    /// reported: the others are consequences of it.
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         let start = error.span().map_or(0, |span| span.start);
         let line = self.line(start);
@@ -165,13 +166,13 @@ impl<'a> Report<'a> {
         self.error(&Place { line, key: String::new(), value: key_of(text).to_owned() }, message);
     }
 
-    /// Whether something is wrong with `key`, or below it, already: its absence is no second error then.
+    /// Whether `key`, or a key below it, has an error already. Then its absence is not reported as a second one.
     pub(super) fn has_error_at(&self, key: &str) -> bool {
         let within = |found: &str| found.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         self.errors.iter().any(|problem| within(&problem.place.key))
     }
 
-    /// The verdict: every error in the order of lines, or every warning.
+    /// The result: every error, or every warning, in the order of lines.
     pub(super) fn finish(mut self) -> Result<Vec<Warning>, Errors> {
         if self.errors.is_empty() {
             self.warnings.sort_by_key(Problem::line);
@@ -186,7 +187,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What to write instead of a line that is not TOML, where the parser's words do not tell somebody who knows other formats.
+/// What to write instead of a line that is not TOML, if the parser's message does not help people who know other formats.
 fn remedy(line: &str, message: &str) -> Option<&'static str> {
     if line.starts_with("//") || line.starts_with(';') {
         Some("a comment begins with #")
@@ -199,7 +200,7 @@ fn remedy(line: &str, message: &str) -> Option<&'static str> {
     }
 }
 
-/// `tables` and `key` as one dotted key; a key that TOML would want quoted is quoted.
+/// `tables` and `key` as one dotted key. A key that needs quotes in TOML gets them.
 pub(super) fn join(tables: &str, key: &str) -> String {
     let bare = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-');
     let key = if bare { key.to_owned() } else { format!("{key:?}") };
@@ -211,18 +212,18 @@ pub(super) fn nearest<'n>(written: &str, known: impl IntoIterator<Item = &'n str
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(written, name), name))
-        // One edit in three characters: more is another word.
+        // One edit in three characters: with more edits it is another word.
         .filter(|(edits, name)| *edits <= (name.len().max(written.len()) / 3).max(1))
         .min()
         .map(|(_, name)| name)
 }
 
-/// The same as the end of a message; empty when no name is near.
+/// The same as the end of a message; empty if no name is near.
 pub(super) fn did_you_mean<'n>(written: &str, known: impl IntoIterator<Item = &'n str>) -> String {
     nearest(written, known).map_or_else(String::new, |name| format!(", did you mean \"{name}\"?"))
 }
 
-/// The header of a table, or the key of a line, as far as it is written like one.
+/// The header of a table, or the key of a line, if the line looks like one.
 fn key_of(line: &str) -> &str {
     let key = line.split_once('=').map_or(line, |(key, _)| key).trim_end();
     let is_header = line.starts_with('[') && !line.contains(['"', '\'', '=', ':', '@']);
@@ -248,7 +249,8 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// The same without what stands before the `@` of a URL. A password may have any character but those that end a value.
+/// The same text without user and password, which stand before the `@` of a URL. A password may have any character but those that
+/// end a value.
 fn without_userinfo(text: &str) -> Cow<'_, str> {
     let Some((before, rest)) = text.split_once("://") else { return text.into() };
     let end = rest.find(['"', '\'', ' ', '\t']).unwrap_or(rest.len());

@@ -1,12 +1,12 @@
-//! The one description of every key, and the reader that it drives.
+//! The one description of every key, and the reader that uses it.
 //!
 //! A table of the configuration is declared once, with [`config_table!`]: each key with its type, its default as TOML text
-//! and, as its doc comment, its meaning. From that declaration come the struct that holds what was written, the
-//! reader that fills it, the refusal of unknown keys, `longwire defaults` and the tables in README.md, so none of
-//! them can say something else than the others. A default is parsed by the same code as what an operator writes.
+//! and, as its doc comment, its meaning. That declaration produces the struct for the written values, the
+//! reader that fills it, the refusal of unknown keys, `longwire defaults` and the tables in README.md, so these
+//! cannot contradict each other. A default is parsed by the same code as a written value.
 //!
-//! Leaves to `value` what a single value may look like, and to `resolve` every rule that spans two keys (except
-//! `only when`, which is part of a key's description).
+//! The rules of single values are in `value`. Rules that span two keys are in `resolve`, except
+//! `only when`, which is part of a key's description.
 
 use toml::de::{DeTable, DeValue};
 
@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub doc: &'static str,
     pub only_when: Option<OnlyWhen>,
     pub kind: fn() -> Kind,
-    /// What is written there may be a secret: no message shows it.
+    /// The value may be a secret: messages do not show it.
     pub is_secret: bool,
 }
 
@@ -35,7 +35,7 @@ impl Key {
     }
 }
 
-/// The key behind a field's name: `type` is written `r#type` in Rust.
+/// The key of a field's name: `type` is written `r#type` in Rust.
 pub(super) const fn bare(field: &'static str) -> &'static str {
     match field.as_bytes() {
         [b'r', b'#', rest @ ..] => match str::from_utf8(rest) {
@@ -46,16 +46,16 @@ pub(super) const fn bare(field: &'static str) -> &'static str {
     }
 }
 
-/// What holds when the operator does not write a key.
+/// The value of a key that the operator does not write.
 #[derive(Clone, Copy)]
 pub(super) enum Default {
     /// This TOML value.
     Is(&'static str),
-    /// The key must be written; with an example.
+    /// None: the key must be written. The text is an example.
     Required(&'static str),
-    /// What then happens, in words; with an example of what could be written.
+    /// None: `then` says what happens without the key, and `example` shows what could be written.
     Absent { then: &'static str, example: &'static str },
-    /// A table: its keys have defaults of their own.
+    /// A table, whose keys have their own defaults.
     Table,
 }
 
@@ -75,7 +75,7 @@ pub(super) const fn table() -> Default {
     Default::Table
 }
 
-/// A key that makes sense only beside certain values of its neighbour.
+/// A condition: a key makes sense only beside certain values of its neighbour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct OnlyWhen {
     pub key: &'static str,
@@ -90,13 +90,13 @@ impl OnlyWhen {
     }
 }
 
-/// What stands behind a key.
+/// What a key holds.
 pub(super) enum Kind {
     /// A value; the text completes "must be".
     Value(String),
     /// A table with these keys; it may be left out.
     Table(&'static [Key]),
-    /// A table that says something by being there at all.
+    /// A table whose mere presence has an effect.
     OptionalTable(&'static [Key]),
     /// Tables with these keys under names of the operator's choice.
     Named(&'static [Key]),
@@ -118,18 +118,18 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The whole file, in which these keys may stand.
+    /// The whole file, which may have these keys.
     pub(super) fn root(tree: &'a DeTable<'a>, root: &'static [Key]) -> Self {
         let place = Place { line: 1, key: String::new(), value: String::new() };
         Self { place, root, entries: entries("", tree) }
     }
 
-    /// What is written under `key`.
+    /// The value of `key`, if it is written.
     pub(super) fn get(&self, key: &str) -> Option<&Item<'a>> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, item)| item)
     }
 
-    /// What is written under `key`, as the reader of its value sees it.
+    /// The value of `key`, marked if it may be a secret.
     fn written(&self, key: &Key) -> Option<Item<'a>> {
         self.get(key.name).map(|item| Item { is_secret: key.is_secret, ..item.clone() })
     }
@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Complains about what is written here and is not among `keys`, or does not fit its neighbours.
+    /// Reports keys that are not among `keys`, and keys that do not fit their neighbours.
     pub(super) fn check_keys(&self, keys: &'static [Key], report: &mut Report<'_>) {
         self.check_forgotten(keys, report);
         for (name, item) in &self.entries {
@@ -181,7 +181,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Complains about a key that others are waiting for: `routes` without `protocol = "http"`.
+    /// Reports a missing key that other keys need: `routes` without `protocol = "http"`.
     fn check_forgotten(&self, keys: &'static [Key], report: &mut Report<'_>) {
         for when in self.waiting(keys) {
             let is_mistyped =
@@ -195,7 +195,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// What must be written for keys that are here, and is not. Keys for two of its values contradict each other instead.
+    /// Conditions of written keys whose deciding key is not written. If written keys need different values of it, none is returned.
     fn waiting(&self, keys: &'static [Key]) -> Vec<OnlyWhen> {
         let mut conditions: Vec<OnlyWhen> = Vec::new();
         for when in keys.iter().filter_map(|key| key.only_when) {
@@ -215,19 +215,19 @@ impl<'a> Section<'a> {
         conditions.iter().copied().filter(|when| is_alone(when) && !is_default(when)).collect()
     }
 
-    /// The keys that are written here and have this condition.
+    /// The written keys that have this condition.
     fn conditional(&self, keys: &'static [Key], when: OnlyWhen) -> impl Iterator<Item = &'static str> {
         let conditional = keys.iter().filter(move |key| key.only_when == Some(when));
         conditional.map(|key| key.name).filter(move |name| self.get(name).is_some())
     }
 
-    /// Whether something is written here that was probably meant to be `key`: one error is enough for it.
+    /// Whether an unknown key was probably meant to be `key`: then one error is enough.
     fn is_mistyped(&self, key: &Key, keys: &'static [Key]) -> bool {
         let unknown = self.entries.iter().filter(|(name, _)| keys.iter().all(|key| key.name != *name));
         unknown.into_iter().any(|(name, _)| self.meant(name, keys) == Some(key.name))
     }
 
-    /// The key that an unknown one was probably meant to be: because another system calls it so and no table of ours has that name, or
+    /// The key that an unknown one was probably meant to be. It is found as a name from another system that none of our tables has, or
     /// by its spelling.
     fn meant(&self, name: &str, keys: &'static [Key]) -> Option<&'static str> {
         let known = keys.iter().map(|key| key.name);
@@ -235,7 +235,7 @@ impl<'a> Section<'a> {
         alias.or_else(|| nearest(name, known))
     }
 
-    /// Whether the key that decides about this one has no value that it may have: that is an error of its own, and enough.
+    /// Whether the key that decides about this one has an invalid value. That is reported, and enough.
     fn is_undecided(&self, key: &Key, keys: &'static [Key]) -> bool {
         let Some(when) = key.only_when else { return false };
         let Some(DeValue::String(text)) = self.get(when.key).map(|item| item.value) else { return false };
@@ -243,12 +243,12 @@ impl<'a> Section<'a> {
         matches!(deciding, Some(Kind::Value(words)) if !words.contains(&format!("{text:?}")))
     }
 
-    /// Whether `key` makes sense beside what else is written here.
+    /// Whether `key` makes sense beside the other written keys.
     fn applies(&self, key: &Key, keys: &'static [Key]) -> bool {
         let Some(when) = key.only_when else { return true };
         match self.get(when.key).map(|item| item.value) {
             Some(DeValue::String(text)) => when.is.iter().any(|is| text == is),
-            // Not a string: that is an error of its own.
+            // Not a string: that is reported elsewhere.
             Some(_) => true,
             None => keys.iter().any(|other| {
                 other.name == when.key
@@ -258,7 +258,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The table in which a key stands.
+/// The tables that have this key.
 fn homes_of(name: &str, path: &str, keys: &'static [Key]) -> Vec<String> {
     let is_here = keys.iter().any(|key| key.name == name) && !path.is_empty();
     let here = is_here.then(|| format!("[{path}]"));
@@ -270,15 +270,15 @@ fn homes_of(name: &str, path: &str, keys: &'static [Key]) -> Vec<String> {
     here.into_iter().chain(below).collect()
 }
 
-/// What [`config_table!`] makes.
+/// Implemented by [`config_table!`].
 pub(super) trait Table: Sized {
     const KEYS: &'static [Key];
 
-    /// Reads what is written and fills in defaults; complains into `report` and goes on.
+    /// Reads the written values and fills in defaults. Problems go to `report`, and reading goes on.
     fn read(section: &Section<'_>, report: &mut Report<'_>) -> Self;
 }
 
-/// What may stand behind a key: a value with a default, one without, a table, named tables.
+/// The kinds of fields: a value with a default, one without, a table, named tables.
 pub(super) trait Field: Sized {
     const IS_SECRET: bool = false;
 
@@ -318,7 +318,7 @@ impl<T: Value> Field for Option<Entry<T>> {
                 && !section.is_undecided(key, keys)
                 && !section.is_mistyped(key, keys)
             {
-                // Where the key that decides is not written, it may be what is missing.
+                // If the deciding key is not written, it may be the missing one.
                 let unwritten = key.only_when.filter(|when| section.get(when.key).is_none());
                 let (deciding, hint) = match unwritten {
                     Some(OnlyWhen { key, is }) => {
@@ -349,7 +349,7 @@ impl<T: Table> Field for T {
     }
 }
 
-/// A table that says something by being there at all.
+/// A table whose mere presence has an effect.
 #[derive(Clone, Debug)]
 pub(super) struct IfWritten<T>(pub Option<T>);
 

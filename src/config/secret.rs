@@ -1,8 +1,8 @@
-//! Values that must not be seen: `env:NAME`, `file:PATH`.
+//! Values that must not be shown: `env:NAME`, `file:PATH`.
 //!
-//! A [`Secret`] never shows its content, in `Debug` or elsewhere; only [`Secret::reveal`] gives it out. What an operator
-//! writes is a literal unless it begins with `env:` or `file:`; `plain:` in front of a text takes the rest as it is, so
-//! that a literal may begin with those words.
+//! A [`Secret`] never shows its content, in `Debug` or elsewhere; only [`Secret::reveal`] returns it. The written text
+//! is the secret itself, unless it begins with `env:` or `file:`. `plain:` marks the rest as literal, for secrets that begin with
+//! one of those words.
 
 use std::fmt;
 use std::fs::File;
@@ -10,10 +10,10 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Largest secret file; a key or a token is far smaller, a wrong path (a log, `/dev/zero`) is not.
+/// Largest secret file. A key or a token is far smaller; the limit catches wrong paths (a log, `/dev/zero`).
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// What an operator wrote for a secret: the text itself, or where it is. It may be one, so it is not shown either.
+/// The written text: the secret itself, or where to find it. It is not shown, because it may be the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct SecretText(String);
 
@@ -39,11 +39,11 @@ impl Secret {
         &self.0
     }
 
-    /// Reads the file of a secret that a command line names.
+    /// Reads a secret from a file named on the command line.
     ///
     /// # Errors
     ///
-    /// Names the file and says why there is no secret in it.
+    /// Names the file and the reason.
     pub fn read_file(path: &Path) -> Result<Self, String> {
         read_file(path).map(|(text, _)| Self(text))
     }
@@ -52,7 +52,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// Says in lower case why there is no such secret.
+    /// Says, in lower case, why the secret cannot be read.
     pub(super) fn read(written: &SecretText, base: &Path) -> Result<(Self, Option<String>), String> {
         let SecretText(written) = written;
         let (text, warning) = if let Some(name) = written.strip_prefix("env:") {
@@ -96,7 +96,7 @@ fn read_file(path: &Path) -> Result<(String, Option<String>), String> {
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("{}: a secret has at most {MAX_FILE_BYTES} bytes", path.display()));
     }
-    // Editors and `echo` end files with a newline that is no part of a key.
+    // Editors and `echo` end files with a newline that is not part of a key.
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned();
     let warning = readable_by_all.then(|| format!("{} can be read by everybody on this machine", path.display()));
     Ok((text, warning))

@@ -1,4 +1,4 @@
-//! From a text to a model, or to its errors.
+//! Tests from a text to a model, or to its errors.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::model::*;
 use super::*;
 use crate::proto::heartbeat::{Copied, Pattern};
 
-/// A configuration that runs, to which a case adds what it is about.
+/// A valid configuration, to which each case adds its own lines.
 const BASE: &str = r#"
 [upstreams.php]
 backends = ["127.0.0.1:9000"]
@@ -25,7 +25,7 @@ fn parse(text: &str) -> Result<(Config, Vec<Warning>), Errors> {
     Config::parse(text, Path::new("/etc/longwire/longwire.toml"))
 }
 
-/// `text` is refused with these lines, without the file's name.
+/// `text` is refused with these lines, which are shown here without the file's name.
 fn check(text: &str, expected: &[&str]) {
     let errors = parse(text).expect_err(text).to_string();
     let errors: Vec<_> = errors.lines().map(|line| line.trim_start_matches("/etc/longwire/longwire.toml:")).collect();

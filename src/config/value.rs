@@ -1,7 +1,7 @@
-//! What a single value may look like, and what it means.
+//! Single values: their syntax and their meaning.
 //!
-//! The type of a key in `written` is its rule: `Whole<1, 100>` cannot hold 0. Units are part of what is written
-//! (`"30s"`, `"64 KiB"`), so that nobody has to guess them. Each [`Value`] says in words what it wants; refusals are
+//! The type of a key in `written` is its rule: `Whole<1, 100>` cannot hold 0. Values are written with their units
+//! (`"30s"`, `"64 KiB"`), so that they need no guessing. Each [`Value`] describes in words what it accepts; errors are
 //! made of those words.
 
 use std::fmt;
@@ -14,15 +14,15 @@ use super::item::Item;
 use super::problem::{Report, did_you_mean};
 use super::secret::SecretText;
 
-/// Something that can be read from one TOML value.
+/// A type that can be read from one TOML value.
 pub(super) trait Value: Sized {
-    /// Whether what is written may be a secret, or have one in it: then no message shows it.
+    /// Whether the written value may be a secret, or contain one. Then messages do not show it.
     const IS_SECRET: bool = false;
 
     /// Completes "must be".
     fn kind() -> String;
 
-    /// The value, or `None` after a complaint into `report`.
+    /// The value, or `None` after an error was added to `report`.
     fn read(item: &Item<'_>, report: &mut Report<'_>) -> Option<Self>;
 }
 
@@ -83,11 +83,11 @@ impl<const MIN: u64, const MAX: u64> Value for Whole<MIN, MAX> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Time(pub Duration);
 
-/// A length of time, or zero for "off".
+/// A length of time; zero means "off".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TimeOrOff(pub Duration);
 
-/// Nothing here is meant to wait for longer than a year, and additions to the clock stay far from overflow.
+/// No timeout needs more than a year, and with this bound additions to the clock cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Value for Time {
@@ -216,10 +216,10 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((text[..digits].parse().ok()?, text[digits..].trim_start_matches(' ')))
 }
 
-/// One of a few words. The words are the declaration: reading, refusing and the documentation go by them.
+/// One of a few words. The list is the declaration: reading, refusing and the documentation use it.
 pub(super) trait Choice: Copy + fmt::Debug + 'static {
     const WORDS: &'static [(&'static str, Self)];
-    /// Words of other systems for ours, which come first; offered where they are refused.
+    /// For each of our words, the words of other systems. They are refused, and ours is suggested.
     const ALIASES: &'static [(&'static str, &'static [&'static str])] = &[];
 }
 
@@ -326,7 +326,7 @@ pub(super) fn read_str<'a>(item: &Item<'a>, kind: &str, report: &mut Report<'_>)
     }
 }
 
-/// An integer, in whichever radix it was written. `None` for other types; numbers no key can hold saturate.
+/// An integer, in whichever radix it was written. `None` for other types; numbers too large for any key saturate.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i128> {
     let number = value.as_integer()?;
     Some(i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX))

@@ -1,4 +1,4 @@
-//! Apps, from what was written to what runs.
+//! Apps: from the written values to the model.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::config::value::size_text;
 use crate::config::written::{self, EventWord};
 use crate::proto::fastcgi::params::Params;
 
-/// What may wait in a session that has never heard of `max_queued_bytes`: as much as one frame of the default size.
+/// Default of `max_queued_bytes`: one frame of the default size.
 const DEFAULT_QUEUED_BYTES: usize = 1 << 20;
 
-/// What any frame may take where no `frame_timeout` is written.
+/// Default of `frame_timeout` for a small frame.
 const LEAST_FRAME_TIME: Duration = Duration::from_secs(120);
-/// What a large one may take beyond that: a second for each of these. The slowest lines that people use carry more.
+/// Larger frames get a second more for each of these bytes. The slowest lines in use are faster.
 const SLOWEST_BYTES_PER_SECOND: usize = 4 << 10;
 
 /// The apps in the order written; `None` for each that has errors in `report`.
@@ -115,7 +115,7 @@ struct Paths {
     uri: String,
 }
 
-/// The four ways in which PHP is told where the script is.
+/// The four params that tell PHP where the script is.
 fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Option<Paths> {
     let entry = app.script.as_ref()?;
     let place = entry.place.as_ref()?;
@@ -147,8 +147,8 @@ fn resolve_paths(app: &written::App, base: &Path, report: &mut Report<'_>) -> Op
     Some(Paths { script, document_root, script_name, uri })
 }
 
-/// Without `.` and `..`, so that the script is seen to be below the document root. Symlinks stay: deployments switch
-/// them, and opcache knows files by these names. (A `..` behind a symlink would lead elsewhere; the check for the script
+/// The path without `.` and `..`, to compare script and document root. Symlinks stay, because deployments switch
+/// them and opcache knows files by these names. (If a `..` follows a symlink, the path leads elsewhere; the check for the script
 /// finds that.)
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
@@ -175,14 +175,14 @@ fn percent_encoded(path: &str) -> String {
         .collect()
 }
 
-/// A missing script is an error where php-fpm surely sees our files, a warning where it probably does.
+/// A missing script is an error if php-fpm certainly sees our files, and a warning if it probably does.
 fn check_script(script: &Path, upstream: &model::Upstream, place: &Place, report: &mut Report<'_>) {
     let fact = match std::fs::metadata(script) {
         Ok(metadata) if metadata.is_file() => return,
         Ok(_) => "is not a file".to_owned(),
         Err(error) => format!("is not there: {error}"),
     };
-    // The file that was looked for, where that is not what was written.
+    // A relative path is shown as the file that was searched for.
     let is_relative = !place.value.contains(&*script.to_string_lossy());
     let problem = if is_relative { format!("{} {fact}", script.display()) } else { fact };
     let is_unix = |backend: &model::Backend| matches!(backend.address, Bind::Unix(_));
@@ -203,7 +203,7 @@ fn resolve_params(app: &written::App, base: &Path, report: &mut Report<'_>) -> V
                 if let Some(warning) = warning {
                     report.warn(place, warning);
                 }
-                // As each event will: FastCGI has a longest pair.
+                // As for each event: the length of a FastCGI pair is limited.
                 if let Err(error) = Params::new().push(name.as_bytes(), secret.reveal().as_bytes()) {
                     report.error(place, error.to_string());
                 }
@@ -221,7 +221,7 @@ fn check_prefix(prefix: &Entry<String>, report: &mut Report<'_>) {
     }
 }
 
-/// A queue that cannot take the largest frame would stop its session for good.
+/// A queue that is too small for the largest frame would stop its session for good.
 fn resolve_queued_bytes(app: &written::App, max_frame_bytes: usize, report: &mut Report<'_>) -> usize {
     let Some(entry) = &app.max_queued_bytes else { return DEFAULT_QUEUED_BYTES.max(max_frame_bytes) };
     let bytes = entry.value.0 as usize;
@@ -231,7 +231,7 @@ fn resolve_queued_bytes(app: &written::App, max_frame_bytes: usize, report: &mut
     bytes
 }
 
-/// Without a word from the operator the largest frame may come in one go: `close` must not end a session for it.
+/// By default the largest frame may come at once, so that the rule `close` does not end a session for it.
 fn resolve_byte_rate(app: &written::App, max_frame_bytes: usize, report: &mut Report<'_>) -> Rate {
     let per_second = app.max_bytes_per_second.value.0;
     check_burst("max_bytes_per_second", per_second, app.burst_bytes.as_ref().and_then(|b| b.place.as_ref()), report);

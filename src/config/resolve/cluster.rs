@@ -1,4 +1,4 @@
-//! Other nodes, from what was written to what runs.
+//! The cluster: from the written values to the model.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::config::problem::{Place, Report};
 use crate::config::schema::{Entry, is_name};
 use crate::config::written::{self, EngineWord, RedisWord};
 
-/// `None` only beside errors in `report`.
+/// `None` only if `report` has errors.
 pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Report<'_>) -> Option<model::Cluster> {
     let engine = written.engine.value;
     if let Some(place) = written.prefix.place.as_ref().filter(|_| !is_name(&written.prefix.value)) {
@@ -35,7 +35,7 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
         report.warn(place, "says nothing unless redis is \"sentinel\"");
     }
     let written_urls = written.urls.value.0.iter().filter(|_| engine != EngineWord::Local);
-    // Each with its own error.
+    // Each URL gets its own error.
     let urls = written_urls
         .enumerate()
         .map(|(at, url)| {
@@ -75,7 +75,7 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
     })
 }
 
-/// `Some(None)` where nothing is written, or nothing that counts. `None` only beside errors in `report`.
+/// `Some(None)` if the table is not written or has no effect. `None` only if `report` has errors.
 fn resolve_tls(
     written: &written::Cluster,
     urls: Option<&[Secret]>,
@@ -89,7 +89,7 @@ fn resolve_tls(
         EngineWord::Redis if urls.is_some_and(|urls| !urls.iter().any(is_tls)) => {
             Some("says nothing while no url begins with rediss://")
         }
-        // The table itself asks for TLS.
+        // The table has an effect: for NATS it switches TLS on by itself; for Redis a url has rediss://, or the urls have errors.
         EngineWord::Redis | EngineWord::Nats => None,
     };
     if let Some(why) = idle {

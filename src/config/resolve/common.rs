@@ -1,4 +1,4 @@
-//! What several parts of the resolving share: references between tables, addresses, rates, secrets.
+//! Shared parts of the resolving: references between tables, addresses, rates, secrets.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::config::schema::Entry;
 use crate::config::secret::SecretText;
 use crate::config::written;
 
-/// What was resolved under a name; `None` when it has errors of its own, so that a reference to it is not one more.
+/// Resolved values by name. `None` if the value has errors, so that a reference to it is not reported as another error.
 pub(super) type Resolved<T> = Vec<(String, Option<T>)>;
 
-/// Finds what a key refers to. `what` is the table of the names: `apps`.
+/// Finds the target of a reference. `what` is the table of the names: `apps`.
 pub(super) fn refer<'t, T>(
     entry: &Entry<String>,
     known: &'t Resolved<T>,
@@ -49,7 +49,7 @@ pub(super) fn resolve_address(
     }
 }
 
-/// A rate whose burst is a second's worth unless the operator says otherwise. `key` is the rate's.
+/// A rate. Unless the operator sets one, its burst is the amount of one second. `key` is the key of the rate.
 pub(super) fn resolve_rate(
     key: &str,
     rate: &Entry<written::PerSecond>,
@@ -61,14 +61,14 @@ pub(super) fn resolve_rate(
     Rate { per_second, burst: burst.as_ref().map_or(per_second, |burst| burst.value.0) }
 }
 
-/// A burst of what has no bound says nothing.
+/// Warns of a burst whose rate has no limit.
 pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, report: &mut Report<'_>) {
     if let Some(place) = burst.filter(|_| per_second == 0) {
         report.warn(place, format!("says nothing while {key} is 0"));
     }
 }
 
-/// One text that may be kept elsewhere.
+/// A text that may be stored elsewhere.
 pub(super) fn resolve_secret_text(
     text: &SecretText,
     place: Option<&Place>,
@@ -90,7 +90,7 @@ pub(super) fn resolve_secret_text(
     }
 }
 
-/// Processors this process may use.
+/// Processors that this process may use.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }

@@ -1,7 +1,7 @@
-//! A listener's heartbeat, from what was written to what runs.
+//! The heartbeat of a listener: from the written values to the model.
 //!
-//! What is sent stands on the wire as it is written, so it must be a frame of the listener's framing, whatever number or
-//! copied bytes are put into it; what is looked for must fit a frame that may come.
+//! `send` and `reply` go to the wire as they are written, so each must be one frame of the listener's framing, whatever number or
+//! copied bytes are put into it. A pattern must fit into a frame that can arrive.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use crate::config::written;
 use crate::proto::framing::{Decoder, Item};
 use crate::proto::heartbeat::{Ask, Pattern, Reply};
 
-/// The heartbeat, `Some(None)` where none is written. `None` only beside errors in `report`; `framing` and `max_frame` are
-/// absent where they have errors of their own.
+/// The heartbeat; `Some(None)` if none is written. `None` only if `report` has errors. `framing` and `max_frame` are
+/// `None` if they have errors of their own.
 pub(super) fn resolve(
     written: &IfWritten<written::Heartbeat>,
     framing: Option<&StreamFraming>,
@@ -22,7 +22,7 @@ pub(super) fn resolve(
     report: &mut Report<'_>,
 ) -> Option<Option<Heartbeat>> {
     let Some(written) = &written.0 else { return Some(None) };
-    // A key with an error of its own is absent here, and is no second error.
+    // A key with an error is absent here, and must not be reported again.
     if !report.has_error_at(&written.place.key) {
         check_companions(written, report);
         check_frames(written, framing, report);
@@ -45,7 +45,7 @@ pub(super) fn resolve(
     (!report.has_error_at(&written.place.key)).then_some(Some(Heartbeat { ask, reply }))
 }
 
-/// Keys that mean nothing without another.
+/// Refuses keys that have no effect without another.
 fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
     if written.send.is_none() && written.probe.is_none() && written.reply.is_none() {
         report.error(&written.place, "needs send, or probe and reply, or both");
@@ -71,12 +71,12 @@ fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
     }
 }
 
-/// Where a key was written, if it was.
+/// The place of a key, if it was written.
 fn place<T>(entry: &Option<Entry<T>>) -> Option<&Place> {
     entry.as_ref()?.place.as_ref()
 }
 
-/// What is sent is one frame, and stays one with whatever number or copied bytes.
+/// Checks that `send` and `reply` are one frame each, and stay one with any sequence number or copied bytes.
 fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, report: &mut Report<'_>) {
     let filled = written.sequence.as_ref().map(|entry| (&entry.place, entry.value.0.clone()));
     check_sent(&written.send, filled, framing, report);
@@ -85,7 +85,7 @@ fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, r
     {
         report.error(place, "not for type = \"delimiter\": the number could hold the delimiter");
     }
-    // What is copied comes from a frame as PHP would see it. Without escapes there is no delimiter in that.
+    // Copied bytes come from a frame as PHP would see it. Without escapes it contains no delimiter.
     if let (Some(place), Some(StreamFraming::Flagged(flagged))) = (place(&written.copy), framing)
         && !flagged.escapes.is_empty()
     {
@@ -117,7 +117,7 @@ fn check_sent(
     }
 }
 
-/// Why these bytes are not one frame, if they are not.
+/// The reason why these bytes are not one frame; `None` if they are one.
 fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
     let framing = match framing {
         StreamFraming::Raw | StreamFraming::Gap(_) => return None,
@@ -132,7 +132,7 @@ fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// What is looked for can come, and says which is which.
+/// Checks that the patterns can match a frame, and cannot both match the same one.
 fn check_patterns(
     written: &written::Heartbeat,
     framing: Option<&StreamFraming>,
@@ -160,7 +160,7 @@ fn check_patterns(
     }
 }
 
-/// Whether every frame that matches `a` matches `b`.
+/// Whether every frame that matches `a` also matches `b`.
 fn implies(a: &Pattern, b: &Pattern) -> bool {
     b.offset >= a.offset && a.bytes[(b.offset - a.offset).min(a.bytes.len())..].starts_with(&b.bytes)
 }

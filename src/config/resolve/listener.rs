@@ -1,4 +1,4 @@
-//! Listeners, from what was written to what runs.
+//! Listeners: from the written values to the model.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ fn resolve(
         ProtocolWord::Tcp => resolve_stream(name, listener, written, apps, base, report),
         ProtocolWord::Http => resolve_http(listener, apps, base, report),
     };
-    // A browser that may choose takes HTTP/2; its WebSockets come on connections where it has asked for HTTP/1.1 alone.
+    // A browser that has the choice takes HTTP/2. For WebSockets it opens connections that offer only HTTP/1.1.
     let protocols: Vec<&'static [u8]> = match listener.protocol.value {
         ProtocolWord::Tcp => Vec::new(),
         ProtocolWord::Http if listener.http2.value => vec![b"h2", b"http/1.1"],
@@ -80,7 +80,7 @@ fn resolve_tcp(listener: &written::Listener, report: &mut Report<'_>) -> model::
     model::TcpOptions { keepalive, user_timeout: listener.tcp_user_timeout.value.0 }
 }
 
-/// A listener that believes every proxy lets every client choose its own address.
+/// Warns of a listener that trusts every peer: there each client could choose its own address.
 fn resolve_networks(entry: &Entry<model::Networks>, report: &mut Report<'_>) -> model::Networks {
     if let Some(place) = entry.place.as_ref().filter(|_| entry.value.has_everybody()) {
         report.warn(place, "whoever can connect can choose the address that it is known by");
@@ -160,7 +160,7 @@ fn resolve_framing(framing: &written::Framing, base: &Path, report: &mut Report<
     }
 }
 
-/// An option does not fit the others: told where it stands, or else the table.
+/// Reports an option that does not fit the others, at its own place or at that of the table.
 fn complain(framing: &written::Framing, fault: &OptionFault, report: &mut Report<'_>) {
     let place = match fault.key {
         "start" => &framing.start.place,
@@ -174,8 +174,8 @@ fn complain(framing: &written::Framing, fault: &OptionFault, report: &mut Report
     report.error(&place, fault.rule.clone());
 }
 
-/// A gap within which other limits count silence too would never be over before them, and one that is a pause for people
-/// delays every frame by that.
+/// A gap must be shorter than the app's `frame_idle_timeout`, which counts silence too and would end the session first. A gap that
+/// people would notice as a pause delays every frame by that time.
 fn check_gap(written: &written::Framing, framing: &StreamFraming, app: &written::App, report: &mut Report<'_>) {
     const LONGEST: Duration = Duration::from_secs(10);
     let StreamFraming::Gap(gap) = framing else { return };
@@ -189,7 +189,7 @@ fn check_gap(written: &written::Framing, framing: &StreamFraming, app: &written:
     }
 }
 
-/// Only that the script is there is checked: its text is read by the part that runs it.
+/// Checks only that the script exists. The code that runs it reads its text.
 fn resolve_lua(framing: &written::Framing, base: &Path, report: &mut Report<'_>) -> Option<LuaFraming> {
     if let Some(place) = framing.r#type.place.as_ref().filter(|_| !cfg!(feature = "lua")) {
         report.error(place, "this longwire was built without Lua (the cargo feature \"lua\")");
@@ -213,7 +213,7 @@ fn resolve_lua(framing: &written::Framing, base: &Path, report: &mut Report<'_>)
     })
 }
 
-/// A limit above what the length field can say is a mistake in one of the two. A limit that nobody wrote is not.
+/// A written `max_frame_bytes` above what the length field can announce is a mistake in one of the two. The default is not.
 fn check_announceable(name: &str, framing: &StreamFraming, app: &written::App, report: &mut Report<'_>) {
     let Some(place) = &app.max_frame_bytes.place else { return };
     let packet = match framing {
@@ -247,7 +247,7 @@ fn resolve_http(
             None => complete = false,
         }
     }
-    // Longest match first, an exact path before the prefix of the same length, so that the first match is the one.
+    // Longest match first, and an exact path before the prefix of the same length, so that the first match is the right one.
     routes.sort_by_key(|route| {
         let stem = route.path.strip_suffix('*').unwrap_or(&route.path);
         (std::cmp::Reverse(stem.len()), route.path.ends_with('*'))
@@ -286,7 +286,7 @@ fn resolve_forwarding(listener: &written::Listener, report: &mut Report<'_>) -> 
     model::Forwarding { trusted_proxies, dialect: listener.forwarded.value }
 }
 
-/// The folder itself, whatever links lead to it: what is served must be below it.
+/// The folder with all symlinks resolved: served files must be below it.
 fn resolve_folder(entry: &Entry<String>, base: &Path, report: &mut Report<'_>) -> Option<PathBuf> {
     let folder = base.join(&entry.value);
     match folder.canonicalize() {
@@ -302,7 +302,7 @@ fn resolve_folder(entry: &Entry<String>, base: &Path, report: &mut Report<'_>) -
     }
 }
 
-/// Two listeners on one address: the second would fail to start. The defaults of those that are not clients' count as well.
+/// Reports two listeners on one address: the second would fail to start. Defaults of admin, router and api count too.
 pub(super) fn check_addresses(written: &Written, base: &Path, report: &mut Report<'_>) {
     let own = [("admin", &written.admin.bind), ("router", &written.router.bind), ("api", &written.api.bind)];
     let own = own.into_iter().filter_map(|(name, entry)| Some((name, entry.value.0.as_ref()?, entry.place.as_ref())));
@@ -312,7 +312,7 @@ pub(super) fn check_addresses(written: &Written, base: &Path, report: &mut Repor
     });
     let mut taken: Vec<(&str, Bind)> = Vec::new();
     for (name, address, place) in own.chain(listeners) {
-        // What cannot be resolved has its own error.
+        // An address that cannot be resolved has its own error.
         let Ok(bind) = address.resolve(base) else { continue };
         if let (Some((other, _)), Some(place)) = (taken.iter().find(|(_, other)| collide(&bind, other)), place) {
             report.error(place, format!("{other} listens there too"));

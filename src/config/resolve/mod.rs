@@ -1,8 +1,8 @@
-//! From what was written to what runs: references, paths, addresses, secrets, and every rule that spans two keys.
+//! From the written values to the model: references, paths, addresses, secrets, and every rule that spans two keys.
 //!
-//! Complains and goes on, like the reader before it; what it returns counts only when the report has no errors. Looks
-//! at the machine where a rule needs it: names are resolved, scripts looked for, secrets read. Nothing is opened for
-//! good and nothing started.
+//! It reports problems and goes on, like the reader before it. Its result counts only if the report has no errors. Some rules
+//! depend on the machine: names are resolved, scripts are checked, secrets are read. Nothing stays open and nothing is
+//! started.
 
 mod app;
 mod cluster;
@@ -25,7 +25,7 @@ use super::problem::{Report, did_you_mean};
 use super::schema::is_name;
 use super::written::{self, Written};
 
-/// The whole node. `None` only beside errors in `report`.
+/// The whole node. `None` only if `report` has errors.
 pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Config> {
     let upstreams = upstream::resolve_all(&written.upstreams, base, report);
     let apps = app::resolve_all(&written.apps, &upstreams, base, report);
@@ -66,8 +66,8 @@ fn resolve_node(node: &written::Node, report: &mut Report<'_>) -> model::Node {
         None => host_name(),
     };
     let threads = match node.threads.value.0 as usize {
-        // On two cores, shared with what answers, one thread spent a fifth less CPU time on an echo than two, and gave a fifth more of
-        // them: two sleep and wake each other all the time.
+        // On two cores, shared with the answering backend, one thread used a fifth less CPU time for an echo than two threads, and
+        // handled a fifth more of them: two threads sleep and wake each other all the time.
         0 => (cores() / 2).max(1),
         threads => threads,
     };
@@ -105,7 +105,7 @@ const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 fn resolve_log(log: &written::Log, report: &mut Report<'_>) -> model::Log {
     let level = log.level.value.clone();
-    // To the parser a word that is no level is a module, so that nothing but that module would be logged.
+    // The parser takes a word that is no level for a module, so that only that module would be logged.
     let is_level = |word: &&str| LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
     let mut words = level.split(',').filter(|part| !part.contains('='));
     let stranger = words.find(|word| !is_level(word));
@@ -121,7 +121,7 @@ fn resolve_log(log: &written::Log, report: &mut Report<'_>) -> model::Log {
     model::Log { format: log.format.value, level }
 }
 
-/// Apps and upstreams that nothing leads to are left over, or a reference names the wrong one.
+/// Warns of apps and upstreams without a reference: either they are left over, or a reference has the wrong name.
 fn warn_of_unused(written: &Written, report: &mut Report<'_>) {
     let used_apps: HashSet<&str> = written
         .listeners

@@ -1,4 +1,4 @@
-//! The router and the HTTP API, from what was written to what runs.
+//! The router and the HTTP API: from the written values to the model.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::config::secret::SecretText;
 use crate::config::value::size_text;
 use crate::config::written;
 
-/// Guessing a shorter one is a matter of patience.
+/// A shorter secret can be guessed with patience.
 const SHORTEST_SECRET: usize = 16;
-/// Old clients may never close what they opened, and a client of the long protocol finds a closed connection before it asks.
+/// Old clients may never close their connections. A client of the long protocol notices a closed connection before it sends.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Four of the largest messages at once: programs that send such messages are few.
 const DEFAULT_BUFFERED_BYTES: u64 = 64 << 20;
 
-/// The router; `None` only beside errors in `report`.
+/// The router; `None` only if `report` has errors.
 pub(super) fn resolve_router(
     written: &written::Router,
     api: &written::Api,
@@ -54,7 +54,7 @@ pub(super) fn resolve_router(
         max_buffered_bytes: resolve_buffered_bytes(written, api, report),
         max_connections: written.max_connections.value.0 as usize,
         idle_timeout: written.idle_timeout.as_ref().map_or(DEFAULT_IDLE_TIMEOUT, |entry| entry.value.0),
-        // Its clients have no ping, and the ancestor's Go client never dials again.
+        // Clients of the short protocol have no ping, and fooking's Go client never reconnects.
         short_idle_timeout: written.idle_timeout.as_ref().map_or(Duration::ZERO, |entry| entry.value.0),
         slow_readers: written.slow_readers.value.0.clone(),
         profile: model::ProfileLimits {
@@ -64,7 +64,7 @@ pub(super) fn resolve_router(
     })
 }
 
-/// Each message must have room alone.
+/// The buffer must have room for the largest message.
 fn resolve_buffered_bytes(router: &written::Router, api: &written::Api, report: &mut Report<'_>) -> usize {
     let largest = router.max_message_bytes.value.0.max(api.max_body_bytes.value.0);
     let Some(entry) = &router.max_buffered_bytes else { return DEFAULT_BUFFERED_BYTES.max(largest) as usize };
@@ -75,7 +75,7 @@ fn resolve_buffered_bytes(router: &written::Router, api: &written::Api, report: 
     entry.value.0 as usize
 }
 
-/// The API; `None` only beside errors in `report`.
+/// The API; `None` only if `report` has errors.
 pub(super) fn resolve_api(written: &written::Api, base: &Path, report: &mut Report<'_>) -> Option<model::Api> {
     let bind = resolve_bind(&written.bind, base, report);
     let token = resolve_secret(written.token.as_ref(), base, report);

@@ -1,4 +1,4 @@
-//! The file of a Unix socket: whose it is, by the numbers that the machine has for users and groups.
+//! The file of a Unix socket: looks up the numbers of its user and group.
 
 use std::ffi::CString;
 use std::io;
@@ -14,14 +14,14 @@ use crate::config::written;
 /// Memory for one entry of the user database; groups with many members are long.
 const LONGEST_ENTRY: usize = 1 << 20;
 
-/// Which of the two an account is.
+/// Whether an account is a user or a group.
 #[derive(Clone, Copy)]
 enum What {
     User,
     Group,
 }
 
-/// What is done with the file of a socket. `address` is what the socket is bound to, and `None` where that is switched off.
+/// Owner and permissions of a socket's file. `address` is the address of the socket, or `None` if it is switched off.
 pub(super) fn resolve(socket: &written::Socket, address: Option<&Address>, report: &mut Report<'_>) -> SocketFile {
     let places: [&Option<Place>; 3] = [place(&socket.mode), place(&socket.owner), place(&socket.group)];
     if !matches!(address, Some(Address::Unix(_))) {
@@ -89,7 +89,7 @@ fn look_up(name: &str, what: What) -> io::Result<Option<u32>> {
         match status {
             0 => return Ok(number),
             libc::ERANGE if buffer.len() < LONGEST_ENTRY => buffer.resize(buffer.len() * 4, 0),
-            // What the C library may say of a name that is not there (getpwnam(3)).
+            // The C library may return these errors for a name that does not exist (getpwnam(3)).
             libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM => return Ok(None),
             error => return Err(io::Error::from_raw_os_error(error)),
         }

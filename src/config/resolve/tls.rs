@@ -1,5 +1,5 @@
-//! A listener's TLS, from what was written to what runs. The files are loaded to see whether they are of use, and loaded again
-//! by whoever serves.
+//! TLS of a listener: from the written values to the model. The files are loaded here to check them. The node loads them
+//! again.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::config::problem::{Place, Report};
 use crate::config::schema::IfWritten;
 use crate::config::written;
 
-/// The settings, `Some(None)` where none are written. `None` only beside errors in `report`.
+/// The settings; `Some(None)` if none are written. `None` only if `report` has errors.
 pub(super) fn resolve(
     written: &IfWritten<written::Tls>,
     protocols: Vec<&'static [u8]>,
@@ -47,7 +47,7 @@ pub(super) fn resolve(
     Some(Some(settings))
 }
 
-/// Reports what became of loading files, each where it is written. `None` only beside an error in `report`.
+/// Reports the result of loading files, each at its own place. `None` only if `report` has an error.
 pub(super) fn judge<'p>(
     loaded: Result<Vec<Remark>, LoadError>,
     place_of: impl Fn(Role) -> Option<&'p Place>,

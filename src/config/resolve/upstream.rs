@@ -1,4 +1,4 @@
-//! Upstreams, from what was written to what runs.
+//! Upstreams: from the written values to the model.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::config::schema::{Entry, Named};
 use crate::config::value::Whole;
 use crate::config::written;
 
-/// php-fpm's stock pool has `pm.max_children = 5`; one is left for others.
+/// php-fpm's default pool has `pm.max_children = 5`; one worker is left for other clients.
 const DEFAULT_CONNECTIONS: usize = 4;
-/// Fewer workers than this and one slow script is felt by everybody.
+/// With fewer workers than this, one slow script delays everyone.
 const LEAST_WORKERS: usize = 4;
-/// Time for a script whose client was given up to end by itself, before its worker is killed.
+/// After a request has timed out, its script gets this time to end by itself before its worker is killed.
 const BEYOND_REQUEST: Duration = Duration::from_secs(5);
 
 /// The upstreams in the order written; `None` for each that has errors in `report`.
@@ -75,7 +75,7 @@ fn length(entry: &Option<Entry<Whole<1, 10_000_000>>>) -> Option<usize> {
 }
 
 fn resolve_spawn(spawn: &written::Spawn, request_timeout: Duration, base: &Path) -> model::Spawn {
-    // A bare name is looked for in PATH; anything with a slash is a path.
+    // A bare name is searched for in PATH; a name with a slash is a path.
     let binary = spawn.binary.as_ref().map(|entry| {
         let is_path = entry.value.contains('/');
         if is_path { base.join(&entry.value) } else { entry.value.clone().into() }
@@ -117,7 +117,7 @@ fn resolve_connections(upstream: &written::Upstream, spawn: Option<&model::Spawn
     if let (Some(place), Some(spawn)) = (&entry.place, spawn)
         && connections > spawn.workers
     {
-        // Each kept connection pins a worker, and the request on the one too many waits without an error.
+        // Each kept connection holds a worker, so the request on one connection too many would wait without an error.
         report.error(place, format!("must be at most the {} workers of spawn", spawn.workers));
     }
     connections
