@@ -46,7 +46,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => Ok(check::run(&args.config)),
         Command::Dev(args) => Ok(dev::run(&args)?),
         Command::Connect(args) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
             Ok(runtime.block_on(connect::run(&args))?)
         }
         Command::Bench(command) => Ok(bench::run(&command)?),

@@ -59,7 +59,7 @@ pub fn run(
             Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
             Err(_aborted) => {
                 // Everything that had started has ended with the task.
-                info!("stopped before it had started");
+                info!("stopped before the node had started");
                 return Ok(ExitCode::FAILURE);
             }
         };
@@ -121,7 +121,7 @@ impl Signals {
             match running.filter(|_| name == "SIGHUP") {
                 // Each listener has logged the result.
                 Some(node) if node.reload_certificates() => {
-                    info!(signal = name, "signal received, certificates were looked at again");
+                    info!(signal = name, "signal received, certificate reload finished");
                 }
                 Some(_) => info!(signal = name, "signal received, nothing to reload: no listener has TLS"),
                 None => info!(signal = name, "signal received, it has no effect"),

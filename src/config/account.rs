@@ -30,9 +30,11 @@ impl Value for Mode {
             }
         };
         match mode {
-            Some(mode) if mode > 0o777 => report.refuse(item, "has read, write and execute bits only, up to \"0777\""),
+            Some(mode) if mode > 0o777 => {
+                report.refuse(item, "must be at most \"0777\": only read, write and execute bits are allowed")
+            }
             Some(mode) if mode & 0o222 == 0 => {
-                report.refuse(item, "lets nobody connect: that takes a write bit, as in \"0660\"")
+                report.refuse(item, "no client could connect: that needs a write bit, as in \"0660\"")
             }
             Some(mode) => return Some(Self(mode)),
             None => report.refuse(item, format!("must be {}", Self::kind())),

@@ -47,14 +47,16 @@ impl Address {
             Some(inner) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
             Some(inner) => return Err(format!("{inner:?} is not an IPv6 address")),
             None if host.is_empty() => {
-                return Err(format!("the host is missing: 127.0.0.1:{port} for this machine, [::]:{port} for all"));
+                return Err(format!(
+                    "the host is missing: write 127.0.0.1:{port} for this machine only, 0.0.0.0:{port} for all IPv4 addresses, or [::]:{port} for all IPv6 addresses"
+                ));
             }
             None if host == "*" => {
                 return Err(format!(
-                    "\"*\" is no host: 0.0.0.0:{port} for all addresses of IPv4, [::]:{port} for all of IPv6"
+                    "\"*\" is not a host: write 0.0.0.0:{port} for all IPv4 addresses, or [::]:{port} for all IPv6 addresses"
                 ));
             }
-            None if host.contains(':') => return Err(format!("an IPv6 address stands in brackets: [{host}]:{port}")),
+            None if host.contains(':') => return Err(format!("an IPv6 address must be in brackets: [{host}]:{port}")),
             None => host,
         };
         Ok(Self::Tcp { host: host.to_owned(), port })
@@ -92,17 +94,17 @@ fn instead_of_url(scheme: &str, rest: &str) -> String {
     let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let route = if path.len() > 1 {
-        format!(", and the path among its routes: {{ {path:?} = \"APP\" }}")
+        format!(", and add the path to its routes: {{ {path:?} = \"APP\" }}")
     } else {
         String::new()
     };
     let beside = match scheme.to_ascii_lowercase().as_str() {
         "unix" | "unixs" => return format!("an address has no scheme: write \"unix:{rest}\""),
         "ws" | "http" | "websocket" | "h2c" => format!(", and protocol = \"http\" beside it{route}"),
-        "wss" | "https" | "h2" => format!(", and protocol = \"http\" and a table tls beside it{route}"),
-        "tls" | "ssl" | "tcps" => ", and a table tls beside it".to_owned(),
+        "wss" | "https" | "h2" => format!(", and protocol = \"http\" and a tls table beside it{route}"),
+        "tls" | "ssl" | "tcps" => ", and a tls table beside it".to_owned(),
         "text" | "line" => ", and framing = { type = \"delimiter\" } beside it".to_owned(),
-        "udp" => return "UDP is not spoken, only TCP and Unix sockets".to_owned(),
+        "udp" => return "UDP is not supported, only TCP and Unix sockets".to_owned(),
         _ => String::new(),
     };
     match authority {
@@ -155,8 +157,13 @@ mod tests {
             ("[::1]:9005", tcp("::1", 9005)),
             ("php:9000", tcp("php", 9000)),
             ("unix:/run/php/php8.2-fpm.sock", Ok(Address::Unix("/run/php/php8.2-fpm.sock".into()))),
-            ("::1:9005", Err("an IPv6 address stands in brackets: [::1]:9005")),
-            (":9005", Err("the host is missing: 127.0.0.1:9005 for this machine, [::]:9005 for all")),
+            ("::1:9005", Err("an IPv6 address must be in brackets: [::1]:9005")),
+            (
+                ":9005",
+                Err(
+                    "the host is missing: write 127.0.0.1:9005 for this machine only, 0.0.0.0:9005 for all IPv4 addresses, or [::]:9005 for all IPv6 addresses",
+                ),
+            ),
             ("[php]:9000", Err("\"php\" is not an IPv6 address")),
             ("unix:", Err("a path is missing after unix:")),
             ("tcp://0.0.0.0:9005", Err("an address has no scheme: write \"0.0.0.0:9005\"")),
@@ -167,19 +174,24 @@ mod tests {
             (
                 "ws://[::]:8080/ws",
                 Err("an address has no scheme: write \"[::]:8080\", and protocol = \"http\" beside it, \
-                     and the path among its routes: { \"/ws\" = \"APP\" }"),
+                     and add the path to its routes: { \"/ws\" = \"APP\" }"),
             ),
             (
                 "wss://shop.example:443/",
                 Err(
-                    "an address has no scheme: write \"shop.example:443\", and protocol = \"http\" and a table tls beside it",
+                    "an address has no scheme: write \"shop.example:443\", and protocol = \"http\" and a tls table beside it",
                 ),
             ),
             ("unix:///run/a.sock", Err("an address has no scheme: write \"unix:/run/a.sock\"")),
-            ("udp://0.0.0.0:53", Err("UDP is not spoken, only TCP and Unix sockets")),
+            ("udp://0.0.0.0:53", Err("UDP is not supported, only TCP and Unix sockets")),
             ("fcgi://user:p/w@127.0.0.1:9000", Err("an address has no scheme: write \"127.0.0.1:9000\"")),
             ("fcgi://127.0.0.1:9000", Err("an address has no scheme: write \"127.0.0.1:9000\"")),
-            ("*:9005", Err("\"*\" is no host: 0.0.0.0:9005 for all addresses of IPv4, [::]:9005 for all of IPv6")),
+            (
+                "*:9005",
+                Err(
+                    "\"*\" is not a host: write 0.0.0.0:9005 for all IPv4 addresses, or [::]:9005 for all IPv6 addresses",
+                ),
+            ),
         ] {
             assert_eq!(Address::parse(text), expected.map_err(String::from), "{text}");
         }

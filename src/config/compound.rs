@@ -95,11 +95,11 @@ impl Value for Routes {
 fn route_path(written: &str) -> Result<String, &'static str> {
     let (stem, is_prefix) = written.strip_suffix("/*").map_or((written, false), |stem| (stem, true));
     if !written.starts_with('/') || stem.contains(['*', '?', '#', ' ']) {
-        return Err("a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"");
+        return Err("a path begins with \"/\", has no query, and has \"*\" only at its end, as \"/*\"");
     }
     let stem = if stem.is_empty() { "/" } else { stem };
-    let path =
-        path::canonical(stem).ok_or("a path has no dot segments, and two hexadecimal digits behind each \"%\"")?;
+    let path = path::canonical(stem)
+        .ok_or("a path has no dot segments, and each \"%\" is followed by two hexadecimal digits")?;
     let path = path::without_last_slash(&path);
     Ok(match (path, is_prefix) {
         (path, true) => format!("{path}/*"),
@@ -125,7 +125,7 @@ impl Value for ChannelRules {
                 None => (written, false),
             };
             if pattern.contains('*') || !is_prefix && pattern.is_empty() {
-                report.refuse(&item, "a channel's name, and \"*\" only as its last character");
+                report.refuse(&item, "must be a channel's name, with \"*\" only as its last character");
             }
             rules.extend(SlowReader::read(&item, report).map(|rule| ChannelRule {
                 pattern: pattern.into(),

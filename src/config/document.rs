@@ -27,28 +27,28 @@ const EXAMPLES: &[Example] = &[
     Example {
         table: "listeners",
         name: "stream",
-        about: "Frames with a length in front, over TCP.",
+        about: "Frames with a length prefix, over TCP.",
         set: &[],
         leave: &["socket"],
     },
     Example {
         table: "listeners",
         name: "lines",
-        about: "Frames that a delimiter ends.",
+        about: "Frames that end with a delimiter.",
         set: &[("bind", "\"unix:/run/longwire/lines.sock\""), ("type", "\"delimiter\"")],
         leave: &[],
     },
     Example {
         table: "listeners",
         name: "serial",
-        about: "Frames that silence ends, as on a serial line.",
+        about: "Frames that end with silence, as on a serial line.",
         set: &[("bind", "\"127.0.0.1:9008\""), ("type", "\"gap\"")],
         leave: &[],
     },
     Example {
         table: "listeners",
         name: "device",
-        about: "Frames that a script of yours cuts.",
+        about: "Frames that your own script cuts.",
         set: &[("bind", "\"127.0.0.1:9007\""), ("type", "\"lua\"")],
         leave: &[],
     },
@@ -60,8 +60,20 @@ const EXAMPLES: &[Example] = &[
         leave: &[],
     },
     Example { table: "apps", name: "chat", about: "", set: &[], leave: &[] },
-    Example { table: "upstreams", name: "php", about: "A php-fpm that runs already.", set: &[], leave: &["spawn"] },
-    Example { table: "upstreams", name: "own", about: "A php-fpm of longwire's own.", set: &[], leave: &["backends"] },
+    Example {
+        table: "upstreams",
+        name: "php",
+        about: "A php-fpm that is already running.",
+        set: &[],
+        leave: &["spawn"],
+    },
+    Example {
+        table: "upstreams",
+        name: "own",
+        about: "A php-fpm that longwire starts.",
+        set: &[],
+        leave: &["backends"],
+    },
 ];
 
 /// For tables whose name is fixed: by default they listen on TCP, so they have no socket file.

@@ -15,7 +15,9 @@ pub fn redis_server(url: &str) -> Result<ConnectionInfo, String> {
     let wanted = "must be redis://HOST:PORT/NUMBER, the same with rediss://, or redis+unix:///PATH";
     let info = url.into_connection_info().map_err(|_| wanted.to_owned())?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
-        return Err("#insecure would believe anybody; [cluster.tls] ca names whom to believe".to_owned());
+        return Err(
+            "#insecure would accept every certificate: name the trusted authorities in [cluster.tls] ca".to_owned()
+        );
     }
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     // A publish is sent at once, in writes of any length: by default redis-rs lets the kernel hold small writes back.
@@ -33,7 +35,7 @@ pub fn nats_server(url: &str) -> Result<ServerAddr, String> {
     match server.scheme() {
         _ if server.host().is_empty() => Err("the host is missing".to_owned()),
         "nats" | "tls" => Ok(server),
-        _ => Err("begins with neither nats:// nor tls://".to_owned()),
+        _ => Err("must begin with nats:// or tls://".to_owned()),
     }
 }
 

@@ -53,23 +53,23 @@ impl Network {
     fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let Ok(base) = address.parse::<IpAddr>() else {
-            let hint = if address.starts_with('[') { ", an IPv6 address stands without brackets here" } else { "" };
+            let hint = if address.starts_with('[') { ", an IPv6 address has no brackets here" } else { "" };
             return Err(format!("must be {}{hint}", Networks::kind_of_one()));
         };
         if base.to_canonical() != base {
-            return Err(format!("an IPv4 address in IPv6 is compared as {}: write that", base.to_canonical()));
+            return Err(format!("an IPv4-mapped IPv6 address must be written as {}", base.to_canonical()));
         }
         let bits = if base.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => bits,
             Some(text) => match text.parse() {
                 Ok(prefix) if prefix <= bits && text.bytes().all(|byte| byte.is_ascii_digit()) => prefix,
-                _ => return Err(format!("the prefix of this network is an integer from 0 to {bits}")),
+                _ => return Err(format!("the prefix length of this network must be an integer from 0 to {bits}")),
             },
         };
         let network = Self { base: masked(base, prefix), prefix };
         if network.base != base {
-            return Err(format!("has bits behind its prefix, did you mean \"{network}\"?"));
+            return Err(format!("has bits set after its prefix, did you mean \"{network}\"?"));
         }
         Ok(network)
     }

@@ -45,10 +45,10 @@ impl OriginPattern {
             return Ok(Self::Exact(text.into()));
         }
         if text.starts_with("file:") {
-            return Err("pages from files have the origin \"file://\" or \"null\", whatever the file".into());
+            return Err("pages from files all have the origin \"file://\" or \"null\"".into());
         }
         if text == "*" {
-            return Err("everybody's pages are origins = \"any\"".into());
+            return Err("to allow all pages, write origins = \"any\"".into());
         }
         let Some((scheme, authority)) = text.split_once("://") else {
             let hint = if is_domain(&text) { format!(", did you mean \"https://{text}\"?") } else { String::new() };
@@ -103,7 +103,7 @@ impl fmt::Display for OriginPattern {
 }
 
 const RULE: &str = "an origin is scheme://host or scheme://host:port, without a path";
-const WILDCARD_RULE: &str = "\"*\" stands for all hosts below a domain and nothing else: \"https://*.shop.example\"";
+const WILDCARD_RULE: &str = "\"*\" can only stand for all hosts below a domain, as in \"https://*.shop.example\"";
 
 /// Whether this is a host name: labels separated by dots.
 fn is_domain(name: &str) -> bool {

@@ -192,9 +192,9 @@ fn remedy(line: &str, message: &str) -> Option<&'static str> {
     if line.starts_with("//") || line.starts_with(';') {
         Some("a comment begins with #")
     } else if message.contains("leading zero") {
-        Some("a mode stands in quotes, \"0660\", and a number has no zeros in front")
+        Some("a mode must be in quotes, as in \"0660\", and a number has no leading zeros")
     } else if message.contains("invalid float") || message.contains("invalid integer") || message.contains("quoted") {
-        Some("a text stands in quotes, as in bind = \"127.0.0.1:8080\"")
+        Some("a text must be in quotes, as in bind = \"127.0.0.1:8080\"")
     } else {
         None
     }

@@ -321,9 +321,7 @@ impl<T: Value> Field for Option<Entry<T>> {
                 // If the deciding key is not written, it may be the missing one.
                 let unwritten = key.only_when.filter(|when| section.get(when.key).is_none());
                 let (deciding, hint) = match unwritten {
-                    Some(OnlyWhen { key, is }) => {
-                        (key, format!("; {key} is \"{}\" where it is not written", is.join("\" or \"")))
-                    }
+                    Some(OnlyWhen { key, is }) => (key, format!("; {key} is \"{}\" by default", is.join("\" or \""))),
                     None => ("", String::new()),
                 };
                 if !section.waiting(keys).iter().any(|when| when.key == deciding) {

@@ -98,7 +98,7 @@ fn read_file(path: &Path) -> Result<(String, Option<String>), String> {
     }
     // Editors and `echo` end files with a newline that is not part of a key.
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned();
-    let warning = readable_by_all.then(|| format!("{} can be read by everybody on this machine", path.display()));
+    let warning = readable_by_all.then(|| format!("{} can be read by every user of this machine", path.display()));
     Ok((text, warning))
 }
 

@@ -185,9 +185,9 @@ fn several_syntax_errors_come_without_echoes() {
 #[test]
 fn a_line_that_is_not_toml_is_refused_with_what_to_write() {
     for (line, expected) in [
-        ("bind = 127.0.0.1:8080", "a text stands in quotes"),
-        ("bind = /run/node.sock", "a text stands in quotes"),
-        ("mode = 0660", "a mode stands in quotes"),
+        ("bind = 127.0.0.1:8080", "a text must be in quotes"),
+        ("bind = /run/node.sock", "a text must be in quotes"),
+        ("mode = 0660", "a mode must be in quotes"),
         ("// where it listens", "a comment begins with #"),
         ("; where it listens", "a comment begins with #"),
     ] {
@@ -224,11 +224,11 @@ fn each_rule_has_its_message() {
         ),
         (
             "[listeners.two]\nbind = \"127.0.0.1:1\"",
-            "11: listeners.two.app: missing, for example app = \"chat\"; protocol is \"tcp\" where it is not written",
+            "11: listeners.two.app: missing, for example app = \"chat\"; protocol is \"tcp\" by default",
         ),
         (
             "[listeners.two]\nbind = \"127.0.0.1:1\"\nprotocol = \"http\"\nroutes = { ws = \"chat\" }",
-            "14: listeners.two.routes.ws = \"chat\": a path begins with \"/\", has no query, and \"*\" only as a last \"/*\"",
+            "14: listeners.two.routes.ws = \"chat\": a path begins with \"/\", has no query, and has \"*\" only at its end, as \"/*\"",
         ),
         (
             "[listeners.two]\nbind = \"127.0.0.1:1\"\nprotocol = \"http\"\nroutes = { \"/\" = \"chta\" }",
@@ -253,7 +253,7 @@ fn each_rule_has_its_message() {
         ),
         (
             "[upstreams.b]\nmax_connections = 1",
-            "11: upstreams.b.backends: missing, for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a table spawn",
+            "11: upstreams.b.backends: missing, for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a spawn table",
         ),
         (
             "[upstreams.b]\nbackends = [\"127.0.0.1:1\"]\nspawn = {}",
@@ -515,8 +515,8 @@ fn tls_that_reaches_no_engine_is_a_warning() {
     let local = "engine = \"local\"\n";
     let plain = "engine = \"redis\"\nurls = [\"redis://10.0.0.5\", \"redis+unix:///run/redis.sock\"]";
     for (engine, expected) in [
-        (local, "cluster.tls: says nothing while engine is \"local\""),
-        (plain, "cluster.tls: says nothing while no url begins with rediss://"),
+        (local, "cluster.tls: has no effect while engine is \"local\""),
+        (plain, "cluster.tls: has no effect while no url begins with rediss://"),
     ] {
         let (config, warnings) = parse(&cluster(engine, "ca = \"no-such.pem\"")).unwrap();
         let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();

@@ -53,15 +53,15 @@ impl ClusterMetrics {
                 "Times that the engine was lost, or could not be reached",
                 Counter::default(),
             ),
-            nodes: register(r, "cluster_nodes", "Other nodes that are here", Gauge::default()),
+            nodes: register(r, "cluster_nodes", "Other nodes that are present", Gauge::default()),
             partitions: register(
                 r,
                 "cluster_partitions",
                 "Partitions of channels and uids that are subscribed to",
                 Gauge::default(),
             ),
-            published: register(r, "envelopes_published", "Envelopes for other nodes", Counter::default()),
-            received: register(r, "envelopes_received", "Envelopes of other nodes", Counter::default()),
+            published: register(r, "envelopes_published", "Envelopes published for other nodes", Counter::default()),
+            received: register(r, "envelopes_received", "Envelopes received from other nodes", Counter::default()),
             missed: register(
                 r,
                 "envelopes_missed",
@@ -72,7 +72,7 @@ impl ClusterMetrics {
             unanswered: register(
                 r,
                 "requests_unanswered",
-                "Commands and queries that not all nodes have answered in time",
+                "Commands and queries that some node did not answer in time",
                 Counter::default(),
             ),
             untold: register(
@@ -90,7 +90,7 @@ impl ClusterMetrics {
             notices_given_up: register(
                 r,
                 "presence_given_up",
-                "Joins and leaves that apps were never told of, because too many waited",
+                "Join and leave events discarded because the backlog was full",
                 Counter::default(),
             ),
         }

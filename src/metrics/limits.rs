@@ -59,7 +59,7 @@ pub struct LimitMetrics(Family<Labels, Counter<u64, AtomicU64>>);
 
 impl LimitMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let help = "Times that a limit was passed, and whether it was acted upon";
+        let help = "Times that a limit was exceeded, and whether it was enforced";
         Self(register(registry, "limits_exceeded", help, Family::default()))
     }
 

@@ -158,7 +158,7 @@ impl Default for Metrics {
             script_failures: register(
                 r,
                 "script_failures",
-                "Calls of framings' scripts that failed, by why",
+                "Calls of framings' scripts that failed, by reason",
                 Family::default(),
             ),
             skipped_bytes: register(

@@ -83,13 +83,13 @@ impl RouterMetrics {
             uids: register(r, "uids", "Uids that have sessions", Gauge::default()),
             connections: register(r, "router_connections", "Connections to the router port", Gauge::default()),
             commands: register(r, "commands", "Commands and queries, by where they came in", Family::default()),
-            pushes: register(
+            pushes: register(r, "pushes", "Frames that commands sent to sessions, by fate", Family::default()),
+            refused: register(
                 r,
-                "pushes",
-                "Frames that commands sent to sessions, by what became of them",
+                "commands_refused",
+                "Commands and queries that were refused, by cause",
                 Family::default(),
             ),
-            refused: register(r, "commands_refused", "What the doors of the router refused, by why", Family::default()),
         }
     }
 

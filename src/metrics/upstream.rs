@@ -220,7 +220,11 @@ impl UpstreamMetrics {
             "Connections to backends that could not be made",
             metrics.connect_failures.clone(),
         );
-        into.register("probes", "Probes of backends that nobody asked anything", metrics.probes.clone());
+        into.register(
+            "probes",
+            "Connections made, or tried, only to see whether a backend is there",
+            metrics.probes.clone(),
+        );
         into.register("connection_limit", "Connections that all backends together may have", metrics.limit.clone());
         into.register("open_connections", "Connections that count against connection_limit", metrics.open.clone());
         into.register("busy_connections", "Connections whose worker is busy", metrics.busy.clone());
@@ -237,7 +241,7 @@ impl UpstreamMetrics {
         into.register("backends_up", "Backends that take requests", metrics.up.clone());
         into.register("ejections", "Backends taken out after failures in a row", metrics.ejections.clone());
         into.register("aborts", "Requests aborted because their session was gone", metrics.aborts.clone());
-        into.register_with_unit("stderr", "What scripts wrote to stderr", Unit::Bytes, metrics.stderr.clone());
+        into.register_with_unit("stderr", "Bytes that scripts wrote to stderr", Unit::Bytes, metrics.stderr.clone());
         metrics
     }
 

@@ -198,7 +198,7 @@ impl Running {
         let (part, faults) = (part.to_owned(), self.faults.clone());
         async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-                error!(part, "a part of the node has failed, and a restart brings it back");
+                error!(part, "a part of the node has failed: restart the node to bring it back");
                 lock(&faults).insert(part);
             }
         }
@@ -325,7 +325,7 @@ impl Running {
                         lua::framing(&listener.name, framing, config.node.threads, manner)
                             .map_err(|error| StartError::Script { listener: listener.name.clone(), error })?
                     }
-                    framing => framing.framing().expect("all others are made of options"),
+                    framing => framing.framing().expect("all other framings are made of options"),
                 };
                 let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
                 Ok(Service::Stream(Arc::new(endpoint)))

@@ -59,8 +59,8 @@ impl fmt::Display for StartError {
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Cluster(error) => write!(f, "cluster: {error}"),
-            StartError::Random(error) => write!(f, "no key for session ids: {error}"),
-            StartError::Runtime(error) => write!(f, "no runtime: {error}"),
+            StartError::Random(error) => write!(f, "the system gave no random bytes: {error}"),
+            StartError::Runtime(error) => write!(f, "cannot start threads or signal handlers: {error}"),
         }
     }
 }

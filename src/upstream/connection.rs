@@ -222,7 +222,7 @@ impl Connection {
         if !clean {
             let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
             let session = work.item.request.responder.label().map(tracing::field::display);
-            warn!(%upstream, %backend, session, "answer ended before its request or was followed by stray bytes");
+            warn!(%upstream, %backend, session, "answer ended before the whole request was sent, or stray bytes followed it");
             lease.scheduler.end(work.item, outcome);
             return None;
         }

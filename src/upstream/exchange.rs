@@ -471,7 +471,7 @@ fn log_late(owner: Option<SessionId>, room: &mut usize, piece: &[u8], metrics: &
     *room -= shown.len();
     let session = owner.map(display);
     for line in String::from_utf8_lossy(shown).lines() {
-        warn!(target: "longwire::php", session, "after the answer: {line}");
+        warn!(target: "longwire::php", session, "stderr after the answer: {line}");
     }
 }
 

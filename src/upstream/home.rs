@@ -136,7 +136,7 @@ fn remove_left_over(folder: &Path) {
         // Locked until it is removed.
         let Ok(Some(_lock)) = lock(&path) else { continue };
         if std::fs::remove_dir_all(&path).is_ok() {
-            info!(target: "longwire::php", directory = %path.display(), "removed what a killed process left behind");
+            info!(target: "longwire::php", directory = %path.display(), "removed a directory that a killed process left behind");
         }
     }
 }

@@ -177,7 +177,7 @@ impl<R: Responder> Lease<R> {
         let ticket = match self.hold {
             Hold::Running(ticket) => Some(ticket),
             Hold::Waiting => None,
-            Hold::Idle(_) | Hold::Nothing => unreachable!("only a place that counts as busy asks what comes next"),
+            Hold::Idle(_) | Hold::Nothing => unreachable!("only a busy lease asks for the next step"),
         };
         let mut state = lock(&self.scheduler.state);
         if answered {
@@ -220,7 +220,7 @@ impl<R: Responder> Lease<R> {
     pub(super) fn hand_back(&mut self, work: Work<R>) {
         let mut state = lock(&self.scheduler.state);
         let Hold::Running(ticket) = std::mem::replace(&mut self.hold, Hold::Waiting) else {
-            unreachable!("who has a request runs")
+            unreachable!("a lease with a request is running")
         };
         let refused = if state.stopping {
             Some(work)
@@ -248,7 +248,7 @@ impl<R: Responder> Lease<R> {
             return None;
         }
         drop(state);
-        let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
+        let work = handoff.take().expect("a connection that left the idle list was given a job under the same lock");
         self.hold = Hold::Running(work.ticket);
         Some(work)
     }
@@ -261,7 +261,7 @@ impl<R: Responder> Lease<R> {
             return None;
         }
         state.queue.ended(ticket);
-        let work = state.queue.pop().expect("somebody is in line");
+        let work = state.queue.pop().expect("the line is not empty");
         self.hold = Hold::Running(work.ticket);
         Some(work)
     }
@@ -282,7 +282,7 @@ impl<R: Responder> Lease<R> {
             self.hold = Hold::Nothing;
             return None;
         }
-        let work = handoff.take().expect("who is not among the idle was given a job under the same lock");
+        let work = handoff.take().expect("a connection that left the idle list was given a job under the same lock");
         self.hold = Hold::Running(work.ticket);
         Some(work)
     }

@@ -45,10 +45,10 @@ const AGAIN: Duration = Duration::from_millis(250);
 const SILENT_TRIALS: u32 = 64;
 
 /// The symptom of a refusal, and its cause.
-const CLOSED_AT_ONCE: &str = "it accepts connections and closes them at once: if it is php-fpm over TCP, its \
-     listen.allowed_clients does not name this machine; a proxy in between does so when php-fpm is away";
-const SILENT: &str = "it accepts connections and answers nothing: all of its workers are busy, or a proxy in between waits for a \
-     php-fpm that is away";
+const CLOSED_AT_ONCE: &str = "it accepts connections and closes them at once: over TCP, check that \
+     php-fpm's listen.allowed_clients names this machine; behind a proxy, check that php-fpm is running";
+const SILENT: &str = "it accepts connections but does not answer: all of its workers are busy, or a proxy in between waits for a \
+     php-fpm that is not running";
 
 /// The result of a look at a backend.
 #[derive(Debug)]
@@ -231,7 +231,7 @@ impl<R: Responder> Scheduler<R> {
         if verdict == Verdict::Ejected {
             self.metrics.ejections.inc();
             self.metrics.backends_up.set(up as i64);
-            warn!(%upstream, %backend, %error, "backend is away: left alone until it answers");
+            warn!(%upstream, %backend, %error, "backend is away: it gets no requests until it answers");
         } else {
             debug!(%upstream, %backend, %error, "backend failed");
         }

@@ -247,12 +247,12 @@ impl fmt::Display for Failure {
             Failure::BackendClosed { .. } => f.write_str("backend closed before END_REQUEST"),
             Failure::ResponseTimeout { .. } => f.write_str("script was silent for response_timeout"),
             Failure::RequestTimeout { .. } => f.write_str("script did not end within request_timeout"),
-            Failure::SlowReader { .. } => {
-                f.write_str("client did not take the answer for slow_reader_hold, and others waited for its connection")
-            }
+            Failure::SlowReader { .. } => f.write_str(
+                "client did not read the answer for slow_reader_hold, and other requests waited for the connection",
+            ),
             Failure::Protocol { error, .. } => write!(f, "backend broke the protocol: {error}"),
             Failure::Refused(status) => write!(f, "backend refused the request: {status:?}"),
-            Failure::Cancelled { .. } => f.write_str("nobody waits for the answer any more"),
+            Failure::Cancelled { .. } => f.write_str("the answer is not wanted any more"),
             Failure::Stopping => f.write_str("upstream is shutting down"),
         }
     }

@@ -223,7 +223,7 @@ impl<R: Responder> Scheduler<R> {
         let Values { max_connections, max_requests, multiplexes } = match answer {
             Ok(values) => values,
             Err(error) => {
-                info!(%upstream, %backend, %error, "backend does not tell its limits");
+                info!(%upstream, %backend, %error, "backend does not report its limits");
                 return;
             }
         };
@@ -237,7 +237,7 @@ impl<R: Responder> Scheduler<R> {
         }
         let used = state.backends.limit(at);
         drop(state);
-        info!(%upstream, %backend, max_connections, max_requests, multiplexes, used, "backend tells its limits");
+        info!(%upstream, %backend, max_connections, max_requests, multiplexes, used, "backend reports its limits");
         // The limit may be higher than before.
         self.dispatch();
     }
@@ -430,7 +430,7 @@ impl<R> State<R> {
             return None;
         }
         let (backend, place) = self.backends.place(now)?;
-        let work = self.queue.pop().expect("where somebody is in line it is somebody's turn");
+        let work = self.queue.pop().expect("the line is not empty");
         Some(match place {
             Place::Reuse(handoff) => {
                 handoff.put(work);

@@ -242,9 +242,9 @@ impl Stream {
 /// The same error, with a hint for the operator.
 pub(super) fn explain(address: &Bind, error: io::Error) -> io::Error {
     let hint = match (address, error.kind()) {
-        (Bind::Unix(_), io::ErrorKind::NotFound) => "is php-fpm running, and is this the path of its listen?",
+        (Bind::Unix(_), io::ErrorKind::NotFound) => "is php-fpm running, and is its listen set to this path?",
         (Bind::Unix(_), io::ErrorKind::PermissionDenied) => {
-            "listen.owner, listen.group and listen.mode of the pool, and the folders above the socket, must let this user in"
+            "the pool's listen.owner, listen.group and listen.mode, and the folders above the socket, must let this user connect"
         }
         (_, io::ErrorKind::ConnectionRefused) => "nothing listens there: is php-fpm running?",
         _ => return error,

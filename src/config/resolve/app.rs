@@ -51,7 +51,7 @@ fn resolve(
     let frame_rate = resolve_rate("max_frames_per_second", &app.max_frames_per_second, &app.burst_frames, report);
     let byte_rate = resolve_byte_rate(app, max_frame_bytes, report);
     if let Some(place) = app.concurrency_per_limit.place.as_ref().filter(|_| app.concurrency_per.is_none()) {
-        report.warn(place, "does nothing without concurrency_per");
+        report.warn(place, "has no effect without concurrency_per");
     }
     let upstream = app.upstream.as_ref().and_then(|entry| refer(entry, upstreams, "upstreams", report));
     let paths = resolve_paths(app, base, report);
@@ -188,7 +188,7 @@ fn check_script(script: &Path, upstream: &model::Upstream, place: &Place, report
     let is_unix = |backend: &model::Backend| matches!(backend.address, Bind::Unix(_));
     let is_loopback = |backend: &model::Backend| matches!(backend.address, Bind::Tcp(to) if to.ip().is_loopback());
     if upstream.spawn.is_some() || upstream.backends.iter().all(is_unix) {
-        let advice = "check_script = false if php-fpm sees other folders";
+        let advice = "set check_script = false if php-fpm sees other folders";
         report.error(place, format!("{problem} ({advice})"));
     } else if upstream.backends.iter().any(|backend| is_unix(backend) || is_loopback(backend)) {
         report.warn(place, problem);

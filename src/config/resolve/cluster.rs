@@ -19,7 +19,7 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
         report.error(place, "a name is 1 to 64 characters of A-Z a-z 0-9 . _ -");
     }
     match (engine, &written.urls.place) {
-        (EngineWord::Local, Some(place)) => report.warn(place, "says nothing while engine is \"local\""),
+        (EngineWord::Local, Some(place)) => report.warn(place, "has no effect while engine is \"local\""),
         (EngineWord::Redis | EngineWord::Nats, _) if written.urls.value.0.is_empty() => {
             if let Some(place) = written.urls.place.as_ref().or(written.engine.place.as_ref()) {
                 report.error(place, "urls: at least one server is needed");
@@ -29,10 +29,10 @@ pub(super) fn resolve(written: &written::Cluster, base: &Path, report: &mut Repo
         _ => {}
     }
     if let Some(place) = written.redis.place.as_ref().filter(|_| engine != EngineWord::Redis) {
-        report.warn(place, "says nothing unless engine is \"redis\"");
+        report.warn(place, "has no effect unless engine is \"redis\"");
     }
     if let Some(place) = written.sentinel_master.place.as_ref().filter(|_| written.redis.value != RedisWord::Sentinel) {
-        report.warn(place, "says nothing unless redis is \"sentinel\"");
+        report.warn(place, "has no effect unless redis is \"sentinel\"");
     }
     let written_urls = written.urls.value.0.iter().filter(|_| engine != EngineWord::Local);
     // Each URL gets its own error.
@@ -85,9 +85,9 @@ fn resolve_tls(
     let Some(tls) = &written.tls.0 else { return Some(None) };
     let is_tls = |url: &Secret| ["rediss://", "valkeys://"].iter().any(|scheme| url.reveal().starts_with(scheme));
     let idle = match written.engine.value {
-        EngineWord::Local => Some("says nothing while engine is \"local\""),
+        EngineWord::Local => Some("has no effect while engine is \"local\""),
         EngineWord::Redis if urls.is_some_and(|urls| !urls.iter().any(is_tls)) => {
-            Some("says nothing while no url begins with rediss://")
+            Some("has no effect while no url begins with rediss://")
         }
         // The table has an effect: for NATS it switches TLS on by itself; for Redis a url has rediss://, or the urls have errors.
         EngineWord::Redis | EngineWord::Nats => None,

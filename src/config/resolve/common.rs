@@ -64,7 +64,7 @@ pub(super) fn resolve_rate(
 /// Warns of a burst whose rate has no limit.
 pub(super) fn check_burst(key: &str, per_second: u64, burst: Option<&Place>, report: &mut Report<'_>) {
     if let Some(place) = burst.filter(|_| per_second == 0) {
-        report.warn(place, format!("says nothing while {key} is 0"));
+        report.warn(place, format!("has no effect while {key} is 0"));
     }
 }
 

@@ -58,16 +58,16 @@ fn check_companions(written: &written::Heartbeat, report: &mut Report<'_>) {
         place(&written.answer),
     ];
     for place in of_send.into_iter().flatten().filter(|_| written.send.is_none()) {
-        report.error(place, "only beside send, the probe that it is about");
+        report.error(place, "needs send, the probe that it applies to");
     }
     let (reply, copy) = (place(&written.reply), place(&written.copy));
     match (place(&written.probe), reply) {
-        (Some(place), None) => report.error(place, "needs a reply beside it"),
-        (None, Some(place)) => report.error(place, "only beside probe, which it answers"),
+        (Some(place), None) => report.error(place, "needs reply, the answer to the probe"),
+        (None, Some(place)) => report.error(place, "needs probe, which it answers"),
         _ => {}
     }
     if let (Some(place), None) = (copy, reply) {
-        report.error(place, "only beside reply, into which it is copied");
+        report.error(place, "needs reply, into which it is copied");
     }
 }
 
@@ -83,13 +83,13 @@ fn check_frames(written: &written::Heartbeat, framing: Option<&StreamFraming>, r
     if let (Some(place), Some(StreamFraming::Delimiter(_) | StreamFraming::Flagged(_))) =
         (place(&written.sequence), framing)
     {
-        report.error(place, "not for type = \"delimiter\": the number could hold the delimiter");
+        report.error(place, "cannot be used with type = \"delimiter\": the number could contain the delimiter");
     }
     // Copied bytes come from a frame as PHP would see it. Without escapes it contains no delimiter.
     if let (Some(place), Some(StreamFraming::Flagged(flagged))) = (place(&written.copy), framing)
         && !flagged.escapes.is_empty()
     {
-        report.error(place, "not beside escape: the bytes could hold what has to be escaped");
+        report.error(place, "cannot be used with escape: the copied bytes could need escaping");
     }
     let filled =
         written.copy.as_ref().map(|entry| (&entry.place, entry.value.0.to..entry.value.0.to + entry.value.0.len));
@@ -108,7 +108,7 @@ fn check_sent(
     }
     let Some((Some(place), range)) = filled else { return };
     if range.end > bytes.0.len() {
-        report.error(place, format!("ends at byte {} of the {} that are sent", range.end, bytes.0.len()));
+        report.error(place, format!("ends at byte {}, but only {} are sent", range.end, bytes.0.len()));
     } else if let Some(length) = framing.and_then(StreamFraming::length)
         && range.start < length.offset + usize::from(length.width)
         && length.offset < range.end
@@ -126,8 +126,8 @@ fn not_a_frame(framing: &StreamFraming, bytes: &[u8]) -> Option<String> {
     let mut decoder = Decoder::new_client(&framing);
     match decoder.decode(&framing, usize::MAX, bytes) {
         Ok((used, Some(Item::Frame(_)))) if used == bytes.len() => None,
-        Ok((used, Some(_))) => Some(format!("it ends after {used} of these {} bytes", bytes.len())),
-        Ok((_, None)) => Some(format!("after these {} bytes it goes on", bytes.len())),
+        Ok((used, Some(_))) => Some(format!("the frame ends after {used} of these {} bytes", bytes.len())),
+        Ok((_, None)) => Some(format!("the frame is not complete after these {} bytes", bytes.len())),
         Err(error) => Some(error.to_string()),
     }
 }
@@ -144,19 +144,20 @@ fn check_patterns(
     let copied = written.copy.iter().map(|entry| (entry.place.as_ref(), entry.value.0.from + entry.value.0.len));
     for (place, end) in ends.chain(copied) {
         if let (Some(place), Some(max)) = (place, max_frame.filter(|max| end > *max)) {
-            report.error(place, format!("looks at {end} bytes, and frames have at most {max} (max_frame_bytes)"));
+            report.error(place, format!("looks at {end} bytes, but frames have at most {max} (max_frame_bytes)"));
         }
     }
     for place in patterns.into_iter().filter_map(place) {
         if let Some(StreamFraming::Raw) = framing {
-            report.warn(place, "type = \"raw\" has no frames: what comes together with other bytes is not seen");
+            report
+                .warn(place, "type = \"raw\" has no frames: a match is missed if it arrives together with other bytes");
         }
     }
     if let (Some(Entry { value: answer, .. }), Some(Entry { value: probe, place: Some(place) })) =
         (&written.answer, &written.probe)
         && (implies(&answer.0, &probe.0) || implies(&probe.0, &answer.0))
     {
-        report.error(place, "cannot be told from answer: whatever matches one matches the other");
+        report.error(place, "cannot be told apart from answer: every frame that matches one of them matches the other");
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn resolve_all(
 ) -> Vec<Option<model::Listener>> {
     if written.listeners.0.is_empty() && !report.has_error_at("listeners") {
         let top = Place { line: 1, key: "listeners".into(), value: String::new() };
-        report.error(&top, "at least one [listeners.NAME] is needed, or nobody could connect");
+        report.error(&top, "at least one [listeners.NAME] is needed, otherwise no client could connect");
     }
     written.listeners.0.iter().map(|(name, listener)| resolve(name, listener, written, apps, base, report)).collect()
 }
@@ -83,7 +83,7 @@ fn resolve_tcp(listener: &written::Listener, report: &mut Report<'_>) -> model::
 /// Warns of a listener that trusts every peer: there each client could choose its own address.
 fn resolve_networks(entry: &Entry<model::Networks>, report: &mut Report<'_>) -> model::Networks {
     if let Some(place) = entry.place.as_ref().filter(|_| entry.value.has_everybody()) {
-        report.warn(place, "whoever can connect can choose the address that it is known by");
+        report.warn(place, "trusts every peer, so each client can choose its own address");
     }
     entry.value.clone()
 }
@@ -281,7 +281,7 @@ fn resolve_http(
 fn resolve_forwarding(listener: &written::Listener, report: &mut Report<'_>) -> model::Forwarding {
     let trusted_proxies = resolve_networks(&listener.trusted_proxies, report);
     if let Some(place) = listener.forwarded.place.as_ref().filter(|_| trusted_proxies.is_empty()) {
-        report.warn(place, "without trusted_proxies nobody's header is believed");
+        report.warn(place, "has no effect without trusted_proxies: no header is trusted");
     }
     model::Forwarding { trusted_proxies, dialect: listener.forwarded.value }
 }

@@ -38,9 +38,9 @@ pub(super) fn resolve_router(
     let short_protocol = written.short_protocol.as_ref().map(|entry| (entry.value, entry.place.as_ref()));
     if let Some((true, Some(place))) = short_protocol {
         if !is_local {
-            report.error(place, "knows no secret, so it is spoken on loopback addresses and Unix sockets only");
+            report.error(place, "has no secret, so it is accepted only on loopback addresses and Unix sockets");
         } else if written.secret.is_some() {
-            report.warn(place, "lets commands past the secret: that protocol has none");
+            report.warn(place, "accepts commands without the secret: the short protocol has none");
         }
     }
     let socket = socket::resolve(&written.socket, written.bind.value.0.as_ref(), report);
@@ -109,7 +109,7 @@ fn is_local(bind: &Bind) -> bool {
 
 fn require_secret(secret: Option<&Entry<SecretText>>, bind: &Entry<AddressOrOff>, key: &str, report: &mut Report<'_>) {
     if let (None, Some(place)) = (secret, &bind.place) {
-        report.error(place, format!("others than this machine can connect there, so a {key} is needed"));
+        report.error(place, format!("other machines can connect there, so a {key} is needed"));
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn resolve(
     let client_certs = written.client_certs.value;
     match (&written.client_ca, client_certs, &written.client_certs.place) {
         (None, ClientCerts::Optional | ClientCerts::Required, Some(place)) => {
-            report.error(place, "needs client_ca, who may have signed the certificates of clients");
+            report.error(place, "needs client_ca, the authorities that sign certificates of clients");
             return None;
         }
         (Some(ca), ClientCerts::Off, _) => {

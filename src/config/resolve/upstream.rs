@@ -39,7 +39,7 @@ fn resolve(name: &str, upstream: &written::Upstream, base: &Path, report: &mut R
             if report.has_error_at(&missing.key) {
                 return None;
             }
-            let example = "for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a table spawn";
+            let example = "for example backends = [\"unix:/run/php/php8.2-fpm.sock\"], or a spawn table";
             report.error(&missing, format!("missing, {example}"));
             return None;
         }

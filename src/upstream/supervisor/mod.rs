@@ -88,10 +88,10 @@ impl fmt::Display for SpawnError {
         match self {
             SpawnError::NotFound(what) => f.write_str(what),
             SpawnError::Directory(error) => write!(f, "private directory for php-fpm: {error}"),
-            SpawnError::Execute { binary, error } => write!(f, "{}: {error}", binary.display()),
+            SpawnError::Execute { binary, error } => write!(f, "cannot start {}: {error}", binary.display()),
             SpawnError::Ini(key) => write!(
                 f,
-                "ini setting {key:?} cannot be written to a pool file: its value has a line break, or an apostrophe beside \", $ or \\"
+                "ini setting {key:?} cannot be written to a pool file: its value has a line break, or an apostrophe together with \", $ or \\"
             ),
             SpawnError::Exited { binary, status, said } => {
                 write!(f, "{} ended at once ({status}): {said}", binary.display())
@@ -173,7 +173,7 @@ impl Supervisor {
                 let _ = supervisor.ended.wait_for(|ended| *ended).await;
                 Err(error)
             }
-            Err(_) => unreachable!("the thread tells how the first start went before it ends"),
+            Err(_) => unreachable!("the thread reports the result of the first start before it ends"),
         }
     }
 
@@ -194,7 +194,7 @@ impl Supervisor {
                 return;
             }
         }
-        error!(target: "longwire::php", "php-fpm does not end");
+        error!(target: "longwire::php", "php-fpm did not end after SIGKILL");
     }
 
     /// The process id of the master, while there is one.
@@ -292,7 +292,7 @@ impl Shared {
 
         if started.is_some() {
             if wait_until_accepting(&mut child, &socket)? {
-                let tell = started.take().expect("looked at above");
+                let tell = started.take().expect("checked above");
                 let _ = tell.send(Ok(()));
             } else {
                 self.stop(libc::SIGKILL);

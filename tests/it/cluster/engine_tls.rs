@@ -178,7 +178,7 @@ async fn no_url_can_have_anybody_believed() {
     let cluster = "engine = \"redis\"\nurls = [\"rediss://:a%20secret@127.0.0.1:1/#insecure\"]\n";
     let said = Longwire::refuses(&brisk_config(&fpm, 1, cluster)).join("\n");
     assert!(
-        said.contains("cluster.urls: address 1: #insecure would believe anybody") && !has_password(&said),
+        said.contains("cluster.urls: address 1: #insecure would accept every certificate") && !has_password(&said),
         "{said}"
     );
 }

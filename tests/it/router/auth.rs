@@ -207,7 +207,7 @@ fn a_public_address_without_a_secret_does_not_start() {
         let output = longwire.output().expect("it runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
-        let expected = format!("others than this machine can connect there, so a {key} is needed");
+        let expected = format!("other machines can connect there, so a {key} is needed");
         assert!(stderr.contains(&expected), "{stderr}");
     }
 }

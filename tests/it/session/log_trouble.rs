@@ -314,7 +314,7 @@ async fn the_last_line_is_in_the_file_when_the_process_has_ended() {
         let last = text.lines().last().unwrap_or_default();
         let has_started = text.contains("started node");
         assert!(
-            last.contains(if has_started { " stopped given_up=0" } else { "stopped before it had started" }),
+            last.contains(if has_started { " stopped given_up=0" } else { "stopped before the node had started" }),
             "{text}"
         );
         assert!(has_started || !waits_until_ready, "{text}");

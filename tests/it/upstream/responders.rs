@@ -453,7 +453,7 @@ async fn with_a_prefix_params_arrive_as_the_headers_that_go_wants() {
 /// What a backend said of its limits, as the log has it.
 fn told(node: &Longwire) -> Value {
     node.wait_for_log("the backend was asked", |line| {
-        line["message"] == "backend tells its limits" || line["message"] == "backend does not tell its limits"
+        line["message"] == "backend reports its limits" || line["message"] == "backend does not report its limits"
     })
 }
 
