@@ -30,7 +30,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("header_bytes", &["package_body_offset", "body_offset", "header_length"]),
     ("delimiter", &["package_eof", "eof", "separator", "end"]),
     ("type", &["framing", "codec", "protocol", "open_length_check", "open_eof_check", "open_eof_split"]),
-    // What handles a frame, and what it may take.
+    // The handler of a frame, and its limits.
     ("script", &["file", "script_filename", "php", "handler", "entry", "index"]),
     ("params", &["fastcgi_param", "fastcgi_params", "env", "environment"]),
     (

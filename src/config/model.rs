@@ -205,7 +205,7 @@ pub struct ProfileLimits {
     pub max_attribute_bytes: usize,
 }
 
-/// What happens to a push when the client reads too slowly, so that its outbox has no room.
+/// The fate of a push when the client reads too slowly, so that its outbox has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SlowReader {
     /// The session is closed.
@@ -512,7 +512,7 @@ pub struct App {
     pub event_streams: bool,
     /// The compatibility mode of the handler.
     pub compat: Compat,
-    /// What a failed message does.
+    /// The effect of a failed message.
     pub on_error: OnError,
     /// Largest frame from a client.
     pub max_frame_bytes: usize,
@@ -536,7 +536,7 @@ pub struct App {
     pub frame_rate: Rate,
     /// Bytes of one session, read from its socket.
     pub byte_rate: Rate,
-    /// What happens to a session that exceeds `frame_rate` or `byte_rate`.
+    /// The rule for a session that exceeds `frame_rate` or `byte_rate`.
     pub rate_rule: RateRule,
     /// Silence within a frame after which the session ends; zero for never.
     pub frame_idle_timeout: Duration,
@@ -562,7 +562,7 @@ impl Compat {
     }
 }
 
-/// What happens to a session that sends faster than allowed.
+/// The rule for a session that sends faster than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateRule {
     /// Its socket is not read for a while, so TCP holds the client back.

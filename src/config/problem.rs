@@ -187,7 +187,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What to write instead of a line that is not TOML, if the parser's message does not help people who know other formats.
+/// The right way to write a line that is not TOML, if the parser's message does not help people who know other formats.
 fn remedy(line: &str, message: &str) -> Option<&'static str> {
     if line.starts_with("//") || line.starts_with(';') {
         Some("a comment begins with #")

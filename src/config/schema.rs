@@ -90,7 +90,7 @@ impl OnlyWhen {
     }
 }
 
-/// What a key holds.
+/// The kind of value that a key holds.
 pub(super) enum Kind {
     /// A value; the text completes "must be".
     Value(String),

@@ -46,7 +46,7 @@ macro_rules! closed_labels {
 }
 
 closed_labels! {
-    /// What kind of event a request carried.
+    /// The kind of event that a request carried.
     RequestClass {
         /// A new session.
         Connect = "connect",

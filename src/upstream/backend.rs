@@ -58,7 +58,7 @@ struct Backend<H> {
     /// Connections that count against `limit`: being opened, running a request, idle, or closed by us while
     /// the worker behind them may still be busy.
     open: usize,
-    /// Connections of those that are neither idle nor kept for a worker that we gave up on.
+    /// Connections that are not idle, including those kept for a worker that we gave up on.
     busy: usize,
     idle: Vec<H>,
     health: Health,
@@ -73,7 +73,7 @@ enum Health {
     Trial,
 }
 
-/// What a failure did to a backend.
+/// The effect of a failure on a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The backend stays up, or stays ejected.

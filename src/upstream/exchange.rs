@@ -390,7 +390,7 @@ impl Exchange {
     /// A worker that reaches pm.max_requests ends its last answer with END_REQUEST. Some microseconds later it calls
     /// `shutdown(SHUT_WR)` and reads until we close. A request that we write in between is read and thrown away, never
     /// run. This is the only place where php-fpm half-closes (`fcgi_close` without force, which comes after
-    /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, for whatever
+    /// END_REQUEST was written), so a request that ran has always been answered before. A worker that dies, for any
     /// reason, closes both directions. So end-of-file before any byte of the answer, on a socket whose other end is
     /// still open, proves that the request was not taken.
     ///

@@ -41,7 +41,7 @@ const ASSUMED: u8 = 1;
 const PROVEN: u8 = 2;
 const NOT: u8 = 3;
 
-/// What is known of one backend.
+/// The known habits of one backend.
 #[derive(Debug)]
 pub(super) struct Habits {
     keeps: AtomicU8,

@@ -47,7 +47,7 @@ pub(super) struct Bounds {
 /// An item that waits, or that waited and may have to come back.
 #[derive(Debug)]
 pub(super) struct Waiting<T> {
-    /// What waits.
+    /// The item.
     pub(super) item: T,
     /// Its queue, and its group.
     pub(super) ticket: Ticket,

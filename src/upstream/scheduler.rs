@@ -52,7 +52,7 @@ pub(super) struct Scheduler<R> {
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
     pub(super) state: Mutex<State<R>>,
-    /// What was learned about each backend.
+    /// The learned habits of each backend.
     pub(super) habits: Vec<Habits>,
     /// Answers that wait for their clients.
     pub(super) stalls: Stalls,
@@ -66,7 +66,7 @@ pub(super) struct Scheduler<R> {
     runtime: Handle,
 }
 
-/// What the lock guards.
+/// The data that the lock guards.
 #[derive(Debug)]
 pub(super) struct State<R> {
     pub(super) queue: Queue<Box<Job<R>>>,

@@ -96,7 +96,7 @@ mod tests {
         let mut waiting: Vec<_> = (0..3).map(|_| Stall::new(&stalls, start, Duration::ZERO)).collect();
         let at = waiting[0].look_at().expect("there is a bound");
         assert_eq!(at, start + Duration::from_secs(1));
-        assert!(!waiting[0].is_over(at, false), "nobody waits");
+        assert!(!waiting[0].is_over(at, false), "no request waits");
         assert_eq!(waiting[0].look_at(), Some(at + LOOK_AGAIN));
         assert!(waiting[0].is_over(at, true));
         waiting.remove(0);

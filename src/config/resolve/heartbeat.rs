@@ -1,7 +1,7 @@
 //! The heartbeat of a listener: from the written values to the model.
 //!
-//! `send` and `reply` go to the wire as they are written, so each must be one frame of the listener's framing, whatever number or
-//! copied bytes are put into it. A pattern must fit into a frame that can arrive.
+//! `send` and `reply` go to the wire as they are written, so each must be one frame of the listener's framing, with any number or
+//! copied bytes put into it. A pattern must fit into a frame that can arrive.
 
 use std::ops::Range;
 
