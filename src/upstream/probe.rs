@@ -3,7 +3,7 @@
 //! An open connection proves nothing: a relay (docker-proxy, a balancer) accepts even while the php-fpm behind it is away, and
 //! then closes. So a backend in doubt is *looked at*, on a separate connection. If it is known to answer FCGI_GET_VALUES at once,
 //! as php-fpm is, it is asked that, and only its answer counts. Any other backend is there if it leaves the connection open for
-//! [`LOOK`]. php-fpm also closes connections at once if `listen.allowed_clients` does not name their address.
+//! [`LOOK`]. php-fpm also closes a connection at once if its `listen.allowed_clients` does not name this machine's address.
 //!
 //! ```text
 //!                          it is there                  every probe_interval

@@ -120,11 +120,11 @@ pub enum Outcome {
 /// How long each part of a complete request took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// From `submit` until a connection took it.
+    /// From `submit` until a connection took the request.
     pub queued: Duration,
-    /// From then until the first byte of the answer.
+    /// From that moment until the first byte of the answer.
     pub first_byte: Duration,
-    /// From then until END_REQUEST.
+    /// From the same moment until END_REQUEST.
     pub total: Duration,
 }
 
