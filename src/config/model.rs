@@ -1,6 +1,6 @@
 //! The configuration that a node runs with: checked, complete, every default filled in.
 //!
-//! Plain values without serde. `written` holds the operator's values and turns them into these.
+//! Plain values without serde. `written` holds the operator's values, and `resolve` turns them into these.
 
 use std::fmt;
 use std::net::SocketAddr;

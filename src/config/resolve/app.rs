@@ -17,9 +17,9 @@ use crate::proto::fastcgi::params::Params;
 /// Default of `max_queued_bytes`: one frame of the default size.
 const DEFAULT_QUEUED_BYTES: usize = 1 << 20;
 
-/// Default of `frame_timeout` for a small frame.
+/// The default `frame_timeout` begins with this time, whatever the size of a frame.
 const LEAST_FRAME_TIME: Duration = Duration::from_secs(120);
-/// Larger frames get a second more for each of these bytes. The slowest lines in use are faster.
+/// The default adds one second for each so many bytes of `max_frame_bytes`. The slowest lines in use are faster than that.
 const SLOWEST_BYTES_PER_SECOND: usize = 4 << 10;
 
 /// The apps in the order written; `None` for each that has errors in `report`.

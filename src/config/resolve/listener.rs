@@ -174,8 +174,8 @@ fn complain(framing: &written::Framing, fault: &OptionFault, report: &mut Report
     report.error(&place, fault.rule.clone());
 }
 
-/// A gap must be shorter than the app's `frame_idle_timeout`, which counts silence too and would end the session first. A gap that
-/// people would notice as a pause delays every frame by that time.
+/// A gap must be shorter than the app's `frame_idle_timeout`, which counts silence too and would end the session first. It is also
+/// limited to 10 s, because it delays every frame by that time.
 fn check_gap(written: &written::Framing, framing: &StreamFraming, app: &written::App, report: &mut Report<'_>) {
     const LONGEST: Duration = Duration::from_secs(10);
     let StreamFraming::Gap(gap) = framing else { return };
