@@ -348,7 +348,7 @@ impl Running {
         }
     }
 
-    /// What keeps the node from being ready: a drain, a part that failed, the cluster, an upstream without a backend that answers.
+    /// The reasons why the node is not ready: a drain, a part that failed, the cluster, an upstream without a backend that answers.
     fn readiness(&self) -> crate::http::Readiness {
         let hub = self.hub.clone();
         let (upstreams, faults) = (self.upstreams.clone(), self.faults.clone());
