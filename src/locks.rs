@@ -2,11 +2,11 @@
 //!
 //! A panic ends the task that it happened in, and that is logged and counted there. A lock that stays poisoned would hand the panic to
 //! every later task, for as long as the process runs. Our locks guard maps, queues and counters, whose methods leave them consistent
-//! between two calls. `tests/it/house/tidy.rs` checks that no lock is taken in another way.
+//! between two calls. `clippy.toml` refuses other ways to take one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes it, and waits for its holder.
+/// Takes the lock, and waits until it is free.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -2,7 +2,7 @@
 //!
 //! Without it the kernel holds a second small write back until the first one is acknowledged. The other side acknowledges 40 ms
 //! late, because it hopes to send data along with the acknowledgement. Each write of this program is a whole message, or all that is
-//! there of it. `tests/it/house/tidy.rs` checks that no socket is made in another way.
+//! there of it. `clippy.toml` refuses other ways to make one.
 
 #![expect(clippy::disallowed_methods, reason = "sockets are made here")]
 
@@ -40,12 +40,16 @@ pub fn listening_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A connection to the first of these addresses that accepts it.
+/// A Unix socket that is neither bound nor connected. It has no `TCP_NODELAY` to set.
+///
+/// # Errors
+///
+/// The system's error.
 pub fn unix(kind: Type) -> io::Result<Socket> {
     Socket::new(Domain::UNIX, kind, None)
 }
 
-/// A connection to the first of these addresses that takes it.
+/// A connection to the first of these addresses that accepts it.
 ///
 /// # Errors
 ///
