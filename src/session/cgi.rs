@@ -1,8 +1,10 @@
-//! An event as params: what PHP finds in `$_SERVER`.
+//! Encodes an event as params, which PHP finds in `$_SERVER`.
 //!
-//! In blocks, by how long they stay the same: the endpoint's (script, server, the app's own params), the session's (its connection, and for
-//! HTTP the upgrade request: URI and headers), the session's profile (uid and attributes, which the router keeps encoded) and the event's. Of equal names php-fpm keeps the last, and the blocks
-//! come in that order; a name that a client chooses always begins with `HTTP_`, so it can replace nothing of ours.
+//! The params come in four blocks, ordered by how long they stay the same. The endpoint's block has script, server and
+//! the app's own params. The session's has its connection and, for HTTP, the upgrade request: URI and headers. The
+//! profile's has uid and attributes, which the router keeps encoded. The last one is the event's. If a name comes
+//! twice, php-fpm keeps the last value, and the blocks come in this order. A name that a client chooses always begins
+//! with `HTTP_`, so it cannot replace one of ours.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -23,21 +25,22 @@ use crate::upstream::Class;
 /// `LONGWIRE_EVENT` of a plain request.
 pub(super) const REQUEST: &str = "request";
 
-/// What `SERVER_SOFTWARE` says.
+/// The value of `SERVER_SOFTWARE`.
 const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
-/// What the endpoint's params are for.
+/// The kind of requests that an endpoint's params are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum For {
     /// Events of sessions on streams.
     Streams,
     /// Events of sessions that came over HTTP.
     Http,
-    /// Requests that are nobody's event: method and protocol are the client's.
+    /// Plain requests, which belong to no session: method and protocol are the client's.
     PlainRequests,
 }
 
-/// The params of everybody who comes in through one listener to one app; events of channels come through none.
+/// The params shared by all events that come through one listener to one app. `listener` is empty for channel events,
+/// which come through none.
 pub(super) fn endpoint_params(
     hub: &Hub,
     listener: &str,
@@ -75,9 +78,10 @@ pub(super) fn endpoint_params(
     Ok(params.finish())
 }
 
-/// Headers of a handshake that events do not repeat: they ask for the answer to that one request in another form, coded, in part, or
-/// only if it has changed. PHP and its frameworks would do as asked with each reply: `zlib.output_compression` compresses it, a framework
-/// answers 206 or 304. A frame has no header that could tell the client.
+/// Headers of a handshake that events do not repeat. They ask for the response to that one request in another form:
+/// compressed, in part, or only if it has changed. PHP and its frameworks would apply them to each reply:
+/// `zlib.output_compression` compresses it, a framework answers 206 or 304. A frame has no header that could tell the
+/// client.
 const ONLY_FOR_ITS_RESPONSE: [&str; 9] = [
     "a-im",
     "accept-encoding",
@@ -90,12 +94,12 @@ const ONLY_FOR_ITS_RESPONSE: [&str; 9] = [
     "te",
 ];
 
-/// The params of a connection, and of an upgrade request that came in on it: its URI, and its headers as `HTTP_*`, but for
-/// those that are only for its own response.
+/// The params of a connection and of an upgrade request on it: its URI, and its headers as `HTTP_*`, except those that
+/// apply only to its own response.
 ///
-/// Names outside `[A-Za-z0-9-]` are dropped (`X_Forwarded_For` would pass for `X-Forwarded-For`), and so is `Proxy`, which
-/// libraries take for a setting (CVE-2016-5385). Headers that came several times are joined as HTTP joins them.
-/// So is what would take the name of a param that `is_ours`.
+/// Some headers are dropped: names outside `[A-Za-z0-9-]` (`X_Forwarded_For` would pass for `X-Forwarded-For`),
+/// `Proxy`, which libraries take for a setting (CVE-2016-5385), and names that would replace a param that `is_ours`.
+/// Repeated headers are joined as HTTP defines it.
 pub(super) fn own_params(
     purpose: For,
     is_ours: impl Fn(&[u8]) -> bool,
@@ -138,9 +142,11 @@ pub(super) fn own_params(
     Ok(params.finish())
 }
 
-/// Whether a name below `HTTP_` is a param of the app's own, or with a prefix of `HTTP_` one of the session's.
+/// Whether a name that begins with `HTTP_` is one of the app's own params, or one of the session's if `param_prefix`
+/// begins with `HTTP_`.
 ///
-/// A message has no `EVENT`, so a header `Event: 2` would make one pass for a close event where the prefix is `HTTP_`.
+/// A message has no `EVENT`. So with the prefix `HTTP_`, a client's header `Event: 2` would make a message pass for a
+/// close event.
 pub(super) fn is_ours(app: &App, name: &[u8]) -> bool {
     name.strip_prefix(app.param_prefix.as_bytes()).is_some_and(|rest| rest == b"SESSIONID" || rest == b"EVENT")
         || app.params.iter().any(|(ours, _)| ours.as_bytes() == name)
@@ -150,9 +156,9 @@ fn is_plain(name: &HeaderName) -> bool {
     name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// What one event's params are made of.
+/// The values for the params of one event.
 pub(super) struct EventParams<'a> {
-    /// Whose event.
+    /// The session of the event.
     pub id: SessionId,
     /// What happened.
     pub class: Class,
@@ -160,18 +166,18 @@ pub(super) struct EventParams<'a> {
     pub seq: u64,
     /// Text or binary, for a message.
     pub kind: FrameKind,
-    /// Bytes of the body: exact, or php-fpm loses its footing on the connection.
+    /// The length of the body in bytes. It must be exact, or php-fpm gets out of step on the connection.
     pub content_length: usize,
     /// The other end.
     pub peer: Peer,
     /// This end.
     pub local: Peer,
-    /// Why the session ended, for a close event.
+    /// The reason why the session ended, for a close event.
     pub close: Option<&'a Close>,
 }
 
 impl EventParams<'_> {
-    /// The event's own block. `app` gives the prefix, and whether `CONTENT_TYPE` is its own choice.
+    /// Encodes the event's own block. `app` gives the prefix, and says whether it sets `CONTENT_TYPE` itself.
     pub(super) fn encode(&self, app: &App) -> EncodedParams {
         BLOCK.with_borrow_mut(|block| self.encode_into(block, app))
     }
@@ -179,7 +185,7 @@ impl EventParams<'_> {
     fn encode_into(&self, block: &mut Block, app: &App) -> EncodedParams {
         block.put_prefixed(app, "SESSIONID", self.id.as_str());
         match self.class {
-            // The ancestor's convention: a message has no EVENT.
+            // fooking's convention: a message has no EVENT.
             Class::Connect => block.put_prefixed(app, "EVENT", "1"),
             Class::Close => block.put_prefixed(app, "EVENT", "2"),
             Class::Message | Class::Presence => {}
@@ -205,13 +211,13 @@ impl EventParams<'_> {
         }
         block.put_address("REMOTE_ADDR", "REMOTE_PORT", self.peer);
         block.put_address("SERVER_ADDR", "SERVER_PORT", self.local);
-        // Not from the Host header: that is the client's word, and PHP has it as HTTP_HOST.
+        // Not from the Host header: the client chooses that, and PHP has it as HTTP_HOST.
         block.put_text("SERVER_NAME");
         block.params.finish_copy()
     }
 }
 
-/// `LONGWIRE_EVENT` of an event of a channel.
+/// `LONGWIRE_EVENT` of a channel event.
 pub(super) fn event_of(what: What) -> &'static str {
     match what {
         What::Join => "join",
@@ -221,7 +227,7 @@ pub(super) fn event_of(what: What) -> &'static str {
     }
 }
 
-/// The own block of an event of a channel.
+/// The own block of a channel event.
 pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
     let mut block = Block::default();
     let number = match notice.what {
@@ -230,7 +236,7 @@ pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
         What::Occupied => "5",
         What::Vacated => "6",
     };
-    // Without EVENT a script would take it for a message.
+    // Without EVENT, a script would take it for a message.
     block.put_prefixed(app, "EVENT", number);
     block.put("LONGWIRE_EVENT", event_of(notice.what));
     block.put_bytes("LONGWIRE_CHANNEL", notice.of.channel.as_bytes());
@@ -244,7 +250,7 @@ pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
     block.params.finish()
 }
 
-/// The own block of a request that is nobody's event.
+/// The own block of a plain request.
 pub(super) fn plain_params(request: &PlainRequest<'_>) -> Result<EncodedParams, PairTooLong> {
     let mut block = Block::default();
     block.params.push(b"REQUEST_METHOD", request.method.as_bytes())?;
@@ -274,7 +280,7 @@ struct Block {
 }
 
 thread_local! {
-    /// Where the block of one event after another is put together.
+    /// The buffer in which the blocks of events are built, one after the other.
     static BLOCK: RefCell<Block> = RefCell::default();
 }
 
@@ -302,7 +308,7 @@ impl Block {
     fn write_ip(&mut self, address: IpAddr) {
         self.text.clear();
         match address {
-            // std formats by way of padding and alignment, which was 1.7 % of the CPU time of an echo.
+            // std supports padding and alignment, and its formatting took 1.7 % of the CPU time of an echo.
             IpAddr::V4(address) => {
                 let mut digits = [b'.'; "255.255.255.255".len()];
                 let mut end = 0;
@@ -316,7 +322,7 @@ impl Block {
                         end += 1;
                     }
                     digits[end] = b'0' + octet % 10;
-                    // Where the next one's dot is already.
+                    // Skips the dot, which is already there.
                     end += 2;
                 }
                 self.text.extend_from_slice(&digits[..end - 1]);
@@ -329,14 +335,14 @@ impl Block {
         self.params.push(name.as_bytes(), &self.text).expect("names and values of ours are far below a record");
     }
 
-    /// The address is the text then.
+    /// Puts address and port. Afterwards `text` holds the address, for [`Self::put_text`].
     fn put_address(&mut self, address_name: &str, port_name: &str, peer: Peer) {
         match peer {
             Peer::Ip(address) => {
                 self.write_ip(address.ip().to_canonical());
                 self.put_text(address_name);
                 match address.port() {
-                    // As nginx tells a port that is not known.
+                    // nginx also sends an empty value for an unknown port.
                     0 => self.put(port_name, ""),
                     port => self.put_number(port_name, u64::from(port)),
                 }

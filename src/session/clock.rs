@@ -1,7 +1,8 @@
-//! What is due when, and what is looked at when the wheel calls.
+//! The deadlines of a session, and the checks when the wheel calls.
 //!
-//! Nobody is judged before what had come by then is read: [`Session::poll_live`] looks at the clock when there is nothing to read any more. And
-//! no time counts in which we did not read, or in which nothing ran at all; see [`super::wheel`].
+//! No client is judged before everything that has arrived is read: [`Session::poll_live`] checks the clock only when
+//! there is nothing more to read. Time in which this node did not read, or in which nothing ran at all, does not count;
+//! see [`super::wheel`].
 
 use super::Session;
 use super::liveness::Probes;
@@ -11,22 +12,22 @@ use crate::outbox::Close;
 use crate::outbox::faults::Fault;
 use crate::proto::close::CloseReason;
 
-/// When what happened, in ticks of the wheel.
+/// The times of the last events, in ticks of the wheel.
 pub(super) struct Clock {
     pub(super) opened: Tick,
     pub(super) last_frame: Tick,
     pub(super) last_bytes: Tick,
-    /// The frame that the client is in the middle of.
+    /// When the frame began that the client is in the middle of.
     pub(super) frame_begun: Option<Tick>,
-    /// Pings, or probes of a heartbeat.
+    /// Pings, or the probes of a heartbeat.
     pub(super) probes: Probes,
-    /// How far its outbox was when it was last seen not to move, and since when.
+    /// The progress of the outbox when it stopped moving, and since when.
     pub(super) stalled: Option<(u32, Tick)>,
     /// The next time the wheel will call.
     pub(super) armed: Option<Tick>,
-    /// The wheel has called, and what had come by then is still to be read: nobody is judged before.
+    /// The wheel has called. The checks wait until everything that has arrived by then is read.
     pub(super) is_due: bool,
-    /// We read from the client. While we do not, silence is ours.
+    /// The session reads from the client. While it does not, a silence is not the client's.
     pub(super) is_listening: bool,
 }
 
@@ -47,7 +48,7 @@ impl Clock {
 }
 
 impl Session {
-    /// What is due by now.
+    /// Checks every deadline.
     pub(super) fn look_at_clock(&mut self) {
         let now = self.endpoint.hub.wheel.now();
         let app = &self.endpoint.app;
@@ -59,13 +60,13 @@ impl Session {
             let queued = self.outbox.unwritten_bytes();
             #[cfg(test)]
             let queued = if Fault::HeldIsUnwritten.is_on() { self.outbox.queued_bytes() } else { queued };
-            // Between two polls nobody could take anything; how long that may last has a limit of its own.
+            // Between two polls the client cannot take anything. `poll_gap` limits that time.
             if queued == 0 || self.is_away() {
                 self.clock.stalled = None;
             } else if self.outbox.progress() != progress {
                 self.clock.stalled = Some((self.outbox.progress(), now));
             } else if now - since >= ticks(app.send_timeout) {
-                let detail = format!("took nothing for {:?}, {queued} bytes wait", app.send_timeout);
+                let detail = format!("client took nothing for {:?} while {queued} bytes waited", app.send_timeout);
                 self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(detail));
             }
         }
@@ -73,7 +74,7 @@ impl Session {
         self.look_at_silence(now);
     }
 
-    /// The outbox does not empty: from now on the clock watches whether it moves.
+    /// The outbox could not be emptied: from now on the clock checks whether it makes progress.
     pub(super) fn watch_stall(&mut self) {
         if self.clock.stalled.is_none() {
             self.clock.stalled = Some((self.outbox.progress(), self.endpoint.hub.wheel.now()));
@@ -81,7 +82,7 @@ impl Session {
         }
     }
 
-    /// Asks the wheel to call when the next thing is due, unless it calls before that anyway.
+    /// Asks the wheel to call at the next deadline, unless it calls earlier anyway.
     pub(super) fn arm(&mut self) {
         let app = &self.endpoint.app;
         let idle = (!app.idle_timeout.is_zero()).then(|| self.clock.last_frame + ticks(app.idle_timeout));
@@ -94,7 +95,8 @@ impl Session {
         }
     }
 
-    /// We do not read, or did not: the silence was not the client's, and a frame that waits for us has its time before it.
+    /// Restarts the deadlines for silence, because the session does not read or has not read. The silence was not the
+    /// client's. A frame that waits for the session gets its full time again.
     pub(super) fn forgive_silence(&mut self) {
         self.not_listening();
         self.forgive_frame();

@@ -1,8 +1,8 @@
-//! The cookies of a session: those that its client brought, and what answers have made of them since.
+//! The cookies of a session: those that its client sent, with the changes that answers have made since.
 //!
-//! A WebSocket's client gets the cookies of the connect answer with the 101, and none after that. PHP is told all of them at every
-//! later event, as a browser would say them, so that a PHP session that begins at `connect`, or gets a new id in the middle
-//! of a WebSocket, is the same one at the next frame. `proto/cookie.rs` has the rules.
+//! A WebSocket client gets the cookies of the connect answer with the 101, and none after that. Every later event
+//! carries all of them to PHP, as a browser would send them. So a PHP session that begins at `connect`, or that gets a
+//! new id in the middle of a WebSocket, is the same one at the next frame. `proto/cookie.rs` has the rules.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use crate::proto::fastcgi::params::{EncodedParams, Params};
 const NAME: &[u8] = b"HTTP_COOKIE";
 
 impl Endpoint {
-    /// Does with the session's cookies what these values of `Set-Cookie` say.
+    /// Applies these values of `Set-Cookie` to the session's cookies.
     pub(super) fn keep_cookies(&self, state: &mut State, set: &[Box<[u8]>]) {
         if set.is_empty() || cgi::is_ours(&self.app, NAME) {
             return;
@@ -32,7 +32,7 @@ impl Endpoint {
                 Ok(Some(merged)) => header = Some(merged),
                 Ok(None) => {}
                 Err(reason) => {
-                    // Not its value: that may let somebody in.
+                    // Do not log the value: it may be a credential.
                     let name = String::from_utf8_lossy(set.split(|b| *b == b'=').next().unwrap_or_default());
                     warn!(session = %state.id, script = %self.app.script.display(), cookie = %name, "cookie not kept for later events: {reason}");
                 }

@@ -1,9 +1,9 @@
-//! Events that are owed, and that no client waits for: of a session that has ended, or of a channel. Each is told until PHP has run the
-//! script for it.
+//! Events that must be delivered and that no client waits for: those of a session that has ended, or of a channel. Each
+//! is retried until PHP has run the script for it.
 //!
-//! The upstream sees to it while no backend can be reached. A php-fpm that is there and does not find the script (a deploy
-//! that moves it) answers at once, so here is what waits then: one event of an endpoint at a time is tried again, once in [`RETRY`]. When one
-//! was run, the others follow at once.
+//! While no backend is reachable, the upstream does that. But a reachable php-fpm that does not find the script (a
+//! deploy moves it) answers at once, so such events wait here. One event of an endpoint at a time is retried, once in
+//! [`RETRY`]. When one has run, the others follow at once.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
 use crate::upstream::{Class, Request};
 
-/// From one attempt to the next, like a backend that was away.
+/// The time between two attempts, the same as for an unreachable backend.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// An event that is owed, as PHP is told of it. It has no body.
+/// An event that must be delivered, encoded for PHP. It has no body.
 pub(super) struct Owed {
-    /// Whose.
+    /// The session of the event.
     pub(super) id: SessionId,
     pub(super) class: Class,
     /// Its name in logs and metrics.
@@ -36,17 +36,18 @@ pub(super) struct Owed {
     pub(super) params: ParamBlocks,
 }
 
-/// Whether PHP lacks the script of an endpoint.
+/// Tracks whether PHP lacks the script of an endpoint.
 #[derive(Default)]
 pub(super) struct Absence {
-    /// Held by the event that is tried again; the others wait here in the order in which they came.
+    /// Held by the event that is retried. The others wait for it in the order in which they came.
     turn: Mutex<()>,
-    /// How often the script was back.
+    /// How often the script has come back.
     returns: AtomicU64,
 }
 
 impl Endpoint {
-    /// Hands PHP an event; the future ends when it is delivered, or has failed in a way that trying again does not mend.
+    /// Delivers an event to PHP. The future ends when it is delivered, or has failed in a way that a retry does not
+    /// help.
     pub(super) fn deliver(self: &Arc<Self>, owed: Owed) -> impl Future<Output = ()> + Send + use<> {
         let endpoint = self.clone();
         let mut seen = endpoint.absence.returns();
@@ -86,7 +87,7 @@ impl Endpoint {
             group,
             params: owed.params.clone(),
             body: event.body,
-            // PHP can tell that it has seen a close event by its key; one of a channel may come again anyway.
+            // PHP can recognize a repeated close event by its key. A channel event may come twice anyway.
             idempotent: true,
             responder: Answer::Others(Box::new(answer)),
         });
@@ -101,6 +102,6 @@ impl Absence {
 }
 
 async fn is_not_run(told: oneshot::Receiver<Delivery>) -> bool {
-    // An error means that the upstream ended without telling; it has logged why.
+    // An error means that the upstream dropped the event. It has logged the reason.
     matches!(told.await, Ok(Delivery::NotRun))
 }

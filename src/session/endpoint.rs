@@ -1,4 +1,4 @@
-//! What all sessions of a node share, and what all sessions that come in through one door share.
+//! The state shared by all sessions of a node ([`Hub`]), and by all sessions of one endpoint ([`Endpoint`]).
 
 use std::sync::Arc;
 
@@ -29,33 +29,34 @@ use crate::router::Router;
 use crate::transport::Peer;
 use crate::upstream::{Class, Request, Upstream};
 
-/// What all sessions of a node share.
+/// The state shared by all sessions of a node.
 pub struct Hub {
     /// `LONGWIRE_NODE`.
     pub node_name: String,
-    /// Where session ids come from.
+    /// The generator of session ids.
     pub ids: SessionIds,
-    /// Which sessions are here, and what is done with them.
+    /// The router of this node: knows its sessions and runs commands on them.
     pub router: Arc<Router>,
-    /// The same, of all nodes.
+    /// The same for all nodes.
     pub cluster: Cluster,
-    /// `LONGWIRE_ROUTER`: where handlers reach the router; empty when they cannot.
+    /// `LONGWIRE_ROUTER`: the address where handlers reach the router. Empty if there is none.
     pub router_address: String,
     /// The clock of sessions.
     pub wheel: Arc<Wheel>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Every session's task: it ends when the session's close event is delivered.
+    /// The tasks of all sessions. Each ends when its session's close event is delivered.
     pub tasks: TaskTracker,
-    /// Connections that are no sessions, or serve several: over HTTP, and before they have said who they are.
+    /// Connections that are not sessions, or that serve several: HTTP connections, and connections that have not
+    /// identified themselves yet.
     pub connections: TaskTracker,
-    /// What happens when a limit is passed.
+    /// The response to an exceeded limit.
     pub passed_limits: Arc<PassedLimits>,
-    /// How many connections may come, and how many sessions there may be.
+    /// The limits on new connections and on sessions.
     pub admission: Arc<Admission>,
-    /// How many connect events there may be.
+    /// The limits on connect events.
     pub connects: ConnectGates,
-    /// The sessions whose clients speak in HTTP requests.
+    /// The sessions whose clients send frames as HTTP requests.
     pub posts: PostBoxes,
     /// Cancelled when the node begins to stop.
     pub draining: CancellationToken,
@@ -73,7 +74,7 @@ impl Hub {
         debug!(%peer, listener, reason = reason.label(), "connection refused");
     }
 
-    /// The same, where no address is known any more.
+    /// The same without a log line, for places where the address is not known.
     pub(super) fn count_refused(&self, listener: &str, reason: CloseReason) {
         let labels = ReasonLabels { listener: listener.to_owned(), reason: reason.label() };
         self.metrics.connections_refused.get_or_create(&labels).inc();
@@ -86,35 +87,35 @@ pub struct Endpoint {
     pub hub: Arc<Hub>,
     /// `LONGWIRE_LISTENER`.
     pub listener: String,
-    /// Who handles the events.
+    /// The app that handles the events.
     pub app: Arc<App>,
-    /// Where.
+    /// The upstream that runs the app.
     pub upstream: Arc<Upstream<Answer>>,
     /// How bytes become frames.
     pub framing: Framing,
-    /// Pings, deflate and the close handshake; none on streams.
+    /// Settings for pings, deflate and the close handshake. `None` on streams.
     pub websocket: Option<WebSocket>,
-    /// For clients that speak in HTTP requests; none on streams.
+    /// Settings for clients of event streams and polls. `None` on streams.
     pub sse: Option<Sse>,
-    /// What pings are on streams.
+    /// The heartbeat: it does on streams what pings do on WebSocket.
     pub heartbeat: Option<Heartbeat>,
     /// The constant params of events.
     pub params: EncodedParams,
-    /// Those of plain requests, where the app takes them.
+    /// The constant params of plain requests, if the app takes them.
     pub plain_params: EncodedParams,
-    /// What the outboxes of its sessions have in common.
+    /// The settings shared by the outboxes of its sessions.
     pub terms: Arc<Terms>,
-    /// For events that are owed.
+    /// Whether PHP lacks the script; for events that must be delivered.
     pub(super) absence: Absence,
-    /// What its handlers were told.
+    /// The hints that were logged.
     pub(super) hints: Hints,
-    /// Takes requests in the place of `upstream`.
+    /// Takes requests instead of `upstream`.
     #[cfg(test)]
     pub(super) desk: Option<super::simulation::Desk>,
 }
 
 impl Endpoint {
-    /// An entrance; the error says that an operator's param is too long.
+    /// Makes an endpoint. The error means that a param of the configuration is too long.
     pub fn new(
         hub: Arc<Hub>,
         listener: &str,
@@ -163,7 +164,8 @@ impl Endpoint {
         Self { heartbeat, ..self }
     }
 
-    /// The params of a session: of its connection, and of the request that opened it; `session/cgi.rs` says what is dropped.
+    /// The params of a session: those of its connection and of the request that opened it. `session/cgi.rs` says which
+    /// headers are dropped.
     pub fn session_params(
         &self,
         connection: &EncodedParams,
@@ -173,7 +175,7 @@ impl Endpoint {
         cgi::own_params(cgi::For::Http, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
-    /// The same for a request that is nobody's event, which keeps what is only for its own response.
+    /// The same for a plain request, which keeps the headers that apply only to its own response.
     pub fn request_params(
         &self,
         connection: &EncodedParams,
@@ -183,12 +185,12 @@ impl Endpoint {
         cgi::own_params(cgi::For::PlainRequests, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
-    /// Events of one session may run at once.
+    /// Whether several events of one session may run at once.
     pub(super) fn may_run_several(&self) -> bool {
         self.app.concurrency > 1
     }
 
-    /// The kind of replies to events that are not frames.
+    /// The frame kind of replies to events that are not frames.
     pub(super) fn default_kind(&self) -> FrameKind {
         match &self.framing {
             Framing::WebSocket { .. } | Framing::EventStream | Framing::Delimiter(_) => FrameKind::Text,
@@ -221,7 +223,7 @@ impl Endpoint {
         });
     }
 
-    /// Hands PHP a request.
+    /// Hands a request to PHP.
     pub(super) fn ask(&self, request: Request<Answer>) {
         #[cfg(test)]
         if let Some(desk) = &self.desk {
@@ -230,7 +232,7 @@ impl Endpoint {
         self.upstream.submit(request);
     }
 
-    /// Hands PHP a request that is nobody's event; the answer goes to `reply`.
+    /// Hands a plain request to PHP. The answer goes to `reply`.
     ///
     /// # Errors
     ///
@@ -261,7 +263,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The close event, on its way to PHP, if the app wants it and PHP knows of the session. The future ends when it is
+    /// Sends the close event to PHP if the app wants it and PHP knows of the session. The future ends when it is
     /// delivered.
     pub(super) fn close_event(
         self: &Arc<Self>,
@@ -313,6 +315,6 @@ pub(super) struct Event {
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
     pub(super) body: Bytes,
-    /// What PHP is told of the session's uid and attributes.
+    /// The session's uid and attributes, as params.
     pub(super) profile: EncodedParams,
 }

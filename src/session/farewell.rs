@@ -1,4 +1,4 @@
-//! The end of a session on the wire, for a client that is still there.
+//! The end of a session on the wire, for a client that is still connected.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -8,19 +8,21 @@ use crate::config::model::WebSocket;
 use crate::outbox::{Close, Outbox};
 use crate::proto::close::CloseReason;
 
-/// How long a stream client may take to end its side after we have ended ours. WebSocket has `close_timeout`.
+/// How long a stream client may take to end its side after the node has ended its own. WebSocket has `close_timeout`.
 const STREAM_FAREWELL: Duration = Duration::from_secs(2);
 
-/// Sends what waits and the close frame, then FIN, and takes what the client still sends until it ends too.
+/// Sends the queued bytes, the close frame and FIN. Then it reads and discards the client's bytes until the client ends
+/// its side too.
 ///
-/// A socket closed with unread bytes in it is reset by the kernel, and a reset destroys what the client has not read yet: the
-/// last reply, or the close frame that says why. Hence the patience, which `close_timeout` bounds.
+/// When a socket with unread bytes is closed, the kernel resets the connection. A reset destroys data that the client
+/// has not read yet, such as the last reply or the close frame with the reason. So the node waits for the client, for
+/// at most `close_timeout`.
 pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSocket>) {
     let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
     let client_began = matches!(close.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye);
     outbox.last_word(outbox.framing().close(Some(close.code()), if client_began { "" } else { close.text() }));
     if client_began && outbox.link().feed().is_some() {
-        // It takes no response any more, or has said so.
+        // The client takes no further response.
         return outbox.link().shutdown_write();
     }
     let wire = async {
@@ -30,7 +32,7 @@ pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSo
             poll_fn(|cx| poll_discard(outbox, cx)).await;
         }
     };
-    // When time is up the socket is simply closed.
+    // After the timeout the socket is simply closed.
     let _ = tokio::time::timeout(patience, wire).await;
 }
 

@@ -1,8 +1,9 @@
 //! Silence that ends a frame ([`Framing::Gap`]).
 //!
-//! It is measured with tokio's timer, to about a millisecond: the wheel of sessions is a hundred times as coarse. Only a
-//! session in the middle of such a frame has a timer. What can be read is read before silence is believed: a node that comes late to its
-//! sockets takes two frames for one rather than cut one in two, because a peer that waits for its answer sends no second one.
+//! It is measured with tokio's timer, to about a millisecond: the wheel of sessions is a hundred times coarser. Only a
+//! session in the middle of such a frame has a timer. Everything readable is read before the silence counts. So a node
+//! that comes late to its sockets may take two frames for one, but it does not cut one frame in two. Two frames at once
+//! are rare, because a peer that waits for its answer sends no second one.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -13,12 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Session;
 use crate::proto::framing::Framing;
 
-/// When the silence of a session is long enough; nothing at rest.
+/// The timer that fires when the silence is long enough. `None` at rest.
 #[derive(Debug, Default)]
 pub(super) struct Gap(Option<Pin<Box<Sleep>>>);
 
 impl Session {
-    /// Bytes have come: silence begins.
+    /// Restarts the silence after bytes have come.
     pub(super) fn begin_gap(&mut self) {
         let Framing::Gap(silence) = *self.outbox.framing() else { return };
         if !self.state.decoder.is_mid_frame() {
@@ -31,7 +32,8 @@ impl Session {
         }
     }
 
-    /// There is nothing to read: takes the frame that this ends, if it has lasted long enough. True when there was one.
+    /// Called when there is nothing to read. If the silence has lasted long enough, it ends the frame. Returns true in
+    /// that case.
     pub(super) fn poll_gap(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(sleep) = &mut self.gap.0 else { return false };
         match sleep.as_mut().poll(cx) {
@@ -43,7 +45,7 @@ impl Session {
         }
     }
 
-    /// Nothing has come for long enough, or nothing will.
+    /// Ends the frame, because nothing has come for long enough or nothing more will come.
     pub(super) fn end_by_silence(&mut self) {
         self.gap = Gap::default();
         if let Some(item) = self.state.decoder.silence() {

@@ -1,4 +1,4 @@
-//! Sessions whose events share a bound on how many of them run at once: `concurrency_per` of an app.
+//! Groups of sessions whose events share a limit on how many run at once: `concurrency_per` of an app.
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
@@ -11,7 +11,7 @@ use crate::config::model::{App, ConcurrencyPer, GroupBy};
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::upstream::Group;
 
-/// Clients choose their cookies, and must not be able to choose ones that share another user's bound.
+/// A random hash key. Clients choose their cookies, and must not be able to find one that shares another user's limit.
 static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The group of an event, or of a plain request. `own` are the params of the handshake, or of the request.
@@ -28,9 +28,9 @@ fn value_of<'p>(params: &'p EncodedParams, name: &[u8]) -> Option<&'p [u8]> {
     params.pairs().find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-/// The value of a cookie as PHP reads it, so that one user has one group however the client spells it: of equal names the first
-/// counts, `.`, ` ` and `[` in a name are `_` (`php_register_variable_ex`), and the value is percent-decoded (`php_default_treat_data`).
-/// `None` for an empty value: that is nobody's.
+/// The value of a cookie as PHP reads it. So one user has one group, in whatever way the client spells the cookie. The
+/// first of several equal names counts. `.`, ` ` and `[` in a name become `_` (`php_register_variable_ex`), and the
+/// value is percent-decoded (`php_default_treat_data`). `None` for an empty value, which identifies no user.
 fn cookie<'c>(header: &'c [u8], name: &str) -> Option<Cow<'c, [u8]>> {
     let is_it = |spelt: &[u8]| {
         spelt.len() == name.len() && spelt.iter().zip(name.bytes()).all(|(a, b)| mangled(*a) == mangled(b))

@@ -1,8 +1,9 @@
-//! From an HTTP request that asks for a session to that session: PHP's leave, then for a WebSocket the 101 and the socket out of
-//! hyper's hands, for a client of event streams the first event.
+//! The handshake: turns an HTTP request that asks for a session into that session. First PHP is asked, if the app wants
+//! that. Then a WebSocket client gets the 101, and the socket is taken over from hyper. A client of event streams gets
+//! its first event.
 //!
-//! Runs in a task of its own, not in hyper's: a client that vanishes in the middle takes hyper's future with it, and PHP
-//! would wait for ever for the end of a session that it has admitted.
+//! The handshake runs in a task of its own, not in hyper's. When a client vanishes in the middle, hyper's future is
+//! dropped with it, and PHP would never get the close event of a session that it has admitted.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -28,54 +29,55 @@ use crate::router::Profile;
 use crate::transport::{Peer, Transport};
 use crate::upstream::Class;
 
-/// An HTTP request that asks for a session, looked at and found good.
+/// An HTTP request that asks for a session. It has been checked and is valid.
 pub struct Opening {
-    /// Where it came in.
+    /// The endpoint that received it.
     pub endpoint: Arc<Endpoint>,
-    /// The framing, with what was negotiated.
+    /// The framing, with the negotiated options.
     pub framing: Framing,
     /// The other end.
     pub peer: Peer,
     /// This end.
     pub local: Peer,
-    /// Of the connection, and URI and headers.
+    /// The params of the connection, with URI and headers.
     pub own_params: EncodedParams,
-    /// The place among the sessions.
+    /// The place that the session takes.
     pub permit: Permit,
-    /// What will lead to the client.
+    /// The way to the client.
     pub way: Way,
 }
 
-/// What will lead to a client that came over HTTP.
+/// The way to a client that came over HTTP.
 pub enum Way {
     /// The connection's socket, once the 101 is sent.
     Socket(OnUpgrade),
     /// Responses.
     Responses {
-        /// What they are fed from.
+        /// The feed of the responses' bodies.
         feed: Arc<Feed>,
         /// Cancelled to end the connection of a client that does not read.
         cut: CancellationToken,
-        /// Where the client of a session sends its requests.
+        /// Gives the address to which the client of a session sends its requests.
         address: Box<dyn FnOnce(SessionId) -> String + Send>,
     },
 }
 
-/// What the client is to be told.
+/// The result of a handshake, for the client.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The session is there, or will be with the 101; these of the handler's headers go with the response.
+    /// The session exists, or will exist once the 101 is sent. These headers of the handler go with the response.
     Accepted(SessionId, Box<Head>),
     /// The handler's own refusal, status and body.
     Refused(Box<Head>, Vec<u8>),
-    /// The handler failed or could not be asked; nothing of it is shown.
+    /// The handler failed or could not be asked. Nothing of its answer is shown to the client.
     Failed,
 }
 
-/// Asks PHP if the app wants that, tells `verdict`, and starts the session; ends when that lives, or when the close event of
-/// one that never came to live is delivered.
+/// Asks PHP if the app wants that, sends `verdict`, and starts the session. The future ends when the session is live.
+/// If the session never becomes live, the future ends when its close event is delivered.
 ///
-/// While PHP is asked the session is a guest: commands find it. What they have made of it goes when it does not come to live.
+/// While PHP is asked, the session is a guest, and commands already find it. If it never becomes live, the effects of
+/// those commands are discarded.
 pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>) {
     let endpoint = opening.endpoint;
     let events = endpoint.app.events;
@@ -110,7 +112,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
                     _ => Verdict::Refused(Box::new(answer.head), answer.greeting.into_body()),
                 };
                 if verdict.send(refusal).is_err() {
-                    // A client that waited for the answer is counted with it.
+                    // If the client still waits, the refusal is counted where its response is made.
                     endpoint.hub.count_refused(&endpoint.listener, CloseReason::ClientGone);
                 }
                 return;
@@ -130,7 +132,8 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
             // hyper sends the 101 when it has this.
             let _ = verdict.send(accepted);
             let Some((transport, early)) = take_over(&endpoint, on_upgrade).await else {
-                // What the handler has bound to the session tells it, at the close event, who it was.
+                // The close event carries the uid and attributes that the handler set, so that it can tell whose
+                // session this was.
                 let mut actions = Vec::new();
                 if let Some(ConnectAnswer { head, greeting }) = first_reply {
                     actions = head.actions;
@@ -145,12 +148,13 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         }
         Way::Responses { cut, address, .. } => Some((cut, address, verdict, accepted)),
     };
-    // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
+    // Without a connect event, PHP learns of a session by its first frame. It always gets the close event, if the app
+    // asked for it.
     state.close_owed = true;
     let outbox = guest.stay();
     let mut session = Session::new(endpoint, state, outbox, opening.permit);
     if let Some((cut, address, verdict, accepted)) = responses {
-        // Before the client can know its address, the session can be found there.
+        // The session must be found at its address before the client learns the address.
         session.take_posts(cut);
         if let Some(event) = session.outbox.framing().notice("session", &address(session.state.id)) {
             session.outbox.write_frame(&[IoSlice::new(&event)]);
@@ -167,7 +171,7 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
     session.spawn();
 }
 
-/// A session that is known to the router and does not live yet. Dropped, it leaves nothing behind.
+/// A session that the router knows but that is not live yet. Dropping it removes it from the router.
 struct Guest<'a> {
     endpoint: &'a Endpoint,
     outbox: Arc<Outbox>,
@@ -181,13 +185,13 @@ impl<'a> Guest<'a> {
         Self { endpoint, outbox, stays: false }
     }
 
-    /// It lives.
+    /// The session becomes live.
     fn stay(mut self) -> Arc<Outbox> {
         self.stays = true;
         self.outbox.clone()
     }
 
-    /// It never will. What commands have made of it.
+    /// The session never becomes live. Returns its profile, which commands may have changed.
     fn leave(mut self) -> Profile {
         self.stays = true;
         self.forget()
@@ -209,8 +213,8 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// The connect event and its answer; `None` when it has none, and then `state.close_owed` says whether PHP may have seen
-/// it.
+/// Sends the connect event and waits for the answer. `None` means that there is no answer. Then `state.close_owed` says
+/// whether PHP may have seen the event.
 async fn ask(
     endpoint: &Arc<Endpoint>,
     state: &mut State,
@@ -241,7 +245,7 @@ async fn ask(
             state.close_owed = failed.may_have_run;
             None
         }
-        // The upstream is gone without a word: it has said why in the log. PHP may have noted the session.
+        // The upstream dropped the event and has logged the reason. PHP may have noted the session.
         Err(_) => {
             state.close_owed = true;
             None
@@ -249,7 +253,7 @@ async fn ask(
     }
 }
 
-/// PHP may have admitted a session that never came to live: its close event follows.
+/// Sends the close event of a session that never became live, because PHP may have admitted it.
 async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, profile: EncodedParams, reason: CloseReason) {
     if reason == CloseReason::ClientGone {
         endpoint.hub.count_refused(&endpoint.listener, reason);
@@ -259,9 +263,9 @@ async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, profile: Encoded
     }
 }
 
-/// Takes the socket, and what the client has sent behind its request, out of hyper.
+/// Takes the socket out of hyper, with the bytes that the client has sent after its request.
 async fn take_over(endpoint: &Endpoint, on_upgrade: OnUpgrade) -> Option<(Transport, Bytes)> {
-    // The 101 is a few bytes; a client that does not take them within the time of a handshake is none.
+    // The 101 is only a few bytes. A client that does not take them within `close_timeout` is treated as gone.
     let limit = endpoint.websocket.as_ref().map(|websocket| websocket.close_timeout).unwrap_or_default();
     let upgraded = match tokio::time::timeout(limit, on_upgrade).await {
         Ok(Ok(upgraded)) => upgraded,

@@ -1,4 +1,4 @@
-//! What a session reads: bytes, frames that are cut out of them, and the end of it.
+//! The input of a session: reading bytes, cutting frames out of them, and the end of the input.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};
@@ -16,12 +16,13 @@ use crate::proto::framing::Item;
 use crate::upstream::{Class, READ_BYTES};
 
 thread_local! {
-    /// What a socket had to say, for as long as it takes to cut frames out of it: no session at rest holds a buffer.
+    /// The buffer that sockets are read into. All sessions of a thread share it, because it is used only while frames
+    /// are cut out of it. So a session at rest holds no buffer.
     pub(super) static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
 impl Session {
-    /// Reads and cuts frames while there is room for them. True when something happened.
+    /// Reads and cuts frames while there is room for them. Returns true if something happened.
     pub(super) fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
         if self.ending.is_some() {
             return self.has_uncut() && self.has_room() && self.cut_unread();
@@ -69,7 +70,7 @@ impl Session {
         })
     }
 
-    /// Cuts frames out of what was read before. True when that took something.
+    /// Cuts frames out of bytes that were read before. Returns true if it made progress.
     fn cut_unread(&mut self) -> bool {
         let unread = self.state.pending.take_unread();
         let frames = self.state.next_seq as usize + self.state.pending.frames();
@@ -85,11 +86,11 @@ impl Session {
         self.state.pending.frames() < self.endpoint.app.max_queued_frames
             && self.state.pending.frame_bytes() < self.endpoint.app.max_queued_bytes
             && !self.outbox.is_full()
-            // What was read before the end is not held back any more.
+            // Once the input has ended, a rate limit no longer delays the rest of it.
             && (self.ending.is_some() || !self.is_held())
     }
 
-    /// Cuts frames out of the front of `input` as long as there is room for them; says how many bytes that took.
+    /// Cuts frames out of the front of `input` while there is room for them. Returns how many bytes were used.
     fn take_bytes(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
         while (used < input.len() || self.state.decoder.has_rest()) && !self.is_cut_off && self.has_room() {
@@ -97,7 +98,7 @@ impl Session {
             match self.state.decoder.decode(self.outbox.framing(), max_frame, &input[used..]) {
                 Ok((n, item)) => {
                     used += n;
-                    // What a codec answers by itself leaves before PHP can answer what it found.
+                    // The codec's own answers leave before PHP can answer the frame that it found.
                     self.outbox.settle_codec();
                     match item {
                         Some(item) => self.take_item(item),
@@ -112,7 +113,7 @@ impl Session {
         used
     }
 
-    /// Bytes that were no part of a frame are counted.
+    /// Counts the bytes that were not part of a frame.
     fn note_skipped(&mut self) {
         let skipped = self.state.decoder.take_skipped();
         if skipped > 0 {
@@ -129,7 +130,7 @@ impl Session {
         }
         match item {
             Item::Frame(frame) if self.is_heartbeat(&frame.body) => {}
-            // The ancestor's clients keep a line open with them.
+            // fooking's clients send empty frames to keep the connection open.
             Item::Frame(frame) if frame.body.is_empty() && self.endpoint.app.compat.is_fooking() => {
                 self.clock.last_frame = self.clock.last_bytes;
                 self.endpoint.hub.metrics.frames_in.inc();
@@ -148,11 +149,12 @@ impl Session {
                     self.outbox.queue_control(pong);
                 }
             }
-            // Whatever came shows that the peer lives; see `heard`.
+            // Any bytes show that the client is alive; see `heard`.
             Item::Pong(_) => {}
             Item::Close { code, reason } => {
                 let text = String::from_utf8_lossy(&reason).into_owned().into_boxed_str();
-                // 1005 says that no code came (RFC 6455 section 7.1.5); it is for PHP and is never sent.
+                // 1005 means that the close frame had no code (RFC 6455 section 7.1.5). PHP gets it, but it is never
+                // sent.
                 let close = Close {
                     code: Some(code.unwrap_or(1005)),
                     text: Some(text),
@@ -166,19 +168,19 @@ impl Session {
         }
     }
 
-    /// All that was read is handled or under way.
+    /// Every frame that was read is handled or in flight.
     pub(super) fn has_nothing_to_handle(&self) -> bool {
         self.state.pending.frames() == 0
             && !self.has_uncut()
             && self.posts.as_ref().is_none_or(|posts| posts.is_empty())
     }
 
-    /// Bytes were read that frames can still be cut out of.
+    /// Frames can still be cut out of bytes that were read.
     fn has_uncut(&self) -> bool {
         !self.is_cut_off && (self.state.pending.has_unread() || self.state.decoder.has_rest())
     }
 
-    /// From now on nothing is read. Of several reasons the first stands, unless nobody is there any more.
+    /// From now on nothing is read. The first reason stands, unless a later one says that the client is gone.
     pub(super) fn end_input(&mut self, close: Box<Close>) {
         let has_ended_its_side = self.has_ended_its_side();
         let drops_waiting = match close.reason {
@@ -194,9 +196,9 @@ impl Session {
             | CloseReason::CodecClosed
             | CloseReason::Draining
             | CloseReason::IdleTimeout => false,
-            // Who ended its side and now does not even listen has still said what it said before.
+            // If the client had ended its side before it vanished, the frames that it sent before are still handled.
             CloseReason::ClientGone | CloseReason::PeerTimeout => !has_ended_its_side,
-            // Refused above all: PHP must hear nothing of a session that it has turned away.
+            // `Refused` above all: PHP must get no frames of a session that it has refused.
             _ => true,
         };
         if let Some(posts) = &self.posts {
@@ -206,13 +208,13 @@ impl Session {
             self.drop_waiting(close.reason);
         }
         if !matches!(close.reason, CloseReason::Draining | CloseReason::IdleTimeout) {
-            // Behind what the client has said last, and behind what is no frame, comes nothing.
+            // No frame can follow the client's last frame, or bytes that are not a frame.
             self.is_cut_off = true;
             self.state.pending.take_unread();
         }
         let stands = match &self.ending {
             None => false,
-            // A client that listens and takes nothing would hold a worker and its socket for as long as it likes.
+            // A client that ended its side but takes nothing would hold a worker and its socket indefinitely.
             Some(_) if has_ended_its_side => close.reason != CloseReason::SlowReader,
             Some(_) => !close.is_abrupt(),
         };
@@ -235,14 +237,14 @@ impl Session {
         }
     }
 
-    /// How many frames were read and not cut out; they never will be.
+    /// Counts the frames in the bytes that were not decoded yet. They are dropped.
     fn count_unread(&mut self) -> usize {
         let unread = self.state.pending.take_unread();
         #[cfg(test)]
         if Fault::UnreadForgotten.is_on() {
             return 0;
         }
-        // A codec answers what it finds, and there is nobody to be answered.
+        // A codec may answer the frames that it finds, but the client is not to be answered any more.
         if std::mem::replace(&mut self.is_cut_off, true) || self.outbox.framing().codec().is_some() {
             return 0;
         }

@@ -1,22 +1,23 @@
-//! Whether a silent client is still there: WebSocket pings, the heartbeat of a stream listener, and clients over HTTP.
+//! Checks whether a silent client is still there: WebSocket pings, the heartbeat of a stream listener, and clients over
+//! HTTP.
 //!
 //! ```text
 //!           silence for `after`          `every` without an answer, fewer than max_unanswered
 //!   quiet ----------------------> asked ------------------------------------------------------> asked
 //!     ^                             |  \
-//!     '-----------------------------'   '-- as many as max_unanswered: PeerTimeout
-//!        an answer, or we did not listen
+//!     '-----------------------------'   '-- max_unanswered of them unanswered: PeerTimeout
+//!        an answer, or the session did not listen
 //! ```
 //!
-//! Any bytes end a silence. Whether they also answer a probe is for the heartbeat to say. While its queue of frames is full
-//! we do not read, and while bytes wait for the client or a reply streams it would not see a stream's probe: then the
-//! silence is ours, and begins anew.
+//! Any bytes end a silence. The heartbeat's settings say whether they also answer a probe. Two kinds of silence are not
+//! the client's, and restart the timer: while its queue of frames is full, the session does not read; while bytes wait
+//! for the client or a reply streams, the client would not see a stream's probe.
 //!
-//! Frames that belong to a heartbeat are taken here. They are no frames to anybody else: PHP does not see them, they are
-//! not counted, and they do not end an idleness.
+//! Frames that belong to a heartbeat are handled here only. PHP does not see them, they are not counted, and they do
+//! not reset `idle_timeout`.
 //!
-//! A client over HTTP is asked nothing. Its stream is given a comment now and then, for proxies that drop silent connections; one
-//! that polls owes its next poll within `poll_gap`.
+//! A client over HTTP is not probed. Its stream gets a comment now and then, for proxies that drop silent connections.
+//! A polling client must send its next poll within `poll_gap`.
 
 use std::time::Duration;
 
@@ -27,35 +28,35 @@ use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::heartbeat::Ask;
 
-/// What was sent to find out. Twelve bytes in every session, whether it is ever asked or not.
+/// The probes that were sent. It takes twelve bytes in every session, even if it is never probed.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// How many in a row nothing has answered.
+    /// How many in a row are unanswered.
     unanswered: u8,
-    /// When the last of these left.
+    /// When the last of these was sent.
     asked: Tick,
-    /// How many of a heartbeat in all: the number of the next.
+    /// How many heartbeat probes were sent in all, which is the number of the next one.
     sent: u32,
 }
 
 impl Probes {
-    /// When the last one left, if it is still to be answered.
+    /// When the last probe was sent, if it is unanswered.
     fn pending(&self) -> Option<Tick> {
         (self.unanswered > 0).then_some(self.asked)
     }
 
-    /// From now on something is owed.
+    /// From now on the client owes an answer, or a poll.
     fn begin(&mut self, now: Tick) {
         (self.unanswered, self.asked) = (1, now);
     }
 
-    /// Nothing is to be answered any more; says whether something was.
+    /// Clears the unanswered probes. Returns whether there were any.
     fn settle(&mut self) -> bool {
         std::mem::take(&mut self.unanswered) > 0
     }
 }
 
-/// When to ask, and how often.
+/// When to probe, and how often.
 struct Patience {
     after: Duration,
     every: Duration,
@@ -63,7 +64,7 @@ struct Patience {
 }
 
 impl Session {
-    /// Bytes came.
+    /// Notes that bytes came.
     pub(super) fn heard(&mut self) {
         self.clock.last_bytes = self.endpoint.hub.wheel.now();
         if self.ask().is_none_or(|ask| ask.answer.is_none()) {
@@ -71,17 +72,17 @@ impl Session {
         }
     }
 
-    /// Nothing is read now, or nothing would be seen: the silence is not the client's.
+    /// Restarts the silence, because the session does not read or the client would not see a probe.
     pub(super) fn not_listening(&mut self) {
         if self.posts.is_some() {
-            // What a client over HTTP owes is a request, and those are heard whatever waits.
+            // A client over HTTP owes a request, and requests are received even while the session does not read.
             return;
         }
         self.clock.last_bytes = self.endpoint.hub.wheel.now();
         self.clock.probes.settle();
     }
 
-    /// Takes a frame that is nobody's but the heartbeat's, and answers it if it asks.
+    /// Handles a frame if it belongs to the heartbeat, and answers it if it is a probe. Returns whether it was one.
     pub(super) fn is_heartbeat(&mut self, frame: &[u8]) -> bool {
         let Some(heartbeat) = &self.endpoint.heartbeat else { return false };
         let metrics = &self.endpoint.hub.metrics;
@@ -94,7 +95,7 @@ impl Session {
         if !answer.is_some_and(|answer| answer.matches(frame)) {
             return false;
         }
-        // One that comes unasked, or again, is taken all the same.
+        // An answer that was not asked for, or that comes twice, is handled here too.
         self.answered();
         true
     }
@@ -103,14 +104,14 @@ impl Session {
         if !self.clock.probes.settle() {
             return;
         }
-        // The next silence may be over before this answer would have been due.
+        // The next silence may be due before the deadline of this answer.
         self.arm();
         if self.ask().is_some() {
             self.endpoint.hub.metrics.heartbeat_answers.get_or_create(&self.labels()).inc();
         }
     }
 
-    /// When there will be something to do about a silence that goes on.
+    /// When to act if the silence goes on.
     pub(super) fn probe_due(&self) -> Option<Tick> {
         if self.posts.is_some() {
             return self.http_client_due();
@@ -122,7 +123,7 @@ impl Session {
         })
     }
 
-    /// Asks, or gives up.
+    /// Sends a probe if one is due, or gives the client up.
     pub(super) fn look_at_silence(&mut self, now: Tick) {
         if self.posts.is_some() {
             return self.look_at_http_client(now);
@@ -136,8 +137,8 @@ impl Session {
             Some(asked) if now - asked >= ticks(patience.every) => {
                 if self.clock.probes.unanswered >= patience.max_unanswered {
                     let detail = match self.ask() {
-                        None => "no answer to a ping".to_owned(),
-                        Some(ask) => format!("no answer to {} of the heartbeat's probes", ask.max_unanswered),
+                        None => "client did not answer a ping".to_owned(),
+                        Some(ask) => format!("client did not answer {} heartbeat probes in a row", ask.max_unanswered),
                     };
                     self.outbox.ask_close(Close::new(CloseReason::PeerTimeout).because(detail));
                 } else {
@@ -175,8 +176,8 @@ impl Session {
         Some(Patience { after: websocket.ping_interval, every: websocket.pong_timeout, max_unanswered: 1 })
     }
 
-    /// Whether a probe would reach a client that reads. A ping may stand among the fragments of a message, and nothing inside a
-    /// frame.
+    /// Whether a client that reads would see a probe now. A ping may come between the fragments of a message. Nothing
+    /// may come inside a frame.
     fn would_be_seen(&self) -> bool {
         match self.ask() {
             Some(_) => self.outbox.is_clear(),
@@ -188,7 +189,7 @@ impl Session {
         self.endpoint.heartbeat.as_ref()?.ask.as_ref()
     }
 
-    /// Notices when polls stop, and when they come again.
+    /// Notices when the client stops polling and when it polls again.
     pub(super) fn watch_absence(&mut self) {
         if self.posts.is_none() {
             return;
@@ -205,7 +206,7 @@ impl Session {
         }
     }
 
-    /// Between two polls nobody is there.
+    /// The client is between two polls.
     pub(super) fn is_away(&self) -> bool {
         self.outbox.link().feed().is_some_and(|feed| feed.is_away())
     }
@@ -227,7 +228,7 @@ impl Session {
         let Some(sse) = &self.endpoint.sse else { return };
         match self.clock.probes.pending() {
             Some(since) if now - since >= ticks(sse.poll_gap) => {
-                let detail = format!("no poll for {:?}", sse.poll_gap);
+                let detail = format!("client did not poll for {:?}", sse.poll_gap);
                 self.outbox.ask_close(Close::new(CloseReason::ClientGone).because(detail));
             }
             Some(_) => {}

@@ -1,4 +1,4 @@
-//! Sessions: a client with an id, what it has sent, and what PHP is told of it.
+//! A session: a client with an id, the frames that it sent, and the events that PHP gets for it.
 //!
 //! ```text
 //!   stream accepted ----------------------.
@@ -10,12 +10,13 @@
 //!                     never a session (its close event follows if PHP may have noted it)
 //! ```
 //!
-//! The task here owns the session's state; a reply is written by the thread that has it, through the [`Outbox`]. Events
-//! run strictly in order: the next is submitted when the one before has ended (unless the app allows several at once). While
-//! the queue of frames is full, the socket is not read, and TCP holds the client back.
+//! The session's task owns its state. A reply is written through the [`Outbox`] by the thread that received it. Events
+//! run strictly in order: the next one is submitted when the previous one has ended, unless the app allows several at
+//! once. While the queue of frames is full, the socket is not read, so TCP slows the client down.
 //!
-//! What was received whole before the client ended its side (FIN, close frame, bad bytes) is still handled, and
-//! answered if the client listens; after a reset what runs is aborted and what waits is dropped and counted.
+//! Frames that were received whole before the client ended its side (FIN, close frame, bad bytes) are still handled,
+//! and they are answered if the client still reads. After a reset, running events are aborted, and queued frames are
+//! dropped and counted.
 
 mod answer;
 mod cgi;
@@ -90,7 +91,8 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
         decoder: Decoder::new(&framing),
         pending: Pending::default(),
         connect_due: events.connect,
-        // Without a connect event PHP hears of a session by its first frame, and of its end whenever it asked to.
+        // Without a connect event, PHP learns of a session by its first frame. It always gets the close event, if the
+        // app asked for it.
         close_owed: !events.connect,
     };
     let (terms, link) = (endpoint.terms.clone(), Link::to(transport));
@@ -102,36 +104,36 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
     Session::new(endpoint, state, outbox, permit).spawn();
 }
 
-/// A live session: what its task owns.
+/// A live session. Its task owns all of this.
 struct Session {
     endpoint: Arc<Endpoint>,
     outbox: Arc<Outbox>,
     permit: Permit,
     state: State,
-    /// Where its frames come from, if not from a socket.
+    /// The source of its frames if the client sends them as HTTP requests. `None` if they come from a socket.
     posts: Option<Arc<Posts>>,
-    /// What is left of its rates, if it has any.
+    /// The state of its rate limits, if the app has any.
     pace: Option<Box<Pace>>,
     in_flight: u32,
-    /// What is in flight is its connect event, which has let it in and still greets.
+    /// The event in flight is the connect event: it has admitted the session and still sends greeting lines.
     is_greeting: bool,
-    /// Nothing more is read, for this reason.
+    /// Set once nothing more is read: the reason to end.
     ending: Option<Box<Close>>,
-    /// What was read and no frame was cut out of yet never will be.
+    /// No more frames are cut out of the bytes that were read.
     is_cut_off: bool,
     clock: Clock,
-    /// The end of the silence that ends a frame, where silence does.
+    /// The timer for framings in which silence ends a frame.
     gap: Gap,
     bytes_in: u64,
-    /// Its codec, if it has one, knows of it.
+    /// The session was announced to its codec, if it has one.
     is_open: bool,
 }
 
-/// The future of a session's task. By hand rather than `async`: a session at rest keeps no room for its own end, nor
-/// copies of itself in the layers of a future.
+/// The future of a session's task. It is written by hand rather than as an `async fn`, to save memory: an idle session
+/// then has no room reserved for its end phase, and no copies of itself in nested futures.
 #[expect(
     clippy::large_enum_variant,
-    reason = "a session is live for nearly all of its time: a box would only cost more"
+    reason = "a session is live for nearly all of its time, so a box would only cost more"
 )]
 enum Task {
     Live(Session),
@@ -139,7 +141,7 @@ enum Task {
     Ended,
 }
 
-// What every session holds beside its outbox and its socket; to grow it is a decision.
+// The memory of every session, apart from its outbox and its socket. Raise this limit only on purpose.
 // (A task's allocation is a multiple of 128 bytes, of which tokio takes 104.)
 const _: () = assert!(size_of::<Task>() <= 280);
 
@@ -150,7 +152,8 @@ impl Future for Task {
         loop {
             match &mut *self {
                 Task::Live(session) => {
-                    // Where it panicked is logged there. The client and PHP hear of this end as of any other.
+                    // The panic itself is logged by the panic hook. The client and PHP are told of this end as of any
+                    // other.
                     let close = match catch_unwind(AssertUnwindSafe(|| session.poll_live(cx))) {
                         Ok(poll) => ready!(poll),
                         Err(_) => Box::new(CloseReason::NodeFailed.into()),
@@ -171,7 +174,7 @@ impl Future for Task {
 }
 
 impl Session {
-    /// Of an outbox that the router knows.
+    /// Makes a session for an outbox that is already registered with the router.
     fn new(endpoint: Arc<Endpoint>, state: State, outbox: Arc<Outbox>, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
@@ -196,19 +199,20 @@ impl Session {
         }
     }
 
-    /// What its client says comes in requests of their own, from now on; `cut` ends the connection of a client that does
-    /// not read.
+    /// From now on the client's frames come as HTTP requests of their own. `cut` ends the connection of a client that
+    /// does not read.
     fn take_posts(&mut self, cut: CancellationToken) {
         let posts = Arc::new(Posts::new(self.outbox.clone(), &self.endpoint.app, cut));
         self.endpoint.hub.posts.insert(posts.clone());
         self.posts = Some(posts);
     }
 
-    /// Lives in a task of its own from now on.
+    /// Moves the session into a task of its own.
     fn spawn(mut self) {
         self.pace = self.new_pace();
         if self.endpoint.hub.is_draining() {
-            // Accepted while the node began to stop: nobody else will tell it, and PHP need not hear of it.
+            // The session was accepted while the node began to stop, so the drain has missed it. PHP need not be told
+            // of it.
             self.outbox.ask_close(CloseReason::Draining.into());
             self.state.connect_due = false;
         }
@@ -217,11 +221,11 @@ impl Session {
         hub.tasks.spawn(Task::Live(self));
     }
 
-    /// Serves until the reason to end is known and everything before it is done.
+    /// Serves the session until the reason to end is known and everything before it is done.
     fn poll_live(&mut self, cx: &mut Context<'_>) -> Poll<Box<Close>> {
         self.outbox.register(cx.waker());
         if !std::mem::replace(&mut self.is_open, true) && !self.outbox.open_codec() {
-            // It failed before PHP has heard of the session, and so it never does.
+            // The codec failed before PHP was told of the session, so PHP is never told.
             self.state.connect_due = false;
         }
         loop {
@@ -247,10 +251,10 @@ impl Session {
                 continue;
             }
             if is_flushed && self.outbox.unwritten_bytes() > 0 {
-                // Pongs for what was read just now: all of them leave in one write.
+                // Pongs for pings that were just read: send all of them in one write.
                 continue;
             }
-            // A client that polled and has ended its session polls no more.
+            // A polling client that has ended its session does not poll again, so its outbox cannot be emptied.
             let is_said = is_flushed || self.has_ended_its_side() && self.is_away();
             let is_done = self.in_flight == 0 && self.has_nothing_to_handle() && is_said;
             if let Some(close) = self.ending.take_if(|_| is_done) {
@@ -262,7 +266,7 @@ impl Session {
         }
     }
 
-    /// Whether the end of an event lets something happen: another begin, or the session end.
+    /// Whether the end of an event allows another event to begin, or the session to end.
     fn waits_for_ends(&self) -> bool {
         self.ending.is_some()
             || !self.state.pending.is_empty()
@@ -282,8 +286,8 @@ impl Session {
             self.endpoint.keep_cookies(&mut self.state, &self.outbox.take_cookies());
         }
         if signals.tick {
-            // The wheel also comes for older, later dates. Were one of those taken for the date that is armed, each visit
-            // would arm another, and they would become more and more.
+            // The wheel also calls for deadlines that were armed earlier for a later tick. Only a tick that has passed
+            // clears `armed`. Otherwise each call would arm another one, and the calls would multiply.
             self.clock.armed.take_if(|armed| *armed <= self.endpoint.hub.wheel.now());
             self.clock.is_due = true;
             #[cfg(test)]
@@ -293,7 +297,7 @@ impl Session {
         }
     }
 
-    /// Submits what may run now.
+    /// Submits the events that may run now.
     fn start_events(&mut self) {
         if self.state.connect_due {
             self.state.connect_due = false;
@@ -305,7 +309,7 @@ impl Session {
         {
             self.submit(Class::Message, frame.kind, frame.body, None);
         }
-        // Their answers do not go through the outbox, so nothing that waits there stands in their way.
+        // Answers to posts do not go through the outbox, so a full outbox does not hold posts back.
         #[cfg(test)]
         if Fault::PostWaitsForRoom.is_on() && !self.may_start() {
             return;
@@ -326,19 +330,19 @@ impl Session {
     }
 
     fn may_start(&self) -> bool {
-        // A reply that the client does not take holds its php-fpm worker, so none is asked for while the last ones still
-        // wait: what is below half an outbox always finds room.
+        // A reply that the client does not take occupies its php-fpm worker. So no new event starts while more than
+        // half an outbox of earlier replies is queued: a reply that fits into the other half always finds room.
         self.has_turn() && self.outbox.queued_bytes() <= self.endpoint.app.outbox_bytes / 2
     }
 
     fn has_turn(&self) -> bool {
-        // Nothing overtakes the connect event, which is the first.
+        // The connect event is the first. No other event overtakes it.
         let is_connecting = self.is_greeting || self.endpoint.app.events.connect && !self.state.close_owed;
         let allowed = if is_connecting { 1 } else { self.endpoint.app.concurrency as u32 };
         self.in_flight < allowed
     }
 
-    /// `reply` is where the answer is waited for, if it is not simply for the outbox.
+    /// `reply` gets the answer if an HTTP request waits for it. Without it the answer goes to the outbox.
     fn submit(&mut self, class: Class, kind: FrameKind, body: Bytes, reply: Option<oneshot::Sender<HttpReply>>) {
         let profile = match self.outbox.may_have_params() {
             true => self.endpoint.hub.router.params(self.state.id),
@@ -356,7 +360,7 @@ impl Session {
         self.endpoint.submit(&self.state, event, answer);
     }
 
-    /// The session is over but for its end on the wire and its close event.
+    /// Ends the session: waits for its events, says goodbye on the wire and delivers the close event.
     async fn finish(mut self, close: Close) {
         let hub = self.endpoint.hub.clone();
         let profile = hub.router.remove(self.state.id);
@@ -365,7 +369,7 @@ impl Session {
             posts.clear();
         }
         if close.is_abrupt() {
-            // Replies in flight learn that nobody wants them.
+            // This cancels the replies in flight, since the client is gone.
             hub.metrics.router.count_lost(self.outbox.end());
             self.posts.iter().for_each(|posts| posts.cut());
         }
@@ -376,13 +380,13 @@ impl Session {
             farewell::say(&self.outbox, &close, self.endpoint.websocket.as_ref()).await;
             hub.metrics.router.count_lost(self.outbox.end());
         }
-        // A poll may have come for the last word.
+        // The session stays findable until here, because a poll may come for the close message.
         if self.posts.is_some() {
             hub.posts.remove(self.state.id);
         }
         self.permit.release_address();
         self.report(&close);
-        // The socket goes with the outbox; a close event that waits for PHP to come back must not keep it.
+        // Dropping the outbox closes the socket. A close event that waits for PHP to come back must not keep it open.
         self.outbox.link().feed().into_iter().for_each(|feed| feed.break_off());
         drop((self.posts, self.outbox));
         if let Some(delivered) = close_event {

@@ -1,4 +1,4 @@
-//! What apps are told of channels, on its way to PHP.
+//! Delivers channel events (join, leave, occupied, vacated) to the apps' PHP scripts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::config::model::Events;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::upstream::Class;
 
-/// Tells apps, found by their names, until the future is dropped: of each partition one notice after the other, of different partitions at
-/// the same time.
+/// Delivers notices to apps, which are found by name, until the future is dropped. The notices of one partition are
+/// delivered one after the other, those of different partitions at the same time.
 pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: HashMap<String, Arc<Endpoint>>) {
     let apps = Arc::new(apps);
     let mut telling = JoinSet::new();
@@ -28,7 +28,7 @@ pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: Hash
                 match apps.get(&notice.of.app.to_string()) {
                     Some(endpoint) if wants(endpoint.app.events, notice.what) => endpoint.tell(notice).await,
                     Some(_) => {}
-                    None => error!(app = %notice.of.app, "another node has an app that wants events of channels; it is missing here"),
+                    None => error!(app = %notice.of.app, "channel event not delivered: another node has this app, but this node's configuration does not; all nodes need the same apps"),
                 }
             }
             presence.told(partition);
@@ -46,7 +46,7 @@ fn wants(events: Events, what: What) -> bool {
 }
 
 impl Endpoint {
-    /// Until the handler has been told, or failed.
+    /// Delivers one notice. The future ends when the handler has run, or has failed.
     async fn tell(self: &Arc<Self>, notice: &Notice) {
         let none = EncodedParams::default();
         let params = [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)];

@@ -1,11 +1,12 @@
-//! How fast a client may send, and how long a frame may take.
+//! Limits on how fast a client may send, and on how long a frame may take.
 //!
-//! Two buckets for each session of an app that bounds its rates, and nothing for any other. What has come is charged, whether there
-//! were tokens for it or not; while some are owed the app's rule counts: the session is not read until they are paid, which TCP
-//! tells the client, or it is closed. The wheel wakes a session that waits, so it may wait a tick longer than it must.
+//! A session of an app with rate limits has two buckets, for frames and for bytes. Other sessions have none. Everything
+//! that comes is charged, even if there are not enough tokens for it. While tokens are owed, the app's rule applies:
+//! either the session is closed, or it is not read until the debt is paid, and TCP slows the client down. The wheel
+//! wakes a session that waits, so it may wait up to a tick longer than it must.
 //!
-//! A frame that has begun has to go on and to end, or whoever begins frames and never ends them would hold memory for as long
-//! as it likes. Time in which we do not read is ours.
+//! A frame that has begun must continue and end in time. Otherwise a client that begins frames and never ends them
+//! would hold memory for as long as it likes. Time in which the session does not read does not count.
 
 use std::time::Duration;
 
@@ -16,16 +17,16 @@ use crate::config::model::{Limit, RateRule};
 use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 
-/// What is left of a session's rates.
+/// The state of a session's rate limits.
 pub(super) struct Pace {
     frames: Bucket,
     bytes: Bucket,
-    /// Nothing is read until the wheel has come round.
+    /// Nothing is read until the debt is paid.
     is_held: bool,
 }
 
 impl Session {
-    /// For a session of an app that bounds rates.
+    /// Makes the buckets, if the app limits rates.
     pub(super) fn new_pace(&self) -> Option<Box<Pace>> {
         let app = &self.endpoint.app;
         let now = self.endpoint.hub.passed_limits.now();
@@ -35,12 +36,12 @@ impl Session {
         })
     }
 
-    /// Bytes have come.
+    /// Charges bytes that have come.
     pub(super) fn charge_bytes(&mut self, bytes: usize) {
         self.charge(Limit::MaxBytesPerSecond, bytes);
     }
 
-    /// A frame has come, be it one that only asks whether we are there.
+    /// Charges one frame. Pings and pongs count too.
     pub(super) fn charge_frame(&mut self) {
         self.charge(Limit::MaxFramesPerSecond, 1);
     }
@@ -65,13 +66,13 @@ impl Session {
                 self.arm();
             }
             RateRule::Close => {
-                let detail = format!("more than {} {}", rate.per_second, limit.label());
+                let detail = format!("client exceeded {1} = {0}", rate.per_second, limit.label());
                 self.end_input(Box::new(Close::new(CloseReason::RateLimit).because(detail)));
             }
         }
     }
 
-    /// Whether the client has to wait; looks whether it has waited long enough.
+    /// Whether the client has to wait. It checks whether the client has waited long enough.
     pub(super) fn is_held_back(&mut self) -> bool {
         let Some(pace) = self.pace.as_mut().filter(|pace| pace.is_held) else { return false };
         let (app, now) = (&self.endpoint.app, self.endpoint.hub.passed_limits.now());
@@ -79,7 +80,7 @@ impl Session {
         pace.is_held
     }
 
-    /// Whether the client had to wait when that was last looked at.
+    /// Whether the client had to wait at the last check.
     pub(super) fn is_held(&self) -> bool {
         self.pace.as_ref().is_some_and(|pace| pace.is_held)
     }
@@ -92,7 +93,7 @@ impl Session {
         Some(self.endpoint.hub.wheel.now() + ticks(Duration::from_millis(wait)))
     }
 
-    /// What was read may have begun a frame, gone on with one, or ended it.
+    /// Updates the start time of the current frame after bytes were read.
     pub(super) fn note_frame(&mut self) {
         if !self.state.decoder.is_mid_frame() {
             self.clock.frame_begun = None;
@@ -102,7 +103,7 @@ impl Session {
         }
     }
 
-    /// When a frame that has begun has to have gone on, or ended.
+    /// The deadline by which the current frame must have continued or ended.
     pub(super) fn frame_due(&self) -> Option<Tick> {
         let begun = self.clock.frame_begun?;
         let app = &self.endpoint.app;
@@ -111,24 +112,24 @@ impl Session {
         idle.into_iter().chain(whole).min()
     }
 
-    /// Ends a session whose frame does not.
+    /// Ends a session whose current frame has missed its deadline.
     pub(super) fn look_at_frame(&mut self, now: Tick) {
         if self.ending.is_some() || self.frame_due().is_none_or(|due| now < due) {
             return;
         }
         let is_silent = now - self.clock.last_bytes >= ticks(self.endpoint.app.frame_idle_timeout);
         let (limit, detail) = match is_silent && !self.endpoint.app.frame_idle_timeout.is_zero() {
-            true => (Limit::FrameIdleTimeout, "it did not go on"),
-            false => (Limit::FrameTimeout, "it did not end"),
+            true => (Limit::FrameIdleTimeout, "the frame did not continue within frame_idle_timeout"),
+            false => (Limit::FrameTimeout, "the frame did not end within frame_timeout"),
         };
-        // Once for each frame, also where nothing follows from it.
+        // Count it once for each frame, also in a dry run.
         self.clock.frame_begun = None;
         if self.endpoint.hub.passed_limits.acts_on(limit, self.state.peer.into()) {
             self.outbox.ask_close(Close::new(CloseReason::FrameTimeout).because(detail));
         }
     }
 
-    /// We do not read: a frame that waits for that has its time before it.
+    /// Gives the current frame its full time again, because the session does not read.
     pub(super) fn forgive_frame(&mut self) {
         if let Some(begun) = &mut self.clock.frame_begun {
             *begun = self.endpoint.hub.wheel.now();

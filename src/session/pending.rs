@@ -1,4 +1,4 @@
-//! What was read from a client and waits for its turn.
+//! Frames and bytes that were read from a client and wait for their turn.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::framing::Frame;
 
-/// Frames that wait for the event in flight, and behind them bytes that wait for room among the frames. One word in a session
-/// for which nothing waits.
+/// Frames that wait for the event in flight, then bytes that wait for room among the frames. It is one word in a
+/// session for which nothing waits.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pending(Option<Box<Parts>>);
 
@@ -25,7 +25,7 @@ impl Pending {
         self.0.as_ref().map_or(0, |parts| parts.frames.len())
     }
 
-    /// Bytes in these.
+    /// Bytes in these frames.
     pub(super) fn frame_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |parts| parts.frame_bytes)
     }
@@ -38,14 +38,14 @@ impl Pending {
         self.0.is_none()
     }
 
-    /// Behind the others.
+    /// Appends a frame.
     pub(super) fn push(&mut self, frame: Frame) {
         let parts = self.0.get_or_insert_default();
         parts.frame_bytes += frame.body.len();
         parts.frames.push_back(frame);
     }
 
-    /// The first.
+    /// Takes the first frame.
     pub(super) fn pop(&mut self) -> Option<Frame> {
         let parts = self.0.as_mut()?;
         let frame = parts.frames.pop_front()?;
@@ -54,7 +54,7 @@ impl Pending {
         Some(frame)
     }
 
-    /// Gives up the frames; says how many.
+    /// Drops the frames. Returns how many there were.
     pub(super) fn clear_frames(&mut self) -> usize {
         let Some(parts) = &mut self.0 else { return 0 };
         parts.frame_bytes = 0;
@@ -63,7 +63,7 @@ impl Pending {
         dropped
     }
 
-    /// What no frame was cut out of yet; it is here no more.
+    /// Takes the bytes that no frame was cut out of yet.
     pub(super) fn take_unread(&mut self) -> Bytes {
         let Some(parts) = &mut self.0 else { return Bytes::new() };
         let unread = std::mem::take(&mut parts.unread);
@@ -71,7 +71,7 @@ impl Pending {
         unread
     }
 
-    /// There is no room for what is in these bytes.
+    /// Keeps bytes for later, because there is no room for their frames now.
     pub(super) fn keep_unread(&mut self, bytes: Bytes) {
         self.0.get_or_insert_default().unread = bytes;
         self.shrink();

@@ -1,8 +1,9 @@
 //! Frames that clients send as HTTP requests, to sessions that have no socket for them.
 //!
-//! A request leaves a [`Post`] with its session and waits for the answer to the event. The bound is that of frames in any session
-//! of the app, in number and in bytes. A post beyond it is refused, and its client is told to try again. Posts of a session that has ended
-//! are dropped; dropping the sender wakes the request that waits.
+//! A request puts a [`Post`] into the queue of its session and waits for the answer to the event. The queue has the
+//! same bounds as the frames of any session of the app, in number and in bytes. If it is full, the post is refused and
+//! the client is told to retry. When the session ends, its posts are dropped, and dropping the sender wakes the waiting
+//! request.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,18 +23,18 @@ use crate::proto::id::SessionId;
 pub struct Post {
     /// Text or binary.
     pub kind: FrameKind,
-    /// What PHP reads.
+    /// The body that PHP reads.
     pub body: Bytes,
-    /// Where the answer is waited for.
+    /// The HTTP request waits for the answer here.
     pub reply: oneshot::Sender<HttpReply>,
 }
 
-/// Why a post was not taken.
+/// The reason why a post was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotTaken {
-    /// As many wait as may.
+    /// The queue is full.
     Full,
-    /// The session ends.
+    /// The session is ending.
     Ending,
 }
 
@@ -60,12 +61,12 @@ impl Posts {
         Self { outbox, max_posts, max_bytes, queue: Mutex::default(), cut }
     }
 
-    /// What the session's client reads.
+    /// The outbox of the session, from which the client reads.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
-    /// Leaves a post for the session's task.
+    /// Queues a post for the session's task.
     pub fn push(&self, post: Post) -> Result<(), NotTaken> {
         let mut queue = self.lock();
         if queue.is_closed {
@@ -92,12 +93,12 @@ impl Posts {
         self.lock().posts.is_empty()
     }
 
-    /// No further post is taken; those that are there may still be handled.
+    /// Refuses further posts. Those already queued may still be handled.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
     }
 
-    /// Drops what waits; says how many that were.
+    /// Drops the queued posts. Returns how many there were.
     pub(super) fn clear(&self) -> usize {
         let mut queue = self.lock();
         queue.bytes = 0;
@@ -106,7 +107,7 @@ impl Posts {
         posts.len()
     }
 
-    /// The client takes nothing: its HTTP connection goes, whatever else it carries.
+    /// Ends the client's HTTP connection because the client does not read, even if other requests use it too.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
@@ -121,7 +122,7 @@ impl Posts {
 pub struct PostBoxes(Mutex<HashMap<SessionId, Arc<Posts>>>);
 
 impl PostBoxes {
-    /// The posts of a session that is here and takes some.
+    /// The posts of a session, if it is on this node and takes posts.
     pub fn find(&self, id: SessionId) -> Option<Arc<Posts>> {
         self.lock().get(&id).cloned()
     }
@@ -133,7 +134,7 @@ impl PostBoxes {
     pub(super) fn remove(&self, id: SessionId) {
         let mut boxes = self.lock();
         boxes.remove(&id);
-        // A map never shrinks by itself, and a burst of sessions must not stay in memory.
+        // A map never shrinks by itself, so a burst of sessions would keep its memory.
         if boxes.capacity() > 1024 && boxes.len() * 4 < boxes.capacity() {
             boxes.shrink_to_fit();
         }

@@ -8,7 +8,7 @@ use crate::proto::framing::Decoder;
 use crate::proto::id::SessionId;
 use crate::transport::PackedPeer;
 
-/// What a session is, apart from its socket: plain data that can be written down and taken up elsewhere.
+/// A session without its socket: plain data that can be serialized and resumed elsewhere.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     /// Its name.
@@ -22,13 +22,13 @@ pub struct State {
     pub own_params: EncodedParams,
     /// The number of the next event.
     pub next_seq: u64,
-    /// What the framing is in the middle of.
+    /// The decoder, which may be in the middle of a frame.
     pub decoder: Decoder,
-    /// What was read and waits.
+    /// Frames and bytes that were read and wait.
     pub pending: Pending,
-    /// PHP is still to be told of the session.
+    /// The connect event is still to be sent.
     pub connect_due: bool,
-    /// PHP knows of the session and is owed a close event.
+    /// PHP knows of the session, so it must get a close event.
     pub close_owed: bool,
 }
 

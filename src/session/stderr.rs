@@ -1,20 +1,23 @@
-//! What comes on standard error, and what it says of the answer: that the script died, or that php-fpm did not run it.
+//! The standard error of an event. It shows whether the script died, and whether php-fpm did not run it.
 //!
-//! php-fpm tells both nowhere else. END_REQUEST has status 0 whatever became of the script, and a status line that has left cannot be
-//! changed. Each message of a script begins with `PHP message: `, the next one with `; PHP message: ` (before 7.4 on a line of its
-//! own), php-fpm's own without it; php-cgi writes lines as they are. A script that dies is logged under one of three names
-//! ([`DEATHS`]), which no warning bears. Not seen is what does not come here: `log_errors` off, an `error_log` file,
-//! `fastcgi.logging` off, an `error_reporting` without errors, and `exit(255)`, which writes nothing.
+//! php-fpm reports both nowhere else: END_REQUEST has status 0 in any case, and a status line that has already left
+//! cannot be changed. php-fpm puts `PHP message: ` before the first message of a script, and `; PHP message: ` before
+//! each further one (before PHP 7.4: `PHP message: ` on a line of its own). Its own messages have no such prefix.
+//! php-cgi writes lines as they are.
+//!
+//! A script that dies is logged under one of three names ([`DEATHS`]), which no warning has. A death is not seen if its
+//! message does not come here: with `log_errors` off, an `error_log` file, `fastcgi.logging` off, an `error_reporting`
+//! without errors, or `exit(255)`, which writes nothing.
 
 use memchr::memmem;
 
-/// Bytes that one event may bring into the log; what is beyond is counted there.
+/// At most so many bytes of one event are logged. The log tells how many bytes are left out.
 const MAX_BYTES: usize = 16 * 1024;
-/// What php-fpm puts before each message of a script.
+/// The prefix that php-fpm puts before each message of a script.
 const MESSAGE: &[u8] = b"PHP message: ";
-/// How php_error_cb (main/main.c) names the errors that end a script.
+/// The names that php_error_cb (main/main.c) gives to errors that end a script.
 const DEATHS: [&[u8]; 3] = [b"PHP Fatal error:  ", b"PHP Parse error:  ", b"PHP Recoverable fatal error:  "];
-/// The longest of them with all that may stand before it, less one byte: an earlier piece can have that much of it.
+/// The length of the longest name with its longest prefix, less one byte. An earlier piece can end with so much of it.
 const CARRIED: usize = b"; PHP message: PHP Recoverable fatal error:  ".len() - 1;
 
 /// The standard error of one event.
@@ -22,13 +25,13 @@ const CARRIED: usize = b"; PHP message: PHP Recoverable fatal error:  ".len() - 
 pub(super) struct Stderr {
     text: Vec<u8>,
     beyond: usize,
-    /// The end of what came so far.
+    /// The last bytes that came so far.
     carried: Vec<u8>,
     has_died: bool,
 }
 
 impl Stderr {
-    /// Takes the next bytes, however they are cut. True when these are the ones that say that the script died.
+    /// Takes the next bytes, cut anywhere. Returns true if these bytes report the death of the script.
     pub(super) fn take(&mut self, data: &[u8]) -> bool {
         let is_news = !self.has_died && self.says_death(data);
         self.has_died |= is_news;
@@ -43,7 +46,7 @@ impl Stderr {
         &self.text
     }
 
-    /// How many bytes came after these.
+    /// How many bytes came after the first 16 KiB.
     pub(super) fn beyond(&self) -> usize {
         self.beyond
     }
@@ -53,19 +56,21 @@ impl Stderr {
         self.has_died
     }
 
-    /// Whether an answer with this status, and with a body that begins so, is php-fpm's own: it has not run the script.
+    /// Whether an answer with this status and this beginning of a body comes from php-fpm itself, which then has not
+    /// run the script.
     pub(super) fn says_not_run(&self, status: u16, body: &[u8]) -> bool {
         let (text, is_said) = (&self.text[..], |what| memmem::find(&self.text, what).is_some());
         match status {
-            // A script's own 404 and 403 have at most its own messages here, and those begin otherwise.
+            // If the script itself answers 404 or 403, standard error has only the script's messages, which begin
+            // differently.
             404 if text.starts_with(b"Primary script unknown") => true,
             403 if text.starts_with(b"Access to the script '") => true,
-            // Behind a warning that the startup of the request failed.
+            // The message follows a warning that the startup of the request failed.
             403 | 404 if text.starts_with(b"PHP message: PHP Warning:  PHP Request Startup: ") => {
                 is_said(b"Unable to open primary script: ")
             }
             403 | 404 if text.starts_with(b"Unable to open primary script: ") => true,
-            // php-cgi says it in the body alone.
+            // php-cgi says it only in the body.
             404 => body == b"No input file specified.\n",
             _ => false,
         }
@@ -96,7 +101,7 @@ impl Stderr {
 mod tests {
     use super::*;
 
-    /// However it is cut, and behind more than is kept.
+    /// Checks that the result is the same for pieces of any size, and after more text than is kept.
     fn says_death(text: &str) -> bool {
         let whole = Stderr::default().take(text.as_bytes());
         for size in [1, 2, 7, 30] {

@@ -1,8 +1,8 @@
 //! One coarse timer for all sessions.
 //!
-//! A session that wants to look at the clock later stands, by its id, in the slot of that tick; when the wheel comes round it
-//! is told and decides for itself what is due. A deadline beyond the horizon is reached in several rounds. Of a session that
-//! has ended nothing but the id remains here, and that until the wheel has come round.
+//! A session that has a deadline puts its id into the slot of that tick. When the wheel reaches the slot, the session
+//! is called and decides for itself which deadlines have passed. A deadline beyond the horizon takes several rounds.
+//! After a session has ended, only its id stays in its slot, until the wheel reaches that slot.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,16 +11,17 @@ use std::time::Duration;
 use crate::locks::lock;
 use crate::proto::id::SessionId;
 
-/// Length of a tick: deadlines are met this much late at most.
+/// The length of a tick. A deadline is noticed at most this much late.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Slots, and so the horizon: 25.6 s, about one ping interval.
+/// The number of slots. It sets the horizon: 25.6 s, about one ping interval.
 const SLOTS: usize = 256;
 
-/// A tick that is so late was not missed by a busy machine: the process was stopped (SIGSTOP, a paused virtual machine), or as good as
-/// that. The wheel stood still with it, for no client could be heard in that time, and none is blamed for it.
+/// A tick later than this is not explained by a busy machine: the process was stopped (SIGSTOP, a paused virtual
+/// machine) or nearly so. The wheel stands still for that time. The node could not read from any client, so no client
+/// is blamed.
 const STOPPED: Duration = Duration::from_millis(300);
 
-/// Ticks since the wheel was made, without those in which the process was stopped; 13 years fit.
+/// Ticks since the wheel was made, without those in which the process was stopped. 13 years fit.
 pub type Tick = u32;
 
 /// A duration in ticks, rounded up; at least one.
@@ -29,7 +30,8 @@ pub fn ticks(duration: Duration) -> u32 {
     u32::try_from(ticks).unwrap_or(u32::MAX / 2).max(1)
 }
 
-/// Ticks in seconds, as people read them: 846 ticks are 84.6. Divided rather than multiplied, because a tenth is no number of base two.
+/// Ticks in seconds, for people: 846 ticks are 84.6. It divides rather than multiplies, because 0.1 has no exact binary
+/// value.
 pub fn seconds(ticks: Tick) -> f64 {
     f64::from(ticks) / f64::from(1000 / TICK.as_millis() as u32)
 }
@@ -52,14 +54,14 @@ impl Wheel {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Ticks the session when `due` has come, or at the horizon when that is nearer. Returns the tick it will be.
+    /// Calls the session at the tick `due`, or at the horizon if that is nearer. Returns the tick of the call.
     pub fn arm(&self, id: SessionId, due: Tick) -> Tick {
         loop {
             let now = self.now();
             let due = due.clamp(now + 1, now + SLOTS as u32 - 1);
             let mut slot = self.slot(due);
-            // The wheel turns before it locks a slot, so under the lock it is certain whether this one is still to come;
-            // one that was just emptied would be looked at a whole turn later.
+            // The wheel turns before it locks a slot. So under the lock it is certain whether this slot is still to
+            // come. An id in a slot that was just emptied would wait for a whole turn.
             if self.now() < due {
                 slot.push(id);
                 return due;
@@ -67,10 +69,10 @@ impl Wheel {
         }
     }
 
-    /// Turns for ever, and calls `visit` with each session whose tick has come; the owner aborts the task.
+    /// Turns for ever and calls `visit` with each session whose tick has come. The owner aborts the task.
     pub async fn turn(self: Arc<Self>, visit: impl Fn(SessionId)) {
         let mut interval = tokio::time::interval(TICK);
-        // What a busy machine has missed is made up for at once, each slot in its turn.
+        // Ticks that a busy machine missed are made up for at once, slot by slot.
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         interval.tick().await;
         loop {
@@ -126,7 +128,7 @@ mod tests {
             for asked in 1..=100_000 {
                 let due = wheel.arm(id, 0);
                 while ticks.load(Ordering::Acquire) < asked {
-                    // Visited in its turn, it would have been told before the slot after the next is.
+                    // A session that was armed in time would have been called long before.
                     if wheel.now() >= due + SLOTS as u32 / 2 {
                         late += u32::from(ticks.load(Ordering::Acquire) < asked);
                         ticks.fetch_max(asked, Ordering::AcqRel);

@@ -1,4 +1,4 @@
-//! How many connections may come and how many sessions there may be, on the node and from one address.
+//! Limits on new connections and on the number of sessions, for the node and for each client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,22 +12,23 @@ use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::transport::Peer;
 
-/// Addresses whose rates are remembered, in each of two generations: as many as fit into a table of 32 768 places, 1.3 MB.
+/// The number of addresses whose rates are remembered, in each of two generations. So many fit into a hash table of 32
+/// 768 places, which takes 1.3 MB.
 const ADDRESSES: usize = 28_672;
 
-/// Counts connections and sessions against the bounds of the node.
+/// Counts connections and sessions, and checks them against the limits of the node.
 ///
-/// A session counts until its close event is delivered, so the queue of close events, which is never shed, is bounded by
-/// `max_sessions` too. It counts for its address until its connection ends.
+/// A session counts until its close event is delivered. So `max_sessions` also bounds the queue of close events, which
+/// are never dropped. For its address, a session counts only until its connection ends.
 ///
-/// In this order: [`Admission::accept_from`] as soon as the client's address is known, [`Admission::accept`] for every
-/// connection, [`Admission::admit`] when one is to become a session.
+/// Call in this order: [`Admission::accept_from`] as soon as the client's address is known, [`Admission::accept`] for
+/// every connection, [`Admission::admit`] when a connection becomes a session.
 pub struct Admission {
     passed: Arc<PassedLimits>,
     max_sessions: usize,
     max_per_address: usize,
     sessions: AtomicUsize,
-    /// Only kept when there is a bound for an address.
+    /// Sessions per address. Empty if there is no limit per address.
     addresses: Mutex<HashMap<IpAddr, usize>>,
     accept_rate: Rate,
     accepted: Mutex<Bucket>,
@@ -36,7 +37,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// `max_sessions` is what the process can have, at most what `limits` say.
+    /// `max_sessions` is the number that the process can hold, at most the one in `limits`.
     pub fn new(max_sessions: usize, limits: &Limits, passed: Arc<PassedLimits>) -> Self {
         Self {
             max_sessions,
@@ -51,7 +52,7 @@ impl Admission {
         }
     }
 
-    /// A connection has come: the reason to turn it away, when the node has had too many of late.
+    /// Counts a new connection. The error is the reason to refuse it if the node has accepted too many lately.
     pub fn accept(&self, peer: Peer) -> Result<(), CloseReason> {
         if !self.accept_rate.is_bound() {
             return Ok(());
@@ -63,7 +64,7 @@ impl Admission {
         Ok(())
     }
 
-    /// The same for the address it has come from. Asked first, so that one address cannot use up what the others have.
+    /// The same for the address of the client. Call it first, so that one address cannot use up the rate of all.
     pub fn accept_from(&self, peer: Peer) -> Result<(), CloseReason> {
         let Some(address) = peer.counted_address().filter(|_| self.accept_rate_per_address.is_bound()) else {
             return Ok(());
@@ -75,7 +76,7 @@ impl Admission {
         Ok(())
     }
 
-    /// One session more, or the reason why not.
+    /// Takes a place for one more session. The error is the reason to refuse it.
     pub fn admit(self: &Arc<Self>, peer: Peer) -> Result<Permit, CloseReason> {
         let address = peer.counted_address().filter(|_| self.max_per_address > 0);
         let counted = self.sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sessions| {
@@ -94,7 +95,7 @@ impl Admission {
                 *count > self.max_per_address
             };
             permit.address = Some(address);
-            // Where it is acted upon the permit is dropped, and counts no more.
+            // If the session is refused, dropping the permit takes it out of both counts.
             if is_beyond && self.passed.acts_on(Limit::MaxSessionsPerAddress, peer) {
                 return Err(CloseReason::TooManySessions);
             }
@@ -102,17 +103,17 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Sessions that count now.
+    /// The number of sessions that count now.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Acquire)
     }
 }
 
-/// The rates of the addresses that came of late.
+/// The rates of the addresses that connected recently.
 ///
-/// Bounded by two generations: an address that comes is taken into the younger one, and when that is full the elder is
-/// forgotten and the younger takes its place. So of more than [`ADDRESSES`] at once the ones heard longest ago begin anew with a
-/// full burst; what they may do together the rate of the node bounds.
+/// Two generations bound its memory. A connecting address is moved into the younger generation. When that is full, the
+/// elder one is forgotten and the younger one takes its place. So with more than [`ADDRESSES`] addresses at once, those
+/// heard longest ago start again with a full burst. The node's own rate still bounds all of them together.
 #[derive(Debug, Default)]
 struct Generations {
     younger: HashMap<IpAddr, Bucket>,
@@ -134,14 +135,14 @@ impl Generations {
     }
 }
 
-/// A session's place; given back when dropped.
+/// A session's place. Dropping it frees the place.
 pub struct Permit {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
 }
 
 impl Permit {
-    /// The connection has ended: the address may come again, though the close event is still owed.
+    /// The connection has ended: its address may connect again, even if the close event is still to be delivered.
     pub fn release_address(&mut self) {
         if let Some(address) = self.address.take() {
             let mut addresses = lock(&self.admission.addresses);
@@ -258,6 +259,9 @@ mod tests {
         }
         assert!(generations.younger.len() + generations.elder.len() <= 2 * ADDRESSES);
         assert!(generations.take(IpAddr::from(last.to_be_bytes()), TWO, 0));
-        assert!(!generations.take(IpAddr::from(last.to_be_bytes()), TWO, 0), "who was here just now is remembered");
+        assert!(
+            !generations.take(IpAddr::from(last.to_be_bytes()), TWO, 0),
+            "an address that came just now is remembered"
+        );
     }
 }

@@ -1,14 +1,14 @@
-//! A token bucket: so much in the long run, so much at once.
+//! A token bucket: it allows a rate in the long run and a burst at once.
 //!
-//! Plain data; the time is an argument, in milliseconds since any moment that stays the same. A bucket of a rate that
-//! bounds nothing is never empty.
+//! Plain data. The time is an argument, in milliseconds since any fixed moment. A bucket without a rate limit is never
+//! empty.
 
 use crate::config::model::Rate;
 
-/// Tokens are counted in thousandths: a rate of one a second gives one of them each millisecond.
+/// Tokens are counted in thousandths: a rate of one token per second adds one thousandth each millisecond.
 const TOKEN: i64 = 1000;
 
-/// What is left of a rate. Debts are paid before there is a token again.
+/// The tokens left of a rate. The level may be negative: then the debt is paid before there is a token again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) struct Bucket {
     level: i64,
@@ -16,7 +16,7 @@ pub(in crate::session) struct Bucket {
 }
 
 impl Bucket {
-    /// After a time of silence.
+    /// A full bucket, as after a long silence.
     pub(in crate::session) fn full(rate: Rate, now: u64) -> Self {
         Self { level: most(rate), at: now }
     }
@@ -30,7 +30,7 @@ impl Bucket {
         has_one
     }
 
-    /// Takes so many, whether they are there or not. False when some were not: they are owed.
+    /// Takes `tokens`, even if there are not enough. Returns false if some were missing: those are owed.
     pub(in crate::session) fn charge(&mut self, rate: Rate, tokens: usize, now: u64) -> bool {
         if !rate.is_bound() {
             return true;
@@ -41,12 +41,12 @@ impl Bucket {
         self.level >= 0
     }
 
-    /// Forgives what is owed.
+    /// Cancels the debt.
     pub(in crate::session) fn forgive(&mut self) {
         self.level = self.level.max(0);
     }
 
-    /// Milliseconds until there is a token; 0 when there is one.
+    /// Milliseconds until there is a token, or 0 if there is one.
     pub(in crate::session) fn wait(&mut self, rate: Rate, now: u64) -> u64 {
         if !rate.is_bound() {
             return 0;
@@ -101,7 +101,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is asked and when: never more than the burst and the rate of the time that has passed.
+        /// However often tokens are taken, they are never more than the burst plus the rate for the time that has
+        /// passed.
         #[test]
         fn never_more_than_the_burst_and_the_rate(
             per_second in 1_u64..10_000_000,
@@ -118,7 +119,7 @@ mod tests {
             }
         }
 
-        /// Who waits as long as it is told gets its token, and not a millisecond earlier.
+        /// After exactly the returned wait there is a token, and not a millisecond earlier.
         #[test]
         fn the_wait_is_exact(per_second in 1_u64..5000, burst in 1_u64..50, owed in 0_usize..10_000) {
             let rate = Rate { per_second, burst };

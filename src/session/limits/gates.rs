@@ -1,7 +1,7 @@
-//! How many connect events an app lets PHP be told of.
+//! Limits on the rate of connect events of each app.
 //!
-//! A gate for each app that bounds them, shared by all listeners that lead to it. A client that finds it closed is turned away
-//! before there is a session, so a flood costs PHP no more than the rate.
+//! There is one gate for each app with a `connect_rate`, shared by all listeners that lead to the app. A client above
+//! the rate is refused before a session is made, so a flood costs PHP no more than the rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,14 +20,14 @@ pub struct ConnectGates {
 }
 
 impl ConnectGates {
-    /// For those that have a rate, and ask for connect events at all.
+    /// Makes a gate for each app that has a rate and asks for connect events.
     pub fn new(apps: &[Arc<App>], passed: Arc<PassedLimits>) -> Self {
         let bounded = apps.iter().filter(|app| app.events.connect && app.connect_rate.is_bound());
         let gate = |app: &Arc<App>| (app.name.clone(), Mutex::new(Bucket::full(app.connect_rate, passed.now())));
         Self { gates: bounded.map(gate).collect(), passed }
     }
 
-    /// One client more, or the reason why not.
+    /// Lets one more client through. The error is the reason to refuse it.
     pub fn pass(&self, app: &App, peer: Peer) -> Result<(), CloseReason> {
         let Some(gate) = self.gates.get(&app.name) else { return Ok(()) };
         let is_within = lock(gate).take(app.connect_rate, self.passed.now());

@@ -1,5 +1,6 @@
-//! How much may come: sessions and connections of a node (`admission`), connect events of an app (`gates`), by what a rate allows
-//! (`bucket`). What happens where a limit is passed is the same for all of them (`passed`).
+//! Limits on what clients may do: sessions and connections of a node (`admission`) and connect events of an app
+//! (`gates`). `bucket` has the rates. `passed` has what happens when a limit is exceeded, which is the same for all of
+//! them.
 
 mod admission;
 mod bucket;

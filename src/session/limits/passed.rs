@@ -1,5 +1,5 @@
-//! What happens whenever a limit is passed: it is counted, told in the log now and then, and acted upon, unless the operator
-//! only wants to see whom it would meet.
+//! The response to an exceeded limit: it is counted, logged at most every ten seconds, and enforced. Limits in
+//! `dry_run` are counted and logged only, so that an operator can see which clients they would affect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::metrics::limits::Limit;
 use crate::transport::Peer;
 
-/// Between two log lines about one limit: a flood must not become one of the log.
+/// The shortest time between two log lines about one limit. A flood of clients must not flood the log.
 const TELL_EVERY_MS: u64 = 10_000;
 
 /// See the module.
@@ -28,22 +28,22 @@ struct State {
     telling: Telling,
 }
 
-/// When something that happens often is told in the log.
+/// Limits how often a frequent event is logged.
 #[derive(Debug, Default)]
 struct Telling {
-    /// Times since the last line.
+    /// How often it happened since the last line.
     untold: AtomicU64,
     /// When the next line may come.
     tell_at: AtomicU64,
 }
 
 impl Telling {
-    /// It has happened once more: how often since the last line, if one is due.
+    /// Counts one more time. Returns the number of times since the last line if a new line is due.
     fn due(&self, now: u64) -> Option<u64> {
         let times = self.untold.fetch_add(1, Ordering::Relaxed) + 1;
         let tell_at = self.tell_at.load(Ordering::Relaxed);
         let next = now + TELL_EVERY_MS;
-        // Of several at once, the one that sets the next time tells.
+        // If several threads come at once, the one that sets `tell_at` logs.
         let tells = now >= tell_at
             && self.tell_at.compare_exchange(tell_at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         tells.then(|| {
@@ -54,19 +54,19 @@ impl Telling {
 }
 
 impl PassedLimits {
-    /// Acts upon every limit that is not among `dry_run`.
+    /// Enforces every limit that is not in `dry_run`.
     pub fn new(dry_run: &[Limit], metrics: Arc<Metrics>) -> Self {
         let state = |(_, limit): &(&str, Limit)| State { is_dry_run: dry_run.contains(limit), ..State::default() };
         let limits = std::array::from_fn(|at| state(&Limit::WORDS[at]));
         Self { metrics, started: Instant::now(), limits, full: Telling::default() }
     }
 
-    /// Whether a limit is only counted.
+    /// Whether a limit is counted and logged but not enforced.
     pub fn is_dry_run(&self, limit: Limit) -> bool {
         self.limits[limit as usize].is_dry_run
     }
 
-    /// Somebody has passed `limit`. True when that is to have a consequence.
+    /// Counts that `peer` has exceeded `limit`. Returns true if the limit is to be enforced.
     pub fn acts_on(&self, limit: Limit, peer: Peer) -> bool {
         let state = &self.limits[limit as usize];
         let acts = !state.is_dry_run;
@@ -77,14 +77,14 @@ impl PassedLimits {
         acts
     }
 
-    /// A connection found the node full. Its metric is that of refused connections.
+    /// Logs that a connection was refused because the node is full. The metric of refused connections counts it.
     pub fn refused_for_want_of_room(&self, max_sessions: usize, peer: Peer) {
         if let Some(times) = self.full.due(self.now()) {
-            warn!(max_sessions, %peer, times, "limit exceeded: the node has as many sessions as it may");
+            warn!(max_sessions, %peer, times, "limit exceeded: connection refused, because the node already has max_sessions sessions");
         }
     }
 
-    /// Milliseconds since it was made.
+    /// Milliseconds since this was made.
     pub fn now(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }

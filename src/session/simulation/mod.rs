@@ -407,7 +407,10 @@ impl World {
         }
         let detail = close.detail.as_deref().unwrap_or_default();
         let now = self.node.hub.wheel.now();
-        if close.reason == CloseReason::SlowReader && detail.starts_with("took nothing") && self.kind != Kind::Polled {
+        if close.reason == CloseReason::SlowReader
+            && detail.starts_with("client took nothing")
+            && self.kind != Kind::Polled
+        {
             let patience = ticks(self.node.app.send_timeout);
             if self.closed_window.get().is_none_or(|since| now - since + 1 < patience) {
                 self.fail(format!("closed as a slow reader, and took everything: {detail}"));

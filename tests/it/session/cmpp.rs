@@ -411,7 +411,7 @@ async fn silence_is_probed_who_answers_stays_and_who_does_not_is_closed() {
 
     let closed = node.closed(1);
     assert_eq!((closed.len(), &closed[0]["reason"]), (1, &"peer_timeout".into()));
-    assert_eq!(closed[0]["detail"], "no answer to 3 of the heartbeat's probes");
+    assert_eq!(closed[0]["detail"], "client did not answer 3 heartbeat probes in a row");
     assert!(node.metric("longwire_heartbeat_answers_total", "listener=\"cmpp\"") >= f64::from(answered));
     assert!(node.metric("longwire_heartbeat_probes_total", "listener=\"cmpp\"") >= f64::from(answered + 3));
 }
