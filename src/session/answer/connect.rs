@@ -1,11 +1,12 @@
-//! The answer to a connect event that a handshake waits for: collected whole, because it becomes an HTTP response. A greeting by
-//! lines is not: the handshake goes on when the head is there, and what follows is the [`Reply`] of the session that it led to.
+//! The answer to a connect event that a handshake waits for. It is collected whole, because it becomes an HTTP
+//! response. A greeting by lines is an exception: the handshake continues as soon as the head is there, and the rest
+//! becomes the [`Reply`] of the new session.
 //!
 //! ```text
 //!            head: lines, and the client is let in                    the session has its outbox
 //!   Collect ---------------------------------------> Await(outbox) -------------------------------> Reply
 //!     |  end: the answer                                  |
-//!     v                                                   v  it never came to live: nobody wants the rest
+//!     v                                                   v  it never became live: the rest is discarded
 //! ```
 
 use std::pin::Pin;
@@ -21,34 +22,34 @@ use super::{EventInfo, Fault, Reply, reply_in};
 use crate::outbox::Outbox;
 use crate::upstream::{Outcome, Timing};
 
-/// What a handler said to a connect event before there was a session.
+/// A handler's answer to a connect event, from before there was a session.
 pub struct ConnectAnswer {
     /// Status, sub-protocol, cookies.
     pub head: Head,
-    /// What it says to the client.
+    /// The body of the answer, for the client.
     pub greeting: Greeting,
 }
 
 /// The body of a handler's answer to a connect event.
 pub enum Greeting {
-    /// All of it is there.
+    /// The body is complete.
     Whole {
-        /// Whose it is.
+        /// The event that it answers.
         event: EventInfo,
         /// The slice of the body that is the reply.
         body: Vec<u8>,
     },
     /// Lines that come as PHP flushes them.
     Lines {
-        /// Takes the outbox that they leave through. Dropped, nobody wants them.
+        /// Takes the outbox through which the lines leave. If it is dropped, the lines are discarded.
         outbox: oneshot::Sender<Arc<Outbox>>,
-        /// Is told, by its end, that the event of a session that never came to live has ended.
+        /// Closes when the event of a session that never became live has ended.
         ended: oneshot::Receiver<()>,
     },
 }
 
 impl Greeting {
-    /// What has to be there for a refusal.
+    /// The body for a refusal.
     pub fn into_body(self) -> Vec<u8> {
         match self {
             Greeting::Whole { body, .. } => body,
@@ -56,7 +57,8 @@ impl Greeting {
         }
     }
 
-    /// The session never came to live; the future ends when PHP is through with its connect event.
+    /// Discards the greeting because the session never became live. The future ends when PHP has finished the connect
+    /// event.
     pub async fn give_up(self) {
         if let Greeting::Lines { outbox, ended } = self {
             drop(outbox);
@@ -72,7 +74,7 @@ pub struct HandshakeAnswer {
     head: Option<Head>,
     body: Vec<u8>,
     fault: Option<Fault>,
-    /// Until the handshake has its answer.
+    /// `Some` until the handshake has its answer.
     sender: Option<oneshot::Sender<Result<ConnectAnswer, ConnectFailed>>>,
     client_gone: Pin<Box<WaitForCancellationFutureOwned>>,
     lines: Option<AwaitOutbox>,
@@ -93,7 +95,7 @@ pub struct ConnectFailed {
 }
 
 impl HandshakeAnswer {
-    /// The answer, and where it will arrive. `client_gone` cancels the event.
+    /// Makes the answer and the receiver of its result. `client_gone` cancels the event.
     pub fn new(
         event: EventInfo,
         client_gone: CancellationToken,
@@ -132,14 +134,14 @@ impl HandshakeAnswer {
             }
         }
         self.body.extend_from_slice(data);
-        // Lines have a bound each, and one read is all that comes before they leave.
+        // In lines mode each line has a limit of its own, and at most one read is kept before the lines leave.
         if self.lines.is_none() && self.body.len() > self.event.endpoint.app.max_reply_bytes {
             self.fault = Some(Fault::TooLarge);
             self.body = Vec::new();
         }
     }
 
-    /// PHP says that the script died: what has come of its answer is not the whole, unless all that was announced has.
+    /// PHP reports that the script died. Then the answer is incomplete, unless everything that was announced has come.
     pub(super) fn died(&mut self) {
         if let Some(head) = &self.head
             && head.status < 500
@@ -152,7 +154,7 @@ impl HandshakeAnswer {
         }
     }
 
-    /// A greeting by lines need not be whole for the handshake to go on.
+    /// Takes the head. With a greeting by lines, the handshake continues now, before the body is complete.
     fn take_head(&mut self, head: Head, begun: &[u8]) {
         let fault = self.event.fault_of(&head, begun);
         let lets_in = !head.refuses() && fault.is_none();
@@ -168,13 +170,14 @@ impl HandshakeAnswer {
             let (is_over, ended) = oneshot::channel();
             self.lines = Some(AwaitOutbox { outbox: awaited, never_lived: false, _ended: is_over });
             let greeting = Greeting::Lines { outbox, ended };
-            // The handshake waits for this whatever the client does.
+            // The handshake waits for this even if the client is gone.
             let _ = sender.send(Ok(ConnectAnswer { head: head.clone(), greeting }));
         }
         self.head = Some(head);
     }
 
-    /// Ready when nobody wants the answer, or with the outbox that it goes on through: [`Self::take_reply`] takes that.
+    /// Ready with the outbox through which the answer continues, which [`Self::take_reply`] takes. Ready with `None` if
+    /// the answer is not wanted any more.
     pub(super) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Outbox>>> {
         let Some(lines) = &mut self.lines else {
             ready!(self.client_gone.as_mut().poll(cx));
@@ -188,17 +191,17 @@ impl HandshakeAnswer {
         Poll::Ready(outbox)
     }
 
-    /// The handshake goes on without its end.
+    /// Whether it is a greeting by lines, whose end the handshake does not wait for.
     pub(super) fn greets(&self) -> bool {
         self.lines.is_some()
     }
 
-    /// It has to wait for its outbox before more of it may come.
+    /// Whether it waits for its outbox. No more of it may be read until then.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.as_ref().is_some_and(|lines| !lines.never_lived)
     }
 
-    /// The rest is an event of a live session.
+    /// Turns the rest into the reply of a live session.
     pub(super) fn take_reply(&mut self, outbox: Arc<Outbox>) -> Box<Reply> {
         let head = self.head.take().expect("lines are awaited for a head");
         Box::new(Reply::of_greeting(self.event.take(), outbox, head, &std::mem::take(&mut self.body)))
@@ -232,7 +235,7 @@ impl HandshakeAnswer {
             Ok((head, body, _)) => Ok(ConnectAnswer { head, greeting: Greeting::Whole { event, body } }),
             Err(fault) => Err(ConnectFailed { may_have_run: fault.may_have_run() }),
         };
-        // The handshake waits for this whatever the client does.
+        // The handshake waits for this even if the client is gone.
         let _ = sender.send(answer);
     }
 
@@ -249,7 +252,7 @@ impl HandshakeAnswer {
         match self.event.fault_of(&head, &whole) {
             // A refusal.
             None | Some(Fault::Status(_)) => {}
-            // Whether that spoils the answer was judged when it happened.
+            // Whether the death spoils the answer was decided when it happened.
             Some(Fault::Died) => {}
             Some(fault) => return Err(fault),
         }

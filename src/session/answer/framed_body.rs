@@ -1,4 +1,4 @@
-//! The body of a reply on its way into frames: in pieces, by lines, or whole at the end.
+//! Puts the body of a reply into frames: in pieces, by lines, or whole at the end.
 
 use std::io::IoSlice;
 
@@ -15,33 +15,33 @@ use crate::session::endpoint::Endpoint;
 
 pub(super) struct FramedBody {
     pub(super) kind: FrameKind,
-    /// Where it goes; to the client when there is none.
+    /// The destinations of the body. If there are none, it goes to the client.
     pub(super) destinations: Vec<Destination>,
-    /// Of what goes to others than the client.
+    /// The kind of the message for sessions other than the client's.
     pub(super) kind_for_others: Option<FrameKind>,
     pub(super) slice: Slice,
-    /// What its publisher calls it.
+    /// The `Longwire-Id` of the reply.
     pub(super) id: Option<Name>,
     pub(super) mode: Mode,
-    /// Bytes of the reply that have not left yet.
+    /// Bytes of the reply that are not sent yet.
     pub(super) pending: Vec<u8>,
-    /// For text on a framing that checks it.
+    /// The UTF-8 check, for text on a framing that requires it.
     pub(super) text: Option<TextCheck>,
     pub(super) is_json: bool,
 }
 
 pub(super) enum Mode {
-    /// Leaves in pieces.
+    /// The reply is one frame, sent in pieces.
     Stream { begun: bool, shape: Shape },
     /// Each line is a frame.
     Lines,
-    /// Held back to the end; `from_end` is a negative `Content-Offset`.
+    /// The reply is held back to the end. `from_end` is set by a negative `Content-Offset`.
     Hold { from_end: Option<u64> },
 }
 
-/// What the pieces of a streamed reply are on the wire.
+/// The form of a streamed reply on the wire.
 pub(super) enum Shape {
-    /// What the framing makes of them; fragments on a WebSocket, compressed where that was negotiated.
+    /// Pieces as the framing makes them. On a WebSocket they are fragments, compressed if that was negotiated.
     Pieces(Option<Box<Deflater>>),
     /// The payload of one WebSocket frame of so many bytes.
     OneFrame(usize),
@@ -61,10 +61,10 @@ impl FramedBody {
         let framing = outbox.framing();
         let is_first = !*begun;
         if is_first && !outbox.begin_stream(matches!(shape, Shape::OneFrame(_))) {
-            // Another event's reply is in the middle of its frame: this one waits, to begin later or to be sent whole.
+            // Another event's reply is in the middle of its frame. This one waits. It begins later or is sent whole.
             return Ok(0);
         }
-        // Before the first byte leaves; what is not text has not begun then.
+        // The check comes before the first byte leaves, so a reply that is not UTF-8 at its start has not begun.
         if let Some(check) = &mut self.text
             && !(check.push(&self.pending) && (!is_last || check.is_whole()))
         {
@@ -103,7 +103,7 @@ impl FramedBody {
         Ok(sent)
     }
 
-    /// Sends every whole line that is pending, and at the end what is left.
+    /// Sends every whole pending line, and at the end the rest.
     pub(super) fn lines(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
         let mut from = 0;
         let mut sent = 0;
@@ -127,7 +127,7 @@ impl FramedBody {
         result.map(|()| sent)
     }
 
-    /// Sends one whole frame to everybody who is to have it.
+    /// Sends one whole frame to all its destinations.
     fn send(&self, outbox: &Outbox, event: &EventInfo, frame: &[u8]) -> Result<(), Fault> {
         match event.send_to(&self.destinations, self.kind_for_others, self.id.as_ref(), frame)? {
             true => send_whole(outbox, &event.endpoint, self.kind, self.id.as_ref(), frame),
@@ -135,7 +135,7 @@ impl FramedBody {
         }
     }
 
-    /// The answer is complete: sends the rest.
+    /// Sends the rest, because the answer is complete.
     pub(super) fn finish(&mut self, outbox: &Outbox, event: &EventInfo) -> Result<u64, Fault> {
         if let Mode::Hold { from_end: Some(from_end) } = self.mode {
             self.slice.skip((self.pending.len() as u64).saturating_sub(from_end));
@@ -147,7 +147,7 @@ impl FramedBody {
             Mode::Lines => self.lines(outbox, event, true),
             Mode::Stream { begun: true, .. } => self.stream(outbox, event, true),
             Mode::Stream { .. } | Mode::Hold { .. } => {
-                // An empty body is no reply, unless the handler announced just that.
+                // An empty body is no reply, unless the handler announced `Content-Length: 0`.
                 if self.pending.is_empty() && self.slice.announced().is_none() {
                     if self.is_json {
                         event.hint(Hint::EmptyJson);
@@ -172,7 +172,7 @@ pub(super) fn send_text(outbox: &Outbox, text: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sends one whole frame, compressed where that was negotiated and is worth it.
+/// Sends one whole frame. It is compressed if that was negotiated and the body has at least `deflate_min_bytes`.
 pub(super) fn send_whole(
     outbox: &Outbox,
     endpoint: &Endpoint,

@@ -1,4 +1,4 @@
-//! What `connect` answers goes to a client that has just been let in.
+//! Sends the answer to `connect` to a client that has just been admitted.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::{ConnectAnswer, EventInfo, Fault, Greeting, refuse_encoded};
 use crate::outbox::{Close, Outbox};
 use crate::proto::framing::FrameKind;
 
-/// What a handler said to a connect event, now that the session that it admitted is there: what it asked for is done with
-/// the session, and the body is its first frame. True when lines follow, as an event of the session that is in flight.
+/// Applies a handler's answer to the session that it admitted: runs its actions, and sends its body as the first frame.
+/// Returns true if lines follow. Then the connect event is still in flight.
 pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswer) -> bool {
     let ConnectAnswer { mut head, greeting } = answer;
     let (event, body) = match greeting {
         Greeting::Whole { event, body } => (event, body),
         Greeting::Lines { outbox: lines, .. } => {
-            // An error means that the event has ended meanwhile; the reason was logged then.
+            // An error means that the event has ended meanwhile. The reason was logged then.
             let follow = lines.send(outbox.clone()).is_ok();
             if !follow {
                 outbox.admit();
@@ -29,14 +29,14 @@ pub(in crate::session) async fn greet(outbox: &Arc<Outbox>, answer: ConnectAnswe
         held.act(&event).await;
     }
     let sent = first_frame(outbox, &event, &head, &body);
-    // The first frame has left: what others have sent meanwhile follows it.
+    // The first frame has left. Pushes that arrived meanwhile follow it.
     outbox.admit();
     if let Some((code, text)) = head.close {
         outbox.ask_close(Close::by_handler(code, text));
     }
     if let Err(fault) = sent {
         fault.count(&event.endpoint, event.label);
-        warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "no reply to connect: {fault}");
+        warn!(session = %outbox.id(), script = %event.endpoint.app.script.display(), cause = fault.label(), "greeting of connect not sent: {fault}");
     }
     false
 }

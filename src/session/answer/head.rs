@@ -1,4 +1,4 @@
-//! The head of a CGI answer (RFC 3875 section 6.2) and the headers in it that are meant for Longwire.
+//! The head of a CGI answer (RFC 3875 section 6.2), with the headers that are meant for Longwire.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use memchr::{memchr, memchr_iter};
 use crate::proto::command::{Action, AttributeKey, BadName, Except, Expect, Name, Target};
 use crate::proto::framing::FrameKind;
 
-/// Bytes of an answer's head; php-fpm itself sends 20 KB heads without complaint, frameworks stay far below.
+/// The limit for an answer's head in bytes. php-fpm sends heads of 20 KB without complaint. Frameworks stay far below
+/// that.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// The headers that are meant for Longwire, as they are written.
@@ -24,18 +25,18 @@ const CONTROLS: [&str; 9] = [
     "Longwire-To",
 ];
 
-/// What a handler's answer says before its body.
+/// The parsed head of a handler's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// `Status:`, or 200.
     pub status: u16,
     /// `Content-Length:`: how many bytes of the body are the reply.
     pub content_length: Option<u64>,
-    /// `Content-Offset:`: where the reply begins in the body; negative counts from the end.
+    /// `Content-Offset:`: where the reply begins in the body. A negative offset counts from the end.
     pub content_offset: i64,
     /// `Longwire-Type:`
     pub kind: Option<FrameKind>,
-    /// `Longwire-Id:`: what the reply is called, for clients of event streams.
+    /// `Longwire-Id:`: the id of the reply, for clients of event streams.
     pub id: Option<Name>,
     /// `Longwire-Close:` code and reason.
     pub close: Option<(u16, Box<str>)>,
@@ -43,33 +44,33 @@ pub struct Head {
     pub lines: bool,
     /// `Content-Type: application/json`
     pub is_json: bool,
-    /// `Longwire-Join`, `-Leave`, `-Uid` and `-Set`, in the order written: what is done with the session before the body is
-    /// sent.
+    /// `Longwire-Join`, `-Leave`, `-Uid` and `-Set`, in the order written: actions that run on the session before the
+    /// body is sent.
     pub actions: Vec<Action>,
-    /// `Longwire-To`: where the body goes; to the client that sent the event when there is none.
+    /// `Longwire-To`: the destinations of the body. If there are none, it goes to the client that sent the event.
     pub destinations: Vec<Destination>,
     /// `Set-Cookie`, for the session's later events.
     pub cookies: Vec<Box<[u8]>>,
-    /// `Content-Encoding`, if it says that the body is coded: a frame cannot be.
+    /// `Content-Encoding`, unless it is `identity`. An encoded body cannot be sent as a frame.
     pub encoding: Option<Box<str>>,
     /// Every other header, `Set-Cookie` and `Content-Encoding` among them, for an HTTP response.
     pub others: Vec<(Box<str>, Box<[u8]>)>,
-    /// Headers that the handler got wrong, as sentences for the log. None of them keeps the reply from leaving.
+    /// Warnings for the log about wrong headers. The reply is sent in spite of them.
     pub complaints: Vec<String>,
 }
 
-/// Where a body goes.
+/// A destination of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Back to the client that sent the event.
     Client,
     /// To sessions, as a command would send it.
     Sessions {
-        /// Which.
+        /// The sessions that get it.
         to: Target,
-        /// But not these.
+        /// The sessions that do not get it.
         except: Except,
-        /// Nor the one that sent the event.
+        /// Whether the session that sent the event does not get it either.
         except_self: bool,
         /// For channels that keep only the latest frame per key.
         key: Option<Name>,
@@ -97,31 +98,31 @@ impl Default for Head {
     }
 }
 
-/// A head that cannot be used at all: the reply is not sent.
+/// The error of a head that cannot be used at all. The reply is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HeadError {
     /// No empty line within [`MAX_HEAD_BYTES`].
     TooLarge,
-    /// A value that should be a number and is not.
+    /// A value that should be a number is not one.
     BadNumber {
-        /// Of which header.
+        /// The name of the header.
         name: &'static str,
-        /// What stood there.
+        /// Its value.
         value: String,
     },
-    /// A `Longwire-To` that names nobody.
+    /// A `Longwire-To` that is not a valid destination.
     BadDestination(String),
-    /// A status that is not from 100 to 999, or a second one that says something else.
+    /// A status that is not from 100 to 999, or a second status that contradicts the first.
     BadStatus(String),
 }
 
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HeadError::TooLarge => write!(f, "no end of the headers within {MAX_HEAD_BYTES} bytes"),
+            HeadError::TooLarge => write!(f, "the headers do not end within {MAX_HEAD_BYTES} bytes"),
             HeadError::BadDestination(what) => write!(f, "Longwire-To: {what}"),
             HeadError::BadStatus(line) => {
-                write!(f, "{line:?} is no status from 100 to 999, or another one than the head has already")
+                write!(f, "{line:?} is not a status from 100 to 999, or contradicts an earlier status line")
             }
             HeadError::BadNumber { name, value } => write!(f, "{name}: {value:?} is not a number"),
         }
@@ -130,16 +131,17 @@ impl fmt::Display for HeadError {
 
 impl std::error::Error for HeadError {}
 
-/// Collects a head that may come in any pieces. Holds nothing when it comes in one.
+/// Collects a head that may come in any pieces. It buffers nothing if the head comes in one piece.
 #[derive(Debug, Default)]
 pub(super) struct HeadReader {
     part: Vec<u8>,
 }
 
 impl HeadReader {
-    /// Takes the next bytes of stdout. `Some` when the head is whole: it, and how many of *these* bytes belonged to it.
+    /// Takes the next bytes of stdout. Returns `Some` when the head is complete: the head, and how many of *these*
+    /// bytes belonged to it.
     ///
-    /// `keep_others` asks for the headers that are not Longwire's.
+    /// `keep_others` also keeps the headers that are not Longwire's.
     pub(super) fn push(&mut self, data: &[u8], keep_others: bool) -> Result<Option<(Head, usize)>, HeadError> {
         if self.part.is_empty()
             && let Some(end) = end_of_head(data)
@@ -161,15 +163,15 @@ impl HeadReader {
     }
 }
 
-/// What stands behind the name in a line that says the status: `Status: 403 Forbidden`, also with blanks around the name, or, as the
-/// first line, `HTTP/1.1 403 Forbidden`, which some responders say instead.
+/// The value of a line that states the status. That is `Status: 403 Forbidden`, also with blanks around the name. As
+/// the first line it may also be `HTTP/1.1 403 Forbidden`, which some responders send instead.
 ///
-/// A status that is not understood must not pass for 200: on `connect` it would let everybody in.
+/// A status that is not understood must not pass for 200, because on `connect` it would admit every client.
 fn status_line(line: &[u8], is_first: bool) -> Option<&[u8]> {
     if is_first && line.starts_with(b"HTTP/") {
         return line.iter().position(|b| *b == b' ').map(|blank| &line[blank..]);
     }
-    // Most lines are seen not to be one at a glance.
+    // The first byte rules most lines out.
     if !matches!(line.first()?, b'S' | b's' | b' ' | b'\t') {
         return None;
     }
@@ -177,19 +179,19 @@ fn status_line(line: &[u8], is_first: bool) -> Option<&[u8]> {
     line[..colon].trim_ascii().eq_ignore_ascii_case(b"Status").then(|| &line[colon + 1..])
 }
 
-/// Three digits, and nothing or a reason behind them.
+/// Parses three digits with an optional reason after them.
 fn status_code(said: &[u8]) -> Option<u16> {
     let digits = said.trim_ascii().split(|b| b.is_ascii_whitespace()).next()?;
     let code = str::from_utf8(digits).ok().filter(|digits| digits.len() == 3)?.parse().ok()?;
     (100..=999).contains(&code).then_some(code)
 }
 
-/// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may leave CR out.
+/// Where the body begins: after the first empty line. php-fpm ends lines with CR LF, other responders may omit CR.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     lines(bytes).find(|(line, _)| line.is_empty()).map(|(_, end)| end)
 }
 
-/// Each line that has come whole, without its end, and where the next one begins.
+/// Each complete line without its line end, and where the next one begins.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut line_start = 0;
     memchr_iter(b'\n', bytes).map(move |newline| {
@@ -200,14 +202,14 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
 }
 
 impl Head {
-    /// Whether its status goes with a body (RFC 9110 sections 15.2, 15.3.5, 15.3.6 and 15.4.5). One that does not is no reply, whatever
-    /// was printed or announced: frameworks say 204 for that, and `Content-Length: 0` with it.
+    /// Whether its status allows a body (RFC 9110 sections 15.2, 15.3.5, 15.3.6 and 15.4.5). If not, there is no reply,
+    /// even if something was printed or announced. Frameworks answer 204 for that, with `Content-Length: 0`.
     pub(in crate::session) fn has_body(&self) -> bool {
         !matches!(self.status, 100..=199 | 204 | 205 | 304)
     }
 
-    /// Whether it refuses the client, as an answer to `connect`. A redirect does: it is how frameworks send guests to their
-    /// login.
+    /// Whether it refuses the client, as an answer to `connect`. A redirect refuses too, because frameworks redirect
+    /// visitors to their login.
     pub(in crate::session) fn refuses(&self) -> bool {
         self.status >= 300
     }
@@ -234,7 +236,7 @@ impl Head {
             is_redirect |= name.eq_ignore_ascii_case(b"Location") && !value.is_empty();
             head.take(name, value, keep_others)?;
         }
-        // RFC 3875 section 6.2: a `Location` alone is a redirect. php-fpm always says the status too.
+        // RFC 3875 section 6.2: a `Location` alone is a redirect. php-fpm always sends the status too.
         head.status = status.unwrap_or(if is_redirect { 302 } else { 200 });
         Ok(head)
     }
@@ -246,7 +248,7 @@ impl Head {
         } else if is("Content-Offset") {
             self.content_offset = number("Content-Offset", value)?;
         } else if is("Longwire-To") {
-            // Not a complaint like others: a body that was meant for somebody must not go to somebody else.
+            // This is an error, not a complaint: a body must not go to a session that it was not meant for.
             self.destinations.push(destination(value).map_err(HeadError::BadDestination)?);
         } else if name.len() > 9 && name[..9].eq_ignore_ascii_case(b"Longwire-") {
             self.take_control(&name[9..], value);
@@ -268,8 +270,8 @@ impl Head {
         Ok(())
     }
 
-    /// PHP passes on what `header()` was given without a colon. A handler that forgets it where it closes a session must not keep
-    /// that session for it.
+    /// Handles a line without a colon, which PHP passes on as `header()` got it. If a handler closes a session and
+    /// forgets the colon, the session is closed all the same.
     fn take_without_colon(&mut self, line: &str) {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         match meant(name) {
@@ -282,7 +284,7 @@ impl Head {
         }
     }
 
-    /// A header of somebody else's, unless it is one of ours with a slip in its prefix.
+    /// Complains if a foreign header looks like one of ours with a typing error in its prefix.
     fn suspect(&mut self, name: &str) {
         if let Some(known) = meant(name) {
             self.complain(format_args!("{name} is not a header that this version knows, did you mean {known}?"));
@@ -306,7 +308,7 @@ impl Head {
         } else if is("Stream") {
             match value {
                 "lines" => self.lines = true,
-                _ => self.complain(format_args!("Longwire-Stream: {value:?} is not lines")),
+                _ => self.complain(format_args!("Longwire-Stream: {value:?} is unknown, the only value is lines")),
             }
         } else if is("Close") {
             self.close = Some(self.close_of(value));
@@ -336,7 +338,7 @@ impl Head {
             Ok(code) => (code, rest.trim_start()),
             Err(_) => (1000, value),
         };
-        // RFC 6455 section 7.4: what an endpoint may send.
+        // RFC 6455 section 7.4: the codes that an endpoint may send.
         let code = if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
             code
         } else {
@@ -345,13 +347,13 @@ impl Head {
         };
         let mut text = text;
         while text.len() > 123 {
-            // Section 5.5: 125 bytes with the code; cut at a character.
+            // Section 5.5: 125 bytes with the code. The text is cut between characters.
             text = &text[..text.len() - text.chars().next_back().map_or(0, char::len_utf8)];
         }
         (code, text.into())
     }
 
-    /// Names between commas; a name with a comma in it cannot be written here.
+    /// Reads names that are separated by commas. A name with a comma in it cannot be written here.
     fn take_channels(&mut self, header: &str, value: &[u8], action: fn(Name) -> Action) {
         for name in value.split(|b| *b == b',') {
             match Name::new(name.trim_ascii()) {
@@ -386,8 +388,8 @@ impl Head {
     }
 }
 
-/// The header of ours that a handler probably meant: two letters are wrong at most, or one where the name behind `Longwire-` is as
-/// short as `To`.
+/// The header of ours that a handler probably meant. At most two letters may be wrong, or one if the name after
+/// `Longwire-` is as short as `To`.
 fn meant(name: &str) -> Option<&'static str> {
     let written = name.to_ascii_lowercase();
     let edits = |known: &&str| strsim::damerau_levenshtein(&written, &known.to_ascii_lowercase());
@@ -408,7 +410,7 @@ fn destination(value: &[u8]) -> Result<Destination, String> {
     let (mut except, mut except_self, mut key) = (Except::default(), false, None);
     for part in parts {
         if is_self {
-            return Err("self takes nothing behind it".to_owned());
+            return Err("self takes no options".to_owned());
         }
         if let Some(whom) = part.strip_prefix(b"except=") {
             match whom {

@@ -1,4 +1,5 @@
-//! What a reply looks like that its author did not mean, told once for each entrance to an app: it may be meant after all.
+//! Warnings about replies that look like a mistake. Each is logged once per endpoint, because the reply may be intended
+//! after all.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,33 +7,33 @@ use tracing::warn;
 
 use super::EventInfo;
 
-/// What is told.
+/// The mistakes that are recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// The script is saved with one before `<?php`, which PHP prints.
+    /// The script is saved with a byte order mark before `<?php`, which PHP prints.
     ByteOrderMark = 1,
-    /// `json_encode()` gives `false` for text that is not UTF-8, and `echo false` prints nothing.
+    /// `json_encode()` returns `false` for text that is not UTF-8, and `echo false` prints nothing.
     EmptyJson = 2,
 }
 
 impl Hint {
-    /// What an editor writes before UTF-8.
+    /// The bytes that some editors write at the beginning of a UTF-8 file.
     pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
     const fn text(self) -> &'static str {
         match self {
             Hint::ByteOrderMark => {
-                "the reply begins with a byte order mark (EF BB BF): save the script without one before <?php, and what it includes"
+                "the reply begins with a byte order mark (EF BB BF): save the script and the files that it includes without one"
             }
             Hint::EmptyJson => {
-                "the answer is application/json and empty, so nothing is sent: json_encode() gives false for text that is not UTF-8 \
-                 (GBK, Latin-1), json_last_error_msg() says why"
+                "the answer is application/json and empty, so nothing is sent: json_encode() returns false for text that is not UTF-8 \
+                 (GBK, Latin-1); json_last_error_msg() gives the reason"
             }
         }
     }
 }
 
-/// Which were told.
+/// The hints that were logged, one bit each.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Hints(AtomicU8);
 

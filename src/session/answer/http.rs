@@ -4,7 +4,7 @@
 //!            head whole              first pause with something to send, or a large piece
 //!   Head -----------------> Body -------------------------------------------------------> Body, begun: a feed
 //!    |                        |  end: one whole response                                    |  end: the feed is finished
-//!    | a fault: 5xx of a      |                                                             |  end too early, or the script dies:
+//!    | a fault: 5xx to a      |                                                             |  end too early, or the script dies:
 //!    v session's event, ...   | goes to others, negative offset: held to the end            |  it breaks off
 //!   Failed
 //! ```
@@ -22,35 +22,35 @@ use crate::outbox::{Close, Feed, FeedReader, Outbox};
 use crate::proto::close::CloseReason;
 use crate::upstream::{Failure, Outcome, Timing};
 
-/// What an HTTP client is to be told.
+/// The result for an HTTP client.
 pub enum HttpReply {
-    /// The handler's answer. `body` is all of it, or its beginning has come.
+    /// The handler's answer. Its body is complete, or has begun.
     Answer {
         /// Status and headers.
         head: Box<Head>,
-        /// What follows.
+        /// The body.
         body: ReplyBody,
     },
     /// There is no usable answer.
     Failed {
-        /// The status that says so.
+        /// The status of the response.
         status: u16,
-        /// What the app wants to be said instead.
+        /// The text that the app's `on_error` sends instead.
         text: String,
     },
 }
 
 /// The body of an answer.
 pub enum ReplyBody {
-    /// All of it.
+    /// The complete body.
     Whole(Vec<u8>),
-    /// It is still being made.
+    /// The script is still printing the body.
     Feed {
-        /// Where it comes from.
+        /// The reader of the body.
         reader: FeedReader,
-        /// The same, to see whether the client takes it.
+        /// The feed of that reader, to see whether the client takes the body.
         feed: Arc<Feed>,
-        /// Its length, if the handler said.
+        /// The length of the body, if the handler announced it.
         len: Option<u64>,
     },
 }
@@ -58,15 +58,15 @@ pub enum ReplyBody {
 /// See the module.
 pub struct HttpAnswer {
     pub(super) event: EventInfo,
-    /// Whose event it is; `None` for a plain request, which belongs to nobody.
+    /// The outbox of the event's session. `None` for a plain request.
     session: Option<Arc<Outbox>>,
     stage: Stage,
     status: u16,
     bytes_out: u64,
     close: Option<(u16, Box<str>)>,
-    /// It has headers only.
+    /// The response has headers only.
     is_bodyless: bool,
-    /// Until the response begins.
+    /// `Some` until the response begins.
     reply: Option<oneshot::Sender<HttpReply>>,
 }
 
@@ -79,20 +79,20 @@ enum Stage {
 struct Body {
     head: Head,
     slice: Slice,
-    /// Only the end tells what the reply is, or it goes to others than the client.
+    /// The body is held to the end: the offset is negative, or it goes to sessions other than the client's.
     is_held: bool,
     pending: Vec<u8>,
     feed: Option<Arc<Feed>>,
 }
 
 impl HttpAnswer {
-    /// For an event that is about to be submitted.
+    /// Makes the answer to an event that is about to be submitted.
     pub fn new(event: EventInfo, session: Option<Arc<Outbox>>, reply: oneshot::Sender<HttpReply>) -> Self {
         let stage = Stage::Head(HeadReader::default());
         Self { event, session, stage, status: 0, bytes_out: 0, close: None, is_bodyless: false, reply: Some(reply) }
     }
 
-    /// To a request with this method: PHP sends no body to a HEAD, whatever length it announces.
+    /// Sets the method of the request. PHP sends no body for a HEAD, even if it announces a length.
     pub fn for_method(mut self, method: &str) -> Self {
         self.is_bodyless = method == "HEAD";
         self
@@ -121,7 +121,7 @@ impl HttpAnswer {
         self.event.complain(&head.complaints);
         self.status = head.status;
         match self.event.fault_of(&head, begun) {
-            // A page of the handler's own.
+            // A 5xx page of the handler goes to the client as it is.
             Some(Fault::Status(_)) if self.session.is_none() => {}
             Some(fault) => {
                 self.stage = Stage::Failed(fault);
@@ -144,7 +144,7 @@ impl HttpAnswer {
         }
         let to_others = head.destinations.iter().any(|destination| *destination != Destination::Client);
         let is_held = to_others || head.content_offset < 0;
-        // What is held is sliced when it is whole.
+        // A held body is sliced when it is complete.
         let slice = if is_held || self.is_bodyless { Slice::of(&Head::default()) } else { Slice::of(&head) };
         self.stage = Stage::Body(Box::new(Body { head, slice, is_held, pending: Vec::new(), feed: None }));
     }
@@ -166,7 +166,7 @@ impl HttpAnswer {
         }
     }
 
-    /// PHP says that the script died: what it has sent is not the whole, unless all that was announced has come.
+    /// PHP reports that the script died. Then the body is incomplete, unless everything that was announced has come.
     pub(super) fn died(&mut self) {
         if let Stage::Body(body) = &self.stage
             && self.status < 500
@@ -177,7 +177,7 @@ impl HttpAnswer {
         }
     }
 
-    /// What can leave now leaves.
+    /// Sends everything that can be sent now.
     pub(super) fn pause(&mut self) {
         let Stage::Body(body) = &mut self.stage else { return };
         if body.is_held || body.pending.is_empty() {
@@ -188,7 +188,7 @@ impl HttpAnswer {
         {
             let (feed, reader) = Feed::stream();
             let begun = ReplyBody::Feed { reader, feed: feed.clone(), len: body.slice.announced() };
-            // Nobody waits any more: the reader goes with what could not be sent, and the feed is abandoned by that.
+            // If the client is gone, sending fails and drops the reader, which abandons the feed.
             let _ = reply.send(HttpReply::Answer { head: Box::new(body.head.clone()), body: begun });
             body.feed = Some(feed);
         }
@@ -202,12 +202,13 @@ impl HttpAnswer {
         }
     }
 
-    /// A post may matter for more than its client, and is cancelled when its session ends or what has begun is read by
-    /// nobody; a plain request when nobody waits.
+    /// Ready when the event may be cancelled. A plain request is cancelled when its client is gone. A post may matter
+    /// for more than its client, so it is cancelled only when its session has ended, or when a response that has begun
+    /// is not read any more.
     pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Stage::Body(body) = &self.stage
             && let Some(feed) = &body.feed
-            // Who has all that was announced reads no further, and the script may still have something to do.
+            // A client that has everything that was announced stops reading, but the script may still have work to do.
             && !body.slice.is_through()
             && feed.poll_abandoned(cx).is_ready()
         {
@@ -229,7 +230,7 @@ impl HttpAnswer {
 
     pub(super) fn end(mut self, outcome: Outcome) {
         let result = self.finish(outcome);
-        // A script that died behind a whole reply is counted, and changes nothing.
+        // A script that died after a whole reply is counted, and changes nothing else.
         let counted =
             result.clone().and_then(|timing| if self.status < 500 { self.event.ended(timing) } else { Ok(timing) });
         self.event.report(self.status, self.bytes_out, &counted);
@@ -287,7 +288,7 @@ impl HttpAnswer {
             if !head.destinations.is_empty()
                 && !self.event.send_to(&head.destinations, kind, head.id.as_ref(), &reply)?
             {
-                // It has gone to others; the client is told that it was done.
+                // The body has gone to others. The client gets an empty response that confirms it.
                 reply = Vec::new();
                 head.status = if head.status == 200 { 204 } else { head.status };
             }
@@ -296,13 +297,13 @@ impl HttpAnswer {
         }
         self.bytes_out += reply.len() as u64;
         if let Some(sender) = self.reply.take() {
-            // A client that has gone has its answer in the log.
+            // If the client is gone, its answer is only in the log.
             let _ = sender.send(HttpReply::Answer { head: Box::new(head), body: ReplyBody::Whole(reply) });
         }
         Ok(())
     }
 
-    /// What a failed event means for its session, and what its client is told.
+    /// Applies `on_error` of a failed event to its session, and answers its client.
     fn fail(&mut self, fault: &Fault) {
         let mut text = String::new();
         if let Some(outbox) = &self.session {
@@ -329,7 +330,7 @@ impl Body {
     }
 }
 
-/// What nginx would answer for its FastCGI backend.
+/// The status that nginx would answer if its FastCGI backend failed so.
 fn status_of(fault: &Fault) -> u16 {
     match fault {
         Fault::Status(status) => *status,

@@ -1,4 +1,4 @@
-//! What becomes of a handler's answer: who takes it, what is logged and counted of it, and why it may be of no use.
+//! The answers of handlers: their receivers, their log lines and metrics, and the faults that make an answer unusable.
 //!
 //! * [`reply`]: to an event of a live session; the body goes to the client.
 //! * [`connect`]: to a connect event that a handshake waits for.
@@ -45,15 +45,15 @@ use crate::proto::id::SessionId;
 use crate::router::Expected;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 
-/// Bytes of a streamed reply that are held back, for as long as PHP goes on without a pause, to leave in one piece.
+/// While PHP prints without a pause, so many bytes of a streamed reply are collected and leave in one piece.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
 
-/// Log lines of one kind about one event, script's own included; what is beyond is counted in one more.
+/// The limit of log lines of one kind about one event. One more line gives the number of lines left out.
 const MAX_LINES: usize = 20;
-/// The same of what the script wrote to standard error: a deep stack trace is one.
+/// The same limit for lines that the script wrote to standard error. It has room for a deep stack trace.
 const MAX_PHP_LINES: usize = 200;
 
-/// Who takes the answer to an event: the client, or a handshake that waits for leave to go on.
+/// The receiver of the answer to an event.
 pub enum Answer {
     /// To a session's event.
     Reply(Box<Reply>),
@@ -65,19 +65,19 @@ pub enum Answer {
     Others(Box<OthersAnswer>),
 }
 
-/// What every answer knows of its event.
+/// The data that every answer has about its event.
 pub struct EventInfo {
-    /// Where the session came in.
+    /// The endpoint of the session.
     pub endpoint: Arc<Endpoint>,
-    /// Whose event; nobody's for a plain request.
+    /// The session of the event. `None` for a plain request.
     pub id: Option<SessionId>,
-    /// Its word in log lines and metrics.
+    /// Its name in log lines and metrics.
     pub label: &'static str,
     /// What happened.
     pub class: Class,
     /// Its number in the session.
     pub seq: u64,
-    /// What came; the reply is of the same kind unless the handler says otherwise.
+    /// The kind of the client's frame. The reply is of the same kind unless the handler says otherwise.
     pub kind: FrameKind,
     /// Bytes of the event's body.
     pub bytes_in: usize,
@@ -85,17 +85,17 @@ pub struct EventInfo {
 }
 
 impl EventInfo {
-    /// What the answer to this event needs to know of it.
+    /// Collects the data that the answer needs about its event.
     pub(super) fn new(endpoint: Arc<Endpoint>, id: SessionId, event: &Event) -> Self {
         Self::named(endpoint, Some(id), event.class.label(), event)
     }
 
-    /// The same of a plain request, which queues as a message does.
+    /// The same for a plain request, which queues as a message does.
     pub(super) fn of_request(endpoint: Arc<Endpoint>, event: &Event) -> Self {
         Self::named(endpoint, None, cgi::REQUEST, event)
     }
 
-    /// The same of an event that is called otherwise than its class.
+    /// The same for an event whose name is not that of its class.
     pub(super) fn named(endpoint: Arc<Endpoint>, id: Option<SessionId>, label: &'static str, event: &Event) -> Self {
         Self {
             endpoint,
@@ -109,12 +109,13 @@ impl EventInfo {
         }
     }
 
-    /// The same event, for who goes on with it.
+    /// Moves the event into a new owner. Only its standard error is taken away from this one.
     fn take(&mut self) -> Self {
         Self { endpoint: self.endpoint.clone(), stderr: std::mem::take(&mut self.stderr), ..*self }
     }
 
-    /// Why an answer with this head is of no use, as far as standard error says so; `body` is what came with the head.
+    /// The fault of an answer with this head, judged by its status and by standard error. `body` is the part that came
+    /// with the head.
     fn fault_of(&self, head: &Head, body: &[u8]) -> Option<Fault> {
         if head.status >= 500 {
             Some(Fault::Status(head.status))
@@ -127,17 +128,18 @@ impl EventInfo {
         }
     }
 
-    /// The end of an event whose answer was taken: the script may have died behind it.
+    /// The result of an event whose answer was taken. The script may have died after its answer.
     fn ended(&self, timing: Timing) -> Result<Timing, Fault> {
         if self.stderr.has_died() { Err(Fault::Died) } else { Ok(timing) }
     }
 
-    /// Does with the session what the answer asks for, unless other nodes would not reach it then where it is to be: what waits until
-    /// they do.
+    /// Runs the answer's actions on the session. If they make it join a partition that this node does not listen to
+    /// yet, other nodes would not reach it there. Then nothing is run, and the actions are returned, to be run when the
+    /// node listens.
     fn act_when_reached(&self, actions: Vec<Action>) -> Option<Held> {
         match self.endpoint.hub.cluster.expect(&actions) {
             Some(Expecting { kept, settled: Some(settled) }) => Some(Held { actions, settled, _kept: kept }),
-            // Kept until it is done.
+            // `_kept` lives until the actions are done.
             _kept => {
                 self.act(actions);
                 None
@@ -145,7 +147,7 @@ impl EventInfo {
         }
     }
 
-    /// Does with the session what the answer asks for.
+    /// Runs the answer's actions on the session.
     fn act(&self, actions: Vec<Action>) {
         let Some(id) = self.id else { return };
         let mut refused = 0;
@@ -157,7 +159,7 @@ impl EventInfo {
                 if refused <= MAX_LINES {
                     warn!(
                         session = %id, script = %self.endpoint.app.script.display(), action = label,
-                        "refused: the session has as many channels or attribute bytes as it may"
+                        "refused: the session has reached its limit of channels or attribute bytes"
                     );
                 }
             }
@@ -165,7 +167,8 @@ impl EventInfo {
         self.leave_out("refused", refused);
     }
 
-    /// Sends a body to others than the client, or to it among others; says whether the client is among `destinations` itself.
+    /// Sends a body to its destinations, except to the client itself. Returns whether the client is one of
+    /// `destinations`.
     fn send_to(
         &self,
         destinations: &[Destination],
@@ -194,14 +197,15 @@ impl EventInfo {
         Ok(to_client)
     }
 
-    /// The kind of what is sent to others: what the handler says; for WebSocket what the event was; otherwise it is told
-    /// by the bytes.
+    /// The kind of a message to others. The handler's choice comes first. Otherwise a message on a WebSocket has the
+    /// kind of its event. Without either, the bytes decide.
     fn kind_for_others(&self, said: Option<FrameKind>) -> Option<FrameKind> {
         said.or_else(|| (self.endpoint.websocket.is_some() && self.class == Class::Message).then_some(self.kind))
     }
 
-    /// Whether the body is a reply at all. In fooking's manner it is if its length says so, and never to connect; a header of Longwire's that
-    /// says where it goes or how says so too.
+    /// Whether the body is a reply at all. It always is, except with `compat = "fooking"`. There it needs a
+    /// `Content-Length` above 0, which does not count for connect, or a Longwire header that says where or how the body
+    /// goes.
     fn is_reply(&self, head: &Head) -> bool {
         let is_asked_for = head.lines || !head.destinations.is_empty();
         let is_announced = self.class != Class::Connect && head.content_length.is_some_and(|length| length > 0);
@@ -220,15 +224,15 @@ impl EventInfo {
         let unlogged = count.saturating_sub(MAX_LINES);
         if unlogged > 0 {
             let (session, script) = (self.id.map(display), self.endpoint.app.script.display());
-            warn!(session, %script, unlogged, "{what}: and more of the same");
+            warn!(session, %script, unlogged, "{what}: more of the same, not logged");
         }
     }
 
-    /// The log lines of an event that has ended, and its counter when it failed. Comes before the client is told of a failure:
-    /// a client that then asks for the metrics finds it counted.
+    /// Logs the end of an event, and counts it if it failed. It must run before the client is told of a failure, so
+    /// that a client that then asks for the metrics finds the failure counted.
     fn report(&self, status: u16, bytes_out: u64, result: &Result<Timing, Fault>) {
         let (session, script, event) = (self.id.map(display), self.endpoint.app.script.display(), self.label);
-        // A log line each: what a client made a script log must not pass for a line of ours.
+        // Each line is logged on its own: text that a client made a script log must not pass for one of our lines.
         let text = String::from_utf8_lossy(self.stderr.text());
         let mut lines = text.lines();
         for line in lines.by_ref().take(MAX_PHP_LINES) {
@@ -236,11 +240,11 @@ impl EventInfo {
         }
         let unlogged = lines.count();
         if unlogged > 0 {
-            warn!(target: "longwire::php", session, %script, event, seq = self.seq, unlogged, "stderr has more lines, not logged");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, unlogged, "script wrote more lines to stderr, not logged");
         }
         let cut_bytes = self.stderr.beyond();
         if cut_bytes > 0 {
-            warn!(target: "longwire::php", session, %script, event, seq = self.seq, cut_bytes, "stderr goes on, not logged");
+            warn!(target: "longwire::php", session, %script, event, seq = self.seq, cut_bytes, "script wrote more bytes to stderr, not logged");
         }
         match result {
             Ok(timing) => debug!(
@@ -261,16 +265,16 @@ impl EventInfo {
     }
 }
 
-/// What an answer asks for and is not done yet, because other nodes would not reach the session where it is to be.
+/// Actions of an answer that wait until other nodes can reach the session in the partitions that it joins.
 struct Held {
     actions: Vec<Action>,
-    /// Until they do, or cannot now.
+    /// Ready when other nodes can reach it, or when they cannot for now.
     settled: Settled,
     _kept: Vec<Expected>,
 }
 
 impl Held {
-    /// Does it then.
+    /// Waits, then runs the actions.
     async fn act(self, event: &EventInfo) {
         self.settled.await;
         event.act(self.actions);
@@ -294,7 +298,7 @@ fn reply_in(head: &Head, whole: Vec<u8>) -> Result<Vec<u8>, Fault> {
     Ok(whole[from as usize..(from + wanted) as usize].to_vec())
 }
 
-/// A body that goes out as a frame must not be compressed: a frame has no header that could say so.
+/// Refuses a compressed body that is to go out as a frame, because a frame has no `Content-Encoding` header.
 fn refuse_encoded(head: &Head) -> Result<(), Fault> {
     match &head.encoding {
         Some(encoding) => Err(Fault::Encoded(encoding.clone())),
@@ -302,30 +306,30 @@ fn refuse_encoded(head: &Head) -> Result<(), Fault> {
     }
 }
 
-/// Why an event has no usable answer.
+/// The reason why an event has no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     Upstream(Failure),
     /// The handler answered 5xx.
     Status(u16),
-    /// PHP says on standard error that the script died, and the reply was not whole.
+    /// PHP reported on standard error that the script died, and the reply was incomplete.
     Died,
-    /// php-fpm answered itself.
+    /// php-fpm answered itself, without running the script.
     NotRun,
-    /// The head makes no sense.
+    /// The head is malformed.
     BadHead(String),
-    /// `Content-Length` above what came.
+    /// The body is shorter than `Content-Length`.
     Short {
         announced: u64,
         missing: u64,
     },
-    /// A reply that had to be held back is above `max_reply_bytes`.
+    /// A reply that had to be held back is larger than `max_reply_bytes`.
     TooLarge,
     /// A text reply that is not UTF-8.
     NotUtf8,
     /// The framing cannot carry it.
     Framing(String),
-    /// It is compressed, or coded otherwise, and a frame has no header that could say so.
+    /// The reply is compressed or otherwise encoded, and a frame has no header that says so.
     Encoded(Box<str>),
 }
 
@@ -365,19 +369,19 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Upstream(failure) => failure.fmt(f),
             Fault::Status(status) => write!(f, "handler answered {status}"),
-            Fault::Died => f.write_str("script ended in a fatal error (PHP's message says which)"),
+            Fault::Died => f.write_str("script ended in a fatal error (PHP's own message is in the log)"),
             Fault::NotRun => f.write_str(
-                "php-fpm did not run the script: it is not there, cannot be read, or security.limit_extensions forbids it",
+                "php-fpm did not run the script: the file does not exist, is not readable, or security.limit_extensions forbids it",
             ),
             Fault::BadHead(what) => write!(f, "bad head in the answer: {what}"),
             Fault::Short { announced, missing } => {
-                write!(f, "Content-Length is {announced}, but {missing} bytes of that did not come")
+                write!(f, "Content-Length is {announced}, but the body is {missing} bytes short")
             }
-            Fault::TooLarge => f.write_str("reply is above max_reply_bytes"),
-            Fault::NotUtf8 => f.write_str("text reply is not UTF-8 (Longwire-Type: binary sends any bytes)"),
+            Fault::TooLarge => f.write_str("reply is larger than max_reply_bytes"),
+            Fault::NotUtf8 => f.write_str("text reply is not UTF-8 (send Longwire-Type: binary for other bytes)"),
             Fault::Framing(what) => write!(f, "reply does not fit the framing: {what}"),
             Fault::Encoded(encoding) => {
-                write!(f, "reply has Content-Encoding: {encoding}, which a frame cannot say; send it uncompressed")
+                write!(f, "reply has Content-Encoding: {encoding}, but a frame has no headers; send it uncompressed")
             }
         }
     }
@@ -407,7 +411,7 @@ impl Responder for Answer {
                 Answer::Reply(reply) => reply.died(),
                 Answer::Http(answer) => answer.died(),
                 Answer::Handshake(answer) => answer.died(),
-                // Nothing leaves before the end.
+                // Nothing is sent before the end.
                 Answer::Others(_) => {}
             }
         }
@@ -431,7 +435,7 @@ impl Responder for Answer {
             Answer::Reply(reply) => reply.outbox.poll_unwanted(cx, reply.is_for_the_client_alone()),
             Answer::Handshake(_) => Poll::Pending,
             Answer::Http(answer) => answer.poll_cancelled(cx),
-            // Owed, even if nobody listens any more.
+            // The event must be delivered, even if no task waits for it any more.
             Answer::Others(_) => Poll::Pending,
         }
     }
@@ -439,7 +443,7 @@ impl Responder for Answer {
     fn is_waited_for(&self) -> bool {
         match self {
             Answer::Reply(reply) => reply.is_waited_for(),
-            // As long as it greets nobody.
+            // A handshake waits for the answer, until a greeting by lines begins.
             Answer::Handshake(answer) => !answer.greets(),
             Answer::Http(_) | Answer::Others(_) => false,
         }
@@ -460,8 +464,8 @@ impl Responder for Answer {
 }
 
 impl Answer {
-    /// A greeting by lines becomes the reply of the session that it led to. Ready when that is so, with false when nobody waits for
-    /// the answer of a handshake any more.
+    /// Turns a greeting by lines into the reply of its session. Ready with true when that is done. Ready with false
+    /// when the handshake does not want the answer any more.
     fn go_live(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Answer::Handshake(answer) = self else { return Poll::Pending };
         let Some(outbox) = ready!(answer.poll_outbox(cx)) else { return Poll::Ready(false) };

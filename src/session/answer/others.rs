@@ -1,4 +1,4 @@
-//! The answer to an event that no client waits for: of a session that has ended, or of a channel.
+//! The answer to an event that no client waits for: the event of a session that has ended, or of a channel.
 
 use tokio::sync::oneshot;
 
@@ -6,28 +6,30 @@ use super::head::{Head, HeadReader};
 use super::{EventInfo, Fault, refuse_encoded, reply_in};
 use crate::upstream::{Failure, Outcome};
 
-/// What a handler says there reaches others if `Longwire-To` says so, and nobody otherwise.
+/// The answer to such an event. Its body goes to the sessions that `Longwire-To` names, and is discarded without that
+/// header.
 pub struct OthersAnswer {
     pub(super) event: EventInfo,
     reader: HeadReader,
     head: Option<Head>,
-    /// Collected where it goes to somebody.
+    /// The body. It is collected only if there are destinations.
     body: Vec<u8>,
     fault: Option<Fault>,
     delivered: oneshot::Sender<Delivery>,
 }
 
-/// What became of an event that no client waits for.
+/// The outcome of an event that no client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The handler was told, or that failed for good.
+    /// The handler has run, or the event has failed for good.
     Over,
-    /// php-fpm did not run the script, or a backend refused the request: as if it were away.
+    /// php-fpm did not run the script, or a backend refused the request. It is retried, as if the backend were
+    /// unreachable.
     NotRun,
 }
 
 impl OthersAnswer {
-    /// The answer, and a receiver that is told what became of the event.
+    /// Makes the answer and the receiver of the event's outcome.
     pub fn new(event: EventInfo) -> (Self, oneshot::Receiver<Delivery>) {
         let (delivered, receiver) = oneshot::channel();
         (Self { event, reader: HeadReader::default(), head: None, body: Vec::new(), fault: None, delivered }, receiver)
@@ -83,11 +85,11 @@ impl OthersAnswer {
         let delivery = if is_not_run { Delivery::NotRun } else { Delivery::Over };
         let bytes_out = result.as_ref().map_or(0, |(_, bytes)| *bytes);
         self.event.report(status, bytes_out, &result.map(|(timing, _)| timing));
-        // The node may have given up waiting.
+        // An error means that the node has stopped waiting.
         let _ = self.delivered.send(delivery);
     }
 
-    /// What is for others leaves; says how many bytes that were.
+    /// Sends the body to its destinations. Returns how many bytes were sent.
     fn send(&mut self) -> Result<u64, Fault> {
         let Some(head) = self.head.take() else { return Ok(0) };
         if !head.has_body() {

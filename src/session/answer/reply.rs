@@ -1,6 +1,7 @@
-//! The answer to an event of a session that has its outbox: its head is read, the slice of its body that is the reply is
-//! framed and leaves for the client while PHP still runs, wherever the framing allows it; and, where the head has the session join
-//! what this node does not listen to yet, when other nodes reach it there.
+//! The answer to an event of a session that has its outbox. Its head is read. The slice of its body that is the reply
+//! is put into frames, which leave for the client while PHP still runs, if the framing allows it. If the head makes the
+//! session join a partition that this node does not listen to yet, the body waits until other nodes can reach the
+//! session there.
 //!
 //! ```text
 //!             head whole                    first pause with something to send
@@ -15,8 +16,8 @@
 //!    `--> Discard
 //! ```
 //!
-//! From each stage a fault leads to Failed: 5xx, a head that makes no sense, a script that died before its reply was whole. A reply that
-//! has begun to leave is broken then.
+//! From each stage a fault leads to Failed: 5xx, a malformed head, a script that died before its reply was whole. A
+//! reply that has begun to leave is then broken off.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -38,20 +39,21 @@ pub struct Reply {
     pub(super) event: EventInfo,
     pub(super) outbox: Arc<Outbox>,
     stage: Stage,
-    /// Nothing of the body leaves before this is done.
+    /// Actions that wait. Nothing of the body leaves before they are done.
     held: Option<Held>,
     status: u16,
     bytes_out: u64,
     close: Option<(u16, Box<str>)>,
-    /// The reply had begun to leave and cannot be finished.
+    /// The reply has begun to leave and cannot be finished.
     is_broken: bool,
-    /// To a connect event that has let its client in already, and now greets it line by line.
+    /// This is a connect event that has admitted its client already and now greets it line by line.
     is_greeting: bool,
-    /// The outbox knows that the event is over.
+    /// The outbox was told that the event has ended.
     has_ended: bool,
 }
 
-/// Torn down without an end: the task that ran the request panicked. The session must not wait for what will not come.
+/// A reply dropped before its end means that the task that ran the request has panicked. Then the session must not wait
+/// for the end of this event.
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.has_ended {
@@ -73,7 +75,7 @@ enum Stage {
 }
 
 impl Reply {
-    /// For an event that is about to be submitted.
+    /// Makes the reply to an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
         let stage = Stage::Head(HeadReader::default());
         let (held, close) = (None, None);
@@ -91,7 +93,8 @@ impl Reply {
         }
     }
 
-    /// To a connect event whose answer let the client in with this head; `begun` is what has come of its body.
+    /// Makes the reply to a connect event whose answer has admitted the client with this head. `begun` is the part of
+    /// its body that has come.
     pub(super) fn of_greeting(event: EventInfo, outbox: Arc<Outbox>, head: Head, begun: &[u8]) -> Self {
         let mut reply = Self::new(event, outbox);
         reply.is_greeting = true;
@@ -101,12 +104,12 @@ impl Reply {
         if reply.event.stderr.has_died() {
             reply.died();
         }
-        // Also where nothing of its body is a reply.
+        // Also if nothing of its body is a reply.
         reply.outbox.admit();
         reply
     }
 
-    /// Some of it has left for the client, and nobody else gets the rest.
+    /// Whether some of it has left for the client, and the rest goes only there too.
     pub(super) fn is_for_the_client_alone(&self) -> bool {
         match &self.stage {
             Stage::Body(FramedBody { mode: Mode::Lines, destinations, .. }) => {
@@ -137,7 +140,7 @@ impl Reply {
         self.event.complain(&head.complaints);
         self.status = head.status;
         self.close = head.close.take();
-        // A greeting was judged by its head before there was a session. It stands as far as it came.
+        // The head of a greeting was judged before there was a session. The lines that have come still count.
         if let Some(fault) = self.event.fault_of(&head, begun).filter(|_| !self.is_greeting) {
             return self.fail(fault);
         }
@@ -146,7 +149,7 @@ impl Reply {
             self.held = self.event.act_when_reached(std::mem::take(&mut head.actions));
             self.outbox.leave_cookies(std::mem::take(&mut head.cookies));
         }
-        // The page that a redirect brings is for browsers, and those come over HTTP.
+        // The page of a redirect is for browsers, which come over HTTP.
         if !head.has_body() || refuses && head.status < 400 || !self.event.is_reply(&head) {
             self.stage = Stage::Discard;
             return;
@@ -166,7 +169,7 @@ impl Reply {
         };
         let mode = if head.lines {
             if self.event.class == Class::Connect && !refuses && !self.is_greeting {
-                // PHP has let it in, and may go on talking for as long as it likes.
+                // PHP has admitted the client, and may continue to print lines for as long as it likes.
                 self.is_greeting = true;
                 self.outbox.connect_counts();
                 self.outbox.admit();
@@ -190,7 +193,8 @@ impl Reply {
         });
     }
 
-    /// A frame's head says how long it is. That of a compressed one is known at its end.
+    /// Chooses the form of a streamed reply. A frame's head states its length, and the length of a compressed frame is
+    /// known only at its end.
     fn shape(&self, announced: Option<u64>) -> Shape {
         let framing = self.outbox.framing();
         match announced.map(usize::try_from) {
@@ -213,24 +217,24 @@ impl Reply {
         if body.pending.len() < MAX_PIECE_BYTES.min(max_bytes) {
             return;
         }
-        // The outbox must see what is here, or it would find room for more and more while PHP never pauses. What still is
-        // pending after that has to be held back.
+        // The outbox must get these bytes now. Otherwise it would see room for more and more while PHP never pauses.
+        // Bytes that are still pending after that have to be held back.
         self.pause();
         match &self.stage {
-            // What will leave when the session is where it should be is no more than one read: there is no room for another one.
+            // While actions wait, the body leaves later. It is at most one read, because `poll_room` admits no other.
             Stage::Body(FramedBody { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
             Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
             _ => {}
         }
     }
 
-    /// PHP says that the script died: what has come of its reply is not the whole, unless all that was announced has.
+    /// PHP reports that the script died. Then the reply is incomplete, unless everything that was announced has come.
     pub(super) fn died(&mut self) {
         if let Stage::Body(body) = &self.stage
             && !body.slice.is_through()
         {
             if let Mode::Lines = body.mode {
-                // Each is whole by itself, whether it came in the same read as this news or before.
+                // Each line is whole by itself, even if it came in the same read as the report.
                 self.pause();
             }
             self.fail(Fault::Died);
@@ -242,32 +246,33 @@ impl Reply {
         if let Some(held) = &mut self.held {
             ready!(held.settled.as_mut().poll(cx));
             self.let_go();
-            // It was told to when nothing could leave.
+            // An earlier pause could send nothing, so make up for it.
             self.pause();
         }
         self.outbox.poll_room(cx, self.streams())
     }
 
-    /// PHP must not hear of a session's end while it still hears of its beginning. A greeting by lines has let its client in, and may
-    /// go on for as long as it likes.
+    /// Whether the session's end must wait for this event. PHP must not get the close event while it still runs the
+    /// connect event. A greeting by lines is an exception: it has admitted its client, and may continue for as long as
+    /// it likes.
     pub(super) fn is_waited_for(&self) -> bool {
         let by_lines = matches!(&self.stage, Stage::Body(FramedBody { mode: Mode::Lines, .. }));
         self.event.class == Class::Connect && !self.is_greeting && !by_lines
     }
 
-    /// It is what the outbox holds others back for.
+    /// Whether this is the streaming reply that the outbox holds other frames back for.
     fn streams(&self) -> bool {
         matches!(&self.stage, Stage::Body(body) if body.has_begun())
     }
 
-    /// Does what was held.
+    /// Runs the actions that wait.
     fn let_go(&mut self) {
         if let Some(held) = self.held.take() {
             self.event.act(held.actions);
         }
     }
 
-    /// What can leave now leaves.
+    /// Sends everything that can be sent now.
     pub(super) fn pause(&mut self) {
         if self.held.is_some() {
             return;
@@ -294,9 +299,9 @@ impl Reply {
             });
             return;
         }
-        // Nobody waits for a reply.
+        // No reply follows a failed event, so its actions need not wait.
         self.let_go();
-        // All that was announced is there. What becomes of the script behind it is counted, and takes nothing back.
+        // Everything that was announced has come. A failure of the script after that is counted, but the reply stands.
         let is_whole = matches!(&self.stage, Stage::Body(body) if body.slice.is_through())
             && (matches!(outcome, Outcome::Done(_)) || self.event.class == Class::Message);
         if let Stage::Body(body) = &mut self.stage
@@ -320,7 +325,7 @@ impl Reply {
                 Err(Fault::Upstream(failure))
             }
             (_, Stage::Failed(fault)) => Err(fault),
-            // No empty line ever came, not even the one that php-fpm always sends.
+            // The empty line after the headers is missing, although php-fpm always sends it.
             (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), _) => self.event.ended(timing),
         };
@@ -334,12 +339,12 @@ impl Reply {
         self.outbox.event_ended(self.event.endpoint.may_run_several());
     }
 
-    /// Does with the session what the end of its event means. `stands`: the script died behind a reply that has all it announced,
-    /// which is counted and changes nothing.
+    /// Applies the end of the event to the session. `stands` means that the script died after a reply that has
+    /// everything it announced. That is counted and changes nothing else.
     fn consequences(&mut self, outcome: Outcome, result: &Result<Timing, Fault>, stands: bool) {
         let failed = result.is_err() && !stands;
         match self.event.class {
-            // There it decides nothing.
+            // In fooking's manner, connect decides nothing.
             Class::Connect if self.event.endpoint.app.compat.is_fooking() => {
                 self.outbox.connect_counts();
                 self.outbox.admit();
@@ -347,7 +352,7 @@ impl Reply {
             Class::Connect if !self.is_greeting => match outcome {
                 Outcome::Done(_) => match result {
                     Err(fault @ (Fault::BadHead(_) | Fault::Died | Fault::NotRun)) if !stands => {
-                        // Neither an admission nor a refusal.
+                        // The answer neither admits nor refuses the session.
                         if fault.may_have_run() {
                             self.outbox.connect_counts();
                         }
@@ -364,18 +369,19 @@ impl Reply {
                 },
                 Outcome::Failed(failure) => {
                     if failure.may_have_run() {
-                        // Nobody knows whether PHP has noted the session: its close event clears that up.
+                        // It is unknown whether PHP has noted the session. The close event makes sure that it forgets
+                        // it.
                         self.outbox.connect_counts();
                     }
                     self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because(failure.to_string()));
                 }
             },
-            // Whatever followed would pass for the rest of the broken frame; the session is being closed for it.
+            // Any further bytes would pass for the rest of the broken frame. The session is being closed because of it.
             Class::Connect | Class::Message if self.is_broken => {}
             Class::Connect | Class::Message if failed => match &self.event.endpoint.app.on_error {
                 OnError::Ignore => {}
                 OnError::Send(text) => {
-                    // Nothing is left to be said about a text that does not fit.
+                    // A text that does not fit the framing cannot be sent, and the event's failure is logged already.
                     let _ = send_text(&self.outbox, text.as_bytes());
                 }
                 OnError::Close => self.outbox.ask_close(CloseReason::HandlerFailed.into()),
@@ -403,7 +409,8 @@ impl Reply {
         }
     }
 
-    /// A frame that has begun to leave cannot be taken back, and must not be ended as if it were whole.
+    /// Breaks the reply off. A frame that has begun to leave cannot be taken back, and must not end as if it were
+    /// whole.
     fn break_off(&mut self) {
         self.is_broken = true;
         self.outbox.break_stream();

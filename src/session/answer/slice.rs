@@ -1,4 +1,5 @@
-//! Which bytes of a body are the reply: `Content-Length` and a `Content-Offset` that is not negative, while the body comes.
+//! The slice of a body that is the reply, cut while the body comes: `Content-Length`, and a `Content-Offset` that is
+//! not negative.
 
 use super::Fault;
 use super::head::Head;
@@ -22,7 +23,7 @@ impl Slice {
         self.announced
     }
 
-    /// From here on so many bytes are skipped first.
+    /// Skips so many of the next bytes.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.skip = bytes;
     }
@@ -42,12 +43,12 @@ impl Slice {
         }
     }
 
-    /// Nothing that still comes belongs to the reply.
+    /// Whether the reply is complete. No further bytes belong to it.
     pub(super) fn is_through(&self) -> bool {
         self.left == Some(0)
     }
 
-    /// Whether everything came that was announced.
+    /// Fails if fewer bytes came than were announced.
     pub(super) fn check_whole(&self) -> Result<(), Fault> {
         match (self.announced, self.left) {
             (Some(announced), Some(missing @ 1..)) => Err(Fault::Short { announced, missing }),

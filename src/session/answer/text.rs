@@ -1,6 +1,6 @@
-//! Whether text that arrives in pieces is UTF-8.
+//! Checks whether text that arrives in pieces is UTF-8.
 
-/// Remembers the beginning of a character that the last piece cut.
+/// Remembers the beginning of a character that was cut at the end of the last piece.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TextCheck {
     cut: [u8; 4],
@@ -8,7 +8,7 @@ pub(super) struct TextCheck {
 }
 
 impl TextCheck {
-    /// Looks at the next piece; false when the text can be UTF-8 no more.
+    /// Checks the next piece. Returns false if the text cannot be UTF-8 any more.
     pub(super) fn push(&mut self, mut piece: &[u8]) -> bool {
         while self.cut_len > 0 && !piece.is_empty() {
             self.cut[self.cut_len] = piece[0];
@@ -16,7 +16,7 @@ impl TextCheck {
             piece = &piece[1..];
             match str::from_utf8(&self.cut[..self.cut_len]) {
                 Ok(_) => self.cut_len = 0,
-                // `None`: still the beginning of a character, which never is longer than four bytes.
+                // `None`: still the beginning of a character, which is never longer than four bytes.
                 Err(error) if error.error_len().is_none() => {}
                 Err(_) => return false,
             }
@@ -33,7 +33,7 @@ impl TextCheck {
         }
     }
 
-    /// No character is cut: the text may end here.
+    /// Whether the text may end here, because no character is cut.
     pub(super) fn is_whole(&self) -> bool {
         self.cut_len == 0
     }

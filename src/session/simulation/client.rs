@@ -1,4 +1,4 @@
-//! What the client of a simulated session does: it sends, reads, leaves, polls, and knows every frame that it may get.
+//! The client of a simulated session: it sends, reads, leaves and polls, and knows every frame that it may get.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -11,27 +11,27 @@ use crate::outbox::Batch;
 use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client as frames};
 use crate::session::{NotTaken, Post};
 
-/// What the client knows.
+/// The state of the client.
 pub(super) struct Client {
     pub(super) decoder: Decoder,
     pub(super) framing: Framing,
-    /// Where each frame that was sent ends, in bytes of all.
+    /// Where each sent frame ends, in bytes since the beginning.
     pub(super) ends: Vec<usize>,
     pub(super) sent: usize,
-    /// The rest of a frame of which a part was sent.
+    /// The rest of a frame that was sent in part.
     pub(super) rest: Vec<u8>,
     pub(super) has_finished: bool,
     pub(super) said_goodbye: bool,
-    /// What may still come, and how often: whole replies, lines, pushes.
+    /// Frames that must still come, and how often: whole replies, lines, pushes.
     pub(super) expected: BTreeMap<Vec<u8>, u32>,
-    /// What may come and need not: of scripts that die at the very end, and of refusals.
+    /// Frames that may come but need not: from scripts that die at the very end, and from refusals.
     pub(super) possible: Vec<Vec<u8>>,
     pub(super) got_last_word: bool,
     pub(super) pings: usize,
 }
 
 impl Client {
-    /// Whether this is a frame that it is to get; then it is one less.
+    /// Whether the client is to get this frame. If so, the frame is taken off the list.
     fn takes(&mut self, body: &[u8]) -> bool {
         if let Some(count) = self.expected.get_mut(body) {
             *count -= 1;
@@ -72,7 +72,7 @@ impl World {
         !client.has_finished && !client.said_goodbye && self.kind != Kind::Polled
     }
 
-    /// The rest of what was begun, then a frame, or a part of it.
+    /// Sends the rest of the last frame, then a new frame or a part of it.
     pub(super) fn send_frame(&self, is_whole: bool) {
         if !self.can_send() {
             return;
@@ -128,7 +128,7 @@ impl World {
         });
     }
 
-    /// Looks at all that has come.
+    /// Checks everything that has come.
     pub(super) fn look(&self) {
         let written = std::mem::take(&mut self.pipe.ends().written);
         self.look_at(&written);

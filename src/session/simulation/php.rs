@@ -1,4 +1,4 @@
-//! What php-fpm does in a simulation: it is asked, and its scripts print, end and die, when the session lets them.
+//! The php-fpm of a simulation: it gets requests, and its scripts print, end and die when the session lets them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use super::{Chance, Woken, World, split_mix};
 use crate::session::Answer;
 use crate::upstream::{Class, Failure, Outcome, Request, Responder, Timing};
 
-/// Where requests wait for php-fpm.
+/// The queue of requests for php-fpm.
 #[derive(Clone, Default)]
 pub(in crate::session) struct Desk(pub(super) Arc<Mutex<Vec<Request<Answer>>>>);
 
@@ -19,11 +19,11 @@ impl Desk {
     }
 }
 
-/// What a script does, one thing after the other.
+/// One step of a script.
 pub(super) enum Act {
     Print(Vec<u8>),
     End,
-    /// The connection ends instead.
+    /// The connection ends early.
     Die,
 }
 
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// What the script does with a message depends on nothing but the message.
+    /// The steps of a script. They depend only on the message.
     pub(super) fn script(&self, body: &[u8], is_post: bool) -> Vec<Act> {
         let text = String::from_utf8_lossy(body).into_owned();
         let number: u64 = text.trim_start_matches('m').parse().expect("all messages are so");
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// One job goes on by one act, as its connection to php-fpm would have it do. False when it cannot.
+    /// Runs one step of a job, as its connection to php-fpm would. Returns false if the job cannot continue now.
     pub(super) fn step_job(&self, at: usize) -> bool {
         let Some(mut job) = self.jobs.borrow_mut().get_mut(at).and_then(Option::take) else { return false };
         if !job.woken.take() {
@@ -168,7 +168,7 @@ impl World {
                     job.answered = true;
                     job.holding = true;
                     job.woken.0.store(true, Ordering::Relaxed);
-                    // What comes in one read with the end is not let go of before.
+                    // Output that comes in one read with the end is not released before the end.
                     if !matches!(job.acts.front(), Some(Act::End)) || self.percent(50) {
                         job.answer.pause();
                         job.holding = false;

@@ -91,7 +91,7 @@ async fn a_frame_that_its_handler_has_compressed_is_not_sent_and_the_log_says_wh
     let message = failed[0]["message"].as_str().unwrap();
     assert_eq!(
         message,
-        "event failed: reply has Content-Encoding: gzip, which a frame cannot say; send it uncompressed"
+        "event failed: reply has Content-Encoding: gzip, but a frame has no headers; send it uncompressed"
     );
     // An HTTP response can say it.
     let stream = Http::one(node.address("web")).await.stream("/ws", &[]).await;

@@ -150,7 +150,7 @@ async fn a_failed_answer_changes_nothing_and_a_bad_header_is_said() {
         "event failed: bad head in the answer: Longwire-To: \"everybody\" is none of session:ID, uid:NAME, channel:NAME and all",
         "bad header in the answer: Longwire-Join: a name is empty",
         "bad header in the answer: Longwire-Set: \"a-b\" is not a key: 1 to 64 of A-Z a-z 0-9 _",
-        "refused: the session has as many channels or attribute bytes as it may",
+        "refused: the session has reached its limit of channels or attribute bytes",
         "bad header in the answer: Longwire-Join, -Leave, -Uid and -Set have no session to act on here",
     ];
     eventually("all of it is said", || expected.iter().all(|e| stage.complaints().iter().any(|c| c == e))).await;
