@@ -1,4 +1,4 @@
-//! What waits for one client, and what of it may be dropped.
+//! The bytes that wait for one client, with the rules for dropping them.
 //!
 //! ```text
 //!                      .--- held: whole frames, while a reply streams
@@ -19,26 +19,26 @@ use bytes::{Buf, Bytes};
 
 use crate::proto::command::Name;
 
-/// What a piece costs beside its bytes: its place in the queue, its allocation.
+/// The memory of a piece besides its bytes: its place in the queue, and its allocation.
 pub(super) const PIECE_COST: usize = 64;
 
-/// Which pushes replace each other under the rule `latest`: those of one channel with one key.
+/// Identifies pushes that replace each other under the rule `latest`: those of one channel with one key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// Where it was published; `None` when it was sent otherwise.
+    /// The channel of the message. `None` if it was not sent to a channel.
     pub channel: Option<Name>,
     /// The publisher's key.
     pub key: Option<Name>,
 }
 
-/// What waits and why it may or may not be thrown away.
+/// The kind of a waiting piece, which decides whether it may be dropped.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// A reply, a piece of one, or a control frame.
     Reply,
-    /// A push that stays.
+    /// A push that is never dropped.
     Push,
-    /// A push that may be thrown away to make room.
+    /// A push that may be dropped to make room.
     Droppable(Arc<Topic>),
 }
 
@@ -48,7 +48,7 @@ struct Piece {
     kind: Kind,
 }
 
-/// See the module. One word while nothing waits, as nearly always.
+/// See the module. It takes one word while nothing waits, which is nearly always.
 #[derive(Debug, Default)]
 pub(super) struct Backlog(Option<Box<Pieces>>);
 
@@ -56,7 +56,7 @@ pub(super) struct Backlog(Option<Box<Pieces>>);
 struct Pieces {
     ready: VecDeque<Piece>,
     ready_bytes: usize,
-    /// The first of `ready` has left in part.
+    /// The first of `ready` was sent in part.
     is_begun: bool,
     held: VecDeque<Piece>,
     held_bytes: usize,
@@ -78,29 +78,29 @@ impl Backlog {
         self.0.as_ref().map_or(0, |pieces| pieces.held_bytes)
     }
 
-    /// What it takes to keep what could be written now.
+    /// The memory of the pieces that could be written now.
     pub(super) fn ready_cost(&self) -> usize {
         self.0.as_ref().map_or(0, |pieces| pieces.ready_bytes + pieces.ready.len() * PIECE_COST)
     }
 
-    /// What it takes to keep all of it.
+    /// The memory of all pieces.
     pub(super) fn cost(&self) -> usize {
         self.0.as_ref().map_or(0, |pieces| pieces.cost())
     }
 
-    /// Nothing can be written now.
+    /// Whether nothing can be written now.
     pub(super) fn has_nothing_ready(&self) -> bool {
         self.0.as_ref().is_none_or(|pieces| pieces.ready.is_empty())
     }
 
-    /// To be written after what is ready.
+    /// Appends bytes after those that are ready.
     pub(super) fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
         if !bytes.is_empty() {
             self.0.get_or_insert_default().enqueue(bytes, kind);
         }
     }
 
-    /// The rest of a frame whose beginning the socket took; nothing else was ready.
+    /// Queues the rest of a frame whose beginning the socket took. Nothing else may be ready.
     pub(super) fn enqueue_rest(&mut self, bytes: Bytes, kind: Kind) {
         debug_assert!(self.has_nothing_ready(), "the socket takes nothing while something waits for it");
         let pieces = self.0.get_or_insert_default();
@@ -108,49 +108,49 @@ impl Backlog {
         pieces.enqueue(bytes, kind);
     }
 
-    /// To be written when the reply that streams has ended.
+    /// Holds a frame until the reply that streams has ended.
     pub(super) fn hold(&mut self, frame: Bytes, kind: Kind) {
         if !frame.is_empty() {
             self.0.get_or_insert_default().hold(frame, kind);
         }
     }
 
-    /// What was held is ready. True if there was something.
+    /// Makes the held frames ready. Returns true if there were any.
     pub(super) fn release(&mut self) -> bool {
         self.change(Pieces::release).unwrap_or(false)
     }
 
-    /// As much of what is ready as fits into `slices`; says how many it filled.
+    /// Fills `slices` with ready pieces, as far as they fit. Returns how many slices were filled.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         self.0.as_ref().map_or(0, |pieces| pieces.slices(slices))
     }
 
-    /// So many bytes have left.
+    /// Removes so many bytes, which were written.
     pub(super) fn advance(&mut self, written: usize) {
         self.change(|pieces| pieces.advance(written));
     }
 
-    /// Gives everything up; says how many pushes were among it.
+    /// Drops everything. Returns how many pushes were dropped.
     pub(super) fn clear(&mut self) -> u32 {
         self.0.take().map_or(0, |pieces| pieces.pushes())
     }
 
-    /// Gives up what is held; says how many pushes were among it.
+    /// Drops the held frames. Returns how many pushes were dropped.
     pub(super) fn clear_held(&mut self) -> u32 {
         self.change(Pieces::clear_held).unwrap_or(0)
     }
 
-    /// Throws away what was pushed under `topic` and has not begun to leave; says how many frames.
+    /// Drops the pushes of `topic` of which no byte was sent. Returns how many frames were dropped.
     pub(super) fn drop_topic(&mut self, topic: &Topic) -> u32 {
         self.change(|pieces| pieces.drop_topic(topic)).unwrap_or(0)
     }
 
-    /// Throws away the oldest frames that may go, until at most `room` is taken; says how many.
+    /// Drops the oldest droppable frames until the memory used is at most `room`. Returns how many were dropped.
     pub(super) fn drop_oldest(&mut self, room: usize) -> u32 {
         self.change(|pieces| pieces.drop_oldest(room)).unwrap_or(0)
     }
 
-    /// Does something with what waits, and keeps nothing where nothing is left.
+    /// Changes the pieces, and frees their memory if none is left.
     fn change<T>(&mut self, change: impl FnOnce(&mut Pieces) -> T) -> Option<T> {
         let result = change(self.0.as_mut()?);
         self.0.take_if(|pieces| pieces.bytes() == 0);
@@ -208,7 +208,7 @@ impl Pieces {
             self.is_begun = false;
             self.ready.pop_front();
         }
-        // A queue that once was long must not stay with a session at rest.
+        // Frees the memory of a queue that was long once.
         self.ready = VecDeque::new();
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let mut backlog = filled();
         assert_eq!(backlog.drop_oldest(backlog.cost() - 1), 1);
         assert_eq!(text(&backlog), "rest-a reply b1 stays a2", "the oldest goes first");
-        assert_eq!(backlog.clear(), 4, "pushes that nobody will read");
+        assert_eq!(backlog.clear(), 4, "pushes that are lost");
         assert_eq!((backlog.bytes(), backlog.cost()), (0, 0));
     }
 

@@ -1,19 +1,19 @@
-//! How and why a session is to end.
+//! The close of a session: its reason, code, text and detail.
 
 use std::io;
 
 use crate::proto::close::CloseReason;
 
-/// How and why a session is to end.
+/// The close of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// The row of the table.
+    /// The reason, a row of the table of close reasons.
     pub reason: CloseReason,
-    /// For the peer, instead of the reason's own code: a handler's or the peer's choice.
+    /// The code for the peer, chosen by a handler, a command or the peer. `None` for the reason's own code.
     pub code: Option<u16>,
-    /// For the peer, instead of the reason's own text.
+    /// The text for the peer. `None` for the reason's own text.
     pub text: Option<Box<str>>,
-    /// For the log: the fact behind the reason.
+    /// More detail about the reason, for the log.
     pub detail: Option<Box<str>>,
 }
 
@@ -33,7 +33,7 @@ impl Close {
         Self { code: Some(code), text: Some(text), ..Self::new(CloseReason::RouterClosed) }
     }
 
-    /// Adds the fact behind the reason, for the log.
+    /// Adds detail about the reason, for the log.
     pub fn because(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -49,7 +49,7 @@ impl Close {
         self.text.as_deref().unwrap_or_else(|| self.reason.text())
     }
 
-    /// Nobody is there to read: no reply and no close frame can arrive any more.
+    /// Whether the client is gone or does not read, so that no reply and no close frame can reach it.
     pub fn is_abrupt(&self) -> bool {
         matches!(self.reason, CloseReason::ClientGone | CloseReason::PeerTimeout | CloseReason::SlowReader)
     }
@@ -64,7 +64,7 @@ impl From<CloseReason> for Close {
 impl From<io::Error> for Close {
     fn from(error: io::Error) -> Self {
         let reason = match error.kind() {
-            // What TCP_USER_TIMEOUT and failed keepalive probes give (tcp(7)).
+            // The errors of TCP_USER_TIMEOUT and of failed keepalive probes (tcp(7)).
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => CloseReason::PeerTimeout,
             _ => CloseReason::ClientGone,
         };

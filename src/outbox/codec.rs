@@ -1,7 +1,7 @@
-//! Where the bytes of a custom framing go: from a session's codec into its outbox.
+//! Moves the bytes of a custom framing from a session's codec into its outbox.
 //!
-//! A codec keeps what it gives in order by handing it over while it holds itself locked, so the order of locks is: codec,
-//! then outbox. Nothing here is called with an outbox locked, and an outbox calls nothing back.
+//! A codec hands its bytes over while its own lock is held, which keeps them in order. So the order of locks is: codec,
+//! then outbox. Nothing here is called with an outbox locked, and an outbox never calls a codec back.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Close, Fate, Outbox, Push, Pushed, SlowReader, Topic};
 use crate::proto::framing::custom::{Outgoing, SessionCodec};
 
 impl Outbox {
-    /// The session begins, for its codec; see [`SessionCodec::open`]. True when there is none.
+    /// Tells the codec that the session begins; see [`SessionCodec::open`]. Returns true if there is no codec.
     pub fn open_codec(&self) -> bool {
         let Some(codec) = self.framing.codec() else { return true };
         let is_open = codec.open();
@@ -18,14 +18,14 @@ impl Outbox {
         is_open
     }
 
-    /// What a codec has left to be sent or asked for is sent and asked for.
+    /// Carries out what the codec has left: sends its bytes and applies its close.
     pub fn settle_codec(&self) {
         if let Some(codec) = self.framing.codec() {
             self.settle(codec);
         }
     }
 
-    /// The session ends, for its codec; what it says last is sent.
+    /// Tells the codec that the session ends, and sends its last bytes.
     pub fn close_codec(&self) {
         if let Some(codec) = self.framing.codec() {
             codec.close();
@@ -33,13 +33,13 @@ impl Outbox {
         }
     }
 
-    /// Sends the frame of a reply: always taken, whatever the bound. The error says why there is none.
+    /// Sends a reply as a frame. It is always taken, even above the bound. The error says why the codec made no frame.
     pub fn write_by(&self, codec: &dyn SessionCodec, body: &[u8]) -> Result<(), Box<str>> {
         codec.encode(body, &mut |outgoing| self.take(outgoing))
     }
 
-    /// Sends the frame of a command's message. `None`: there is none for it, because the codec wants or could make none, or has ended the
-    /// session.
+    /// Sends the message of a command as a frame. `None` means that there is no frame for it: the codec wants none,
+    /// could make none, or has ended the session.
     pub fn push_by(
         &self,
         codec: &dyn SessionCodec,
@@ -55,7 +55,7 @@ impl Outbox {
             Outgoing::Frame(frame) => pushed = Some(self.push(Push { frame, rule, topic })),
             other => self.take(other),
         });
-        // The codec has logged and counted why there is none.
+        // If there is no frame, the codec has logged and counted the reason.
         encoded.ok().and(pushed)
     }
 

@@ -1,5 +1,5 @@
-//! For the simulation of sessions: what a session writes to where there are no sockets, other threads where there is only one, and
-//! faults that it must find.
+//! Support for the simulation of sessions: a connection without sockets, other threads where there is only one, and
+//! faults that the simulation must find.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,24 +12,24 @@ thread_local! {
     static OTHERS: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
 }
 
-/// What was wrong once, or might be.
+/// A fault that the code once had, or might have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The end of a streamed reply does not end its streaming.
+    /// The outbox still counts as streaming after a streamed reply has ended.
     StreamStays,
-    /// The lock is dropped between the look at what may leave and the write.
+    /// The lock is released between the decision about what may leave and the write.
     LockDropped,
-    /// What is held until a reply has ended takes room of that reply.
+    /// Frames held until a reply has ended take the room of that reply.
     HeldTakesRoom,
-    /// What is held counts as not taken by the client.
+    /// Held frames count as not taken by the client.
     HeldIsUnwritten,
-    /// The end of an event is not told to its session.
+    /// A session is not told of the end of its event.
     EndNotTold,
-    /// A client is judged before what has come from it is read.
+    /// A client is judged before its bytes are read.
     JudgedUnread,
-    /// What was read and not cut into frames is forgotten at the end.
+    /// Bytes that were read but not cut into frames are forgotten at the end.
     UnreadForgotten,
-    /// A post waits for room in an outbox that its answer never sees.
+    /// A post waits for room in the outbox, although its answer does not go there.
     PostWaitsForRoom,
 }
 
@@ -45,23 +45,24 @@ impl Fault {
         Self::PostWaitsForRoom,
     ];
 
-    /// The thread has it from now on, or none.
+    /// Turns one fault on for this thread, or all of them off.
     pub(crate) fn set(fault: Option<Self>) {
         FAULT.set(fault);
     }
 
-    /// Whether the thread has it.
+    /// Whether this fault is on for this thread.
     pub(crate) fn is_on(self) -> bool {
         FAULT.get() == Some(self)
     }
 }
 
-/// What other threads may do whenever an outbox is about to be locked; none from now on without.
+/// Sets the function that stands for other threads. It runs whenever an outbox is about to be locked. `None` removes
+/// it.
 pub(crate) fn set_others(others: Option<Box<dyn FnMut()>>) {
     OTHERS.set(others);
 }
 
-/// An outbox is about to be locked. What others do then is not interrupted in turn.
+/// Called when an outbox is about to be locked. The function is not interrupted in turn.
 pub(super) fn let_others_run() {
     let Some(mut others) = OTHERS.take() else { return };
     others();
@@ -74,13 +75,13 @@ pub struct Pipe(Mutex<Ends>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    /// What the client has sent and nobody has read.
+    /// Bytes that the client has sent and that are not read yet.
     pub(crate) unread: VecDeque<u8>,
     /// Bytes that were read.
     pub(crate) read: usize,
-    /// What was written and the client has not looked at.
+    /// Bytes that were written and that the client has not checked yet.
     pub(crate) written: Vec<u8>,
-    /// How many bytes more it takes.
+    /// How many more bytes the client takes.
     pub(crate) window: usize,
     /// The client sends nothing more.
     pub(crate) has_finished: bool,
@@ -88,7 +89,7 @@ pub(crate) struct Ends {
     pub(crate) is_gone: bool,
     /// Reading fails too.
     pub(crate) is_reset: bool,
-    /// Our side has ended.
+    /// The node has ended its side.
     pub(crate) is_shut: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -99,7 +100,7 @@ impl Pipe {
         self.0.lock().expect("nothing panics while a pipe is locked")
     }
 
-    /// Something has changed at the client's end.
+    /// Changes the client's end, and wakes the node's side.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Ends)) {
         let mut ends = self.ends();
         change(&mut ends);

@@ -1,4 +1,4 @@
-//! What HTTP responses are fed from, where no session has a socket of its own.
+//! The feed of HTTP responses, for sessions that have no socket of their own.
 //!
 //! ```text
 //!             try_write                          poll_chunk
@@ -7,12 +7,12 @@
 //!                                '------------------------> one short response after another (polls)
 //! ```
 //!
-//! A write is taken whole or not at all, so what a short response carries begins and ends with a frame. The bound:
-//! [`MAX_BYTES`] and one write; what finds no room waits in the outbox, under its rules. Between two polls nothing is taken:
-//! nobody is there.
+//! A write is taken whole or not at all, so a short response begins and ends with a whole frame. The bound is
+//! [`MAX_BYTES`] and one write. Further bytes wait in the outbox, under its rules. Between two polls nothing is taken,
+//! because the client is away.
 //!
-//! The writer is the session's task or the answer of one request, and has one waker here; the reader has the other. A reader
-//! that is dropped abandons a stream, which is how the end of a client is noticed.
+//! The writer is the session's task, or the answer of one request. The writer and the reader have one waker each here.
+//! Dropping the reader of a stream abandons the feed, which is how the end of a client is noticed.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use crate::locks::lock;
 
-/// Bytes that may wait for the HTTP connection, as a socket's buffer would hold them.
+/// The number of bytes that may wait for the HTTP connection, like a socket's buffer.
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// See the module.
@@ -39,7 +39,7 @@ struct State {
     readers: Readers,
     /// Nothing more will be written.
     is_finished: bool,
-    /// What was written is not the whole.
+    /// The writer ended before the body was complete.
     is_broken: bool,
     /// Nothing more will be read.
     is_abandoned: bool,
@@ -49,25 +49,25 @@ struct State {
 
 #[derive(Debug)]
 enum Readers {
-    /// One, from beginning to end.
+    /// One reader, from beginning to end.
     One,
-    /// One after another; the turn of the one that is there now.
+    /// One poll after another, with the turn of the present one.
     Polls { turn: u64, is_here: bool },
 }
 
-/// What a poll gets.
+/// The result of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Batch {
     /// Whole frames, at least one.
     Frames(Bytes),
     /// Another poll has taken the turn.
     Superseded,
-    /// Nothing more will come.
+    /// The feed has ended.
     Ended,
 }
 
 impl Feed {
-    /// Read by one long response, through [`FeedReader`].
+    /// A feed that is read by one long response, through [`FeedReader`].
     pub fn stream() -> (Arc<Self>, FeedReader) {
         let feed = Arc::new(Self::new(Readers::One));
         (feed.clone(), FeedReader(feed))
@@ -92,7 +92,7 @@ impl Feed {
         }))
     }
 
-    /// Takes all of `slices` or, with `WouldBlock`, nothing; an error when nobody will ever read it.
+    /// Takes all of `slices` or, with `WouldBlock`, nothing. Any other error means that it will never be read.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.lock();
         if state.is_abandoned || state.is_finished {
@@ -108,7 +108,7 @@ impl Feed {
         Ok(len)
     }
 
-    /// Appends a chunk, whatever the bound: [`Self::poll_room`] comes before.
+    /// Appends a chunk without checking the bound. The caller uses [`Self::poll_room`] first.
     pub fn push(&self, chunk: Bytes) {
         let mut state = self.lock();
         if !state.is_abandoned && !state.is_finished {
@@ -116,7 +116,7 @@ impl Feed {
         }
     }
 
-    /// Ready when a write may be taken, or can never be.
+    /// Ready when a write may be taken, or will never be.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.has_room() || state.is_abandoned || state.is_finished {
@@ -126,7 +126,7 @@ impl Feed {
         Poll::Pending
     }
 
-    /// Ready when nobody reads any more.
+    /// Ready when the feed is not read any more.
     pub fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.is_abandoned {
@@ -136,30 +136,30 @@ impl Feed {
         Poll::Pending
     }
 
-    /// Nothing more will be written; what is there can still be read.
+    /// Ends the feed. The bytes in it can still be read.
     pub fn finish(&self) {
         self.lock().finish();
     }
 
-    /// The same, for a writer that has not come to its end: the reader is told.
+    /// The same, for a writer that ends before the body is complete. The reader gets [`BrokenOff`].
     pub fn break_off(&self) {
         let mut state = self.lock();
         state.is_broken |= !state.is_finished;
         state.finish();
     }
 
-    /// Nobody will read any more.
+    /// Notes that the feed will not be read any more, and drops its bytes.
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.is_abandoned = true;
         state.chunks = VecDeque::new();
         state.bytes = 0;
-        // Wakes the other side: a poll in its turn, or a writer that waits for room.
+        // Wakes both sides: a poll in its turn, and a writer that waits for room.
         wake(&mut state.reader);
         wake(&mut state.writer);
     }
 
-    /// Between two polls: nobody is there to read.
+    /// Whether the client is between two polls.
     pub fn is_away(&self) -> bool {
         matches!(self.lock().readers, Readers::Polls { is_here: false, .. })
     }
@@ -169,17 +169,17 @@ impl Feed {
         matches!(self.lock().readers, Readers::Polls { .. })
     }
 
-    /// Bytes that were read so far, and whether some wait.
+    /// The number of bytes read so far, and whether more bytes wait.
     pub fn progress(&self) -> (u64, bool) {
         let state = self.lock();
         (state.taken, state.bytes > 0)
     }
 
-    /// The next poll is here; one that still waits is sent away. Only of a polled feed.
+    /// Begins the turn of the next poll. A poll that still waits is superseded. The feed must be a polled one.
     pub fn take_turn(self: &Arc<Self>) -> Turn {
         let mut state = self.lock();
         let Readers::Polls { turn, is_here } = &mut state.readers else {
-            unreachable!("a stream has one reader, who came with it")
+            unreachable!("a stream has one reader, made with it")
         };
         *turn += 1;
         *is_here = true;
@@ -228,11 +228,11 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// The one reader of a stream; dropping it abandons the feed.
+/// The one reader of a stream. Dropping it abandons the feed.
 #[derive(Debug)]
 pub struct FeedReader(Arc<Feed>);
 
-/// The writer has not come to its end.
+/// The error of a body whose writer ended before it was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrokenOff;
 
@@ -269,7 +269,7 @@ impl Drop for FeedReader {
     }
 }
 
-/// One poll's turn to read; dropping it ends the turn, and what it has not taken is for the next.
+/// The turn of one poll to read. Dropping it ends the turn, and the next poll gets the bytes that were not taken.
 #[derive(Debug)]
 pub struct Turn {
     feed: Arc<Feed>,
@@ -277,7 +277,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Everything that is there, as soon as something is.
+    /// Takes all bytes as soon as there are any.
     pub fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Batch> {
         let mut state = self.feed.lock();
         if !self.is_mine(&state) {
@@ -286,7 +286,7 @@ impl Turn {
         if state.bytes > 0 {
             let mut batch = Vec::with_capacity(state.bytes);
             std::mem::take(&mut state.chunks).iter().for_each(|chunk| batch.extend_from_slice(chunk));
-            // The turn ends with its frames, or what is written from now on would wait for a poll that has gone.
+            // The turn ends with its frames. Otherwise later writes would wait for a poll that is gone.
             state.end_turn();
             state.took(batch.len());
             return Poll::Ready(Batch::Frames(batch.into()));
@@ -383,7 +383,7 @@ mod tests {
         drop(second);
         assert!(!feed.is_away(), "the third is there");
         assert_eq!(write(&feed, b"three"), Some(5));
-        // A client that went away before it was answered: its frames are the next one's.
+        // The client left before it was answered, so the next poll gets its frames.
         drop(third);
         third = feed.take_turn();
         assert_eq!(poll_fn(|cx| third.poll_batch(cx)).await, Batch::Frames(Bytes::from_static(b"three")));

@@ -1,4 +1,4 @@
-//! What an outbox keeps behind its lock, and how that gets to the socket.
+//! The locked part of an outbox, and its writes to the socket.
 
 use std::io::{self, IoSlice};
 use std::task::Waker;
@@ -14,18 +14,18 @@ use crate::transport::MAX_SLICES;
 
 #[derive(Default)]
 pub(super) struct Inner {
-    /// Encoded bytes that the socket did not take yet, and frames that came in the middle of a streamed reply: a frame must
-    /// not stand inside another.
+    /// Encoded bytes that the socket did not take yet, and frames that came in the middle of a streamed reply. A frame
+    /// must not come inside another one.
     pub(super) backlog: Backlog,
-    /// What may leave now. Asked and acted upon under one lock.
+    /// Decides what may leave now. The decision and the write happen under one lock.
     pub(super) stage: Stage,
     pub(super) asked_close: Option<Box<Close>>,
-    /// Replies that wait for room or for the end of the session: nearly always one.
+    /// The wakers of replies that wait for room or for the end of the session. There is nearly always one.
     pub(super) waiters: SmallVec<[Waker; 1]>,
     /// Pushes that waited when the client was found gone.
     pub(super) lost: u32,
     pub(super) bytes_out: u64,
-    /// What answers have set, until the task takes it: seldom anything.
+    /// Cookies that answers have set, until the task takes them. There are seldom any.
     pub(super) cookies: Option<Box<Cookies>>,
 }
 
@@ -47,7 +47,7 @@ impl Inner {
         }
     }
 
-    /// Straight to the socket when nothing waits; `rest` gives the last so many bytes to keep.
+    /// Writes straight to the socket if nothing waits. `rest` gives the last so many bytes, which are queued.
     pub(super) fn write(&mut self, link: &Link, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
@@ -63,7 +63,7 @@ impl Inner {
         }
     }
 
-    /// Writes what the socket takes of the queue.
+    /// Writes as much of the queue as the socket takes.
     pub(super) fn flush(&mut self, link: &Link) {
         while !self.backlog.has_nothing_ready() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];

@@ -1,4 +1,4 @@
-//! What leads to a client: a socket of its own, or the HTTP responses that it asks for.
+//! The link to a client: a socket of its own, or the HTTP responses that it asks for.
 
 use std::io::{self, IoSlice};
 use std::sync::{Arc, OnceLock};
@@ -11,9 +11,9 @@ use crate::transport::Transport;
 
 /// See the module.
 pub enum Link {
-    /// A socket that is the session's alone; not there yet while PHP is asked whether the client may come in.
+    /// A socket of the session alone. It is not set yet while PHP runs the connect event.
     Socket(OnceLock<Transport>),
-    /// Responses of an HTTP connection that may serve others too.
+    /// Responses of an HTTP connection, which may serve other requests too.
     Feed(Arc<Feed>),
     /// No socket at all.
     #[cfg(test)]
@@ -21,23 +21,24 @@ pub enum Link {
 }
 
 impl Link {
-    /// A socket that is there.
+    /// A link to a socket.
     pub fn to(transport: Transport) -> Self {
         Link::Socket(OnceLock::from(transport))
     }
 
-    /// A socket that is still to `arrive`. Until then nothing is read, and nothing is taken.
+    /// A link to a socket that is still to `arrive`. Until then nothing is read or written.
     pub fn awaited() -> Self {
         Link::Socket(OnceLock::new())
     }
 
-    /// It is there.
+    /// Sets the awaited socket.
     pub(super) fn arrive(&self, transport: Transport) {
         let Link::Socket(socket) = self else { unreachable!("only sockets are waited for") };
         assert!(socket.set(transport).is_ok(), "a session has one socket");
     }
 
-    /// Bytes from the client; `Ok(0)` when it has ended its side. Over HTTP bytes come otherwise, and only the end is told.
+    /// Reads bytes from the client, or `Ok(0)` if it has ended its side. Over HTTP, bytes come as requests, so only the
+    /// end is reported here.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Link::Socket(socket) => socket.get().map_or(Poll::Pending, |socket| socket.poll_read(cx, buffer)),
@@ -47,7 +48,7 @@ impl Link {
         }
     }
 
-    /// Ready when a write may take something.
+    /// Ready when a write may take bytes.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Link::Socket(socket) => socket.get().map_or(Poll::Pending, |socket| socket.poll_write_ready(cx)),
@@ -57,7 +58,7 @@ impl Link {
         }
     }
 
-    /// Writes what is taken now; `WouldBlock` when that is nothing.
+    /// Writes as many bytes as are taken now. `WouldBlock` means none.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Link::Socket(socket) => match socket.get() {
@@ -70,7 +71,7 @@ impl Link {
         }
     }
 
-    /// Bytes that count as written and have not left yet.
+    /// Bytes that count as written but are not sent yet.
     pub fn unsent(&self) -> usize {
         match self {
             Link::Socket(socket) => socket.get().map_or(0, Transport::unsent),
@@ -80,12 +81,12 @@ impl Link {
         }
     }
 
-    /// Whether there ever are such bytes.
+    /// Whether the link can have such bytes.
     pub fn keeps_bytes(&self) -> bool {
         matches!(self, Link::Socket(socket) if socket.get().is_some_and(Transport::is_tls))
     }
 
-    /// Sends those bytes; false when not all of them leave, and then [`Self::poll_write_ready`] waits.
+    /// Sends those bytes. Returns false if some are left. Then [`Self::poll_write_ready`] waits for them.
     pub fn try_flush(&self) -> io::Result<bool> {
         match self {
             Link::Socket(socket) => socket.get().map_or(Ok(true), Transport::try_flush),
@@ -95,7 +96,7 @@ impl Link {
         }
     }
 
-    /// Nothing more will be written.
+    /// Ends the write side.
     pub fn shutdown_write(&self) {
         match self {
             Link::Socket(socket) => {
@@ -109,7 +110,7 @@ impl Link {
         }
     }
 
-    /// What responses are fed from.
+    /// The feed of the responses, if the client uses HTTP.
     pub fn feed(&self) -> Option<&Arc<Feed>> {
         match self {
             Link::Socket(_) => None,

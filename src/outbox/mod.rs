@@ -1,31 +1,36 @@
-//! The bounded queue into one session, and what others may ask of it.
+//! The outbox: the bounded queue into one session, and the requests that other tasks may make to it.
 //!
-//! A session's state belongs to its task. Everybody else holds its `Outbox`: replies and pushes leave bytes in it, anybody
-//! may ask for a close, the wheel and ended events leave signals. Bytes go to the socket at once, from the thread where
-//! they are born; only what the socket does not take is queued, and then the session's task is woken to write the rest.
+//! A session's state belongs to its task. All other tasks hold its `Outbox`. They write replies and pushes to it, may
+//! ask it for a close, and leave signals (the wheel, ended events). Bytes go to the socket at once, on the thread that
+//! produced them. Only bytes that the socket does not take are queued, and then the session's task is woken to write
+//! them.
 //!
 //! ```text
 //!            write, push                        session's task: poll_flush
 //!   Open ----------------------> socket full -----------------------------> socket
 //!    |                              |  queue, at most max_bytes plus one reply
-//!    | end(): the task saw the last of the client
+//!    | end(): the task has ended the session
 //!    v
-//!   Ended    further bytes are dropped, waiting replies are told
+//!   Ended    further bytes are dropped, waiting replies are woken
 //! ```
 //!
-//! A session that PHP is being asked about is a guest: it can be found, joined, bound and pushed to as any other, but pushes wait
-//! here, within the same bound, until PHP has let it in. Nothing of them is sent to one that is turned away.
+//! A session is a guest while PHP runs its connect event. A guest can be found, joined to channels, bound and pushed to
+//! as any other session. But its pushes wait here, within the same bound, until PHP has admitted it. A refused session
+//! gets none of them.
 //!
-//! What may leave at which point of a reply and of a session's life is one stage (`stage.rs`), asked and acted upon under one lock.
-//! While a reply streams, whole frames of others are held here. They count within the bound, but take no room of that reply,
-//! which would wait for itself, and nobody takes them for bytes that the client does not read.
+//! `stage.rs` decides what may leave at each point of a reply and of a session's life. The decision and the write
+//! happen under one lock. While a reply streams, whole frames of others are held here. They count within the bound, but
+//! they do not take the room of that reply, which would then wait for itself. They also do not count as bytes that the
+//! client fails to read.
 //!
-//! The queue's bound: `max_bytes`, in which each piece counts with what it costs to keep, or a client that takes nothing and
-//! asks for tiny frames (pongs) would cost many times its bound. What a push does that would pass it is the slow-reader rule
-//! of its channel or of the app ([`SlowReader`]): the session is asked to end with [`CloseReason::SlowReader`], older pushes
-//! make room, or the push is dropped. A reply waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm; the
-//! piece that is in hand is still taken. Control frames always find room: there are no more of them than what was read from
-//! the client asked for, and a full outbox stops that too.
+//! The queue's bound is `max_bytes`. Each piece counts with the memory that it costs. Otherwise a client that takes
+//! nothing and asks for tiny frames (pongs) would cost many times its bound.
+//!
+//! - A push that would exceed the bound follows the slow-reader rule of its channel or of the app ([`SlowReader`]): the
+//!   session is closed with [`CloseReason::SlowReader`], older pushes make room, or the push is dropped.
+//! - A reply waits instead ([`Outbox::poll_room`]), which stops reading from php-fpm. The piece in hand is still taken.
+//! - Control frames always find room. Only frames that were read from the client cause them, and a full outbox stops
+//!   that reading too.
 
 mod backlog;
 mod close;
@@ -66,16 +71,16 @@ pub use self::signals::Signals;
 use self::stage::{Place, Stage, Unit, What};
 pub use crate::config::model::SlowReader;
 
-/// What all sessions that come in through one door to one app have in common.
+/// The settings shared by all sessions of one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Through which listener they came.
+    /// The listener of the sessions.
     pub listener: String,
-    /// Whose they are.
+    /// The app of the sessions.
     pub app: String,
     /// Bytes that may wait for one client.
     pub max_bytes: usize,
-    /// What happens to a push that finds no room.
+    /// The app's rule for a push that finds no room.
     pub slow_reader: SlowReader,
     /// Frames below this size are sent uncompressed.
     pub deflate_min_bytes: usize,
@@ -91,8 +96,8 @@ pub struct Outbox {
     link: Link,
     task: AtomicWaker,
     signals: AtomicU32,
-    /// Nothing is in `inner` that the task would have to look at: no bytes, no close, no end. Kept by [`Guard`]; what is read
-    /// without the lock is at worst what it was a moment ago, and every change wakes the task afterwards.
+    /// `inner` has nothing that the task must handle: no bytes, no close, no end. [`Guard`] keeps it up to date. A read
+    /// without the lock may be a moment old, but every change wakes the task afterwards.
     is_quiet: AtomicBool,
     /// See [`Outbox::may_have_params`].
     may_have_params: AtomicBool,
@@ -118,24 +123,25 @@ impl Outbox {
         }
     }
 
-    /// The outbox of a session that PHP is asked about: what is pushed is held until it is [admitted](Self::admit). Not where a codec
-    /// frames: its bytes must leave in the order in which it gave them, and what it says by itself cannot wait for PHP.
+    /// The outbox of a guest: pushes are held until the session is [admitted](Self::admit). If a codec frames the
+    /// messages, nothing is held: its bytes must leave in the order in which it made them, and its own messages cannot
+    /// wait for PHP.
     pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
         let mut outbox = Self::new(id, framing, terms, link);
         if outbox.framing.codec().is_none() {
-            outbox.inner.get_mut().expect("nobody has locked it").stage = Stage::GUEST;
+            outbox.inner.get_mut().expect("a new mutex is not poisoned").stage = Stage::GUEST;
         }
         outbox
     }
 
-    /// The socket is here that [`Link::awaited`] waits for.
+    /// Sets the socket that [`Link::awaited`] waits for.
     pub fn arrive(&self, transport: Transport) {
         self.link.arrive(transport);
-        // What TLS keeps makes an outbox less quiet than it seemed.
+        // TLS may keep bytes, so `is_quiet` has to be computed again, which dropping the guard does.
         drop(self.lock());
     }
 
-    /// PHP has let the session in, and the client knows: what was held follows what has been written.
+    /// PHP has admitted the session and the client was told. The held pushes follow the bytes written so far.
     pub fn admit(&self) {
         let mut inner = self.lock();
         if inner.stage.admit() {
@@ -143,53 +149,53 @@ impl Outbox {
         }
     }
 
-    /// Whose outbox this is.
+    /// The session of this outbox.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The same, for as long as the outbox is.
+    /// The same, as a reference that lives as long as the outbox.
     pub fn id_ref(&self) -> &SessionId {
         &self.id
     }
 
-    /// How bodies become frames here.
+    /// The framing of the session.
     pub fn framing(&self) -> &Framing {
         &self.framing
     }
 
-    /// What leads to the client, for the session's task to read from.
+    /// The link to the client, from which the session's task reads.
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// What this session has in common with others.
+    /// The settings that this session shares with others.
     pub fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    /// How long the session has been there, in whole seconds of the wall clock.
+    /// The age of the session, in whole seconds of the wall clock.
     pub fn age(&self) -> Duration {
         Duration::from_secs(u64::from(seconds_since_1970().saturating_sub(self.opened)))
     }
 
-    /// Whether commands may have made something of the session that PHP is told: most sessions have no uid and no attribute, and
-    /// need not be looked up for each event.
+    /// Whether the session may have a uid or attributes, which PHP gets with each event. Most sessions have none, and
+    /// then need not be looked up for each event.
     pub fn may_have_params(&self) -> bool {
         self.may_have_params.load(Ordering::Acquire)
     }
 
-    /// From now on that is so.
+    /// From now on [`Self::may_have_params`] is true.
     pub fn note_params(&self) {
         self.may_have_params.store(true, Ordering::Release);
     }
 
-    /// Sends a whole frame of a reply: always taken, whatever the bound (see the module).
+    /// Sends a whole frame of a reply. It is always taken, even above the bound (see the module).
     pub fn write_frame(&self, slices: &[IoSlice<'_>]) {
         self.write(What::Frame, slices);
     }
 
-    /// Sends bytes of the reply that streams: always taken, whatever the bound (see the module).
+    /// Sends bytes of the reply that streams. They are always taken, even above the bound (see the module).
     pub fn write_piece(&self, slices: &[IoSlice<'_>]) {
         self.write(What::Piece, slices);
     }
@@ -215,14 +221,15 @@ impl Outbox {
         self.wake_writer(inner, queued_before);
     }
 
-    /// Queues a control frame without writing; [`Self::poll_flush`] follows when everything read has been looked at, so
-    /// that all of it leaves in one write. It may stand among the fragments of a message; inside a frame it waits.
+    /// Queues a control frame without writing it. [`Self::poll_flush`] follows when everything that was read is
+    /// handled, so that all control frames leave in one write. A control frame may come between the fragments of a
+    /// message. Inside a frame it waits.
     pub fn queue_control(&self, frame: Bytes) {
         self.queue(What::Control, frame);
     }
 
-    /// The same for a frame that is no control frame: it must not stand inside another, so it waits for the end of a reply
-    /// that streams.
+    /// The same for a frame that is not a control frame. It must not come inside another message, so it waits for the
+    /// end of a reply that streams.
     pub fn queue_frame(&self, frame: Bytes) {
         self.queue(What::Frame, frame);
     }
@@ -236,24 +243,24 @@ impl Outbox {
         }
     }
 
-    /// A reply streams as one frame: even a control frame would have to wait for its end.
+    /// Whether a reply streams as one frame. Then even a control frame has to wait for its end.
     pub fn is_inside_frame(&self) -> bool {
         self.lock().stage.is_inside_frame()
     }
 
-    /// Nothing waits and no reply streams: what is sent now is what the client sees next.
+    /// Whether nothing waits and no reply streams. Then a frame sent now is the next one that the client sees.
     pub fn is_clear(&self) -> bool {
         let inner = self.lock();
         inner.stage.place_of(What::Frame) == Place::Now && !inner.waits()
     }
 
-    /// A reply begins to stream: whole frames are held until [`Self::end_stream`], and control frames too if it is one frame.
-    /// False while another one streams, which events that run at once make possible.
+    /// A reply begins to stream. Whole frames are held until [`Self::end_stream`]. If the reply is one frame, control
+    /// frames are held too. Returns false while another reply streams, which is possible when events run at once.
     pub fn begin_stream(&self, is_one_frame: bool) -> bool {
         self.lock().stage.begin(if is_one_frame { Unit::Frame } else { Unit::Pieces })
     }
 
-    /// The streamed reply is whole: what was held follows.
+    /// The streamed reply is complete. The held frames follow.
     pub fn end_stream(&self) {
         let mut inner = self.lock();
         #[cfg(test)]
@@ -264,9 +271,9 @@ impl Outbox {
         self.release(inner);
     }
 
-    /// The reply that streams will never be whole. Whatever followed would pass for the rest of it, so nothing does but a close frame,
-    /// and the session is asked to end, unless nobody is there to be told anything: then what the client has said before is
-    /// still handled.
+    /// The reply that streams is broken off. Any further bytes would pass for the rest of it, so only a close frame may
+    /// follow, and the session is asked to end. If the client is gone already, the session is not asked: then the
+    /// frames that the client has sent before are still handled.
     pub fn break_stream(&self) {
         let mut inner = self.lock();
         inner.stage.break_off();
@@ -293,7 +300,7 @@ impl Outbox {
         }
     }
 
-    /// While that is so the task does not read, and nothing but the room that others make wakes it.
+    /// Whether the outbox is full. Then the task does not read, and it is woken only when others make room.
     fn has_no_room(&self, inner: &Inner) -> bool {
         inner.backlog.cost() >= self.terms.max_bytes
     }
@@ -321,8 +328,9 @@ impl Outbox {
         }
     }
 
-    /// Ready when a reply may bring more, or when nobody will take it. What is held until the reply that `streams` has ended, or until
-    /// connect has, takes no room of that reply: it would wait for itself.
+    /// Ready when a reply may bring more bytes, or when they will be dropped anyway. Frames that are held until the
+    /// reply that `streams` has ended, or until connect has, do not take the room of that reply. Otherwise it would
+    /// wait for itself.
     pub fn poll_room(&self, cx: &mut Context<'_>, streams: bool) -> Poll<()> {
         if self.is_quiet() {
             return Poll::Ready(());
@@ -339,8 +347,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Ready when nobody wants the answer to an event any more: the session has ended, or the answer `has_begun` to leave
-    /// and no more can. An answer that is still being made may matter for more than the client.
+    /// Ready when the answer to an event is not wanted any more: the session has ended, or the answer `has_begun` to
+    /// leave and no more of it can. An answer that has not begun to leave may matter for more than the client.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>, has_begun: bool) -> Poll<()> {
         let mut inner = self.lock();
         if inner.stage.is_ended() || has_begun && !inner.stage.takes_replies() {
@@ -350,7 +358,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Bytes that wait: for the client to read, or held back by us.
+    /// Bytes that wait for the client to read, or that are held back here.
     pub fn queued_bytes(&self) -> usize {
         if self.is_quiet() {
             return 0;
@@ -358,7 +366,8 @@ impl Outbox {
         self.lock().backlog.bytes() + self.link.unsent()
     }
 
-    /// Bytes that wait for nobody but the client: those held behind a streamed reply wait for us.
+    /// Bytes that wait only for the client. Frames held behind a streamed reply wait for this node, so they do not
+    /// count.
     pub fn unwritten_bytes(&self) -> usize {
         if self.is_quiet() {
             return 0;
@@ -367,12 +376,13 @@ impl Outbox {
         if inner.stage.is_deaf() { 0 } else { self.writable(&inner) }
     }
 
-    /// As many bytes wait as may: the task stops reading from the client too.
+    /// The outbox is full. The task then stops reading from the client too.
     pub fn is_full(&self) -> bool {
         !self.is_quiet() && self.has_no_room(&self.lock())
     }
 
-    /// Grows, and begins anew after 4 GB, whenever the socket takes something, be it of what counts as written already.
+    /// A counter that grows whenever the socket takes bytes, including bytes that count as written already. It wraps
+    /// after 4 GB.
     pub fn progress(&self) -> u32 {
         self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64) as u32
     }
@@ -382,13 +392,13 @@ impl Outbox {
         self.lock().bytes_out
     }
 
-    /// Asks the session to end. The first to ask gives the reason.
+    /// Asks the session to end. The first request sets the reason.
     pub fn ask_close(&self, close: Close) {
         self.lock().ask_close(close);
         self.task.wake();
     }
 
-    /// What was asked for, for the session's task: once.
+    /// Takes the requested close, for the session's task.
     pub fn take_asked_close(&self) -> Option<Box<Close>> {
         if self.is_quiet() {
             return None;
@@ -396,8 +406,8 @@ impl Outbox {
         self.lock().asked_close.take()
     }
 
-    /// The last frame of this session, if its framing has one for that: nothing follows it. Inside a frame that broke off it would
-    /// pass for a part of that.
+    /// Queues the last frame of this session, if its framing has one. Nothing follows it. After a broken-off frame it
+    /// is not sent, because it would pass for a part of that frame.
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
         if let Some(frame) = frame.filter(|_| inner.stage.place_of(What::Goodbye) == Place::Now) {
@@ -406,8 +416,8 @@ impl Outbox {
         inner.stage.say();
     }
 
-    /// The session's task takes nothing more: queued bytes are given up, waiting replies are told. Says how many pushes
-    /// never left, in this call and since the client was found gone.
+    /// Ends the outbox: queued bytes are dropped and waiting replies are woken. Returns how many pushes were never
+    /// sent, counted in this call and since the client was found gone.
     pub fn end(&self) -> u32 {
         let mut inner = self.lock();
         inner.stage.finish();
@@ -418,17 +428,17 @@ impl Outbox {
         lost
     }
 
-    /// There is something for the session's task to look at that is not here.
+    /// Wakes the session's task to handle something outside the outbox.
     pub fn nudge(&self) {
         self.task.wake();
     }
 
-    /// The session's task waits here: register before looking at anything.
+    /// Registers the waker of the session's task. It must run before the task checks anything.
     pub fn register(&self, waker: &Waker) {
         self.task.register(waker);
     }
 
-    /// Wakes the task when it has to write what the socket did not take, or to look at an error.
+    /// Wakes the task if it has to write bytes that the socket did not take, or to handle an error.
     fn wake_writer(&self, inner: Guard<'_>, queued_before: usize) {
         let wake = queued_before == 0 && self.writable(&inner) > 0 || inner.asked_close.is_some();
         drop(inner);
@@ -437,7 +447,7 @@ impl Outbox {
         }
     }
 
-    /// Bytes that the task has to write: in the queue, and behind it those that only count as written.
+    /// Bytes that the task has to write: those in the queue, and those that count as written but are not sent.
     fn writable(&self, inner: &Inner) -> usize {
         inner.backlog.ready_bytes() + self.link.unsent()
     }
@@ -453,7 +463,7 @@ impl Outbox {
     }
 }
 
-/// The locked part; leaves word of whether it is quiet.
+/// The locked part. Dropping it updates `is_quiet`.
 struct Guard<'a> {
     inner: MutexGuard<'a, Inner>,
     outbox: &'a Outbox,
@@ -475,13 +485,13 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // What TLS has not sent yet changes without this lock.
+        // The bytes that TLS has not sent yet change without this lock.
         let is_quiet = self.inner.is_quiet() && !self.outbox.link.keeps_bytes();
         self.outbox.is_quiet.store(is_quiet, Ordering::Release);
     }
 }
 
-/// Four bytes in each session, until 2106.
+/// It takes four bytes in each session, and they last until 2106.
 fn seconds_since_1970() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

@@ -1,4 +1,4 @@
-//! A frame that is pushed to a session, and what becomes of it.
+//! Pushes frames to a session, and reports their fate.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use crate::config::model::SlowReader;
 use crate::proto::close::CloseReason;
 use crate::transport::MAX_SLICES;
 
-/// One encoded frame on its way to a session; the frame may be shared with other sessions.
+/// One encoded frame on its way to a session. Other sessions may share the frame.
 #[derive(Clone, Debug)]
 pub struct Push<'a> {
     /// Head, body and tail.
     pub frame: Bytes,
     /// The rule of its channel, if that has one of its own.
     pub rule: Option<SlowReader>,
-    /// What it may be replaced by.
+    /// Identifies the later pushes that may replace it.
     pub topic: &'a Arc<Topic>,
 }
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// Of the frame itself.
+    /// The fate of the frame itself.
     pub fate: Fate,
-    /// Older frames that made room for it.
+    /// Older frames that were dropped to make room for it.
     pub dropped_oldest: u32,
-    /// Older frames of the same topic that it replaces.
+    /// Older frames of the same topic that it replaced.
     pub dropped_latest: u32,
 }
 
@@ -43,46 +43,46 @@ impl From<Fate> for Pushed {
     }
 }
 
-/// What became of a pushed frame.
+/// The fate of a pushed frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The socket has it.
+    /// The socket has taken it.
     Written,
     /// It waits for the client to read.
     Queued,
-    /// The outbox was full, and the session is being closed for it.
+    /// The outbox was full, and the session is closed for that.
     DroppedClose,
-    /// The outbox was full, and this frame was the one to go.
+    /// The outbox was full, and this frame was dropped.
     DroppedNewest,
     /// The session has ended.
     Gone,
 }
 
-/// What became of frames that were to leave together.
+/// The result of a write of several frames.
 #[derive(Default)]
 struct Together {
-    /// So many left whole.
+    /// The number of frames that were written whole.
     written: usize,
-    /// The next one left in part, and its rest waits.
+    /// The next frame was written in part, and its rest waits.
     has_rest: bool,
 }
 
 impl Outbox {
-    /// Sends encoded frames of commands, in one write where the socket takes them, and tells what became of each.
+    /// Sends encoded frames of commands, in one write if the socket takes them. `tell` gets the fate of each.
     pub fn push_all<'a, T>(&self, pushes: SmallVec<[(Push<'a>, T); 1]>, mut tell: impl FnMut(T, Pushed)) {
         let together = if pushes.len() > 1 { self.push_together(&pushes) } else { Together::default() };
         for (at, (push, of)) in pushes.into_iter().enumerate() {
             let pushed = match at {
                 _ if at < together.written => Fate::Written.into(),
                 _ if at == together.written && together.has_rest => Fate::Queued.into(),
-                // What comes behind it waits, or finds no room.
+                // The later frames wait, or find no room.
                 _ => self.push(push),
             };
             tell(of, pushed);
         }
     }
 
-    /// As many whole frames as the socket takes while nothing waits for it.
+    /// Writes as many frames as the socket takes, if nothing waits for it.
     fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
         let mut together = Together::default();
         let mut inner = self.lock();
@@ -108,7 +108,7 @@ impl Outbox {
                 together.written += 1;
             }
             if self.writable(&inner) > 0 {
-                // TLS has taken all of it, and the socket has not taken all from TLS.
+                // TLS has taken everything, but the socket has not taken everything from TLS.
                 (together.written, together.has_rest) = (together.written - 1, true);
                 break;
             }
@@ -143,7 +143,7 @@ impl Outbox {
             pushed.dropped_oldest = inner.backlog.drop_oldest(max_bytes.saturating_sub(push.frame.len()));
         }
         if pushed.dropped_latest + pushed.dropped_oldest > 0 {
-            // This frame may leave at once, and then nothing else would wake the replies that wait for room.
+            // If this frame leaves at once, nothing else wakes the replies that wait for room.
             inner.wake_waiters();
             if was_full {
                 self.task.wake();
@@ -176,13 +176,13 @@ impl Outbox {
         pushed
     }
 
-    /// For the log: what an outbox without room is full of.
+    /// For the log: says which bytes fill the outbox.
     fn why_full(&self, inner: &Inner) -> String {
         let (held, waiting) = (inner.backlog.held_bytes(), inner.backlog.bytes());
         match held {
-            0 => format!("{waiting} bytes wait for the client"),
-            _ if inner.stage.is_guest() => format!("{held} of {waiting} bytes wait for the end of connect"),
-            _ => format!("{held} of {waiting} bytes wait for the end of a reply that streams"),
+            0 => format!("outbox is full: {waiting} bytes wait for the client"),
+            _ if inner.stage.is_guest() => format!("outbox is full: {held} of {waiting} bytes wait for the connect event to end"),
+            _ => format!("outbox is full: {held} of {waiting} bytes wait for a streaming reply to end"),
         }
     }
 }

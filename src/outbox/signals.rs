@@ -1,4 +1,4 @@
-//! What others tell a session's task, beside bytes and a close: one word that needs no lock.
+//! Signals to a session's task, apart from bytes and a close. They are one word that needs no lock.
 
 use std::sync::atomic::Ordering;
 
@@ -6,14 +6,14 @@ use smallvec::SmallVec;
 
 use super::Outbox;
 
-/// What happened since the task last looked, beside bytes.
+/// Everything that has happened since the task last looked, apart from bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals {
     /// Events of this session that have ended.
     pub ended_events: u32,
-    /// The connect event was answered, or may have been run.
+    /// The connect event was answered or may have run, so a close event must follow.
     pub connect_counts: bool,
-    /// The wheel came round.
+    /// The wheel has called the session.
     pub tick: bool,
     /// Answers have set cookies; see [`Outbox::take_cookies`].
     pub has_cookies: bool,
@@ -26,15 +26,15 @@ const WATCHES_ENDS: u32 = 1 << 18;
 const HAS_COOKIES: u32 = 1 << 19;
 
 impl Outbox {
-    /// No event of this session runs: what still waits here is a waker that nobody needs, and it would keep the memory of
-    /// a task that may have ended.
+    /// Drops all waiters, because no event of this session runs. A waker that is left here is not needed, and would
+    /// keep the memory of a task that may have ended.
     pub fn forget_waiters(&self) {
         self.lock().waiters = SmallVec::new();
     }
 
-    /// An event of this session has ended. It wakes the task only if that [`watches`](Self::watch_ends): a session whose only
-    /// event was answered has nothing to do until its client says something, and its waiters are forgotten here. Where others
-    /// may run, that is left to the task.
+    /// Notes that an event of this session has ended. The task is woken only if it [`watches`](Self::watch_ends): a
+    /// session whose only event was answered has nothing to do until its client sends something. The waiters are
+    /// dropped here, unless other events may run. In that case the task drops them.
     pub fn event_ended(&self, others_may_run: bool) {
         if !others_may_run {
             self.forget_waiters();
@@ -44,17 +44,19 @@ impl Outbox {
         }
     }
 
-    /// The end of an event will wake the task, until it takes its signals. False when one has ended since it did that last.
+    /// From now on the end of an event wakes the task, until the task takes its signals. Returns false if an event has
+    /// ended since it last took them.
     pub fn watch_ends(&self) -> bool {
         self.signals.fetch_or(WATCHES_ENDS, Ordering::AcqRel) & ENDED_EVENTS == 0
     }
 
-    /// From now on a close event is owed.
+    /// Notes that a close event must follow the connect event.
     pub fn connect_counts(&self) {
         self.signals.fetch_or(CONNECT_COUNTS, Ordering::AcqRel);
     }
 
-    /// `Set-Cookie` of an answer, for the session's later events: before the end of its event is told.
+    /// Keeps the `Set-Cookie` values of an answer for the session's later events. It must run before
+    /// [`Self::event_ended`].
     pub fn leave_cookies(&self, cookies: Vec<Box<[u8]>>) {
         if !cookies.is_empty() {
             self.lock().cookies.get_or_insert_default().0.extend(cookies);
@@ -62,18 +64,18 @@ impl Outbox {
         }
     }
 
-    /// What was left so, for the session's task.
+    /// Takes the cookies, for the session's task.
     pub fn take_cookies(&self) -> Vec<Box<[u8]>> {
         self.lock().cookies.take().map(|cookies| cookies.0).unwrap_or_default()
     }
 
-    /// The wheel came round.
+    /// The wheel has called the session.
     pub fn tick(&self) {
         self.signals.fetch_or(TICK, Ordering::AcqRel);
         self.task.wake();
     }
 
-    /// What happened since the last call.
+    /// Takes everything that has happened since the last call.
     pub fn take_signals(&self) -> Signals {
         let bits = self.signals.swap(0, Ordering::AcqRel);
         Signals {

@@ -1,4 +1,4 @@
-//! Where an outbox is in its life and in a reply, and what may leave at that point.
+//! The stage of an outbox, in its life and in a reply. It decides what may leave at that point.
 //!
 //! ```text
 //!            admit         last word                      reply       begin         end
@@ -10,7 +10,8 @@
 //!                         Deaf --> Ended
 //! ```
 //!
-//! Plain data: it decides, [`super::Outbox`] does, both under one lock. Whatever leaves goes through [`Stage::place_of`].
+//! Plain data: it decides, and [`super::Outbox`] acts, both under one lock. Everything that leaves goes through
+//! [`Stage::place_of`].
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,15 +22,15 @@ pub(super) struct Stage {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Life {
-    /// PHP is still asked about the session: pushes wait.
+    /// PHP still runs the connect event: pushes wait.
     Guest,
     #[default]
     Open,
-    /// The last word was said.
+    /// The last frame was queued.
     Said,
-    /// A write found the client gone.
+    /// A write has failed because the client is gone.
     Deaf,
-    /// The task of the session takes nothing more.
+    /// The session's task has ended the outbox.
     Ended,
 }
 
@@ -38,56 +39,56 @@ enum Reply {
     /// Frames leave whole.
     #[default]
     Whole,
-    /// A reply leaves in pieces, and has not come to its end.
+    /// A reply leaves in pieces and has not ended.
     Streams(Unit),
-    /// It never will.
+    /// A reply was broken off and will never end.
     Broken(Unit),
 }
 
-/// What the pieces of a reply are on the wire.
+/// The form of a reply's pieces on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Fragments, or what the framing makes of them: a control frame may stand between two.
+    /// Fragments, or pieces in the framing's own form. A control frame may come between two of them.
     Pieces,
-    /// One frame, whose length is on the wire: nothing at all may stand inside.
+    /// One frame whose length was sent already. Nothing else may come inside it.
     Frame,
 }
 
-/// What is to leave.
+/// The things that may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// A frame of a command.
     Push,
-    /// A whole frame of ours: a reply, a probe.
+    /// A whole frame of this session: a reply, a probe.
     Frame,
     /// A piece of the reply that streams.
     Piece,
     /// Ping, pong, comment.
     Control,
-    /// The last word.
+    /// The last frame of the session.
     Goodbye,
 }
 
-/// Where it goes.
+/// The place where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Behind what is ready, or to the socket.
+    /// To the socket, or to the end of the ready queue.
     Now,
-    /// It is held until the reply that streams is whole, or the guest admitted.
+    /// It is held until the streaming reply is complete, or the guest is admitted.
     Later,
-    /// Nobody would understand it, or nobody is there.
+    /// It is dropped: it would be misread after a broken frame, or the client is gone.
     Nowhere,
 }
 
 impl Stage {
-    /// Of a session that PHP is asked about.
+    /// The stage of a guest.
     pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
 
-    /// The whole of the rule.
+    /// The complete rule.
     pub(super) fn place_of(self, what: What) -> Place {
         match (self.life, self.reply, what) {
             (Life::Said | Life::Deaf | Life::Ended, ..) => Place::Nowhere,
-            // A fragment that nothing follows is left behind by a close frame.
+            // A close frame may follow an unfinished sequence of fragments.
             (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), What::Goodbye) => Place::Now,
             (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), What::Goodbye) => Place::Nowhere,
             (_, Reply::Streams(_), What::Piece) | (_, Reply::Streams(Unit::Pieces), What::Control) => Place::Now,
@@ -97,17 +98,17 @@ impl Stage {
         }
     }
 
-    /// What was held may follow.
+    /// Whether held frames may leave.
     pub(super) fn lets_held_go(self) -> bool {
         self.place_of(What::Push) == Place::Now
     }
 
-    /// Pushes have somewhere to go, now or later.
+    /// Whether pushes can leave, now or later.
     pub(super) fn takes_pushes(self) -> bool {
         self.place_of(What::Push) != Place::Nowhere
     }
 
-    /// Replies have.
+    /// Whether replies can leave, now or later.
     pub(super) fn takes_replies(self) -> bool {
         self.place_of(What::Frame) != Place::Nowhere
     }
@@ -116,7 +117,7 @@ impl Stage {
         matches!(self.reply, Reply::Streams(_))
     }
 
-    /// Not even a control frame may leave.
+    /// Whether not even a control frame may leave.
     pub(super) fn is_inside_frame(self) -> bool {
         matches!(self.reply, Reply::Streams(Unit::Frame) | Reply::Broken(Unit::Frame))
     }
@@ -133,7 +134,8 @@ impl Stage {
         self.life == Life::Ended
     }
 
-    /// A reply begins to stream; false while another one does. Behind one that broke off it may, and leads nowhere.
+    /// A reply begins to stream. Returns false while another one streams. After a broken-off reply it returns true, but
+    /// nothing leaves.
     pub(super) fn begin(&mut self, unit: Unit) -> bool {
         if self.reply == Reply::Whole {
             self.reply = Reply::Streams(unit);
@@ -142,21 +144,21 @@ impl Stage {
         !self.streams()
     }
 
-    /// It has come to its end.
+    /// The streaming reply has ended.
     pub(super) fn end(&mut self) {
         if self.streams() {
             self.reply = Reply::Whole;
         }
     }
 
-    /// It does not.
+    /// The streaming reply is broken off.
     pub(super) fn break_off(&mut self) {
         if let Reply::Streams(unit) = self.reply {
             self.reply = Reply::Broken(unit);
         }
     }
 
-    /// PHP has let the session in. False when that changes nothing.
+    /// PHP has admitted the session. Returns false if that changes nothing.
     pub(super) fn admit(&mut self) -> bool {
         let is_guest = self.is_guest();
         if is_guest {
@@ -165,7 +167,7 @@ impl Stage {
         is_guest
     }
 
-    /// The last word is said.
+    /// The last frame is queued.
     pub(super) fn say(&mut self) {
         self.life = self.life.max(Life::Said);
     }
@@ -175,7 +177,7 @@ impl Stage {
         self.life = self.life.max(Life::Deaf);
     }
 
-    /// Nothing is taken any more.
+    /// The outbox ends.
     pub(super) fn finish(&mut self) {
         self.life = Life::Ended;
     }

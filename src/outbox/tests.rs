@@ -63,7 +63,7 @@ async fn what_is_pushed_to_a_guest_waits_within_the_bound_and_follows_what_was_w
     guest.arrive(near);
     guest.write_frame(&[IoSlice::new(&frame("hello"))]);
     assert_eq!(push(&guest, frame("three"), SlowReader::Newest, b"").fate, Fate::Queued, "behind the others");
-    // A greeting that streams: its end lets nothing go that the guest's leave does not.
+    // A greeting that streams: its end does not release pushes before the guest is admitted.
     assert!(guest.begin_stream(false));
     guest.end_stream();
     guest.admit();
@@ -86,7 +86,7 @@ fn push(outbox: &Outbox, frame: Bytes, rule: SlowReader, key: &[u8]) -> Pushed {
     outbox.push(Push { frame, rule: Some(rule), topic: &topic })
 }
 
-/// Author, number, and a filling that is wrong as soon as one byte is missing or foreign.
+/// Author, number, and a filling that is wrong if one byte is missing or foreign.
 fn body(author: u8, number: u32, len: usize) -> Vec<u8> {
     let mut body = vec![author; len.max(5)];
     body[1..5].copy_from_slice(&number.to_be_bytes());
@@ -202,8 +202,8 @@ async fn a_push_beyond_the_bound_closes_the_slow_reader_and_tiny_pieces_count_wi
     }
 }
 
-/// Pushes numbered frames, so many at a time, to a client that reads nothing, then reads: what arrives, and the sum of what became
-/// of all.
+/// Pushes numbered frames, `together` at a time, to a client that first reads nothing and then reads. Returns the
+/// frames that arrive, and the sum of all fates.
 async fn pushed_to_a_stalled_reader(rule: SlowReader, keys: u32, together: usize) -> (Vec<u32>, [u32; 5]) {
     let (outbox, mut far) = outbox(20_000);
     let mut counts = [0; 5];

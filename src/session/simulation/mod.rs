@@ -1,21 +1,23 @@
-//! A session, its outbox and the answers to its events in random orders: reads, writes, streams, pushes, posts, closes, resets, drains,
-//! stalls and the clock, without sockets, threads or time. What is driven is what runs in a node: [`Session::poll_live`],
-//! [`Session::finish`], [`Outbox`], [`Answer`]. Around it stand a client, a router that pushes, scripts, and a wheel that turns when it is told to.
+//! Runs a session, its outbox and the answers to its events in random orders: reads, writes, streams, pushes, posts,
+//! closes, resets, drains, stalls and the clock, without sockets, threads or time. The code under test is the code of a
+//! node: [`Session::poll_live`], [`Session::finish`], [`Outbox`], [`Answer`]. Around it are a client, a router that
+//! pushes, scripts, and a wheel that turns when it is told to.
 //!
-//! A run is a list of numbers, each of which is one step, whatever came before it. So a seed replays a run, and one that fails is
-//! cut down to the steps that it fails without. `SEED=17 cargo test --lib session::simulation` runs one seed, and says what happens; `SEEDS=1000000`
-//! runs so many.
+//! A run is a list of numbers. Each number is one step and does not depend on the steps before it. So a seed replays a
+//! run, and a failing run is reduced to the steps that it needs to fail. `SEED=17 cargo test --lib session::simulation`
+//! runs one seed and prints the steps. `SEEDS=1000000` runs so many seeds.
 //!
-//! Other threads are simulated too: whenever an outbox is about to be locked, others may do something first.
+//! Other threads are simulated too: whenever an outbox is about to be locked, another "thread" may act first.
 //!
-//! What has to hold:
+//! Properties that must hold:
 //!
-//! * a session whose client is gone ends within a bound, and its close event is told;
-//! * an event has one outcome, and a post an answer or the end of its session;
-//! * what arrives is whole frames that somebody sent, each once, and nothing behind the last word;
+//! * a session whose client is gone ends within a bound, and PHP gets its close event;
+//! * an event has one outcome, and a post gets an answer or the end of its session;
+//! * the client gets whole frames that were sent to it, each once, and nothing after the last frame of the session;
 //! * a frame that was read is handled or counted as dropped;
-//! * where the client takes everything and the scripts go on, everything comes to its end: nobody waits for room that only he can make;
-//! * nobody is blamed: a slow reader has taken nothing for `send_timeout`, an idle client has said nothing.
+//! * if the client takes everything and the scripts continue, everything ends: there is no deadlock in which a task
+//!   waits for room that only it can make;
+//! * no client is blamed wrongly: a slow reader has taken nothing for `send_timeout`, an idle client has sent nothing.
 
 mod client;
 mod php;
@@ -55,7 +57,7 @@ use crate::transport::Peer;
 use crate::upstream::Upstream;
 
 const STEPS: usize = 60;
-/// Ticks in which a session has to end when its client is gone: the longest of its timeouts, and some.
+/// Ticks within which a session must end when its client is gone: its longest timeout, and some more.
 const BOUND: u32 = 60;
 
 const CONFIG: &str = r#"
@@ -75,7 +77,7 @@ websocket = { ping_interval = "1s", pong_timeout = "1s", close_timeout = "1s" }
 sse = { poll_gap = "2s" }
 "#;
 
-/// A seed, and how many numbers were taken since.
+/// A random generator. Each number taken advances its place in the sequence.
 struct Chance(Cell<u64>);
 
 impl Chance {
@@ -97,7 +99,7 @@ impl Chance {
     }
 }
 
-/// The number in this place of the sequence SplitMix64 (Steele, Lea and Flood 2014).
+/// The number at this place of the sequence SplitMix64 (Steele, Lea and Flood 2014).
 fn split_mix(place: u64) -> u64 {
     let mut z = place.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -105,7 +107,7 @@ fn split_mix(place: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// A task that is polled when it was woken, and not otherwise.
+/// The waker of a task that is polled only after it was woken.
 #[derive(Default)]
 struct Woken(AtomicBool);
 
@@ -129,7 +131,7 @@ impl Woken {
     }
 }
 
-/// What a node has once, for as many runs as a thread makes.
+/// The parts of a node that all runs of a thread share.
 struct Node {
     hub: Arc<Hub>,
     app: App,
@@ -198,7 +200,7 @@ struct World {
     connects: bool,
     max_bytes: usize,
     trace: bool,
-    /// What the step that is made now draws from.
+    /// The random numbers of the current step.
     chance: RefCell<Chance>,
     content: u64,
     life: RefCell<Life>,
@@ -215,12 +217,12 @@ struct World {
     /// Numbers of messages and pushes.
     messages: Cell<u64>,
     pushes: Cell<u64>,
-    /// Pushed frames that were taken and neither came nor were thrown away.
+    /// Messages that PHP was asked to handle.
     handled: Cell<u64>,
     posted: Cell<u64>,
     dropped_pushes: Cell<u32>,
     dropped_before: u64,
-    /// Bytes that were read before the end.
+    /// Bytes that the session had read when it ended.
     read: Cell<usize>,
     is_ending: Cell<bool>,
     /// Since when the client takes nothing.
@@ -359,7 +361,7 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
-        // While the session is polled it is not.
+        // While the session is being polled, it is not over.
         self.life.try_borrow().is_ok_and(|life| matches!(*life, Life::Over))
     }
 
@@ -400,7 +402,7 @@ impl World {
         self.take_requests();
     }
 
-    /// Nobody is closed for what was not his.
+    /// Checks that the client is not closed for something that is not its fault.
     fn begin_to_end(&self, close: &Close) {
         if self.is_ending.replace(true) && !close.is_abrupt() {
             return;
@@ -440,7 +442,7 @@ impl World {
         let frame = self.outbox.framing().encode(FrameKind::Text, &body).expect("it fits");
         let rule = [None, Some(SlowReader::Oldest), Some(SlowReader::Newest), Some(SlowReader::Latest)][self.below(4)];
         let topic = Arc::new(Topic { channel: None, key: None });
-        // It may arrive before anybody hears that it was taken.
+        // The frame may arrive before `push` returns.
         *self.client.borrow_mut().expected.entry(body.clone()).or_default() += 1;
         let pushed = self.outbox.push(Push { frame, rule, topic: &topic });
         self.say(|| format!("push {number} of {len} bytes, {rule:?}: {pushed:?}"));
@@ -468,7 +470,7 @@ impl World {
             7..=9 => self.open_window([10, 500, 4000][self.below(3)]),
             10 | 11 => self.open_window(1 << 30),
             12 => {
-                // What it would have taken is not taken back.
+                // First write what the client would have taken with its old window.
                 self.poll_session();
                 self.pipe.ends().window = 0;
             }
@@ -500,9 +502,9 @@ impl World {
         }
     }
 
-    /// Between two instructions of somebody: another thread is there first.
+    /// Lets another "thread" act between two instructions.
     fn interleave(&self) {
-        // The side that is interrupted may be drawing from it.
+        // The interrupted code may be using it.
         let Ok(chance) = self.chance.try_borrow() else { return };
         let what = chance.below(60);
         drop(chance);
@@ -513,7 +515,7 @@ impl World {
         }
     }
 
-    /// Whatever can happen without the clock happens. The client takes everything.
+    /// Runs everything that can happen without the clock. The client takes everything.
     fn settle(&self) -> Found {
         for _ in 0..10_000 {
             if self.pipe.ends().window < 1 << 20 {
@@ -538,7 +540,7 @@ impl World {
         self.turn_wheel();
     }
 
-    /// All is well from now on; then the client leaves.
+    /// From now on the client and the scripts behave well. Then the client leaves.
     async fn end_well(&self) -> Found {
         *self.chance.borrow_mut() = Chance::of(7);
         self.say(|| "from now on all is well".into());
@@ -547,7 +549,7 @@ impl World {
         }
         self.settle()?;
         self.check_rest()?;
-        // Those for whom it must be so: posts are answered though nobody polls.
+        // Posts must be answered even if the client does not poll.
         for answered in self.waiting_posts.borrow_mut().iter_mut() {
             if matches!(answered.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 return Err("a post is not answered".into());
@@ -578,7 +580,7 @@ impl World {
         self.check_end()
     }
 
-    /// Where all goes on, nobody waits.
+    /// Checks that nothing waits when the client takes everything and the scripts continue.
     fn check_rest(&self) -> Found {
         let running = self.running();
         if !running.is_empty() {
@@ -603,7 +605,7 @@ impl World {
     fn check_end(&self) -> Found {
         let is_owed = match self.close.borrow().as_ref().map(|close| close.reason) {
             None => return Err("it is over for no reason".into()),
-            // PHP may have turned it away.
+            // PHP may have refused the session.
             Some(_) => !self.connects,
         };
         if is_owed && self.told_close.get() != 1 {
@@ -627,7 +629,7 @@ impl World {
     }
 }
 
-/// One run: what is wrong, if something is.
+/// Runs once. The error says what is wrong.
 async fn run(node: &Rc<Node>, seed: u64, steps: &[u64], trace: bool) -> Found {
     let world = World::new(node.clone(), seed, trace);
     world.say(|| {
@@ -660,12 +662,12 @@ fn steps_of(seed: u64) -> Vec<u64> {
     (0..STEPS as u64).map(|at| split_mix(seed.wrapping_mul(0x1_0001) ^ at << 48)).collect()
 }
 
-/// A thread's runtime, in which no time passes by itself.
+/// The runtime of a thread. Its time is paused.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
-/// The steps without which it would not fail, and what is wrong then.
+/// Reduces a failing run to the steps that it needs to fail. Returns them with the failure.
 async fn shrink(node: &Rc<Node>, seed: u64, mut steps: Vec<u64>, mut problem: String) -> (Vec<u64>, String) {
     let mut size = steps.len() / 2;
     while size > 0 {
@@ -683,7 +685,7 @@ async fn shrink(node: &Rc<Node>, seed: u64, mut steps: Vec<u64>, mut problem: St
     (steps, problem)
 }
 
-/// The first seed of these that fails.
+/// The first of these seeds that fails.
 fn first_failure(seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
     let runtime = runtime();
     let _guard = runtime.enter();
@@ -698,7 +700,7 @@ fn first_failure(seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
     })
 }
 
-/// Fails with as few steps as it can.
+/// Replays a seed. If it fails, it panics with the fewest steps that fail.
 fn replay(seed: u64, fault: Option<Fault>) {
     let runtime = runtime();
     let _guard = runtime.enter();
@@ -741,7 +743,7 @@ fn sessions_in_random_orders_keep_what_they_promise() {
     }
 }
 
-/// The simulation is of no use where it does not find what was wrong once.
+/// The simulation must find every fault that the code once had, or it is of no use.
 #[test]
 fn each_fault_that_was_there_once_is_found() {
     for fault in Fault::ALL {
