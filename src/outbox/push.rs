@@ -181,7 +181,9 @@ impl Outbox {
         let (held, waiting) = (inner.backlog.held_bytes(), inner.backlog.bytes());
         match held {
             0 => format!("outbox is full: {waiting} bytes wait for the client"),
-            _ if inner.stage.is_guest() => format!("outbox is full: {held} of {waiting} bytes wait for the connect event to end"),
+            _ if inner.stage.is_guest() => {
+                format!("outbox is full: {held} of {waiting} bytes wait for the connect event to end")
+            }
             _ => format!("outbox is full: {held} of {waiting} bytes wait for a streaming reply to end"),
         }
     }
