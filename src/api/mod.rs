@@ -1,4 +1,5 @@
-//! The HTTP API: the router's commands and queries for programs that speak HTTP and not the protocol of the router port.
+//! The HTTP API: the router's commands and queries, for programs that use HTTP rather than the protocol of the router
+//! port.
 //!
 //! ```text
 //!   request ─> guard (token, or: this machine and no browser) ─> path ─> Arguments ─> Command | Query
@@ -7,7 +8,7 @@
 //!             problem details (RFC 9457)                                               receipt, JSON
 //! ```
 //!
-//! `openapi.json` says the same to programs (OpenAPI 3.1) and is served at `/openapi.json`.
+//! `openapi.json` describes the API for programs (OpenAPI 3.1) and is served at `/openapi.json`.
 
 mod problem;
 
@@ -42,16 +43,16 @@ use crate::session::Hub;
 use crate::transport::Peer;
 use crate::transport::listening::{Accepted, Listening};
 
-/// For a request's head, and for the next one on a connection that is kept.
+/// The timeout for a request's head, and for the next request on a keep-alive connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a request's body.
+/// The timeout for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most connections at once: programs of the shop, not its visitors.
+/// The most connections at once. The API's clients are an operator's own programs, not visitors.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// The description for programs.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// Serves until the future is dropped, `connections` at once.
+/// Serves at most `connections` at once, until the future is dropped.
 pub async fn serve_api(
     listening: Listening,
     config: model::Api,
@@ -135,7 +136,7 @@ impl Api {
         match path {
             Path::OpenApi => Ok(json_response(OPENAPI)),
             Path::Command(verb) => {
-                // Held until it is done.
+                // The memory is held until the command is done.
                 let (arguments, _memory) = self.arguments(request, verb).await?;
                 let command = verb.command(arguments)?;
                 let outcome = self.hub.cluster.run(Door::Api, &command).await;
@@ -176,8 +177,9 @@ impl Api {
         }
     }
 
-    /// Who may ask. Without a token it is whoever runs on this machine; a page in somebody's browser does too, and is told apart
-    /// by its `Origin`, or by a `Host` that is no name of this machine (a name that leads here only for this).
+    /// Checks whether the request is allowed. Without a token, any program on this machine may ask. A web page in a
+    /// browser on this machine may not. It is recognized by its `Origin`, or by a `Host` that is not a name of this
+    /// machine (an attacker's name that resolves to this machine).
     fn guard(&self, request: &Request<Incoming>) -> Result<(), Problem> {
         let headers = request.headers();
         let Some(token) = &self.config.token else {
@@ -185,7 +187,7 @@ impl Api {
                 return Err(Problem::new(
                     StatusCode::FORBIDDEN,
                     "origin",
-                    "web pages may not ask here; programs send no Origin, and [api] token lets anybody in who knows it",
+                    "web pages may not ask here: send no Origin header, or set [api] token and send the token",
                 ));
             }
             let host = request.uri().host().or_else(|| host_of(headers)).unwrap_or_default();
@@ -194,19 +196,21 @@ impl Api {
                 false => Err(Problem::new(
                     StatusCode::FORBIDDEN,
                     "host",
-                    format!("{host:?} is no name of this machine; without [api] token only localhost is answered"),
+                    format!(
+                        "{host:?} is not a name of this machine: without [api] token, only requests to localhost are answered"
+                    ),
                 )),
             };
         };
         match bearer(headers) {
-            None => Err(Problem::unauthenticated("a header Authorization: Bearer TOKEN is wanted")),
-            // Digests are compared: the time that takes says nothing about the token.
+            None => Err(Problem::unauthenticated("the header Authorization: Bearer TOKEN is missing")),
+            // Digests are compared, so that the time of the comparison reveals nothing about the token.
             Some(given) if Sha256::digest(given) == Sha256::digest(token.reveal()) => Ok(()),
             Some(_) => Err(Problem::unauthenticated("the token is wrong")),
         }
     }
 
-    /// From a JSON body; or from the query string, with a raw body as the message or the value.
+    /// Reads the arguments from a JSON body, or from the query string with a raw body as the message or the value.
     async fn arguments(
         &self,
         request: Request<Incoming>,
@@ -217,7 +221,7 @@ impl Api {
         let (body, memory) = self.body(request).await?;
         if kind == ContentType::Json {
             if !query.is_empty() {
-                return Err(Problem::argument("a JSON body has all arguments, and the query string none"));
+                return Err(Problem::argument("a JSON body holds all arguments: the query string must be empty"));
             }
             return Ok((Arguments::of_json(&body)?, memory));
         }
@@ -225,7 +229,9 @@ impl Api {
         match verb.raw_body() {
             Some(name) => arguments.put(name, body)?,
             None if !body.is_empty() => {
-                return Err(Problem::argument("a body that is not application/json has no meaning here"));
+                return Err(Problem::argument(
+                    "this command takes no raw body: send its arguments as application/json or in the query string",
+                ));
             }
             _ => {}
         }
@@ -243,17 +249,19 @@ impl Api {
         if body.size_hint().lower() > max as u64 {
             return Err(too_long());
         }
-        // A body that does not say how long it is may become as long as any. It is here twice while its pieces are put together.
+        // A body without a declared length may reach the limit. Its bytes are in memory twice while its pieces are
+        // joined.
         let bytes = 2 * body.size_hint().upper().map_or(max, |upper| upper.min(max as u64) as usize);
         let memory = tokio::time::timeout(BODY_TIMEOUT, self.memory.set_aside(bytes)).await.map_err(|_| {
-            let detail = "too much is on its way to the router port and here ([router] max_buffered_bytes)";
+            let detail =
+                "too many large messages are being received: retry later, or raise [router] max_buffered_bytes";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
         })?;
         match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
             Ok(Ok(body)) => Ok((body.to_bytes(), memory)),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-            Ok(Err(error)) => Err(Problem::argument(format!("the body did not come whole: {error}"))),
-            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time")),
+            Ok(Err(error)) => Err(Problem::argument(format!("the body could not be read: {error}"))),
+            Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time")),
         }
     }
 }
@@ -261,7 +269,8 @@ impl Api {
 impl Path {
     fn parse(path: &str) -> Result<Self, Problem> {
         let mut segments = path.split('/').skip(1);
-        let nothing = || Problem::new(StatusCode::NOT_FOUND, "no_path", "nothing here; GET /openapi.json says what is");
+        let nothing =
+            || Problem::new(StatusCode::NOT_FOUND, "no_path", "nothing here; GET /openapi.json lists the paths");
         let segments: [Option<&str>; 6] = std::array::from_fn(|_| segments.next());
         Ok(match segments {
             [Some("openapi.json"), None, ..] => Path::OpenApi,
@@ -301,7 +310,8 @@ enum ContentType {
     Raw,
 }
 
-/// Forms are refused: `curl -d` says that it sends one, whatever it sends, and would deliver its JSON as the message.
+/// Refuses forms. `curl -d` always claims to send a form. Without this check, a JSON body sent that way would be
+/// delivered as the message.
 fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(ContentType::Raw) };
     let text = value.to_str().unwrap_or_default();
@@ -311,7 +321,9 @@ fn content_type(headers: &HeaderMap) -> Result<ContentType, Problem> {
         "application/x-www-form-urlencoded" | "multipart/form-data" => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "content_type",
-            format!("{essence} is not read: application/json has all arguments, any other type is the message itself"),
+            format!(
+                "{essence} is not supported: send all arguments as application/json, or the message itself as any other type"
+            ),
         )),
         _ => Ok(ContentType::Raw),
     }
@@ -327,7 +339,7 @@ fn host_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST)?.to_str().ok().map(host_only)
 }
 
-/// Names that lead here whatever a name server says. On a Unix socket clients say `localhost` too.
+/// Names that mean this machine, regardless of name servers. On a Unix socket, clients send `localhost` too.
 fn is_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

@@ -1,4 +1,4 @@
-//! What goes wrong, as problem details (RFC 9457).
+//! Errors of the API, as problem details (RFC 9457).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -7,16 +7,16 @@ use serde_json::json;
 
 use crate::proto::arguments::BadArgument;
 
-/// Why a request is not answered with what it asked for.
+/// The error that answers a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Of the answer.
+    /// The status of the response.
     pub(super) status: StatusCode,
-    /// A word that programs can compare, and that stands in metrics.
+    /// A word that programs can compare. It is also used in metrics.
     pub(super) word: &'static str,
-    /// Says it to a person.
+    /// The explanation for people.
     pub(super) detail: String,
-    /// A header that the status asks for.
+    /// A header that the status requires.
     header: Option<(header::HeaderName, &'static str)>,
 }
 
@@ -30,19 +30,19 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_argument", detail)
     }
 
-    /// A session or an attribute is not there.
+    /// There is no such session or attribute.
     pub(super) fn absent(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "absent", detail)
     }
 
-    /// RFC 9110 section 15.5.6 asks for `Allow`.
+    /// The method is not allowed. RFC 9110 section 15.5.6 requires `Allow`.
     pub(super) fn method(allow: &'static str) -> Self {
-        let detail = format!("this path takes {allow}");
+        let detail = format!("this path takes only {allow}");
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail);
         Self { header: Some((header::ALLOW, allow)), ..problem }
     }
 
-    /// RFC 6750 section 3 asks for `WWW-Authenticate`.
+    /// The token is missing or wrong. RFC 6750 section 3 requires `WWW-Authenticate`.
     pub(super) fn unauthenticated(detail: &str) -> Self {
         let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
         Self { header: Some((header::WWW_AUTHENTICATE, "Bearer")), ..problem }

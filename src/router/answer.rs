@@ -1,4 +1,4 @@
-//! What queries are answered.
+//! The answers to queries.
 
 use bytes::Bytes;
 use serde::ser::SerializeMap;
@@ -13,7 +13,7 @@ use crate::proto::id::SessionId;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// What was asked for is not there.
+    /// There is no such session or attribute.
     Absent,
     /// An attribute's value.
     #[serde(skip)]
@@ -77,7 +77,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// As JSON; empty where there is no answer, or one that is not JSON.
+    /// The answer as JSON. Empty if there is no answer, or if it is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match self {
             Answer::Absent | Answer::Value(_) => Vec::new(),
@@ -87,27 +87,27 @@ impl Answer {
     }
 }
 
-/// A session as others see it.
+/// A session, as queries show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionAnswer {
     /// Its id.
     pub session: SessionId,
-    /// Whom it belongs to.
+    /// Its uid.
     pub uid: Option<Name>,
-    /// Its attributes; values that are not UTF-8 are shown with replacement characters.
+    /// Its attributes. Values that are not UTF-8 are shown with replacement characters.
     #[serde(serialize_with = "as_map")]
     pub attributes: Vec<(AttributeKey, Bytes)>,
     /// The channels that it is in.
     pub channels: Vec<Name>,
-    /// Whose it is.
+    /// Its app.
     pub app: String,
-    /// Through which listener it came.
+    /// Its listener.
     pub listener: String,
-    /// `length`, `delimiter`, `raw`, `lua` or `websocket`.
+    /// `length`, `delimiter`, `gap`, `raw`, `websocket`, `event-stream` or `lua`.
     pub framing: &'static str,
     /// Bytes that wait for the client to read.
     pub queued_bytes: usize,
-    /// How long it has been there.
+    /// Its age in seconds.
     pub seconds: u64,
 }
 
@@ -119,7 +119,7 @@ fn as_map<S: Serializer>(attributes: &[(AttributeKey, Bytes)], serializer: S) ->
     map.end()
 }
 
-/// A channel and how many are in it.
+/// A channel and the number of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChannelCount {
     /// Its name.
@@ -128,14 +128,14 @@ pub struct ChannelCount {
     pub count: usize,
 }
 
-/// A node, as it speaks of itself.
+/// A node, as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeAnswer {
     /// Its name.
     pub node: String,
     /// Its number, which is part of its sessions' ids.
     pub number: u16,
-    /// Of Longwire.
+    /// The version of Longwire.
     pub version: String,
     /// Sessions now.
     pub sessions: usize,
@@ -143,9 +143,9 @@ pub struct NodeAnswer {
     pub channels: usize,
     /// Uids that have sessions.
     pub uids: usize,
-    /// It is stopping.
+    /// Whether it is stopping.
     pub draining: bool,
-    /// How long it has been running.
+    /// How many seconds it has been running.
     pub seconds: u64,
 }
 
@@ -230,7 +230,8 @@ fn members(groups: &Groups, name: &Name, page: &Page) -> (usize, Vec<SessionId>,
     (count, some, next)
 }
 
-/// The part of a list that a page asks for, and the last of it when the list goes on.
+/// The part of a list that a page asks for. The second value is the last item of that part, if the list continues after
+/// it.
 fn cut<T: Ord + Clone>(mut all: Vec<T>, page: &Page, key: impl Fn(&T) -> &[u8]) -> (Vec<T>, Option<T>) {
     if let Some(after) = &page.after {
         all.retain(|item| key(item) > &after[..]);
@@ -238,7 +239,7 @@ fn cut<T: Ord + Clone>(mut all: Vec<T>, page: &Page, key: impl Fn(&T) -> &[u8]) 
     let limit = page.limit.min(Page::MAX_LIMIT);
     let goes_on = all.len() > limit;
     if goes_on && limit > 0 {
-        // Only what is shown has to be in order.
+        // Only the items of the page have to be sorted.
         all.select_nth_unstable(limit - 1);
         all.truncate(limit);
     }

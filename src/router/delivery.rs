@@ -1,7 +1,7 @@
-//! A command on its way through its sessions, or several that send to the same ones.
+//! Runs a command on its sessions, or several commands that send to the same sessions.
 //!
-//! What a publisher has sent in one go reaches each session in one vectored write: of a small frame nearly all of the cost is the
-//! kernel's, and that is paid by the write.
+//! Messages that a publisher sent together reach each session in one vectored write. Nearly all of the cost of a small
+//! frame is the kernel's, and it is paid per write.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -17,26 +17,26 @@ use crate::outbox::{Close, Fate, Outbox, Push, Pushed};
 use crate::proto::command::{Action, Command, Except, Message, Receipt, Target};
 use crate::proto::id::SessionId;
 
-/// What a push to a session with a codec costs, in pushes of a frame that is encoded already.
+/// The cost of a push to a session with a codec, compared with a push of a frame that is encoded already.
 const CODEC_COST: usize = 16;
 
-/// Goes through the sessions of its commands, some at each step, and counts.
+/// Serves the sessions of its commands, some at each step, and counts the results.
 pub(super) struct Delivery<'a> {
     router: &'a Router,
     action: &'a Action,
-    /// For the messages that are sent, or the last one before a close.
+    /// The encodings of each message that is sent, or of the last message before a close.
     encodings: Vec<Encodings<'a>>,
     rule: Option<SlowReader>,
     except: HashSet<SessionId, BuildHasherDefault<IdHasher>>,
     picked: std::vec::IntoIter<Arc<Outbox>>,
-    /// Shards of the registry that are still to be picked from.
+    /// Shards of the registry that are still to be served.
     shards: std::ops::Range<usize>,
     /// One for each command.
     receipts: Vec<Receipt>,
 }
 
 impl<'a> Delivery<'a> {
-    /// Picks the sessions. Several commands all send a message, and to the same sessions.
+    /// Picks the sessions. If there are several commands, each sends a message, and all have the same sessions.
     pub(super) fn begin(router: &'a Router, commands: &'a [Command]) -> Self {
         let [command, others @ ..] = commands else { unreachable!("there is something to be delivered") };
         debug_assert!(others.iter().all(|other| command.may_share_a_write(other)));
@@ -70,7 +70,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Does it with at most `count` more sessions; true when all are done. A session that has a codec counts for several.
+    /// Serves at most `count` more sessions. Returns true when all are done. A session with a codec counts as several.
     pub(super) fn step(&mut self, count: usize) -> bool {
         let mut done = 0;
         while done < count {
@@ -81,7 +81,7 @@ impl<'a> Delivery<'a> {
         false
     }
 
-    /// What became of it so far.
+    /// The receipts, one for each command.
     pub(super) fn receipts(self) -> Vec<Receipt> {
         self.receipts
     }
@@ -115,7 +115,7 @@ impl<'a> Delivery<'a> {
             Action::Touch => self.receipts[0].reached += 1,
             Action::Close { code, text, last } => {
                 if last.is_some() {
-                    // What became of the last frame is not what the command is about; the metrics have it.
+                    // The receipt counts the closes. The last frame is counted only in the metrics.
                     let counts = std::mem::take(&mut self.receipts[0]);
                     self.push(outbox);
                     router.metrics.count_push(&self.receipts[0]);
@@ -155,7 +155,8 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// What became of one push; none where the framing cannot carry the message.
+/// Counts one push. `None` means that there is no frame for the message, for example because the framing cannot carry
+/// it.
 fn count(receipt: &mut Receipt, pushed: Option<Pushed>) {
     let Some(pushed) = pushed else {
         receipt.refused += 1;
@@ -180,7 +181,7 @@ fn message_of(action: &Action) -> Option<&Message> {
     }
 }
 
-/// Each id once; those that are not here are counted.
+/// Finds the sessions of `ids`, each once. Sessions that are not here are counted as gone.
 fn find_all(router: &Router, ids: &[SessionId], receipt: &mut Receipt) -> Vec<Arc<Outbox>> {
     let mut seen: HashSet<SessionId, BuildHasherDefault<IdHasher>> = HashSet::default();
     let mut found = Vec::with_capacity(ids.len());
@@ -196,8 +197,8 @@ fn find_all(router: &Router, ids: &[SessionId], receipt: &mut Receipt) -> Vec<Ar
     found
 }
 
-/// As they lie in memory, which is much as they came: sockets and what the kernel has of them lie in that order too, and half of what a
-/// small frame costs is waiting for them.
+/// Sorts the sessions by their place in memory, which is roughly the order in which they came. Their sockets and the
+/// kernel's data lie in that order too. Half the cost of a small frame is waiting for that memory.
 fn in_order(mut sessions: Vec<Arc<Outbox>>) -> Vec<Arc<Outbox>> {
     sessions.sort_unstable_by_key(Arc::as_ptr);
     sessions

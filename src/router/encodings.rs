@@ -1,4 +1,4 @@
-//! A message, encoded once per framing and shared by all who get it. Sessions with a codec of their own encode it themselves.
+//! A message, encoded once per framing and shared by all its sessions. Sessions with a codec encode it themselves.
 
 use std::sync::Arc;
 
@@ -8,28 +8,29 @@ use crate::outbox::{Outbox, Topic};
 use crate::proto::command::{Message, Name};
 use crate::proto::framing::{FrameKind, Framing};
 
-/// The encoded forms of one message so far. Few framings meet in one channel, so a list is searched fastest.
+/// The encoded forms of one message so far. A channel has few framings, so a list is searched fastest.
 pub(super) struct Encodings<'m> {
     message: &'m Message,
     kind: FrameKind,
     frames: Vec<(Framing, bool, Option<Bytes>)>,
-    /// What the message may be replaced by in an outbox.
+    /// Identifies the later messages that may replace this one in an outbox.
     pub(super) topic: Arc<Topic>,
 }
 
 impl<'m> Encodings<'m> {
-    /// None yet; the message goes to `channel`, or elsewhere.
+    /// Starts without encoded forms. `channel` is the channel of the message, if it goes to one.
     pub(super) fn new(message: &'m Message, channel: Option<&Name>) -> Self {
         let topic = Arc::new(Topic { channel: channel.cloned(), key: message.key.clone() });
         Self { message, kind: message.kind(), frames: Vec::new(), topic }
     }
 
-    /// What the message says, for sessions that have a codec.
+    /// The body of the message, for sessions that have a codec.
     pub(super) fn body(&self) -> &'m [u8] {
         &self.message.body
     }
 
-    /// The frame for one session; `None` when there is none for the message: its framing cannot carry it, or its app sends no empty ones.
+    /// The frame for one session. `None` means that there is none: the framing cannot carry the message, or the app
+    /// sends no empty frames.
     pub(super) fn frame_for(&mut self, outbox: &Outbox) -> Option<Bytes> {
         let framing = outbox.framing();
         let body = &self.message.body;

@@ -1,7 +1,7 @@
 //! The members of channels, or of uids: sessions under names.
 //!
-//! A group is there as long as it has a member. Sharded by name like the registry by id; a lock guards its maps and nothing
-//! else.
+//! A group exists as long as it has a member. Groups are sharded by name, as the registry is by id. A lock guards only
+//! its shard's map.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
@@ -30,7 +30,7 @@ pub(super) struct Groups {
 
 type Group = HashSet<Member, BuildHasherDefault<IdHasher>>;
 
-/// A session, known by its id.
+/// A session, compared by its id.
 struct Member(Arc<Outbox>);
 
 impl Hash for Member {
@@ -54,12 +54,12 @@ impl std::borrow::Borrow<SessionId> for Member {
 }
 
 impl Groups {
-    /// Without a group; `count` is kept at how many there are, and `interest` at where they are.
+    /// Makes it without groups. `count` is kept at the number of groups, and `interest` at their partitions.
     pub(super) fn new(count: Gauge, interest: LocalInterest, partition_of: fn(&Name) -> Partition) -> Self {
         Self { hasher: RandomState::new(), shards: Default::default(), count, interest, partition_of }
     }
 
-    /// The session is a member from now on. The name as the group has it, so that all members share one copy.
+    /// Makes the session a member. Returns the group's own copy of the name, so that all members share it.
     pub(super) fn insert(&self, name: &Name, outbox: Arc<Outbox>) -> Name {
         let mut shard = self.shard(name);
         if let Some((name, _)) = shard.get_key_value(name) {
@@ -73,7 +73,7 @@ impl Groups {
         name.clone()
     }
 
-    /// The session is no member any more; the last one takes the group with it.
+    /// Removes the session. A group without members is removed too.
     pub(super) fn remove(&self, name: &Name, id: SessionId) {
         let mut shard = self.shard(name);
         let Some(group) = shard.get_mut(name) else { return };
@@ -108,7 +108,7 @@ impl Groups {
         self.shard(name).get(name).map_or(0, HashSet::len)
     }
 
-    /// Groups.
+    /// The number of groups.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }

@@ -1,4 +1,4 @@
-//! Which partitions this node has members in: what it has to listen to between nodes.
+//! The partitions in which this node has members. The node listens to their subjects in the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::proto::envelope::Interest;
 use crate::proto::partition::Partition;
 
-/// Groups by partition, counted as they come and go. Cheap to copy.
+/// The number of groups in each partition. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LocalInterest(Arc<Counts>);
 
@@ -38,12 +38,12 @@ impl LocalInterest {
         self.count(partition).fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether there is a member in it.
+    /// Whether the partition has a member here.
     pub fn has(&self, partition: Partition) -> bool {
         self.count(partition).load(Ordering::Acquire) > 0
     }
 
-    /// All in which there is a member.
+    /// All partitions that have a member here.
     pub fn all(&self) -> Interest {
         let mut interest = Interest::default();
         for partition in Partition::all().filter(|partition| self.has(*partition)) {
@@ -52,13 +52,13 @@ impl LocalInterest {
         interest
     }
 
-    /// Counts as a group with a member, for as long as it is kept: who is about to join.
+    /// Counts a session that is about to join, as if it were a group with a member, for as long as the result is kept.
     pub fn expect(&self, partition: Partition) -> Expected {
         self.add(partition);
         Expected { interest: self.clone(), partition }
     }
 
-    /// Until a partition has got its first member; at once if one has since this was last asked.
+    /// Waits until a partition gets its first member. Returns at once if that has happened since the last call.
     pub async fn grown(&self) {
         self.0.changed.notified().await;
     }

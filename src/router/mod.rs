@@ -1,4 +1,4 @@
-//! From commands to sessions: who is here, who is in which channel, whose is which uid, and what is done with them.
+//! The router: knows the sessions of this node, their channels and uids, and runs commands on them.
 //!
 //! ```text
 //!   router port, HTTP API, a handler's answer
@@ -10,14 +10,14 @@
 //! ```
 //!
 //! - `registry`: which sessions this node holds, each with its profile: uid, attributes, channels.
-//! - `groups`: the members of channels and uids; `interest`: in which partitions there are any.
-//! - `delivery`: a command on its way through its sessions, some at a time.
+//! - `groups`: the members of channels and uids. `interest`: the partitions that have members here.
+//! - `delivery`: runs a command on its sessions, some at a time.
 //! - `encodings`: a message, encoded once per framing, or by the codec of each session that has one.
-//! - `answer`: what queries are answered.
+//! - `answer`: the answers to queries.
 //!
-//! Promises: when [`Router::remove`] has returned, the session is in no channel and no uid. A publisher's frames reach each
-//! session in the order of its commands. Locks are taken in one order, a session's before a group's; nothing of a session is
-//! called while one is held.
+//! Promises: when [`Router::remove`] has returned, the session is in no channel and has no uid. A publisher's frames
+//! reach each session in the order of its commands. Locks are taken in one order, a session's before a group's. No code
+//! of a session is called while a lock is held.
 
 mod answer;
 mod delivery;
@@ -51,8 +51,9 @@ use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
 
-/// Sessions that one step of a delivery takes before other tasks have their turn: about a third of a millisecond of writes, so
-/// that a frame which is answered meanwhile waits for that at most at each of its three stations.
+/// The number of sessions that one step of a delivery serves before other tasks get their turn. That is about a third
+/// of a millisecond of writes. So a frame that is answered meanwhile waits at most so long at each of its three
+/// stations.
 const BATCH: usize = 32;
 
 /// See the module.
@@ -68,13 +69,14 @@ pub struct Router {
     memberships: Option<Arc<dyn Memberships>>,
 }
 
-/// Who is told of sessions that join channels and leave them.
+/// A receiver of the joins and leaves of channels.
 pub trait Memberships: Send + Sync {
-    /// A session of an app has joined a channel, or left it. Called while the session is locked, so it must be quick and wait for nobody.
+    /// A session of an app has joined a channel or left it. It is called while the session is locked, so it must be
+    /// quick and must not block.
     fn changed(&self, app: &str, channel: &Name, session: SessionId, is_in: bool, uid: Option<&Name>);
 }
 
-/// What the node says of itself.
+/// The facts about the node that queries show.
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
@@ -87,7 +89,7 @@ pub struct NodeFacts {
 }
 
 impl Router {
-    /// Without sessions. The first of `slow_readers` that matches a channel counts.
+    /// Makes a router without sessions. The first of `slow_readers` that matches a channel applies.
     pub fn new(
         slow_readers: Vec<ChannelRule>,
         limits: ProfileLimits,
@@ -108,7 +110,7 @@ impl Router {
         }
     }
 
-    /// The same, and somebody is told of sessions that join channels and leave them.
+    /// The same, with a receiver of joins and leaves.
     pub fn telling(self, memberships: Arc<dyn Memberships>) -> Self {
         Self { memberships: Some(memberships), ..self }
     }
@@ -118,7 +120,7 @@ impl Router {
         self.sessions.insert(outbox);
     }
 
-    /// From now on the session is gone, and so it is from its channels and its uid. What it was.
+    /// Removes the session, also from its channels and its uid. Returns its last profile.
     pub fn remove(&self, id: SessionId) -> Profile {
         let Some(Entry { outbox, profile: Some(profile) }) = self.sessions.remove(id) else {
             return Profile::default();
@@ -139,7 +141,7 @@ impl Router {
         }
     }
 
-    /// What the profile of a session that is gone would be after `actions`, but for its channels.
+    /// The profile that a removed session would have after `actions`, apart from its channels.
     pub fn profile_after(&self, mut profile: Profile, actions: &[Action]) -> Profile {
         for action in actions {
             match action {
@@ -147,7 +149,7 @@ impl Router {
                 Action::Unbind => profile.bind(None),
                 Action::Delete(key) => profile.delete(key),
                 Action::Set { key, value, expect } => {
-                    // One that is refused was logged for sessions that live; this one did not come to it.
+                    // A refusal is logged only for live sessions, and this session never became live.
                     let _ = profile.set(key, value, expect, self.limits.max_attribute_bytes);
                 }
                 _ => {}
@@ -156,7 +158,7 @@ impl Router {
         profile
     }
 
-    /// What PHP is told of the session's profile with each event.
+    /// The session's uid and attributes, as params for its events.
     pub fn params(&self, id: SessionId) -> EncodedParams {
         self.sessions
             .with(id, |entry| entry.profile.as_ref().map(|profile| profile.params()))
@@ -164,7 +166,7 @@ impl Router {
             .unwrap_or_default()
     }
 
-    /// The wheel has come round to this session.
+    /// The wheel calls this session.
     pub fn tick(&self, id: SessionId) {
         if let Some(outbox) = self.sessions.find(id) {
             outbox.tick();
@@ -181,7 +183,7 @@ impl Router {
         self.len() == 0
     }
 
-    /// Where this node has members of channels and uids.
+    /// The partitions in which this node has members of channels and uids.
     pub fn interest(&self) -> &LocalInterest {
         &self.interest
     }
@@ -193,13 +195,13 @@ impl Router {
         }
     }
 
-    /// Does a command, and lets other tasks have their turn in between: whoever sends to a hundred thousand sessions must not
-    /// keep the rest of the node waiting.
+    /// Runs a command. Other tasks get their turns in between, so that a command to a hundred thousand sessions does
+    /// not block the rest of the node.
     pub async fn run(&self, door: Door, command: &Command) -> Receipt {
         self.run_together(door, slice::from_ref(command)).await.pop().expect("a command has a receipt")
     }
 
-    /// Does one command, or several that [may share a write](Command::may_share_a_write); a receipt for each.
+    /// Runs one command, or several that [may share a write](Command::may_share_a_write). Returns a receipt for each.
     pub async fn run_together(&self, door: Door, commands: &[Command]) -> Vec<Receipt> {
         let mut delivery = Delivery::begin(self, commands);
         while !delivery.step(BATCH) {
@@ -208,7 +210,8 @@ impl Router {
         self.count(door, commands, delivery)
     }
 
-    /// Does a command before it returns. What is sent to many is sent while other tasks go on elsewhere.
+    /// Runs a command before it returns. If it has many sessions, another thread takes over the tasks of this one
+    /// meanwhile.
     pub fn run_now(&self, door: Door, command: &Command) -> Receipt {
         let mut delivery = Delivery::begin(self, slice::from_ref(command));
         if !delivery.step(BATCH) {
@@ -278,7 +281,7 @@ impl Router {
         })
     }
 
-    /// Changes a profile; none is kept for a session that has nothing in it.
+    /// Changes a profile. An empty profile is not kept.
     fn change(&self, id: SessionId, change: impl FnOnce(&mut Profile, &Arc<Outbox>) -> Result<(), Refusal>) -> Done {
         self.sessions.with(id, |entry| {
             let mut profile = entry.profile.take().unwrap_or_default();
@@ -292,14 +295,14 @@ impl Router {
     }
 }
 
-/// Does what takes long while another thread takes over the tasks of this one.
+/// Runs long work while another thread takes over the tasks of this one.
 fn aside(work: impl FnOnce()) {
-    // A runtime of one thread, as tests have, has nobody to take over.
+    // A runtime with one thread, as in tests, has no other thread to take over.
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
     }
 }
 
-/// `None`: there is no such session.
+/// The result of a change. `None` means that there is no such session.
 type Done = Option<Result<(), Refusal>>;

@@ -1,4 +1,4 @@
-//! What commands have made of a session: its uid, its attributes, its channels.
+//! The profile of a session, set by commands: its uid, its attributes, its channels.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -6,24 +6,24 @@ use serde::Serialize;
 use crate::proto::command::{AttributeKey, Expect, Name};
 use crate::proto::fastcgi::params::{EncodedParams, Params};
 
-/// See the module. Most sessions have none, many have one channel.
+/// See the module. Most sessions have no profile, many have one channel.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     channels: Vec<Name>,
     person: Option<Box<Person>>,
 }
 
-/// The part that PHP is told with each event.
+/// The part that PHP gets with each event.
 #[derive(Clone, Debug, Default)]
 struct Person {
     uid: Option<Name>,
     /// In the order of their keys.
     attributes: Vec<(AttributeKey, Bytes)>,
-    /// All of it as PHP gets it.
+    /// All of it, encoded for PHP.
     params: EncodedParams,
 }
 
-/// It cannot be done with this session.
+/// The action cannot be done with this session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Refusal;
 
@@ -33,7 +33,7 @@ impl Profile {
         &self.channels
     }
 
-    /// Whom it belongs to.
+    /// The uid of the session.
     pub fn uid(&self) -> Option<&Name> {
         self.person.as_ref()?.uid.as_ref()
     }
@@ -54,12 +54,12 @@ impl Profile {
         self.person.as_ref().map(|person| person.params.clone()).unwrap_or_default()
     }
 
-    /// PHP is told something of it. Channels it is not told.
+    /// Whether PHP gets something of it. PHP does not get the channels.
     pub(super) fn has_params(&self) -> bool {
         self.person.is_some()
     }
 
-    /// There is nothing in it.
+    /// Whether it is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.person.is_none()
     }
@@ -76,7 +76,7 @@ impl Profile {
         self.channels.push(channel);
     }
 
-    /// True if it was in there.
+    /// Leaves a channel. Returns true if the session was in it.
     pub(super) fn exit(&mut self, channel: &Name) -> bool {
         let Some(index) = self.channels.iter().position(|known| known == channel) else { return false };
         self.channels.swap_remove(index);
@@ -107,7 +107,7 @@ impl Profile {
         if !is_expected || others + key.as_str().len() + value.len() > max_bytes {
             return Err(Refusal);
         }
-        // A slice of a command would keep all of it in memory for as long as the session lives.
+        // A slice of the command would keep the whole command in memory for as long as the session lives.
         let value = Bytes::copy_from_slice(value);
         self.change(|person| match person.attributes.binary_search_by(|(known, _)| known.cmp(key)) {
             Ok(index) => person.attributes[index].1 = value,

@@ -1,7 +1,7 @@
-//! Which sessions this node holds, and what commands have made of them.
+//! The sessions of this node, with their profiles.
 //!
-//! Sharded by id, so that sessions that come and go on different threads seldom meet. A shard's lock guards its map and
-//! nothing else: visits to sessions work on a copy of the handles.
+//! It is sharded by id, so that sessions that come and go on different threads seldom wait for each other. A shard's
+//! lock guards only its map: visits to sessions work on a copy of the handles.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -24,12 +24,12 @@ type Shard = HashMap<SessionId, Entry, BuildHasherDefault<IdHasher>>;
 pub(super) struct Entry {
     /// Its outbox.
     pub(super) outbox: Arc<Outbox>,
-    /// What commands have made of it; none where they have not.
+    /// Its profile. `None` until a command sets something.
     pub(super) profile: Option<Box<Profile>>,
 }
 
 impl Registry {
-    /// Enough that two cores seldom wait for each other, few enough to walk.
+    /// The number of shards: enough that two cores seldom wait for each other, few enough to walk through.
     pub(super) const SHARDS: usize = 16;
 
     /// From now on the session can be found.
@@ -37,23 +37,23 @@ impl Registry {
         self.shard(outbox.id()).insert(outbox.id(), Entry { outbox, profile: None });
     }
 
-    /// From now on the session is gone. What it was.
+    /// Removes the session. Returns its entry.
     pub(super) fn remove(&self, id: SessionId) -> Option<Entry> {
         let mut shard = self.shard(id);
         let entry = shard.remove(&id)?;
-        // A map never shrinks by itself, and a burst of sessions must not stay in memory.
+        // A map never shrinks by itself, so a burst of sessions would keep its memory.
         if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
         }
         Some(entry)
     }
 
-    /// The outbox of a session that is here.
+    /// The outbox of a session, if it is on this node.
     pub(super) fn find(&self, id: SessionId) -> Option<Arc<Outbox>> {
         self.with(id, |entry| entry.outbox.clone())
     }
 
-    /// Looks at a session that is here, or changes it, with its shard locked.
+    /// Reads or changes a session, if it is on this node, with its shard locked.
     pub(super) fn with<R>(&self, id: SessionId, look: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         self.shard(id).get_mut(&id).map(look)
     }
@@ -74,12 +74,13 @@ impl Registry {
     }
 
     fn shard(&self, id: SessionId) -> MutexGuard<'_, Shard> {
-        // Not the bits that place it within the shard.
+        // These are not the bits that place the id within the shard.
         lock(&self.shards[IdHasher::of(id) as usize >> 32 & (Self::SHARDS - 1)])
     }
 }
 
-/// Ids are unguessable, so nobody can choose them to collide, and a multiplication spreads their bits well enough.
+/// Hashes ids. They cannot be guessed, so no client can choose ids that collide, and a multiplication spreads their
+/// bits well enough.
 #[derive(Default)]
 pub(super) struct IdHasher(u64);
 
@@ -93,7 +94,7 @@ impl IdHasher {
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        // Of the 16 characters the last eleven are the secret.
+        // The last eleven of the 16 characters are random.
         if let Some(last) = bytes.last_chunk::<8>() {
             self.0 ^= u64::from_le_bytes(*last);
         }

@@ -26,32 +26,33 @@ use crate::router::{Answer as QueryAnswer, NodeAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
-/// From the first byte of a greeting to its last: a program needs two round trips for it.
+/// The time limit for a greeting, from accept to its last byte. A program needs two round trips for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Answers that are collected before they are written.
+/// At most so many bytes of answers are collected before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Messages for the same sessions that are collected before they are sent: as many as go into one write.
+/// The most messages for the same sessions that are collected before they are sent: as many as fit into one write.
 const TOGETHER: usize = crate::transport::MAX_SLICES;
-/// Bytes of these: a session that takes none of them must not hold more than a piece of its bound.
+/// The most bytes of these messages. For a session that takes none of them, they must be only a part of its bound.
 const TOGETHER_BYTES: usize = 64 * 1024;
-/// Room that is made for a read of what was begun.
+/// The room made for reading the rest of a frame.
 const READ_BYTES: usize = 16 * 1024;
-/// Read at once where nothing was begun: a batch of as many messages as are sent together.
+/// The size of a read when no frame has begun: a batch of as many bytes as are sent together.
 const SCRATCH_BYTES: usize = TOGETHER_BYTES;
-/// Longest frame of a client that has not proved that it knows the secret; a hello has some 110 bytes.
+/// The longest frame of a client that has not yet proved that it knows the secret. A hello has about 110 bytes.
 const LONGEST_GREETING: usize = 1024;
 
 thread_local! {
-    /// What connections read into while they hold nothing: many are idle for long, and none of them keeps a buffer.
+    /// The read buffer of connections that hold no bytes. Many connections are idle for long, and none of them keeps a
+    /// buffer of its own.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
 }
 
-/// What became of a command, on the wire.
+/// The receipt of a command, for the wire.
 fn receipt(request: u32, outcome: Outcome) -> Answer {
     Answer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
 }
 
-/// What all connections share.
+/// The state shared by all connections.
 pub(super) struct Port {
     pub(super) config: model::Router,
     pub(super) memory: Arc<Memory>,
@@ -64,16 +65,16 @@ impl Port {
     }
 }
 
-/// A read that counts as this connection's turn, where there are turns: later connections wait for it.
+/// A read that counts as this connection's turn, if there are turns. Later connections then wait for it.
 async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
     let Some(turn) = turn else { return read.await };
     let mut read = pin!(read);
     poll_fn(|cx| turn.poll_read(|| read.as_mut().poll(cx))).await
 }
 
-/// How far a connection has come.
+/// The stage of a connection.
 enum Stage {
-    /// Nothing whole has come.
+    /// No complete frame has come.
     Fresh,
     /// It speaks the short protocol.
     Short,
@@ -91,14 +92,14 @@ pub(super) struct Connection<'p> {
     /// Its place among the connections of its address, until it speaks the long protocol.
     turn: Option<Turn>,
     input: BytesMut,
-    /// For the frame that has begun in `input`, if that is a large one.
+    /// The memory for the frame that has begun in `input`, if that is a large one.
     set_aside: Option<SetAside>,
     output: BytesMut,
     sends: Sends,
     stage: Stage,
 }
 
-/// Commands that send to the same sessions and have not been done yet.
+/// Commands that send to the same sessions and have not run yet.
 #[derive(Default)]
 struct Sends {
     commands: Vec<Command>,
@@ -115,13 +116,13 @@ impl Sends {
     }
 }
 
-/// Why a connection ends before its client wants it to.
+/// The reason why a connection ends before its client ends it.
 enum End {
-    /// The client is told and the operator too.
+    /// An error that is sent to the client and logged.
     Wrong(Wrong),
-    /// Of the short protocol, which has no answers.
+    /// An error in the short protocol, which has no answers. It is logged only.
     Refused(&'static str, String),
-    /// Nobody is there.
+    /// The connection has failed.
     Io(io::Error),
     /// Nothing came for `idle_timeout`.
     Idle,
@@ -161,7 +162,7 @@ impl<'p> Connection<'p> {
         let (door, cause, text) = match end {
             End::Wrong(wrong) => {
                 Answer::error(&wrong).encode(&mut self.output);
-                // A client that does not take it is gone anyway.
+                // A client that does not take the error is gone anyway.
                 let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
                 self.transport.shutdown_write();
                 self.discard().await;
@@ -169,17 +170,17 @@ impl<'p> Connection<'p> {
             }
             End::Refused(cause, text) => (Door::Short, cause, text),
             End::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
-            End::Idle => return debug!(peer = %self.peer, "router connection was idle"),
+            End::Idle => return debug!(peer = %self.peer, "router connection closed by idle timeout"),
         };
         self.port.metrics().count_refused(door, cause);
         warn!(peer = %self.peer, protocol = door.label(), cause, "router connection refused: {text}");
     }
 
-    /// Until the client has ended its side; an error ends the connection.
+    /// Serves the client until it ends its side. An error ends the connection.
     async fn run(&mut self) -> Result<(), End> {
         loop {
             let taken = self.take_all().await;
-            // What came before something that is wrong was right.
+            // Commands that came before a wrong one are still run.
             self.send().await;
             taken?;
             if let Some(turn) = &self.turn {
@@ -192,7 +193,7 @@ impl<'p> Connection<'p> {
         }
     }
 
-    /// Takes every whole frame that is here.
+    /// Handles every complete frame that has arrived.
     async fn take_all(&mut self) -> Result<(), End> {
         while let Some(frame) = self.next_frame()? {
             self.take(frame).await?;
@@ -206,7 +207,7 @@ impl<'p> Connection<'p> {
         Ok(())
     }
 
-    /// Does a command now, or with others that come behind it in one go.
+    /// Runs a command now, or collects it to run together with those after it.
     async fn command(&mut self, number: Option<u32>, command: Command) {
         if !self.sends.takes(&command) {
             self.send().await;
@@ -218,7 +219,7 @@ impl<'p> Connection<'p> {
             return;
         }
         self.send().await;
-        // Without a number nobody wants to know what became of it, and still it is waited for: what comes behind it must find it
+        // A command without a number gets no answer, but it is waited for all the same: the next command must find it
         // done, on other nodes too.
         let outcome = self.port.hub.cluster.run(self.door(), &command).await;
         if let Some(number) = number {
@@ -226,7 +227,7 @@ impl<'p> Connection<'p> {
         }
     }
 
-    /// Does what was collected.
+    /// Runs the collected commands.
     async fn send(&mut self) {
         if self.sends.commands.is_empty() {
             return;
@@ -245,19 +246,23 @@ impl<'p> Connection<'p> {
         }
     }
 
-    /// The client has ended its side: half a command is a command that is not done, and somebody should know.
+    /// The client has ended its side. If it ended in the middle of a command, that command is not run, so this is an
+    /// error.
     fn ended(&self) -> Result<(), End> {
         if self.input.is_empty() {
             return Ok(());
         }
-        let text = format!("the client ended in mid-frame, of which {} bytes came", self.input.len());
+        let text = format!(
+            "the client closed the connection in the middle of a frame, after {} bytes of it",
+            self.input.len()
+        );
         Err(match self.stage {
             Stage::Fresh | Stage::Short => End::Refused("truncated", text),
             Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
         })
     }
 
-    /// Whether the client is still to prove that it may speak at all: until then it gets little time and no memory.
+    /// Whether the client still has to prove that it knows the secret. Until then it gets little time and no memory.
     fn is_stranger(&self) -> bool {
         match self.stage {
             Stage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
@@ -267,10 +272,10 @@ impl<'p> Connection<'p> {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, End> {
-        // Nothing in a greeting has a body.
+        // No frame of a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
         if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
-            return Err(Wrong::new(ErrorWord::BadFrame, "a greeting is not as long as that").into());
+            return Err(Wrong::new(ErrorWord::BadFrame, "the greeting is too long").into());
         }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
             (Stage::Short, _) | (Stage::Fresh, Some(Protocol::Short)) => End::Refused("bad_frame", error.to_string()),
@@ -280,11 +285,11 @@ impl<'p> Connection<'p> {
 
     async fn read(&mut self) -> Result<usize, End> {
         if self.input.is_empty() {
-            // Between commands a connection holds no memory, and many are kept for long.
+            // Between commands a connection holds no memory, because many connections are kept open for long.
             self.input = BytesMut::new();
         }
         let idle = match self.stage {
-            // A client that has said nothing may speak the short protocol, which knows no ping.
+            // A client that has sent nothing yet may speak the short protocol, which has no ping.
             Stage::Short => self.port.config.short_idle_timeout,
             Stage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
             Stage::Fresh | Stage::Greeting { .. } | Stage::Long => self.port.config.idle_timeout,
@@ -305,7 +310,7 @@ impl<'p> Connection<'p> {
                 Some(deadline) => timeout_at(deadline, room).await.map_err(|_| End::Idle)?,
             };
             if self.set_aside.is_some() {
-                // Once, and no more than was set aside.
+                // Reserve once, and no more than was set aside.
                 self.input.reserve(bytes.saturating_sub(self.input.len()));
             }
         }
@@ -347,9 +352,9 @@ impl<'p> Connection<'p> {
         Ok(result?)
     }
 
-    /// Others wait for the memory of a message that does not come.
+    /// The error for a message that holds memory and does not arrive in time, while others wait for that memory.
     fn late(&self) -> End {
-        let text = format!("a message did not come whole in time: {} bytes of it are here", self.input.len());
+        let text = format!("a message did not arrive completely in time: {} bytes of it came", self.input.len());
         match self.stage {
             Stage::Fresh | Stage::Short => End::Refused("timeout", text),
             Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
@@ -372,7 +377,8 @@ impl<'p> Connection<'p> {
         Ok(())
     }
 
-    /// A socket that is closed with unread bytes in it is reset, and the client would not read the error.
+    /// Reads and discards the client's bytes. If a socket is closed with unread bytes, the kernel resets it, and the
+    /// client could not read the error.
     async fn discard(&mut self) {
         let mut scratch = [0; 4096];
         let mut transport = &*self.transport;
@@ -384,7 +390,10 @@ impl<'p> Connection<'p> {
         match (&self.stage, Protocol::of(frame.kind)) {
             (Stage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
-                    return Err(End::Refused("short_protocol", "the short protocol is not spoken here".to_owned()));
+                    return Err(End::Refused(
+                        "short_protocol",
+                        "the short protocol is turned off ([router] short_protocol)".to_owned(),
+                    ));
                 }
                 self.stage = Stage::Short;
                 if let Some(turn) = &mut self.turn {
@@ -398,10 +407,11 @@ impl<'p> Connection<'p> {
                 self.take_proof(&frame, *client_nonce, *server_nonce)
             }
             (Stage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
-            _ => {
-                Err(Wrong::new(ErrorWord::BadFrame, format!("type 0x{:04X} is not of this protocol", frame.kind))
-                    .into())
-            }
+            _ => Err(Wrong::new(
+                ErrorWord::BadFrame,
+                format!("frame type 0x{:04X} does not belong to this protocol", frame.kind),
+            )
+            .into()),
         }
     }
 
@@ -412,7 +422,7 @@ impl<'p> Connection<'p> {
                 self.send().await;
                 self.port.metrics().count_query(Door::Short);
                 let asked = self.port.hub.cluster.ask(&Query::Nodes).await;
-                // Nothing in the answer could say who is missing.
+                // The answer has no field for nodes that did not answer.
                 let QueryAnswer::Nodes { nodes } = asked.answer else {
                     unreachable!("a question about nodes is answered with nodes")
                 };
@@ -430,7 +440,7 @@ impl<'p> Connection<'p> {
         getrandom::fill(&mut server_nonce).map_err(|error| End::Io(io::Error::other(error.to_string())))?;
         let wants_proof = self.port.config.secret.is_some();
         long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
-        debug!(peer = %self.peer, client = hello.peer, "router client");
+        debug!(peer = %self.peer, client = hello.peer, "router client connected");
         self.turn = None;
         if wants_proof {
             self.stage = Stage::Greeting { client_nonce: hello.nonce, server_nonce };
@@ -451,9 +461,11 @@ impl<'p> Connection<'p> {
         let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
         let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
         if !proofs.is_client(&proof) {
-            return Err(
-                Wrong::new(ErrorWord::BadProof, "the proof is wrong: another secret, or another connection's").into()
-            );
+            return Err(Wrong::new(
+                ErrorWord::BadProof,
+                "the proof is wrong: the secret differs, or the proof is another connection's",
+            )
+            .into());
         }
         long::welcome(Some(&proofs.of_server()), &mut self.output);
         self.stage = Stage::Long;
@@ -480,7 +492,7 @@ impl<'p> Connection<'p> {
                     _ => Answer::Result { request: number, body: asked.json().into() },
                 }
             }
-            // There is no number that an answer could carry.
+            // The request number is unknown, so no answer can be sent to it.
             Err(wrong) if wrong.word == ErrorWord::BadFrame => return Err(wrong.into()),
             Err(wrong) => {
                 self.send().await;

@@ -1,9 +1,12 @@
-//! Memory for commands that are not whole yet: one bound for all connections of the router port and the API.
+//! Memory for commands that have not arrived completely: one bound for all connections of the router port and the API.
 //!
-//! Each of them alone may bring a message of [`max_message_bytes`](crate::config::model::Router::max_message_bytes), and there may be
-//! thousands. So what announces more than [`SMALL_BYTES`] waits until all that it has announced is set aside for it, in the order in which
-//! it came, and is not read meanwhile: TCP holds its client back. Nobody holds a part and waits for the rest, so everybody gets on as long
-//! as those who have memory come to an end, and they have a deadline.
+//! Each connection may send a message of [`max_message_bytes`](crate::config::model::Router::max_message_bytes), and
+//! there may be thousands of connections. So a message that announces more than [`SMALL_BYTES`] waits until memory for
+//! all of it is set aside. Messages get memory in the order in which they came. Meanwhile their connections are not
+//! read, so TCP slows the clients down.
+//!
+//! There is no deadlock, because no message holds a part of its memory while it waits for the rest. Every message that
+//! has its memory ends, because it has a deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// What every connection may hold anyway, so that no message of the usual length waits for a large one.
+/// The memory that every connection may hold anyway, so that no message of usual length waits for a large one.
 const SMALL_BYTES: usize = 16 * 1024;
 /// A message for which memory was set aside has this long ...
 const LEAST_TIME: Duration = Duration::from_secs(30);
@@ -20,34 +23,34 @@ const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
 /// Permits of a semaphore are counted in 32 bits, bytes of a message are not.
 const BYTES_PER_PERMIT: usize = 1024;
 
-/// What may be set aside. See the module.
+/// The memory that may be set aside. See the module.
 #[derive(Debug)]
 pub struct Memory {
     permits: Arc<Semaphore>,
     all: u32,
 }
 
-/// Memory for one message, given back when it is dropped.
+/// Memory for one message. Dropping it gives the memory back.
 #[derive(Debug)]
 pub struct SetAside {
-    /// Until when the message has to be there.
+    /// The deadline for the message to arrive completely.
     pub deadline: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Memory {
-    /// So many bytes, at least those of the largest message.
+    /// Makes a bound of `bytes`, which must be at least the size of the largest message.
     pub fn new(bytes: usize) -> Self {
         let all = permits(bytes);
         Self { permits: Arc::new(Semaphore::new(all as usize)), all }
     }
 
-    /// Bytes that are set aside now, in whole permits.
+    /// The bytes that are set aside now, rounded up to whole permits.
     pub fn held_bytes(&self) -> usize {
         (self.all as usize).saturating_sub(self.permits.available_permits()) * BYTES_PER_PERMIT
     }
 
-    /// Waits for so many bytes; `None` where nothing has to be set aside. Safe to drop.
+    /// Waits for so many bytes. `None` means that nothing has to be set aside. The future is safe to drop.
     pub async fn set_aside(&self, bytes: usize) -> Option<SetAside> {
         if bytes <= SMALL_BYTES {
             return None;
@@ -81,6 +84,6 @@ mod tests {
         drop(first);
         assert!(second.await.is_some());
         assert_eq!(memory.held_bytes(), 0);
-        assert!(memory.set_aside(usize::MAX).await.is_some(), "alone, whatever there is");
+        assert!(memory.set_aside(usize::MAX).await.is_some(), "a message of any size gets all memory if it is alone");
     }
 }

@@ -1,4 +1,4 @@
-//! The router port: where programs that are no clients leave commands (docs/router-protocol.md).
+//! The router port: takes commands from programs that are not clients (docs/router-protocol.md).
 //!
 //! ```text
 //!               first frame of the short protocol
@@ -11,11 +11,14 @@
 //!                   closed
 //! ```
 //!
-//! One task for each connection does its commands one after the other, so that their order holds. What came whole is done, also
-//! when the client has closed its side by then. Messages for the same sessions that stand one behind the other in what was read
-//! reach each session in one write. Answers leave in batches; while a client does not take them nothing of it
-//! is read, so a connection holds at most one frame, what it read beside it, one batch of messages and one of answers.
-//! `memory` bounds what all of them hold together. `turns` has connections of the short protocol take their turns in the order in which they were made.
+//! Each connection has one task, which runs its commands one after the other, so that they keep their order. Commands
+//! that arrived whole are run even if the client has closed its side by then. Successive messages for the same sessions
+//! that arrive together reach each session in one write.
+//!
+//! Answers leave in batches. While a client does not take its answers, it is not read. So a connection holds at most
+//! one frame, the bytes read after it, one batch of messages and one batch of answers. `memory` bounds the memory of
+//! all connections together. `turns` makes connections of the short protocol run their commands in the order in which
+//! the connections were made.
 
 mod connection;
 mod memory;
@@ -35,7 +38,7 @@ use crate::metrics::router::Door;
 use crate::session::Hub;
 use crate::transport::listening::{Accepted, Listening};
 
-/// How a client on another machine that vanished is noticed: as on listeners, whose defaults these are.
+/// Timeouts that detect a vanished client on another machine. They are the defaults of listeners.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,24 +52,24 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
         let (transport, peer) = listening.next().await;
         let Ok(place) = places.clone().try_acquire_owned() else {
             port.metrics().count_refused(Door::Long, "max_connections");
-            warn!(%peer, "router port: max_connections is reached");
+            warn!(%peer, "router port: connection refused because max_connections is reached");
             continue;
         };
         if peer.address().is_some()
             && let Err(error) = transport.watch_tcp_peer(TCP_KEEPALIVE, TCP_USER_TIMEOUT)
         {
-            // It is gone already.
+            // The client is gone already.
             debug!(%peer, %error, "router connection ended");
             continue;
         }
         let transport = Arc::new(transport);
-        // Here, where connections come one after the other.
+        // Turns are taken here, because here connections come one after the other.
         let turn = turns.as_ref().map(|turns| turns.join(peer.address(), &transport));
         let port = port.clone();
         accepted.spawn(async move {
             port.metrics().connections.inc();
             Connection::new(&port, transport, peer, turn).serve().await;
-            // Only now: a program that sees in the gauge that a place is free can have it.
+            // The place is freed before the gauge: a program that sees a free place in the gauge can use it.
             drop(place);
             port.metrics().connections.dec();
         });

@@ -1,23 +1,23 @@
-//! Whose turn it is: commands of the short protocol from one address are done in the order in which its connections were made.
+//! Turns: commands of the short protocol from one address run in the order in which its connections were made.
 //!
-//! The ancestor's clients open a connection for each command and leave closing it to PHP; its router has one thread, which takes
-//! commands as they come. Here each connection has a task of its own, and tasks run in any order. So each connection gets a
-//! place in its address's line when it is accepted:
+//! fooking's clients open a connection for each command and leave it to PHP to close it. fooking's router has one
+//! thread, which runs commands as they come. Here each connection has a task of its own, and tasks run in any order. So
+//! each connection gets a place in the line of its address when it is accepted:
 //!
 //! ```text
-//!   accepted: what every earlier connection still has to do is noted: bytes it has read, and bytes in its socket
+//!   accepted: the open bytes of every earlier connection are noted: those it has read, and those in its socket
 //!       |
-//!       |  first command of the short protocol          all that was noted is done,
-//!       |`------------------------------------> Waiting -----------------------------> its commands are done as they come
-//!       |                                               or stalls
+//!       |  first command of the short protocol          all noted bytes are handled,
+//!       |`------------------------------------> Waiting -----------------------------> its commands run as they come
+//!       |                                               or their connections stall
 //!       `-- first frame of the long protocol, or the end: leaves the line
 //! ```
 //!
-//! Only what had arrived by then is waited for, so a connection that says nothing holds up nobody, and a busy one holds up others for as
-//! long as what it had said takes. A connection stalls when for [`PATIENCE`] it neither does anything nor gets anything done: in the
-//! middle of a frame, or because its client takes no answers. From then on nobody waits for it until it goes on.
-//!
-//! All of a Unix socket's clients stand in one line. A line has at most as many places as the port takes connections.
+//! A connection waits only for bytes that had arrived when it was accepted. So a silent connection delays no other, and
+//! a busy one delays others only for as long as its bytes of then take. A connection stalls if it neither works nor
+//! completes anything for [`PATIENCE`]: it is in the middle of a frame, or its client takes no answers. From then on no
+//! connection waits for it, until it continues.
+//! All clients of a Unix socket share one line. A line has at most as many places as the port takes connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -32,9 +32,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::locks::lock;
 use crate::transport::Transport;
 
-/// How long half a command may hold up others. On this machine's own links the rest of a frame is there within milliseconds.
+/// How long an incomplete command may delay others. On local links the rest of a frame arrives within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Connections that one waits for by itself, the latest ones: each of these waits for those before it.
+/// The most connections that one connection waits for directly. They are the latest ones, and each of them waits for
+/// those before it.
 const MAX_AWAITED: usize = 64;
 
 /// The lines of all addresses.
@@ -50,27 +51,28 @@ struct Lines {
 /// A connection's place in its line.
 struct Place {
     state: Mutex<State>,
-    /// Something of `state` has changed that others may wait for.
+    /// Notified when `state` changes in a way that others may wait for.
     moved: Notify,
 }
 
 struct State {
-    /// The connection's socket; none when it has left the line.
+    /// The connection's socket. `None` when it has left the line.
     transport: Option<Arc<Transport>>,
     /// Bytes read so far.
     read: u64,
-    /// Bytes of these that are done with.
+    /// Bytes of these that are handled.
     done: u64,
-    /// It waits for its own turn or does its commands: both end by themselves.
+    /// It waits for its own turn or runs its commands. Both end by themselves.
     is_at_work: bool,
-    /// When it was accepted, or last got something done.
+    /// When it was accepted, or last completed something.
     since: Instant,
-    /// Others have waited for it in vain since then.
+    /// Another connection has waited for it in vain since then.
     has_stalled: bool,
 }
 
 impl Turns {
-    /// A place behind everybody who is in the line of this address. To be called in the order in which connections are accepted.
+    /// Takes the last place in the line of this address. It must be called in the order in which connections are
+    /// accepted.
     pub(super) fn join(self: &Arc<Self>, address: Option<IpAddr>, transport: &Arc<Transport>) -> Turn {
         let now = Instant::now();
         let mut lines = lock(&self.0);
@@ -94,19 +96,21 @@ impl Turns {
     }
 }
 
-/// A connection in its line; leaves it when it is dropped.
+/// A connection in its line. Dropping it leaves the line.
 pub(super) struct Turn {
     turns: Arc<Turns>,
     address: Option<IpAddr>,
     number: u64,
     place: Arc<Place>,
-    /// Earlier connections, each with how much it must have done. Empty when it was this one's turn.
+    /// Earlier connections, each with the number of bytes that it must have handled. Empty once this connection's turn
+    /// has come.
     awaited: Vec<(Arc<Place>, u64)>,
     accepted: Instant,
 }
 
 impl Turn {
-    /// Reads. A connection that is accepted meanwhile finds the bytes either in the socket or among those that were read.
+    /// Reads under the lock. So a connection that is accepted meanwhile counts the bytes either in the socket or among
+    /// those read.
     pub(super) fn poll_read(&self, read: impl FnOnce() -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let mut state = self.place.lock();
         let result = read();
@@ -117,7 +121,7 @@ impl Turn {
         result
     }
 
-    /// All that was read is done with, but for so many bytes: the beginning of a frame.
+    /// Everything that was read is handled, except for `unfinished` bytes: the beginning of a frame.
     pub(super) fn rests(&self, unfinished: usize) {
         let mut state = self.place.lock();
         let done = state.read - unfinished as u64;
@@ -129,20 +133,21 @@ impl Turn {
         self.place.moved.notify_waiters();
     }
 
-    /// From now on it waits for its client.
+    /// The connection waits for its client from now on.
     pub(super) fn pauses(&self) {
         self.place.lock().is_at_work = false;
         self.place.moved.notify_waiters();
     }
 
-    /// It goes on.
+    /// The connection continues.
     pub(super) fn goes_on(&self) {
         self.place.lock().is_at_work = true;
     }
 
-    /// Waits until what had come before it over earlier connections is done. Safe to drop.
+    /// Waits until the noted bytes of earlier connections are handled. The future is safe to drop.
     pub(super) async fn comes(&mut self) {
-        // The latest first: when it is done, those before it are done too, and each connection is woken once.
+        // Wait for the latest first: when it is done, those before it are done too. So each connection is woken only
+        // once.
         while let Some((place, target)) = self.awaited.last() {
             place.wait_for(*target, self.accepted).await;
             self.awaited.pop();
@@ -165,19 +170,20 @@ impl Drop for Turn {
 }
 
 impl Place {
-    /// How far it must come until all that has arrived is done; `None` when it is.
+    /// The number of bytes that it must handle until everything that has arrived is done. `None` if all is done, or if
+    /// it has stalled.
     fn owes(&self) -> Option<u64> {
         let state = self.lock();
         let target = state.read + state.transport.as_ref()?.unread() as u64;
         (target > state.done && !state.has_stalled).then_some(target)
     }
 
-    /// Until it has come so far, or has stalled.
+    /// Waits until it has handled so many bytes, has left the line, or has stalled.
     async fn wait_for(&self, target: u64, accepted: Instant) {
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
-            // Before the look: what changes after it wakes.
+            // Enabled before the check, so that any later change wakes this task.
             moved.as_mut().enable();
             let deadline = {
                 let mut state = self.lock();
@@ -188,14 +194,14 @@ impl Place {
                 if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                     state.has_stalled = true;
                     drop(state);
-                    // It holds up nobody else either.
+                    // Other connections stop waiting for it too.
                     self.moved.notify_waiters();
                     return;
                 }
                 deadline
             };
             match deadline {
-                // A timeout is seen at the next look.
+                // The next check notices a timeout.
                 Some(deadline) => drop(timeout_at(deadline, moved).await),
                 None => moved.await,
             }

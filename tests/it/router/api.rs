@@ -142,10 +142,20 @@ async fn raw_bodies_are_the_message_and_the_query_string_says_the_rest() {
     assert_eq!(get(&node, "/v1/channels/%B7%BF%201").await.json()["count"], 1, "a name in GBK");
 
     let form = "application/x-www-form-urlencoded";
-    assert_problem(&raw("/v1/send?to=all", form, b"{}").await, 415, "content_type", "form-urlencoded is not read");
-    assert_problem(&raw("/v1/join?to=all&channel=x", "text/plain", b"x").await, 400, "bad_argument", "no meaning");
+    assert_problem(&raw("/v1/send?to=all", form, b"{}").await, 415, "content_type", "form-urlencoded is not supported");
+    assert_problem(
+        &raw("/v1/join?to=all&channel=x", "text/plain", b"x").await,
+        400,
+        "bad_argument",
+        "takes no raw body",
+    );
     assert_problem(&raw("/v1/send?to=all&message=x", "", b"y").await, 400, "bad_argument", "message: is the body");
-    assert_problem(&raw("/v1/send?to=all", "application/json", b"{}").await, 400, "bad_argument", "query string none");
+    assert_problem(
+        &raw("/v1/send?to=all", "application/json", b"{}").await,
+        400,
+        "bad_argument",
+        "query string must be empty",
+    );
     assert_problem(&raw("/v1/send?to=all&kind=text", "", b"\xff").await, 400, "bad_argument", "not UTF-8");
 }
 
@@ -194,7 +204,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
     assert_problem(&get(&node, "/v1/sessions?limit=1001").await, 400, "bad_argument", "from 0 to 1000");
     assert_problem(&get(&node, "/v1/node?x=1").await, 400, "bad_argument", "\"x\"");
     let wrong_method = get(&node, "/v1/send").await;
-    assert_problem(&wrong_method, 405, "method", "takes POST");
+    assert_problem(&wrong_method, 405, "method", "takes only POST");
     assert!(wrong_method.head.to_lowercase().contains("allow: post"));
     assert_problem(&request(api, "DELETE", "/v1/node", b"").await.unwrap(), 405, "method", "GET");
     let refused = node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"bad_argument\"");
@@ -213,7 +223,7 @@ async fn without_a_token_programs_of_this_machine_are_answered_and_pages_of_othe
         assert_eq!(with(&format!("Host: {host}\r\n")).await.status, 200, "{host}");
     }
     for host in ["shop.example", "localhost.shop.example", "10.0.0.1", "127.0.0.1.nip.example:9012", ""] {
-        assert_problem(&with(&format!("Host: {host}\r\n")).await, 403, "host", "no name of this machine");
+        assert_problem(&with(&format!("Host: {host}\r\n")).await, 403, "host", "not a name of this machine");
     }
     for headers in ["Host: localhost\r\nHost: shop.example\r\n", "Host: shop.example\r\nHost: localhost\r\n"] {
         assert_problem(&with(headers).await, 400, "host", "more than one Host header");

@@ -194,7 +194,10 @@ async fn a_secret_is_proved_and_a_wrong_one_is_said() {
     };
     assert_eq!(ask(&format!("'{SECRET}'")), "\"ok\"");
     let why = |what: &str| format!("\"no router: tcp://127.0.0.1:{port}: {what}\"");
-    assert_eq!(ask("'wrong horse'"), why("bad_proof: the proof is wrong: another secret, or another connection's"));
+    assert_eq!(
+        ask("'wrong horse'"),
+        why("bad_proof: the proof is wrong: the secret differs, or the proof is another connection's")
+    );
     assert_eq!(ask("null"), why("the router asks for a secret"));
     eventually("it is counted", || stage.node.metric("longwire_commands_refused_total", "cause=\"bad_proof\"") == 1.0)
         .await;
