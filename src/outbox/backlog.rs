@@ -125,7 +125,7 @@ impl Backlog {
         self.0.as_ref().map_or(0, |pieces| pieces.slices(slices))
     }
 
-    /// Removes so many bytes, which were written.
+    /// Removes bytes that were written.
     pub(super) fn advance(&mut self, written: usize) {
         self.change(|pieces| pieces.advance(written));
     }

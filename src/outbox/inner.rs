@@ -47,7 +47,7 @@ impl Inner {
         }
     }
 
-    /// Writes straight to the socket if nothing waits. `rest` gives the last so many bytes, which are queued.
+    /// Writes straight to the socket if nothing waits. `rest(n)` returns the last `n` bytes, which are queued.
     pub(super) fn write(&mut self, link: &Link, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;

@@ -28,7 +28,7 @@ use crate::transport::{Peer, Transport};
 
 /// The time limit for a greeting, from accept to its last byte. A program needs two round trips for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// At most so many bytes of answers are collected before they are written.
+/// Answers are collected up to this size before they are written.
 const BATCH_BYTES: usize = 64 * 1024;
 /// The most messages for the same sessions that are collected before they are sent: as many as fit into one write.
 const TOGETHER: usize = crate::transport::MAX_SLICES;

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 /// The memory that every connection may hold anyway, so that no message of usual length waits for a large one.
 const SMALL_BYTES: usize = 16 * 1024;
-/// A message for which memory was set aside has this long ...
+/// The least time that a message has to arrive, once memory is set aside for it.
 const LEAST_TIME: Duration = Duration::from_secs(30);
-/// ... and a second more for each of these.
+/// A message gets one more second for each block of this size.
 const SLOWEST_BYTES_PER_SECOND: usize = 1 << 20;
-/// Permits of a semaphore are counted in 32 bits, bytes of a message are not.
+/// A permit stands for this many bytes, because a semaphore counts permits in 32 bits and a message may be longer.
 const BYTES_PER_PERMIT: usize = 1024;
 
 /// The memory that may be set aside. See the module.
@@ -50,7 +50,7 @@ impl Memory {
         (self.all as usize).saturating_sub(self.permits.available_permits()) * BYTES_PER_PERMIT
     }
 
-    /// Waits for so many bytes. `None` means that nothing has to be set aside. The future is safe to drop.
+    /// Waits until `bytes` can be set aside. `None` means that nothing has to be set aside. The future is safe to drop.
     pub async fn set_aside(&self, bytes: usize) -> Option<SetAside> {
         if bytes <= SMALL_BYTES {
             return None;

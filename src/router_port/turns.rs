@@ -178,7 +178,7 @@ impl Place {
         (target > state.done && !state.has_stalled).then_some(target)
     }
 
-    /// Waits until it has handled so many bytes, has left the line, or has stalled.
+    /// Waits until this connection has handled `target` bytes, has left the line, or has stalled.
     async fn wait_for(&self, target: u64, accepted: Instant) {
         loop {
             let moved = self.moved.notified();

@@ -4,7 +4,7 @@
 //! the app's own params. The session's has its connection and, for HTTP, the upgrade request: URI and headers. The
 //! profile's has uid and attributes, which the router keeps encoded. The last one is the event's. If a name comes
 //! twice, php-fpm keeps the last value, and the blocks come in this order. A name that a client chooses always begins
-//! with `HTTP_`, so it cannot replace one of ours.
+//! with `HTTP_`, so it cannot replace a param of Longwire.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -160,7 +160,7 @@ fn is_plain(name: &HeaderName) -> bool {
 pub(super) struct EventParams<'a> {
     /// The session of the event.
     pub id: SessionId,
-    /// What happened.
+    /// The class of the event.
     pub class: Class,
     /// Its number in the session.
     pub seq: u64,

@@ -43,7 +43,7 @@ pub struct Hub {
     pub router_address: String,
     /// The clock of sessions.
     pub wheel: Arc<Wheel>,
-    /// What is counted.
+    /// The metrics of the node.
     pub metrics: Arc<Metrics>,
     /// The tasks of all sessions. Each ends when its session's close event is delivered.
     pub tasks: TaskTracker,
@@ -291,7 +291,7 @@ impl Endpoint {
     }
 }
 
-/// A request that is nobody's event.
+/// A plain request: an HTTP request that belongs to no session.
 pub struct PlainRequest<'a> {
     /// `REQUEST_METHOD`.
     pub method: &'a str,
@@ -305,7 +305,7 @@ pub struct PlainRequest<'a> {
     pub peer: Peer,
     /// This end.
     pub local: Peer,
-    /// Of the connection, and URI and headers.
+    /// The params of the connection, with URI and headers.
     pub own_params: EncodedParams,
 }
 

@@ -28,7 +28,7 @@ fn value_of<'p>(params: &'p EncodedParams, name: &[u8]) -> Option<&'p [u8]> {
     params.pairs().find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-/// The value of a cookie as PHP reads it. So one user has one group, in whatever way the client spells the cookie. The
+/// The value of a cookie as PHP reads it. So one user has one group, however the client spells the cookie. The
 /// first of several equal names counts. `.`, ` ` and `[` in a name become `_` (`php_register_variable_ex`), and the
 /// value is percent-decoded (`php_default_treat_data`). `None` for an empty value, which identifies no user.
 fn cookie<'c>(header: &'c [u8], name: &str) -> Option<Cow<'c, [u8]>> {

@@ -11,7 +11,7 @@
 
 use memchr::memmem;
 
-/// At most so many bytes of one event are logged. The log tells how many bytes are left out.
+/// The limit of logged bytes for one event. The log tells how many bytes are left out.
 const MAX_BYTES: usize = 16 * 1024;
 /// The prefix that php-fpm puts before each message of a script.
 const MESSAGE: &[u8] = b"PHP message: ";

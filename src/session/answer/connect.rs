@@ -3,7 +3,7 @@
 //! becomes the [`Reply`] of the new session.
 //!
 //! ```text
-//!            head: lines, and the client is let in                    the session has its outbox
+//!            head: lines, and the client is admitted                  the session has its outbox
 //!   Collect ---------------------------------------> Await(outbox) -------------------------------> Reply
 //!     |  end: the answer                                  |
 //!     v                                                   v  it never became live: the rest is discarded
@@ -80,7 +80,7 @@ pub struct HandshakeAnswer {
     lines: Option<AwaitOutbox>,
 }
 
-/// For a greeting by lines.
+/// The state of a greeting by lines, while it waits for its outbox.
 struct AwaitOutbox {
     outbox: oneshot::Receiver<Arc<Outbox>>,
     never_lived: bool,

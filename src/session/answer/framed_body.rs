@@ -43,7 +43,7 @@ pub(super) enum Mode {
 pub(super) enum Shape {
     /// Pieces as the framing makes them. On a WebSocket they are fragments, compressed if that was negotiated.
     Pieces(Option<Box<Deflater>>),
-    /// The payload of one WebSocket frame of so many bytes.
+    /// The payload of one WebSocket frame, with its length in bytes.
     OneFrame(usize),
 }
 
@@ -52,7 +52,7 @@ impl FramedBody {
         matches!(self.mode, Mode::Stream { begun: true, .. })
     }
 
-    /// Sends what is pending as a piece of a streamed frame.
+    /// Sends the pending bytes as a piece of a streamed frame.
     pub(super) fn stream(&mut self, outbox: &Outbox, event: &EventInfo, is_last: bool) -> Result<u64, Fault> {
         if self.pending.is_empty() && !is_last {
             return Ok(0);

@@ -45,7 +45,7 @@ use crate::proto::id::SessionId;
 use crate::router::Expected;
 use crate::upstream::{Class, Failure, Outcome, Responder, Timing};
 
-/// While PHP prints without a pause, so many bytes of a streamed reply are collected and leave in one piece.
+/// The size of a piece of a streamed reply. While PHP prints without a pause, bytes are collected up to this size.
 const MAX_PIECE_BYTES: usize = 64 * 1024;
 
 /// The limit of log lines of one kind about one event. One more line gives the number of lines left out.
@@ -73,7 +73,7 @@ pub struct EventInfo {
     pub id: Option<SessionId>,
     /// Its name in log lines and metrics.
     pub label: &'static str,
-    /// What happened.
+    /// The class of the event.
     pub class: Class,
     /// Its number in the session.
     pub seq: u64,
@@ -219,7 +219,7 @@ impl EventInfo {
         self.leave_out("bad header in the answer", complaints.len());
     }
 
-    /// The one line for what is beyond [`MAX_LINES`].
+    /// Logs one line with the number of lines beyond [`MAX_LINES`].
     fn leave_out(&self, what: &str, count: usize) {
         let unlogged = count.saturating_sub(MAX_LINES);
         if unlogged > 0 {

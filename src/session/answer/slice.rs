@@ -23,7 +23,7 @@ impl Slice {
         self.announced
     }
 
-    /// Skips so many of the next bytes.
+    /// Skips the next `bytes` bytes.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.skip = bytes;
     }

@@ -1,6 +1,5 @@
 //! Limits on what clients may do: sessions and connections of a node (`admission`) and connect events of an app
-//! (`gates`). `bucket` has the rates. `passed` has what happens when a limit is exceeded, which is the same for all of
-//! them.
+//! (`gates`). `bucket` has the rates. `passed` handles an exceeded limit, in the same way for all of them.
 
 mod admission;
 mod bucket;

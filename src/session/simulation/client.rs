@@ -149,7 +149,7 @@ impl World {
                 Err(error) => {
                     let shown = String::from_utf8_lossy(&input[..input.len().min(80)]).into_owned();
                     drop(client);
-                    return self.fail(format!("what arrives is no frame: {error}: {shown:?}"));
+                    return self.fail(format!("the bytes that arrive are not a frame: {error}: {shown:?}"));
                 }
             };
             input = &input[used..];
@@ -160,7 +160,7 @@ impl World {
                     let shown: String = String::from_utf8_lossy(&body).chars().take(60).collect();
                     if !client.takes(&body) {
                         drop(client);
-                        return self.fail(format!("nobody sent this frame: {shown:?}, {} bytes", body.len()));
+                        return self.fail(format!("this frame was never sent: {shown:?}, {} bytes", body.len()));
                     }
                     self.say(|| format!("the client gets {shown:?}"));
                 }
@@ -220,7 +220,7 @@ impl World {
                         client.got_last_word = true;
                     } else if !data.is_empty() && !client.takes(data.concat().as_bytes()) {
                         drop(client);
-                        return self.fail(format!("nobody sent this event: {event:?}"));
+                        return self.fail(format!("this event was never sent: {event:?}"));
                     }
                 }
             }

@@ -5,7 +5,7 @@
 //!
 //! A run is a list of numbers. Each number is one step and does not depend on the steps before it. So a seed replays a
 //! run, and a failing run is reduced to the steps that it needs to fail. `SEED=17 cargo test --lib session::simulation`
-//! runs one seed and prints the steps. `SEEDS=1000000` runs so many seeds.
+//! runs one seed and prints the steps. `SEEDS=1000000` runs that many seeds.
 //!
 //! Other threads are simulated too: whenever an outbox is about to be locked, another "thread" may act first.
 //!
@@ -629,7 +629,7 @@ impl World {
     }
 }
 
-/// Runs once. The error says what is wrong.
+/// Makes one run. The error describes the failure.
 async fn run(node: &Rc<Node>, seed: u64, steps: &[u64], trace: bool) -> Found {
     let world = World::new(node.clone(), seed, trace);
     world.say(|| {

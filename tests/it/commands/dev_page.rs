@@ -152,7 +152,7 @@ async fn what_goes_wrong_is_on_the_page_and_once_on_the_terminal() {
         "Longwire-Nonsense",
         "did you mean Longwire-Join?",
         "byte order mark",
-        "json_encode() gives false",
+        "json_encode() returns false",
     ] {
         let there =
             format!("[...document.querySelectorAll('#frames li.bad')].some((li) => li.innerText.includes({said:?}))");
