@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A connection waits only for bytes that had arrived when it was accepted. So a silent connection delays no other, and
-//! a busy one delays others only for as long as its bytes of then take. A connection stalls if it neither works nor
-//! completes anything for [`PATIENCE`]: it is in the middle of a frame, or its client takes no answers. From then on no
+//! a busy one delays others only until those bytes are handled. A connection stalls if it neither works nor completes
+//! anything for [`PATIENCE`]: it is in the middle of a frame, or its client takes no answers. From then on no
 //! connection waits for it, until it continues.
 //! All clients of a Unix socket share one line. A line has at most as many places as the port takes connections.
 

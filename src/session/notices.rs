@@ -28,7 +28,7 @@ pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: Hash
                 match apps.get(&notice.of.app.to_string()) {
                     Some(endpoint) if wants(endpoint.app.events, notice.what) => endpoint.tell(notice).await,
                     Some(_) => {}
-                    None => error!(app = %notice.of.app, "channel event not delivered: another node has this app, but this node's configuration does not; all nodes need the same apps"),
+                    None => error!(app = %notice.of.app, "channel event dropped: another node has channel events turned on for this app, this node has not; configure the app alike on all nodes"),
                 }
             }
             presence.told(partition);

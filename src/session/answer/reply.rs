@@ -369,8 +369,7 @@ impl Reply {
                 },
                 Outcome::Failed(failure) => {
                     if failure.may_have_run() {
-                        // It is unknown whether PHP has noted the session. The close event makes sure that it forgets
-                        // it.
+                        // It is unknown whether PHP has noted the session, so a close event follows.
                         self.outbox.connect_counts();
                     }
                     self.outbox.ask_close(Close::new(CloseReason::ConnectFailed).because(failure.to_string()));
