@@ -17,6 +17,7 @@
 //! a busy one delays others only until those bytes are handled. A connection stalls if it neither works nor completes
 //! anything for [`PATIENCE`]: it is in the middle of a frame, or its client takes no answers. From then on no
 //! connection waits for it, until it continues.
+//!
 //! All clients of a Unix socket share one line. A line has at most as many places as the port takes connections.
 
 use std::collections::{BTreeMap, HashMap};
