@@ -124,8 +124,7 @@ impl Outbox {
     }
 
     /// The outbox of a guest: pushes are held until the session is [admitted](Self::admit). If a codec frames the
-    /// messages, nothing is held: its bytes must leave in the order in which it made them, and its own messages cannot
-    /// wait for PHP.
+    /// messages, nothing is held: its bytes must leave in the order in which it made them, and its own messages cannot wait for PHP.
     pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
         let mut outbox = Self::new(id, framing, terms, link);
         if outbox.framing.codec().is_none() {
@@ -329,8 +328,7 @@ impl Outbox {
     }
 
     /// Ready when a reply may bring more bytes, or when they will be dropped anyway. Frames that are held until the
-    /// reply that `streams` has ended, or until connect has, do not take the room of that reply. Otherwise it would
-    /// wait for itself.
+    /// reply that `streams` has ended, or until connect has, do not take the room of that reply. Otherwise it would wait for itself.
     pub fn poll_room(&self, cx: &mut Context<'_>, streams: bool) -> Poll<()> {
         if self.is_quiet() {
             return Poll::Ready(());
@@ -366,8 +364,7 @@ impl Outbox {
         self.lock().backlog.bytes() + self.link.unsent()
     }
 
-    /// Bytes that wait only for the client. Frames held behind a streamed reply wait for this node, so they do not
-    /// count.
+    /// Bytes that wait only for the client. Frames held behind a streamed reply wait for this node, so they do not count.
     pub fn unwritten_bytes(&self) -> usize {
         if self.is_quiet() {
             return 0;
@@ -381,8 +378,7 @@ impl Outbox {
         !self.is_quiet() && self.has_no_room(&self.lock())
     }
 
-    /// A counter that grows whenever the socket takes bytes, including bytes that count as written already. It wraps
-    /// after 4 GB.
+    /// A counter that grows whenever the socket takes bytes, including bytes that count as written already. It wraps after 4 GB.
     pub fn progress(&self) -> u32 {
         self.lock().bytes_out.wrapping_sub(self.link.unsent() as u64) as u32
     }

@@ -42,8 +42,7 @@ const SCRATCH_BYTES: usize = TOGETHER_BYTES;
 const LONGEST_GREETING: usize = 1024;
 
 thread_local! {
-    /// The read buffer of connections that hold no bytes. Many connections are idle for long, and none of them keeps a
-    /// buffer of its own.
+    /// The read buffer of connections that hold no bytes. Many connections are idle for long, and none of them keeps a buffer of its own.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
 }
 
@@ -246,16 +245,12 @@ impl<'p> Connection<'p> {
         }
     }
 
-    /// The client has ended its side. If it ended in the middle of a command, that command is not run, so this is an
-    /// error.
+    /// The client has ended its side. If it ended in the middle of a command, that command is not run, so this is an error.
     fn ended(&self) -> Result<(), End> {
         if self.input.is_empty() {
             return Ok(());
         }
-        let text = format!(
-            "the client closed the connection in the middle of a frame, after {} bytes of it",
-            self.input.len()
-        );
+        let text = format!("the client closed its side in the middle of a frame, after {} bytes", self.input.len());
         Err(match self.stage {
             Stage::Fresh | Stage::Short => End::Refused("truncated", text),
             Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
@@ -390,10 +385,7 @@ impl<'p> Connection<'p> {
         match (&self.stage, Protocol::of(frame.kind)) {
             (Stage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
-                    return Err(End::Refused(
-                        "short_protocol",
-                        "the short protocol is turned off ([router] short_protocol)".to_owned(),
-                    ));
+                    return Err(End::Refused("short_protocol", "[router] short_protocol is turned off".to_owned()));
                 }
                 self.stage = Stage::Short;
                 if let Some(turn) = &mut self.turn {

@@ -16,7 +16,7 @@ const STREAM_FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// When a socket with unread bytes is closed, the kernel resets the connection. A reset destroys data that the client
 /// has not read yet, such as the last reply or the close frame with the reason. So the node waits for the client, for
-/// at most `close_timeout`.
+/// at most `close_timeout`, or [`STREAM_FAREWELL`] on streams.
 pub(super) async fn say(outbox: &Outbox, close: &Close, websocket: Option<&WebSocket>) {
     let patience = websocket.map_or(STREAM_FAREWELL, |websocket| websocket.close_timeout);
     let client_began = matches!(close.reason, CloseReason::ClientClosed | CloseReason::NoGoodbye);
