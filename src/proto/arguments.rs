@@ -60,7 +60,7 @@ impl Argument {
         match self {
             Argument::Raw(bytes) => Ok(bytes.clone()),
             Argument::Text(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-            Argument::Other(_) | Argument::List(_) => Err(BadArgument::new(format!("{name}: one text is wanted"))),
+            Argument::Other(_) | Argument::List(_) => Err(BadArgument::new(format!("{name}: expected one string"))),
         }
     }
 
@@ -75,7 +75,7 @@ impl Argument {
             Argument::Text(_) | Argument::List(_) => None,
         };
         let number = number.filter(|number| *number <= max);
-        number.ok_or_else(|| BadArgument::new(format!("{name}: a whole number from 0 to {max} is wanted")))
+        number.ok_or_else(|| BadArgument::new(format!("{name}: expected a whole number from 0 to {max}")))
     }
 }
 
@@ -86,7 +86,8 @@ pub struct Arguments(BTreeMap<String, Argument>);
 impl Arguments {
     /// Of a JSON object.
     pub fn of_json(body: &[u8]) -> Result<Self, BadArgument> {
-        serde_json::from_slice(body).map_err(|error| BadArgument::new(format!("no JSON object of arguments: {error}")))
+        serde_json::from_slice(body)
+            .map_err(|error| BadArgument::new(format!("the arguments are not a valid JSON object: {error}")))
     }
 
     /// Of a query string, as forms and PHP's `http_build_query` write it.
@@ -112,7 +113,9 @@ impl Arguments {
     pub fn put(&mut self, name: &str, value: Bytes) -> Result<(), BadArgument> {
         match self.0.insert(name.to_owned(), Argument::Raw(value)) {
             None => Ok(()),
-            Some(_) => Err(BadArgument::new(format!("{name}: is the body here, and cannot stand in the query string"))),
+            Some(_) => {
+                Err(BadArgument::new(format!("{name}: is the request body here, so it cannot be in the query string")))
+            }
         }
     }
 
@@ -120,7 +123,7 @@ impl Arguments {
     pub fn finish(self) -> Result<(), BadArgument> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(name) => Err(BadArgument::new(format!("{name:?}: there is no such argument here"))),
+            Some(name) => Err(BadArgument::new(format!("{name:?}: unknown argument"))),
         }
     }
 
@@ -158,7 +161,7 @@ impl Arguments {
             None => Vec::new(),
             Some(Argument::List(written)) => written,
             Some(one @ Argument::Raw(_)) => vec![one],
-            Some(_) => return Err(BadArgument::new("except: a list of targets is wanted")),
+            Some(_) => return Err(BadArgument::new("except: expected a list of targets")),
         };
         for one in &written {
             except.add(target("except", one)?).map_err(|wrong| BadArgument::new(format!("except: {wrong}")))?;
@@ -180,7 +183,7 @@ impl Arguments {
     /// The key of an attribute.
     pub fn attribute_key(&mut self) -> Result<AttributeKey, BadArgument> {
         let bytes = self.need("key")?.bytes("key")?;
-        AttributeKey::new(&bytes).ok_or_else(|| BadArgument::new("key: 1 to 64 of A-Z a-z 0-9 _ are wanted"))
+        AttributeKey::new(&bytes).ok_or_else(|| BadArgument::new("key: expected 1 to 64 characters of A-Z a-z 0-9 _"))
     }
 
     /// Bytes: as text, or in base64 as `name_base64`.
@@ -193,7 +196,9 @@ impl Arguments {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(error) => Err(BadArgument::new(format!("{encoded_name}: is not base64: {error}"))),
             },
-            (Some(_), Some(_)) => Err(BadArgument::new(format!("{name} and {encoded_name} stand together"))),
+            (Some(_), Some(_)) => {
+                Err(BadArgument::new(format!("{name} and {encoded_name} are both given: use one of them")))
+            }
         }
     }
 
@@ -203,7 +208,7 @@ impl Arguments {
         match &written.bytes("kind")?[..] {
             b"text" => Ok(Some(FrameKind::Text)),
             b"binary" => Ok(Some(FrameKind::Binary)),
-            _ => Err(BadArgument::new("kind: \"text\" or \"binary\" is wanted")),
+            _ => Err(BadArgument::new("kind: expected \"text\" or \"binary\"")),
         }
     }
 
@@ -262,7 +267,7 @@ impl<'de> Visitor<'de> for Members {
         let mut arguments = BTreeMap::new();
         while let Some((name, value)) = members.next_entry::<String, Value>()? {
             if arguments.contains_key(&name) {
-                return Err(M::Error::custom(format_args!("{name:?} stands twice")));
+                return Err(M::Error::custom(format_args!("{name:?} appears twice")));
             }
             arguments.insert(name, Argument::from_json(value));
         }
@@ -283,7 +288,10 @@ fn one_of_list(written: &Argument) -> Result<SessionId, BadArgument> {
     let bytes = written.bytes("to")?;
     let id = bytes.strip_prefix(b"session:").unwrap_or(&bytes);
     SessionId::from_bytes(id).ok_or_else(|| {
-        BadArgument::new(format!("to: {:?} in a list is not a session id", String::from_utf8_lossy(&bytes)))
+        BadArgument::new(format!(
+            "to: a list holds session ids only, and {:?} is not one",
+            String::from_utf8_lossy(&bytes)
+        ))
     })
 }
 
@@ -321,11 +329,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (json, expected) in [
             (r#"{}"#, "to: is missing"),
-            (r#"{"to": 7}"#, "to: one text is wanted"),
-            (r#"{"to": ["x"]}"#, "to: \"x\" in a list is not a session id"),
-            (r#"{"to": "all", "except": "uid:7"}"#, "except: a list of targets is wanted"),
-            (r#"{"to": "all", "except": ["all"]}"#, "except: all cannot be left out"),
-            (r#"{"to": "all", "tp": "x"}"#, "\"tp\": there is no such argument here"),
+            (r#"{"to": 7}"#, "to: expected one string"),
+            (r#"{"to": ["x"]}"#, "to: a list holds session ids only, and \"x\" is not one"),
+            (r#"{"to": "all", "except": "uid:7"}"#, "except: expected a list of targets"),
+            (r#"{"to": "all", "except": ["all"]}"#, "except: all cannot be excluded"),
+            (r#"{"to": "all", "tp": "x"}"#, "\"tp\": unknown argument"),
         ] {
             assert_eq!(touch(of(json)).unwrap_err(), expected, "{json}");
         }
@@ -333,7 +341,7 @@ mod tests {
             (&b"[]"[..], "expected an object"),
             (b"{", "EOF while parsing"),
             (b"{} {}", "trailing characters"),
-            (br#"{"to": "all", "to": "uid:7"}"#, "\"to\" stands twice"),
+            (br#"{"to": "all", "to": "uid:7"}"#, "\"to\" appears twice"),
         ] {
             let wrong = Arguments::of_json(body).unwrap_err().to_string();
             assert!(wrong.contains(expected), "{wrong}");
@@ -360,6 +368,6 @@ mod tests {
         let of_length = |len: usize| of(&format!(r#"{{"expect": "{}"}}"#, "x".repeat(len))).expect();
         assert!(of_length(Expect::MAX_BYTES).is_ok());
         let wrong = of_length(Expect::MAX_BYTES + 1).unwrap_err().to_string();
-        assert_eq!(wrong, "expect: has 49153 bytes, and no attribute more than 49152");
+        assert_eq!(wrong, "expect: has 49153 bytes, but an attribute has at most 49152");
     }
 }

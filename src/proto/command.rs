@@ -116,7 +116,7 @@ impl Target {
             (b"channel", Some(name)) => {
                 Name::new(name).map(Target::Channel).map_err(|error| format!("channel: {error}"))
             }
-            _ => Err(format!("{} is none of session:ID, uid:NAME, channel:NAME and all", quoted(text))),
+            _ => Err(format!("{} is not a target: use session:ID, uid:NAME, channel:NAME or all", quoted(text))),
         }
     }
 }
@@ -148,7 +148,7 @@ impl Except {
             Target::Sessions(sessions) => self.sessions.extend(sessions),
             Target::Uid(uid) => self.uids.push(uid),
             Target::Channel(channel) => self.channels.push(channel),
-            Target::All => return Err("all cannot be left out".to_owned()),
+            Target::All => return Err("all cannot be excluded".to_owned()),
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ impl Expect {
     pub fn value(value: Bytes) -> Result<Self, String> {
         match value.len() {
             len if len > Self::MAX_BYTES => {
-                Err(format!("has {len} bytes, and no attribute more than {}", Self::MAX_BYTES))
+                Err(format!("has {len} bytes, but an attribute has at most {}", Self::MAX_BYTES))
             }
             _ => Ok(Expect::Value(value)),
         }
@@ -515,8 +515,8 @@ mod tests {
             ("session:short", Err("\"short\" is not a session id")),
             ("uid:", Err("uid: a name is empty")),
             ("channel:a\nb", Err("channel: a name contains a control character")),
-            ("everybody", Err("\"everybody\" is none of session:ID, uid:NAME, channel:NAME and all")),
-            ("all:x", Err("\"all:x\" is none of session:ID, uid:NAME, channel:NAME and all")),
+            ("everybody", Err("\"everybody\" is not a target: use session:ID, uid:NAME, channel:NAME or all")),
+            ("all:x", Err("\"all:x\" is not a target: use session:ID, uid:NAME, channel:NAME or all")),
         ] {
             assert_eq!(Target::parse(text.as_bytes()), expected.map_err(str::to_owned), "{text}");
         }

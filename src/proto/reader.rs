@@ -7,8 +7,8 @@ use super::control::long::{Request, What};
 use super::partition::Partition;
 use super::run::{RequestId, Run};
 
-/// What is wrong with a request whose number is 0.
-pub(super) const NUMBERLESS: &str = "asks without a number";
+/// The error for a request whose number is 0.
+pub(super) const NUMBERLESS: &str = "has a request without a number";
 
 /// Takes a payload apart.
 pub(super) struct Reader(pub(super) Bytes);
@@ -61,7 +61,7 @@ impl Reader {
 
     pub(super) fn partition(&mut self) -> Result<Partition, String> {
         let number = self.u16()?;
-        Partition::new(number).ok_or_else(|| format!("has partition {number}, which is none"))
+        Partition::new(number).ok_or_else(|| format!("has partition {number}, which is out of range"))
     }
 
     pub(super) fn text(&mut self) -> Result<String, String> {

@@ -148,10 +148,10 @@ impl fmt::Display for FrameError {
                 )
             }
             Self::LengthTooSmall { length, least } => {
-                write!(f, "the length field says {length}, at least {least} is needed")
+                write!(f, "the length field says {length}, but its minimum is {least}")
             }
             Self::NoStart => f.write_str("the bytes do not begin with the start of a frame"),
-            Self::NothingButGarbage { max } => write!(f, "no frame within {max} bytes that were skipped"),
+            Self::NothingButGarbage { max } => write!(f, "more than {max} bytes were skipped without finding a frame"),
             Self::NoEnd => f.write_str("the end of the frame is not where its length field says"),
             Self::StartInside => f.write_str("a frame began before the last one ended"),
             Self::BadEscape { lead, second } => write!(f, "the escape {lead:02x} {second:02x} has no meaning"),
@@ -163,12 +163,12 @@ impl fmt::Display for FrameError {
             Self::LengthEncoding { length } => write!(f, "payload length {length:#x} is not in its shortest form"),
             Self::ControlTooLong => f.write_str("a control frame has more than 125 bytes"),
             Self::ControlFragmented => f.write_str("a control frame is fragmented"),
-            Self::NothingToContinue => f.write_str("a continuation frame continues nothing"),
+            Self::NothingToContinue => f.write_str("a continuation frame has no message to continue"),
             Self::MessageInterrupted => f.write_str("a new message began inside a fragmented one"),
-            Self::CloseTooShort => f.write_str("a close frame has half a code"),
+            Self::CloseTooShort => f.write_str("a close frame has only one byte of its code"),
             Self::CloseCode { code } => write!(f, "close code {code} must not be sent"),
             Self::NotUtf8 => f.write_str("text is not UTF-8"),
-            Self::NotDeflate => f.write_str("a compressed message is not DEFLATE"),
+            Self::NotDeflate => f.write_str("a compressed message is not valid DEFLATE data"),
         }
     }
 }

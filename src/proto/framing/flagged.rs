@@ -51,7 +51,7 @@ impl FlaggedFraming {
         let fault = |key, rule: &str| Err(OptionFault { key, rule: rule.to_owned() });
         let delimiter = &self.delimiter.delimiter;
         if self.resync && self.start.is_empty() {
-            return fault("resync", "needs a start, which is what it looks for");
+            return fault("resync", "needs a start, because it skips to the next start");
         }
         if self.escapes.is_empty() {
             return Ok(());

@@ -61,10 +61,8 @@ impl PacketFraming {
         let fault = |key, rule: String| Err(OptionFault { key, rule });
         let LengthFraming { offset, .. } = self.length;
         if self.start.len() > offset && !self.start.is_empty() {
-            let rule = format!(
-                "has {} bytes and would reach into the length field: length_offset is {offset}",
-                self.start.len()
-            );
+            let rule =
+                format!("has {} bytes and would overlap the length field: length_offset is {offset}", self.start.len());
             return fault("start", rule);
         }
         if self.mask != 0 {
@@ -77,7 +75,7 @@ impl PacketFraming {
             }
         }
         if self.resync && self.start.is_empty() {
-            return fault("resync", "needs a start, which is what it looks for".into());
+            return fault("resync", "needs a start, because it skips to the next start".into());
         }
         Ok(())
     }

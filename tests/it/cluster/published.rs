@@ -45,7 +45,7 @@ async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are
             (r#"{"command": "send", "to": "channel:news"}"#, "message: is missing"),
             (r#"{"command": "sent", "to": "all", "message": "x"}"#, "command: there is no \"sent\""),
             (r#"{"to": "all", "message": "x"}"#, "command: is missing"),
-            (r#"{"command": "send""#, "no JSON object of arguments"),
+            (r#"{"command": "send""#, "the arguments are not a valid JSON object"),
             ("hello", "is no envelope"),
         ] {
             engine.publish(&format!("longwire{separator}all"), payload).await;

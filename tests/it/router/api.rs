@@ -167,17 +167,21 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
     for (verb, body, detail) in [
         ("send", json!({"to": "all"}), "message: is missing"),
         ("send", json!({"message": "x"}), "to: is missing"),
-        ("send", json!({"to": "everybody", "message": "x"}), "\"everybody\" is none of"),
-        ("send", json!({"to": "all", "message": "x", "message_base64": "eA=="}), "stand together"),
+        ("send", json!({"to": "everybody", "message": "x"}), "\"everybody\" is not a target"),
+        (
+            "send",
+            json!({"to": "all", "message": "x", "message_base64": "eA=="}),
+            "message and message_base64 are both given",
+        ),
         ("send", json!({"to": "all", "message_base64": "eA==", "kind": "text"}), "is for bytes"),
-        ("send", json!({"to": "all", "message": "x", "chanel": "y"}), "\"chanel\": there is no such argument"),
-        ("send", json!({"to": "all", "message": "x", "kind": "blob"}), "kind: \"text\" or \"binary\""),
+        ("send", json!({"to": "all", "message": "x", "chanel": "y"}), "\"chanel\": unknown argument"),
+        ("send", json!({"to": "all", "message": "x", "kind": "blob"}), "kind: expected \"text\" or \"binary\""),
         ("join", json!({"to": "all", "channel": ""}), "channel: a name is empty"),
         ("join", json!({"to": "all", "channel": "a\nb"}), "control character"),
         ("bind", json!({"to": "all"}), "uid: is missing"),
-        ("set", json!({"to": "all", "key": "a-b", "value": "x"}), "key: 1 to 64"),
+        ("set", json!({"to": "all", "key": "a-b", "value": "x"}), "key: expected 1 to 64"),
         ("close", json!({"to": "all", "code": 1006}), "1006 is no close code"),
-        ("close", json!({"to": "all", "code": 70000}), "code: a whole number"),
+        ("close", json!({"to": "all", "code": 70000}), "code: expected a whole number"),
         ("close", json!(["all"]), "expected an object"),
     ] {
         let path = format!("/v1/{verb}");

@@ -147,7 +147,7 @@ async fn a_failed_answer_changes_nothing_and_a_bad_header_is_said() {
     stage.node.closed(1);
     let expected = [
         "event failed: handler answered 500",
-        "event failed: bad head in the answer: Longwire-To: \"everybody\" is none of session:ID, uid:NAME, channel:NAME and all",
+        "event failed: bad head in the answer: Longwire-To: \"everybody\" is not a target: use session:ID, uid:NAME, channel:NAME or all",
         "bad header in the answer: Longwire-Join: a name is empty",
         "bad header in the answer: Longwire-Set: \"a-b\" is not a key: 1 to 64 of A-Z a-z 0-9 _",
         "refused: the session has reached its limit of channels or attribute bytes",
