@@ -1,4 +1,4 @@
-//! Arguments of commands and queries as text: the same ones from a JSON object and from a query string.
+//! Arguments of commands and queries as text. A JSON object and a query string take the same arguments.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::command::{Action, AttributeKey, Command, Except, Expect, Name, Page, 
 use super::framing::FrameKind;
 use super::id::SessionId;
 
-/// What is wrong with an argument.
+/// An argument that cannot be used; the text says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadArgument(String);
 
@@ -41,9 +41,9 @@ enum Argument {
     Raw(Bytes),
     /// A JSON string.
     Text(String),
-    /// A JSON number, or whatever else is no text.
+    /// A JSON number, boolean, null or object.
     Other(Value),
-    /// A JSON array, or a name that stands several times in a query string.
+    /// A JSON array, or a name that appears several times in a query string.
     List(Vec<Argument>),
 }
 
@@ -67,7 +67,7 @@ impl Argument {
     fn number(&self, name: &str, max: u16) -> Result<u16, BadArgument> {
         let number = match self {
             Argument::Raw(bytes) => str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()),
-            // 1000.0 is a whole number to JSON Schema.
+            // JSON Schema counts 1000.0 as a whole number.
             Argument::Other(value) => value
                 .as_f64()
                 .filter(|number| number.fract() == 0.0 && *number >= 0.0 && *number <= f64::from(max))
@@ -79,18 +79,18 @@ impl Argument {
     }
 }
 
-/// The arguments of one request. Each is taken once; what is left in the end has no use.
+/// The arguments of one request. Each is taken once; [`Arguments::finish`] refuses any that are left.
 #[derive(Debug, Default)]
 pub struct Arguments(BTreeMap<String, Argument>);
 
 impl Arguments {
-    /// Of a JSON object.
+    /// Reads a JSON object.
     pub fn of_json(body: &[u8]) -> Result<Self, BadArgument> {
         serde_json::from_slice(body)
             .map_err(|error| BadArgument::new(format!("the arguments are not a valid JSON object: {error}")))
     }
 
-    /// Of a query string, as forms and PHP's `http_build_query` write it.
+    /// Reads a query string, as forms and PHP's `http_build_query` write it.
     pub fn of_query(query: &str) -> Result<Self, BadArgument> {
         let mut arguments = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -109,7 +109,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// One more: a raw body.
+    /// Adds an argument whose value is a raw body.
     pub fn put(&mut self, name: &str, value: Bytes) -> Result<(), BadArgument> {
         match self.0.insert(name.to_owned(), Argument::Raw(value)) {
             None => Ok(()),
@@ -119,7 +119,7 @@ impl Arguments {
         }
     }
 
-    /// Nothing may be left.
+    /// Refuses arguments that nothing has taken.
     pub fn finish(self) -> Result<(), BadArgument> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -127,7 +127,7 @@ impl Arguments {
         }
     }
 
-    /// An argument of this name is still there.
+    /// Whether an argument of this name is still there.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -140,7 +140,7 @@ impl Arguments {
         self.take(name).ok_or_else(|| BadArgument::new(format!("{name}: is missing")))
     }
 
-    /// A command for the sessions that `to` and `except` name.
+    /// A command for the sessions that the arguments `to` and `except` select.
     pub fn command(
         mut self,
         action: impl FnOnce(&mut Self) -> Result<Action, BadArgument>,
@@ -169,13 +169,13 @@ impl Arguments {
         Ok(except)
     }
 
-    /// The name of a channel or a uid.
+    /// The name of a channel or a uid, which must be given.
     pub fn name(&mut self, name: &str) -> Result<Name, BadArgument> {
         let bytes = self.need(name)?.bytes(name)?;
         Name::new(&bytes).map_err(|error| BadArgument::new(format!("{name}: {error}")))
     }
 
-    /// The same, where there may be none.
+    /// The same for an optional argument.
     pub fn name_if_any(&mut self, name: &str) -> Result<Option<Name>, BadArgument> {
         if self.has(name) { self.name(name).map(Some) } else { Ok(None) }
     }
@@ -186,7 +186,7 @@ impl Arguments {
         AttributeKey::new(&bytes).ok_or_else(|| BadArgument::new("key: expected 1 to 64 characters of A-Z a-z 0-9 _"))
     }
 
-    /// Bytes: as text, or in base64 as `name_base64`.
+    /// Optional bytes: as text in `name`, or as base64 in `name_base64`.
     pub fn blob(&mut self, name: &str) -> Result<Option<Bytes>, BadArgument> {
         let encoded_name = format!("{name}_base64");
         match (self.take(name), self.take(&encoded_name)) {
@@ -202,7 +202,7 @@ impl Arguments {
         }
     }
 
-    /// Of a message.
+    /// The optional frame kind of a message.
     pub fn kind(&mut self) -> Result<Option<FrameKind>, BadArgument> {
         let Some(written) = self.take("kind") else { return Ok(None) };
         match &written.bytes("kind")?[..] {
@@ -212,19 +212,19 @@ impl Arguments {
         }
     }
 
-    /// A whole number, where there may be none.
+    /// An optional whole number.
     pub fn number(&mut self, name: &str, max: u16) -> Result<Option<u16>, BadArgument> {
         self.take(name).map(|written| written.number(name, max)).transpose()
     }
 
-    /// Text, where there may be none.
+    /// Optional text.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, BadArgument> {
         let Some(written) = self.take(name) else { return Ok(None) };
         let text = String::from_utf8(written.bytes(name)?.into());
         text.map(Some).map_err(|_| BadArgument::new(format!("{name}: is not UTF-8")))
     }
 
-    /// What an attribute must be now: `null` for "there must be none".
+    /// The value that an attribute must have now; `null` means that it must not exist.
     pub fn expect(&mut self) -> Result<Expect, BadArgument> {
         match self.0.get("expect") {
             Some(Argument::Other(Value::Null)) => {
@@ -238,7 +238,7 @@ impl Arguments {
         }
     }
 
-    /// The part of a list that is asked for.
+    /// The part of a list that the caller asks for.
     pub fn page(&mut self) -> Result<Page, BadArgument> {
         let after = self.take("after").map(|after| after.bytes("after")).transpose()?;
         let limit = self.number("limit", Page::MAX_LIMIT as u16)?;
@@ -252,8 +252,8 @@ impl<'de> Deserialize<'de> for Arguments {
     }
 }
 
-/// The members of a JSON object. What stands twice is refused: of two targets neither is the right one (RFC 8259 section 4 leaves
-/// open what it means).
+/// The members of a JSON object. A name that appears twice is refused, because RFC 8259 section 4 leaves its meaning open: of two
+/// targets neither is clearly the right one.
 struct Members;
 
 impl<'de> Visitor<'de> for Members {
@@ -283,7 +283,7 @@ fn target(name: &str, written: &Argument) -> Result<Target, BadArgument> {
     Target::parse(&written.bytes(name)?).map_err(|wrong| BadArgument::new(format!("{name}: {wrong}")))
 }
 
-/// In a list only sessions can stand: with the word before them or without.
+/// A list may hold only sessions, as `session:ID` or as the bare id.
 fn one_of_list(written: &Argument) -> Result<SessionId, BadArgument> {
     let bytes = written.bytes("to")?;
     let id = bytes.strip_prefix(b"session:").unwrap_or(&bytes);

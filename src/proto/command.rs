@@ -1,10 +1,10 @@
-//! Orders to the router, as plain data: what is to be done, with which sessions, and what became of it.
+//! Commands to the router as plain data: an action, the sessions it applies to, and its result.
 //!
-//! A [`Command`] comes in by one of three doors (the router port, the HTTP API, a header in a handler's answer) and is the
-//! same behind each. It selects sessions ([`Target`] less [`Except`]) and does one thing with each of them ([`Action`]); the
-//! [`Receipt`] counts what became of it. A [`Query`] changes nothing and has an answer of its own.
+//! A [`Command`] comes from the router port, the HTTP API, or a header in a handler's answer, and has the same form from each. It
+//! selects sessions ([`Target`] less [`Except`]) and does one thing with each of them ([`Action`]). The [`Receipt`] counts the
+//! results. A [`Query`] changes nothing and has its own answer.
 //!
-//! Everything here is checked when it is made: a name that exists is a valid one.
+//! Everything here is checked when it is made: a [`Name`] that exists is valid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use serde::{Serialize, Serializer};
 use super::framing::FrameKind;
 use super::id::SessionId;
 
-/// One order to the router.
+/// One command to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// With which sessions.
+    /// The sessions to act on.
     pub to: Target,
-    /// But not with these.
+    /// Sessions of `to` to leave out.
     pub except: Except,
-    /// What.
+    /// What to do with each session.
     pub action: Action,
 }
 
 impl Command {
-    /// Whether both send a message, and to the same sessions: then they may reach each of them together.
+    /// Whether both send a message to the same sessions. Then one write may carry both messages to each session.
     pub fn may_share_a_write(&self, other: &Self) -> bool {
         let both_send = matches!((&self.action, &other.action), (Action::Send(_), Action::Send(_)));
         both_send && self.to == other.to && self.except == other.except
     }
 
-    /// Bytes of what it sends or sets.
+    /// Bytes of the message that it sends, or of the attribute value that it sets.
     pub fn payload_bytes(&self) -> usize {
         match &self.action {
             Action::Send(message) | Action::Close { last: Some(message), .. } => message.body.len(),
@@ -42,9 +42,9 @@ impl Command {
         }
     }
 
-    /// About the bytes that it takes between nodes.
+    /// An estimate of the bytes that it takes between nodes.
     pub fn about_bytes(&self) -> usize {
-        // What stands before each frame and each field of it.
+        // The headers of the frame and of each field in it.
         const HEADS: usize = 48;
         let name = |name: &Name| 3 + name.as_bytes().len();
         let Except { sessions, uids, channels } = &self.except;
@@ -61,18 +61,18 @@ impl Command {
         HEADS + to + except + names + self.payload_bytes()
     }
 
-    /// For everybody whom `to` names.
+    /// For all sessions that `to` selects.
     pub fn new(to: Target, action: Action) -> Self {
         Self { to, except: Except::default(), action }
     }
 }
 
-/// Which sessions.
+/// The sessions that a command applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// These, each once however often it is named.
+    /// These sessions. One that is named several times counts once.
     Sessions(Vec<SessionId>),
-    /// Those bound to a uid.
+    /// All sessions bound to a uid.
     Uid(Name),
     /// The members of a channel.
     Channel(Name),
@@ -80,7 +80,7 @@ pub enum Target {
     All,
 }
 
-/// As the log names it: the form that `parse` reads, or how many sessions.
+/// The form for the log: the one that `parse` reads, or the number of sessions if there are several.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -105,7 +105,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as a clause for a sentence.
+    /// The fault in `text`, as a clause for a sentence.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         match split_word(text) {
             (b"all", None) => Ok(Target::All),
@@ -124,25 +124,25 @@ impl Target {
 /// Sessions that a command leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Except {
-    /// These.
+    /// These sessions.
     pub sessions: Vec<SessionId>,
-    /// Those bound to one of these.
+    /// Sessions bound to one of these uids.
     pub uids: Vec<Name>,
-    /// Those in one of these channels.
+    /// Sessions in one of these channels.
     pub channels: Vec<Name>,
 }
 
 impl Except {
-    /// Nobody is left out.
+    /// No session is left out.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.uids.is_empty() && self.channels.is_empty()
     }
 
-    /// Leaves out whom `target` names; `all` cannot be left out.
+    /// Also leaves out the sessions that `target` selects; `all` cannot be left out.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as a clause for a sentence.
+    /// The fault in `target`, as a clause for a sentence.
     pub fn add(&mut self, target: Target) -> Result<(), String> {
         match target {
             Target::Sessions(sessions) => self.sessions.extend(sessions),
@@ -154,40 +154,40 @@ impl Except {
     }
 }
 
-/// What is done with each session.
+/// What a command does with each session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A frame is sent.
+    /// Send it a message.
     Send(Message),
     /// It joins a channel.
     Join(Name),
     /// It leaves a channel.
     Leave(Name),
-    /// It is closed.
+    /// Close it.
     Close {
         /// WebSocket close code (RFC 6455 section 7.4), one that may be sent.
         code: u16,
-        /// For the peer; at most 123 bytes of it are sent.
+        /// The close text for the peer; at most 123 bytes of it are sent.
         text: Box<str>,
-        /// A frame that is sent before the close.
+        /// A message to send before the close.
         last: Option<Message>,
     },
-    /// It belongs to this uid from now on, and to no other.
+    /// Bind it to this uid; an earlier uid is replaced.
     Bind(Name),
-    /// It belongs to no uid.
+    /// Unbind it from its uid.
     Unbind,
-    /// An attribute is set, or changed if it is as expected.
+    /// Set an attribute, if its present value is as expected.
     Set {
         /// Its name.
         key: AttributeKey,
-        /// What it becomes.
+        /// The new value.
         value: Bytes,
-        /// What it must be now, for a change to happen.
+        /// The value that it must have now; otherwise nothing changes.
         expect: Expect,
     },
-    /// An attribute is deleted.
+    /// Delete an attribute.
     Delete(AttributeKey),
-    /// Nothing: the receipt says whether it is there.
+    /// Do nothing: the receipt says whether the session exists.
     Touch,
 }
 
@@ -207,14 +207,15 @@ impl Action {
         }
     }
 
-    /// A close with as much of `text` as fits into a close frame: the rest would be sent to no client, and a long one not to other nodes.
+    /// A close with as much of `text` as fits into a close frame. No client would get the rest, and a long text could not be sent to
+    /// other nodes.
     pub fn close(code: u16, text: &str, last: Option<Message>) -> Self {
         const MAX_TEXT: usize = 123;
         let fits = (0..=text.len().min(MAX_TEXT)).rev().find(|at| text.is_char_boundary(*at)).expect("0 is one");
         Action::Close { code, text: text[..fits].into(), last }
     }
 
-    /// Bytes of the message that it sends, where it sends one.
+    /// Bytes of the message that it sends, if it sends one.
     pub fn sent_bytes(&self) -> Option<usize> {
         match self {
             Action::Send(message) => Some(message.body.len()),
@@ -224,27 +225,28 @@ impl Action {
     }
 }
 
-/// What an attribute must be for a change to happen.
+/// The present value that an attribute must have, or else [`Action::Set`] does not change it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Expect {
-    /// Whatever it is.
+    /// Any value, or none.
     #[default]
     Anything,
-    /// There is none.
+    /// The attribute must not exist.
     Absent,
-    /// Just this.
+    /// Exactly this value.
     Value(Bytes),
 }
 
 impl Expect {
-    /// No attribute is longer, whatever `max_attribute_bytes` says; nor does a longer one fit beside others into a frame.
+    /// The most bytes that an attribute can have, even if `max_attribute_bytes` is larger. A longer one would not fit into a frame
+    /// beside the other fields.
     pub const MAX_BYTES: usize = 48 << 10;
 
-    /// Just this; what no attribute can be is refused.
+    /// Exactly this value. A value longer than any attribute is refused.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as a clause for a sentence.
+    /// The fault in `value`, as a clause for a sentence.
     pub fn value(value: Bytes) -> Result<Self, String> {
         match value.len() {
             len if len > Self::MAX_BYTES => {
@@ -258,18 +260,18 @@ impl Expect {
 /// The body of a frame to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What is sent; each session's framing is put around it.
+    /// The body. Each session's framing is put around it.
     pub body: Bytes,
-    /// Text or binary, which only WebSocket tells apart. `None`: text if the body is UTF-8.
+    /// Text or binary, for framings that distinguish them. `None`: text if the body is UTF-8.
     pub kind: Option<FrameKind>,
     /// For channels that keep only the latest frame per key while a client does not read.
     pub key: Option<Name>,
-    /// What a client of an event stream says it has seen last when it comes back; other framings have no place for it.
+    /// The event id: a client of an event stream repeats the last one that it saw when it reconnects. Other framings cannot carry it.
     pub id: Option<Name>,
 }
 
 impl Message {
-    /// A message without key and id; its body says what kind it is of.
+    /// A message without key and id. It is text if its body is UTF-8, binary otherwise.
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), kind: None, key: None, id: None }
     }
@@ -292,7 +294,7 @@ impl Name {
     /// Longest name.
     pub const MAX_BYTES: usize = 255;
 
-    /// Checks a name. UTF-8 is usual and not required: the ancestor's users have names in other encodings.
+    /// Checks a name. UTF-8 is usual but not required: users of Longwire's predecessor have names in other encodings.
     pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
         match bytes {
             [] => Err(BadName::Empty),
@@ -327,20 +329,20 @@ impl fmt::Debug for Name {
 }
 
 impl Serialize for Name {
-    /// As text; what is not UTF-8 is replaced.
+    /// As text; bytes that are not UTF-8 are replaced.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&String::from_utf8_lossy(&self.0))
     }
 }
 
-/// Why something is not a name.
+/// Why bytes are not a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadName {
     /// It is empty.
     Empty,
     /// It has this many bytes.
     TooLong(usize),
-    /// It contains one.
+    /// It contains a control character.
     ControlCharacter,
 }
 
@@ -356,7 +358,7 @@ impl fmt::Display for BadName {
 
 impl std::error::Error for BadName {}
 
-/// The name of a session's attribute: 1 to 64 of `[a-z0-9_]`. PHP sees it in capitals, behind `LONGWIRE_ATTR_`.
+/// The name of a session's attribute: 1 to 64 of `[a-z0-9_]`. PHP sees it in capitals, after the prefix `LONGWIRE_ATTR_`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct AttributeKey(Box<str>);
 
@@ -364,7 +366,7 @@ impl AttributeKey {
     /// Longest key.
     pub const MAX_BYTES: usize = 64;
 
-    /// Checks a key; capitals become small letters. `None` unless it is made of letters, digits and `_`.
+    /// Checks a key and converts it to lower case. `None` if it is empty, too long, or has other characters than letters, digits and `_`.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let is_key = (1..=Self::MAX_BYTES).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
@@ -372,42 +374,42 @@ impl AttributeKey {
         Some(Self(text.to_ascii_lowercase().into()))
     }
 
-    /// In small letters.
+    /// In lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What became of a command: how many sessions, by what happened with each. All zero is an answer like any other.
+/// The result of a command: the number of sessions for each outcome. All zero is a normal result.
 ///
-/// Of the sessions that a command selected, each counts in exactly one of `reached`, `queued`, `dropped.close`,
-/// `dropped.newest`, `refused` and `gone`; ids that were named and are not here count as `gone` too. `dropped.oldest` and
-/// `dropped.latest` count earlier frames that had to make room.
+/// Each session that the command selected counts in exactly one of `reached`, `queued`, `dropped.close`, `dropped.newest`, `refused`
+/// and `gone`. A session id that does not exist here counts as `gone` too. `dropped.oldest` and `dropped.latest` count earlier
+/// frames that were dropped to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// It is done: the frame was taken by the socket, the session has joined.
+    /// Done: the socket took the frame, or for example the session joined.
     pub reached: u32,
-    /// The frame waits for the client to read.
+    /// The frame is queued until the client reads.
     pub queued: u32,
-    /// Frames thrown away because clients read too slowly, by the rule that said so.
+    /// Frames dropped because clients read too slowly, for each slow-reader rule.
     pub dropped: Dropped,
-    /// The session is there, and it cannot be done with it: its framing cannot carry the frame, a limit is reached, an
+    /// The session exists but the action is not possible: its framing cannot carry the frame, a limit is reached, or an
     /// attribute is not as expected.
     pub refused: u32,
-    /// There is no such session, or it ended in this moment.
+    /// The session does not exist, or has just ended.
     pub gone: u32,
 }
 
-/// Frames thrown away, by the rule for slow readers that said so.
+/// Frames dropped because clients read too slowly, for each slow-reader rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
-    /// The frame found no room, and its session is being closed.
+    /// New frames dropped because the outbox was full; their sessions are being closed.
     pub close: u32,
-    /// Older frames made room for this one.
+    /// Older frames dropped to make room for the new one.
     pub oldest: u32,
-    /// The frame found no room.
+    /// New frames dropped because the outbox was full.
     pub newest: u32,
-    /// Older frames with the same key made room for this one.
+    /// Older frames with the same key, replaced by the new one.
     pub latest: u32,
 }
 
@@ -419,19 +421,19 @@ impl Dropped {
 }
 
 impl Receipt {
-    /// In the order of the wire: reached, queued, dropped close, oldest, newest, latest, refused, gone.
+    /// The counts in the order of the wire: reached, queued, dropped close, oldest, newest, latest, refused, gone.
     pub fn counts(&self) -> [u32; 8] {
         let Dropped { close, oldest, newest, latest } = self.dropped;
         [self.reached, self.queued, close, oldest, newest, latest, self.refused, self.gone]
     }
 
-    /// Both together.
+    /// The sum of both.
     pub fn plus(&self, other: &Self) -> Self {
         let (counts, more) = (self.counts(), other.counts());
         Self::from_counts(std::array::from_fn(|at| counts[at].saturating_add(more[at])))
     }
 
-    /// The other way, for clients.
+    /// The reverse of [`Receipt::counts`], for clients.
     pub fn from_counts(counts: [u32; 8]) -> Self {
         let [reached, queued, close, oldest, newest, latest, refused, gone] = counts;
         Self { reached, queued, dropped: Dropped { close, oldest, newest, latest }, refused, gone }
@@ -441,7 +443,7 @@ impl Receipt {
 /// A question to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Everything of one session.
+    /// Everything about one session.
     Session(SessionId),
     /// One attribute of a session.
     Attribute(SessionId, AttributeKey),
@@ -449,29 +451,29 @@ pub enum Query {
     Channel(Name, Page),
     /// How many sessions are bound to a uid, and which.
     Uid(Name, Page),
-    /// The channels there are.
+    /// The existing channels.
     Channels(Page),
-    /// The sessions there are.
+    /// The existing sessions.
     Sessions(Page),
-    /// The node itself.
+    /// This node.
     Node,
     /// Every node that answers.
     Nodes,
 }
 
-/// A part of a long list, which is in the order of its bytes.
+/// A part of a long list. The list is sorted by bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Only what comes after this.
+    /// Only entries that sort after this one.
     pub after: Option<Box<[u8]>>,
-    /// At most so many; none gives only the count.
+    /// The most entries to return; 0 returns only the count.
     pub limit: usize,
 }
 
 impl Page {
-    /// What is given when nobody says how much.
+    /// The limit if the caller gives none.
     pub const DEFAULT_LIMIT: usize = 100;
-    /// The most that is given at once.
+    /// The highest limit.
     pub const MAX_LIMIT: usize = 1000;
 }
 
@@ -481,7 +483,7 @@ impl Default for Page {
     }
 }
 
-/// The part before the first colon, and the part behind it.
+/// The part before the first colon, and the part after it.
 fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     match text.iter().position(|b| *b == b':') {
         Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
@@ -489,7 +491,7 @@ fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Input in an error: readable, and no longer than a line.
+/// Input to show in an error message: escaped, and cut after 80 bytes.
 fn quoted(bytes: &[u8]) -> String {
     const SHOWN: usize = 80;
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);

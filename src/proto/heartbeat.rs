@@ -1,72 +1,72 @@
-//! Heartbeats of a stream protocol, as an operator describes them: what is sent to ask, and what is looked for in frames.
+//! Heartbeats of a stream protocol, as an operator describes them: the bytes of a probe or a reply, and the bytes that mark one in a frame.
 //!
-//! Bytes only. When to ask, and what silence means, is the session's to decide. A frame is looked at as PHP would see it
-//! (with its header where the framing keeps it); what is sent is sent as it stands, so it brings its own framing.
+//! Bytes only. The session decides when to probe and how to react to silence. Patterns are matched against the frame as PHP would see
+//! it (with its header if the framing keeps it). Probes and replies are sent unchanged, so they must include their own framing.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// The heartbeat of a listener: what keeps a link alive without PHP.
+/// The heartbeat of a listener: it keeps a link alive without PHP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// What we send into silence; `None` never asks.
+    /// The probes that Longwire sends to a silent peer; `None` sends none.
     pub ask: Option<Ask>,
-    /// What we answer when the peer asks; `None` leaves its probes to PHP.
+    /// The reply to a probe of the peer; `None` passes its probes to PHP.
     pub reply: Option<Reply>,
 }
 
-/// Our own probes.
+/// The probes that Longwire sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Silence after which the first is sent.
+    /// Silence after which the first probe is sent.
     pub after: Duration,
-    /// How long each may go unanswered before the next, or the close.
+    /// How long to wait for an answer before the next probe, or before the close.
     pub every: Duration,
-    /// How many may go unanswered.
+    /// How many probes may go unanswered.
     pub max_unanswered: u8,
-    /// The bytes of one.
+    /// The bytes of a probe.
     pub send: Vec<u8>,
-    /// Where in them the number stands that tells one from another, 1 to 8 bytes, big-endian.
+    /// The place of the sequence number in these bytes: 1 to 8 bytes, big-endian.
     pub sequence: Option<Range<usize>>,
-    /// What answers one; `None`: anything that is received.
+    /// A frame that answers a probe; `None`: any received bytes count as an answer.
     pub answer: Option<Pattern>,
 }
 
-/// What is looked for in a frame.
+/// Bytes to look for at a fixed place in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// Where.
+    /// Where in the frame they begin.
     pub offset: usize,
-    /// What.
+    /// The bytes.
     pub bytes: Vec<u8>,
 }
 
 /// Answers to the peer's probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// What makes a frame a probe.
+    /// A frame that matches is a probe.
     pub probe: Pattern,
-    /// The bytes of an answer.
+    /// The bytes of a reply.
     pub send: Vec<u8>,
-    /// What each takes over from the probe that it answers.
+    /// Bytes of the probe that are copied into its reply.
     pub copy: Option<Copied>,
 }
 
-/// Bytes that an answer takes over from the probe.
+/// Bytes that are copied from a probe into its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Where they stand in the probe.
+    /// Their place in the probe.
     pub from: usize,
-    /// Where they go in the answer.
+    /// Their place in the reply.
     pub to: usize,
     /// How many.
     pub len: usize,
 }
 
 impl Ask {
-    /// The `n`-th probe of a session, from 0: its number is what stands in [`Ask::send`] and `n` more, round and round.
+    /// The `n`-th probe of a session, from 0. Its sequence number is the one in [`Ask::send`] plus `n`, and wraps around.
     pub fn probe(&self, n: u32) -> Bytes {
         let mut probe = self.send.clone();
         if let Some(place) = self.sequence.clone() {
@@ -82,19 +82,19 @@ impl Ask {
 }
 
 impl Pattern {
-    /// Whether this frame has the bytes at that place; a shorter one has not.
+    /// Whether this frame has the bytes at that place. A frame that is too short does not match.
     pub fn matches(&self, frame: &[u8]) -> bool {
         frame.get(self.offset..).is_some_and(|rest| rest.starts_with(&self.bytes))
     }
 
-    /// The least length of a frame that can match.
+    /// The length of the shortest frame that can match.
     pub fn end(&self) -> usize {
         self.offset + self.bytes.len()
     }
 }
 
 impl Reply {
-    /// The answer to this frame, if it is a probe. One too short for what is to be copied is none.
+    /// The reply to this frame, if it is a probe. A frame too short for the bytes to copy is not a probe.
     pub fn to(&self, frame: &[u8]) -> Option<Bytes> {
         if !self.probe.matches(frame) {
             return None;

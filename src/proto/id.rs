@@ -5,17 +5,17 @@
 //! | node 12 b, epoch 17 b |   secret 64 b   |
 //! ```
 //!
-//! Each part is a number written in base 62. The node that holds the session and the epoch (one run of that node) can be read
-//! back; the secret is a counter sent through a permutation under a key that only this process has. A permutation never gives
-//! the same value twice, so an id is never reused within an epoch, and without the key the next one cannot be guessed.
+//! Each part is a number in base 62. The node that holds the session and the epoch (one run of that node) can be read
+//! back. The secret is a counter, encrypted by a permutation with a key that only this process has. A permutation never gives
+//! the same value twice, so an id is never reused within an epoch. Without the key the next id cannot be guessed.
 //!
-//! Letters and digits alone, because ids end up where little else may stand: PHP's `session_id()` takes `[A-Za-z0-9,-]`, a
-//! file name may not begin with `-`, and URLs, headers, shells and lists between commas want nothing quoted. The first
-//! character is always a letter, so that PHP never takes an id for a number: `"12e4..." == "12e5..."` is true there, and an
-//! array key of digits becomes an integer.
+//! Ids have only letters and digits, because they are used where other characters are not allowed. PHP's `session_id()` takes
+//! `[A-Za-z0-9,-]`, and a file name should not begin with `-`. In URLs, headers, shells and comma-separated lists an id needs no
+//! quoting. The first character is always a letter, so that PHP never takes an id for a number: `"12e4..." == "12e5..."` is true in
+//! PHP, and an array key of digits becomes an integer.
 //!
-//! Upper and lower case differ. Where they do not (a file system, a key of MySQL with a collation that ends in `_ci`), two ids of
-//! one epoch are the same with a probability of 1.6e-17: eleven times the 114/3844 of one character.
+//! Upper and lower case differ. Where case is ignored (a file system, a MySQL key with a collation that ends in `_ci`), two ids of
+//! one epoch are equal with a probability of 1.6e-17: 114/3844 for one character, to the power of eleven.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
-/// Letters first: the node and the epoch stay below 52 times the fourth power of 62, so an id begins with one.
+/// Letters come first: node and epoch together stay below 52 times the fourth power of 62, so every id begins with a letter.
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const BASE: u64 = ALPHABET.len() as u64;
 /// Characters before the secret.
@@ -50,7 +50,7 @@ impl SessionId {
     /// Epochs of a node that ids can tell apart.
     pub const EPOCHS: u32 = 1 << 17;
 
-    /// Reads an id from the wire. `None` unless it is 16 characters of the alphabet.
+    /// Reads an id from the wire. `None` unless it has exactly 16 characters, all of the alphabet.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id: [u8; Self::LEN] = bytes.try_into().ok()?;
         id.iter().all(|c| value_of(*c).is_some()).then_some(Self(id))
@@ -61,12 +61,12 @@ impl SessionId {
         str::from_utf8(&self.0).expect("only characters of ALPHABET are ever stored")
     }
 
-    /// The node that holds the session. One that no node has, for an id that no node gave.
+    /// The node that holds the session. For an id that no node created, it may be a number that no node has.
     pub fn node(&self) -> u16 {
         (self.place() / u64::from(Self::EPOCHS)) as u16
     }
 
-    /// Which run of that node gave the id.
+    /// The run of that node that created the id.
     pub fn epoch(&self) -> u32 {
         (self.place() % u64::from(Self::EPOCHS)) as u32
     }
@@ -104,7 +104,7 @@ impl TryFrom<String> for SessionId {
     }
 }
 
-/// Gives the ids of one epoch of one node.
+/// Creates the ids of one epoch of one node.
 pub struct SessionIds {
     node: u16,
     epoch: u32,
@@ -113,7 +113,7 @@ pub struct SessionIds {
 }
 
 impl SessionIds {
-    /// `node` below [`SessionId::NODES`]; `epoch` is taken modulo [`SessionId::EPOCHS`]; `key` is secret and random.
+    /// `node` is below [`SessionId::NODES`], `epoch` is taken modulo [`SessionId::EPOCHS`], and `key` is secret and random.
     pub fn new(node: u16, epoch: u32, key: [u8; 16]) -> Self {
         assert!(node < SessionId::NODES, "config checks the node number");
         Self { node, epoch: epoch % SessionId::EPOCHS, key, next: AtomicU64::new(0) }

@@ -1,8 +1,8 @@
-//! Bytes only: everything here is sans IO.
+//! Protocols as bytes only: everything here is sans IO.
 //!
 //! No tokio, no sockets, no clock, no locks, no logging. Decoders take slices and their limits as arguments and
-//! answer *here it is*, *not yet* or *broken*; encoders give bytes. What a session is in the middle of is plain data
-//! (`Clone`, `PartialEq`, serde), so that it can be written down and taken up by another process.
+//! answer *here it is*, *not yet* or *broken*. Encoders return bytes. The state of a half-read frame is plain data
+//! (`Clone`, `PartialEq`, serde), so it can be serialized and another process can continue with it.
 
 pub mod arguments;
 pub mod close;

@@ -1,8 +1,8 @@
-//! Partitions: channels and uids, spread over a fixed number of subjects between nodes.
+//! Partitions: channels and uids are spread over a fixed number of subjects between nodes.
 //!
-//! A node that holds members of a hundred thousand channels must not have as many subscriptions, so names share them. Every node
-//! and whoever publishes by hand finds the same partition by CRC-32 (the one of zlib and of PHP's `crc32()`) over a letter, `c` or
-//! `u`, and the name.
+//! A node with members of a hundred thousand channels must not need a hundred thousand subscriptions, so names share them. The partition
+//! of a name is its CRC-32 (the one of zlib and of PHP's `crc32()`) over a letter, `c` for a channel or `u` for a uid, and the name. So
+//! every node, and any program that publishes directly, finds the same partition.
 
 use super::command::Name;
 
@@ -11,8 +11,8 @@ use super::command::Name;
 pub struct Partition(u16);
 
 impl Partition {
-    /// How many there are, the same on all nodes: more would make a longer heartbeat, fewer would have nodes listen to
-    /// more that is not for them.
+    /// The number of partitions, the same on all nodes. More would make heartbeats longer. With fewer, nodes would receive more messages
+    /// that are not for them.
     pub const COUNT: u16 = 1024;
 
     /// `None` if the number is out of range.
@@ -25,17 +25,17 @@ impl Partition {
         (0..Self::COUNT).map(Self)
     }
 
-    /// That of a channel.
+    /// The partition of a channel.
     pub fn of_channel(name: &Name) -> Self {
         Self::of(b'c', name)
     }
 
-    /// That of a uid.
+    /// The partition of a uid.
     pub fn of_uid(uid: &Name) -> Self {
         Self::of(b'u', uid)
     }
 
-    /// From 0 to [`Partition::COUNT`] less one.
+    /// Its number, from 0 to [`Partition::COUNT`] minus 1.
     pub fn number(self) -> u16 {
         self.0
     }

@@ -18,7 +18,7 @@ impl Reader {
         self.0.is_empty()
     }
 
-    /// One thing after the other until nothing is left.
+    /// Reads items until nothing is left.
     pub(super) fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
         let mut all = Vec::new();
         while !self.is_empty() {
@@ -76,7 +76,7 @@ impl Reader {
             return Ok(None);
         }
         let mut input = BytesMut::from(std::mem::take(&mut self.0));
-        // The payload is here already: the frame cannot ask for more than there is.
+        // The payload is already complete, so no limit is needed: a frame that announces more bytes is an error.
         match Frame::decode(&mut input, usize::MAX) {
             Ok(Some(frame)) => {
                 self.0 = input.freeze();
@@ -86,7 +86,7 @@ impl Reader {
         }
     }
 
-    /// All that is left.
+    /// All bytes that are left.
     pub(super) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.0)
     }

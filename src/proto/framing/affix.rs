@@ -7,8 +7,7 @@ use std::ops::Deref;
 /// [`Affix`] at 24 bytes.
 const INLINE: usize = 22;
 
-/// What stands before (or after) a body on the wire. Dereferences to its bytes; only length headers above 22 bytes
-/// cost an allocation.
+/// Bytes before (or after) a body on the wire. Dereferences to these bytes. Only length headers above 22 bytes cost an allocation.
 #[derive(Clone)]
 pub struct Affix(Repr);
 
@@ -22,7 +21,7 @@ impl Affix {
     /// Nothing.
     pub const EMPTY: Affix = Affix(Repr::Inline { len: 0, bytes: [0; INLINE] });
 
-    /// `len` zero bytes, to be filled in.
+    /// `len` zero bytes for the caller to fill in.
     pub(super) fn zeroed(len: usize) -> Self {
         if len <= INLINE {
             Affix(Repr::Inline { len: len as u8, bytes: [0; INLINE] })

@@ -1,4 +1,4 @@
-//! The other side: what a client sends, for `longwire connect` and for tests.
+//! The client side: frames as a client sends them, for `longwire connect` and for tests.
 //!
 //! A client receives with [`super::Decoder::new_client`].
 
@@ -7,16 +7,16 @@ use bytes::Bytes;
 use super::header::{self, Opcode};
 use super::{BodyDoesNotFit, FrameKind, Framing, deflate, join};
 
-/// A whole frame, masked if it is a WebSocket's. On a framing that keeps its header the body brings it along.
+/// A whole frame, masked if it is a WebSocket frame. If the framing keeps its header, the body must include the header.
 pub fn encode(framing: &Framing, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyDoesNotFit> {
     match framing {
         Framing::WebSocket { .. } => Ok(masked(Opcode::of(kind), true, false, body, mask)),
-        // Nothing comes from clients of event streams; what encodes is what they would read.
+        // Clients of event streams send no frames: for them this encodes the frame that they would receive.
         _ => framing.encode(kind, body),
     }
 }
 
-/// The same as [`encode`], at the end of what `out` has: for a sender of many frames, which would otherwise allocate for each of them.
+/// Like [`encode`], but appends to `out`: a sender of many frames need not allocate for each of them.
 pub fn append(
     framing: &Framing,
     kind: FrameKind,
@@ -42,7 +42,7 @@ pub fn append(
     Ok(())
 }
 
-/// The same, compressed if that was negotiated.
+/// Like [`encode`], but compressed if compression was negotiated.
 pub fn encode_deflated(
     framing: &Framing,
     kind: FrameKind,

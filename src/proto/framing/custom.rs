@@ -1,9 +1,8 @@
-//! Framings that are made elsewhere: a codec for each listener, and of it one for each session.
+//! Framings that are implemented elsewhere: a codec for each listener, which makes one for each session.
 //!
-//! Here stands what a session needs of them; who implements it, with a scripting language and locks, is not for `proto` to
-//! know. Other framings are values that cut and join bytes. A codec has a will of its own: it may send bytes that nobody
-//! gave it, end the session, or fail. What it wants to leave for the peer waits inside it, in the order in which it came to be,
-//! until somebody calls [`SessionCodec::settle`] or sends a frame.
+//! This is the interface that a session needs. `proto` does not know the implementation, which uses a scripting language and locks.
+//! Other framings are values that cut and join bytes. A codec can do more on its own: send bytes that are no answer, end the session, or
+//! fail. Its output for the peer is queued inside it, in order, until the session calls [`SessionCodec::settle`] or sends a frame.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -24,52 +23,52 @@ pub trait Codec: fmt::Debug + Send + Sync {
 
 /// How bytes become frames in one session, and bodies bytes.
 ///
-/// Call [`SessionCodec::open`] first, [`SessionCodec::close`] last; in between any of the others, from any thread.
+/// Call [`SessionCodec::open`] first and [`SessionCodec::close`] last. Between them, call any of the others from any thread.
 pub trait SessionCodec: fmt::Debug + Send + Sync {
-    /// The session begins. Calls after the first do nothing. False when the codec wants none of it; why is among what
-    /// [`SessionCodec::settle`] delivers.
+    /// The session begins. Calls after the first do nothing. Returns false if the codec refuses the session; [`SessionCodec::settle`] then
+    /// delivers the reason.
     fn open(&self) -> bool;
 
-    /// As [`super::Decoder::decode`]. After a failure of its own it takes all bytes and finds nothing.
+    /// Like [`super::Decoder::decode`]. After a failure of its own the codec takes all bytes and finds nothing.
     fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError>;
 
-    /// Hands over what waits, oldest first. What `deliver` does with it, it does before anybody else can come in between.
+    /// Hands over the queued output, oldest first. No other thread's output can get between calls of `deliver`.
     fn settle(&self, deliver: &mut dyn FnMut(Outgoing));
 
-    /// The same, and then the frame for `body` if there is to be one. The error says why none could be made: nothing of it was sent, and the
-    /// session stays.
+    /// Does the same, and then hands over the frame for `body`, if the codec makes one. An error says why it could not make one: then no
+    /// part of the frame was sent, and the session stays open.
     fn encode(&self, body: &[u8], deliver: &mut dyn FnMut(Outgoing)) -> Result<(), Box<str>>;
 
     /// The session ends. Calls after the first do nothing.
     fn close(&self);
 }
 
-/// What was found in received bytes.
+/// The result of decoding received bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Bytes from the front of the input that are done with or kept inside.
+    /// Bytes from the front of the input that were used or kept inside.
     pub taken: usize,
-    /// A frame; without one all of the input was taken.
+    /// The frame, if one was found; otherwise all of the input was taken.
     pub frame: Option<Frame>,
     /// Bytes kept inside now.
     pub buffered: usize,
 }
 
-/// What a codec wants to happen.
+/// Output of a codec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
-    /// Bytes for the peer that are no answer to a body.
+    /// Bytes for the peer that do not encode a body.
     Bytes(Bytes),
-    /// All that there is to send for a body; may be empty.
+    /// The encoded form of a body; may be empty.
     Frame(Bytes),
     /// The end of the session.
     End(CloseReason, Box<str>),
 }
 
-/// The framing of a listener, or of one of its sessions, that a codec makes.
+/// The custom framing of a listener, or of one of its sessions.
 #[derive(Clone, Debug)]
 pub enum Custom {
-    /// Of a listener: sessions have to be made of it.
+    /// Of a listener: it makes the framings of its sessions.
     Listener(Arc<dyn Codec>),
     /// Of a session.
     Session(Arc<dyn SessionCodec>),
@@ -99,7 +98,7 @@ impl Custom {
     }
 }
 
-/// Each is equal to itself alone: no two sessions share encoded bytes.
+/// Each is equal only to itself, so that no two sessions share encoded bytes.
 impl PartialEq for Custom {
     fn eq(&self, other: &Self) -> bool {
         self.address() == other.address()
@@ -114,7 +113,7 @@ impl Hash for Custom {
     }
 }
 
-/// What a decoder knows while the codec keeps the bytes.
+/// Decodes with the session's codec. The codec keeps the bytes; `buffered` is updated to their number.
 pub(super) fn decode(
     custom: &Custom,
     buffered: &mut usize,

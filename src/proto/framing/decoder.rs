@@ -1,12 +1,12 @@
-//! The decoder of any framing.
+//! One decoder type for all framings.
 
 use serde::{Deserialize, Serialize};
 
 use super::header::Role;
 use super::{FrameError, Framing, Item, custom, delimiter, flagged, gap, length, packet, raw, websocket};
 
-/// Cuts frames out of what one peer sends; one for each session. Holds no heap memory between frames. Plain data: a
-/// frame half received can be written down and taken up in another process.
+/// Cuts frames out of the bytes of one peer; there is one for each session. Holds no heap memory between frames. It is plain data, so a
+/// half-received frame can be serialized and completed in another process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decoder(State);
 
@@ -15,13 +15,13 @@ pub struct Decoder(State);
 enum State {
     Length(length::Decoder),
     Delimiter(delimiter::Decoder),
-    // In boxes, for the few sessions that have one: what is between two frames of a device has to be remembered too.
+    // Boxed, because few sessions have one and these decoders must keep state between frames too.
     Packet(Box<packet::Decoder>),
     Flagged(Box<flagged::Decoder>),
     Gap(gap::Decoder),
     Raw,
     WebSocket(websocket::Decoder),
-    /// Nothing comes.
+    /// A client of an event stream sends no frames.
     EventStream,
     Custom {
         /// Bytes that the codec keeps.
@@ -30,16 +30,16 @@ enum State {
     Broken(FrameError),
 }
 
-// Every session has one, most of them at rest.
+// Every session has a decoder, and most of them are between frames.
 const _: () = assert!(size_of::<Decoder>() <= 32);
 
 impl Decoder {
-    /// For what a client sends.
+    /// A decoder for bytes from a client.
     pub fn new(framing: &Framing) -> Self {
         Self::with_role(framing, Role::Server)
     }
 
-    /// For what a server sends.
+    /// A decoder for bytes from a server.
     pub fn new_client(framing: &Framing) -> Self {
         Self::with_role(framing, Role::Client)
     }
@@ -70,12 +70,12 @@ impl Decoder {
         })
     }
 
-    /// Takes bytes from the front of `input`; says how many, and what was found. `None` means that all of `input` was
-    /// taken, kept inside as far as it is part of a frame, and that more is needed.
+    /// Takes bytes from the front of `input`. Returns how many it took, and the item it found. `None` means that all of `input` was
+    /// taken and more is needed; bytes that belong to a frame are kept inside.
     ///
-    /// `framing` is the one it was made for. `max_frame` bounds the body of a frame: what PHP sees, over all fragments,
-    /// inflated. (Compressed messages may be an eighth longer on the wire, as those are that cannot be compressed, and
-    /// while one is inflated both forms are in memory.) After an error each call gives the same error.
+    /// `framing` must be the one that the decoder was made for. `max_frame` limits the body of a frame as PHP sees it: inflated, and all
+    /// fragments together. A compressed message may be an eighth longer on the wire, because incompressible data grows. While a message
+    /// is inflated, both forms are in memory. After an error each call returns the same error.
     pub fn decode(
         &mut self,
         framing: &Framing,
@@ -98,14 +98,14 @@ impl Decoder {
             (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
         };
         if let Err(error) = found {
-            // What was kept is of no use to anybody.
+            // This also frees the bytes that were kept: nothing needs them now.
             self.0 = State::Broken(error);
         }
         found
     }
 
-    /// Nothing has come for as long as the framing says, or nothing will any more: the frame that this ends, where silence
-    /// does.
+    /// Tells the decoder that the peer was silent for the time that the framing sets, or that input has ended. Returns the frame that
+    /// ends now, if silence ends frames in this framing.
     pub fn silence(&mut self) -> Option<Item> {
         match &mut self.0 {
             State::Gap(decoder) => decoder.silence(),
@@ -113,7 +113,7 @@ impl Decoder {
         }
     }
 
-    /// More may be found in bytes that are kept: [`Decoder::decode`] is to be called again, also when there is nothing to give it.
+    /// Whether the kept bytes may contain another frame. Then call [`Decoder::decode`] again, even with empty input.
     pub fn has_rest(&self) -> bool {
         matches!(&self.0, State::Packet(decoder) if decoder.has_rest())
     }
@@ -136,8 +136,8 @@ impl Decoder {
         }
     }
 
-    /// In the middle of a frame, or between the fragments of a message: the end of input now truncates it. At the end
-    /// of input there is nothing else to fetch, unless [`Decoder::has_rest`] says so.
+    /// Whether the decoder is inside a frame, or between the fragments of a message: if input ends now, it is truncated. At the end of
+    /// input nothing else needs to be fetched, unless [`Decoder::has_rest`] is true.
     pub fn is_mid_frame(&self) -> bool {
         match &self.0 {
             State::Length(decoder) => decoder.is_mid_frame(),
@@ -151,8 +151,8 @@ impl Decoder {
         }
     }
 
-    /// Bytes of heap memory held for frames now: never more than `max_frame` (an eighth more of a compressed message, or while
-    /// bytes are skipped), the header and a small constant.
+    /// Bytes of heap memory held for frames now. They are never more than `max_frame`, the header and a small constant. For a compressed
+    /// message, and while bytes are skipped, `max_frame` may be exceeded by an eighth.
     pub fn buffered(&self) -> usize {
         match &self.0 {
             State::Length(decoder) => decoder.buffered(),

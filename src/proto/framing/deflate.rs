@@ -1,7 +1,7 @@
 //! permessage-deflate (RFC 7692), always without context takeover in both directions.
 //!
-//! Each message is compressed by itself, so that nothing is kept between messages (a window would cost more than the
-//! rest of a session), one compressed frame can be shared among receivers, and a session can move to another process.
+//! Each message is compressed on its own. So nothing is kept between messages (a window would cost more memory than the rest of a
+//! session), receivers can share one compressed frame, and a session can move to another process.
 
 use std::cell::RefCell;
 
@@ -14,12 +14,12 @@ use super::grow;
 use super::utf8::check_utf8;
 
 const NAME: &str = "permessage-deflate";
-/// What a sync flush ends with, and a message leaves out (RFC 7692 section 7.2.1).
+/// The bytes at the end of a sync flush, which are removed from a message (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// Room for the flush marker and more, so that zlib need not write it twice (zlib.h on Z_SYNC_FLUSH: above six).
+/// Room for the flush marker, so that zlib does not write it twice (zlib.h on Z_SYNC_FLUSH asks for more than six bytes).
 const FLUSH_ROOM: usize = 64;
 
-/// How to compress for one peer: it said how far back we may refer.
+/// How to compress for one peer: the peer sets the window, which limits how far back references may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Deflate {
     /// From 9 to 15.
@@ -27,7 +27,7 @@ pub struct Deflate {
 }
 
 impl Default for Deflate {
-    /// As far as DEFLATE can: 32 KB.
+    /// The largest window of DEFLATE: 32 KB.
     fn default() -> Self {
         Deflate { window_bits: Self::MAX_WINDOW_BITS }
     }
@@ -43,7 +43,7 @@ impl Deflate {
     }
 }
 
-/// What a handshake settled.
+/// The result of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiated {
     /// For [`super::Framing::WebSocket`].
@@ -52,16 +52,16 @@ pub struct Negotiated {
     pub response: String,
 }
 
-/// Takes the first offer in a client's `Sec-WebSocket-Extensions` that we can honour (RFC 7692 section 7.1). Several
-/// headers of that name are to be joined with commas. `None`: no extension, which every client must accept.
+/// Accepts the first offer in a client's `Sec-WebSocket-Extensions` that Longwire supports (RFC 7692 section 7.1). The caller joins
+/// several headers of that name with commas. `None`: no extension, which every client must accept.
 pub fn negotiate(offers: &str) -> Option<Negotiated> {
     extension::parse(offers)?.iter().find_map(honour)
 }
 
 fn honour(offer: &Extension<'_>) -> Option<Negotiated> {
     let params = Params::read(offer, Sender::Client)?;
-    // `client_no_context_takeover` may be answered without having been offered (section 7.1.1.2); a window for the
-    // client is its own affair, we inflate any.
+    // `client_no_context_takeover` may be in the response without being in the offer (section 7.1.1.2). The client's own window does
+    // not matter, because messages of any window can be inflated.
     let mut response = format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
     let mut deflate = Deflate::default();
     if let Some(bits) = params.server_window_bits {
@@ -74,12 +74,12 @@ fn honour(offer: &Extension<'_>) -> Option<Negotiated> {
     Some(Negotiated { deflate, response })
 }
 
-/// What our own client offers. A server that accepts must then not keep its context, which is the only kind of message
-/// that [`super::Decoder`] can inflate.
+/// The offer of Longwire's own client. A server that accepts it must not keep its context between messages, because [`super::Decoder`]
+/// can inflate only such messages.
 pub const OFFER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// What a server's answer to [`OFFER`] means for us: `None` when it accepted something that was not offered, and the
-/// connection must fail (RFC 7692 section 5.1).
+/// Reads a server's answer to [`OFFER`]. `None` if the server accepted something that was not offered: then the connection must fail
+/// (RFC 7692 section 5.1).
 pub fn accepted(response: &str) -> Option<Deflate> {
     let extensions = extension::parse(response)?;
     let [extension] = extensions.as_slice() else { return None };
@@ -93,13 +93,13 @@ enum Sender {
     Server,
 }
 
-/// The parameters of RFC 7692 section 7.1, each at most once and with a value where it has one.
+/// The parameters of RFC 7692 section 7.1. Each appears at most once, and has a value only if the section defines one.
 #[derive(Default)]
 struct Params {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_window_bits: Option<u8>,
-    /// A client may name the parameter without a value: it would obey whatever the answer says.
+    /// A client may send the parameter without a value: then it accepts any value in the response.
     client_window_bits: Option<Option<u8>>,
 }
 
@@ -142,8 +142,8 @@ fn window_bits(text: &str) -> Option<u8> {
 }
 
 thread_local! {
-    // One of each for a thread, because to make one costs more than to compress a small message with it. A cache: each
-    // user resets it, nothing of a message is ever read by the next one.
+    // One of each per thread, because creating one costs more than compressing a small message. Each user resets it first, so nothing
+    // of one message reaches the next.
     static COMPRESS: RefCell<Compress> = RefCell::new(Deflate::default().compressor());
     static DECOMPRESS: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
@@ -160,8 +160,8 @@ pub fn deflate_whole(deflate: Deflate, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Compresses a message that is sent as it comes into being. Costs some hundred kilobytes for as long as it lives,
-/// which is one reply; it is not part of the state that can be written down.
+/// Compresses a message that is streamed. It takes some hundred kilobytes of memory while it lives, which is one reply. It is not part
+/// of the state that can be serialized.
 #[derive(Debug)]
 pub struct Deflater(Compress);
 
@@ -171,8 +171,8 @@ impl Deflater {
         Deflater(deflate.compressor())
     }
 
-    /// The next fragment, holding all of `data`: nothing waits inside for a later piece. `last` ends the message, and
-    /// `data` may then be empty. A fragment is never empty unless `data` is.
+    /// The next fragment. It contains all of `data`: nothing is held back for a later piece. `last` ends the message; then `data` may be
+    /// empty. A fragment is empty only if `data` is.
     pub fn piece(&mut self, data: &[u8], last: bool) -> Vec<u8> {
         deflate_piece(&mut self.0, data, last)
     }
@@ -198,16 +198,15 @@ fn deflate_piece(compress: &mut Compress, mut data: &[u8], last: bool) -> Vec<u8
         if out.ends_with(&TAIL) {
             out.truncate(out.len() - TAIL.len());
         } else {
-            // Nothing was written, for there was nothing to write. The receiver adds TAIL again, which needs the
-            // first byte of an empty stored block before it (RFC 7692 section 7.2.3.6).
+            // `data` was empty, so no flush marker was written. The receiver appends TAIL, which needs the first byte of an empty stored
+            // block before it (RFC 7692 section 7.2.3.6).
             out.push(0);
         }
     }
     out
 }
 
-/// Inflates a whole message. Memory grows with what comes out and stops one byte past `max_frame`; text is checked on
-/// the way.
+/// Inflates a whole message. Memory grows with the output and stops one byte past `max_frame`. Text is checked while it is inflated.
 pub(super) fn inflate(message: &[u8], max_frame: usize, is_text: bool) -> Result<Vec<u8>, FrameError> {
     DECOMPRESS.with_borrow_mut(|decompress| {
         decompress.reset(false);
@@ -230,10 +229,10 @@ pub(super) fn inflate(message: &[u8], max_frame: usize, is_text: bool) -> Result
                     return Err(FrameError::InflatedTooLarge { max: max_frame as u64 });
                 }
                 if status == Status::StreamEnd {
-                    // Section 7.2.3.4: a block may be marked as the final one, and more may follow it.
+                    // Section 7.2.3.4: more blocks may follow one that is marked as final.
                     decompress.reset(false);
                 } else if input.is_empty() && out.len() < out.capacity() {
-                    // There was room for more and nothing came: all of this input is out.
+                    // The output has room left, so all of this input is inflated.
                     break;
                 } else if taken == 0 && out.len() == had && had < out.capacity() {
                     return Err(FrameError::NotDeflate);
@@ -257,7 +256,7 @@ mod tests {
 
     const MAX: usize = 1 << 20;
 
-    /// Text that compresses, from a small vocabulary so that far references are worth while.
+    /// Text that compresses. It has a small vocabulary, so that references far back save bytes.
     fn text(len: usize) -> Vec<u8> {
         let words = ["longwire ", "php ", "frame ", "session ", "echo ", "1234567890 ", "ünïcødé "];
         let mut state = 12_345_u32;
@@ -270,7 +269,7 @@ mod tests {
         out.into_bytes()
     }
 
-    /// Nothing in it is there twice, so it does not compress.
+    /// Bytes without repetition, which do not compress.
     fn noise(len: usize) -> Vec<u8> {
         let mut state = 1_u64;
         let mut next = || {
@@ -356,7 +355,7 @@ mod tests {
     #[test]
     fn nothing_refers_further_back_than_the_peer_allowed() {
         for window_bits in 9..=15 {
-            // Noise said twice compresses only by a reference from the second to the first.
+            // Noise repeated once compresses only by references from the second copy to the first.
             let compressed = |distance: usize| {
                 let body = noise(distance).repeat(2);
                 deflate_whole(Deflate { window_bits }, &body).len() < body.len() * 3 / 4
@@ -384,14 +383,14 @@ mod tests {
                 let last = !empty_end && n + 1 == pieces.len();
                 message.extend(deflater.piece(piece, last));
                 sent += piece.len();
-                // What has been sent so far can be read without what comes later.
+                // The receiver can read everything sent so far without the later pieces.
                 assert_eq!(inflate(&message, MAX, false).unwrap(), &body[..sent]);
             }
             if empty_end {
                 message.extend(deflater.piece(b"", true));
             }
             assert_eq!(inflate(&message, MAX, true).unwrap(), &body[..sent]);
-            // The tail that the receiver adds ends a block: another one, empty and the final one, can follow.
+            // The tail that the receiver adds ends a block, so an empty final block can follow.
             message.extend([&TAIL[..], &[0x03, 0x00]].concat());
             let mut out = Vec::with_capacity(sent + 1);
             let status = Decompress::new(false).decompress_vec(&message, &mut out, FlushDecompress::Sync).unwrap();

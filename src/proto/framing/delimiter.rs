@@ -1,6 +1,6 @@
 //! Delimiter framing: a byte string ends each frame.
 //!
-//! A delimiter inside a body cannot be escaped: a body that has one becomes two frames.
+//! A delimiter inside a body cannot be escaped: a body that contains one becomes two frames.
 
 use bytes::Bytes;
 use memchr::{memchr, memmem};
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::error::FrameError;
 use super::{Frame, FrameKind, Item, grow};
 
-/// Swoole's `package_eof` in our words.
+/// The equivalent of Swoole's `package_eof` options.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DelimiterFraming {
-    /// Ends each frame, in both directions; never empty.
+    /// The bytes that end each frame, in both directions; never empty.
     pub delimiter: Vec<u8>,
-    /// Take one CR off the end of a received frame.
+    /// Remove one CR from the end of a received frame.
     pub strip_cr: bool,
 }
 
 impl Default for DelimiterFraming {
-    /// Lines.
+    /// Lines that end with LF.
     fn default() -> Self {
         DelimiterFraming { delimiter: b"\n".to_vec(), strip_cr: false }
     }
 }
 
 impl DelimiterFraming {
-    /// Where the first delimiter begins.
+    /// The position of the first delimiter.
     fn find(&self, input: &[u8]) -> Option<usize> {
         match *self.delimiter.as_slice() {
             [one] => memchr(one, input),
@@ -34,9 +34,9 @@ impl DelimiterFraming {
         }
     }
 
-    /// How many bytes of a delimiter at the end of `kept` go on at the start of `input`, if that makes a whole one.
+    /// If a delimiter begins at the end of `kept` and ends at the start of `input`: how many of its bytes are in `kept`.
     fn find_straddling(&self, kept: &[u8], input: &[u8]) -> Option<usize> {
-        // The longest part in `kept` first: that delimiter begins first.
+        // The longest part in `kept` comes first, because that delimiter begins first.
         (1..self.delimiter.len()).rev().find(|&n| {
             let (left, right) = self.delimiter.split_at(n);
             kept.ends_with(left) && input.starts_with(right)
@@ -51,14 +51,13 @@ impl DelimiterFraming {
         Ok(body)
     }
 
-    /// Bytes that may wait for the rest of a frame: the body, its CR, and a delimiter that lacks its last byte.
+    /// The most bytes of an unfinished frame that may be kept: the body, its CR, and a delimiter without its last byte.
     fn most_kept(&self, max_frame: usize) -> usize {
         max_frame.saturating_add(usize::from(self.strip_cr)).saturating_add(self.delimiter.len() - 1)
     }
 }
 
-/// What has arrived of a frame; no whole delimiter is ever in it, so its last bytes are all that must be looked at
-/// again.
+/// The bytes of a frame so far. They never contain a whole delimiter, so only the last ones must be searched again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     partial: Vec<u8>,
@@ -123,7 +122,7 @@ mod tests {
 
     const MAX: usize = 4;
 
-    /// All frames in `input`, given in pieces of each size, and what is left over or wrong.
+    /// Checks the frames in `input`, given in pieces of each size, and whether bytes are left over or an error occurs.
     fn check(delimiter: &str, strip_cr: bool, input: &str, bodies: &[&str], end: Result<bool, FrameError>) {
         let framing = DelimiterFraming { delimiter: delimiter.into(), strip_cr };
         for size in 1..=input.len() {

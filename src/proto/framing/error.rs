@@ -1,4 +1,4 @@
-//! What can be wrong with received frames, and with a reply that a framing cannot carry.
+//! Errors in received frames, and for replies that a framing cannot carry.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::close::CloseReason;
 
-/// Why a decoder gave up. The text is for the log line; [`FrameError::reason`] is for everything else.
+/// Why a decoder failed. The text is for the log line; [`FrameError::reason`] is for everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameError {
-    /// The frame, or the fragments of a message so far, are announced above the limit.
+    /// The announced length of the frame, or of a message's fragments so far, is above the limit.
     TooLarge {
         /// Bytes announced.
         size: u64,
@@ -22,41 +22,41 @@ pub enum FrameError {
         /// Bytes allowed.
         max: u64,
     },
-    /// A compressed message holds more than the limit.
+    /// A compressed message is above the limit when it is inflated.
     InflatedTooLarge {
         /// Bytes allowed.
         max: u64,
     },
     /// A length field that counts the whole frame is smaller than the header.
     LengthBelowHeader {
-        /// What the field says.
+        /// The value of the field.
         length: u64,
         /// Bytes of the header.
         header: u64,
     },
-    /// A length field says less than the framing's options leave to be counted.
+    /// A length field is smaller than the framing's options allow.
     LengthTooSmall {
-        /// What the field says.
+        /// The value of the field.
         length: u64,
-        /// The least that it may say.
+        /// The smallest value allowed.
         least: u64,
     },
-    /// The bytes do not begin with the start that each frame of this framing has.
+    /// The bytes do not begin with the start bytes of this framing.
     NoStart,
-    /// No frame began within the limit, although bytes that are none were skipped.
+    /// More bytes than the limit were skipped without finding a frame.
     NothingButGarbage {
         /// Bytes allowed.
         max: u64,
     },
-    /// The bytes that end each frame of this framing do not stand where the length field says.
+    /// The end bytes of this framing are not at the place that the length field gives.
     NoEnd,
-    /// The start of a frame stands inside one, where it would have to be escaped.
+    /// The start of a frame appears inside a frame, where it must be escaped.
     StartInside,
-    /// An escape that the table does not have.
+    /// An escape that is not in the configured table.
     BadEscape {
-        /// The byte that begins it.
+        /// Its first byte.
         lead: u8,
-        /// What follows it.
+        /// Its second byte.
         second: u8,
     },
     /// No silence within the limit.
@@ -64,23 +64,23 @@ pub enum FrameError {
         /// Bytes allowed.
         max: u64,
     },
-    /// A reserved bit is set that no negotiated extension gives a meaning (RFC 6455 section 5.2).
+    /// A reserved bit is set, and no negotiated extension defines it (RFC 6455 section 5.2).
     ReservedBits {
         /// The first byte of the frame.
         first: u8,
     },
-    /// An opcode without a meaning (RFC 6455 section 5.2).
+    /// An opcode that is reserved (RFC 6455 section 5.2).
     ReservedOpcode {
         /// The opcode.
         opcode: u8,
     },
-    /// A client must mask (RFC 6455 section 5.1).
+    /// A client sent an unmasked frame: it must mask (RFC 6455 section 5.1).
     Unmasked,
-    /// A server must not mask (RFC 6455 section 5.1).
+    /// A server sent a masked frame: it must not mask (RFC 6455 section 5.1).
     Masked,
     /// A payload length written in more bytes than it needs, or with its top bit set (RFC 6455 section 5.2).
     LengthEncoding {
-        /// What the length field says.
+        /// The value of the length field.
         length: u64,
     },
     /// A control frame above 125 bytes (RFC 6455 section 5.5).
@@ -89,9 +89,9 @@ pub enum FrameError {
     ControlFragmented,
     /// A continuation frame with nothing to continue (RFC 6455 section 5.4).
     NothingToContinue,
-    /// A new message before the last fragment of the one before (RFC 6455 section 5.4).
+    /// A new message before the last fragment of the previous one (RFC 6455 section 5.4).
     MessageInterrupted,
-    /// A close frame with half a code (RFC 6455 section 5.5.1).
+    /// A close frame with only one byte of payload; a close code has two (RFC 6455 section 5.5.1).
     CloseTooShort,
     /// A close code that must not be sent (RFC 6455 section 7.4).
     CloseCode {
@@ -105,7 +105,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// The row of the table of close reasons.
+    /// The close reason for this error.
     pub const fn reason(&self) -> CloseReason {
         match self {
             Self::TooLarge { .. } | Self::Unended { .. } | Self::InflatedTooLarge { .. } | Self::NoGap { .. } => {
@@ -181,22 +181,21 @@ impl From<FrameError> for CloseReason {
     }
 }
 
-/// A body that the framing of its listener cannot carry. The peer has done nothing wrong: the handler's reply is too long, or
-/// too short.
+/// A body that the listener's framing cannot carry. The peer did nothing wrong: the handler's reply is too long or too short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyDoesNotFit {
-    /// For the length field.
+    /// The body is too long for the length field.
     TooLong {
         /// Bytes of the body.
         len: u64,
         /// Bits of the length field.
         bits: u32,
     },
-    /// For what the length field does not count.
+    /// The body is shorter than the part that the length field does not count.
     TooShort {
         /// Bytes of the body.
         len: u64,
-        /// The least that there can be.
+        /// The smallest length allowed.
         least: u64,
     },
 }

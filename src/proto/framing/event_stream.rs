@@ -1,9 +1,8 @@
 //! Server-sent events (WHATWG HTML section 9.2): frames to an `EventSource` in a browser.
 //!
-//! One direction only: what such a client says comes in requests of their own. A text becomes one `data:` line for each
-//! of its lines, so the bytes of a frame are not found in one piece on the wire, and nothing can be put around a body that stays
-//! where it is. A text's line ends, whichever they are, arrive as LF: the format knows no other. A binary frame becomes
-//! base64 in an event named `binary`.
+//! The stream goes one way: such a client sends its messages in separate requests. Each line of a text becomes a `data:` line, so the
+//! body is not in one piece on the wire and cannot be sent without a copy. All line ends of a text arrive as LF, because the format has
+//! no others. A binary frame becomes base64 in an event named `binary`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,10 +10,10 @@ use bytes::Bytes;
 
 use super::FrameKind;
 
-/// A comment, which clients skip and proxies take for life.
+/// A comment: clients ignore it, and to proxies it shows that the connection is alive.
 pub(super) const HEARTBEAT: &[u8] = b":\n\n";
 
-/// A whole frame. `id` is what a client that comes back says it has seen last; it has no line end in it.
+/// A whole frame. When a client reconnects, it sends the last `id` that it received. The id has no line end.
 pub(super) fn frame(kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Bytes {
     match kind {
         FrameKind::Text => event(None, id, body),
@@ -22,7 +21,7 @@ pub(super) fn frame(kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Bytes {
     }
 }
 
-/// An event with a name, or one of the name `message` without.
+/// An event with a name. Without one, clients name it `message`.
 pub(super) fn event(name: Option<&str>, id: Option<&[u8]>, data: &[u8]) -> Bytes {
     let mut event = Vec::with_capacity(data.len() + 32);
     if let Some(name) = name {
@@ -42,7 +41,7 @@ fn put(event: &mut Vec<u8>, field: &[u8], value: &[u8]) {
     event.push(b'\n');
 }
 
-/// The lines of a text, whose ends are CR LF, LF or CR; at least one, which may be empty.
+/// The lines of a text, which end with CR LF, LF or CR. There is at least one line, which may be empty.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -63,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// What an `EventSource` makes of a stream, by the rules of section 9.2.6: name, id and data of each event.
+    /// Parses a stream as an `EventSource` does, by the rules of section 9.2.6: name, id and data of each event.
     fn parse(stream: &[u8]) -> Vec<(String, String, String)> {
         let stream = String::from_utf8(stream.to_vec()).unwrap();
         let (mut events, mut name, mut id, mut data) = (Vec::new(), String::new(), String::new(), String::new());

@@ -7,8 +7,7 @@ pub(super) struct Extension<'a> {
     pub(super) params: Vec<(&'a str, Option<&'a str>)>,
 }
 
-/// Reads a header value; several headers of that name are to be joined with commas first. `None` if it breaks the
-/// grammar.
+/// Reads a header value. The caller joins several headers of that name with commas first. `None` if the value breaks the grammar.
 pub(super) fn parse(value: &str) -> Option<Vec<Extension<'_>>> {
     split(value, ',').filter(|one| !one.trim().is_empty()).map(parse_one).collect()
 }
@@ -23,7 +22,7 @@ fn parse_one(value: &str) -> Option<Extension<'_>> {
 fn parse_param(value: &str) -> Option<(&str, Option<&str>)> {
     let Some((name, value)) = value.split_once('=') else { return Some((token(value)?, None)) };
     let value = value.trim();
-    // A quoted value must be a token once the quotes are off (section 9.1), so there is nothing to unescape.
+    // A quoted value must be a token without its quotes (section 9.1), so there is nothing to unescape.
     let value = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;
     Some((token(name)?, Some(token(value)?)))
 }
@@ -33,13 +32,13 @@ fn token(text: &str) -> Option<&str> {
     is_token(text).then_some(text)
 }
 
-/// Whether it is a token of HTTP (RFC 9110 section 5.6.2), as extensions, sub-protocols (RFC 6455 section 4.1) and the names of
-/// cookies (RFC 6265 section 4.1.1) are.
+/// Whether `text` is a token of HTTP (RFC 9110 section 5.6.2). Extensions, sub-protocols (RFC 6455 section 4.1) and the names of cookies
+/// (RFC 6265 section 4.1.1) must be tokens.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c))
 }
 
-/// Splits where no quotes stand around.
+/// Splits at `at`, except inside quotes.
 fn split(value: &str, at: char) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     value.split(move |c| {

@@ -1,15 +1,15 @@
-//! Delimiter framing with what device protocols put around it: a start before each frame, and escapes, so that neither start
-//! nor delimiter stands inside a frame.
+//! Delimiter framing with the options of device protocols: start bytes before each frame, and escapes, so that neither start nor
+//! delimiter appears inside a frame.
 //!
 //! ```text
 //!              start                    delimiter: a frame
 //!   Seeking ----------> Inside -----------------------------> Seeking, or Inside when start and delimiter are the same
 //!      ^                  |
-//!      `------------------' what cannot be, where that is skipped
+//!      `------------------' invalid bytes, if `resync` skips them
 //! ```
 //!
-//! A start that is the delimiter too is a flag: what stands between two flags is a frame, and nothing between two flags is
-//! none, so a peer may put one flag or two between frames (JT/T 808, HDLC).
+//! If start and delimiter are the same, they are a flag. The bytes between two flags are a frame. Two flags with nothing between them
+//! are not an empty frame, so a peer may put one flag or two between frames (JT/T 808, HDLC).
 
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
@@ -21,32 +21,32 @@ use super::error::FrameError;
 use super::marked::{Skipped, find_start, may_start};
 use super::{Frame, FrameKind, Item, OptionFault, grow};
 
-/// A byte that must not stand in a frame, and the two that stand there instead.
+/// A byte that must not appear in a frame, and the two bytes that replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Escape {
     /// The byte.
     pub byte: u8,
-    /// What is sent for it.
+    /// The two bytes that are sent instead.
     pub code: [u8; 2],
 }
 
-/// Where frames begin and end, and what does not stand inside them.
+/// The bytes that begin and end frames, and the bytes that are escaped inside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlaggedFraming {
-    /// What ends a frame.
+    /// The bytes that end a frame.
     pub delimiter: DelimiterFraming,
-    /// What every frame begins with; may be empty.
+    /// The bytes at the beginning of every frame; may be empty.
     pub start: Vec<u8>,
-    /// What is escaped; with any, frames are binary.
+    /// The bytes to escape. If there are any, frames are binary.
     pub escapes: Vec<Escape>,
-    /// A frame without a byte is none.
+    /// Ignore empty frames.
     pub skip_empty: bool,
-    /// Skip what cannot be a frame, up to the next start.
+    /// Skip bytes that cannot be a frame, up to the next start.
     pub resync: bool,
 }
 
 impl FlaggedFraming {
-    /// Whether the options fit each other. Decoding and encoding rely on it, so config refuses what is not.
+    /// Checks that the options fit each other. Decoding and encoding rely on it, so the configuration refuses options that do not.
     pub fn check(&self) -> Result<(), OptionFault> {
         let fault = |key, rule: &str| Err(OptionFault { key, rule: rule.to_owned() });
         let delimiter = &self.delimiter.delimiter;
@@ -81,7 +81,7 @@ impl FlaggedFraming {
         }
     }
 
-    /// Start and delimiter are the same.
+    /// Whether start and delimiter are the same.
     fn is_flag(&self) -> bool {
         self.start == self.delimiter.delimiter
     }
@@ -90,7 +90,7 @@ impl FlaggedFraming {
         if self.start.is_empty() { Stage::Inside } else { Stage::Seeking }
     }
 
-    /// So many bytes cannot be part of a frame.
+    /// Called for `bytes` bytes that cannot be part of a frame. Returns how many to skip; without `resync` it is an error.
     fn skip(&self, bytes: usize) -> Result<usize, FrameError> {
         if self.resync { Ok(bytes) } else { Err(FrameError::NoStart) }
     }
@@ -99,7 +99,7 @@ impl FlaggedFraming {
         self.escapes.iter().any(|escape| escape.code[0] == byte)
     }
 
-    /// Text, unless bytes of any value are meant to come.
+    /// Text without escapes, binary with escapes.
     pub fn kind(&self) -> FrameKind {
         if self.escapes.is_empty() { FrameKind::Text } else { FrameKind::Binary }
     }
@@ -109,14 +109,14 @@ impl FlaggedFraming {
         self.escapes.is_empty()
     }
 
-    /// What stands before a body.
+    /// The bytes before a body.
     pub(super) fn head(&self) -> Affix {
         let mut head = Affix::zeroed(self.start.len());
         head.as_mut().copy_from_slice(&self.start);
         head
     }
 
-    /// Puts a whole frame at the end of `out`.
+    /// Appends a whole frame to `out`.
     pub(super) fn append(&self, body: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.start);
         if self.wraps() {
@@ -138,26 +138,26 @@ impl FlaggedFraming {
 enum Stage {
     /// Between frames.
     Seeking,
-    /// Where the bytes of a frame stand.
+    /// Inside a frame.
     Inside,
 }
 
-/// What has arrived of a frame, or of a start.
+/// The bytes of a frame, or of a start, so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     stage: Stage,
-    /// The first byte of a code whose second has not come.
+    /// The first byte of a code whose second byte has not arrived.
     lead: Option<u8>,
-    /// Bytes of this frame on the wire.
+    /// Bytes of this frame on the wire so far.
     wire: usize,
-    /// Part of a start, or of a body with escapes.
+    /// Part of a start, or of a body if the framing has escapes.
     partial: Vec<u8>,
-    /// For a body without.
+    /// Decodes bodies if the framing has no escapes.
     plain: delimiter::Decoder,
     pub(super) skipped: Skipped,
 }
 
-/// A byte that cannot stand where it does.
+/// A byte that is not allowed at its place.
 struct Wrong {
     at: usize,
     error: FrameError,
@@ -212,7 +212,7 @@ impl Decoder {
         self.partial.capacity() + self.plain.buffered()
     }
 
-    /// Takes bytes up to the end of the next start, or all.
+    /// Takes bytes up to the end of the next start, or all bytes if there is none.
     fn seek(&mut self, framing: &FlaggedFraming, max_frame: usize, input: &[u8]) -> Result<usize, FrameError> {
         let start = &framing.start;
         if self.partial.is_empty() {
@@ -227,7 +227,7 @@ impl Decoder {
             }
             return Ok(skipped + begun);
         }
-        // A start is a few bytes long: one that arrives in pieces is looked at byte by byte.
+        // A start is only a few bytes long, so one that arrives in pieces is checked byte by byte.
         self.partial.push(input[0]);
         while !may_start(start, &self.partial) {
             self.partial.drain(..framing.skip(1)?);
@@ -241,11 +241,11 @@ impl Decoder {
         Ok(1)
     }
 
-    /// A start has ended.
+    /// Called when a start is complete.
     fn enter(&mut self, framing: &FlaggedFraming) {
         self.partial = Vec::new();
         self.stage = Stage::Inside;
-        // A flag may also have ended what was skipped: nothing has begun before a byte follows it.
+        // A flag may also have ended the skipped bytes: a frame has begun only when another byte follows.
         self.wire = if framing.is_flag() { 0 } else { framing.start.len() };
     }
 
@@ -262,7 +262,7 @@ impl Decoder {
         })
     }
 
-    /// Takes bytes up to the end of the frame, or all, or up to what cannot stand there.
+    /// Takes bytes up to the end of the frame, or up to a byte that is not allowed, or all.
     fn take_escaped(
         &mut self,
         framing: &FlaggedFraming,
@@ -301,7 +301,7 @@ impl Decoder {
         }
     }
 
-    /// Keeps the bytes that these stand for; in the outer error they are too many.
+    /// Keeps the bytes of `chunk` with escapes undone. The outer error means that the frame is too large, the inner one an unknown escape.
     fn unescape(
         &mut self,
         framing: &FlaggedFraming,
@@ -422,7 +422,7 @@ mod tests {
         // The frame with the bad escape is lost, and no other.
         check(&resync(jtt808()), b"\x7ea\x7d\x03b\x7e\x7ec\x7e", Ok(&[b"c"]), 4);
         check(&resync(jtt808()), b"\x7ea\x7e\x7eb\x7d\x7e\x7ec\x7e", Ok(&[b"a", b"c"]), 2);
-        // One that was cut short by the next.
+        // A frame that is cut short by the next one.
         check(&resync(jtt809()), b"[ab[c]", Ok(&[b"c"]), 3);
         check(&resync(jtt809()), b"[a\x5a]b[c]", Ok(&[b"c"]), 5);
         check(&resync(jtt808()), &[b'x'; MAX + 1], Err(FrameError::NothingButGarbage { max: MAX as u64 }), 0);

@@ -1,7 +1,7 @@
 //! Gap framing: silence ends a frame, as on a serial line (Modbus RTU).
 //!
-//! There is no clock here: whoever has one calls [`super::Decoder::silence`] when nothing has come for as long as the framing
-//! says, or never will.
+//! There is no clock here. The caller has one, and calls [`super::Decoder::silence`] when nothing has arrived for the time that the
+//! framing sets, or when input has ended.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::FrameError;
 use super::{Frame, FrameKind, Item, grow};
 
-/// What has come since the last silence.
+/// The bytes since the last silence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     partial: Vec<u8>,
@@ -25,7 +25,7 @@ impl Decoder {
         Ok((input.len(), None))
     }
 
-    /// The frame that ends now, if one has begun.
+    /// Ends the frame and returns it, if one has begun.
     pub(super) fn silence(&mut self) -> Option<Item> {
         let body = Bytes::from(std::mem::take(&mut self.partial));
         (!body.is_empty()).then_some(Item::Frame(Frame { kind: FrameKind::Binary, body }))

@@ -1,6 +1,6 @@
-//! The head of a WebSocket frame (RFC 6455 section 5.2), the mask, and what a close frame may say.
+//! The head of a WebSocket frame (RFC 6455 section 5.2), the mask, and the payload of a close frame.
 //!
-//! Checks what can be told from one head alone; what depends on the frames before it is the decoder's.
+//! Makes the checks that need only this one head. The decoder makes those that depend on earlier frames.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::FrameKind;
 use super::affix::Affix;
 use super::error::FrameError;
 
-/// Payload of a control frame (RFC 6455 section 5.5).
+/// The largest payload of a control frame (RFC 6455 section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 
 const FIN: u8 = 0x80;
@@ -17,7 +17,7 @@ const RSV: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
 const MASK: u8 = 0x80;
 const LEN: u8 = 0x7f;
-/// In the place of a length: the next two, or eight, bytes have it.
+/// Values in place of a length: the length is in the next two, or eight, bytes.
 const LEN_16: u8 = 126;
 const LEN_64: u8 = 127;
 
@@ -27,11 +27,11 @@ const LEN_64: u8 = 127;
 pub(super) enum Role {
     /// Receives masked frames.
     Server,
-    /// Receives bare frames.
+    /// Receives unmasked frames.
     Client,
 }
 
-/// The opcodes that have a meaning.
+/// The opcodes that are not reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Opcode {
@@ -77,7 +77,7 @@ pub(super) struct Header {
     /// RSV1: the message is compressed (RFC 7692 section 6).
     pub(super) compressed: bool,
     pub(super) opcode: Opcode,
-    /// All zero for a bare frame, which changes nothing.
+    /// All zero for an unmasked frame; applying it changes nothing.
     pub(super) mask: [u8; 4],
     pub(super) len: u64,
 }
@@ -86,13 +86,13 @@ impl Header {
     /// Bytes of the longest head.
     pub(super) const MAX: usize = 14;
 
-    /// Reads the head at the front of `input`, and says how many bytes it has. `None` when some are missing, though
-    /// what is wrong with the first two is said at once.
+    /// Reads the head at the front of `input`. Returns it with its length in bytes. `None` if bytes are missing; errors in the first
+    /// two bytes are returned even then.
     pub(super) fn read(input: &[u8], role: Role, deflate: bool) -> Result<Option<(Header, usize)>, FrameError> {
         let &[first, second, ref rest @ ..] = input else { return Ok(None) };
         let opcode = first & OPCODE;
         let opcode = Opcode::read(opcode).ok_or(FrameError::ReservedOpcode { opcode })?;
-        // RFC 7692 section 6: RSV1 stands on the first fragment of a data message and nowhere else.
+        // RFC 7692 section 6: only the first fragment of a data message may have RSV1.
         let compressed = first & RSV1 != 0;
         let may_be_compressed = deflate && matches!(opcode, Opcode::Text | Opcode::Binary);
         if first & RSV & !RSV1 != 0 || compressed && !may_be_compressed {
@@ -159,7 +159,7 @@ pub(super) fn head(opcode: Opcode, fin: bool, compressed: bool, len: usize, mask
     head
 }
 
-/// Masks or unmasks (RFC 6455 section 5.3: the same operation) bytes that stand `at` bytes into their payload.
+/// Masks or unmasks bytes (the same operation, RFC 6455 section 5.3) that begin `at` bytes into their payload.
 pub(super) fn apply_mask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
     if mask == [0; 4] {
         return;
@@ -167,7 +167,7 @@ pub(super) fn apply_mask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
     mask.rotate_left((at % 4) as usize);
     let [a, b, c, d] = mask;
     let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    // Word by word is what the compiler turns into vector instructions.
+    // Word by word, because the compiler turns that into vector instructions.
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for chunk in words {
         *chunk = (u64::from_ne_bytes(*chunk) ^ word).to_ne_bytes();
@@ -177,8 +177,8 @@ pub(super) fn apply_mask(bytes: &mut [u8], mut mask: [u8; 4], at: u64) {
     }
 }
 
-/// Whether a close frame may carry this code (RFC 6455 section 7.4 and the IANA registry it founded): 1004 to 1006 and
-/// 1015 stand for what happened without a close frame, the rest below 3000 has no meaning yet.
+/// Whether a close frame may carry this code (RFC 6455 section 7.4 and its IANA registry). 1004 is reserved, and a close frame must not
+/// carry 1005, 1006 or 1015. The other codes below 3000 are not assigned yet.
 pub const fn is_valid_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,4 +1,4 @@
-//! Length framing: a header of fixed size in which a field says how long the frame is.
+//! Length framing: a header of fixed size with a field that holds the length of the frame.
 //!
 //! ```text
 //! |<-------- header -------->|<------ body ------>|
@@ -13,10 +13,10 @@ use super::affix::Affix;
 use super::error::{BodyDoesNotFit, FrameError};
 use super::{Frame, FrameKind, Item, grow};
 
-/// Swoole's `package_length_*` in our words.
+/// The equivalent of Swoole's `package_length_*` options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LengthFraming {
-    /// Bytes of the length field: 1, 2, 3, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`; Swoole has none of 3).
+    /// Bytes of the length field: 1, 2, 3, 4 or 8 (`package_length_type` `C`, `n`/`v`, `N`/`V`, `J`/`P`; Swoole has no 3).
     pub width: u8,
     /// Where the field begins in the header (`package_length_offset`).
     pub offset: usize,
@@ -24,9 +24,9 @@ pub struct LengthFraming {
     pub endian: Endian,
     /// Where the body begins (`package_body_offset`): at least `offset + width`.
     pub header: usize,
-    /// What the field counts.
+    /// The bytes that the field counts.
     pub counts: LengthCounts,
-    /// Whether PHP sees the header too; replies then bring their own header.
+    /// Whether PHP sees the header too; then replies must include their own header.
     pub keep_header: bool,
 }
 
@@ -40,7 +40,7 @@ pub enum Endian {
     Little,
 }
 
-/// What a length field counts.
+/// The bytes that a length field counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LengthCounts {
@@ -57,7 +57,7 @@ impl Default for LengthFraming {
 }
 
 impl LengthFraming {
-    /// An unsigned 32-bit big-endian body length, then the body: what the ancestor spoke.
+    /// An unsigned 32-bit big-endian body length, then the body: the framing of Longwire's predecessor.
     pub const NATIVE: Self = LengthFraming {
         width: 4,
         offset: 0,
@@ -67,7 +67,7 @@ impl LengthFraming {
         keep_header: false,
     };
 
-    /// Whether the numbers fit each other. Decoding and encoding rely on it, so config refuses what is not.
+    /// Whether the numbers fit each other. Decoding and encoding rely on it, so the configuration refuses numbers that do not.
     pub const fn is_valid(&self) -> bool {
         matches!(self.width, 1..=4 | 8)
             && match self.offset.checked_add(self.width as usize) {
@@ -99,7 +99,7 @@ impl LengthFraming {
         8 * self.width as u32
     }
 
-    /// Puts into a header what fits its length field.
+    /// Writes a value that fits the length field into a header.
     pub(super) fn write_field(&self, header: &mut [u8], value: u64) {
         let width = usize::from(self.width);
         let place = &mut header[self.offset..self.offset + width];
@@ -109,7 +109,7 @@ impl LengthFraming {
         }
     }
 
-    /// What the length field of a header says.
+    /// The value of the length field in a header.
     pub(super) fn read_field(&self, header: &[u8]) -> u64 {
         let field = &header[self.offset..self.offset + usize::from(self.width)];
         match self.endian {
@@ -130,7 +130,7 @@ impl LengthFraming {
             }
         };
         let total = body.saturating_add(header);
-        // The limit is on what PHP sees.
+        // The limit applies to the bytes that PHP sees.
         let size = if self.keep_header { total } else { body };
         let too_large = FrameError::TooLarge { size, max: max_frame as u64 };
         if size > max_frame as u64 || total == u64::MAX {
@@ -147,7 +147,7 @@ impl LengthFraming {
     }
 }
 
-/// What has arrived of a frame, its header included; empty between frames.
+/// The bytes of a frame so far, header included; empty between frames.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     partial: Vec<u8>,
@@ -189,7 +189,7 @@ impl Decoder {
         self.partial.capacity()
     }
 
-    /// Keeps bytes until there are `size`; says how many it took.
+    /// Keeps bytes until there are `size`. Returns how many it took.
     fn keep(&mut self, input: &[u8], size: usize) -> usize {
         let taken = input.len().min(size.saturating_sub(self.partial.len()));
         grow(&mut self.partial, taken, size);

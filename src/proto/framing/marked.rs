@@ -1,12 +1,12 @@
-//! Starts of frames in a stream of bytes, and what is skipped between frames.
+//! Finds starts of frames in a stream of bytes, and counts the bytes skipped between frames.
 
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use super::error::FrameError;
 
-/// Where the next frame may start: the first place, from the front, where `start` stands or where the bytes end in the middle
-/// of one; the number of bytes when there is none.
+/// The place where the next frame may start: the first occurrence of `start`, or else a beginning of `start` at the very end of the bytes.
+/// If there is neither, the number of bytes.
 pub(super) fn find_start(start: &[u8], bytes: &[u8]) -> usize {
     memmem::find(bytes, start).unwrap_or_else(|| {
         let straddles = |n: &usize| start.starts_with(&bytes[bytes.len() - n..]);
@@ -15,25 +15,25 @@ pub(super) fn find_start(start: &[u8], bytes: &[u8]) -> usize {
     })
 }
 
-/// Whether `bytes` begin with `start`, as far as they go.
+/// Whether `bytes` begin with `start`, or are a beginning of it.
 pub(super) fn may_start(start: &[u8], bytes: &[u8]) -> bool {
     let n = start.len().min(bytes.len());
     bytes[..n] == start[..n]
 }
 
-/// Bytes that were no part of any frame.
+/// Counts bytes that were not part of any frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Skipped {
     /// Since the last frame.
     in_a_row: usize,
     /// In all.
     pub(super) total: u64,
-    /// Those that nobody has asked for yet.
+    /// Bytes that [`Skipped::take`] has not reported yet.
     untold: u64,
 }
 
 impl Skipped {
-    /// More of them. A peer that sends as many as a frame may have bytes, and no frame, does not speak the protocol.
+    /// Counts more skipped bytes. A peer that sends more than `max_frame` such bytes in a row does not speak the protocol.
     pub(super) fn add(&mut self, bytes: usize, max_frame: usize) -> Result<(), FrameError> {
         self.in_a_row = self.in_a_row.saturating_add(bytes);
         self.total += bytes as u64;
@@ -49,7 +49,7 @@ impl Skipped {
         self.in_a_row = 0;
     }
 
-    /// Those since the last time.
+    /// Bytes skipped since the last call.
     pub(super) fn take(&mut self) -> u64 {
         std::mem::take(&mut self.untold)
     }

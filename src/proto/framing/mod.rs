@@ -1,13 +1,19 @@
 //! How bytes become frames, and replies become bytes.
 //!
-//! Owns the framings of streams (`length` and `delimiter`, plain and with the options of device protocols, `gap`, `raw`), `websocket` with permessage-deflate, and the event stream of HTTP
-//! clients, which goes one way only; says what it takes to be another one ([`custom`]). Promises that a limit is checked before
-//! anything is kept, that a buffer grows with what truly arrived and never with what was announced, that a decoder between
-//! frames holds no heap memory, and that any split of the same bytes gives the same frames. Leaves to the session what
-//! frames mean: it answers pings, does the close handshake, decides what may be compressed, and picks text or binary for a
-//! reply.
+//! Owns these framings:
 //!
-//! Receiving, a [`Decoder`] is called until it wants more:
+//! * for streams: `length` and `delimiter` (plain, or with the options of device protocols), `gap` and `raw`;
+//! * `websocket` with permessage-deflate;
+//! * the event stream of HTTP clients, which only sends;
+//! * the interface for framings that are implemented elsewhere ([`custom`]).
+//!
+//! Promises that a limit is checked before anything is kept, and that a buffer grows with the bytes that arrived, never with an
+//! announced length. A decoder between frames holds no heap memory. Any split of the same bytes gives the same frames.
+//!
+//! Leaves the meaning of frames to the session: it answers pings, does the close handshake, decides which messages may be compressed,
+//! and picks text or binary for a reply.
+//!
+//! To receive, call a [`Decoder`] until it needs more input:
 //!
 //! ```text
 //! decode(input) -> (taken, Some(item))   handle it, call again with input[taken..]
@@ -15,20 +21,20 @@
 //!               -> Err                   close with error.reason(); the decoder is of no further use
 //! ```
 //!
-//! Two more things are for framings of devices: bytes may be skipped ([`Decoder::take_skipped`]), and where silence ends a frame,
-//! whoever has a clock says so ([`Decoder::silence`]).
+//! Framings of devices need two more things. Bytes may be skipped ([`Decoder::take_skipped`]). Where silence ends a frame, the caller
+//! has the clock and reports the silence ([`Decoder::silence`]).
 //!
-//! Sending, the body stays where it is and the framing gives what stands around it, so that one vectored write does:
+//! To send, the body is not copied: the framing gives the bytes before and after it, so that one vectored write is enough:
 //!
 //! ```text
 //! whole frame      whole(len)  body  tail()
 //! streamed frame   begin(total)  { piece(len)  body }+  tail()      at least one piece, the last marked as such
 //! ```
 //!
-//! where for WebSocket each piece is a fragment, and for length framing everything must be known when it begins. A WebSocket message
-//! whose length is known may also be one frame: `whole(total)`, and then bare pieces of the body. An event
-//! stream has lines inside its bodies, so its frames are made by [`Framing::encode`] alone. A custom framing takes whole
-//! bodies only, and gives their frames itself: [`custom::SessionCodec::encode`].
+//! For WebSocket each piece is a fragment. For length framing the total length must be known at the beginning. A WebSocket message
+//! whose length is known may also be sent as one frame: `whole(total)`, and then the bare pieces of the body. The framing of an event
+//! stream changes the body itself, so only [`Framing::encode`] makes its frames. A custom framing takes only whole bodies, and makes
+//! their frames itself: [`custom::SessionCodec::encode`].
 
 mod affix;
 pub mod client;
@@ -73,17 +79,17 @@ use header::Opcode;
 
 use crate::proto::id::SessionId;
 
-/// An option of a framing that does not fit the others.
+/// An option of a framing that contradicts the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionFault {
     /// Its key in the configuration.
     pub key: &'static str,
-    /// What it breaks.
+    /// The rule that it breaks.
     pub rule: String,
 }
 
-/// `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket tells them apart on the wire: delimited frames without
-/// escapes count as text (unchecked), all others as binary.
+/// The kind of a frame: `LONGWIRE_FRAME_TYPE`, and the WebSocket opcode. Only WebSocket marks the kind of a received frame. In the
+/// other framings, delimited frames without escapes count as text (unchecked), and all others as binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameKind {
@@ -112,7 +118,7 @@ pub struct Frame {
     pub body: Bytes,
 }
 
-/// What a decoder found. All but frames come from WebSocket alone.
+/// A decoded item. Every item except `Frame` comes from WebSocket only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
@@ -120,19 +126,19 @@ pub enum Item {
     Frame(Frame),
     /// Asks for a pong with the same payload, at most 125 bytes.
     Ping(Bytes),
-    /// Answers a ping, or comes unasked.
+    /// Answers a ping, or comes unsolicited.
     Pong(Bytes),
-    /// The peer closes. Whatever follows on the connection means nothing and should not be decoded.
+    /// The peer closes. Bytes that follow on the connection have no meaning and should not be decoded.
     Close {
-        /// Why, if the peer said; a code that may be sent.
+        /// The close code, if the peer sent one; always a code that may be sent.
         code: Option<u16>,
         /// UTF-8, at most 123 bytes.
         reason: Bytes,
     },
 }
 
-/// How bytes become frames on one session. Two equal framings give equal bytes, so an encoded frame may be shared by
-/// all sessions whose framing is equal.
+/// How bytes become frames in one session. Equal framings give equal bytes, so all sessions with an equal framing may share an
+/// encoded frame.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
@@ -140,28 +146,28 @@ pub enum Framing {
     Length(LengthFraming),
     /// A byte string ends the frame.
     Delimiter(Arc<DelimiterFraming>),
-    /// The same with the options of device protocols.
+    /// A length header with the options of device protocols.
     Packet(Arc<PacketFraming>),
     /// A delimiter with the options of device protocols.
     Flagged(Arc<FlaggedFraming>),
     /// Silence of this length ends a frame.
     Gap(Duration),
-    /// Whatever arrives is a frame.
+    /// The bytes of one read are a frame.
     Raw,
     /// RFC 6455, after the handshake.
     WebSocket {
-        /// permessage-deflate, as [`deflate::negotiate`] settled it.
+        /// permessage-deflate, as [`deflate::negotiate`] agreed on it.
         deflate: Option<Deflate>,
     },
     /// Server-sent events: frames to a client, none from it.
     EventStream,
-    /// A codec of its own. Nothing of it can be written down.
+    /// A codec that is implemented elsewhere. Its state cannot be serialized.
     #[serde(skip)]
     Custom(Custom),
 }
 
 impl Framing {
-    /// Its word in the configuration.
+    /// The word for it in the configuration.
     pub const fn label(&self) -> &'static str {
         match self {
             Framing::Length(_) | Framing::Packet(_) => "length",
@@ -174,7 +180,7 @@ impl Framing {
         }
     }
 
-    /// The framing of one session, from that of its listener.
+    /// The framing of one session, made from the framing of its listener.
     pub fn of_session(&self, id: SessionId) -> Self {
         match self {
             Framing::Custom(custom) => Framing::Custom(custom.of_session(id)),
@@ -182,7 +188,7 @@ impl Framing {
         }
     }
 
-    /// The codec of a session that has one. All that gives heads and tails below is for framings without.
+    /// The session's codec, if the framing is custom. The methods below that give heads and tails are only for framings without a codec.
     pub fn codec(&self) -> Option<&dyn SessionCodec> {
         match self {
             Framing::Custom(custom) => custom.session(),
@@ -190,7 +196,7 @@ impl Framing {
         }
     }
 
-    /// Bodies stay in one piece, and something is put around them.
+    /// Whether a body stays in one piece, with bytes put around it.
     pub fn wraps(&self) -> bool {
         match self {
             Framing::Flagged(framing) => framing.wraps(),
@@ -199,18 +205,18 @@ impl Framing {
         }
     }
 
-    /// A frame may leave in fragments, which need not know how long it will be.
+    /// Whether a frame may be sent in fragments, without knowing its total length.
     pub const fn has_fragments(&self) -> bool {
         matches!(self, Framing::WebSocket { .. })
     }
 
-    /// Text must be UTF-8 to be carried.
+    /// Whether text must be UTF-8.
     pub const fn is_text_checked(&self) -> bool {
         matches!(self, Framing::WebSocket { .. } | Framing::EventStream)
     }
 
-    /// What stands before a whole frame of `len` body bytes; [`Framing::tail`] stands after it. Only for a framing that
-    /// [`wraps`](Framing::wraps).
+    /// The bytes before a body of `len` bytes that is sent as a whole frame; [`Framing::tail`] follows the body. Only for a framing
+    /// that [`wraps`](Framing::wraps).
     pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyDoesNotFit> {
         match self {
             Framing::Length(framing) => framing.head(len as u64),
@@ -223,7 +229,7 @@ impl Framing {
         }
     }
 
-    /// What stands after the body of a frame, whole or streamed.
+    /// The bytes after the body of a frame, whole or streamed.
     pub fn tail(&self) -> &[u8] {
         match self {
             Framing::Delimiter(framing) => &framing.delimiter,
@@ -238,8 +244,8 @@ impl Framing {
         }
     }
 
-    /// What stands before a streamed frame with `total` body bytes in all. `None` when this framing cannot begin
-    /// before it knows the total: hold the body back and send it whole.
+    /// The bytes before a streamed frame whose body has `total` bytes. `None` if this framing cannot begin before it knows the total,
+    /// or cannot stream: then collect the body and send it whole.
     pub fn begin(&self, total: Option<u64>) -> Result<Option<Affix>, BodyDoesNotFit> {
         match (self, total) {
             (Framing::Length(framing), Some(total)) => framing.head(total).map(Some),
@@ -254,7 +260,7 @@ impl Framing {
         }
     }
 
-    /// What stands before one piece of `len` bytes of a streamed frame. A `last` piece may be empty.
+    /// The bytes before one piece of `len` bytes of a streamed frame. A `last` piece may be empty.
     pub fn piece(&self, kind: FrameKind, first: bool, last: bool, len: usize) -> Affix {
         self.fragment(kind, first, last, false, len)
     }
@@ -271,7 +277,7 @@ impl Framing {
         self.fragment(kind, first, last, true, len)
     }
 
-    /// How to compress for this peer, if it understands that.
+    /// How to compress for this peer, if it accepts compressed messages.
     pub fn deflate(&self) -> Option<Deflate> {
         match self {
             Framing::WebSocket { deflate } => *deflate,
@@ -279,13 +285,12 @@ impl Framing {
         }
     }
 
-    /// A whole frame in one piece of memory, to be shared among receivers.
+    /// A whole frame in one piece of memory, which receivers can share.
     pub fn encode(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         self.encode_with_id(kind, None, body)
     }
 
-    /// The same with the id that its publisher gave it, where the framing has a place for one. The id has no control
-    /// characters in it.
+    /// The same with the id that its publisher gave it, if the framing can carry one. The id has no control characters.
     pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         match self {
             Framing::EventStream => Ok(event_stream::frame(kind, id, body)),
@@ -298,26 +303,26 @@ impl Framing {
         }
     }
 
-    /// An event of Longwire's own, which clients of an event stream tell from frames by its name. `None` on other framings.
+    /// An event from Longwire itself. Clients of an event stream distinguish it from frames by its name. `None` for other framings.
     pub fn notice(&self, name: &str, data: &str) -> Option<Bytes> {
         matches!(self, Framing::EventStream).then(|| event_stream::event(Some(name), None, data.as_bytes()))
     }
 
-    /// The same, compressed if the peer understands that.
+    /// A whole frame, compressed if the peer accepts that.
     pub fn encode_deflated(&self, kind: FrameKind, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
         let Some(deflate) = self.deflate() else { return self.encode(kind, body) };
         let body = deflate::deflate_whole(deflate, body);
         Ok(join(&self.whole_deflated(kind, body.len()), &body, &[]))
     }
 
-    /// A frame as a client sends it: WebSocket clients mask (RFC 6455 section 5.3), with a key that nobody who chose
-    /// the body can foresee. See [`client`] for the rest of that side.
+    /// A frame as a client sends it. WebSocket clients mask it (RFC 6455 section 5.3) with a key that the author of the body must not be
+    /// able to predict. See [`client`] for the rest of that side.
     pub fn encode_client(&self, kind: FrameKind, body: &[u8], mask: [u8; 4]) -> Result<Bytes, BodyDoesNotFit> {
         client::encode(self, kind, body, mask)
     }
 
-    /// A ping; at most 125 bytes of payload are sent. `None` where the framing knows no pings. That of an event stream is
-    /// never answered.
+    /// A ping; at most 125 bytes of payload are sent. `None` if the framing has no pings. Clients never answer the ping of an event
+    /// stream.
     pub fn ping(&self, payload: &[u8]) -> Option<Bytes> {
         match self {
             Framing::EventStream => Some(Bytes::from_static(event_stream::HEARTBEAT)),
@@ -330,14 +335,14 @@ impl Framing {
         self.control(Opcode::Pong, payload)
     }
 
-    /// Whether a client has a way to say that it ends the session, other than to end its connection: a close frame, or for an event
-    /// stream a request.
+    /// Whether a client can announce the end of its session before it closes the connection: with a close frame, or for an event stream
+    /// with a request.
     pub const fn has_goodbye(&self) -> bool {
         matches!(self, Framing::WebSocket { .. } | Framing::EventStream)
     }
 
-    /// A close frame; the text is cut to the 123 bytes that fit. A code that must not be sent (1006) is left out, and
-    /// so is a text without a code. To an event stream it is an event named `close`: a browser would come back otherwise.
+    /// A close frame; the text is cut to the 123 bytes that fit. A code that must not be sent (1006) is left out, and so is a text
+    /// without a code. For an event stream it is an event named `close`; without it a browser would reconnect.
     pub fn close(&self, code: Option<u16>, text: &str) -> Option<Bytes> {
         if let Framing::EventStream = self {
             return self.notice("close", format!("{} {text}", code.unwrap_or(1005)).trim_end());
@@ -363,8 +368,8 @@ impl Framing {
 /// The smallest buffer worth an allocation.
 const MIN_BUFFER: usize = 64;
 
-/// Makes room for `more` bytes in a buffer that will never hold more than `bound`: doubling, so that slow bytes cost
-/// few copies, but never past the bound, and never ahead of what truly arrived by more than that.
+/// Makes room for `more` bytes in a buffer that never holds more than `bound`. The capacity doubles, so that bytes which arrive slowly
+/// cost few copies. It never exceeds the bound, and is at most twice the bytes that arrived (or [`MIN_BUFFER`]).
 fn grow(buffer: &mut Vec<u8>, more: usize, bound: usize) {
     let needed = buffer.len() + more;
     if needed > buffer.capacity() {

@@ -1,16 +1,16 @@
-//! Length framing with what device protocols put around it: a start before each frame, flag bits in the length field, a
-//! length that counts from elsewhere, a trailer that it does not count, an end.
+//! Length framing with the options of device protocols: start bytes, flag bits in the length field, a length with another offset, a
+//! trailer that the length does not count, end bytes.
 //!
 //! ```text
 //! |<---------- header ----------->|<-- body -->|<- trailer ->|<- end ->|
 //! | start | .. | length field | ..|            |             |         |
 //! ```
 //!
-//! With `keep_header` PHP sees all of it, and its replies are sent as they are. Without, it sees body and trailer, and start,
-//! length and end are put around its replies: a checksum in the trailer is the handler's to check and to write.
+//! With `keep_header` PHP sees the whole frame, and its replies are sent unchanged. Without it PHP sees body and trailer, and Longwire
+//! puts start, length and end around its replies. The handler checks and writes a checksum in the trailer.
 //!
-//! Bytes that cannot begin a frame end the session, or are skipped up to the next start ([`PacketFraming::resync`]). Skipping
-//! looks again at every byte behind the one where it seemed to start, so a frame that was cut short costs no other.
+//! Bytes that cannot begin a frame end the session, or are skipped up to the next start ([`PacketFraming::resync`]). After a false start
+//! the search continues at the very next byte, so a frame that was cut short does not cost the one after it.
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
@@ -21,23 +21,23 @@ use super::length::{LengthCounts, LengthFraming};
 use super::marked::{Skipped, find_start, may_start};
 use super::{Frame, FrameKind, Item, OptionFault, grow};
 
-/// Where frames begin and end, and what their length means.
+/// Where frames begin and end, and the meaning of their length field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PacketFraming {
     /// The header, from the first byte of `start` to the body, and the length field in it.
     pub length: LengthFraming,
-    /// The bits of the field that are the length, one run of them; 0 for all. The length is read as if it began at bit 0, and the
-    /// other bits are zero in replies.
+    /// The bits of the field that hold the length, without gaps; 0 for all bits. The length is shifted down to bit 0 when it is read.
+    /// The other bits are zero in replies.
     pub mask: u64,
-    /// What is added to the length to have the bytes of the body.
+    /// Is added to the length to get the bytes of the body.
     pub adjust: i64,
     /// Bytes between body and end that the length does not count.
     pub trailer: usize,
-    /// What every frame begins with; may be empty.
+    /// The bytes at the beginning of every frame; may be empty.
     pub start: Vec<u8>,
-    /// What every frame ends with; may be empty. The length does not count it.
+    /// The bytes at the end of every frame; may be empty. The length does not count them.
     pub end: Vec<u8>,
-    /// Skip what cannot be a frame, up to the next start.
+    /// Skip bytes that cannot be a frame, up to the next start.
     pub resync: bool,
 }
 
@@ -47,16 +47,16 @@ impl From<LengthFraming> for PacketFraming {
     }
 }
 
-/// What bytes at the front of a buffer are.
+/// The content at the front of a buffer.
 enum Cut {
-    /// A frame of so many bytes.
+    /// A frame of this many bytes.
     Frame(usize),
-    /// The beginning of one, of which at least so many bytes must be seen.
+    /// The beginning of a frame; at least this many bytes are needed to decide.
     More(usize),
 }
 
 impl PacketFraming {
-    /// Whether the options fit each other. Decoding and encoding rely on it, so config refuses what is not.
+    /// Checks that the options fit each other. Decoding and encoding rely on it, so the configuration refuses options that do not.
     pub fn check(&self) -> Result<(), OptionFault> {
         let fault = |key, rule: String| Err(OptionFault { key, rule });
         let LengthFraming { offset, .. } = self.length;
@@ -92,7 +92,7 @@ impl PacketFraming {
         mask >> mask.trailing_zeros()
     }
 
-    /// Bytes of the body behind a length of zero; below zero where the length has to say more.
+    /// Bytes of the body if the length field is zero; negative if the length field must be above zero.
     fn body_of_zero(&self) -> i128 {
         let counted = match self.length.counts {
             LengthCounts::Body => 0,
@@ -101,7 +101,7 @@ impl PacketFraming {
         i128::from(self.adjust) - counted
     }
 
-    /// What stands before body and trailer of `len` bytes together.
+    /// The bytes before a body and trailer of `len` bytes together.
     pub(super) fn head(&self, len: u64) -> Result<Affix, BodyDoesNotFit> {
         if self.length.keep_header {
             return Ok(Affix::EMPTY);
@@ -120,12 +120,12 @@ impl PacketFraming {
         Ok(head)
     }
 
-    /// What stands behind them.
+    /// The bytes after body and trailer.
     pub(super) fn tail(&self) -> &[u8] {
         if self.length.keep_header { &[] } else { &self.end }
     }
 
-    /// Bytes of the frame whose header this is.
+    /// The bytes of the whole frame that has this header.
     fn total(&self, max_frame: usize, header: &[u8]) -> Result<usize, FrameError> {
         let mut value = self.length.read_field(header);
         if self.mask != 0 {
@@ -138,7 +138,7 @@ impl PacketFraming {
         }
         let seen = body + self.trailer as i128;
         let total = seen + (self.length.header + self.end.len()) as i128;
-        // The limit is on what PHP sees.
+        // The limit applies to the bytes that PHP sees.
         let size = if self.length.keep_header { total } else { seen };
         if size > max_frame as i128 || total > isize::MAX as i128 {
             let size = u64::try_from(size).unwrap_or(u64::MAX);
@@ -157,7 +157,7 @@ impl PacketFraming {
         if whole.ends_with(&self.end) { Ok(Cut::Frame(total)) } else { Err(FrameError::NoEnd) }
     }
 
-    /// How many of these bytes, which cannot begin a frame for that reason, are skipped.
+    /// How many of these bytes to skip. They cannot begin a frame, because of `error`; without `resync` that error is returned.
     fn skip(&self, bytes: &[u8], error: FrameError) -> Result<usize, FrameError> {
         if self.resync { Ok(1 + find_start(&self.start, &bytes[1..])) } else { Err(error) }
     }
@@ -171,13 +171,13 @@ impl PacketFraming {
     }
 }
 
-/// What has arrived of a frame; while bytes are skipped, also what stands behind the place where it seemed to start.
+/// The bytes of a frame so far. While bytes are skipped, it also holds the bytes after a false start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     partial: Vec<u8>,
-    /// Bytes at the front of `partial` that are done with.
+    /// Bytes at the front of `partial` that are no longer needed.
     done: usize,
-    /// A frame was cut out of `partial`, and more is left there.
+    /// A frame was cut out of `partial`, and more bytes are left there.
     has_rest: bool,
     pub(super) skipped: Skipped,
 }
@@ -238,11 +238,11 @@ impl Decoder {
         &self.partial[self.done..]
     }
 
-    /// Keeps bytes until there are `needed`; says how many it took.
+    /// Keeps bytes until there are `needed`. Returns how many it took.
     fn keep(&mut self, input: &[u8], needed: usize) -> usize {
         let taken = input.len().min(needed.saturating_sub(self.kept().len()));
-        // The others move to the front when an eighth is done with: often enough for the bound, seldom enough that a peer that has
-        // every byte looked at again does not have it moved each time.
+        // The remaining bytes move to the front when an eighth of the buffer is no longer needed. That is often enough for the bound,
+        // and rare enough that a peer with many false starts does not cause a move for every byte.
         if self.done * 8 >= self.partial.len() {
             self.partial.drain(..self.done);
             self.done = 0;
@@ -284,7 +284,7 @@ mod tests {
         PacketFraming { trailer: 1, start: b"**".to_vec(), end: b"#".to_vec(), ..length.into() }
     }
 
-    /// What is found in `input`, in pieces of each size.
+    /// Checks the frames that are found in `input`, given in pieces of each size.
     fn check(framing: &PacketFraming, input: &[u8], expected: Result<&[&[u8]], FrameError>, skipped: u64) {
         framing.check().unwrap();
         check_in_pieces(&Framing::Packet(framing.clone().into()), MAX, input, expected, skipped);
@@ -321,10 +321,10 @@ mod tests {
         check(&resync, b"x**T\x00!#yz**T\x01a!#", Ok(&[b"!", b"a!"]), 3);
         // Three stars: the second and the third are the start.
         check(&resync, b"***T\x00!#", Ok(&[b"!"]), 1);
-        // One that was cut short, and one that is announced too large.
+        // A frame that was cut short, and a frame with a length above the limit.
         check(&resync, b"**T\x07ab**T\x00!#**T\x01b!#", Ok(&[b"!", b"b!"]), 6);
         check(&resync, b"**T\xff**T\x01a!#", Ok(&[b"a!"]), 4);
-        // Two whole frames where one was announced: nothing more has to come for them to be found.
+        // Two whole frames inside one announced length: both are found without further input.
         check(&resync, b"**T\x0d**T\x01a!#**T\x01b!#x", Ok(&[b"a!", b"b!"]), 5);
         check(&resync, &[b'x'; 21], Err(FrameError::NothingButGarbage { max: 20 }), 21);
         check(&resync, &[b'x'; 20], Ok(&[]), 20);
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_has_every_byte_looked_at_again_has_little_more_kept_than_a_frame() {
-        // Every two stars announce a frame that has just not arrived when it is found out that it has no end.
+        // Every two stars announce a frame. When its last byte arrives, it turns out to have no end.
         let length = LengthFraming { width: 2, offset: 1, header: 3, ..LengthFraming::NATIVE };
         let framing = PacketFraming { start: b"*".to_vec(), end: b"#".to_vec(), resync: true, ..length.into() };
         let max = 0x2a2a;

@@ -1,14 +1,14 @@
-//! Raw framing: whatever arrives is a frame.
+//! Raw framing: the bytes of each read are a frame.
 //!
-//! There is nothing to decode and nothing to keep; where a frame ends is where a read ended, or the limit. A read above
-//! the limit is cut rather than refused: without boundaries there is no frame that could be too large.
+//! There is nothing to decode and nothing to keep. A frame ends where a read ended, or at the limit. A read above the limit is cut, not
+//! refused: without boundaries no frame can be too large.
 
 use bytes::Bytes;
 
 use super::{Frame, FrameKind, Item};
 
 pub(super) fn decode(max_frame: usize, input: &[u8]) -> (usize, Option<Item>) {
-    // A limit of zero would take nothing for ever.
+    // With a limit of zero the caller would loop forever, because nothing would be taken.
     let taken = input.len().min(max_frame.max(1));
     if taken == 0 {
         return (0, None);

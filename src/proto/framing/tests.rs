@@ -1,4 +1,4 @@
-//! What every decoder must do, whatever its framing. Each framing's own rules are tested beside it.
+//! Tests of the rules for all decoders. The rules of one framing are tested in its own file.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use super::*;
 
 const MAX: usize = 300;
-/// What a decoder may hold beyond a frame: a header, a delimiter, the box of a WebSocket message in progress.
+/// The bytes that a decoder may hold beyond a frame: a header, a delimiter, the box of a WebSocket message in progress.
 const SLACK: usize = 512;
 
-/// One of everything that changes how bytes are cut.
+/// A framing for each option that changes how bytes are cut.
 fn framings() -> Vec<Framing> {
     let mut all = vec![
         Framing::Raw,
@@ -35,7 +35,7 @@ fn framings() -> Vec<Framing> {
     all
 }
 
-/// One of everything that a packet may have, alone and together.
+/// Packet framings with each option alone, and with several together.
 fn packets() -> Vec<PacketFraming> {
     let (start, end) = (b"\xaa\xaa\x01".to_vec(), b"\r\n".to_vec());
     let plain: PacketFraming = LengthFraming { width: 4, offset: 3, header: 9, ..LengthFraming::NATIVE }.into();
@@ -56,7 +56,7 @@ fn packets() -> Vec<PacketFraming> {
     ]
 }
 
-/// One of everything that a delimited frame may have, alone and together.
+/// Delimiter framings with each option alone, and with several together.
 fn flagged() -> Vec<FlaggedFraming> {
     let framing = |start: &str, delimiter: &str| FlaggedFraming {
         delimiter: DelimiterFraming { delimiter: delimiter.into(), strip_cr: false },
@@ -77,14 +77,14 @@ fn flagged() -> Vec<FlaggedFraming> {
     all
 }
 
-/// What comes out of `input` in pieces of one size.
+/// The result of decoding an input in pieces of one size.
 pub(super) struct Found {
     pub(super) bodies: Vec<Vec<u8>>,
     pub(super) error: Option<FrameError>,
     pub(super) decoder: Decoder,
 }
 
-/// Checks what is found in `input`, given in pieces of each size, and how many bytes were skipped where nothing was wrong.
+/// Checks the frames found in `input`, given in pieces of each size. Without an error it also checks how many bytes were skipped.
 #[track_caller]
 pub(super) fn check_in_pieces(
     framing: &Framing,
@@ -131,7 +131,7 @@ pub(super) fn pieces(framing: &Framing, max_frame: usize, input: &[u8], size: us
     found
 }
 
-/// A body that this framing can carry, made of any body.
+/// A body that this framing can carry, made from any body.
 fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) {
     match framing {
         Framing::Raw | Framing::Gap(_) => (FrameKind::Binary, if body.is_empty() { vec![0] } else { body.to_vec() }),
@@ -171,8 +171,8 @@ fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) 
     }
 }
 
-/// All that a decoder finds in `input` when it comes in pieces of the given sizes, over and over. With `handover` it
-/// is written down and taken up after each piece.
+/// All items that a decoder finds in `input`, given in pieces of these sizes in turn. With `handover` the decoder is serialized and
+/// deserialized after each piece.
 fn decode(
     mut decoder: Decoder,
     framing: &Framing,
@@ -215,7 +215,7 @@ fn decode(
     (items, None, decoder)
 }
 
-/// The bodies as one: raw frames have no boundaries of their own.
+/// All bodies joined, because raw frames have no boundaries of their own.
 fn joined(items: &[Item]) -> Vec<u8> {
     let body = |item: &Item| match item {
         Item::Frame(frame) => frame.body.to_vec(),
@@ -232,10 +232,10 @@ fn check_same(framing: &Framing, found: &[Item], expected: &[Item]) {
     }
 }
 
-/// What a peer sends for these bodies, and what should be found in it.
+/// The bytes that a peer sends for these bodies, and the items that should be found in them.
 fn stream(framing: &Framing, from_client: bool, bodies: &[(FrameKind, Vec<u8>)]) -> (Vec<u8>, Vec<Item>) {
     let (mut bytes, mut items) = (Vec::new(), Vec::new());
-    // Without silence between them, several would be one.
+    // Without silence between them, several frames would become one.
     let several = if matches!(framing, Framing::Gap(_)) { 1 } else { bodies.len() };
     let bodies = &bodies[..several];
     for (n, (kind, body)) in bodies.iter().enumerate() {
@@ -360,7 +360,7 @@ fn a_framing_can_be_written_down() {
     assert_eq!([FrameKind::Text.label(), FrameKind::Binary.label()], ["text", "binary"]);
 }
 
-/// xorshift64*: seeded, so that a failure comes back.
+/// xorshift64*: seeded, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -372,7 +372,7 @@ impl Random {
     }
 }
 
-/// Random bytes alone die in a WebSocket's first head; a good stream with a few broken bytes gets further.
+/// Purely random bytes fail in the first head of a WebSocket frame. A valid stream with a few broken bytes gets further.
 fn hostile(framing: &Framing, random: &mut Random) -> Vec<u8> {
     let random_bytes = |random: &mut Random, len| (0..len).map(|_| random.below(256) as u8).collect::<Vec<_>>();
     if random.below(2) == 0 {
@@ -437,7 +437,7 @@ fn a_hundred_thousand_hostile_streams_break_no_decoder_and_read_the_same_in_piec
             !skips || broken < streams / 10,
             "{framing:?}: {broken} of {streams} broke, but what is no frame is skipped"
         );
-        // Streams that only ever break at once, or never, would test little.
+        // If all streams broke, or none, this test would prove little.
         if let Framing::WebSocket { .. } = framing {
             assert!((streams / 4..streams * 9 / 10).contains(&broken), "{broken} of {streams}");
         }
@@ -449,7 +449,7 @@ fn what_is_announced_is_not_allocated_and_what_is_above_the_limit_is_refused_at_
     let max = 1 << 30;
     for framing in framings() {
         let head = match &framing {
-            // A header that a client may send but that we would not: the field is at the limit of its width.
+            // A header that a client may send but Longwire would not: the field has the largest value of its width.
             Framing::Length(options) if options.width >= 4 && !options.keep_header => {
                 options.head((max - options.header) as u64).unwrap().to_vec()
             }
@@ -474,7 +474,7 @@ fn what_is_announced_is_not_allocated_and_what_is_above_the_limit_is_refused_at_
 #[test]
 fn a_frame_of_the_limit_passes_and_one_byte_more_does_not() {
     for framing in framings() {
-        // Those of packets are tested beside them.
+        // Packet framings are tested in their own file.
         if matches!(framing, Framing::Raw | Framing::Gap(_) | Framing::Packet(_))
             || matches!(&framing, Framing::Length(options) if options.width == 1)
         {

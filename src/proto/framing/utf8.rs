@@ -1,9 +1,9 @@
-//! Text that arrives in pieces, which may cut a character in two.
+//! Checks text that arrives in pieces, where a character may be split between two.
 
 use super::error::FrameError;
 
-/// Goes on with a check of text that is still arriving: `checked` bytes are known to be good. A character that lacks
-/// its end is not an error yet.
+/// Continues the check of text that is still arriving: the first `checked` bytes are known to be valid. An incomplete character at the
+/// end is not an error yet.
 pub(super) fn check_utf8(text: &[u8], checked: &mut usize) -> Result<(), FrameError> {
     match str::from_utf8(&text[*checked..]) {
         Ok(good) => *checked += good.len(),

@@ -1,4 +1,4 @@
-//! WebSocket frames into messages (RFC 6455 section 5): fragments joined, control frames between them, text checked.
+//! Turns WebSocket frames into messages (RFC 6455 section 5): joins fragments, accepts control frames between them, checks text.
 //!
 //! ```text
 //! at rest --some bytes--> head --all of it--> payload --last byte of a message--> at rest
@@ -6,11 +6,10 @@
 //!                          `--last byte of a fragment, or of a control frame inside a message
 //! ```
 //!
-//! A message that is one frame and lies whole in the input, the usual case, goes from rest to rest at once.
+//! In the usual case a message is one frame that is completely in the input. Then no state is kept: it goes from rest to rest.
 //!
-//! Text is checked as it arrives, so that a byte that cannot be UTF-8 ends the session at once and not after another
-//! megabyte. Compressed messages are kept compressed until their last fragment: an inflater in the middle of a message
-//! could not be written down.
+//! Text is checked as it arrives, so that an invalid UTF-8 byte ends the session at once and not a megabyte later. Compressed messages
+//! stay compressed until their last fragment, because an inflater in the middle of a message could not be serialized.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,7 @@ use super::header::{self, Header, Opcode, Role, apply_mask};
 use super::utf8::check_utf8;
 use super::{Frame, FrameKind, Item, deflate, grow};
 
-/// Boxed, because it is there only between the first and the last byte of a message.
+/// `partial` is boxed because it exists only between the first and the last byte of a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
     role: Role,
@@ -29,9 +28,9 @@ pub(super) struct Decoder {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Partial {
-    /// A head that is not whole yet.
+    /// An incomplete head.
     head: Vec<u8>,
-    /// The frame whose payload arrives, and how much of it has.
+    /// The frame whose payload is arriving, and the payload bytes received so far.
     frame: Option<(Header, u64)>,
     /// The message that fragments are joined to.
     message: Option<Message>,
@@ -44,7 +43,7 @@ struct Message {
     kind: FrameKind,
     compressed: bool,
     payload: Vec<u8>,
-    /// How much of the payload is known to be UTF-8: all but a character that lacks its end.
+    /// How much of the payload is known to be UTF-8: all of it, except an incomplete character at the end.
     checked: usize,
 }
 
@@ -60,7 +59,7 @@ impl Decoder {
         input: &[u8],
     ) -> Result<(usize, Option<Item>), FrameError> {
         if self.partial.is_none() {
-            // Nothing may be kept for nothing.
+            // Without input, allocate nothing.
             if input.is_empty() {
                 return Ok((0, None));
             }
@@ -104,7 +103,7 @@ impl Decoder {
         })
     }
 
-    /// The usual case: a frame that is a whole message, all of it in the input.
+    /// The usual case: one frame that is a whole message and is completely in the input.
     fn whole(&self, deflate: bool, max_frame: usize, input: &[u8]) -> Result<Option<(usize, Item)>, FrameError> {
         let Some((header, start)) = Header::read(input, self.role, deflate)? else { return Ok(None) };
         let kind = match header.opcode {
@@ -132,13 +131,13 @@ impl Decoder {
 }
 
 impl Partial {
-    /// Takes a head, or what there is of one.
+    /// Takes a head, or the part of it that has arrived.
     fn take_head(&mut self, role: Role, deflate: bool, max: usize, input: &[u8]) -> Result<usize, FrameError> {
         let had = self.head.len();
         let more = input.len().min(Header::MAX.saturating_sub(had));
         self.head.extend_from_slice(&input[..more]);
         let Some((header, size)) = Header::read(&self.head, role, deflate)? else { return Ok(more) };
-        // What was kept beyond the head is payload and still in the input.
+        // Bytes kept beyond the head are payload, and they are still in the input.
         self.head.clear();
         match header.opcode {
             Opcode::Text => self.start_message(FrameKind::Text, header.compressed)?,
@@ -161,11 +160,11 @@ impl Partial {
         Ok(())
     }
 
-    /// Takes payload of a frame that has got `got` bytes before.
+    /// Takes payload of a frame that already has `got` bytes.
     fn take_payload(&mut self, header: Header, got: u64, max: usize, payload: &[u8]) -> Result<(), FrameError> {
         match &mut self.message {
             Some(message) if !header.opcode.is_control() => {
-                // The last fragment tells the size of the whole; others may be followed by as much as the limit allows.
+                // With the last fragment the size of the message is known. Before it, the message may grow up to the limit.
                 let missing = usize::try_from(header.len.saturating_sub(got)).unwrap_or(usize::MAX);
                 let whole = message.payload.len().saturating_add(missing);
                 let bound = if header.fin { whole } else { most_payload(message.compressed, max) };
@@ -180,7 +179,7 @@ impl Partial {
         }
     }
 
-    /// After the last byte of a frame: what it completes, if anything.
+    /// Called after the last byte of a frame. Returns the item that it completes, if any.
     fn end_frame(&mut self, header: Header, max_frame: usize) -> Result<Option<Item>, FrameError> {
         if header.opcode.is_control() {
             return control_item(header.opcode, std::mem::take(&mut self.control)).map(Some);
@@ -219,9 +218,8 @@ fn up_to(len: u64, input: &[u8]) -> &[u8] {
     &input[..usize::try_from(len).map_or(input.len(), |len| len.min(input.len()))]
 }
 
-/// Bytes of payload that a message of at most `max_frame` bytes may have on the wire. What cannot be compressed grows:
-/// by 5 bytes for each stored block, by an eighth if the sender knows only fixed Huffman codes (9 bits a byte, RFC 1951
-/// section 3.2.6).
+/// The most bytes of payload that a message of at most `max_frame` bytes may have on the wire. Incompressible data grows: by 5 bytes
+/// for each stored block, or by an eighth if the sender uses only fixed Huffman codes (9 bits a byte, RFC 1951 section 3.2.6).
 fn most_payload(compressed: bool, max_frame: usize) -> usize {
     if compressed { max_frame.saturating_add(max_frame / 8).saturating_add(64) } else { max_frame }
 }
@@ -257,7 +255,7 @@ mod tests {
         Item::Frame(Frame { kind: FrameKind::Binary, body: Bytes::copy_from_slice(body) })
     }
 
-    /// Bare frames, or masked ones where the second byte says so; at once and byte by byte.
+    /// Decodes frames (unmasked, or masked if the second byte says so) at once and byte by byte.
     fn check(wire: &[u8], expected: &[Item], end: Result<bool, FrameError>) {
         let role = if wire[1] & 0x80 != 0 { Role::Server } else { Role::Client };
         for size in [wire.len(), 1] {
@@ -272,7 +270,7 @@ mod tests {
         }
     }
 
-    /// What was found, how many bytes were read until then, and how it ended.
+    /// The items found, the number of bytes read until then, and the result at the end.
     fn decode(decoder: &mut Decoder, wire: &[u8], size: usize) -> (Vec<Item>, usize, Result<(), FrameError>) {
         let mut items = Vec::new();
         let mut read = 0;
@@ -354,7 +352,7 @@ mod tests {
         let body = vec![1; 35_000];
         let half = |first| [head(first, 35_000), body.clone()].concat();
         check(&[half(0x02), half(0x80)].concat(), &[binary(&[&body[..], &body[..]].concat())], Ok(false));
-        // Refused by its head alone, before a byte of the second half has come.
+        // Refused because of its head alone, before any byte of the second half has arrived.
         let error = FrameError::TooLarge { size: 70_001, max: 70_000 };
         check(&[half(0x02), head(0x80, 35_001)].concat(), &[], Err(error));
     }
@@ -370,14 +368,14 @@ mod tests {
         assert!(sizes.len() < 16, "{sizes:?}");
     }
 
-    /// `bad` is the position of the byte after which the text cannot be UTF-8 any more.
+    /// `bad` is the number of bytes after which the text can no longer be UTF-8.
     fn check_utf8_fails_at(body: &[u8], bad: usize) {
         let masked = |first, body: &[u8]| {
             let mut wire = vec![first, 0x80 | body.len() as u8, 1, 2, 3, 4];
             wire.extend(body.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, key)| byte ^ key));
             wire
         };
-        // In one frame of which only so much has come, and in fragments of one byte.
+        // In one frame that has arrived only in part, and in fragments of one byte.
         let whole = masked(0x81, &[body, b"and so on"].concat());
         let fragments: Vec<u8> =
             body.iter().enumerate().flat_map(|(n, byte)| masked(u8::from(n == 0), &[*byte])).collect();
