@@ -42,7 +42,7 @@ pub enum Verb {
 pub fn published(payload: &[u8]) -> Result<Command, BadArgument> {
     let mut arguments = Arguments::of_json(payload)?;
     let word = arguments.text("command")?.ok_or_else(|| BadArgument::new("command: is missing"))?;
-    let verb = Verb::parse(&word).ok_or_else(|| BadArgument::new(format!("command: there is no {word:?}")))?;
+    let verb = Verb::parse(&word).ok_or_else(|| BadArgument::new(format!("command: unknown command {word:?}")))?;
     verb.command(arguments)
 }
 
@@ -108,12 +108,12 @@ fn message(arguments: &mut Arguments) -> Result<Option<Message>, BadArgument> {
     let body = arguments.blob("message")?;
     let kind = arguments.kind()?;
     if kind == Some(FrameKind::Text) && is_encoded {
-        // Whether it is UTF-8 is nothing that a schema could say of base64.
-        return Err(BadArgument::new("message_base64: is for bytes; what is of kind text is sent as message"));
+        // A JSON schema cannot express that base64 must decode to UTF-8.
+        return Err(BadArgument::new("message_base64: is for binary messages; send a message of kind text as message"));
     }
     let Some(body) = body else { return Ok(None) };
     if kind == Some(FrameKind::Text) && str::from_utf8(&body).is_err() {
-        return Err(BadArgument::new("message: is of kind text and not UTF-8"));
+        return Err(BadArgument::new("message: is of kind text but not UTF-8"));
     }
     Ok(Some(Message { kind, ..Message::new(body) }))
 }
@@ -121,7 +121,7 @@ fn message(arguments: &mut Arguments) -> Result<Option<Message>, BadArgument> {
 fn close(arguments: &mut Arguments) -> Result<Action, BadArgument> {
     let code = arguments.number("code", u16::MAX)?.unwrap_or(1000);
     if !is_valid_close_code(code) {
-        return Err(BadArgument::new(format!("code: {code} is no close code that may be sent")));
+        return Err(BadArgument::new(format!("code: {code} is not a close code that may be sent")));
     }
     let text = arguments.text("reason")?.unwrap_or_default();
     // An empty one is none, as on the router port.

@@ -22,7 +22,7 @@ pub struct PairTooLong {
 
 impl fmt::Display for PairTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a param of {} bytes does not fit one record of {MAX_CONTENT}", self.bytes)
+        write!(f, "a param of {} bytes does not fit into one record of {MAX_CONTENT}", self.bytes)
     }
 }
 

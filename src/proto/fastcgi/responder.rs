@@ -52,10 +52,10 @@ pub enum RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            RequestError::Version(version) => write!(f, "record of FastCGI version {version}"),
-            RequestError::UnexpectedRecord(kind) => write!(f, "record of type {kind} at the wrong place"),
+            RequestError::Version(version) => write!(f, "record of FastCGI version {version} instead of 1"),
+            RequestError::UnexpectedRecord(kind) => write!(f, "unexpected record of type {kind}"),
             RequestError::RequestId(id) => write!(f, "record of request {id} inside another request"),
-            RequestError::SplitPair => f.write_str("a param is not whole within its record"),
+            RequestError::SplitPair => f.write_str("a param spans two records or is incomplete"),
             RequestError::BeginLength(length) => write!(f, "BEGIN_REQUEST of {length} bytes instead of 8"),
             RequestError::RecordTooLong => write!(f, "content and padding above {MAX_CONTENT} bytes"),
             RequestError::TooLarge => f.write_str("request above the limit"),

@@ -75,9 +75,9 @@ pub enum ResponseError {
 impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ResponseError::Version(version) => write!(f, "record of FastCGI version {version}"),
+            ResponseError::Version(version) => write!(f, "record of FastCGI version {version} instead of 1"),
             ResponseError::RequestId { expected, got } => write!(f, "record for request {got} instead of {expected}"),
-            ResponseError::RecordType(kind) => write!(f, "record of type {kind} from a responder"),
+            ResponseError::RecordType(kind) => write!(f, "unexpected record of type {kind} from a responder"),
             ResponseError::EndLength(length) => write!(f, "END_REQUEST of {length} bytes instead of {END_BODY_LEN}"),
             ResponseError::AfterEnd => f.write_str("unexpected record after END_REQUEST"),
         }

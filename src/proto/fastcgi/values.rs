@@ -50,10 +50,10 @@ pub enum ValuesError {
 impl fmt::Display for ValuesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ValuesError::Version(version) => write!(f, "record of FastCGI version {version}"),
-            ValuesError::UnexpectedRecord { kind, id } => write!(f, "record of type {kind} for request {id}"),
+            ValuesError::Version(version) => write!(f, "record of FastCGI version {version} instead of 1"),
+            ValuesError::UnexpectedRecord { kind, id } => write!(f, "unexpected record of type {kind}, request {id}"),
             ValuesError::TooLong(bytes) => write!(f, "GET_VALUES_RESULT of {bytes} bytes, above {MAX_ANSWER}"),
-            ValuesError::BrokenPair => f.write_str("GET_VALUES_RESULT with a pair that is not whole"),
+            ValuesError::BrokenPair => f.write_str("GET_VALUES_RESULT with an incomplete pair"),
         }
     }
 }
