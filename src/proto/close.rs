@@ -1,13 +1,13 @@
-//! The one table of reasons for which a session ends or a connection is turned away.
+//! The one table of reasons why a session ends or a connection is refused.
 //!
-//! The same row is the WebSocket close code on the wire, the `reason` in the log line, the label of the metric and
-//! `LONGWIRE_CLOSE_REASON` for PHP, so that the four always agree.
+//! One row has the WebSocket close code on the wire, the `reason` in the log line, the label of the metric and `LONGWIRE_CLOSE_REASON` for
+//! PHP, so these four always agree.
 
 use serde::{Deserialize, Serialize};
 
 macro_rules! close_reasons {
     ($( $(#[$doc:meta])* $variant:ident = $label:literal, $code:literal, $text:literal; )+) => {
-        /// Why a session ended. Each variant's doc line is what an operator should know about it.
+        /// Why a session ended. The doc line of each variant tells operators what it means.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum CloseReason { $( $(#[$doc])* $variant, )+ }
@@ -35,14 +35,14 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// The client ended the session and said so: a close frame of a WebSocket, DELETE over HTTP, FIN on a framing that knows no goodbye.
+    /// The client ended the session properly: with a WebSocket close frame, with DELETE over HTTP, or FIN if the framing has no goodbye.
     ClientClosed = "client_closed", 1000, "";
-    /// The client's connection ended after its last whole frame without a goodbye, where there is one to be said: a WebSocket that ends without a
-    /// close frame, an event stream without DELETE.
+    /// The client's connection ended after a whole frame but without the goodbye that the framing has: a WebSocket without a close frame,
+    /// or an event stream without DELETE.
     NoGoodbye = "no_goodbye", 1006, "";
-    /// The connection was reset, or a write found it dead.
+    /// The connection was reset, or a write failed because it was dead.
     ClientGone = "client_gone", 1006, "";
-    /// The client ended in the middle of a frame.
+    /// The client's connection ended in the middle of a frame.
     FrameTruncated = "frame_truncated", 1006, "";
     /// The client did not answer a ping or the probes of a heartbeat, or TCP gave up on unacknowledged bytes.
     PeerTimeout = "peer_timeout", 1006, "";
@@ -54,7 +54,7 @@ close_reasons! {
     BadText = "bad_text", 1007, "text is not UTF-8";
     /// A frame above `max_frame_bytes` (for compressed frames: once inflated).
     FrameTooLarge = "frame_too_large", 1009, "frame too large";
-    /// The Lua script of the listener failed: an error in it, or a call that took nothing of what it said it had handled.
+    /// The listener's Lua script failed: it raised an error, or it said that it handled input without taking any of it.
     CodecFailed = "codec_failed", 1011, "codec failed";
     /// A call of the Lua script took more than `max_instructions`.
     CodecTooLong = "codec_too_long", 1011, "codec took too long";
@@ -64,37 +64,37 @@ close_reasons! {
     CodecClosed = "codec_closed", 1000, "";
     /// The handler answered the connect event with 3xx, 4xx or 5xx.
     Refused = "refused", 1008, "refused";
-    /// The connect event could not be answered: queue full, backend away, timeout, no script, a script that died.
+    /// The connect event was not answered: queue full, backend unreachable, timeout, no script, or the script died.
     ConnectFailed = "connect_failed", 1013, "try again later";
     /// The handler asked for it with `Longwire-Close`; its code and text are sent.
     HandlerClosed = "handler_closed", 1000, "";
     /// A command asked for it, over the router port or the HTTP API; its code and text are sent.
     RouterClosed = "router_closed", 1000, "";
-    /// The handler failed on a message and the app says `on_error = "close"`.
+    /// The handler failed on a message, and the app has `on_error = "close"`.
     HandlerFailed = "handler_failed", 1011, "handler failed";
-    /// A reply that had begun to leave could not be finished.
+    /// A reply was partly sent and could not be finished.
     ReplyBroken = "reply_broken", 1011, "reply could not be finished";
-    /// The client reads more slowly than its outbox can bear.
+    /// The client reads too slowly for its outbox.
     SlowReader = "slow_reader", 1008, "reading too slowly";
-    /// The node, or this client's address, has as many sessions as it may.
+    /// The node, or this client's address, has reached its limit of sessions.
     TooManySessions = "too_many_sessions", 1013, "too many sessions";
-    /// More connections came within a short time than the node, or this client's address, may bring.
+    /// The node, or this client's address, had more new connections in a short time than allowed.
     AcceptRate = "accept_rate", 1013, "too many connections";
-    /// More clients came within a short time than the app lets PHP be told of.
+    /// More clients connected in a short time than the app allows connect events for.
     ConnectRate = "connect_rate", 1013, "try again later";
-    /// The client sends faster than it may, and the app says `rate_rule = "close"`.
+    /// The client sends faster than allowed, and the app has `rate_rule = "close"`.
     RateLimit = "rate_limit", 1008, "sending too fast";
-    /// A frame that had begun did not go on for `frame_idle_timeout`, or did not end within `frame_timeout`.
+    /// An unfinished frame got no further bytes for `frame_idle_timeout`, or was not complete within `frame_timeout`.
     FrameTimeout = "frame_timeout", 1008, "frame not finished in time";
     /// The handshake was not finished within `handshake_timeout`.
     HandshakeTimeout = "handshake_timeout", 1006, "";
-    /// The handshake was not one: bad HTTP, unknown path, forbidden Origin, missing upgrade.
+    /// The handshake was not valid: bad HTTP, unknown path, forbidden Origin, missing upgrade.
     HandshakeRefused = "handshake_refused", 1006, "";
-    /// A proxy that has to begin with a PROXY header (`proxy_protocol`) did not, or sent a broken one.
+    /// A proxy that must send a PROXY header (`proxy_protocol`) sent none, or a broken one.
     ProxyHeaderBad = "proxy_header_bad", 1006, "";
-    /// The TLS handshake came to nothing: other bytes, nothing in common, no certificate where one is required.
+    /// The TLS handshake failed: the bytes were not TLS, no version or cipher in common, or a required certificate was missing.
     TlsFailed = "tls_failed", 1006, "";
-    /// A fault of Longwire's own: what worked for this session panicked. An error in the log says where.
+    /// An internal error: a task that worked for this session panicked. An error in the log says where.
     NodeFailed = "node_failed", 1011, "internal error";
     /// The node is stopping.
     Draining = "draining", 1001, "going away";
@@ -111,7 +111,7 @@ mod tests {
         labels.dedup();
         assert_eq!(labels.len(), CloseReason::ALL.len());
         for reason in CloseReason::ALL {
-            // RFC 6455 section 5.5: a control frame carries at most 125 bytes, two of them are the code.
+            // RFC 6455 section 5.5: a control frame carries at most 125 bytes, and two of them are the code.
             assert!(reason.text().len() <= 123, "{}", reason.label());
             assert_eq!(serde_json::to_string(reason).unwrap(), format!("\"{}\"", reason.label()));
         }

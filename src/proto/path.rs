@@ -1,4 +1,4 @@
-//! Paths of URLs in one spelling, so that two that mean the same lead to the same place (RFC 3986 section 6.2.2).
+//! Brings paths of URLs into one canonical form, so that equivalent paths are equal (RFC 3986 section 6.2.2).
 //!
 //! ```text
 //!   /ws  //ws  /w%73  /%77s            one path, "/ws"
@@ -6,16 +6,17 @@
 //!   /a/../ws  /%2e%2e/ws  /100%        no path at all
 //! ```
 //!
-//! Nothing is removed that a segment consists of, so what is compared here is what a program behind us decodes, segment by segment.
-//! Dot segments are refused rather than removed: clients remove them before they ask, and a proxy that judged the path with
-//! them in it would have judged another path.
+//! The content of a segment is never removed, so Longwire compares the same segments that a program behind it decodes. Dot segments are
+//! refused, not removed. Clients remove them before they send a request, and a proxy that checked the path with dot segments would have
+//! checked a different path.
 
 use std::borrow::Cow;
 
-/// The path as everything compares it: one slash between segments, percent signs only where a byte needs one, upper case behind them.
+/// The canonical form of a path, for all comparisons: one slash between segments, percent-encoding only for bytes that need it, with digits
+/// in upper case.
 ///
-/// `None` for what is no path: without a slash in front, with a dot segment, with a percent sign that two hexadecimal digits do not
-/// follow.
+/// `None` if it is not a valid path: it has no leading slash, it has a dot segment, or a percent sign is not followed by two hexadecimal
+/// digits.
 pub fn canonical(path: &str) -> Option<Cow<'_, str>> {
     let segments = path.strip_prefix('/')?.split('/');
     if !path.contains("//") && segments.clone().all(is_plain) {
@@ -32,12 +33,12 @@ pub fn canonical(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(canonical))
 }
 
-/// The same path without the slash at its end; the root is then empty.
+/// The same path without the slash at its end; the root path becomes empty.
 pub fn without_last_slash(canonical: &str) -> &str {
     canonical.strip_suffix('/').unwrap_or(canonical)
 }
 
-/// Whether a segment is in its one spelling already and no step.
+/// Whether a segment is already in canonical form and not a dot segment.
 fn is_plain(segment: &str) -> bool {
     segment != "." && segment != ".." && segment.bytes().all(stands_for_itself)
 }
@@ -65,7 +66,7 @@ fn push_segment(segment: &str, canonical: &mut String) -> Option<()> {
     (!is_step).then_some(())
 }
 
-/// `pchar` of RFC 3986 section 3.3 without its percent signs.
+/// Whether a byte needs no encoding: `pchar` of RFC 3986 section 3.3, except percent-encoded bytes.
 fn stands_for_itself(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }

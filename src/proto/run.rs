@@ -1,17 +1,17 @@
-//! Runs of nodes, and numbers that mean something within one run only.
+//! Runs of nodes, and numbers that are valid within one run only.
 //!
-//! Each start of a node is another run and begins to count anew, so a number says nothing without the run that gave it. That is why no
-//! such number stands alone here: numbers of two runs are never equal, whatever they are.
+//! Each start of a node is a new run, and it counts from 1 again. So a number means nothing without its run. The types here always keep
+//! both together: numbers of different runs are never equal.
 
 use std::fmt;
 use std::num::NonZeroU64;
 
-/// One start of a node, told from every other one by 64 random bits. Runs are equal or not; none of them is the later one.
+/// One start of a node, identified by 64 random bits. Runs can be equal or different, but have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Run(u64);
 
 impl Run {
-    /// That of a node which speaks to nobody.
+    /// The run of a node that has no other nodes.
     pub const ALONE: Self = Self(0);
 
     /// The run with these bits.
@@ -25,14 +25,14 @@ impl Run {
     }
 }
 
-/// Hexadecimal: nobody is to take it for a count.
+/// Hexadecimal, so that it does not look like a count.
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-/// What one run has asked, by its number there. An answer carries both.
+/// Identifies a request: the run that sent it, and its number there. An answer carries both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId {
     run: Run,
@@ -45,18 +45,18 @@ impl RequestId {
         Some(Self { run, number: NonZeroU64::new(number)? })
     }
 
-    /// Who has asked.
+    /// The run that sent the request.
     pub fn run(self) -> Run {
         self.run
     }
 
-    /// For the wire.
+    /// The number for the wire.
     pub fn number(self) -> u64 {
         self.number.get()
     }
 }
 
-/// Gives one run's requests their numbers, from 1.
+/// Numbers the requests of one run, from 1.
 #[derive(Debug)]
 pub struct RequestIds {
     run: Run,
@@ -64,7 +64,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Of this run.
+    /// Starts the numbers of this run.
     pub fn new(run: Run) -> Self {
         Self { run, last: 0 }
     }

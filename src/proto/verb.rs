@@ -1,33 +1,34 @@
-//! Commands as words with arguments: those of the HTTP API, and of what PHP publishes straight into an engine.
+//! Commands as words with arguments, as in the HTTP API and in commands that PHP publishes directly into an engine.
 
 use super::arguments::{Arguments, BadArgument};
 use super::command::{Action, Command, Message};
 use super::framing::{FrameKind, is_valid_close_code};
 
-/// What is to be done.
+/// The word of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// A message is sent.
+    /// Send a message to the sessions.
     Send,
-    /// Sessions join a channel.
+    /// The sessions join a channel.
     Join,
-    /// They leave it.
+    /// The sessions leave a channel.
     Leave,
-    /// They are closed.
+    /// Close the sessions.
     Close,
-    /// They belong to a uid.
+    /// Bind the sessions to a uid.
     Bind,
-    /// They belong to nobody.
+    /// Unbind the sessions from their uid.
     Unbind,
-    /// An attribute is set.
+    /// Set an attribute.
     Set,
-    /// It is deleted.
+    /// Delete an attribute.
     Delete,
-    /// They are counted.
+    /// Count the sessions.
     Exists,
 }
 
-/// A command that somebody has published by hand: a JSON object with the arguments of the HTTP API, and its last word as `command`.
+/// A command that an application published directly into the engine: a JSON object with the arguments of the HTTP API, and the last
+/// segment of the API's path as `command`.
 ///
 /// ```
 /// use longwire::proto::verb::published;
@@ -38,7 +39,7 @@ pub enum Verb {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The payload is not such an object, or an argument is missing, unknown or wrong.
 pub fn published(payload: &[u8]) -> Result<Command, BadArgument> {
     let mut arguments = Arguments::of_json(payload)?;
     let word = arguments.text("command")?.ok_or_else(|| BadArgument::new("command: is missing"))?;
@@ -47,7 +48,7 @@ pub fn published(payload: &[u8]) -> Result<Command, BadArgument> {
 }
 
 impl Verb {
-    /// By its word.
+    /// The verb with this word.
     pub fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "send" => Verb::Send,
@@ -63,7 +64,7 @@ impl Verb {
         })
     }
 
-    /// The argument that a body is which is not JSON.
+    /// The argument that a body holds if it is not JSON.
     pub fn raw_body(self) -> Option<&'static str> {
         match self {
             Verb::Send | Verb::Close => Some("message"),
@@ -72,11 +73,11 @@ impl Verb {
         }
     }
 
-    /// The command of these arguments.
+    /// The command with these arguments.
     ///
     /// # Errors
     ///
-    /// Which argument is missing, unknown or wrong.
+    /// An argument is missing, unknown or wrong; the text names it.
     pub fn command(self, arguments: Arguments) -> Result<Command, BadArgument> {
         arguments.command(|arguments| {
             Ok(match self {
@@ -102,7 +103,7 @@ impl Verb {
     }
 }
 
-/// With the kind that was asked for, and without key and id.
+/// The optional message, with the kind that the caller gave, and without key and id.
 fn message(arguments: &mut Arguments) -> Result<Option<Message>, BadArgument> {
     let is_encoded = arguments.has("message_base64");
     let body = arguments.blob("message")?;
@@ -124,7 +125,7 @@ fn close(arguments: &mut Arguments) -> Result<Action, BadArgument> {
         return Err(BadArgument::new(format!("code: {code} is not a close code that may be sent")));
     }
     let text = arguments.text("reason")?.unwrap_or_default();
-    // An empty one is none, as on the router port.
+    // An empty message counts as none, as on the router port.
     let last = message(arguments)?.filter(|message| !message.body.is_empty());
     Ok(Action::close(code, &text, last))
 }

@@ -2,14 +2,16 @@
 //!
 //! * [`params`]: name-value pairs, encoded once and shared by every request that needs them.
 //! * [`request`]: a whole request as slices for one vectored write.
-//! * [`response`]: the answer, taken apart as it arrives.
-//! * [`values`]: what a responder says of itself when asked.
+//! * [`response`]: the answer, decoded as it arrives.
+//! * [`values`]: asks a responder for its limits.
 //! * [`responder`]: the other side, for null responders in tests and benchmarks.
-//! * [`record`]: the eight bytes that all of them begin with.
+//! * [`record`]: the header of eight bytes at the beginning of every record.
 //!
-//! Three rules come from php-fpm rather than from the specification. It resets a connection on which a pair spans
-//! two PARAMS records or on which content and padding exceed 65 535 bytes; padding costs its worker one more `read`,
-//! so there is none; it echoes the request id, so each request has its own and an answer with another is refused.
+//! Three rules come from php-fpm and not from the specification:
+//!
+//! * php-fpm resets a connection if a pair spans two PARAMS records, or if content and padding exceed 65 535 bytes.
+//! * Padding costs its worker one more `read`, so Longwire sends none.
+//! * php-fpm echoes the request id. So each request has its own id, and an answer with another id is refused.
 
 pub mod params;
 pub mod record;

@@ -1,19 +1,19 @@
 //! Params: name-value pairs in their wire form (specification section 3.4).
 //!
-//! Most params of a request are the same for every event of a session, and many for every session of an app, so they
-//! are encoded once, kept as [`EncodedParams`] and shared. A block always holds whole pairs, and each pair fits one
-//! PARAMS record: php-fpm resets a connection on which a pair spans two.
+//! Most params of a request are the same for every event of a session, and many are the same for every session of an app. So they are
+//! encoded once, kept as [`EncodedParams`] and shared. A block always holds whole pairs. Each pair fits into one PARAMS record, because
+//! php-fpm resets a connection on which a pair spans two.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::record::MAX_CONTENT;
 
-/// Whole pairs in their wire form. Cheap to clone, and nothing when there are none.
+/// Whole pairs in their wire form. Cheap to clone; without pairs it holds no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedParams(Option<Arc<[u8]>>);
 
-/// A name and value that do not fit one record, so that php-fpm could not take them.
+/// A name and value that do not fit into one record, so php-fpm could not accept them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairTooLong {
     /// Bytes of the pair with its length fields.
@@ -45,16 +45,16 @@ impl Params {
         Self::default()
     }
 
-    /// No pairs yet, and room for this many encoded bytes.
+    /// No pairs yet, with capacity for this many encoded bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Adds a pair; of equal names php-fpm keeps the last. An error leaves the params as they were.
+    /// Adds a pair. If a name is added twice, php-fpm uses the last one. An error leaves the params unchanged.
     #[inline]
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), PairTooLong> {
         if name.len() < 128 && value.len() < 128 {
-            // Nearly all, and eleven of them a message.
+            // The fast path: nearly all pairs are short, and a message has eleven of them.
             self.0.reserve(2 + name.len() + value.len());
             self.0.extend_from_slice(&[name.len() as u8, value.len() as u8]);
             self.0.extend_from_slice(name);
@@ -77,12 +77,12 @@ impl Params {
         Ok(())
     }
 
-    /// The pairs so far, to be shared.
+    /// The pairs so far, ready to share.
     pub fn finish(self) -> EncodedParams {
         EncodedParams::new(&self.0)
     }
 
-    /// The same, and none are here again, with the room that there was.
+    /// The pairs so far. This builder is then empty and keeps its capacity.
     pub fn finish_copy(&mut self) -> EncodedParams {
         let copy = EncodedParams::new(&self.0);
         self.0.clear();
@@ -95,7 +95,7 @@ impl EncodedParams {
         Self((!pairs.is_empty()).then(|| pairs.into()))
     }
 
-    /// The pairs, in order. Stops at the first that is not whole.
+    /// The pairs, in order. Stops at the first incomplete one.
     pub fn pairs(&self) -> Pairs<'_> {
         Pairs(self)
     }
@@ -128,12 +128,12 @@ impl std::ops::Deref for EncodedParams {
 pub struct Pairs<'a>(&'a [u8]);
 
 impl<'a> Pairs<'a> {
-    /// Walks what arrived in PARAMS records.
+    /// Walks the content of PARAMS records.
     pub fn new(encoded: &'a [u8]) -> Self {
         Self(encoded)
     }
 
-    /// What was not walked: empty after a whole block, the broken rest of any other.
+    /// The bytes that were not walked: empty at the end of a valid block, otherwise its broken rest.
     pub fn rest(&self) -> &'a [u8] {
         self.0
     }

@@ -1,8 +1,8 @@
-//! The record header (specification section 3.3): eight bytes that say what follows, for whom and how much.
+//! The record header (specification section 3.3): eight bytes with the type, the request id and the length of the content.
 
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 8;
-/// Largest content of one record. php-fpm takes content and padding together up to this and resets beyond.
+/// Largest content of one record. php-fpm accepts content and padding of this many bytes together, and resets the connection above that.
 pub const MAX_CONTENT: usize = 65_535;
 /// The role of every request: take params and stdin, give stdout (section 6.2).
 pub const ROLE_RESPONDER: u16 = 1;
@@ -11,7 +11,7 @@ pub const KEEP_CONN: u8 = 1;
 
 const VERSION: u8 = 1;
 
-/// What a record is (section 8).
+/// The type of a record (section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind with this number; `None` for those that neither side of ours ever sends or expects.
+    /// The kind with this number; `None` for kinds that Longwire neither sends nor expects.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             1 => Kind::Begin,
@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-/// A decoded header. The kind stays a number: whether an unknown one is an error is the reader's to say.
+/// A decoded header. The kind stays a number, because the reader decides whether an unknown one is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// See [`Kind`].
@@ -65,7 +65,7 @@ pub struct Header {
     pub id: u16,
     /// Bytes of content that follow.
     pub content: u16,
-    /// Bytes after the content that mean nothing.
+    /// Bytes after the content, to be ignored.
     pub padding: u8,
 }
 
@@ -80,7 +80,7 @@ impl Header {
         [VERSION, kind as u8, i1, i0, c1, c0, 0, 0]
     }
 
-    /// Reads a header; the reserved byte is ignored, as php-fpm leaves stale memory in its reserved bytes.
+    /// Reads a header. The reserved byte is ignored, because php-fpm leaves stale memory in its reserved bytes.
     pub const fn decode(bytes: [u8; HEADER_LEN]) -> Result<Self, BadVersion> {
         let [version, kind, i1, i0, c1, c0, padding, _] = bytes;
         if version != VERSION {

@@ -4,9 +4,9 @@
 //! BEGIN | PARAMS header | app, session, profile and event params | empty PARAMS | STDIN header | body ... | empty STDIN
 //! ```
 //!
-//! What is small is copied into one head buffer, what is large is referenced: a copy of a few hundred bytes costs less
-//! than one more entry in the kernel's list of slices, a copy of a body does not. A typical event is therefore one
-//! contiguous slice, and a body of 16 MB is 257 headers in the head buffer and 257 slices of the caller's bytes.
+//! Small pieces are copied into one head buffer, and large ones are referenced. Copying a few hundred bytes costs less than one more entry
+//! in the kernel's list of slices; copying a body costs more. So a typical event is one contiguous slice. A body of 16 MB is 257 headers
+//! in the head buffer and 257 slices of the caller's bytes.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -16,32 +16,31 @@ use bytes::Bytes;
 use super::params::EncodedParams;
 use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT, ROLE_RESPONDER};
 
-/// Pieces up to this many bytes are copied: about where a memcpy costs as much as another entry in the iovec.
+/// Pieces up to this many bytes are copied. At about this size a memcpy costs as much as another entry in the iovec.
 const COPY_BYTES: usize = 1024;
-/// Body bytes in one record; a multiple of eight, as php-fpm itself cuts its output.
+/// Body bytes in one record. It is a multiple of eight, like the records in which php-fpm sends its output.
 const BODY_RECORD: usize = MAX_CONTENT & !7;
-/// What the head buffer keeps between requests.
+/// Capacity that the head buffer keeps between requests.
 const KEEP_HEAD_BYTES: usize = 16 * 1024;
 
-/// The params of one request, in blocks that stay the same for different lengths of time. Of equal names php-fpm keeps the
-/// last.
+/// The params of one request, in blocks with different lifetimes. If a name appears several times, php-fpm uses the last one.
 pub type ParamBlocks = [EncodedParams; 4];
 
 /// Encodes one request after another.
 ///
-/// [`start`](Self::start), then until [`is_done`](Self::is_done): write the [`slices`](Self::slices) and
-/// [`advance`](Self::advance) by what was written. [`clear`](Self::clear) lets go of params and body early.
+/// Call [`start`](Self::start). Then, until [`is_done`](Self::is_done), write the [`slices`](Self::slices) and
+/// [`advance`](Self::advance) by the bytes written. [`clear`](Self::clear) releases params and body early.
 #[derive(Debug, Default)]
 pub struct RequestEncoder {
     /// Headers and copied pieces.
     head: Vec<u8>,
-    /// Those of which pieces are referenced; the others are empty.
+    /// Only the blocks whose pieces are referenced; the others are empty.
     params: ParamBlocks,
     body: Bytes,
     shares: bool,
-    /// What is written, in order; never empty pieces.
+    /// The pieces to write, in order; none is empty.
     pieces: Vec<(Source, Range<usize>)>,
-    /// The piece that is next, whose range begins at what is not yet written.
+    /// The index of the next piece. Its range begins at the first byte that is not yet written.
     next: usize,
     written: usize,
 }
@@ -59,7 +58,7 @@ impl RequestEncoder {
         Self::default()
     }
 
-    /// Encodes a request that leaves the connection open. What is small was copied when this returns, and what is not is shared.
+    /// Encodes a request that leaves the connection open. Small pieces are copied, large ones are shared with the caller.
     pub fn start(&mut self, id: u16, params: &ParamBlocks, body: &Bytes) {
         self.clear();
         self.copy(&Header::encode(Kind::Begin, id, 8));
@@ -78,7 +77,7 @@ impl RequestEncoder {
         self.copy(&Header::encode(Kind::Stdin, id, 0));
     }
 
-    /// Fills `out` with what is to be written next and says how many slices that are; 0 when all is written.
+    /// Fills `out` with the slices to write next, and returns how many there are; 0 when everything is written.
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let pieces = &self.pieces[self.next..];
         for (slice, (source, range)) in out.iter_mut().zip(pieces) {
@@ -87,7 +86,7 @@ impl RequestEncoder {
         pieces.len().min(out.len())
     }
 
-    /// Takes note that this many bytes were written.
+    /// Records that this many bytes were written.
     pub fn advance(&mut self, mut bytes: usize) {
         self.written += bytes;
         while bytes > 0 {
@@ -111,7 +110,7 @@ impl RequestEncoder {
         self.written
     }
 
-    /// Forgets the request, and lets go of its params and body. Nothing is left to write.
+    /// Drops the request and releases its params and body. Nothing is left to write.
     pub fn clear(&mut self) {
         self.head.clear();
         self.head.shrink_to(KEEP_HEAD_BYTES);
@@ -125,7 +124,8 @@ impl RequestEncoder {
         (self.next, self.written) = (0, 0);
     }
 
-    /// PARAMS records: blocks that fit one record together share it; a longer block is cut between pairs.
+    /// Adds PARAMS records. If all blocks together fit into one record, they share it. Otherwise each block has its own records, cut
+    /// between pairs.
     fn push_params(&mut self, id: u16, params: &ParamBlocks) {
         let total: usize = params.iter().map(|block| block.len()).sum();
         if total == 0 {
@@ -152,7 +152,7 @@ impl RequestEncoder {
         }
     }
 
-    /// A piece of `whole`, which is what `source` stands for.
+    /// Adds a piece of `whole`, the bytes that `source` refers to.
     fn push(&mut self, source: Source, whole: &[u8], range: Range<usize>) {
         if range.len() > COPY_BYTES {
             self.pieces.push((source, range));
@@ -165,7 +165,7 @@ impl RequestEncoder {
         let start = self.head.len();
         self.head.extend_from_slice(bytes);
         let end = self.head.len();
-        // The head grew: a piece of its own, or more of the last one.
+        // The head grew: extend the last piece, or add a new one.
         match self.pieces.last_mut() {
             Some((Source::Head, range)) => range.end = end,
             _ if end > start => self.pieces.push((Source::Head, start..end)),
@@ -192,7 +192,7 @@ mod tests {
     use super::super::responder::{Incoming, RequestDecoder};
     use super::*;
 
-    /// Writes a request as sockets do: some bytes at a time, from at most so many slices.
+    /// Writes a request as sockets do: some bytes at a time, from at most `slices` slices.
     fn encode(encoder: &mut RequestEncoder, slices: usize, mut write: impl FnMut() -> usize) -> Vec<u8> {
         let mut wire = Vec::new();
         while !encoder.is_done() {

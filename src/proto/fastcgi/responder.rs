@@ -1,7 +1,7 @@
-//! The other side: requests taken apart, answers encoded.
+//! The responder's side: decodes requests and encodes answers.
 //!
-//! For null responders in tests and benchmarks, and as the mirror in which the codec is tested. It takes whole
-//! requests only, within limits that are checked before anything is buffered.
+//! It serves null responders in tests and benchmarks, and tests the codec as its counterpart. It accepts only whole requests, and checks
+//! limits before it buffers anything.
 
 use super::params::Pairs;
 use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT};
@@ -11,7 +11,7 @@ use std::fmt;
 /// A request that arrived whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Incoming {
-    /// Its id, to be echoed.
+    /// Its id, which the answer must repeat.
     pub id: u16,
     /// Whether the connection stays open after the answer.
     pub keep_conn: bool,
@@ -22,7 +22,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The value of a param; of equal names the last.
+    /// The value of a param; the last one if the name appears several times.
     pub fn param(&self, name: &[u8]) -> Option<&[u8]> {
         Pairs::new(&self.params).filter(|(n, _)| *n == name).map(|(_, value)| value).last()
     }
@@ -35,13 +35,13 @@ pub enum RequestError {
     Version(u8),
     /// A record of a type that is not expected at this point.
     UnexpectedRecord(u8),
-    /// A record of another request than the one that began.
+    /// A record of a request other than the one that began.
     RequestId(u16),
-    /// A pair spans two records or is not whole.
+    /// A pair spans two records or is incomplete.
     SplitPair,
-    /// BEGIN_REQUEST of other than 8 bytes.
+    /// The content of BEGIN_REQUEST is not 8 bytes long.
     BeginLength(u16),
-    /// Content and padding of a PARAMS record exceed what php-fpm takes.
+    /// Content and padding of a PARAMS record exceed the limit of php-fpm.
     RecordTooLong,
     /// More params or more stdin than the limit.
     TooLarge,
@@ -73,14 +73,14 @@ enum Stage {
     Stdin,
 }
 
-/// Takes requests apart as strictly as php-fpm does: pairs whole within a record, no record above 65 535 bytes.
+/// Decodes requests as strictly as php-fpm does: each pair must be whole within a record, and no record above 65 535 bytes.
 #[derive(Clone, Debug)]
 pub struct RequestDecoder {
     max_bytes: usize,
     stage: Stage,
     header: [u8; HEADER_LEN],
     header_have: usize,
-    /// The record whose content is being collected.
+    /// The record whose content is being read.
     record: Option<Header>,
     content: Vec<u8>,
     padding: usize,
@@ -88,7 +88,7 @@ pub struct RequestDecoder {
 }
 
 impl RequestDecoder {
-    /// `max_bytes` bounds params and stdin of one request, each.
+    /// `max_bytes` limits the params of one request, and separately its stdin.
     pub fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,
@@ -102,7 +102,7 @@ impl RequestDecoder {
         }
     }
 
-    /// The next whole request in `input`, which is cut by what was taken. `None`: all was taken, more is needed.
+    /// The next whole request in `input`; its bytes are removed from the front. `None`: all bytes were taken and more are needed.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, RequestError> {
         loop {
             if self.padding > 0 {
@@ -138,10 +138,10 @@ impl RequestDecoder {
         }
     }
 
-    /// Everything that can be refused before its content is buffered.
+    /// Makes all checks that are possible before the content is buffered.
     fn check(&self, header: [u8; HEADER_LEN]) -> Result<Header, RequestError> {
         let record = Header::decode(header).map_err(|version| RequestError::Version(version.0))?;
-        // php-fpm minds for params only; fastcgi-client pads stdin records of 65 535 bytes by one.
+        // php-fpm checks this for params only; fastcgi-client pads stdin records of 65 535 bytes by one byte.
         if self.stage == Stage::Params && usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT {
             return Err(RequestError::RecordTooLong);
         }
@@ -152,7 +152,7 @@ impl RequestDecoder {
         };
         match Kind::from_number(record.kind) {
             Some(kind) if kind == expected => {}
-            // fastcgi-client ends an empty stdin twice; php-fpm skips it and so do we.
+            // fastcgi-client ends an empty stdin twice. php-fpm skips the second end, and so does this decoder.
             Some(Kind::Stdin) if self.stage == Stage::Begin && record.content == 0 => return Ok(record),
             Some(Kind::Abort) => return Err(RequestError::Aborted),
             _ => return Err(RequestError::UnexpectedRecord(record.kind)),
@@ -232,7 +232,7 @@ mod tests {
     use super::super::response::ProtocolStatus;
     use super::*;
 
-    /// Answers every request on `stream` with what it brought, once on stdout and, in capitals, on stderr.
+    /// Answers every request on `stream`: its body on stdout, and the param `NAME` in capitals on stderr.
     async fn mirror(mut stream: tokio::io::DuplexStream) {
         let mut decoder = RequestDecoder::new(1 << 24);
         let mut buffer = vec![0; 8192];

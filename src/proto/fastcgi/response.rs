@@ -1,8 +1,8 @@
-//! The answer of a responder, taken apart as it arrives.
+//! The answer of a responder, decoded as it arrives.
 //!
-//! The decoder keeps at most the 16 bytes of an END_REQUEST record, so whatever was read is consumed whole and the
-//! read buffer can be anybody's. The content of STDOUT and STDERR is given in place, in pieces as they arrive: a
-//! record of 64 KB need not be waited for.
+//! The decoder keeps at most the 16 bytes of an END_REQUEST record. It consumes each read completely, so connections can share a read
+//! buffer. The content of STDOUT and STDERR is passed on without a copy, in pieces as they arrive: the caller need not wait for a whole
+//! record of 64 KB.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use super::record::{HEADER_LEN, Header, Kind};
 
 const END_BODY_LEN: usize = 8;
 
-/// What the responder said.
+/// A part of the responder's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A piece of the answer; never empty.
     Stdout(&'a [u8]),
-    /// A piece of what the script and the responder complain about; never empty.
+    /// A piece of the error output of the script and the responder; never empty.
     Stderr(&'a [u8]),
-    /// The request is over. Until the next one only the late events may follow, and [`Event::Heard`].
+    /// The request is over. Until the next one, only the late events and [`Event::Heard`] may follow.
     End(End),
-    /// A piece of what a script printed after its request was over; never empty. It belongs to nobody: php-fpm ends a
-    /// request early for `fastcgi_finish_request()` and sends what the script prints then under the old id.
+    /// A piece of output after the end of its request; never empty, and part of no answer. php-fpm ends a request early for
+    /// `fastcgi_finish_request()`, and sends later output of the script under the old id.
     LateStdout(&'a [u8]),
     /// The same for stderr.
     LateStderr(&'a [u8]),
@@ -33,7 +33,7 @@ pub enum Event<'a> {
 pub struct End {
     /// The exit status of the script; php-fpm always says 0.
     pub app_status: u32,
-    /// What became of the request.
+    /// The result of the request.
     pub status: ProtocolStatus,
 }
 
@@ -48,11 +48,11 @@ pub enum ProtocolStatus {
     Overloaded,
     /// FCGI_UNKNOWN_ROLE: refused, not run.
     UnknownRole,
-    /// A number that the specification does not have.
+    /// A number that the specification does not define.
     Unknown(u8),
 }
 
-/// What no responder may send. The connection cannot be used any more.
+/// The responder broke the protocol. The connection can no longer be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
     /// A record began with another version than 1.
@@ -66,9 +66,9 @@ pub enum ResponseError {
     },
     /// A record of a type that a responder does not send.
     RecordType(u8),
-    /// An END_REQUEST record with a body of other than 8 bytes.
+    /// The body of an END_REQUEST record is not 8 bytes long.
     EndLength(u16),
-    /// A record after END_REQUEST that neither is late output of its request nor was asked for.
+    /// A record after END_REQUEST that is neither late output of its request nor an expected answer.
     AfterEnd,
 }
 
@@ -86,24 +86,24 @@ impl fmt::Display for ResponseError {
 
 impl std::error::Error for ResponseError {}
 
-/// Takes one answer apart.
+/// Decodes one answer.
 ///
-/// Call [`start`](Self::start) with the id of the request, then [`decode`](Self::decode) for each read until it gives
-/// `None`, until it has given an error. After [`Event::End`] call it too, with all that comes before the next `start`.
-/// After an error only a new decoder is of use, on another connection.
+/// Call [`start`](Self::start) with the id of the request. For each read, call [`decode`](Self::decode) until it returns `None` or an
+/// error. After [`Event::End`] continue with all bytes that arrive before the next `start`. After an error the decoder is of no further
+/// use: make a new one for another connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseDecoder {
     id: u16,
-    /// END_REQUEST was given.
+    /// [`Event::End`] was returned.
     is_ended: bool,
-    /// The request before this one, once it has ended. Its late records may still be on their way.
+    /// The previous request, if it has ended. Its late records may still arrive.
     last: Option<u16>,
-    /// A question is out.
+    /// FCGI_GET_VALUES was sent and not answered yet.
     asked: bool,
     state: State,
 }
 
-/// What the content of a record is.
+/// The meaning of a record's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Stdout,
@@ -115,13 +115,13 @@ enum Content {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// `have` bytes of a header are here.
+    /// `have` bytes of a header have arrived.
     Header { bytes: [u8; HEADER_LEN], have: usize },
     /// In the content of a stream record, or of the answer to a question.
     Content { of: Content, left: u16, padding: u8 },
-    /// `have` bytes of the body of END_REQUEST are here.
+    /// `have` bytes of the body of END_REQUEST have arrived.
     EndBody { bytes: [u8; END_BODY_LEN], have: usize, padding: u8 },
-    /// In the padding after END_REQUEST, whose body said this.
+    /// In the padding after END_REQUEST, whose body was `end`.
     EndPadding { end: End, padding: u8 },
     /// In padding.
     Padding(u8),
@@ -130,24 +130,24 @@ enum State {
 const BEFORE_HEADER: State = State::Header { bytes: [0; HEADER_LEN], have: 0 };
 
 impl ResponseDecoder {
-    /// A decoder for the answer to request `id`, the first of its connection.
+    /// A decoder for the answer to request `id`, the first on its connection.
     pub const fn new(id: u16) -> Self {
         Self { id, is_ended: false, last: None, asked: false, state: BEFORE_HEADER }
     }
 
-    /// Expects the answer to request `id`, the next on the same connection. One before it that has not ended was given up before
-    /// a byte of it was sent.
+    /// Expects the answer to request `id`, the next on the same connection. A previous request that has not ended must have been given up
+    /// before any byte of it was sent.
     pub fn start(&mut self, id: u16) {
         let last = if self.is_ended { Some(self.id) } else { self.last };
         *self = Self { last, ..Self::new(id) };
     }
 
-    /// FCGI_GET_VALUES was sent after the end: its answer is expected.
+    /// Call this when FCGI_GET_VALUES was sent after the end: then its answer is accepted.
     pub fn expect_values(&mut self) {
         self.asked = true;
     }
 
-    /// Whether END_REQUEST was given.
+    /// Whether [`Event::End`] was returned.
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
@@ -157,10 +157,10 @@ impl ResponseDecoder {
         self.state == BEFORE_HEADER
     }
 
-    /// The next event in `input`, which is cut by what it took. `None`: all of `input` was taken and more is needed.
+    /// The next event in `input`; its bytes are removed from the front. `None`: all of `input` was taken and more is needed.
     pub fn decode<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ResponseError> {
         loop {
-            // What has no content or padding left to wait for is left without input.
+            // These states end without further input when no content or padding is left.
             match self.state {
                 State::EndPadding { end, padding: 0 } => {
                     (self.state, self.is_ended) = (BEFORE_HEADER, true);
@@ -240,13 +240,13 @@ impl ResponseDecoder {
         if id != self.id && !is_late {
             return Err(ResponseError::RequestId { expected: self.id, got: id });
         }
-        // An empty record ends its stream (section 3.3); END_REQUEST says the same, so nothing is made of it.
+        // An empty record ends its stream (section 3.3). END_REQUEST says the same, so the record is ignored.
         Ok(if content == 0 { after_content(padding) } else { State::Content { of, left: content, padding } })
     }
 }
 
 impl End {
-    /// Reads the body of END_REQUEST; its reserved bytes carry stale memory of php-fpm and are ignored.
+    /// Reads the body of END_REQUEST. Its reserved bytes are ignored, because they are stale memory of php-fpm.
     const fn decode(bytes: [u8; END_BODY_LEN]) -> Self {
         let [a3, a2, a1, a0, status, ..] = bytes;
         let status = match status {
@@ -296,17 +296,17 @@ mod tests {
     use super::super::responder::{push_end, push_stderr, push_stdout};
     use super::*;
 
-    /// What one answer said, joined.
+    /// The parts of one answer, joined.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct Answer {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
         end: Option<End>,
-        /// Of either stream, after the end.
+        /// Output of either stream after the end.
         late: Vec<u8>,
     }
 
-    /// Decodes `pieces` as so many reads.
+    /// Decodes `pieces`, each as one read.
     fn decode<'a>(id: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Answer, ResponseError> {
         let mut decoder = ResponseDecoder::new(id);
         let mut answer = Answer::default();
@@ -386,7 +386,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>, id in 0u16..3) {
             let _ = decode(id, [&bytes[..]]);
-            // Headers that are nearly right lead further in.
+            // Nearly valid headers test more of the decoder.
             let mut likely = vec![1, 6 + (id % 2) as u8, 0, id as u8];
             likely.extend_from_slice(&bytes);
             let _ = decode(id, [&likely[..]]);
@@ -432,7 +432,7 @@ mod tests {
         let mut bytes = Vec::new();
         push_end(&mut bytes, 1, End { app_status: 0, status: ProtocolStatus::Complete });
         push_stderr(&mut bytes, 1, b"late");
-        // The middle of a record is no place to begin the next request.
+        // The next request cannot begin in the middle of a record.
         bytes.extend_from_slice(&[1, 6]);
         let mut input = &bytes[..];
         assert!(matches!(decoder.decode(&mut input), Ok(Some(Event::End(_)))));
@@ -452,7 +452,7 @@ mod tests {
         let mut input = &bytes[..];
         assert_eq!(decoder.decode(&mut input), Ok(Some(Event::LateStdout(b"later"))));
         assert_eq!(decoder.decode(&mut input), Ok(Some(Event::Stdout(b"answer"))));
-        // Not the one before the last, and nothing before the first.
+        // Late output is accepted of the last request only, not of earlier or unknown ones.
         let mut input: &[u8] = &[1, 6, 0, 3, 0, 1, 0, 0];
         assert_eq!(decoder.decode(&mut input), Err(ResponseError::RequestId { expected: 2, got: 3 }));
     }

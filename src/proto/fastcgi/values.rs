@@ -1,9 +1,9 @@
-//! What a responder says of itself when asked: FCGI_GET_VALUES and its answer (specification section 4.1).
+//! Asks a responder for its limits: FCGI_GET_VALUES and the answer to it (specification section 4.1).
 //!
 //! ```text
-//! we:  GET_VALUES, id 0, the three names with empty values
-//! it:  GET_VALUES_RESULT, id 0, those of the names that it knows, with values
-//!      or UNKNOWN_TYPE, id 0 (section 4.2): it does not know the question
+//! Longwire:   GET_VALUES, id 0, the three names with empty values
+//! responder:  GET_VALUES_RESULT, id 0, the names that it knows, with values
+//!             or UNKNOWN_TYPE, id 0 (section 4.2), if it does not support the question
 //! ```
 
 use std::fmt;
@@ -15,35 +15,35 @@ const MAX_CONNS: &[u8] = b"FCGI_MAX_CONNS";
 const MAX_REQS: &[u8] = b"FCGI_MAX_REQS";
 const MPXS_CONNS: &[u8] = b"FCGI_MPXS_CONNS";
 
-/// Three names with their numbers need 60 bytes; nobody has more to say.
+/// The longest answer accepted. Three names with their numbers need only 60 bytes.
 const MAX_ANSWER: usize = 1024;
 
-/// What a responder said; `None` where it said nothing, or nothing that is a number.
+/// The values of a responder; `None` if it did not send one, or sent one that is not a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Values {
-    /// Connections that it takes at once.
+    /// Connections that it accepts at once.
     pub max_connections: Option<u32>,
-    /// Requests that it takes at once, over all connections.
+    /// Requests that it accepts at once, over all connections.
     pub max_requests: Option<u32>,
-    /// Whether it takes several requests at once on one connection.
+    /// Whether it accepts several requests at once on one connection.
     pub multiplexes: Option<bool>,
 }
 
-/// What no answer to the question looks like.
+/// Why bytes are not an answer to the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValuesError {
     /// A record began with another version than 1.
     Version(u8),
-    /// Another record than the two that may come.
+    /// A record other than the two that are allowed.
     UnexpectedRecord {
         /// Its type.
         kind: u8,
         /// The request that it belongs to.
         id: u16,
     },
-    /// More than the names that were asked for can need.
+    /// The answer is longer than [`MAX_ANSWER`].
     TooLong(u16),
-    /// A pair is not whole.
+    /// A pair is incomplete.
     BrokenPair,
 }
 
@@ -72,13 +72,13 @@ pub fn question() -> Vec<u8> {
     bytes
 }
 
-/// An empty record of the same type. The specification has no use for it, but libfcgi 2.4 takes the question for a stream
-/// and waits for its end.
+/// An empty record of the same type. The specification does not need it, but libfcgi 2.4 treats the question as a stream and waits for
+/// its end.
 pub const fn question_end() -> [u8; HEADER_LEN] {
     Header::encode(Kind::GetValues, 0, 0)
 }
 
-/// A whole answer, as responders in tests give it.
+/// A whole answer, for responders in tests.
 pub fn answer(values: &Values) -> Vec<u8> {
     let mut pairs = Params::new();
     let numbers = [
@@ -97,16 +97,16 @@ pub fn answer(values: &Values) -> Vec<u8> {
     bytes
 }
 
-/// Takes the answer to one question: call [`decode`](Self::decode) with each read until it gives one or an error.
+/// Decodes the answer to one question. Call [`decode`](Self::decode) with each read until it returns values or an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValuesDecoder {
-    /// Header and content; at most [`MAX_ANSWER`] and a header.
+    /// The header and the content so far; at most a header and [`MAX_ANSWER`] bytes.
     bytes: Vec<u8>,
 }
 
 impl ValuesDecoder {
-    /// What was said; `None`: more is needed. A responder that does not know the question has said nothing of itself.
-    /// What follows the answer is not looked at.
+    /// The values, or `None` if more bytes are needed. If the responder does not support the question, all values are `None`. Bytes after
+    /// the answer are ignored.
     pub fn decode(&mut self, mut input: &[u8]) -> Result<Option<Values>, ValuesError> {
         self.keep(&mut input, HEADER_LEN);
         let Some(header) = self.bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
@@ -144,7 +144,7 @@ fn read_pairs(content: &[u8]) -> Result<Values, ValuesError> {
             MAX_CONNS => values.max_connections = number,
             MAX_REQS => values.max_requests = number,
             MPXS_CONNS => values.multiplexes = number.map(|number| number != 0),
-            // A responder may tell more than it was asked.
+            // A responder may send values that were not asked for.
             _ => {}
         }
     }
@@ -165,7 +165,7 @@ mod tests {
 
     type Decoded = Result<Option<Values>, ValuesError>;
 
-    /// Decodes `pieces` as so many reads.
+    /// Decodes `pieces`, each as one read.
     fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         let mut decoder = ValuesDecoder::default();
         for piece in pieces {
