@@ -33,9 +33,9 @@ impl fmt::Display for NotKept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotKept::NoName => f.write_str("no name before \"=\""),
-            NotKept::Control => f.write_str("a control character in it"),
+            NotKept::Control => f.write_str("it has a control character"),
             NotKept::TooLong => write!(f, "name and value have more than {MAX_COOKIE_BYTES} bytes"),
-            NotKept::TooMany => write!(f, "the session has {MAX_COOKIES} cookies"),
+            NotKept::TooMany => write!(f, "the session already has {MAX_COOKIES} cookies"),
             NotKept::Full => write!(f, "the session's cookies would have more than {MAX_HEADER_BYTES} bytes"),
         }
     }

@@ -238,8 +238,10 @@ pub enum Unread {
 impl std::fmt::Display for Unread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unread::Other => f.write_str("is no envelope"),
-            Unread::Version { version, .. } => write!(f, "is of version {version}, {VERSION} is spoken here"),
+            Unread::Other => f.write_str("is not an envelope"),
+            Unread::Version { version, .. } => {
+                write!(f, "is of version {version}, but this node reads version {VERSION}")
+            }
             Unread::Malformed(wrong) => f.write_str(wrong),
         }
     }
@@ -423,7 +425,7 @@ impl Body {
                 }
                 let [first, others @ ..] = &commands[..] else { return Err("has no command".to_owned()) };
                 if !others.iter().all(|other| first.may_share_a_write(other)) {
-                    return Err("has commands that do not go together".to_owned());
+                    return Err("has commands that cannot share a write".to_owned());
                 }
                 Body::Commands { request, commands }
             }
@@ -450,7 +452,7 @@ impl Body {
             kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
             kind::KNOWS_GONE => Body::KnowsGone(Gone::decode(reader)?),
-            other => return Err(format!("is of kind {other}, which is unknown here")),
+            other => return Err(format!("is of unknown kind {other}")),
         })
     }
 }
@@ -487,7 +489,7 @@ fn found(reader: &mut Reader) -> Result<Found, String> {
             })?;
             Ok(Found::List { count, items, goes_on })
         }
-        other => Err(format!("has an answer of kind {other}, which is unknown here")),
+        other => Err(format!("has an answer of unknown kind {other}")),
     }
 }
 

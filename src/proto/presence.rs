@@ -138,7 +138,7 @@ impl Report {
         let whole = match (flags & flag::WHOLE != 0, whole.is_empty()) {
             (true, _) => Some(whole),
             (false, true) => None,
-            (false, false) => return Err("has a whole that it does not announce".to_owned()),
+            (false, false) => return Err("has a list of all sessions that its flags do not announce".to_owned()),
         };
         let piece = Piece { number, is_last: flags & flag::GOES_ON == 0 };
         let (is_lead, is_new) = (flags & flag::LEAD != 0, flags & flag::NEW != 0);
@@ -203,7 +203,7 @@ impl Standing {
     fn decode(reader: &mut Reader) -> Result<Self, String> {
         let flags = reader.u8()?;
         let (is_in, again) = (flags & 1 != 0, flags & 2 != 0);
-        let session = SessionId::from_bytes(&reader.take(SessionId::LEN)?).ok_or("has a session id that is none")?;
+        let session = SessionId::from_bytes(&reader.take(SessionId::LEN)?).ok_or("has an invalid session id")?;
         let mut name = || {
             let len = reader.u8()?;
             reader.take(usize::from(len))

@@ -121,9 +121,9 @@ impl fmt::Display for HeaderError {
             HeaderError::BadLine => "the line of a PROXY header of version 1 is malformed",
             HeaderError::BadCommand => "unknown version or command in a PROXY header of version 2",
             HeaderError::BadFamily => "unknown family or transport in a PROXY header",
-            HeaderError::Short => "a PROXY header is shorter than its addresses",
+            HeaderError::Short => "a PROXY header is too short for its addresses",
             HeaderError::TooLong => "a PROXY header is longer than 4096 bytes",
-            HeaderError::BadExtension => "a TLV of a PROXY header does not fit into it",
+            HeaderError::BadExtension => "a TLV of a PROXY header extends past the end of the header",
             HeaderError::BadChecksum => "the checksum of a PROXY header is wrong",
         })
     }

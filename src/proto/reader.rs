@@ -82,7 +82,7 @@ impl Reader {
                 self.0 = input.freeze();
                 Request::decode(&frame).map(|request| Some(request.what)).map_err(|wrong| wrong.to_string())
             }
-            _ => Err("ends in mid-frame".to_owned()),
+            _ => Err("ends in the middle of a frame".to_owned()),
         }
     }
 

@@ -59,7 +59,7 @@ pub struct TooLong {
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a frame announces {} bytes, at most {} are allowed", self.len, self.max_len)
+        write!(f, "a frame announces {} bytes, but at most {} are allowed", self.len, self.max_len)
     }
 }
 

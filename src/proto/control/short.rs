@@ -48,9 +48,11 @@ impl Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::ForGateways(kind) => write!(f, "type {kind} was spoken between fooking's own parts"),
-            Refused::UnknownType(kind) => write!(f, "there is no type {kind}"),
-            Refused::BadIds(len) => write!(f, "slen is {len}, no multiple of {}", SessionId::LEN),
+            Refused::ForGateways(kind) => {
+                write!(f, "type {kind} is not supported: fooking used it only between its own parts")
+            }
+            Refused::UnknownType(kind) => write!(f, "unknown type {kind}"),
+            Refused::BadIds(len) => write!(f, "slen is {len}, which is not a multiple of {}", SessionId::LEN),
             Refused::BadName(error) => error.fmt(f),
         }
     }

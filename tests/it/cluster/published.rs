@@ -43,10 +43,10 @@ async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are
 
         for (payload, expected) in [
             (r#"{"command": "send", "to": "channel:news"}"#, "message: is missing"),
-            (r#"{"command": "sent", "to": "all", "message": "x"}"#, "command: there is no \"sent\""),
+            (r#"{"command": "sent", "to": "all", "message": "x"}"#, "command: unknown command \"sent\""),
             (r#"{"to": "all", "message": "x"}"#, "command: is missing"),
             (r#"{"command": "send""#, "the arguments are not a valid JSON object"),
-            ("hello", "is no envelope"),
+            ("hello", "is not an envelope"),
         ] {
             engine.publish(&format!("longwire{separator}all"), payload).await;
             for node in &nodes {

@@ -126,7 +126,7 @@ impl Answer {
                 let text = String::from_utf8_lossy(&frame.body).into_owned();
                 Ok(Answer::Error { request, word: word.unwrap_or_default(), text })
             }
-            other => Err(Wrong::new(ErrorWord::UnknownType, format!("0x{other:04X} is no answer"))),
+            other => Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{other:04X} is not an answer"))),
         }
     }
 }

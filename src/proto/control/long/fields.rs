@@ -73,7 +73,7 @@ impl Fields {
         }
         let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);
         if self.seen & 1 << tag != 0 && !may_repeat {
-            return Err(Wrong::field(format!("field 0x{tag:02X} stands twice")));
+            return Err(Wrong::field(format!("field 0x{tag:02X} appears twice")));
         }
         self.seen |= 1 << tag;
         Ok(Some((tag, value)))
@@ -92,15 +92,18 @@ impl FieldWriter {
 }
 
 pub(super) fn unknown(tag: u8) -> Wrong {
-    Wrong::field(format!("there is no field 0x{tag:02X} here"))
+    Wrong::field(format!("field 0x{tag:02X} is not allowed in this frame"))
 }
 
 pub(super) fn nonce(value: &[u8]) -> Result<[u8; NONCE_BYTES], Wrong> {
-    value.try_into().map_err(|_| Wrong::field(format!("nonce has {NONCE_BYTES} bytes")))
+    value.try_into().map_err(|_| Wrong::field(format!("nonce must have {NONCE_BYTES} bytes")))
 }
 
 pub(super) fn number(value: &[u8]) -> Result<u32, Wrong> {
-    value.try_into().map(u32::from_be_bytes).map_err(|_| Wrong::new(ErrorWord::BadFrame, "request has four bytes"))
+    value
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| Wrong::new(ErrorWord::BadFrame, "request must have four bytes"))
 }
 
 pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, Wrong> {
@@ -110,7 +113,7 @@ pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, Wrong> {
 /// Ids one after another.
 pub(super) fn ids(value: &[u8]) -> Result<Vec<SessionId>, Wrong> {
     if !value.len().is_multiple_of(SessionId::LEN) {
-        return Err(Wrong::field(format!("session ids have {} bytes each", SessionId::LEN)));
+        return Err(Wrong::field(format!("session ids must have {} bytes each", SessionId::LEN)));
     }
     let id = |bytes| {
         SessionId::from_bytes(bytes)

@@ -137,7 +137,7 @@ impl Hello {
     /// Reads a hello; anything else is an error.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         if frame.kind != kind::HELLO {
-            return Err(Wrong::new(ErrorWord::Unauthenticated, "a connection begins with a hello"));
+            return Err(Wrong::new(ErrorWord::Unauthenticated, "the first frame of a connection must be a hello"));
         }
         let mut hello = Self { versions: Bytes::new(), nonce: [0; NONCE_BYTES], peer: String::new() };
         let mut has_nonce = false;
@@ -158,7 +158,7 @@ impl Hello {
             return Err(Wrong::field("nonce is missing"));
         }
         if !hello.versions.contains(&VERSION) {
-            return Err(Wrong::new(ErrorWord::Version, format!("version {VERSION} is spoken here")));
+            return Err(Wrong::new(ErrorWord::Version, format!("this server supports version {VERSION} only")));
         }
         Ok(hello)
     }
@@ -188,7 +188,7 @@ pub fn challenge(nonce: &[u8; NONCE_BYTES], wants_proof: bool, node: &str, out: 
 /// Reads a client's proof; anything else is an error.
 pub fn decode_proof(frame: &Frame) -> Result<Bytes, Wrong> {
     if frame.kind != kind::PROOF {
-        return Err(Wrong::new(ErrorWord::Unauthenticated, "a proof is asked for before anything else"));
+        return Err(Wrong::new(ErrorWord::Unauthenticated, "a proof is required before any other frame"));
     }
     let mut proof = None;
     let mut fields = Fields::of(frame);
@@ -270,7 +270,7 @@ impl Challenge {
     /// Reads a challenge; anything else is an error.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         if frame.kind != kind::CHALLENGE {
-            return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no challenge", frame.kind)));
+            return Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{:04X} is not a challenge", frame.kind)));
         }
         let mut challenge = Self { nonce: [0; NONCE_BYTES], wants_proof: false };
         let mut fields = Fields::of(frame);
@@ -288,7 +288,7 @@ impl Challenge {
 /// Reads a welcome: the server's proof, if it gave one.
 pub fn decode_welcome(frame: &Frame) -> Result<Option<Bytes>, Wrong> {
     if frame.kind != kind::WELCOME {
-        return Err(Wrong::new(ErrorWord::UnknownType, format!("0x{:04X} is no welcome", frame.kind)));
+        return Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{:04X} is not a welcome", frame.kind)));
     }
     let mut proof = None;
     let mut fields = Fields::of(frame);

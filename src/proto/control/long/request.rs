@@ -34,7 +34,7 @@ impl Request {
         let number = request_number(frame)?;
         let what = match is_request(frame.kind) {
             true => Parts::of(frame).and_then(|parts| parts.into_what(frame)),
-            false => Err(Wrong::new(ErrorWord::UnknownType, format!("there is no type 0x{:04X}", frame.kind))),
+            false => Err(Wrong::new(ErrorWord::UnknownType, format!("unknown type 0x{:04X}", frame.kind))),
         };
         what.map(|what| Self { number, what }).map_err(|wrong| Wrong { request: Some(number), ..wrong })
     }
@@ -99,7 +99,7 @@ fn request_number(frame: &Frame) -> Result<u32, Wrong> {
     let mut fields = Fields::of(frame);
     while let Some((tag, value)) = fields.next()? {
         if tag == tag::REQUEST && found.replace(value).is_some() {
-            return Err(Wrong::new(ErrorWord::BadFrame, "request stands twice"));
+            return Err(Wrong::new(ErrorWord::BadFrame, "request appears twice"));
         }
     }
     let value = found.ok_or_else(|| Wrong::new(ErrorWord::BadFrame, "request is missing"))?;
@@ -146,7 +146,7 @@ impl Parts {
             tag::UID => self.set_target(Target::Uid(name("uid", &value)?))?,
             tag::CHANNEL => self.set_target(Target::Channel(name("channel", &value)?))?,
             tag::ALL if value.is_empty() => self.set_target(Target::All)?,
-            tag::ALL => return Err(Wrong::field("all has no value")),
+            tag::ALL => return Err(Wrong::field("all must have no value")),
             tag::EXCEPT_SESSION => self.except.sessions.extend(ids(&value)?),
             tag::EXCEPT_UID => self.except.uids.push(name("except uid", &value)?),
             tag::EXCEPT_CHANNEL => self.except.channels.push(name("except channel", &value)?),
@@ -155,16 +155,18 @@ impl Parts {
                 self.kind = Some(match value[..] {
                     [1] => FrameKind::Text,
                     [2] => FrameKind::Binary,
-                    _ => return Err(Wrong::field("kind is one byte, 1 or 2")),
+                    _ => return Err(Wrong::field("kind must be one byte, 1 or 2")),
                 });
             }
             tag::KEY => self.key = Some(name("key", &value)?),
             tag::ID => self.id = Some(name("id", &value)?),
             tag::CODE => {
-                let code =
-                    value[..].try_into().map(u16::from_be_bytes).map_err(|_| Wrong::field("code has two bytes"))?;
+                let code = value[..]
+                    .try_into()
+                    .map(u16::from_be_bytes)
+                    .map_err(|_| Wrong::field("code must have two bytes"))?;
                 if !is_valid_close_code(code) {
-                    return Err(Wrong::field(format!("{code} is no close code that may be sent")));
+                    return Err(Wrong::field(format!("{code} is not a close code that may be sent")));
                 }
                 self.code = Some(code);
             }
@@ -176,16 +178,16 @@ impl Parts {
                 let expect = Expect::value(value).map_err(|wrong| Wrong::field(format!("expect {wrong}")))?;
                 self.expect = Some(expect);
             }
-            tag::EXPECT_ABSENT if !value.is_empty() => return Err(Wrong::field("expect absent has no value")),
+            tag::EXPECT_ABSENT if !value.is_empty() => return Err(Wrong::field("expect absent must have no value")),
             tag::EXPECT_ABSENT if self.expect.is_none() => self.expect = Some(Expect::Absent),
             tag::EXPECT | tag::EXPECT_ABSENT => {
-                return Err(Wrong::field("expect and expect absent stand together"));
+                return Err(Wrong::field("expect and expect absent are both given: use one of them"));
             }
             tag::AFTER => self.after = Some(value[..].into()),
             tag::LIMIT => {
                 let limit = value[..].try_into().map(u16::from_be_bytes);
                 let limit = limit.ok().filter(|limit| usize::from(*limit) <= Page::MAX_LIMIT);
-                self.limit = Some(limit.ok_or_else(|| Wrong::field("limit is a u16 of at most 1000"))?);
+                self.limit = Some(limit.ok_or_else(|| Wrong::field("limit must be a u16 of at most 1000"))?);
             }
             _ => return Err(unknown(tag)),
         }
@@ -195,7 +197,7 @@ impl Parts {
     fn set_target(&mut self, target: Target) -> Result<(), Wrong> {
         match self.to.replace(target) {
             None => Ok(()),
-            Some(_) => Err(Wrong::field("there are two targets")),
+            Some(_) => Err(Wrong::field("there is more than one target")),
         }
     }
 
@@ -231,11 +233,11 @@ impl Parts {
         let useful = allowed.iter().chain(always).fold(0_u64, |bits, tag| bits | 1 << tag);
         if self.seen & !useful != 0 {
             let tag = (self.seen & !useful).trailing_zeros();
-            return Err(Wrong::field(format!("type 0x{:04X} has no use for field 0x{tag:02X}", frame.kind)));
+            return Err(Wrong::field(format!("type 0x{:04X} does not allow field 0x{tag:02X}", frame.kind)));
         }
         let has_body = matches!(frame.kind, kind::SEND | kind::CLOSE | kind::SET);
         if !has_body && !frame.body.is_empty() {
-            return Err(Wrong::field(format!("type 0x{:04X} has no body", frame.kind)));
+            return Err(Wrong::field(format!("type 0x{:04X} must have no body", frame.kind)));
         }
         if is_command { self.command(frame).map(What::Command) } else { self.query(frame.kind).map(What::Query) }
     }
@@ -295,13 +297,14 @@ impl Parts {
 
     fn attribute_key(&mut self) -> Result<AttributeKey, Wrong> {
         let bytes = self.name.as_ref().ok_or_else(|| Wrong::field("name is missing"))?;
-        AttributeKey::new(bytes).ok_or_else(|| Wrong::field("name is no key of an attribute: 1 to 64 of A-Z a-z 0-9 _"))
+        AttributeKey::new(bytes)
+            .ok_or_else(|| Wrong::field("name is not an attribute key: expected 1 to 64 characters of A-Z a-z 0-9 _"))
     }
 
     fn one_session(&mut self) -> Result<SessionId, Wrong> {
         match self.to.take() {
             Some(Target::Sessions(ids)) if ids.len() == 1 => Ok(ids[0]),
-            _ => Err(Wrong::field("session is one id")),
+            _ => Err(Wrong::field("session must be exactly one id")),
         }
     }
 
