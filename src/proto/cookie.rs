@@ -1,31 +1,31 @@
-//! Cookies: what an answer's `Set-Cookie` makes of the `Cookie` header that its session has (RFC 6265).
+//! Cookies: applies the `Set-Cookie` of an answer to the `Cookie` header of its session (RFC 6265).
 //!
-//! Plain data, with the time as an argument. A session is to PHP what a browser is: it keeps what answers set and says it again. It
-//! says it to the app that set it and to nobody else, so the attributes that keep a browser from telling others (`Domain`, `Secure`,
-//! `HttpOnly`, `SameSite`) are not looked at: TLS may well end in front of us, and `Secure` cookies are meant to work there.
-//! An expiry deletes if it has passed already; a later one is not waited for, as no session's handshake is said again.
+//! Plain data, with the time as an argument. For PHP a session acts like a browser: it keeps the cookies that answers set and sends them
+//! back. It sends them only to the app that set them. So it ignores the attributes that restrict where a browser sends cookies (`Domain`,
+//! `Secure`, `HttpOnly`, `SameSite`). TLS may end at a proxy before Longwire, and `Secure` cookies should work there too. A cookie whose
+//! expiry has passed is deleted. A later expiry has no effect, because the handshake of a session is never repeated.
 
 use std::fmt;
 
-/// Bytes of name and value of one cookie (section 6.1).
+/// The most bytes of a cookie's name and value together (section 6.1).
 pub const MAX_COOKIE_BYTES: usize = 4096;
-/// Cookies in a header that answers may add to (section 6.1).
+/// Answers can add cookies until the header has this many (section 6.1).
 pub const MAX_COOKIES: usize = 50;
-/// Bytes of a header that answers may add to. What a client brings itself may be more, up to `max_header_bytes`.
+/// Answers can add cookies until the header has this many bytes. The client's own header may be longer, up to `max_header_bytes`.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Why a `Set-Cookie` is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
-    /// Nothing stands before `=`, or there is none.
+    /// There is no `=`, or no name before it.
     NoName,
-    /// A character that no cookie may have.
+    /// It has a control character.
     Control,
-    /// More than [`MAX_COOKIE_BYTES`].
+    /// Name and value have more than [`MAX_COOKIE_BYTES`].
     TooLong,
-    /// There would be more than [`MAX_COOKIES`].
+    /// The session would have more than [`MAX_COOKIES`].
     TooMany,
-    /// They would be more than [`MAX_HEADER_BYTES`].
+    /// The header would be longer than [`MAX_HEADER_BYTES`].
     Full,
 }
 
@@ -44,9 +44,9 @@ impl fmt::Display for NotKept {
 impl std::error::Error for NotKept {}
 
 /// The `Cookie` header after the value of one `Set-Cookie`, for a session that was opened at `path`; `now` in seconds since 1970.
-/// `None`: it stays as it is, since the cookie is not for that path or there was nothing to delete.
+/// `None`: the header does not change, because the cookie is not for that path or there was nothing to delete.
 ///
-/// What is set stands in front: of several cookies with one name PHP takes the first.
+/// The new cookie is put first, because PHP takes the first of several cookies with the same name.
 pub fn merge(header: &[u8], set_cookie: &[u8], path: &[u8], now: i64) -> Result<Option<Vec<u8>>, NotKept> {
     let mut parts = set_cookie.split(|b| *b == b';');
     let pair = parts.next().unwrap_or_default();
@@ -66,7 +66,7 @@ pub fn merge(header: &[u8], set_cookie: &[u8], path: &[u8], now: i64) -> Result<
     let others = || cookies(header).filter(|cookie| name_of(cookie) != name);
     let (before, kept) = (cookies(header).count(), others().count());
     if attributes.is_over(now) {
-        // The rest stays as it was written, so that the header never grows by it.
+        // The other cookies stay exactly as they were written, so that a deletion never makes the header longer.
         let rest = || header.split(|b| *b == b';').filter(|cookie| name_of(cookie.trim_ascii()) != name);
         return Ok((kept < before).then(|| rest().collect::<Vec<_>>().join(&b';').trim_ascii().to_vec()));
     }
@@ -81,7 +81,7 @@ pub fn merge(header: &[u8], set_cookie: &[u8], path: &[u8], now: i64) -> Result<
     Ok(Some(merged))
 }
 
-/// The cookies of a header, as they stand there.
+/// The cookies of a header, in their order.
 fn cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     header.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|cookie| !cookie.is_empty())
 }
@@ -95,7 +95,7 @@ fn split_at_equals(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
 }
 
-/// Section 5.1.4. A cookie without a path has that of the request's folder, in which the request always is.
+/// Section 5.1.4. A cookie without a path gets the folder of the request's path, so it always matches and is not checked here.
 fn is_below(path: &[u8], of_cookie: &[u8]) -> bool {
     path.strip_prefix(of_cookie)
         .is_some_and(|rest| rest.is_empty() || of_cookie.ends_with(b"/") || rest.starts_with(b"/"))
@@ -104,14 +104,14 @@ fn is_below(path: &[u8], of_cookie: &[u8]) -> bool {
 #[derive(Default)]
 struct Attributes<'a> {
     path: Option<&'a [u8]>,
-    /// Seconds, where it is a number.
+    /// Seconds, if the value is a number.
     max_age: Option<i64>,
     /// Seconds since 1970.
     expires: Option<i64>,
 }
 
 impl<'a> Attributes<'a> {
-    /// Section 5.2: of several with one name the last counts, and one that makes no sense is not there.
+    /// Section 5.2: if an attribute appears several times, the last one counts. An invalid one is ignored.
     fn read(parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut attributes = Self::default();
         for part in parts {
@@ -136,7 +136,7 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Section 5.2.2; so many digits that they are no number any more are a long time.
+/// Section 5.2.2. Only the sign of the result matters, so a number with too many digits for an integer is accepted too.
 fn max_age(value: &[u8]) -> Option<i64> {
     let (is_past, digits) = match value.strip_prefix(b"-") {
         Some(digits) => (true, digits),
@@ -150,7 +150,7 @@ fn max_age(value: &[u8]) -> Option<i64> {
     })
 }
 
-/// Section 5.1.1, which reads dates in any order and with any marks between their parts; in seconds since 1970.
+/// A date in seconds since 1970. By section 5.1.1 its parts may be in any order, with any separators between them.
 fn date(text: &[u8]) -> Option<i64> {
     let is_mark = |b: &u8| matches!(b, 0x09 | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e);
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
@@ -189,7 +189,7 @@ fn time_of(token: &[u8]) -> Option<(i64, i64, i64)> {
     Some((whole(parts.next()?)?, whole(parts.next()?)?, leading_number(parts.next()?, 1, 2)?))
 }
 
-/// The number that a token begins with, if it has so many digits.
+/// The number at the beginning of a token, if its number of digits is allowed.
 fn leading_number(token: &[u8], least: usize, most: usize) -> Option<i64> {
     let digits = token.iter().take_while(|b| b.is_ascii_digit()).count();
     let number = token[..digits].iter().take(5).fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
@@ -203,7 +203,7 @@ fn month_of(token: &[u8]) -> Option<i64> {
     MONTHS.iter().position(|month| month[..] == name[..]).map(|index| index as i64 + 1)
 }
 
-/// Of the Gregorian calendar. Years begin in March here, so that a leap day is the last of its year.
+/// In the Gregorian calendar. Years begin in March here, so that a leap day is the last day of its year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -235,7 +235,7 @@ mod tests {
             ("", "a=\"quoted, with space\"", Some("a=\"quoted, with space\"")),
             ("a=0", "a=", Some("a=")),
             ("", "a=1; Secure; Domain=elsewhere.example", Some("a=1")),
-            // What PHP's setcookie() and session_destroy() send to delete one.
+            // The header that PHP's setcookie() and session_destroy() send to delete a cookie.
             ("a=0; b=2", "a=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT; Max-Age=0; path=/", Some("b=2")),
             ("a=0", "a=x; Max-Age=-1", Some("")),
             ("a=0", "a=x; Expires=Wed, 31 Dec 2025 23:59:59 GMT", Some("")),
@@ -279,7 +279,7 @@ mod tests {
         let large = (0..4).map(|n| format!("c{n}={}", "x".repeat(4000))).collect::<Vec<_>>().join("; ");
         assert_eq!(merged(&large, &format!("a={}", "y".repeat(1000))), Err(NotKept::Full));
         assert!(merged(&large, "c0=small").is_ok());
-        // A client brings what its listener takes. A logout works there too, and adds nothing.
+        // A client's own header may be as long as its listener allows. A logout works there too, because it adds nothing.
         let crowd = format!("a=1{}", ";b".repeat(30_000));
         assert_eq!(merged(&crowd, "a=; Max-Age=0"), Ok(Some(crowd[4..].to_owned())));
     }

@@ -1,20 +1,20 @@
-//! What nodes say to each other through an engine: one envelope is one payload.
+//! The messages between nodes through an engine: one envelope is one payload.
 //!
 //! ```text
 //! | "LW" | version u8 | kind u8 | node u16 | run u64 | number u64 | body ... |      big-endian
 //! ```
 //!
-//! `run` tells one start of a node from the next; `number` counts what one run has published on one subject, so that a receiver
-//! takes nothing twice and knows what it has missed. What answers says which run it answers. Commands and queries are frames of the
-//! router port's long protocol, so both ways in mean the same.
+//! `run` identifies one start of a node. `number` counts the envelopes that one run published on one subject. With it a receiver takes no
+//! envelope twice and notices missing ones. An answer names the run that it answers. Commands and queries are frames of the router port's
+//! long protocol, so they mean the same in both.
 //!
 //! # Versions
 //!
-//! A node of version N reads N and N-1, and writes N-1 while one that is here says in its beats that it reads nothing newer: so nodes are
-//! renewed one after the other, one version at a time. Nodes of other versions do not understand each other, and each says so.
+//! A node of version N reads N and N-1. It writes N-1 while the beats of any present node say that it reads nothing newer. So nodes can be
+//! upgraded one after the other, one version at a time. Nodes of other versions do not understand each other, and each logs that.
 //!
-//! What never changes, so that two nodes of any versions do not have one number: what stands before the body, the kinds 1 (beat),
-//! 3 (claim) and 4 (taken), the whole of the latter two, and of a beat its name, its epoch and its start ([`Timeless`]).
+//! Some parts never change, so that nodes of any two versions never share a node number. These are the header before the body, the kinds
+//! 1 (beat), 3 (claim) and 4 (taken), the whole body of claim and taken, and the name, epoch and start of a beat ([`Timeless`]).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -26,88 +26,88 @@ use super::reader::{NUMBERLESS, Reader};
 use super::run::{RequestId, Run};
 
 const MAGIC: &[u8; 2] = b"LW";
-/// The version that is spoken here. 1 was never released, so that 2 is the first that another one will have to read.
+/// The version of this node. Version 1 was never released, so 2 is the first version that a later one has to read.
 pub const VERSION: u8 = 2;
 /// Magic, version, kind, node, run, number.
 const HEADER_BYTES: usize = 2 + 1 + 1 + 2 + 8 + 8;
 const COUNTS: usize = 8;
 
-/// Who speaks: a node, in one of its runs.
+/// The sender of an envelope: a node, in one of its runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sender {
     /// The node's number.
     pub node: u16,
-    /// This start of it.
+    /// This start of the node.
     pub run: Run,
 }
 
 /// One payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Who speaks.
+    /// The sender.
     pub from: Sender,
-    /// Counts what this sender has published on this subject, from 1.
+    /// Counts the envelopes that this sender has published on this subject, from 1.
     pub number: u64,
-    /// What it says.
+    /// The content.
     pub body: Body,
 }
 
-/// What a node says.
+/// The content of an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// To all, now and then: I am here.
+    /// To all nodes, at intervals: the sender is present.
     Beat(Beat),
-    /// To all: I stop.
+    /// To all nodes: the sender stops.
     Bye,
-    /// To the node of this number, by one that begins: is somebody here already?
+    /// From a node that starts, to its own node number: asks whether another node has that number already.
     Claim,
-    /// The answer, to the run that asked: yes, under this name.
+    /// The answer to a claim: the number is taken.
     Taken {
         /// The run that asked.
         run: Run,
-        /// Who is here.
+        /// The name of the node that has the number.
         name: String,
     },
-    /// Do this.
+    /// Commands to carry out.
     Commands {
-        /// What the receipts are to be sent back with; `None` asks for none. It is one of the run that speaks.
+        /// The request id, which the receipts repeat; `None` asks for no receipts. It belongs to the sender's run.
         request: Option<RequestId>,
-        /// One, or several that may share a write.
+        /// One command, or several that may share a write.
         commands: Vec<Command>,
     },
-    /// It was done.
+    /// The results of commands.
     Receipts {
-        /// Of which request.
+        /// The request that this answers.
         request: RequestId,
         /// One for each command.
         receipts: Vec<Receipt>,
     },
-    /// What do you know of this?
+    /// A query.
     Query {
-        /// What the answer is to be sent back with. It is one of the run that speaks.
+        /// The request id, which the answer repeats. It belongs to the sender's run.
         request: RequestId,
-        /// What is asked.
+        /// The query itself.
         query: Query,
     },
-    /// This.
+    /// The answer to a query.
     Found {
-        /// Of which request.
+        /// The request that this answers.
         request: RequestId,
-        /// What is known.
+        /// The sender's part of the answer.
         found: Found,
     },
-    /// Who is in which channel, to one that keeps account of it.
+    /// To a keeper: the sessions in channels.
     Reports(Vec<Report>),
-    /// What it has of that, for each partition.
+    /// From a keeper: the reports that it has received.
     Accounts {
-        /// To this run: of what another one has said a later one knows nothing.
+        /// The run whose reports these are. A later run of that node cannot use them.
         run: Run,
-        /// Of one partition each.
+        /// One for each partition.
         accounts: Vec<Account>,
     },
-    /// To a node that was silent: apps were told that its sessions have left the channels of some partitions.
+    /// From a keeper, to a node that was silent: apps were told that its sessions have left the channels of some partitions.
     TakenForGone(Gone),
-    /// It knows.
+    /// The answer to [`Body::TakenForGone`]: the node knows it now.
     KnowsGone(Gone),
 }
 
@@ -118,17 +118,17 @@ pub struct Beat {
     pub name: String,
     /// The epoch in the ids of its sessions.
     pub epoch: u32,
-    /// When it began, in milliseconds since 1970: of two with one number the later has to go.
+    /// When it started, in milliseconds since 1970. If two nodes have the same number, the one that started later must stop.
     pub started_ms: u64,
-    /// How long this beat is good for, in milliseconds.
+    /// How long this beat is valid, in milliseconds.
     pub lease_ms: u32,
     /// Sessions now.
     pub sessions: u64,
-    /// It has apps that are told who joins and leaves, and so it keeps account of that with others.
+    /// It has apps that get join and leave events, so it can be a keeper.
     pub keeps_account: bool,
     /// The newest version of envelopes that it reads.
     pub reads: u8,
-    /// What it listens to.
+    /// The partitions that it listens to.
     pub interest: Interest,
 }
 
@@ -139,29 +139,29 @@ pub struct Interest([u64; Interest::WORDS]);
 impl Interest {
     const WORDS: usize = Partition::COUNT as usize / 64;
 
-    /// Whether it is in the set.
+    /// Whether a partition is in the set.
     pub fn has(&self, partition: Partition) -> bool {
         let (word, bit) = Self::place(partition);
         self.0[word] & bit != 0
     }
 
-    /// Puts it in, or takes it out.
+    /// Adds a partition, or removes it.
     pub fn set(&mut self, partition: Partition, is_in: bool) {
         let (word, bit) = Self::place(partition);
         if is_in { self.0[word] |= bit } else { self.0[word] &= !bit }
     }
 
-    /// What is in the set.
+    /// The partitions in the set.
     pub fn partitions(&self) -> impl Iterator<Item = Partition> + '_ {
         Partition::all().filter(|partition| self.has(*partition))
     }
 
-    /// How many are in the set.
+    /// The number of partitions in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Nothing is in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -193,11 +193,11 @@ pub enum Found {
     Whole(Bytes),
     /// A page of a list.
     List {
-        /// How many there are.
+        /// The length of the whole list.
         count: u64,
-        /// Names or ids, in the order of their bytes, each with a count where it has one.
+        /// Names or ids, sorted by their bytes, each with its count if it has one.
         items: Vec<(Name, u32)>,
-        /// The list goes on.
+        /// The list continues after this page.
         goes_on: bool,
     },
 }
@@ -217,21 +217,21 @@ mod kind {
     pub(super) const KNOWS_GONE: u8 = 12;
 }
 
-/// What a payload says that cannot be read as a whole.
+/// Why a payload cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// It is no envelope.
+    /// It is not an envelope.
     Other,
-    /// It is one of a version that is not spoken here.
+    /// It is an envelope of a version that this node does not read.
     Version {
-        /// Which.
+        /// Its version.
         version: u8,
-        /// Who speaks.
+        /// The sender.
         from: Sender,
-        /// What can be read in any version.
+        /// The part that can be read in any version.
         says: Option<Timeless>,
     },
-    /// It is one, and this is wrong with it.
+    /// It is a malformed envelope; the text names the fault.
     Malformed(String),
 }
 
@@ -247,7 +247,7 @@ impl std::fmt::Display for Unread {
     }
 }
 
-/// What nodes of all versions understand: enough to have numbers of their own.
+/// The content that nodes of all versions understand, so that no two of them use the same node number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Timeless {
     /// See [`Body::Beat`].
@@ -263,7 +263,7 @@ pub enum Timeless {
     Taken {
         /// The run that asked.
         run: Run,
-        /// Who is here.
+        /// The name of the node that has the number.
         name: String,
     },
 }
@@ -286,7 +286,7 @@ impl Timeless {
 }
 
 impl Envelope {
-    /// As it is published.
+    /// The payload to publish.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(HEADER_BYTES + 64);
         out.put_slice(MAGIC);
@@ -303,7 +303,7 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// What it is instead, or what is wrong with it.
+    /// The payload is not an envelope, is malformed, or has another version.
     pub fn decode(mut payload: Bytes) -> Result<Self, Unread> {
         if payload.len() < HEADER_BYTES || &payload[..2] != MAGIC {
             return Err(Unread::Other);
@@ -400,7 +400,7 @@ impl Body {
         }
     }
 
-    /// What this run says.
+    /// Reads a body that the run `of` sent.
     fn decode(kind: u8, of: Run, reader: &mut Reader) -> Result<Self, String> {
         let asked = |number| RequestId::new(of, number);
         Ok(match kind {
@@ -457,16 +457,16 @@ impl Body {
     }
 }
 
-/// Stands where no answer is wanted.
+/// The request number if the sender wants no answer.
 const NO_REQUEST: u64 = 0;
 
-/// Which run's which request this answers.
+/// Writes the request that this answers: its run and its number.
 fn put_answered(request: RequestId, out: &mut BytesMut) {
     out.put_u64(request.run().bits());
     out.put_u64(request.number());
 }
 
-/// Longer names are not ours: configurations have at most 64 characters.
+/// A longer text is cut. The configuration allows names of at most 64 characters.
 const MAX_TEXT: usize = 255;
 
 fn put_text(text: &str, out: &mut BytesMut) {
@@ -529,12 +529,12 @@ mod tests {
 
     const RUN: Run = Run::of(u64::MAX);
 
-    /// One that [`RUN`] has asked.
+    /// A request of [`RUN`].
     fn request(number: u64) -> RequestId {
         RequestId::new(RUN, number).unwrap()
     }
 
-    /// One that this node is asked by another run.
+    /// A request of another run.
     fn answered(number: u64) -> RequestId {
         RequestId::new(Run::of(7), number).unwrap()
     }
@@ -653,7 +653,7 @@ mod tests {
                 payload[2] = version;
                 let unread = Unread::Version { version, from, says: says.clone() };
                 assert_eq!(Envelope::decode(payload.clone().freeze()), Err(unread));
-                // What a later version has behind that is not looked at.
+                // Bytes that a later version adds at the end are ignored.
                 payload.put_slice(b"more");
                 assert!(
                     matches!(Envelope::decode(payload.freeze()), Err(Unread::Version { says: read, .. }) if read == says)

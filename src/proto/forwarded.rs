@@ -1,16 +1,15 @@
-//! Who a proxy says that it asks for: `X-Forwarded-For`, and `Forwarded` of RFC 7239.
+//! The client that a proxy names: `X-Forwarded-For`, and `Forwarded` of RFC 7239.
 //!
-//! Each proxy adds an element at the end for whom it heard, so elements are worth as much as the proxy behind them: they are
-//! read from the right, as long as their writer is trusted, and what stands to the left of the first stranger is never
-//! looked at. A client may have written anything there, half a quoted string included.
+//! Each proxy appends an element with the address of its peer, so an element is only as trustworthy as the proxy that wrote it. Elements
+//! are read from the right, while their writer is trusted. Anything to the left of the first untrusted address is never read: a client may
+//! have written anything there, even half a quoted string.
 //!
-//! Leaves to `http` which proxies are trusted and what becomes of the answer. (Addresses are `core::net`'s: values, not
-//! sockets.)
+//! Leaves to `http` which proxies are trusted and how the result is used. (Addresses are those of `core::net`: values, not sockets.)
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::fmt;
 
-/// Which header a proxy writes.
+/// The header that a proxy writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// `X-Forwarded-For: 192.0.2.43, 198.51.100.7`, with `X-Forwarded-Proto` beside it.
@@ -19,28 +18,28 @@ pub enum Dialect {
     Forwarded,
 }
 
-/// The client.
+/// The client that a proxy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its address.
     pub address: IpAddr,
-    /// Its port, where that is told.
+    /// Its port, if the proxy gives it.
     pub port: Option<u16>,
-    /// How it spoke, where that is told.
+    /// Whether it used TLS, if the proxy says so.
     pub scheme: Option<Scheme>,
 }
 
-/// How a client spoke.
+/// Whether a client used TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// In the clear.
+    /// Without TLS.
     Http,
     /// With TLS.
     Https,
 }
 
 impl Scheme {
-    /// `http` or `https`, and the same two for WebSocket.
+    /// Reads `http` or `https`, or `ws` or `wss` for WebSocket.
     pub fn read(text: &str) -> Option<Self> {
         let is = |word: &str| text.eq_ignore_ascii_case(word);
         match () {
@@ -54,9 +53,9 @@ impl Scheme {
 /// Why a header names no client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoClient {
-    /// A trusted proxy has written what it must not.
+    /// A trusted proxy has written an invalid element.
     Broken,
-    /// A trusted proxy knows the client and does not say its address: `unknown`, or `_hidden`.
+    /// A trusted proxy hides the client's address: `unknown`, or `_hidden`.
     Nameless,
 }
 
@@ -69,15 +68,15 @@ impl fmt::Display for NoClient {
     }
 }
 
-/// The client in a header's value, its lines joined by commas: the rightmost that `is_trusted` is not said of, or the
-/// leftmost where all are. `None` where the value has no elements.
+/// The client in the value of a header, whose lines the caller joins with commas. It is the rightmost address that is not trusted, or the
+/// leftmost one if all are. `None` if the value has no elements.
 pub fn client(dialect: Dialect, value: &[u8], is_trusted: impl Fn(IpAddr) -> bool) -> Result<Option<Client>, NoClient> {
     let mut rest = value;
     let mut found = None;
     while let Some(element) = take_last_element(&mut rest, dialect) {
         let element = str::from_utf8(element).map_err(|_| NoClient::Broken)?.trim_matches([' ', '\t']);
         if element.is_empty() {
-            // RFC 9110 section 5.6.1.2: empty elements of a list count for nothing.
+            // RFC 9110 section 5.6.1.2: empty elements of a list are ignored.
             continue;
         }
         let client = match dialect {
@@ -94,7 +93,7 @@ pub fn client(dialect: Dialect, value: &[u8], is_trusted: impl Fn(IpAddr) -> boo
     Ok(found)
 }
 
-/// What stands behind the last comma that no quotes hold.
+/// Takes the element after the last comma that is not inside quotes.
 fn take_last_element<'a>(rest: &mut &'a [u8], dialect: Dialect) -> Option<&'a [u8]> {
     if rest.is_empty() {
         return None;
@@ -114,7 +113,7 @@ fn take_last_element<'a>(rest: &mut &'a [u8], dialect: Dialect) -> Option<&'a [u
     Some(std::mem::take(rest))
 }
 
-/// An odd number of backslashes stands before it.
+/// Whether an odd number of backslashes precedes the byte at `at`.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
@@ -142,7 +141,7 @@ fn read_element(element: &str) -> Result<Client, NoClient> {
     Ok(Client { address, port, scheme: scheme.and_then(|scheme| Scheme::read(&scheme)) })
 }
 
-/// The pieces between semicolons that no quotes hold.
+/// The pieces between semicolons, except semicolons inside quotes.
 fn split_unquoted(element: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     element.split(move |c: char| {
@@ -156,7 +155,7 @@ fn split_unquoted(element: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A token as it is, a quoted string without its quotes and backslashes (RFC 9110 section 5.6.4).
+/// A token is returned unchanged, a quoted string without its quotes and backslashes (RFC 9110 section 5.6.4).
 fn unquote(value: &str) -> Option<String> {
     let Some(rest) = value.strip_prefix('"') else {
         return (!value.is_empty() && !value.contains(['"', '\\', ' ', '\t'])).then(|| value.to_owned());
@@ -172,8 +171,8 @@ fn unquote(value: &str) -> Option<String> {
     }
 }
 
-/// `192.0.2.43`, `192.0.2.43:4711`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:4711` (RFC 7239 section 6, and what
-/// proxies write beside it).
+/// `192.0.2.43`, `192.0.2.43:4711`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:4711` (RFC 7239 section 6, and other forms that proxies
+/// write).
 fn read_node(node: &str) -> Result<(IpAddr, Option<u16>), NoClient> {
     if let Ok(address) = node.parse::<IpAddr>() {
         return Ok((address.to_canonical(), None));
@@ -284,7 +283,7 @@ mod tests {
             ("for=1.1.1.1;proto=https, for=192.0.2.1", Ok(Some("192.0.2.1"))),
             ("for=\"\\1\\92.0.2.1\"", Ok(Some("192.0.2.1"))),
             ("for=192.0.2.1;host=\"a,b;c\\\",d\", for=10.0.0.1", Ok(Some("192.0.2.1"))),
-            // What a client has left open closes nothing of ours.
+            // A quote that a client left open does not affect the elements of trusted proxies.
             ("for=\", for=192.0.2.1", Ok(Some("192.0.2.1"))),
             ("for=\"1.1.1.1, for=192.0.2.1;host=\"shop\"", Ok(Some("192.0.2.1"))),
             ("\\, for=192.0.2.1, for=10.0.0.1", Ok(Some("192.0.2.1"))),

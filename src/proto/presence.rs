@@ -1,7 +1,7 @@
-//! Who is in which channel, as one node tells it to those that keep account of a partition.
+//! The sessions in channels, as a node reports them to the keepers of a partition.
 //!
-//! A *report* goes from the node that holds sessions to a *keeper*, an *account* back. Reports number the changes of one partition
-//! from one run of a node, from 1; what a keeper has settled need not be told again.
+//! A *report* goes from the node that holds sessions to a *keeper*, and an *account* goes back. For each partition, a run of a node numbers
+//! its changes from 1. Once apps have been told of a change (it is *settled*), the node need not report it again.
 //!
 //! ```text
 //! report   | partition u16 | flags u8 | piece u32 | settled u64 | from u64 | count u32, the whole | count u32, changes
@@ -10,7 +10,7 @@
 //! standing | flags u8 | session 16 | app len8 bytes | channel len8 bytes | uid len8 bytes      big-endian
 //! ```
 //!
-//! A long report goes as several pieces, one after the other: each says the same but has the next ones of the whole and of the changes.
+//! A long report is sent as several pieces in sequence. Each repeats the same head, and has the next part of the whole and of the changes.
 
 use bytes::{BufMut, BytesMut};
 
@@ -20,7 +20,7 @@ use super::partition::Partition;
 use super::reader::Reader;
 use super::run::Run;
 
-/// A session in a channel. The app is part of it: an app is told of its own sessions.
+/// A session in a channel. It includes the app, because an app gets the join and leave events of its own sessions only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Membership {
     /// The name of the session's app.
@@ -31,77 +31,78 @@ pub struct Membership {
     pub session: SessionId,
 }
 
-/// How a session stands to a channel from now on.
+/// Whether a session is in a channel from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Which session and which channel.
+    /// The session and the channel.
     pub of: Membership,
-    /// It is in there.
+    /// The session is in the channel.
     pub is_in: bool,
-    /// Nobody knows for sure what apps were told of the channel, so they are told once more whether somebody is in there.
+    /// It is not certain what apps were told about the channel, so they are told once more whether it has members.
     pub again: bool,
-    /// Whom the session belongs to.
+    /// The uid of the session.
     pub uid: Option<Name>,
 }
 
-/// What a node tells a keeper of one partition.
+/// The report of a node to a keeper, about one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Of which.
+    /// The partition.
     pub partition: Partition,
     /// Which piece of the report this is.
     pub piece: Piece,
-    /// This keeper is to tell the apps, and not the other one.
+    /// This keeper tells the apps; the other keeper does not.
     pub is_lead: bool,
-    /// This keeper was none for this node before, or was away: others may have told what it does not know of.
+    /// This keeper was not a keeper for this node before, or was away. Apps may have been told things that it does not know.
     pub is_new: bool,
-    /// Apps have been told of the changes up to this one.
+    /// The number of the last change that apps have been told of.
     pub settled: u64,
-    /// Everybody who was in a channel after the change `settled`; `None` for a keeper that is thought to know.
+    /// All sessions that were in a channel after the change `settled`; `None` if the keeper should know them already.
     pub whole: Option<Vec<Standing>>,
     /// The number of the change before the first of `changes`.
     pub from: u64,
-    /// Changes, in order, one number each.
+    /// Changes in order, numbered without gaps.
     pub changes: Vec<Standing>,
 }
 
 /// A piece of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Counts those before it.
+    /// The number of pieces before it.
     pub number: u32,
-    /// None follows.
+    /// No piece follows.
     pub is_last: bool,
 }
 
 impl Piece {
-    /// The only one.
+    /// The only piece of a report.
     pub const WHOLE: Self = Self { number: 0, is_last: true };
 }
 
-/// What a keeper says to that.
+/// A keeper's answer to reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// Of which partition.
+    /// The partition.
     pub partition: Partition,
-    /// It has all changes up to this one; `None` for a keeper that needs the whole.
+    /// The keeper has all changes up to this number; `None` if it needs the whole.
     pub received: Option<u64>,
-    /// Apps have been told of those up to this one.
+    /// The number of the last change that apps have been told of.
     pub settled: u64,
 }
 
-/// What a keeper says to a node whose sessions it has taken for gone, and what that answers.
+/// Tells a node that a keeper has reported the node's sessions as gone. The node's answer has the same form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// To this run.
+    /// The run that this is for.
     pub run: Run,
-    /// Counts, in the keeper's run, the times at which the keeper may have taken anybody for gone, so that an answer is to that and not to the next one.
+    /// Counts, in the keeper's run, the occasions on which it may have taken a node for gone. So an answer refers to this occasion and not
+    /// to the next one.
     pub as_of: u64,
-    /// Of which partitions' channels apps were told that its sessions have left.
+    /// The partitions concerned: apps were told that the node's sessions have left the channels of these partitions.
     pub partitions: Vec<Partition>,
 }
 
-/// What stands for no number.
+/// The value on the wire for "no number".
 const NOTHING: u64 = u64::MAX;
 
 mod flag {
@@ -145,7 +146,7 @@ impl Report {
         Ok(Self { partition, piece, is_lead, is_new, settled, whole, from, changes })
     }
 
-    /// Bytes that it takes.
+    /// Its length in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         const HEAD: usize = 2 + 1 + 4 + 8 + 8 + 4 + 4;
         let standings = self.whole.iter().flatten().chain(&self.changes);
@@ -180,7 +181,7 @@ impl Gone {
 }
 
 impl Standing {
-    /// Bytes that it takes.
+    /// Its length in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         let names = self.names().map(|name| 1 + name.map_or(0, |name| name.as_bytes().len()));
         1 + SessionId::LEN + names.into_iter().sum::<usize>()
@@ -216,6 +217,6 @@ impl Standing {
 }
 
 fn standings(reader: &mut Reader) -> Result<Vec<Standing>, String> {
-    // No room is made for a count that somebody only says.
+    // The count is not trusted: memory is allocated only for entries that are really there.
     (0..reader.u32()?).map(|_| Standing::decode(reader)).collect()
 }

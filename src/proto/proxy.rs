@@ -1,116 +1,117 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy says, in front of everything else, of the client that it speaks for.
+//! The PROXY protocol, versions 1 and 2: a header in which a proxy describes its client, before all other bytes of a connection.
 //!
-//! HAProxy's proxy-protocol.txt is the specification; its sections are cited. The decoder keeps nothing: it is shown
-//! what has come so far and says what the header says, or how many bytes surely still belong to it. Whoever reads no more than
-//! these takes exactly the header from a socket, and what follows is left to TLS, HTTP or a framing.
+//! HAProxy's proxy-protocol.txt is the specification; its sections are cited. The decoder keeps nothing. It gets all bytes so far, and
+//! returns either the content of the header, or a number of bytes that certainly still belong to it. A caller that reads no more than
+//! that takes exactly the header from a socket, and leaves the rest to TLS, HTTP or a framing.
 //!
-//! Leaves to `listener` whom to believe. (Addresses are `core::net`'s: values, not sockets.)
+//! Leaves to `listener` which proxies to believe. (Addresses are those of `core::net`: values, not sockets.)
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
 
 /// Longest header of version 1, with its CRLF (section 2.1).
 pub const MAX_V1_BYTES: usize = 107;
-/// Longest header of version 2 that is taken, as in nginx. Addresses need at most 232 bytes; the rest is room for what a
-/// proxy adds: host name, TLS, the ids of clouds. The protocol itself would allow 65 551.
+/// Longest header of version 2 that is accepted, as in nginx. Addresses need at most 232 bytes. The rest is room for extensions: host name,
+/// TLS, the ids of clouds. The protocol itself would allow 65 551 bytes.
 pub const MAX_V2_BYTES: usize = 4096;
 
-/// Section 2.2: none of these twelve bytes can begin a header of version 1, nor any common protocol.
+/// Section 2.2: no header of version 1, and no common protocol, begins with these twelve bytes.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 const V2_HEAD: usize = 16;
 const V1_START: &[u8] = b"PROXY ";
-/// The shortest header of all, which is of version 1.
+/// The length of the shortest header, which is of version 1.
 const SHORTEST: usize = b"PROXY UNKNOWN\r\n".len();
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxied {
     /// The two ends of the client's connection to the proxy.
     pub ends: Ends,
-    /// The client spoke TLS with the proxy.
+    /// The TLS connection between client and proxy, if they used TLS.
     pub tls: Option<ClientTls>,
-    /// The host name that the client asked for: SNI, for TLS (PP2_TYPE_AUTHORITY).
+    /// The host name that the client asked for: with TLS, the SNI (PP2_TYPE_AUTHORITY).
     pub authority: Option<String>,
 }
 
-/// Between whom the proxy stands.
+/// The two ends of the client's connection to the proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ends {
-    /// It speaks for itself (a health check) or cannot say: the socket's own addresses count.
+    /// The proxy connects for itself (a health check) or does not know the ends: use the socket's own addresses.
     #[default]
     Own,
     /// A TCP connection.
     Ip {
         /// The client.
         source: SocketAddr,
-        /// Where it connected to.
+        /// The address that it connected to.
         destination: SocketAddr,
     },
-    /// A Unix socket; the paths at its ends are nobody's address.
+    /// A Unix socket. The paths at its ends are not addresses of clients.
     Unix,
 }
 
-/// The client's TLS, as the proxy that ended it saw it (section 2.2.6). Texts that are not plain UTF-8 are left out.
+/// The client's TLS connection, as described by the proxy that terminated it (section 2.2.6). Texts that are not UTF-8, or have control
+/// characters, are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
     /// `TLSv1.3`
     pub version: Option<String>,
     /// `TLS_AES_256_GCM_SHA384`
     pub cipher: Option<String>,
-    /// Whether it showed a certificate, and what the proxy thought of it.
+    /// Whether the client presented a certificate, and whether the proxy verified it.
     pub certificate: Certificate,
-    /// The common name in that.
+    /// The common name in the certificate.
     pub common_name: Option<String>,
 }
 
 /// A client's certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Certificate {
-    /// None was shown.
+    /// None was presented.
     #[default]
     None,
-    /// Verified.
+    /// Presented and verified.
     Good,
-    /// Shown, and not verified.
+    /// Presented, but not verified.
     Bad,
 }
 
-/// What can be said of the bytes so far.
+/// The result of decoding the bytes so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// The header is whole.
+    /// The header is complete.
     Header {
-        /// It had this many bytes.
+        /// Its length in bytes.
         used: usize,
-        /// What it says.
+        /// Its content.
         proxied: Proxied,
     },
-    /// This many bytes more, at least one, surely belong to it.
+    /// The header is incomplete: at least this many more bytes (one or more) certainly belong to it.
     NotYet {
         /// Bytes.
         at_least: usize,
     },
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
-    /// They begin like none.
+    /// They do not begin like a PROXY header.
     NoHeader,
-    /// The line of version 1 is not as it has to be, or too long.
+    /// The line of version 1 is malformed or too long.
     BadLine,
-    /// Version or command of version 2 is none.
+    /// Unknown version or command in a v2 header.
     BadCommand,
-    /// Family or transport is none.
+    /// Unknown family or transport.
     BadFamily,
-    /// The addresses are longer than the header says that it is.
+    /// The announced length of the header is too short for its addresses.
     Short,
-    /// The header says that it is longer than [`MAX_V2_BYTES`].
+    /// The announced length of the header is above [`MAX_V2_BYTES`].
     TooLong,
-    /// What follows the addresses is cut wrongly.
+    /// An extension after the addresses does not fit into the header.
     BadExtension,
-    /// CRC32C was given and is wrong.
+    /// The header has a CRC32C, and it is wrong.
     BadChecksum,
 }
 
@@ -131,7 +132,7 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
-/// Looks at everything that has come so far.
+/// Decodes all bytes that have arrived so far.
 pub fn decode(input: &[u8]) -> Result<Decoded, HeaderError> {
     let begins_with = |start: &[u8]| input.iter().zip(start).all(|(found, expected)| found == expected);
     if input.is_empty() {
@@ -156,7 +157,7 @@ fn decode_v1(input: &[u8]) -> Result<Decoded, HeaderError> {
     let line = window[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(V1_START));
     let line = line.and_then(|line| str::from_utf8(line).ok()).ok_or(HeaderError::BadLine)?;
     let ends = if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
-        // Whatever else the line has is to be ignored (section 2.1).
+        // The rest of the line must be ignored (section 2.1).
         Ends::Own
     } else {
         v1_ends(line).ok_or(HeaderError::BadLine)?
@@ -164,7 +165,7 @@ fn decode_v1(input: &[u8]) -> Result<Decoded, HeaderError> {
     Ok(Decoded::Header { used: end + 1, proxied: Proxied { ends, ..Proxied::default() } })
 }
 
-/// Bytes that a line without an end surely still has: CRLF, and for each field that is missing a space and a character.
+/// The bytes that an unfinished line certainly still needs: CRLF, and a space and a character for each missing field.
 fn v1_rest(line: &[u8]) -> usize {
     if line.len() < SHORTEST {
         return SHORTEST - line.len();
@@ -196,7 +197,7 @@ fn v1_ends(line: &str) -> Option<Ends> {
     })
 }
 
-/// Digits only, and none of them a leading zero (section 2.1).
+/// Digits only, without a leading zero (section 2.1).
 fn v1_port(text: &str) -> Option<u16> {
     let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_canonical)
@@ -224,7 +225,7 @@ fn decode_v2(input: &[u8]) -> Result<Decoded, HeaderError> {
         return Ok(Decoded::NotYet { at_least: used - input.len() });
     };
     let proxied = match (family, transport) {
-        // Of these the whole rest is to be discarded (section 2.2): LOCAL, unspecified families, and protocols other than stream.
+        // The rest of the header must be discarded for LOCAL, unspecified families, and protocols other than stream (section 2.2).
         _ if !is_proxied => Proxied::default(),
         (1, 1) => v2_proxied(header, 12, v2_ipv4)?,
         (2, 1) => v2_proxied(header, 36, v2_ipv6)?,
@@ -303,7 +304,7 @@ fn take_tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, HeaderErr
     Ok(Some((head[0], value)))
 }
 
-/// `None` when the client did not speak TLS: the proxy may say that as well.
+/// `None` if the client did not use TLS; a proxy may send the TLV even then.
 fn client_tls(value: &[u8]) -> Result<Option<ClientTls>, HeaderError> {
     let (head, mut rest) = value.split_first_chunk::<5>().ok_or(HeaderError::BadExtension)?;
     let mut tls = ClientTls::default();
@@ -324,20 +325,20 @@ fn client_tls(value: &[u8]) -> Result<Option<ClientTls>, HeaderError> {
     Ok((head[0] & client::SSL != 0).then_some(tls))
 }
 
-/// What the client chose and a param can carry.
+/// A text that the client chose, if a param can carry it: not empty, UTF-8, without control characters.
 fn plain_text(value: &[u8]) -> Option<String> {
     let text = str::from_utf8(value).ok()?;
     (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
 }
 
-/// Section 2.2.3: over the whole header, with zeros in the place of the checksum itself.
+/// Section 2.2.3: the checksum is over the whole header, with zeros in place of the checksum itself.
 fn check_crc32c(header: &[u8], at: usize, value: &[u8]) -> Result<(), HeaderError> {
     let told: [u8; 4] = value.try_into().map_err(|_| HeaderError::BadExtension)?;
     let blanked = header.iter().enumerate().map(|(i, byte)| if (at..at + 4).contains(&i) { 0 } else { *byte });
     (crc32c(blanked) == u32::from_be_bytes(told)).then_some(()).ok_or(HeaderError::BadChecksum)
 }
 
-/// RFC 4960 appendix B, bit by bit: a header is short, and few have one.
+/// RFC 4960 appendix B, computed bit by bit: headers are short, and few have a checksum.
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     let sum = bytes.fold(u32::MAX, |sum, byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg()))
@@ -389,7 +390,7 @@ mod tests {
         if let Some(authority) = &proxied.authority {
             rest.extend(tlv(tlv::AUTHORITY, authority.as_bytes()));
         }
-        // A kind that is nobody's.
+        // An unknown kind.
         rest.extend(tlv(0xee, b"skip me"));
         if let Some(tls) = &proxied.tls {
             let (bits, verify) = match tls.certificate {
@@ -536,7 +537,7 @@ mod tests {
             authority in proptest::option::of("[a-z.]{1,60}"),
             form in 0_u8..3,
         ) -> (Vec<u8>, Proxied) {
-            // Version 1 has addresses only, and knows no Unix sockets; LOCAL says nothing at all.
+            // Version 1 has only addresses, and no Unix sockets. LOCAL has no content at all.
             let bare = Proxied { ends, ..Proxied::default() };
             match (form, ends) {
                 (0, Ends::Unix) => (b"PROXY UNKNOWN\r\n".to_vec(), Proxied::default()),

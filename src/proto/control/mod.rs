@@ -1,7 +1,7 @@
-//! What is spoken on the router port: docs/router-protocol.md, as bytes.
+//! The protocols of the router port as bytes; docs/router-protocol.md describes them.
 //!
-//! Both protocols there are made of frames with one header; [`Frame`] cuts them. [`short`] is the ancestor's protocol,
-//! [`long`] is ours. Leaves to the port who may speak which, and to the router what is done.
+//! Both protocols consist of frames with the same header, and [`Frame`] decodes them. [`short`] is the protocol of Longwire's predecessor
+//! fooking, [`long`] is Longwire's own. Leaves to the port which clients may use which protocol, and to the router what a command does.
 
 pub mod long;
 pub mod short;
@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Bytes before the two parts of a frame: type u16, slen u16, len u32, big-endian.
 const HEADER_BYTES: usize = 8;
 
-/// Which protocol a frame belongs to, by its type.
+/// The protocol of a frame, according to its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Types 1 to 12.
@@ -25,7 +25,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// `None`: neither ever had such a type, so these bytes are something else.
+    /// `None`: neither protocol has this type, so the bytes are something else.
     pub const fn of(kind: u16) -> Option<Self> {
         match kind {
             1..=12 => Some(Protocol::Short),
@@ -38,7 +38,7 @@ impl Protocol {
 /// One frame of either protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Which command, or which answer.
+    /// The type of the command or answer.
     pub kind: u16,
     /// The slen bytes: ids, a name, or fields.
     pub head: Bytes,
@@ -51,9 +51,9 @@ pub struct Frame {
 pub struct TooLong {
     /// The frame's type.
     pub kind: u16,
-    /// What was announced.
+    /// The announced length.
     pub len: u32,
-    /// What is allowed.
+    /// The allowed length.
     pub max_len: usize,
 }
 
@@ -66,8 +66,7 @@ impl fmt::Display for TooLong {
 impl std::error::Error for TooLong {}
 
 impl Frame {
-    /// Takes the next frame off the front of what was read; `None` when it is not whole yet. The limit is checked as soon as
-    /// the header is there.
+    /// Takes the next frame from the front of `input`; `None` if it is incomplete. The limit is checked as soon as the header has arrived.
     pub fn decode(input: &mut BytesMut, max_len: usize) -> Result<Option<Self>, TooLong> {
         let Some(header) = input.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let kind = u16::from_be_bytes([header[0], header[1]]);
@@ -85,7 +84,7 @@ impl Frame {
         Ok(Some(Self { kind, head: frame.slice(HEADER_BYTES..), body }))
     }
 
-    /// Bytes of the frame that begins here, as its header announces them; `None` when that is not there yet.
+    /// The length of the frame that begins here, as its header announces it; `None` if the header is incomplete.
     pub fn announced(input: &[u8]) -> Option<usize> {
         let header = input.first_chunk::<HEADER_BYTES>()?;
         let slen = usize::from(u16::from_be_bytes([header[2], header[3]]));
@@ -93,7 +92,7 @@ impl Frame {
         Some(HEADER_BYTES + slen + len)
     }
 
-    /// Appends a frame. `head` is at most 65 535 bytes, `body` below 4 GiB: the caller has bounded both.
+    /// Appends a frame. The caller ensures that `head` has at most 65 535 bytes, and `body` less than 4 GiB.
     pub fn encode(kind: u16, head: &[u8], body: &[u8], out: &mut BytesMut) {
         out.reserve(HEADER_BYTES + head.len() + body.len());
         out.put_u16(kind);

@@ -1,4 +1,4 @@
-//! The short protocol: fooking's commands, byte for byte. No greeting, and no answer but to `info`.
+//! The short protocol: fooking's commands, byte for byte. It has no greeting, and only `info` has an answer.
 
 use std::fmt;
 
@@ -8,28 +8,28 @@ use super::Frame;
 use crate::proto::command::{Action, BadName, Command, Message, Name, Target};
 use crate::proto::id::SessionId;
 
-/// What fooking calls `INFO`; the answer has the same type.
+/// The type that fooking calls `INFO`; the answer has the same type.
 const INFO: u16 = 12;
 
-/// One order of the short protocol.
+/// One request of the short protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// To be done; nothing is answered.
+    /// A command, which has no answer.
     Command(Command),
-    /// How many clients and channels there are, on each node: [`info`] encodes the answer.
+    /// Asks for the number of clients and channels on each node: [`info`] encodes the answer.
     Info,
 }
 
-/// Why a frame is refused; the connection ends with it.
+/// Why a frame is refused. The connection is then closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The ancestor's gateways used to speak it.
+    /// A type that fooking uses between its own parts.
     ForGateways(u16),
     /// No such type.
     UnknownType(u16),
-    /// The slen part is no list of ids.
+    /// The length of the slen part is not a multiple of the length of an id.
     BadIds(usize),
-    /// A channel's name is none.
+    /// The name of a channel is not valid.
     BadName(BadName),
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What a frame orders.
+/// Reads the command or query in a frame.
 pub fn decode(frame: &Frame) -> Result<Order, Refused> {
     let name = |bytes: &[u8]| Name::new(bytes).map_err(Refused::BadName);
     let message = || Action::Send(Message::new(frame.body.clone()));
@@ -81,7 +81,7 @@ pub fn decode(frame: &Frame) -> Result<Order, Refused> {
     Ok(Order::Command(command))
 }
 
-/// Ids that cannot be ours are those of sessions that are not here.
+/// Invalid ids are skipped: no session can have them.
 fn sessions(head: &[u8]) -> Result<Target, Refused> {
     if !head.len().is_multiple_of(SessionId::LEN) {
         return Err(Refused::BadIds(head.len()));
@@ -89,7 +89,7 @@ fn sessions(head: &[u8]) -> Result<Target, Refused> {
     Ok(Target::Sessions(head.chunks_exact(SessionId::LEN).filter_map(SessionId::from_bytes).collect()))
 }
 
-/// What `info` says of one node.
+/// The numbers of one node in the answer to `info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gateway {
     /// Its number.
@@ -100,7 +100,8 @@ pub struct Gateway {
     pub channels: usize,
 }
 
-/// The answer to `info`: what all have together, and a line for each with the number of its worker (there is one).
+/// Appends the answer to `info`: the sums of all nodes, then a line for each node. Each line has a worker number, which is always 0 (a
+/// node counts as one worker).
 pub fn info(gateways: &[Gateway], out: &mut BytesMut) {
     let sum = |count: fn(&Gateway) -> usize| gateways.iter().map(count).sum::<usize>();
     let mut text = format!("clients: {}\r\nchannels: {}\r\n", sum(|of| of.sessions), sum(|of| of.channels));

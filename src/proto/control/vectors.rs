@@ -1,4 +1,4 @@
-//! The codec against tests/vectors/router.json, which was not made with it.
+//! Tests the codec against tests/vectors/router.json, which was not made with this codec.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn array<const N: usize>(example: &Value, key: &str) -> [u8; N] {
     unhex(example[key].as_str().unwrap())[..].try_into().unwrap()
 }
 
-/// The bytes of a key, or of the same key with `_hex`.
+/// The bytes of a key, given as text, or in hexadecimal under the same key with `_hex`.
 fn bytes(example: &Value, key: &str) -> Bytes {
     match example[key].as_str() {
         Some(text) => Bytes::copy_from_slice(text.as_bytes()),
@@ -191,7 +191,7 @@ fn the_greeting_both_ways() {
                 assert_eq!(hello.versions, unhex(example["versions"].as_str().unwrap()));
                 assert_eq!(hello.nonce, array(example, "nonce"));
                 assert_eq!(hello.peer, example["peer"]);
-                // The other example has its fields in another order.
+                // The other example has its fields in a different order.
                 if hello.peer.is_empty() {
                     return;
                 }
@@ -235,7 +235,7 @@ fn requests_both_ways() {
 fn what_the_long_protocol_refuses() {
     each("refused", |example| {
         let frame = frame(example);
-        // Of another protocol, which the port sees before it reads any further.
+        // A frame of another protocol. The port notices that before it reads on.
         if super::Protocol::of(frame.kind) != Some(super::Protocol::Long) {
             assert_eq!(example["error"], "bad_frame");
             return;
@@ -266,7 +266,7 @@ fn answers_both_ways() {
         assert_eq!(Answer::decode(&frame).as_ref(), Ok(&expected));
         let mut out = BytesMut::new();
         expected.encode(&mut out);
-        // Later servers say more than this one can.
+        // Later servers may send more than this one.
         if !example["name"].as_str().unwrap().contains("later") {
             assert_eq!(out, hex(example));
         }

@@ -7,15 +7,15 @@ use super::{ErrorWord, Wrong, kind};
 use crate::proto::command::Receipt;
 use crate::proto::control::Frame;
 
-/// Names of nodes in one receipt.
+/// The most names of nodes in one receipt.
 const MAX_NAMES: usize = 200;
 
-/// What a server answers to a request.
+/// A server's answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// To a command.
+    /// The answer to a command.
     Receipt {
-        /// The client's number.
+        /// The client's number of the request.
         request: u32,
         /// In the order of [`Receipt::counts`]; a newer server may send more.
         counts: Vec<u32>,
@@ -24,36 +24,36 @@ pub enum Answer {
         /// There was no engine to ask other nodes through.
         engine_down: bool,
     },
-    /// To a query.
+    /// The answer to a query.
     Result {
-        /// The client's number.
+        /// The client's number of the request.
         request: u32,
         /// JSON, or an attribute's value.
         body: Bytes,
     },
-    /// To a query for what is not there.
+    /// The answer to a query for something that does not exist.
     Absent {
-        /// The client's number.
+        /// The client's number of the request.
         request: u32,
     },
-    /// Something was wrong.
+    /// An error.
     Error {
-        /// The client's number, unless the connection is meant.
+        /// The client's number of the request; `None` if the error concerns the connection.
         request: Option<u32>,
-        /// A word of the table.
+        /// A word of the error table.
         word: String,
-        /// What is wrong.
+        /// The description of the error.
         text: String,
     },
 }
 
 impl Answer {
-    /// To a command.
+    /// The answer to a command.
     pub fn receipt(request: u32, receipt: &Receipt, unreachable: Vec<String>, engine_down: bool) -> Self {
         Answer::Receipt { request, counts: receipt.counts().to_vec(), unreachable, engine_down }
     }
 
-    /// To something wrong.
+    /// The answer to a frame with an error.
     pub fn error(wrong: &Wrong) -> Self {
         Answer::Error { request: wrong.request, word: wrong.word.label().to_owned(), text: wrong.text.clone() }
     }
@@ -67,7 +67,7 @@ impl Answer {
                 let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
                 fields.put(tag::COUNTS, &counts);
                 if !unreachable.is_empty() {
-                    // The fields of a frame have 65 535 bytes: a reader of some hundred names knows enough.
+                    // The fields of a frame have at most 65 535 bytes, and some hundred names are enough for a reader.
                     let names = &unreachable[..unreachable.len().min(MAX_NAMES)];
                     fields.put(tag::UNREACHABLE, names.join("\n").as_bytes());
                 }
@@ -94,7 +94,7 @@ impl Answer {
         }
     }
 
-    /// Reads an answer, as a client does: fields that it does not know are skipped.
+    /// Reads an answer, as a client does: unknown fields are skipped.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         let (mut request, mut counts, mut word) = (None, None, None);
         let (mut unreachable, mut engine_down) = (Vec::new(), false);

@@ -7,7 +7,7 @@ use crate::proto::command::Name;
 use crate::proto::control::Frame;
 use crate::proto::id::SessionId;
 
-/// What a field says; the table of docs/router-protocol.md.
+/// The tags of fields; docs/router-protocol.md has a table of them.
 pub(super) mod tag {
     pub(in crate::proto::control::long) const VERSIONS: u8 = 0x01;
     pub(in crate::proto::control::long) const NONCE: u8 = 0x02;
@@ -38,10 +38,10 @@ pub(super) mod tag {
     pub(in crate::proto::control::long) const ID: u8 = 0x29;
 }
 
-/// Goes through the fields of a frame.
+/// Iterates over the fields of a frame.
 pub(super) struct Fields {
     rest: Bytes,
-    /// Tags that [`Fields::next_once`] gave, by their bits.
+    /// The tags that [`Fields::next_once`] has returned, as bits.
     pub(super) seen: u64,
 }
 
@@ -50,7 +50,7 @@ impl Fields {
         Self { rest: frame.head.clone(), seen: 0 }
     }
 
-    /// The next field, whatever it is.
+    /// The next field; any tag is accepted.
     pub(super) fn next(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Fields {
         }
     }
 
-    /// The next field, as a server takes it: one that it knows, and not twice unless it may be repeated.
+    /// The next field, as a server reads it: unknown fields are refused, and so are repeated ones, except those that may be repeated.
     pub(super) fn next_once(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
         let Some((tag, value)) = self.next()? else { return Ok(None) };
         if tag > tag::ID {
@@ -110,7 +110,7 @@ pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, Wrong> {
     Name::new(value).map_err(|error| Wrong::field(format!("{field}: {error}")))
 }
 
-/// Ids one after another.
+/// Reads session ids that follow each other without separators.
 pub(super) fn ids(value: &[u8]) -> Result<Vec<SessionId>, Wrong> {
     if !value.len().is_multiple_of(SessionId::LEN) {
         return Err(Wrong::field(format!("session ids must have {} bytes each", SessionId::LEN)));

@@ -1,6 +1,6 @@
 //! The long protocol: a greeting, commands with numbers, and an answer to each.
 //!
-//! Both sides are here, so that tests and tools can be clients: what one encodes, the other decodes.
+//! Both sides are here, so that tests and tools can be clients: each side decodes the frames that the other encodes.
 
 mod answer;
 mod fields;
@@ -19,7 +19,7 @@ pub use self::request::{Request, What, command_fits, query_fits};
 
 use self::fields::{FieldWriter, Fields, nonce, tag, unknown};
 
-/// The version that is spoken here.
+/// The version that this server supports.
 pub const VERSION: u8 = 1;
 /// Bytes of a nonce and of a proof.
 pub const NONCE_BYTES: usize = 32;
@@ -52,12 +52,12 @@ mod kind {
     pub(super) const ERROR: u16 = 0x4C83;
 }
 
-/// The words of the error table.
+/// The words of the error table in docs/router-protocol.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorWord {
-    /// The bytes are no frame of this protocol.
+    /// The bytes are not a frame of this protocol.
     BadFrame,
-    /// None of the client's versions is spoken here.
+    /// The server supports none of the client's versions.
     Version,
     /// A command before the proof.
     Unauthenticated,
@@ -67,11 +67,11 @@ pub enum ErrorWord {
     Timeout,
     /// No command has this type.
     UnknownType,
-    /// A field is missing, unknown, too much, or wrong.
+    /// A field is missing, unknown, not allowed, or wrong.
     BadField,
     /// A message of kind text is not UTF-8.
     NotText,
-    /// The node that would know does not answer, or there is no engine to ask it through.
+    /// The node that could answer does not respond, or there is no engine through which to ask it.
     Unreachable,
 }
 
@@ -92,19 +92,19 @@ impl ErrorWord {
     }
 }
 
-/// What is wrong with a frame.
+/// An error in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// Of which kind it is.
+    /// The kind of error.
     pub word: ErrorWord,
-    /// Says it to a person.
+    /// The description for people.
     pub text: String,
-    /// Of which request.
+    /// The number of the request, if the error is about one.
     pub request: Option<u32>,
 }
 
 impl Wrong {
-    /// Something that is not about one request.
+    /// An error that is not about one request.
     pub fn new(word: ErrorWord, text: impl Into<String>) -> Self {
         Self { word, text: text.into(), request: None }
     }
@@ -122,14 +122,14 @@ impl fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
-/// What a client begins with.
+/// The first frame of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// What it speaks.
+    /// The versions that it supports, one per byte.
     pub versions: Bytes,
-    /// Its part of what is proved.
+    /// The client's nonce for the proofs.
     pub nonce: [u8; NONCE_BYTES],
-    /// Who it says it is.
+    /// The name that the client gives itself.
     pub peer: String,
 }
 
@@ -217,9 +217,9 @@ pub fn welcome(proof: Option<&[u8]>, out: &mut BytesMut) {
     Frame::encode(kind::WELCOME, &fields.0, &[], out);
 }
 
-/// Both proofs of one connection, under a secret.
+/// Both proofs of one connection, made with a secret.
 pub struct Proofs<'a> {
-    /// What both sides know.
+    /// The secret that both sides know.
     pub secret: &'a [u8],
     /// The client's nonce.
     pub client_nonce: [u8; NONCE_BYTES],
@@ -228,18 +228,18 @@ pub struct Proofs<'a> {
 }
 
 impl Proofs<'_> {
-    /// What the client proves itself with.
+    /// The proof of the client.
     pub fn of_client(&self) -> [u8; NONCE_BYTES] {
         self.client_mac().finalize().into_bytes().into()
     }
 
-    /// What the server proves itself with.
+    /// The proof of the server.
     pub fn of_server(&self) -> [u8; NONCE_BYTES] {
         let mac = self.mac(b"longwire router 1 server", &self.server_nonce, &self.client_nonce);
         mac.finalize().into_bytes().into()
     }
 
-    /// Whether this is the client's proof, in a time that does not tell how much of it is right.
+    /// Whether this is the client's proof. The comparison takes constant time, so it does not reveal how much of a wrong proof is right.
     pub fn is_client(&self, proof: &[u8]) -> bool {
         self.client_mac().verify_slice(proof).is_ok()
     }
@@ -257,10 +257,10 @@ impl Proofs<'_> {
     }
 }
 
-/// What a server says to a hello.
+/// The server's answer to a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// Its part of what is proved.
+    /// The server's nonce for the proofs.
     pub nonce: [u8; NONCE_BYTES],
     /// Whether it asks for a proof.
     pub wants_proof: bool,

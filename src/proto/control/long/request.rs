@@ -9,12 +9,12 @@ use crate::proto::control::Frame;
 use crate::proto::framing::{FrameKind, is_valid_close_code};
 use crate::proto::id::SessionId;
 
-/// What a client asks for after the greeting.
+/// A request of a client after the greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The client's number for it.
     pub number: u32,
-    /// What.
+    /// The command or query.
     pub what: What,
 }
 
@@ -28,8 +28,8 @@ pub enum What {
 }
 
 impl Request {
-    /// Reads a command or a query. An error names the request, unless it is [`ErrorWord::BadFrame`]: fields that are not
-    /// whole, or not just one number, which nobody could be answered about.
+    /// Reads a command or a query. An error names the request, except for [`ErrorWord::BadFrame`]: then a field is incomplete, or there is
+    /// not exactly one request number, so the answer cannot name a request.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         let number = request_number(frame)?;
         let what = match is_request(frame.kind) {
@@ -56,7 +56,7 @@ impl Request {
     }
 }
 
-/// Whether the fields of a command fit into a frame. What came in one does; the HTTP API takes longer lists.
+/// Whether the fields of a command fit into a frame. A command from a frame always fits, but the HTTP API accepts longer lists.
 pub fn command_fits(Command { to, except, action }: &Command) -> bool {
     let field = |len: usize| 3 + len;
     let name = |name: &Name| field(name.as_bytes().len());
@@ -82,18 +82,18 @@ pub fn command_fits(Command { to, except, action }: &Command) -> bool {
     field(4) + to + except + action <= usize::from(u16::MAX)
 }
 
-/// The same of a query.
+/// The same for a query.
 pub fn query_fits(query: &Query) -> bool {
     match query {
         Query::Channel(_, page) | Query::Uid(_, page) | Query::Channels(page) | Query::Sessions(page) => {
-            // Beside it there are a name, a number and a limit.
+            // The frame also has a name, a request number and a limit.
             page.after.as_ref().is_none_or(|after| after.len() <= usize::from(u16::MAX) - 2 * Name::MAX_BYTES)
         }
         Query::Session(_) | Query::Attribute(..) | Query::Node | Query::Nodes => true,
     }
 }
 
-/// Goes through all fields, so that their bounds are known to hold.
+/// Reads the request number. It goes through all fields, which also checks their lengths.
 fn request_number(frame: &Frame) -> Result<u32, Wrong> {
     let mut found = None;
     let mut fields = Fields::of(frame);
@@ -110,7 +110,7 @@ fn is_request(frame_kind: u16) -> bool {
     matches!(frame_kind, kind::SEND..=kind::EXISTS | kind::ATTRIBUTE..=kind::NODES)
 }
 
-/// The fields of a request, each read and none put together yet.
+/// The fields of a request, decoded one by one but not combined yet.
 #[derive(Default)]
 struct Parts {
     to: Option<Target>,
@@ -124,7 +124,7 @@ struct Parts {
     expect: Option<Expect>,
     after: Option<Box<[u8]>>,
     limit: Option<u16>,
-    /// Tags that were seen, by their bits.
+    /// The tags that were seen, as bits.
     seen: u64,
 }
 
@@ -201,7 +201,7 @@ impl Parts {
         }
     }
 
-    /// Puts together what the type asks for, and refuses what it has no use for.
+    /// Combines the fields that the type needs, and refuses fields that it does not allow.
     fn into_what(mut self, frame: &Frame) -> Result<What, Wrong> {
         let allowed: &[u8] = match frame.kind {
             kind::SEND => &[tag::KIND, tag::KEY, tag::ID],
