@@ -59,7 +59,7 @@ local function on(...)
 end
 function pcall(...) return on(pcall_(...)) end
 function xpcall(protected, handler, ...)
-    -- For an error of the hook the handler would run with hooks off, without an end.
+    -- After an error of the hook, the handler would run with hooks off and could run forever.
     local function checked(...)
         check()
         return handler(...)
@@ -78,7 +78,7 @@ function dofile(name)
     if not chunk then error(problem, 2) end
     return chunk()
 end
-function os.exit() error("os.exit: the process is not the script's to end", 2) end
+function os.exit() error("os.exit: a script cannot end the process", 2) end
 debug = { traceback = traceback }
 "#;
 
@@ -113,7 +113,7 @@ fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
             match handle {
                 Handle::Output => call.output.extend_from_slice(&text),
                 Handle::Input if call.received.is_some() => call.input.append(&text, bound),
-                _ => return Err(fail(lua, "append: nothing can be added to what the client has sent")),
+                _ => return Err(fail(lua, "append: cannot append to the bytes that the client has sent")),
             }
             Ok(())
         })?,
@@ -126,7 +126,7 @@ fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
                 Some(count) => usize::try_from(count).ok().filter(|count| *count > 0),
                 None => return Err(bad_argument(lua, 2, "seek", "integer", &count)),
             };
-            let Some(count) = count else { return Err(fail(lua, "seek: how many bytes must be above 0")) };
+            let Some(count) = count else { return Err(fail(lua, "seek: the number of bytes must be above 0")) };
             let mut call = at_hand(lua, &call)?;
             match handle_of(lua, &call, "seek", &buffer, "buffer")? {
                 Handle::Input => call.input.seek(count),
@@ -250,7 +250,7 @@ fn traceback(lua: &Lua) -> Result<Function> {
 
 /// The call at hand. It is in use only while one of these functions waits for memory, and then a finalizer may run.
 fn at_hand<'c>(lua: &Lua, call: &'c Mutex<Call>) -> Result<MutexGuard<'c, Call>> {
-    call.try_lock().map_err(|_| fail(lua, "buffers and connections are out of reach of a finalizer"))
+    call.try_lock().map_err(|_| fail(lua, "a finalizer cannot use buffers and connections"))
 }
 
 fn handle_of(lua: &Lua, call: &Call, function: &str, value: &Value, wanted: &str) -> Result<Handle> {
@@ -258,7 +258,8 @@ fn handle_of(lua: &Lua, call: &Call, function: &str, value: &Value, wanted: &str
         return Err(bad_argument(lua, 1, function, wanted, value));
     };
     let handle = call.find(pointer.addr());
-    handle.ok_or_else(|| fail(lua, &format!("{function}: this handle is of another call: they are good for one only")))
+    handle
+        .ok_or_else(|| fail(lua, &format!("{function}: this handle is of another call or session, and not valid here")))
 }
 
 fn bytes_of<'c>(lua: &Lua, call: &'c Call, function: &str, value: &Value) -> Result<&'c [u8]> {
@@ -282,7 +283,7 @@ fn string_of(lua: &Lua, position: usize, function: &str, value: &Value) -> Resul
 fn check_room(call: &Call, more: usize) -> Result<()> {
     match call.has_room(more) {
         true => Ok(()),
-        false => Err(Error::MemoryError("not enough memory for what is to be sent".to_owned())),
+        false => Err(Error::MemoryError("not enough memory for the bytes to send".to_owned())),
     }
 }
 

@@ -82,7 +82,11 @@ impl Pool {
             // It goes on with what it was given. When that is used up it ends, and `begin` tries again.
             return;
         }
-        warn!(listener = self.listener, script = self.source.name, "a VM is full: new sessions get a fresh one");
+        warn!(
+            listener = self.listener,
+            script = self.source.name,
+            "a VM is full: its script holds nearly all of max_memory_bytes, so new sessions get a fresh one"
+        );
         let mut aside = lock(&self.aside);
         // Those that nobody else holds have lost their last session.
         aside.retain(|vm| Arc::strong_count(vm) > 1);
@@ -90,7 +94,7 @@ impl Pool {
         let oldest = if aside.len() > self.in_use.len() { aside.pop_front() } else { None };
         drop(aside);
         if let Some(oldest) = oldest {
-            self.end(&oldest, "too many VMs are full: the oldest ends, and its sessions with it");
+            self.end(&oldest, "too many VMs are full: closing the oldest one and its sessions");
         }
     }
 
@@ -142,7 +146,7 @@ impl Pool {
         match Vm::load(&self.source) {
             Ok(fresh) => *vm = Arc::new(fresh),
             Err(problem) => {
-                error!(listener = self.listener, "the script cannot be loaded again: {problem}");
+                error!(listener = self.listener, "the script cannot be loaded into a fresh VM: {problem}");
                 return false;
             }
         }

@@ -137,7 +137,7 @@ impl Session {
         };
         inner.unsent.extend_from_slice(&call.sent);
         if inner.unsent.len() > call.max_bytes {
-            let text = "onRead: more is to be sent than max_memory_bytes";
+            let text = "onRead: the bytes that wait to be sent exceed max_memory_bytes";
             self.fail(inner, Failure::new(CloseReason::CodecOutOfMemory, text));
             return Ok(Found::Nothing);
         }
@@ -154,7 +154,7 @@ impl Session {
         };
         inner.requests += 1;
         if inner.received.len() == before && inner.stage == Stage::Live {
-            let text = "onRead said that it handled something and took nothing: it would be called for ever";
+            let text = "onRead returned a number above 0 but took nothing from its input: it would be called for ever";
             self.fail(inner, Failure::new(CloseReason::CodecFailed, text));
             return Ok(Found::Nothing);
         }

@@ -211,7 +211,7 @@ fn what_cannot_be_written_costs_nothing_else() {
     ";
     let session = session(&pool(text).unwrap());
     for (body, why) in [
-        ("", "codec.lua:12: seek: how many bytes must be above 0"),
+        ("", "codec.lua:12: seek: the number of bytes must be above 0"),
         ("loop", "codec.lua:8: too many instructions"),
         ("eat", "onWrite: not enough memory: max_memory_bytes is 4 MiB"),
         ("large", "not enough memory"),
@@ -290,8 +290,8 @@ fn a_fault_says_where_it_is() {
         ("fc.send(i, 'x')", "codec.lua:3: bad argument #1 to 'send' (connection expected, got lightuserdata)"),
         ("fc.send(c, {})", "codec.lua:3: bad argument #2 to 'send' (string expected, got table)"),
         ("fb.seek(i, 'x')", "codec.lua:3: bad argument #2 to 'seek' (integer expected, got string)"),
-        ("\nfb.seek(i, 0)", "codec.lua:4: seek: how many bytes must be above 0"),
-        ("fb.append(i, 'x')", "codec.lua:3: append: nothing can be added to what the client has sent"),
+        ("\nfb.seek(i, 0)", "codec.lua:4: seek: the number of bytes must be above 0"),
+        ("fb.append(i, 'x')", "codec.lua:3: append: cannot append to the bytes that the client has sent"),
         ("return {}", "onRead returned a table, not a number"),
         ("return 1", "took nothing"),
         ("os.exit()", "codec.lua:3: os.exit"),

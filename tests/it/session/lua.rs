@@ -267,7 +267,7 @@ async fn a_script_that_goes_wrong_ends_its_session_and_no_other() {
         ("error", "codec_failed", "faults.lua:31: attempt to index a nil value (local 'nothing')"),
         ("eat", "codec_out_of_memory", "onRead: not enough memory: max_memory_bytes is 16 MiB"),
         ("rep", "codec_failed", "resulting string too large"),
-        ("send_much", "codec_out_of_memory", "not enough memory for what is to be sent"),
+        ("send_much", "codec_out_of_memory", "not enough memory for the bytes to send"),
         ("nothing_taken", "codec_failed", "took nothing"),
         ("exit", "codec_failed", "faults.lua:65: os.exit"),
         ("stale", "codec_failed", "faults.lua:69: size: this handle is of another call"),
