@@ -1,7 +1,7 @@
-//! What scripts find: the modules `fooking.buffer` and `fooking.connection`, the standard library, and what is other in it.
+//! The API for scripts: the modules `fooking.buffer` and `fooking.connection`, and a changed standard library.
 //!
-//! Handles of connections and buffers are light userdata, as in fooking, but they point nowhere: each function looks up in the
-//! call at hand what a handle means, and a handle of another call is an error in the script.
+//! Handles of connections and buffers are light userdata, as in fooking, but they are not pointers. Each function looks up the handle in
+//! the current call. A handle of another call is an error in the script.
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use tracing::info;
 use super::call::{Call, Handle};
 use super::{budget, library};
 
-/// Bytes of one `print` that go into the log.
+/// The most bytes of one `print` that are logged.
 const MAX_PRINT_BYTES: usize = 8 * 1024;
 
-/// What the functions here share with the VM that they belong to.
+/// The data that these functions share with their VM.
 #[derive(Clone)]
 pub(super) struct Shared {
-    /// The call at hand.
+    /// The current call.
     pub(super) call: Arc<Mutex<Call>>,
-    /// Where the script is.
+    /// The folder of the script.
     pub(super) folder: PathBuf,
-    /// The script, as messages name it.
+    /// The name of the script for messages.
     pub(super) script: String,
 }
 
-/// Gives a fresh VM its modules, and what is other in its standard library.
+/// Installs the modules in a fresh VM, and changes its standard library.
 pub(super) fn install(lua: &Lua, shared: &Shared) -> Result<()> {
     let package: Table = lua.globals().get("package")?;
     let preload: Table = package.get("preload")?;
@@ -48,8 +48,8 @@ pub(super) fn install(lua: &Lua, shared: &Shared) -> Result<()> {
     library::install(lua)
 }
 
-/// What protects a call must not protect it from its limit: when that is used up, the error goes on to the top. Files are found
-/// beside the script first, and are text: a precompiled chunk can crash the VM.
+/// `pcall` and similar functions must not catch the error of a used-up budget, so here they raise it again. Files are looked up beside the
+/// script first. They must be text, because a precompiled chunk can crash the VM.
 const PRELUDE: &str = r#"
 local read, check, traceback = ...
 local error, load_, pcall_, xpcall_, resume_ = error, load, pcall, xpcall, coroutine.resume
@@ -199,14 +199,14 @@ fn print(lua: &Lua, shared: &Shared) -> Result<Function> {
         let words = values.iter().map(Value::to_string).collect::<Result<Vec<_>>>()?;
         let line = words.join("\t");
         let line = cut(&line, MAX_PRINT_BYTES);
-        // Outside of a call there is no session: the script is being loaded.
+        // Outside of a call there is no session, because the script is being loaded.
         let session = shared.call.try_lock().ok().and_then(|call| call.id).map(tracing::field::display);
         info!(target: "longwire::lua", script = shared.script, session, "{line}");
         Ok(())
     })
 }
 
-/// The text of a file and the name of its chunk, or nothing and why.
+/// Makes the function that returns the text of a file and the name of its chunk, or nil and an error.
 fn read_file(lua: &Lua, folder: &Path) -> Result<Function> {
     let folder = folder.to_owned();
     lua.create_function(move |lua, name: Value| {
@@ -220,7 +220,7 @@ fn read_file(lua: &Lua, folder: &Path) -> Result<Function> {
     })
 }
 
-/// The first line of a file may be for the shell.
+/// Skips a first line that begins with `#`: it is for the shell.
 pub(super) fn without_shebang(text: &[u8]) -> &[u8] {
     if text.starts_with(b"#") { &text[memchr::memchr(b'\n', text).unwrap_or(text.len())..] } else { text }
 }
@@ -234,7 +234,7 @@ fn check_budget(lua: &Lua) -> Result<Function> {
 
 fn traceback(lua: &Lua) -> Result<Function> {
     lua.create_function(|lua, (message, level): (Option<Value>, Option<usize>)| match message {
-        // As the original: what is no text is given back as it came.
+        // Like the original: a message that is neither a string nor a number is returned unchanged.
         Some(message) if !matches!(message, Value::Nil | Value::String(_) | Value::Integer(_) | Value::Number(_)) => {
             Ok(message)
         }
@@ -248,7 +248,7 @@ fn traceback(lua: &Lua) -> Result<Function> {
     })
 }
 
-/// The call at hand. It is in use only while one of these functions waits for memory, and then a finalizer may run.
+/// The current call. It can be locked already only if one of these functions allocates memory and that runs a finalizer.
 fn at_hand<'c>(lua: &Lua, call: &'c Mutex<Call>) -> Result<MutexGuard<'c, Call>> {
     call.try_lock().map_err(|_| fail(lua, "a finalizer cannot use buffers and connections"))
 }
@@ -274,7 +274,7 @@ fn connection_of(lua: &Lua, call: &Call, function: &str, value: &Value) -> Resul
     }
 }
 
-/// A string, or a number as Lua writes it.
+/// A string argument, or a number that is converted to one as Lua does it.
 fn string_of(lua: &Lua, position: usize, function: &str, value: &Value) -> Result<mlua::String> {
     let text = lua.coerce_string(value.clone())?;
     text.ok_or_else(|| bad_argument(lua, position, function, "string", value))
@@ -287,7 +287,7 @@ fn check_room(call: &Call, more: usize) -> Result<()> {
     }
 }
 
-/// The beginning of a text, in whole characters.
+/// The beginning of a text, cut between characters.
 pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
     let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
@@ -303,7 +303,7 @@ fn bad_argument(lua: &Lua, position: usize, function: &str, wanted: &str, value:
     fail(lua, &format!("bad argument #{position} to '{function}' ({wanted} expected, got {got})"))
 }
 
-/// An error with the place in the script, as Lua's own have it.
+/// An error with its place in the script, like Lua's own errors.
 fn fail(lua: &Lua, text: &str) -> Error {
     let place = (1..4).find_map(|level| {
         let place = lua.inspect_stack(level, |debug| {

@@ -1,21 +1,21 @@
-//! What a call may still use up: instructions, and the processor time of what those set off.
+//! The budget of a call: instructions, and the processor time that they take.
 //!
-//! A loop around `string.rep` takes few instructions and any amount of time, so time counts as well, at a price that plain
-//! code never reaches. Steps of the standard library that can take long (`library`) are charged as instructions.
+//! A loop around `string.rep` takes few instructions but any amount of time. So time counts as well, with a limit that plain code never
+//! reaches. Slow steps of the standard library (`library`) are charged as instructions.
 //!
-//! It is the thread's: a call runs on one thread from its beginning to its end, and no other call runs there meanwhile.
+//! The budget belongs to the thread: a call runs on one thread from beginning to end, and no other call runs on it meanwhile.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Processor time for which an instruction is charged. Unmasking bytes one by one takes 7 ns for each, a bare loop 2 ns,
-/// measured; a slow machine takes three times as long.
+/// The processor time that each allowed instruction adds to the limit. Measured: unmasking bytes one by one takes 7 ns for each
+/// instruction, and an empty loop 2 ns. A slow machine takes three times as long.
 const PRICE: Duration = Duration::from_nanos(20);
 
-/// Instructions between two looks at the clock: a few microseconds.
+/// Instructions between two checks of the clock: a few microseconds.
 pub(super) const LOOK_EVERY: u64 = 1_000;
 
-/// Which part of it is used up, as the script's error says it.
+/// The script's error, which names the part of the budget that is used up.
 const TOO_MANY: &str = "too many instructions in one call (max_instructions)";
 const TOO_SLOW: &str = "too much processor time in one call (20 ns for each of max_instructions)";
 
@@ -27,11 +27,11 @@ thread_local! {
 struct Budget {
     max_instructions: u64,
     instructions: u64,
-    /// Of these, since the clock was last looked at.
+    /// Instructions since the last check of the clock.
     unlooked: u64,
-    /// When that was, in this call.
+    /// The time of the last check in this call.
     looked: Option<Instant>,
-    /// The thread's processor time at the first look of this call.
+    /// The thread's processor time at the first check in this call.
     began: Duration,
     problem: Option<&'static str>,
 }
@@ -54,7 +54,7 @@ impl Budget {
         let now = Instant::now();
         match self.looked.replace(now) {
             None => self.began = thread_time(),
-            // Nothing slow since then: the processor's clock, which costs a system call, need not be asked.
+            // Nothing slow happened since then, so the system call for the processor time is not needed.
             Some(last) if (now - last).as_nanos() < price => {}
             Some(_) => {
                 let spent = thread_time().saturating_sub(self.began).as_nanos();
@@ -66,25 +66,25 @@ impl Budget {
     }
 }
 
-/// A call begins on this thread, which may take so many instructions.
+/// Starts the budget of a call on this thread.
 pub(super) fn renew(max_instructions: u64) {
     BUDGET.set(Budget::new(max_instructions));
 }
 
-/// So many instructions were run, or as much was done at once.
+/// Charges instructions that were run, or work that costs as much.
 pub(super) fn charge(instructions: u64) {
     let mut budget = BUDGET.get();
     budget.charge(instructions);
     BUDGET.set(budget);
 }
 
-/// Instructions that may still be run.
+/// Instructions that are left.
 pub(super) fn left() -> u64 {
     let budget = BUDGET.get();
     budget.max_instructions.saturating_sub(budget.instructions)
 }
 
-/// That it is used up, and what of it.
+/// The error, if the budget is used up.
 pub(super) fn problem() -> Option<&'static str> {
     BUDGET.get().problem
 }

@@ -1,42 +1,42 @@
-//! What one call of a script is about: the session, its buffers, and what the script does with them.
+//! The data of one call of a script: the session, its buffers, and the script's output.
 
 use crate::proto::id::SessionId;
 
-/// Handed to a VM with each call and taken back after it.
+/// Passed to a VM with each call and returned after it.
 #[derive(Debug, Default)]
 pub(super) struct Call {
-    /// The number of this call in its VM: a buffer's handle is good for one call.
+    /// The number of this call in its VM: the handle of a buffer is valid for one call.
     pub(super) serial: u64,
-    /// The number of the session: a connection's handle is the same in each of its calls.
+    /// The number of the session: the handle of a connection is the same in all calls of its session.
     pub(super) session: u64,
-    /// Its name.
+    /// The session id; `None` outside of a call.
     pub(super) id: Option<SessionId>,
-    /// What `input` is: bytes received, or a body to be sent.
+    /// The script's `input`: bytes received, or a body to send.
     pub(super) input: Buffer,
-    /// What `fc.buffer` gives where that is not `input`: bytes received.
+    /// The bytes received, for `fc.buffer`, if `input` is a body.
     pub(super) received: Option<Buffer>,
-    /// What `output` is.
+    /// The script's `output`.
     pub(super) output: Vec<u8>,
-    /// What the script sent by itself.
+    /// Bytes that the script sent with `fc.send`.
     pub(super) sent: Vec<u8>,
     /// The script closed the connection.
     pub(super) closes: bool,
-    /// Bytes that `output` and `sent` may have together.
+    /// The most bytes that the script may keep here to send; see [`Call::has_room`].
     pub(super) max_bytes: usize,
 }
 
-/// Something that a script has a handle of.
+/// An object for which a script has a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handle {
     Connection,
     Input,
     Output,
-    /// The bytes received, in a call whose input is another.
+    /// The bytes received, in a call whose input is a body.
     Received,
 }
 
 impl Call {
-    /// A light userdata as a script holds it. It points nowhere: a number and two bits that tell what it is.
+    /// The value of a light userdata that the script gets. It is not a pointer: it is a number, and two bits for the type.
     pub(super) fn address(&self, handle: Handle) -> usize {
         match handle {
             Handle::Connection => self.session as usize * 4 + 1,
@@ -46,14 +46,14 @@ impl Call {
         }
     }
 
-    /// What a handle is in this call; `None` for one of another call or another session.
+    /// The object of a handle in this call; `None` if the handle belongs to another call or another session.
     pub(super) fn find(&self, address: usize) -> Option<Handle> {
         [Handle::Connection, Handle::Input, Handle::Output, Handle::Received]
             .into_iter()
             .find(|handle| self.address(*handle) == address && self.id.is_some())
     }
 
-    /// The bytes behind a handle.
+    /// The bytes that a handle refers to.
     pub(super) fn bytes(&self, handle: Handle) -> Option<&[u8]> {
         match handle {
             Handle::Input => Some(self.input.as_slice()),
@@ -63,14 +63,14 @@ impl Call {
         }
     }
 
-    /// Whether so many bytes more may wait to be sent.
+    /// Whether this many more bytes may be kept to send.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let held = self.output.len() + self.sent.len() + self.received.as_ref().map_or(0, |_| self.input.len());
         held.saturating_add(more) <= self.max_bytes
     }
 }
 
-/// Bytes that are taken from the front.
+/// A buffer from whose front bytes are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -92,12 +92,12 @@ impl Buffer {
         self.bytes.len() - self.start
     }
 
-    /// Bytes of memory that it takes.
+    /// Its memory in bytes.
     pub(super) fn held(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Adds to the end. Memory doubles when it grows, but not past `bound`.
+    /// Appends bytes. The capacity doubles when it grows, but not past `bound`.
     pub(super) fn append(&mut self, more: &[u8], bound: usize) {
         let needed = self.bytes.len() + more.len();
         if needed > self.bytes.capacity() {
@@ -107,12 +107,12 @@ impl Buffer {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Takes bytes from the front, all if there are not so many.
+    /// Drops `count` bytes from the front, or all if there are fewer.
     pub(super) fn seek(&mut self, count: usize) {
         self.start += count.min(self.len());
     }
 
-    /// Keeps so many bytes and holds no more memory than for them.
+    /// Keeps the first `count` bytes and drops the others; keeping none frees the memory.
     pub(super) fn keep_first(&mut self, count: usize) {
         if count == 0 {
             *self = Self::default();

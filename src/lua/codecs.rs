@@ -1,4 +1,4 @@
-//! The framing of a listener, as sessions see it: a codec for each of them.
+//! The framing of a listener: it makes a codec for each session.
 
 use std::sync::Arc;
 

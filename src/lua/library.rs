@@ -1,18 +1,19 @@
-//! What of the standard library can take long is charged to the call's budget before it begins, or runs with its steps counted.
+//! Wrappers for functions of the standard library that can take long. They charge the call's budget in advance, or count steps.
 //!
-//! Each function here stands before one of Lua's own: it looks at the arguments, charges what they will cost, and calls the
-//! original with the same stack, so results and errors are Lua's. Where the arguments are none that the original takes, it says so itself.
+//! Each function here replaces one of Lua's own. It reads the arguments, charges their cost, and usually calls the original with the same
+//! stack, so results and errors are Lua's. Only costly searches return the result of a [`Matcher`] instead. If the arguments are invalid, the
+//! original reports that itself.
 //!
 //! | function | charged |
 //! |---|---|
-//! | `find`, `match`, `gmatch`, `gsub` | the matcher's steps, where a match can take more than a few (`pattern`); a plain search by its length |
-//! | `rep` | bytes and copies; of an empty string nothing, however often |
-//! | `table.insert`, `remove`, `move`, `concat` | elements that are moved or looked at |
+//! | `find`, `match`, `gmatch`, `gsub` | the steps of a match that can take more than a few (`pattern`); a plain search by its length |
+//! | `rep` | bytes and copies; nothing for an empty string, however often it is repeated |
+//! | `table.insert`, `remove`, `move`, `concat` | elements that are moved or read |
 //! | `table.sort` | comparisons, by the length of the longest string |
 //! | `collectgarbage` | memory in use |
 //!
-//! These are C functions to Lua, written in Rust. An error of Lua's leaves them by longjmp, so nothing here may own memory: there are
-//! numbers, slices of Lua's own strings that are on the stack, and a [`Matcher`], which is plain data.
+//! To Lua these are C functions, but they are written in Rust. An error in Lua leaves them by longjmp, so nothing here may own memory. They
+//! use only numbers, slices of Lua's own strings on the stack, and a [`Matcher`], which is plain data.
 
 use std::ffi::{CStr, c_int};
 use std::slice;
@@ -23,11 +24,11 @@ use mlua::{Lua, Result};
 use super::budget;
 use super::pattern::{Found, Matcher, Stop, is_plain, worst_case};
 
-/// Steps that are not worth counting: a thousand such calls, between two looks of the hook, take some milliseconds.
+/// Calls with at most this many steps are free: a thousand of them, between two runs of the hook, take some milliseconds.
 const FREE: u64 = 4_096;
 /// Bytes that Lua copies or compares in the time of an instruction.
 const BYTES_A_STEP: u64 = 16;
-/// What an element of a table costs that is looked at through the functions of the API.
+/// The cost of a table element that is read through the functions of the API.
 const ELEMENT: u64 = 2;
 
 #[cfg(not(test))]
@@ -37,7 +38,7 @@ fn free() -> u64 {
 
 #[cfg(test)]
 thread_local! {
-    /// Tests on a few bytes are to come by both ways.
+    /// Lower in tests, so that tests on a few bytes use both paths.
     static FREE_HERE: std::cell::Cell<u64> = const { std::cell::Cell::new(16) };
 }
 
@@ -48,17 +49,17 @@ fn free() -> u64 {
 
 type Function = unsafe extern "C-unwind" fn(*mut lua_State) -> c_int;
 
-/// Puts them before the originals.
+/// Replaces the originals in `lua`.
 pub(super) fn install(lua: &Lua) -> Result<()> {
-    // `gmatch` is given Lua's own `match`, so it is replaced before that.
+    // `gmatch` needs Lua's own `match`, so it is replaced before `match`.
     let strings: [(&CStr, Function); 5] =
         [(c"gmatch", gmatch), (c"find", find), (c"match", match_), (c"gsub", gsub), (c"rep", rep)];
     let tables: [(&CStr, Function); 5] =
         [(c"insert", insert), (c"remove", remove), (c"move", move_), (c"concat", concat), (c"sort", sort)];
     let globals: [(&CStr, Function); 1] = [(c"collectgarbage", collectgarbage)];
     let libraries: [(&CStr, &[(&CStr, Function)]); 3] = [(c"string", &strings), (c"table", &tables), (c"_G", &globals)];
-    // SAFETY: protected by mlua, which passes errors on. Each push is popped by the field that it is set in; four values at most are
-    // on the stack beside what was there, and Lua gives room for twenty.
+    // SAFETY: mlua runs this protected and passes errors on. Each pushed value is popped when it is set as a field. At most four values are
+    // added to the stack, and Lua guarantees room for twenty.
     unsafe {
         lua.exec_raw::<()>((), |state| {
             for (library, functions) in libraries {
@@ -89,16 +90,16 @@ unsafe extern "C-unwind" fn match_(state: *mut lua_State) -> c_int {
 ///
 /// # Safety
 ///
-/// As all here: `state` is that of a running closure whose first upvalue is the original, or it is the stack with its arguments.
+/// As for all functions here: `state` belongs to a running closure whose first upvalue is the original, or is the stack with its arguments.
 unsafe fn search(state: *mut lua_State, is_find: bool) -> c_int {
-    // SAFETY: the strings are arguments, and stay on the stack as long as they are used; pushes are within the room of LUA_MINSTACK, or
-    // within what luaL_checkstack has made.
+    // SAFETY: the strings are arguments, and stay on the stack as long as they are used. Pushes stay within LUA_MINSTACK, or within the
+    // room that luaL_checkstack made.
     unsafe {
         let (Some(subject), Some(pattern)) = (text(state, 1), text(state, 2)) else { return original(state) };
         let Some(from) = start(state, 3, subject.len()) else { return original(state) };
         let rest = subject.len() - from;
         if is_find && (ffi::lua_toboolean(state, 4) != 0 || is_plain(pattern)) {
-            // Lua's search looks at up to all of the pattern for each byte; this one at each byte a few times.
+            // For each byte Lua's search may compare the whole pattern. This search reads each byte only a few times.
             if rest as u64 / BYTES_A_STEP * pattern.len() as u64 <= free() {
                 return original(state);
             }
@@ -136,7 +137,7 @@ unsafe extern "C-unwind" fn gmatch(state: *mut lua_State) -> c_int {
     unsafe {
         let (Some(subject), Some(pattern)) = (text(state, 1), text(state, 2)) else { return original(state) };
         let from = match start(state, 3, subject.len()) {
-            // Once through all of it, and once more where a match was empty.
+            // Twice the worst case: one pass over the subject, and one more try after each empty match.
             Some(from) if worst_case(pattern, subject.len() - from, false).saturating_mul(2) > free() => from,
             _ => return original(state),
         };
@@ -149,9 +150,9 @@ unsafe extern "C-unwind" fn gmatch(state: *mut lua_State) -> c_int {
     }
 }
 
-/// The iterator. Its upvalues: subject, pattern, where it is, where the last match ended, and Lua's own `match`.
+/// The iterator. Its upvalues are the subject, the pattern, the current position, the end of the last match, and Lua's own `match`.
 unsafe extern "C-unwind" fn gmatch_next(state: *mut lua_State) -> c_int {
-    // SAFETY: as in `search`; the strings are upvalues, which stay.
+    // SAFETY: as in `search`; the strings are upvalues, so they stay alive.
     unsafe {
         ffi::lua_settop(state, 0);
         let (subject, pattern) = (ffi::lua_upvalueindex(1), ffi::lua_upvalueindex(2));
@@ -169,7 +170,7 @@ unsafe extern "C-unwind" fn gmatch_next(state: *mut lua_State) -> c_int {
                 }
                 push_captures(state, &matcher, Some(whole))
             }
-            // Lua's own `match` comes to the same place, and says what is wrong there; to it a `^` would be an anchor.
+            // Lua's own `match` finds the same error and reports it. A leading `^` would be an anchor to it, so it is escaped with `%`.
             _ => {
                 ffi::lua_pushvalue(state, ffi::lua_upvalueindex(1));
                 ffi::lua_pushlstring(state, c"%".as_ptr(), usize::from(pattern.first() == Some(&b'^')));
@@ -191,7 +192,7 @@ unsafe extern "C-unwind" fn gsub(state: *mut lua_State) -> c_int {
         {
             let mut matcher = Matcher::new(subject, pattern, true, budget::left());
             let found = matcher.all(max);
-            // What is malformed Lua will find.
+            // Lua itself reports a malformed pattern.
             let _ = settle(state, &matcher, found);
         }
         original(state)
@@ -209,7 +210,7 @@ unsafe extern "C-unwind" fn rep(state: *mut lua_State) -> c_int {
         let Some(times) = integer(state, 2, 0) else { return original(state) };
         let times = u64::try_from(times).unwrap_or(0);
         if bytes + separator == 0 && times > free() {
-            // Lua copies nothing as often.
+            // Lua would loop that many times to copy nothing.
             ffi::lua_pushlstring(state, c"".as_ptr(), 0);
             return 1;
         }
@@ -239,7 +240,7 @@ unsafe extern "C-unwind" fn remove(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Charges the elements of the first argument that are behind the second.
+/// Charges the elements of the table (first argument) that come after the position (second argument).
 ///
 /// # Safety
 ///
@@ -256,7 +257,7 @@ unsafe fn charge_behind(state: *mut lua_State) {
 unsafe extern "C-unwind" fn move_(state: *mut lua_State) -> c_int {
     // SAFETY: as in `search`.
     unsafe {
-        // Without numbers it fails.
+        // If the arguments are not numbers, the original fails.
         let (first, last) = (integer(state, 2, 1), integer(state, 3, 0));
         if let (Some(first), Some(last)) = (first, last) {
             charge(state, ELEMENT.saturating_mul(between(first, last)));
@@ -312,13 +313,13 @@ unsafe extern "C-unwind" fn collectgarbage(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Calls what stood here before, with the same arguments. What it is given as upvalues it does not look at.
+/// Calls the original function with the same arguments. It gets the upvalues of this closure too, but ignores them.
 ///
 /// # Safety
 ///
 /// See [`search`].
 unsafe fn original(state: *mut lua_State) -> c_int {
-    // SAFETY: `install` has taken it from Lua's own library; no other Rust frame than those here is left by its errors.
+    // SAFETY: `install` took the function from Lua's own library. Its errors unwind only the Rust frames in this file.
     unsafe {
         match ffi::lua_tocfunction(state, ffi::lua_upvalueindex(1)) {
             Some(original) => original(state),
@@ -327,7 +328,7 @@ unsafe fn original(state: *mut lua_State) -> c_int {
     }
 }
 
-/// Takes it from the budget. Does not come back once that is used up.
+/// Charges the budget. Does not return if the budget is used up: it raises a Lua error.
 ///
 /// # Safety
 ///
@@ -356,7 +357,7 @@ unsafe fn check(state: *mut lua_State) {
     }
 }
 
-/// Charges what a match took. Does not come back once the budget is used up.
+/// Charges the steps of a match. Does not return if the budget is used up: it raises a Lua error.
 ///
 /// # Safety
 ///
@@ -367,7 +368,7 @@ unsafe fn settle<T>(
     found: std::result::Result<T, Stop>,
 ) -> std::result::Result<T, Stop> {
     let taken = match found {
-        // The step that did not fit may have been a long one.
+        // The step that exceeded the budget may have been expensive, so charge more than is left.
         Err(Stop::TooMany) => budget::left() + 1,
         _ => budget::left().saturating_sub(matcher.left()),
     };
@@ -377,13 +378,13 @@ unsafe fn settle<T>(
     found
 }
 
-/// Pushes what was captured; the `whole` where nothing was.
+/// Pushes the captures, or the `whole` match if there are none.
 ///
 /// # Safety
 ///
 /// See [`search`].
 unsafe fn push_captures(state: *mut lua_State, matcher: &Matcher<'_>, whole: Option<(usize, usize)>) -> c_int {
-    // SAFETY: there is room for what is pushed, and the bytes are Lua's own, still on the stack or upvalues.
+    // SAFETY: luaL_checkstack makes room for the pushed values. The bytes belong to Lua strings that are on the stack or are upvalues.
     unsafe {
         let count = matcher.captured() as c_int;
         ffi::luaL_checkstack(state, count + 1, c"too many captures".as_ptr());
@@ -411,18 +412,18 @@ unsafe fn push_captures(state: *mut lua_State, matcher: &Matcher<'_>, whole: Opt
 ///
 /// See [`search`].
 unsafe fn nothing(state: *mut lua_State) -> c_int {
-    // SAFETY: room for one is always there.
+    // SAFETY: there is always room for one value.
     unsafe { ffi::lua_pushnil(state) };
     1
 }
 
-/// An argument that is a string, or a number that becomes one, as Lua's own functions would have it.
+/// A string argument, or a number that is converted to a string, as in Lua's own functions.
 ///
 /// # Safety
 ///
-/// See [`search`]; and the slice is good only as long as the argument is on the stack.
+/// See [`search`]. The slice is valid only as long as the argument is on the stack.
 unsafe fn text<'s>(state: *mut lua_State, index: c_int) -> Option<&'s [u8]> {
-    // SAFETY: Lua gives a pointer to as many bytes as it says, or null.
+    // SAFETY: Lua returns null, or a pointer to `len` bytes.
     unsafe {
         if !matches!(ffi::lua_type(state, index), ffi::LUA_TSTRING | ffi::LUA_TNUMBER) {
             return None;
@@ -433,7 +434,7 @@ unsafe fn text<'s>(state: *mut lua_State, index: c_int) -> Option<&'s [u8]> {
     }
 }
 
-/// An argument that is an integer or becomes one; `absent` if there is none.
+/// An integer argument, or one that can be converted to an integer; `absent` if the argument is missing.
 ///
 /// # Safety
 ///
@@ -450,7 +451,7 @@ unsafe fn integer(state: *mut lua_State, index: c_int, absent: lua_Integer) -> O
     }
 }
 
-/// Where a search begins (`posrelatI`), from 0; nothing where it begins behind the end.
+/// Where a search begins (`posrelatI`), counted from 0; `None` if it would begin after the end.
 ///
 /// # Safety
 ///
@@ -466,7 +467,7 @@ unsafe fn start(state: *mut lua_State, index: c_int, len: usize) -> Option<usize
     (from <= len).then_some(from)
 }
 
-/// The length of the first argument, if it is a table: as `#` has it.
+/// The length of the first argument, as `#` returns it, if it is a table.
 ///
 /// # Safety
 ///
@@ -501,7 +502,7 @@ mod tests {
         lua
     }
 
-    /// Runs a function of the library and shows all that it gives, or its error.
+    /// Runs a function of the library and shows all its results, or its error.
     const SHOW: &str = r#"
 local what, s, p, extra, init, plain, max = ...
 local function show(...)
@@ -559,7 +560,7 @@ end))
                 budget::renew(BUDGET);
                 let shown = show(&counted, arguments);
                 if budget::problem().is_some() {
-                    // Lua would take as long.
+                    // Lua's own function would take too long as well.
                     prop_assert!(shown.contains("too m"), "{}", shown);
                     continue;
                 }
@@ -576,14 +577,14 @@ end))
             let mut matcher = Matcher::new(subject.as_bytes(), pattern.as_bytes(), true, BUDGET);
             if matcher.first(0) != Err(Stop::TooMany) {
                 let steps = BUDGET - matcher.left();
-                // An item that is repeated is looked at twice where the subject has ended.
+                // At the end of the subject, a repeated item is checked twice.
                 let most = worst.saturating_add(2 * pattern.len() as u64 * (subject.len() as u64 + 1));
                 prop_assert!(steps <= most, "{} steps, not {}: {:?} in {:?}", steps, worst, pattern, subject);
             }
         }
     }
 
-    /// Each would keep its thread for minutes at least.
+    /// Without a budget each of these would block its thread for minutes at least.
     #[test]
     fn what_takes_long_ends_with_the_budget() {
         let lua = counting();
@@ -615,7 +616,7 @@ end))
         }
     }
 
-    /// The same, where there is a shorter way.
+    /// Calls that would be slow too, but have a shortcut.
     #[test]
     fn what_has_a_shorter_way_goes_it() {
         let lua = counting();
@@ -632,7 +633,7 @@ end))
         }
     }
 
-    /// `cargo test --release -- --ignored --nocapture ordinary`: nanoseconds of a call, Lua's own and this.
+    /// `cargo test --release -- --ignored --nocapture ordinary`: nanoseconds of a call, for Lua's own functions and for these.
     #[test]
     #[ignore = "measures, and asserts nothing"]
     fn ordinary_calls_cost_what_they_did() {

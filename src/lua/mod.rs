@@ -1,25 +1,28 @@
-//! Framings that are Lua scripts, as fooking's users write them.
+//! Framings that are Lua scripts, as users of fooking write them.
 //!
-//! Owns the VMs, what a script may use up in them, and the modules that scripts know. Promises that a session meets the
-//! same VM for all its life, that a script's fault costs the session whose call it was in, or the frame that was to be written, and no other (`pool` says what a
-//! hoard of memory does), and that bytes leave in the order in which the script gave them. Leaves to the outbox how they
-//! leave, and to docs/lua.md what authors of scripts have to know.
+//! Owns the VMs, the limits of scripts in them, and the modules that scripts can use.
+//!
+//! Promises that a session has the same VM for all its life. An error in a script costs only the session whose call failed, or only the
+//! frame that was being written (`pool` describes the exception, a script that hoards memory). Bytes are sent in the order in which the
+//! script gave them.
+//!
+//! Leaves the sending to the outbox. docs/lua.md has the manual for authors of scripts.
 //!
 //! ```text
 //!                     number of the session           one call at a time
 //!   Pool (listener) ----------------------> Session ----------------------> Vm
 //!    |  a VM for each worker thread            |  bytes received, requestid,    |  Lua, and its limits
-//!    |  a fresh one for one that is full       |  what waits to be sent         |
+//!    |  a fresh VM for a full one              |  bytes waiting to be sent      |
 //! ```
 //!
-//! - `source`: a script as it was read; `pool`: which VM a session gets, and what becomes of one whose memory is used up.
-//! - `codecs`: a codec for each session; `session`: what it does, from the script's answers to frames.
-//! - `vm`: loads a script and calls it, within its limits; `budget`: what a call may use up.
-//! - `library`: the functions of Lua's own that can take long, with what they cost; `pattern`: what a match costs.
-//! - `call`: what one call is about; `api`: how the script gets at it.
+//! - `source`: a script as it was read. `pool`: chooses the VM of a session, and replaces VMs whose memory is used up.
+//! - `codecs`: makes a codec for each session. `session`: that codec, which turns the script's results into frames.
+//! - `vm`: loads a script and calls it, within its limits. `budget`: the instructions and time of a call.
+//! - `library`: charges the slow functions of Lua's standard library. `pattern`: counts the steps of a pattern match.
+//! - `call`: the data of one call. `api`: the functions with which the script uses it.
 //!
-//! Locks are taken in one order: a session's, then its VM's. An outbox's may be taken while a session's is held, so that no
-//! other thread's bytes come in between, and never while a VM's is: other sessions wait for that.
+//! Locks are taken in one order: the session's, then its VM's. An outbox's lock may be taken while a session's is held, so that no other
+//! thread's bytes get in between. It is never taken while a VM's lock is held, because other sessions wait for the VM.
 
 #[cfg(feature = "lua")]
 mod api;
@@ -53,7 +56,7 @@ use crate::config::model::LuaFraming;
 use crate::metrics::ReasonLabels;
 use crate::proto::framing::Framing;
 
-/// Why a script cannot be used: its file, line and what is wrong there.
+/// Why a script cannot be used: file, line and error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptError(String);
 
@@ -65,16 +68,16 @@ impl fmt::Display for ScriptError {
 
 impl std::error::Error for ScriptError {}
 
-/// What becomes of a script's failures.
+/// How failures of a script are handled.
 #[derive(Clone, Debug, Default)]
 pub struct Manner {
-    /// An error in `onConnect` or `onRead` ends no session: it means "not enough yet", as in fooking.
+    /// An error in `onConnect` or `onRead` does not end the session: it means "not enough yet", as in fooking.
     pub forgives: bool,
-    /// Where they are counted.
+    /// The metric that counts them.
     pub failures: Family<ReasonLabels, Counter>,
 }
 
-/// Loads the script into as many VMs as threads will call it, and gives the framing of its listener.
+/// Loads the script into `vms` VMs, one for each thread that calls it, and returns the framing of its listener.
 #[cfg(feature = "lua")]
 pub fn framing(listener: &str, options: &LuaFraming, vms: usize, manner: Manner) -> Result<Framing, ScriptError> {
     let pool = pool::Pool::load(listener, options, vms, manner)?;
@@ -82,19 +85,19 @@ pub fn framing(listener: &str, options: &LuaFraming, vms: usize, manner: Manner)
     Ok(Framing::Custom(crate::proto::framing::custom::Custom::Listener(codec)))
 }
 
-/// Loads the script once, to see whether it can be.
+/// Loads the script once, to check that it can be loaded.
 #[cfg(feature = "lua")]
 pub fn try_out(options: &LuaFraming) -> Result<(), ScriptError> {
     pool::Pool::load("", options, 1, Manner::default()).map(drop)
 }
 
-/// There is none in this build; the configuration refuses it before.
+/// This build has no Lua. The configuration refuses Lua framings earlier.
 #[cfg(not(feature = "lua"))]
 pub fn framing(_: &str, _: &LuaFraming, _: usize, _: Manner) -> Result<Framing, ScriptError> {
     Err(ScriptError("built without Lua".to_owned()))
 }
 
-/// There is none in this build.
+/// This build has no Lua.
 #[cfg(not(feature = "lua"))]
 pub fn try_out(options: &LuaFraming) -> Result<(), ScriptError> {
     framing("", options, 0, Manner::default()).map(drop)

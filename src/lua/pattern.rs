@@ -1,34 +1,34 @@
-//! What a pattern of Lua's may cost, counted before Lua itself runs it.
+//! Counts the cost of a Lua pattern before Lua itself runs it.
 //!
-//! Lua's matcher backtracks without an end in sight: `("a?"):rep(30) .. ("a"):rep(30)` takes a minute to match 30 bytes, in one call into
-//! the standard library, where no hook comes by. So [`worst_case`] says from the pattern and the length of the subject what it can take at
-//! most, which is nothing worth counting for nearly all calls. For the others [`Matcher`] walks through the same match with each step counted,
-//! and stops where the budget does; only then is Lua's own function called, which takes the same steps, and whose results and
-//! errors are Lua's. The tests hold it against Lua.
+//! Lua's matcher backtracks exponentially: `("a?"):rep(30) .. ("a"):rep(30)` takes a minute to match 30 bytes. That is one call into the
+//! standard library, where no hook runs. So [`worst_case`] computes the most steps that a search can take, from the pattern and the length
+//! of the subject. For nearly all calls they are too few to count, and Lua's own function runs. For the others [`Matcher`] does the same
+//! match first, counts each step, and stops when the budget is used up. If it finishes, `find`, `match` and `gmatch` return its result.
+//! Lua's own function then runs only for `gsub`, which takes the same steps, and to report errors. The tests compare the results with Lua's.
 //!
-//! The matcher is that of `lstrlib.c` in Lua 5.4, on slices: where C reads the zero behind a string, `byte` gives a zero.
+//! The matcher is the one of `lstrlib.c` in Lua 5.4, written for slices: where C reads the zero after a string, `byte` returns a zero.
 
-/// What ends a match early.
+/// Why a match ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// As many steps were taken as may be.
+    /// The allowed steps are used up.
     TooMany,
-    /// Lua will say what is wrong with the pattern when it comes to the same place.
+    /// The pattern is malformed. Lua reports the error when it comes to the same place.
     Malformed,
 }
 
-/// As deep as Lua's own goes (`MAXCCALLS`).
+/// The recursion limit of Lua's own matcher (`MAXCCALLS`).
 const MAX_DEPTH: u32 = 200;
 /// `LUA_MAXCAPTURES`.
 const MAX_CAPTURES: usize = 32;
 
 /// Bytes that are compared or searched in the time of a step.
 const BYTES_A_STEP: usize = 16;
-/// The same in a class in brackets, and between the two of `%b`.
+/// The same for a class in brackets, and between the two delimiters of `%b`.
 const SLOW_BYTES_A_STEP: usize = 4;
 
-/// The most steps that a search of a subject of so many bytes can take. A pattern that is malformed takes any number: the matcher finds
-/// the place soon.
+/// The most steps that a search in a subject of this many bytes can take. For a malformed pattern the result may be `u64::MAX`: the matcher
+/// soon finds the error.
 pub(super) fn worst_case(pattern: &[u8], subject: usize, knows_anchor: bool) -> u64 {
     let tries = subject as u64 + 1;
     let (mut at, mut anchored) = (0, false);
@@ -57,17 +57,17 @@ pub(super) fn worst_case(pattern: &[u8], subject: usize, knows_anchor: bool) -> 
         ways = ways.saturating_mul(fan);
         at = next;
     }
-    // The end of the pattern is a step for each way there.
+    // For each way to the end of the pattern, reaching the end is one more step.
     let once = steps.saturating_add(ways);
     if anchored { once } else { once.saturating_mul(tries) }
 }
 
-/// Whether Lua takes a pattern as it is, and searches for its bytes.
+/// Whether a pattern has no special characters, so that Lua searches for its bytes.
 pub(super) fn is_plain(pattern: &[u8]) -> bool {
     !pattern.iter().any(|byte| b"^$*+?.([%-".contains(byte))
 }
 
-/// One pattern on one subject, with so many steps left.
+/// Matches one pattern against one subject, with a limited number of steps.
 pub(super) struct Matcher<'m> {
     subject: &'m [u8],
     /// Without its anchor.
@@ -93,19 +93,19 @@ enum Length {
     Bytes(usize),
 }
 
-/// What was captured: positions count from 0.
+/// A capture; positions count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// `()`.
     Position(usize),
-    /// From where to where.
+    /// The begin and the end of the captured bytes.
     Bytes(usize, usize),
 }
 
 type End = Result<Option<usize>, Stop>;
 
 impl<'m> Matcher<'m> {
-    /// `gmatch` knows no anchor.
+    /// `knows_anchor` is false for `gmatch`, in which `^` is not an anchor.
     pub(super) fn new(subject: &'m [u8], pattern: &'m [u8], knows_anchor: bool, left: u64) -> Self {
         let (is_anchored, pattern) = match pattern.strip_prefix(b"^") {
             Some(rest) if knows_anchor => (true, rest),
@@ -120,17 +120,17 @@ impl<'m> Matcher<'m> {
         self.left
     }
 
-    /// What it searches.
+    /// The subject that it searches.
     pub(super) fn subject(&self) -> &'m [u8] {
         self.subject
     }
 
-    /// How many captures the last match has.
+    /// The number of captures of the last match.
     pub(super) fn captured(&self) -> usize {
         self.level
     }
 
-    /// One of them. Of one that is not closed it is the place where it begins.
+    /// One capture of the last match. For an unfinished capture it is the position where it begins.
     pub(super) fn capture(&self, index: usize) -> Found {
         let Capture { begin, len } = self.captures[index];
         match len {
@@ -139,12 +139,12 @@ impl<'m> Matcher<'m> {
         }
     }
 
-    /// Lua does not give out a match with a capture that the pattern does not close.
+    /// Whether the pattern left a capture open. Lua returns an error for such a match.
     pub(super) fn has_unfinished(&self) -> bool {
         self.captures[..self.level].iter().any(|capture| capture.len == Length::Unfinished)
     }
 
-    /// `string.find` and `string.match` from there: the first match, from where to where.
+    /// `string.find` and `string.match`: the begin and end of the first match at or after `from`.
     pub(super) fn first(&mut self, from: usize) -> Result<Option<(usize, usize)>, Stop> {
         for at in from..=self.subject.len() {
             if let Some(end) = self.match_at(at)? {
@@ -157,7 +157,7 @@ impl<'m> Matcher<'m> {
         Ok(None)
     }
 
-    /// `gmatch` from there: the first match that does not end where the last one did.
+    /// `gmatch`: the first match at or after `from` that does not end where the last one did.
     pub(super) fn next(&mut self, from: usize, last: Option<usize>) -> Result<Option<(usize, usize)>, Stop> {
         for at in from..=self.subject.len() {
             if let Some(end) = self.match_at(at)?.filter(|end| Some(*end) != last) {
@@ -167,7 +167,7 @@ impl<'m> Matcher<'m> {
         Ok(None)
     }
 
-    /// `gsub`, all of its at most `max` matches: how many there are.
+    /// `gsub`: goes through at most `max` matches and returns their number.
     pub(super) fn all(&mut self, max: i64) -> Result<i64, Stop> {
         let (mut at, mut count, mut last) = (0, 0, None);
         while count < max {
@@ -196,7 +196,7 @@ impl<'m> Matcher<'m> {
         Ok(())
     }
 
-    /// `match` of `lstrlib.c`: from `s` of the subject and `p` of the pattern to where it ends.
+    /// `match` of `lstrlib.c`: matches from `s` in the subject and `p` in the pattern, and returns where the match ends.
     fn run(&mut self, mut s: usize, mut p: usize) -> End {
         if self.depth == MAX_DEPTH {
             return Err(Stop::Malformed);
@@ -356,7 +356,7 @@ impl<'m> Matcher<'m> {
         };
         let len = match len {
             Length::Unfinished => return Err(Stop::Malformed),
-            // In C its length is -2, more than there ever is.
+            // In C its length is -2, which as a size is larger than any subject.
             Length::Position => return Ok(None),
             Length::Bytes(len) => len,
         };
@@ -366,12 +366,12 @@ impl<'m> Matcher<'m> {
     }
 }
 
-/// A byte of it, or the zero behind it.
+/// The byte at `at`, or zero after the end.
 fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at).copied().unwrap_or(0)
 }
 
-/// Behind the single character or the class that begins there.
+/// The position after the single character or class that begins at `at`.
 fn class_end(pattern: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(pattern, at) {
         b'%' if at + 1 >= pattern.len() => Err(Stop::Malformed),
@@ -399,7 +399,7 @@ fn class_end(pattern: &[u8], at: usize) -> Result<usize, Stop> {
     }
 }
 
-/// As `isalpha` and the others have it in the C locale.
+/// Like `isalpha` and the similar functions in the C locale.
 fn is_of_class(c: u8, class: u8) -> bool {
     let is = match class.to_ascii_lowercase() {
         b'a' => c.is_ascii_alphabetic(),
@@ -418,7 +418,7 @@ fn is_of_class(c: u8, class: u8) -> bool {
     is == class.is_ascii_lowercase()
 }
 
-/// `matchbracketclass`: `last` is where the `]` stands.
+/// `matchbracketclass`: `last` is the position of the `]`.
 fn is_in_set(c: u8, pattern: &[u8], first: usize, last: usize) -> bool {
     let mut at = first;
     let is_listed = byte(pattern, at + 1) != b'^';

@@ -1,14 +1,14 @@
-//! The VMs of a listener's script: which one a session gets, and what becomes of one whose memory is used up.
+//! The VMs of a listener's script: chooses the VM of a session, and replaces VMs whose memory is used up.
 //!
 //! ```text
-//!            full: a fresh one takes its place             full again, or too many are set aside
+//!            full: a fresh VM takes its place              full again, or too many are set aside
 //!   in use ----------------------------------> set aside ---------------------------------------> ended
-//!   new sessions come to it                     its sessions stay, with a quarter                  its sessions end
-//!                                               of its memory more                                 at their next call
+//!   gets new sessions                           its sessions stay, with a quarter                  its sessions end
+//!                                               more memory                                        at their next call
 //! ```
 //!
-//! A VM is full when the script holds on to nearly all of the memory that it may: whoever asks next is refused, whoever is to
-//! blame. As many VMs may be set aside as are in use, so the memory of all is bounded.
+//! A VM is full when the script holds nearly all of its memory. Then the next allocation fails, whichever session caused it. No more VMs
+//! may be set aside than are in use, so the memory of all is bounded.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,8 +27,7 @@ use crate::locks::lock;
 use crate::metrics::ReasonLabels;
 use crate::proto::id::SessionId;
 
-/// Failures that are logged in [`LOG_WINDOW`]; what is beyond is counted in the next line. (Each closed session has its own
-/// line at info.)
+/// The most failures that are logged in one [`LOG_WINDOW`]. The next line counts the others. (Each closed session also has a line at info.)
 const LOG_LINES: u32 = 10;
 const LOG_WINDOW: Duration = Duration::from_secs(1);
 
@@ -51,7 +50,7 @@ struct LogWindow {
 }
 
 impl Pool {
-    /// Reads the script and runs it in each of so many VMs.
+    /// Reads the script and runs it in each of `vms` VMs.
     pub(super) fn load(listener: &str, options: &LuaFraming, vms: usize, manner: Manner) -> Result<Self, ScriptError> {
         let path = &options.script;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
@@ -75,11 +74,11 @@ impl Pool {
         })
     }
 
-    /// A VM is full: a fresh one takes its place. To be called without holding on to it.
+    /// Replaces a full VM with a fresh one. The caller must not hold the VM's lock.
     pub(super) fn set_aside(&self, full: &Arc<Vm>) {
         let Some(place) = self.in_use.iter().find(|vm| Arc::ptr_eq(&lock(vm), full)) else { return };
         if !self.renew(&mut lock(place)) {
-            // It goes on with what it was given. When that is used up it ends, and `begin` tries again.
+            // The full VM stays in use with its extra memory. When that is used up it ends, and `place` tries to replace it again.
             return;
         }
         warn!(
@@ -88,7 +87,7 @@ impl Pool {
             "a VM is full: its script holds nearly all of max_memory_bytes, so new sessions get a fresh one"
         );
         let mut aside = lock(&self.aside);
-        // Those that nobody else holds have lost their last session.
+        // A VM that only this list holds has no sessions left.
         aside.retain(|vm| Arc::strong_count(vm) > 1);
         aside.push_back(full.clone());
         let oldest = if aside.len() > self.in_use.len() { aside.pop_front() } else { None };
@@ -98,7 +97,7 @@ impl Pool {
         }
     }
 
-    /// A VM ends, and its sessions at their next call.
+    /// Ends a VM. Its sessions end at their next call.
     pub(super) fn end(&self, vm: &Vm, why: &str) {
         warn!(listener = self.listener, script = self.source.name, "{why}");
         vm.end();
@@ -109,7 +108,7 @@ impl Pool {
         self.manner.forgives
     }
 
-    /// Counts a failure, with a line for it unless there were many just now.
+    /// Counts a failure, and logs it unless many were logged just before.
     pub(super) fn note(&self, id: SessionId, failure: &Failure) {
         let labels = ReasonLabels { listener: self.listener.clone(), reason: failure.reason.label() };
         self.manner.failures.get_or_create(&labels).inc();
@@ -136,7 +135,7 @@ impl Pool {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let mut vm = lock(&self.in_use[number as usize % self.in_use.len()]);
         if vm.has_ended() {
-            // It could not be replaced when it ended. If it still cannot, the session ends with that.
+            // It could not be replaced when it ended. If that fails again, the session ends with an error.
             self.renew(&mut vm);
         }
         (vm.clone(), number)

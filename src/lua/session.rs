@@ -1,4 +1,4 @@
-//! The codec of one session: what the script is called with, and what its answers mean.
+//! The codec of one session: calls the script, and turns its results into frames.
 //!
 //! ```text
 //!            open: onConnect         fc.close               close: onClose
@@ -7,12 +7,12 @@
 //!                              `--------------------'------> Failed -----------'
 //! ```
 //!
-//! Live reads and writes. Closing reads nothing more, and still writes answers to what was read. Failed does neither; the
-//! script is told of the end all the same, so that it can forget the session.
+//! `Live` reads and writes. `Closing` reads nothing more, but still writes answers to earlier frames. `Failed` does neither. `onClose` is
+//! called even then, so that the script can forget the session.
 //!
-//! A failure of `onWrite` is about a body that somebody else wanted to send: it costs that body and nothing else. A failure of `onRead`
-//! ends the session, because what it failed at stays at the front of what was received. In fooking's manner an error there means "not
-//! enough yet", as it did in fooking; the limits on a frame's size and time end a session that comes no further.
+//! A failure of `onWrite` concerns a body that did not come from this client, so only that body is lost. A failure of `onRead` ends the
+//! session, because the bytes that caused it stay at the front of the buffer. With `compat = "fooking"` an error in `onRead` means "not
+//! enough yet", as it did in fooking. The limits on a frame's size and time then end a session that makes no progress.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -28,10 +28,10 @@ use crate::proto::framing::custom::{Decoded, Outgoing, SessionCodec};
 use crate::proto::framing::{Decoder, Frame, FrameError, FrameKind, Framing, Item, LengthFraming};
 use crate::proto::id::SessionId;
 
-/// Bytes that a frame may have beyond its body: the head of an HTTP request that opens a WebSocket, with its cookies.
+/// Bytes that a frame may have beside its body, for example the head of an HTTP request that opens a WebSocket, with its cookies.
 const HEADER_ROOM: usize = 16 * 1024;
-/// Bytes that a script is first shown. It is shown as many again as it has seen whenever it wants more: `fb.data` copies all
-/// of them, and would copy a large frame once for each read.
+/// The bytes that a script sees first. Each time it needs more, the amount doubles. Otherwise `fb.data`, which copies all of them, would
+/// copy a large frame once for each read.
 const FIRST_LOOK: usize = 16 * 1024;
 
 /// See the module.
@@ -46,11 +46,11 @@ pub(super) struct Session {
 #[derive(Default)]
 struct Inner {
     stage: Stage,
-    /// Frames so far.
+    /// How often `onRead` has handled something so far; the script gets it as `requestid`.
     requests: u64,
-    /// Bytes received that the script wants to see again.
+    /// Received bytes that the script has not taken yet.
     received: Buffer,
-    /// What is to be sent before anything else.
+    /// Bytes to send before anything else.
     unsent: Vec<u8>,
     end: Option<(CloseReason, String)>,
 }
@@ -80,8 +80,8 @@ impl Session {
         }
     }
 
-    /// Calls the script. `body` is what is to be sent; without one `input` is what was received. What a call that failed has sent is
-    /// dropped with it.
+    /// Calls the script. Its `input` is `body`, a body to send, or without one the bytes received. If the call fails, the bytes that it
+    /// sent are dropped.
     fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Result<(Verdict, Call), Failure> {
         let received = std::mem::take(&mut inner.received);
         let (input, received) = match body {
@@ -109,7 +109,7 @@ impl Session {
         result.map(|verdict| (verdict, call))
     }
 
-    /// In fooking's manner an error of the script changes nothing; otherwise it ends the session, and so does a limit in any case.
+    /// Handles a failure. An error of the script ends the session, except with `compat = "fooking"`. Exceeding a limit always ends it.
     fn forgive(&self, inner: &mut Inner, failure: Failure) {
         match failure.reason {
             CloseReason::CodecFailed if self.pool.forgives() => self.pool.note(self.id, &failure),
@@ -121,11 +121,11 @@ impl Session {
         self.pool.note(self.id, &failure);
         inner.stage = Stage::Failed;
         inner.received = Buffer::default();
-        // Of several reasons the first stands.
+        // If there are several reasons, the first one counts.
         inner.end.get_or_insert((failure.reason, failure.text));
     }
 
-    /// The next frame in `received`, if the script finds one.
+    /// Calls `onRead` to find the next frame in `received`.
     fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
         let before = inner.received.len();
         let (verdict, call) = match self.run(inner, Function::Read, None) {
@@ -161,7 +161,7 @@ impl Session {
         Ok(Found::Handled(frame))
     }
 
-    /// What there is to send for a body, after what the script has sent by itself; nothing if the script wants that.
+    /// The bytes to send for a body, after the bytes that the script sent with `fc.send`. `None` if the script sends nothing.
     fn write(&self, inner: &mut Inner, body: &[u8]) -> Result<Option<Bytes>, Failure> {
         let (verdict, call) = self.run(inner, Function::Write, Some(body))?;
         let mut frame = call.sent;
@@ -180,11 +180,11 @@ impl Session {
     }
 }
 
-/// What a look at the received bytes gave.
+/// The result of one call of `onRead`.
 enum Found {
-    /// Nothing yet, or never again.
+    /// No frame: more bytes are needed, or the session has failed.
     Nothing,
-    /// Bytes were taken; there may be no frame in them.
+    /// Bytes were taken, with or without a frame.
     Handled(Option<Frame>),
 }
 
@@ -198,12 +198,12 @@ impl SessionCodec for Session {
     fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError> {
         let inner = &mut *lock(&self.inner);
         self.begin(inner);
-        // One byte more is kept, and shows that there are too many.
+        // One byte more than `most` may be kept: it shows that the limit is exceeded.
         let most = max_frame.saturating_add(HEADER_ROOM).min(usize::MAX - 1);
         let mut taken = 0;
         while taken < input.len() && inner.stage == Stage::Live {
             let kept = inner.received.len();
-            // What the script has seen of `input`, from `taken` on.
+            // How many bytes of `input`, from `taken` on, the script has seen.
             let mut seen = 0;
             let found = loop {
                 let held = inner.received.len();
@@ -219,7 +219,7 @@ impl SessionCodec for Session {
             };
             match found {
                 Ok(Found::Handled(frame)) => {
-                    // What is left of `input` is not ours: it stays there.
+                    // Bytes of `input` that the script did not take stay in `input`.
                     let consumed = kept + seen - inner.received.len();
                     taken += consumed.saturating_sub(kept);
                     inner.received.keep_first(kept.saturating_sub(consumed));
@@ -266,7 +266,7 @@ impl SessionCodec for Session {
                 Ok(())
             }
             Err(failure) if self.vm.has_ended() => {
-                // No call will ever do better.
+                // No later call can succeed.
                 self.fail(inner, failure);
                 Ok(())
             }
@@ -292,7 +292,7 @@ impl SessionCodec for Session {
         }
         inner.stage = Stage::Closed;
         inner.received = Buffer::default();
-        // It ends already.
+        // The session is ending already, so no reason is needed.
         inner.end = None;
     }
 }
@@ -316,7 +316,7 @@ fn frame(body: Bytes) -> Frame {
     Frame { kind: FrameKind::Binary, body }
 }
 
-/// A frame of the framing that fooking has without a script.
+/// The next frame in the native framing: fooking uses it without a script.
 fn native_frame(received: &mut Buffer, max_frame: usize) -> Result<Option<Frame>, FrameError> {
     let framing = Framing::Length(LengthFraming::NATIVE);
     let (taken, item) = Decoder::new(&framing).decode(&framing, max_frame, received.as_slice())?;

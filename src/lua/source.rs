@@ -1,4 +1,4 @@
-//! The text of a script, and what it may use up.
+//! The text of a script, and its limits.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub(super) struct Source {
     /// The file, as messages name it.
     pub(super) name: String,
-    /// Where it is, and what it loads.
+    /// The folder of the script, where it also finds files that it loads.
     pub(super) folder: PathBuf,
     pub(super) text: Vec<u8>,
     pub(super) max_instructions: u64,

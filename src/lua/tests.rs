@@ -1,4 +1,4 @@
-//! Scripts, called without a node.
+//! Tests of scripts without a node.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn pool_of(name: &str) -> Arc<Pool> {
     Arc::new(Pool::load("test", &options(script), 1, Manner::default()).unwrap())
 }
 
-/// The same for this text, in a folder of its own.
+/// A pool of one VM for a script with this text, in a folder of its own.
 fn pool(text: &str) -> Result<Arc<Pool>, String> {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("codec.lua");
@@ -44,7 +44,7 @@ fn session(pool: &Arc<Pool>) -> Arc<dyn SessionCodec> {
     Codecs(pool.clone()).of_session(ids.next_id())
 }
 
-/// All that waits.
+/// All queued output.
 fn settled(session: &dyn SessionCodec) -> Vec<Outgoing> {
     let mut all = Vec::new();
     session.settle(&mut |outgoing| all.push(outgoing));
@@ -57,7 +57,7 @@ fn encoded(session: &dyn SessionCodec, body: &[u8]) -> Vec<Outgoing> {
     all
 }
 
-/// Why there is no frame for a body; the session stays.
+/// The error for a body that gets no frame. The session stays.
 fn unwritten(session: &dyn SessionCodec, body: &[u8]) -> String {
     let why = session.encode(body, &mut |outgoing| panic!("nothing is sent: {outgoing:?}"));
     why.expect_err("the script fails").into()
@@ -71,7 +71,7 @@ fn framed(text: &'static [u8]) -> Outgoing {
     Outgoing::Frame(text.into())
 }
 
-/// Bodies of the frames in `input`, when it comes in pieces of these sizes, over and over.
+/// The bodies of the frames in `input`, given in pieces of these sizes in turn.
 fn frames(pool: &Arc<Pool>, input: &[u8], sizes: &[usize]) -> Result<Vec<Vec<u8>>, FrameError> {
     let framing = Framing::Custom(Custom::Session(session(pool)));
     let mut decoder = Decoder::new(&framing);
@@ -156,7 +156,7 @@ fn what_a_script_gives_leaves_in_its_order() {
     assert!(session.open() && session.open());
     assert_eq!(settled(&*session), [bytes(b"hi 1")]);
     assert_eq!(session.decode(9, b"x").unwrap().taken, 1);
-    // What was read is answered before what was pushed after it.
+    // The answer to a frame is sent before a later push.
     assert_eq!(encoded(&*session, b"a"), [bytes(b"read"), framed(b"sent 1a")]);
     assert_eq!(encoded(&*session, b"native"), [framed(b"sent\0\0\0\x06native")]);
     assert_eq!(encoded(&*session, b"no"), [framed(b"sent")]);
@@ -222,7 +222,7 @@ fn what_cannot_be_written_costs_nothing_else() {
         assert_eq!(encoded(&*session, b"a"), [framed(b"halfa")], "what is whole is sent, after {body}");
         assert_eq!(session.decode(MAX_FRAME, b"b").unwrap().frame.unwrap().body, "b", "and read, after {body}");
     }
-    // What the script asked for before it failed is done.
+    // The script closed the session before it failed, and that still counts.
     let mut all = Vec::new();
     session.encode(b"close", &mut |outgoing| all.push(outgoing)).unwrap_err();
     assert_eq!(all, [Outgoing::End(CloseReason::CodecClosed, "".into())]);
@@ -249,7 +249,7 @@ fn in_fookings_manner_an_error_in_reading_waits_for_more() {
     let manner = Manner { forgives: true, ..Manner::default() };
     let pool = Arc::new(Pool::load("test", &options(script), 1, manner.clone()).unwrap());
     assert_eq!(frames(&pool, b"x3abcx1dx2ef", &[1]).unwrap(), [&b"abc"[..], b"d", b"ef"]);
-    // A limit is a limit.
+    // Exceeding a limit ends the session even in this mode.
     let codec = session(&pool);
     assert!(codec.open());
     assert_eq!(codec.decode(MAX_FRAME, b"L9").unwrap().frame, None);
@@ -258,18 +258,18 @@ fn in_fookings_manner_an_error_in_reading_waits_for_more() {
         let labels = ReasonLabels { listener: "test".to_owned(), reason: reason.label() };
         manner.failures.get_or_create(&labels).get()
     };
-    // Two sessions that failed to connect, three frames whose second byte had not come.
+    // Two sessions that failed to connect, and three frames whose second byte had not arrived.
     assert_eq!((count(CloseReason::CodecFailed), count(CloseReason::CodecTooLong)), (5, 1));
 }
 
-/// The end of a session in whose `onRead` this happens.
+/// The reason and detail with which a session ends if its `onRead` has this body.
 fn fault(body: &str) -> (CloseReason, String) {
     let head = "fb, fc = require('fooking.buffer'), require('fooking.connection')";
     let pool = pool(&format!("{head}\nfunction onRead(c, n, i, o)\n{body}\nend")).unwrap();
     let codec = session(&pool);
     let decoded = codec.decode(MAX_FRAME, b"12345678").unwrap();
     assert_eq!((decoded.taken, decoded.frame), (8, None), "{body}");
-    // The VM is as good as before.
+    // The VM works as before.
     let other = session(&pool);
     assert!(other.open());
     assert_eq!(encoded(&*other, b"a"), [framed(b"\0\0\0\x01a")], "{body}");
@@ -342,7 +342,7 @@ fn no_depth_overflows_the_stack() {
         "assert(load('return ' .. ('('):rep(100000)))",
         "local function f() table.sort({ 1, 2 }, f) end f()",
     ] {
-        // An overflow would end the process. Which limit comes first is Lua's affair.
+        // A stack overflow would end the process. It does not matter which limit Lua reaches first.
         fault(body);
     }
 }
@@ -380,24 +380,24 @@ fn a_hoard_sets_the_vm_aside_and_the_oldest_of_too_many_ends() {
     assert_eq!(encoded(&*first, b"a"), [framed(b"\0\0\0\x02a1")]);
     hoarder.decode(9, b"x").unwrap();
     assert!(matches!(settled(&*hoarder)[..], [Outgoing::End(CloseReason::CodecOutOfMemory, _)]));
-    // Its VM is aside, what it knows is there; a new session is in another.
+    // Its VM is set aside with its data, and a new session is in another VM.
     let second = session(&pool);
     assert_eq!(encoded(&*second, b"b"), [framed(b"\0\0\0\x02b1")]);
     assert_eq!(encoded(&*first, b"c"), [framed(b"\0\0\0\x02c2")]);
     let hoarder = session(&pool);
     hoarder.decode(9, b"x").unwrap();
     assert!(matches!(settled(&*hoarder)[..], [Outgoing::End(CloseReason::CodecOutOfMemory, _)]));
-    // As many may be aside as are in use: one.
+    // As many VMs may be set aside as are in use: one.
     assert!(matches!(encoded(&*first, b"d")[..], [Outgoing::End(CloseReason::CodecOutOfMemory, _)]));
     assert_eq!(encoded(&*second, b"e"), [framed(b"\0\0\0\x02e2")]);
-    // What it was given more is not without an end either.
+    // The extra memory has a limit too.
     second.decode(9, b"x").unwrap();
     assert_eq!(encoded(&*session(&pool), b"f"), [framed(b"\0\0\0\x02f1")]);
 }
 
 #[test]
 fn garbage_of_many_calls_is_no_reason_to_fail() {
-    // Two thirds of the memory stay, and each call leaves a tenth of it behind.
+    // Two thirds of the memory stay in use, and each call leaves a tenth as garbage.
     let text = "
         local fb = require('fooking.buffer')
         kept = {}

@@ -1,8 +1,8 @@
 //! A VM with a script in it, called by one session at a time, within limits.
 //!
-//! Instructions are counted by a hook, a thousand at a time; a script that protects itself from the error meets it again behind
-//! the protection. What could run long inside one call of the standard library is charged by `library`. Memory is counted by the allocator; what a script keeps outside of its VM, in
-//! buffers to be sent, has the same bound.
+//! A hook counts instructions, a thousand at a time. A script that catches the error with `pcall` gets it again after the `pcall`.
+//! `library` charges calls of the standard library that can run long. The allocator counts memory. Bytes that a script keeps outside of its
+//! VM, in buffers to send, have the same limit.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,10 +20,10 @@ use crate::proto::close::CloseReason;
 
 /// Instructions between two calls of the hook.
 const HOOK_EVERY: u32 = budget::LOOK_EVERY as u32;
-/// Bytes of an error message that are kept.
+/// The most bytes of an error message that are kept.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// The functions that a script may have.
+/// The functions that a script may define.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
     Connect,
@@ -43,22 +43,22 @@ impl Function {
     }
 }
 
-/// What `onRead` and `onWrite` return.
+/// The result of `onRead` or `onWrite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Above 0.
+    /// The function returned a number above 0.
     Handled,
-    /// 0, or no such function.
+    /// It returned 0 or nothing, or does not exist.
     Native,
-    /// Below 0.
+    /// It returned a number below 0.
     NotYet,
 }
 
-/// Why a call gave nothing.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) reason: CloseReason,
-    /// The place in the script, and what is wrong there.
+    /// The place in the script, and the error there.
     pub(super) text: String,
 }
 
@@ -68,28 +68,27 @@ impl Failure {
     }
 }
 
-/// What a call came to.
+/// The outcome of a call.
 pub(super) struct Ran {
     pub(super) call: Call,
     pub(super) result: Result<Verdict, Failure>,
     pub(super) memory: Memory,
 }
 
-/// How a VM stands after a call that failed.
+/// The state of a VM's memory after a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
-    /// There is some left.
+    /// There is memory left.
     Enough,
-    /// The script holds nearly all that it may, and lets go of none. The VM was given a quarter more for the sessions that it
-    /// has.
+    /// The script holds nearly all of its memory, and a collection did not free enough. The VM got a quarter more for its present sessions.
     Full,
-    /// That is used up too.
+    /// The extra quarter is used up too.
     FullAgain,
 }
 
 /// See the module.
 pub(super) struct Vm {
-    /// Nothing once the VM has ended.
+    /// `None` after the VM has ended.
     script: Mutex<Option<Script>>,
     has_ended: AtomicBool,
     max_memory_bytes: usize,
@@ -100,16 +99,16 @@ struct Script {
     lua: Lua,
     globals: Table,
     shared: Shared,
-    /// Of one call.
+    /// The limit for one call.
     max_instructions: u64,
-    /// What the allocator gives it.
+    /// The most bytes that the allocator gives it.
     memory_limit: usize,
-    /// When more than this is in use before a call, garbage is collected.
+    /// If more than this is in use before a call, garbage is collected.
     collect_above: usize,
 }
 
 impl Vm {
-    /// Runs the script's own text, which defines its functions.
+    /// Runs the text of the script, which defines its functions.
     pub(super) fn load(source: &Source) -> Result<Self, ScriptError> {
         let script = Script::load(source).map_err(|error| ScriptError(describe(&error)))?;
         Ok(Self {
@@ -120,7 +119,7 @@ impl Vm {
         })
     }
 
-    /// Calls a function of the script; one that is absent does nothing.
+    /// Calls a function of the script. If the script does not define it, nothing happens.
     pub(super) fn run(&self, function: Function, requestid: u64, mut call: Call) -> Ran {
         call.serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         call.max_bytes = self.max_memory_bytes;
@@ -143,25 +142,25 @@ impl Vm {
         Ran { call, result, memory }
     }
 
-    /// Frees it. Calls give an error from now on.
+    /// Frees the VM. Later calls return an error.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Ordering::Relaxed);
         let script = self.script().take();
         drop(script);
     }
 
-    /// It was freed.
+    /// Whether the VM was freed.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed)
     }
 
-    /// Collects garbage when less than a quarter of the memory is free, and sees whether that helped.
+    /// Collects garbage if less than a quarter of the memory is free, and checks whether that helped.
     fn look_after_memory(&self, script: &mut Script) -> Memory {
         let is_full = |script: &Script| script.lua.used_memory() + self.max_memory_bytes / 4 > script.memory_limit;
         if !is_full(script) {
             return Memory::Enough;
         }
-        // A finalizer that fails is the script's own loss.
+        // Errors in the script's finalizers are ignored.
         let _ = script.lua.gc_collect();
         if !is_full(script) {
             return Memory::Enough;
@@ -170,7 +169,7 @@ impl Vm {
             return Memory::FullAgain;
         }
         script.memory_limit = self.max_memory_bytes + self.max_memory_bytes / 4;
-        // It fails for a Lua with a foreign allocator only.
+        // This fails only for a Lua with a foreign allocator.
         let _ = script.lua.set_memory_limit(script.memory_limit);
         Memory::Full
     }
@@ -225,11 +224,12 @@ impl Script {
         })
     }
 
-    /// Lua collects when memory has doubled, which may be past the limit; and where its library asks for memory for a long
-    /// string it fails without a last look for garbage. So there is a look before a call, when half of what was free is used.
+    /// Collects garbage before a call if half of the memory that was free after the last collection is used. Lua itself collects when
+    /// memory has doubled, which may be past the limit. When its library needs memory for a long string, it fails without a last
+    /// collection.
     fn make_room(&mut self) {
         if self.lua.used_memory() > self.collect_above {
-            // A finalizer that fails is the script's own loss.
+            // Errors in the script's finalizers are ignored.
             let _ = self.lua.gc_collect();
             let used = self.lua.used_memory();
             self.collect_above = used + self.memory_limit.saturating_sub(used) / 2;
@@ -278,7 +278,7 @@ impl Script {
     }
 }
 
-/// What went wrong first, below what it was handed on through.
+/// The original error, without the layers around it.
 fn root(error: &Error) -> &Error {
     match error {
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } | Error::BadArgument { cause, .. } => {
