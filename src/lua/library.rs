@@ -1,8 +1,8 @@
 //! Wrappers for functions of the standard library that can take long. They charge the call's budget in advance, or count steps.
 //!
 //! Each function here replaces one of Lua's own. It reads the arguments, charges their cost, and usually calls the original with the same
-//! stack, so results and errors are Lua's. Only costly searches return the result of a [`Matcher`] instead. If the arguments are invalid, the
-//! original reports that itself.
+//! stack, so results and errors are Lua's. Only costly searches return the result of a [`Matcher`] instead. If the arguments are invalid,
+//! the original reports that itself.
 //!
 //! | function | charged |
 //! |---|---|

@@ -4,7 +4,8 @@
 //! standard library, where no hook runs. So [`worst_case`] computes the most steps that a search can take, from the pattern and the length
 //! of the subject. For nearly all calls they are too few to count, and Lua's own function runs. For the others [`Matcher`] does the same
 //! match first, counts each step, and stops when the budget is used up. If it finishes, `find`, `match` and `gmatch` return its result.
-//! Lua's own function then runs only for `gsub`, which takes the same steps, and to report errors. The tests compare the results with Lua's.
+//! Lua's own function then runs only for `gsub`, where it takes the same steps, and to report errors. The tests compare all results with
+//! Lua's.
 //!
 //! The matcher is the one of `lstrlib.c` in Lua 5.4, written for slices: where C reads the zero after a string, `byte` returns a zero.
 
@@ -70,13 +71,13 @@ pub(super) fn is_plain(pattern: &[u8]) -> bool {
 /// Matches one pattern against one subject, with a limited number of steps.
 pub(super) struct Matcher<'m> {
     subject: &'m [u8],
-    /// Without its anchor.
+    /// The pattern without its anchor.
     pattern: &'m [u8],
     is_anchored: bool,
     depth: u32,
     level: usize,
     captures: [Capture; MAX_CAPTURES],
-    /// Steps that may still be taken.
+    /// Steps that are left.
     left: u64,
 }
 
@@ -115,7 +116,7 @@ impl<'m> Matcher<'m> {
         Self { subject, pattern, is_anchored, depth: 0, level: 0, captures, left }
     }
 
-    /// Steps that may still be taken.
+    /// Steps that are left.
     pub(super) fn left(&self) -> u64 {
         self.left
     }

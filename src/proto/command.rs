@@ -22,7 +22,7 @@ pub struct Command {
     pub to: Target,
     /// Sessions of `to` to leave out.
     pub except: Except,
-    /// What to do with each session.
+    /// The action for each session.
     pub action: Action,
 }
 
@@ -154,7 +154,7 @@ impl Except {
     }
 }
 
-/// What a command does with each session.
+/// The action of a command on each session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send it a message.
@@ -447,9 +447,9 @@ pub enum Query {
     Session(SessionId),
     /// One attribute of a session.
     Attribute(SessionId, AttributeKey),
-    /// How many sessions are in a channel, and which.
+    /// The number of sessions in a channel, and a page of them.
     Channel(Name, Page),
-    /// How many sessions are bound to a uid, and which.
+    /// The number of sessions bound to a uid, and a page of them.
     Uid(Name, Page),
     /// The existing channels.
     Channels(Page),

@@ -43,7 +43,9 @@ impl fmt::Display for NotKept {
 
 impl std::error::Error for NotKept {}
 
-/// The `Cookie` header after the value of one `Set-Cookie`, for a session that was opened at `path`; `now` in seconds since 1970.
+/// Applies the value of one `Set-Cookie` to the `Cookie` header of a session that was opened at `path`, and returns the new header. `now`
+/// is in seconds since 1970.
+///
 /// `None`: the header does not change, because the cookie is not for that path or there was nothing to delete.
 ///
 /// The new cookie is put first, because PHP takes the first of several cookies with the same name.

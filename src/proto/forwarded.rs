@@ -50,7 +50,7 @@ impl Scheme {
     }
 }
 
-/// Why a header names no client.
+/// Why a header does not give the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoClient {
     /// A trusted proxy has written an invalid element.

@@ -45,9 +45,9 @@ pub struct SessionId([u8; SessionId::LEN]);
 impl SessionId {
     /// Characters in an id.
     pub const LEN: usize = 16;
-    /// Nodes that ids can tell apart.
+    /// The number of nodes that ids can distinguish.
     pub const NODES: u16 = 1 << 12;
-    /// Epochs of a node that ids can tell apart.
+    /// The number of epochs of a node that ids can distinguish.
     pub const EPOCHS: u32 = 1 << 17;
 
     /// Reads an id from the wire. `None` unless it has exactly 16 characters, all of the alphabet.

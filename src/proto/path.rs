@@ -3,7 +3,7 @@
 //! ```text
 //!   /ws  //ws  /w%73  /%77s            one path, "/ws"
 //!   /a%2Fb                             one segment with a slash in it, not two
-//!   /a/../ws  /%2e%2e/ws  /100%        no path at all
+//!   /a/../ws  /%2e%2e/ws  /100%        not valid
 //! ```
 //!
 //! The content of a segment is never removed, so Longwire compares the same segments that a program behind it decodes. Dot segments are

@@ -289,7 +289,7 @@ mod tlv {
 /// Bits of the client field in an SSL TLV.
 mod client {
     pub(super) const SSL: u8 = 0x01;
-    /// A certificate, shown on this connection or earlier in its TLS session.
+    /// The client presented a certificate, on this connection or earlier in its TLS session.
     pub(super) const CERTIFICATE: u8 = 0x02 | 0x04;
 }
 

@@ -1,4 +1,4 @@
-//! Takes the payload of an envelope apart, from front to back.
+//! Reads the parts of an envelope's payload, from front to back.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -10,7 +10,7 @@ use super::run::{RequestId, Run};
 /// The error for a request whose number is 0.
 pub(super) const NUMBERLESS: &str = "has a request without a number";
 
-/// Takes a payload apart.
+/// Reads the parts of a payload in order.
 pub(super) struct Reader(pub(super) Bytes);
 
 impl Reader {

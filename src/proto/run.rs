@@ -40,7 +40,7 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The request of this number; `None` for 0, which is no request.
+    /// The request with this number; `None` for 0, which means "no request".
     pub fn new(run: Run, number: u64) -> Option<Self> {
         Some(Self { run, number: NonZeroU64::new(number)? })
     }

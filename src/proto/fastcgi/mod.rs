@@ -1,10 +1,10 @@
-//! The FastCGI codec (FastCGI 1.0 specification, responder role), both sides of it.
+//! The FastCGI codec (FastCGI 1.0 specification, responder role), for both sides.
 //!
 //! * [`params`]: name-value pairs, encoded once and shared by every request that needs them.
 //! * [`request`]: a whole request as slices for one vectored write.
 //! * [`response`]: the answer, decoded as it arrives.
 //! * [`values`]: asks a responder for its limits.
-//! * [`responder`]: the other side, for null responders in tests and benchmarks.
+//! * [`responder`]: the responder's side, for null responders in tests and benchmarks.
 //! * [`record`]: the header of eight bytes at the beginning of every record.
 //!
 //! Three rules come from php-fpm and not from the specification:

@@ -4,7 +4,7 @@
 pub const HEADER_LEN: usize = 8;
 /// Largest content of one record. php-fpm accepts content and padding of this many bytes together, and resets the connection above that.
 pub const MAX_CONTENT: usize = 65_535;
-/// The role of every request: take params and stdin, give stdout (section 6.2).
+/// The role of every request: it receives params and stdin, and returns stdout (section 6.2).
 pub const ROLE_RESPONDER: u16 = 1;
 /// BEGIN_REQUEST flag: the responder leaves the connection open after END_REQUEST (section 5.1).
 pub const KEEP_CONN: u8 = 1;

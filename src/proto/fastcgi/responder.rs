@@ -31,7 +31,7 @@ impl Incoming {
 /// Why bytes are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// A record began with another version than 1.
+    /// A record has a version other than 1.
     Version(u8),
     /// A record of a type that is not expected at this point.
     UnexpectedRecord(u8),

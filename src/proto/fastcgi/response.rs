@@ -24,7 +24,7 @@ pub enum Event<'a> {
     LateStdout(&'a [u8]),
     /// The same for stderr.
     LateStderr(&'a [u8]),
-    /// The answer to a question that [`ResponseDecoder::expect_values`] announced.
+    /// The answer to FCGI_GET_VALUES has arrived; see [`ResponseDecoder::expect_values`].
     Heard,
 }
 
@@ -55,7 +55,7 @@ pub enum ProtocolStatus {
 /// The responder broke the protocol. The connection can no longer be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// A record began with another version than 1.
+    /// A record has a version other than 1.
     Version(u8),
     /// A record belongs to another request.
     RequestId {
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(decoder.decode(&mut rest), Ok(None));
         assert!(decoder.is_between_records());
 
-        // The second request is given up before a byte of it is sent.
+        // The request in between (7) is given up before a byte of it is sent.
         decoder.start(7);
         decoder.start(2);
         let mut bytes = Vec::new();

@@ -32,7 +32,7 @@ pub struct Values {
 /// Why bytes are not an answer to the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValuesError {
-    /// A record began with another version than 1.
+    /// A record has a version other than 1.
     Version(u8),
     /// A record other than the two that are allowed.
     UnexpectedRecord {
@@ -41,7 +41,7 @@ pub enum ValuesError {
         /// The request that it belongs to.
         id: u16,
     },
-    /// The answer is longer than [`MAX_ANSWER`].
+    /// The answer has this many bytes, more than the 1024 that are accepted.
     TooLong(u16),
     /// A pair is incomplete.
     BrokenPair,

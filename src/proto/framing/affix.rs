@@ -18,7 +18,7 @@ enum Repr {
 }
 
 impl Affix {
-    /// Nothing.
+    /// No bytes.
     pub const EMPTY: Affix = Affix(Repr::Inline { len: 0, bytes: [0; INLINE] });
 
     /// `len` zero bytes for the caller to fill in.

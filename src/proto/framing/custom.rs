@@ -21,7 +21,7 @@ pub trait Codec: fmt::Debug + Send + Sync {
     fn of_session(&self, id: SessionId) -> Arc<dyn SessionCodec>;
 }
 
-/// How bytes become frames in one session, and bodies bytes.
+/// Turns bytes into frames in one session, and bodies into bytes.
 ///
 /// Call [`SessionCodec::open`] first and [`SessionCodec::close`] last. Between them, call any of the others from any thread.
 pub trait SessionCodec: fmt::Debug + Send + Sync {

@@ -51,7 +51,7 @@ fn split(value: &str, at: char) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    /// Extensions as `name param param=value` words, parted by commas.
+    /// Extensions as `name param param=value` words, separated by commas.
     fn check(value: &str, expected: Option<&str>) {
         let words = |one: &Extension<'_>| {
             let params =

@@ -21,7 +21,7 @@ const LEN: u8 = 0x7f;
 const LEN_16: u8 = 126;
 const LEN_64: u8 = 127;
 
-/// Which end of the connection decodes.
+/// The end of the connection that decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {

@@ -114,7 +114,7 @@ impl FrameKind {
 pub struct Frame {
     /// Text or binary.
     pub kind: FrameKind,
-    /// Without delimiter and start, and without header and end unless the framing keeps them; at most `max_frame` bytes.
+    /// The body without delimiter and start. Header and end are included only if the framing keeps them. At most `max_frame` bytes.
     pub body: Bytes,
 }
 
@@ -142,7 +142,7 @@ pub enum Item {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// A header says how long the frame is.
+    /// A header has the length of the frame.
     Length(LengthFraming),
     /// A byte string ends the frame.
     Delimiter(Arc<DelimiterFraming>),

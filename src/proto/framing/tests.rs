@@ -136,7 +136,7 @@ fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) 
     match framing {
         Framing::Raw | Framing::Gap(_) => (FrameKind::Binary, if body.is_empty() { vec![0] } else { body.to_vec() }),
         Framing::Packet(options) => {
-            // Room for what is kept, and enough for what some do not count.
+            // The body must have room for the header that is kept, and for the bytes that some framings do not count.
             let mut body = body[..body.len().min(MAX - 20)].to_vec();
             body.resize(body.len().max(8), 0);
             if options.length.keep_header {
@@ -160,7 +160,7 @@ fn fit(framing: &Framing, kind: FrameKind, body: &[u8]) -> (FrameKind, Vec<u8>) 
             let head = LengthFraming { keep_header: false, ..*options }.head(body.len() as u64).unwrap();
             (FrameKind::Binary, [&*head, body].concat())
         }
-        // 34 header bytes are counted by some, and must fit one byte.
+        // Some framings also count 34 header bytes, and the sum must fit into one byte.
         Framing::Length(options) if options.width == 1 => (FrameKind::Binary, body[..body.len().min(200)].to_vec()),
         Framing::Length(_) => (FrameKind::Binary, body.to_vec()),
         Framing::WebSocket { .. } if kind == FrameKind::Text => {
