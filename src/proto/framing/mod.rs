@@ -4,7 +4,7 @@
 //!
 //! * for streams: `length` and `delimiter` (plain, or with the options of device protocols), `gap` and `raw`;
 //! * `websocket` with permessage-deflate;
-//! * the event stream of HTTP clients, which only sends;
+//! * the event stream of HTTP clients, which carries frames to clients only;
 //! * the interface for framings that are implemented elsewhere ([`custom`]).
 //!
 //! Promises that a limit is checked before anything is kept, and that a buffer grows with the bytes that arrived, never with an

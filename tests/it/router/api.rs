@@ -193,7 +193,7 @@ async fn what_is_wrong_is_named_and_nothing_is_done() {
         &request(api, "POST", "/v1/send", b"{\"to\":").await.unwrap(),
         400,
         "bad_argument",
-        "no JSON object",
+        "not a valid JSON object",
     );
     assert_problem(&request(api, "POST", "/v1/send", &[b'x'; 2000]).await.unwrap(), 413, "too_long", "1024 bytes");
     assert_problem(&get(&node, "/v1/nothing").await, 404, "no_path", "openapi.json");
