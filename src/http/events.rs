@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::Route;
 use super::body::{AnyBody, FeedBody, fed, never_cached, read, whole};
 use super::connection::{Caller, KeepOpen};
 use super::handler_response::{pass_on, response};
@@ -121,14 +122,12 @@ impl Addresses {
 /// Answers a request that concerns sessions.
 pub(super) async fn answer(
     site: &Arc<Site>,
-    endpoint: &Arc<Endpoint>,
-    sse: &Sse,
+    Route { endpoint, settings, .. }: &Route,
     wish: Wish,
     request: Request<Incoming>,
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
-    let origins = &endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has them").origins;
-    if !origin::is_allowed(origins, request.headers(), caller.is_secure()) {
+    if !origin::is_allowed(&settings.websocket.origins, request.headers(), caller.is_secure()) {
         return handshake::refuse_origin(site, request.headers(), caller.peer).map(whole);
     }
     let headers = request.headers().clone();
@@ -142,7 +141,7 @@ pub(super) async fn answer(
         Wish::Stream => open(site, endpoint, &request, caller, false).await,
         Wish::Polled => open(site, endpoint, &request, caller, true).await,
         Wish::Session(address) => match find(site, endpoint, &address) {
-            Some(posts) => of_session(site, endpoint, sse, posts, request, caller).await,
+            Some(posts) => of_session(site, endpoint, &settings.sse, posts, request, caller).await,
             None => plain(StatusCode::GONE, "there is no such session").map(whole),
         },
     };

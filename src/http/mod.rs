@@ -44,7 +44,7 @@ use self::strays::Strays;
 use crate::config::model::{self, Forwarding, Limits};
 use crate::proto::close::CloseReason;
 use crate::proto::path;
-use crate::session::{Endpoint, Hub};
+use crate::session::{Endpoint, Hub, OverHttp};
 use crate::transport::Peer;
 
 pub use admin::{Readiness, serve_admin};
@@ -62,7 +62,7 @@ type Body = Full<Bytes>;
 pub struct Site {
     hub: Arc<Hub>,
     listener: String,
-    routes: Vec<(Pattern, Arc<Endpoint>)>,
+    routes: Vec<(Pattern, Route)>,
     pages: Vec<Page>,
     static_files: Option<StaticFiles>,
     forwarding: Forwarding,
@@ -73,6 +73,17 @@ pub struct Site {
     addresses: Addresses,
     places: Arc<Semaphore>,
     strays: Strays,
+}
+
+/// The way from a path to an app.
+#[derive(Clone)]
+pub struct Route {
+    /// Canonical, with `/*` at the end if everything below it belongs to it.
+    pub path: String,
+    /// The app's endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The settings of that endpoint.
+    pub settings: Arc<OverHttp>,
 }
 
 /// A response that needs no app.
@@ -151,7 +162,7 @@ impl Site {
     pub fn new(
         hub: Arc<Hub>,
         listener: &str,
-        routes: Vec<(String, Arc<Endpoint>)>,
+        routes: Vec<Route>,
         pages: Vec<Page>,
         http: &model::Http,
         limits: &Limits,
@@ -159,7 +170,7 @@ impl Site {
         Ok(Self {
             hub,
             listener: listener.to_owned(),
-            routes: routes.into_iter().map(|(path, endpoint)| (Pattern::new(&path), endpoint)).collect(),
+            routes: routes.into_iter().map(|route| (Pattern::new(&route.path), route)).collect(),
             pages,
             static_files: http.static_dir.as_deref().map(StaticFiles::new),
             forwarding: http.forwarding.clone(),
@@ -182,9 +193,9 @@ impl Site {
         self.forwarding.trusted_proxies.contains(peer.address())
     }
 
-    /// The endpoint of a canonical path.
-    fn endpoint(&self, path: &str) -> Option<&Arc<Endpoint>> {
-        self.routes.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, endpoint)| endpoint)
+    /// The route of a canonical path.
+    fn route(&self, path: &str) -> Option<&Route> {
+        self.routes.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, route)| route)
     }
 }
 
@@ -192,8 +203,8 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
     let caller = &forwarded::caller(site, request.headers(), connection);
     // Routes and pages are found by the canonical path. PHP gets the path as it was sent.
     let path = path::canonical(request.uri().path());
-    if let Some(endpoint) = path.as_deref().and_then(|path| site.endpoint(path)) {
-        return of_app(site, &endpoint.clone(), request, caller).await;
+    if let Some(route) = path.as_deref().and_then(|path| site.route(path)) {
+        return of_app(site, route, request, caller).await;
     }
     let wants_websocket = websocket::is_wanted(request.headers());
     let response = match (site.pages.iter().find(|page| path.as_deref() == Some(page.path)), &site.static_files) {
@@ -213,23 +224,19 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Conne
 }
 
 /// Answers a request to an app's path: for a WebSocket, for a session over HTTP, or for neither.
-async fn of_app(
-    site: &Arc<Site>,
-    endpoint: &Arc<Endpoint>,
-    request: Request<Incoming>,
-    caller: &Caller<'_>,
-) -> Response<AnyBody> {
+async fn of_app(site: &Arc<Site>, route: &Route, request: Request<Incoming>, caller: &Caller<'_>) -> Response<AnyBody> {
+    let endpoint = &route.endpoint;
     let wants_websocket = websocket::is_wanted(request.headers());
     if !wants_websocket
-        && let Some(sse) = endpoint.sse.as_ref().filter(|sse| sse.enabled)
+        && route.settings.sse.enabled
         && let Some(wish) = events::Wish::of(&request, endpoint.app.event_streams)
     {
-        return events::answer(site, endpoint, sse, wish, request, caller).await;
+        return events::answer(site, route, wish, request, caller).await;
     }
     if !wants_websocket && endpoint.app.plain_requests {
         return plain_request::answer(site, endpoint, request, caller).await;
     }
-    websocket::upgrade(site, endpoint.clone(), request, caller).await.map(whole)
+    websocket::upgrade(site, route, request, caller).await.map(whole)
 }
 
 fn is_read(method: &Method) -> bool {

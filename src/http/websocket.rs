@@ -11,6 +11,7 @@ use sha1::{Digest, Sha1};
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::Route;
 use super::connection::Caller;
 use super::handler_response::{append, pass_on};
 use super::handshake::{self, NOT_PASSED_ON, admit, refuse_origin};
@@ -29,7 +30,7 @@ const LENIENT_BASE64: GeneralPurpose =
 /// Answers a request to an app's path.
 pub(super) async fn upgrade(
     site: &Arc<Site>,
-    endpoint: Arc<Endpoint>,
+    Route { endpoint, settings, .. }: &Route,
     mut request: Request<Incoming>,
     caller: &Caller<'_>,
 ) -> Response<Body> {
@@ -40,11 +41,11 @@ pub(super) async fn upgrade(
             return *response;
         }
     };
-    let websocket = endpoint.websocket.as_ref().expect("every endpoint of an HTTP listener has WebSocket settings");
+    let websocket = &settings.websocket;
     if !origin::is_allowed(&websocket.origins, request.headers(), caller.is_secure()) {
         return refuse_origin(site, request.headers(), caller.peer);
     }
-    let (own_params, permit) = match admit(site, &endpoint, request.uri(), request.headers(), caller) {
+    let (own_params, permit) = match admit(site, endpoint, request.uri(), request.headers(), caller) {
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };
@@ -74,7 +75,7 @@ pub(super) async fn upgrade(
         let value = HeaderValue::from_str(&negotiated.response).expect("negotiate gives ASCII");
         response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
     }
-    choose_protocol(&endpoint, &head, &offered_protocols, response.headers_mut());
+    choose_protocol(endpoint, &head, &offered_protocols, response.headers_mut());
     pass_on(&head, &NOT_PASSED_ON, response.headers_mut());
     // It describes the greeting, which is a frame and was not sent in that encoding.
     response.headers_mut().remove(header::CONTENT_ENCODING);

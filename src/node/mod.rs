@@ -31,7 +31,7 @@ pub use self::start_error::StartError;
 use crate::api::serve_api;
 use crate::certificates::Acceptor;
 use crate::config::model::{self, Bind, Config, Http, Protocol, StreamFraming};
-use crate::http::{Page, Site, serve_admin};
+use crate::http::{Page, Route, Site, serve_admin};
 use crate::listener::{Entrance, Preparation, Service};
 use crate::locks::lock;
 use crate::lua;
@@ -39,7 +39,7 @@ use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::router_port::{Memory, serve_router};
-use crate::session::{Answer, Endpoint, Hub, tell_apps};
+use crate::session::{Answer, Clients, Endpoint, Hub, OverHttp, tell_apps};
 use crate::transport::listening::{BindError, Listening};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::Supervisor;
@@ -301,7 +301,8 @@ impl Running {
         apps.map(|app| {
             let upstream = self.upstreams[&app.upstream].clone();
             // These events come through no listener.
-            let endpoint = Endpoint::new(self.hub.clone(), "", app.clone(), upstream, Framing::Raw, None);
+            let clients = Clients::Streams { heartbeat: None };
+            let endpoint = Endpoint::new(self.hub.clone(), "", app.clone(), upstream, Framing::Raw, clients);
             let endpoint = endpoint.map_err(|error| StartError::Params { app: app.name.clone(), error })?;
             Ok((app.name.clone(), Arc::new(endpoint)))
         })
@@ -309,9 +310,9 @@ impl Running {
     }
 
     fn service(&self, config: &Config, listener: &model::Listener, extras: &Extras) -> Result<Service, StartError> {
-        let endpoint = |app: &Arc<model::App>, framing: Framing, http: Option<(model::WebSocket, model::Sse)>| {
+        let endpoint = |app: &Arc<model::App>, framing: Framing, clients: Clients| {
             let upstream = self.upstreams[&app.upstream].clone();
-            Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, http)
+            Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, clients)
                 .map_err(|error| StartError::Params { app: app.name.clone(), error })
         };
         match &listener.protocol {
@@ -327,17 +328,18 @@ impl Running {
                     }
                     framing => framing.framing().expect("all other framings are made of options"),
                 };
-                let endpoint = endpoint(app, framing, None)?.with_heartbeat(heartbeat.clone());
-                Ok(Service::Stream(Arc::new(endpoint)))
+                let clients = Clients::Streams { heartbeat: heartbeat.clone() };
+                Ok(Service::Stream(Arc::new(endpoint(app, framing, clients)?)))
             }
             Protocol::Http(http @ Http { routes, websocket, sse, .. }) => {
+                let settings = Arc::new(OverHttp { websocket: websocket.clone(), sse: sse.clone() });
                 let routes = routes
                     .iter()
                     .map(|route| {
                         // The negotiated deflate replaces this with each session's own framing.
                         let framing = Framing::WebSocket { deflate: None };
-                        let endpoint = endpoint(&route.app, framing, Some((websocket.clone(), sse.clone())))?;
-                        Ok((route.path.clone(), Arc::new(endpoint)))
+                        let endpoint = Arc::new(endpoint(&route.app, framing, Clients::Http(settings.clone()))?);
+                        Ok(Route { path: route.path.clone(), endpoint, settings: settings.clone() })
                     })
                     .collect::<Result<_, StartError>>()?;
                 let site =

@@ -81,6 +81,25 @@ impl Hub {
     }
 }
 
+/// What the clients of an endpoint speak, with the settings that only they need.
+pub enum Clients {
+    /// Byte streams. The heartbeat does what pings do on WebSocket.
+    Streams {
+        /// `None` if silent clients are not probed, and probes not answered.
+        heartbeat: Option<Heartbeat>,
+    },
+    /// HTTP.
+    Http(Arc<OverHttp>),
+}
+
+/// Settings for sessions over HTTP.
+pub struct OverHttp {
+    /// Pings, deflate, origins and the close handshake. The origins are those of event streams and polls too.
+    pub websocket: WebSocket,
+    /// Event streams and polls.
+    pub sse: Sse,
+}
+
 /// One listener's entrance to one app.
 pub struct Endpoint {
     /// The node's.
@@ -93,12 +112,8 @@ pub struct Endpoint {
     pub upstream: Arc<Upstream<Answer>>,
     /// How bytes become frames.
     pub framing: Framing,
-    /// Settings for pings, deflate and the close handshake. `None` on streams.
-    pub websocket: Option<WebSocket>,
-    /// Settings for clients of event streams and polls. `None` on streams.
-    pub sse: Option<Sse>,
-    /// The heartbeat: it does on streams what pings do on WebSocket.
-    pub heartbeat: Option<Heartbeat>,
+    /// What its clients speak.
+    pub clients: Clients,
     /// The constant params of events.
     pub params: EncodedParams,
     /// The constant params of plain requests, if the app takes them.
@@ -122,10 +137,12 @@ impl Endpoint {
         app: Arc<App>,
         upstream: Arc<Upstream<Answer>>,
         framing: Framing,
-        http: Option<(WebSocket, Sse)>,
+        clients: Clients,
     ) -> Result<Self, PairTooLong> {
-        let (websocket, sse) = http.unzip();
-        let purpose = if websocket.is_some() { cgi::For::Http } else { cgi::For::Streams };
+        let (purpose, deflate_min_bytes) = match &clients {
+            Clients::Streams { .. } => (cgi::For::Streams, 0),
+            Clients::Http(http) => (cgi::For::Http, http.websocket.deflate_min_bytes),
+        };
         let params = cgi::endpoint_params(&hub, listener, &app, purpose)?;
         let plain_params = match app.plain_requests {
             true => cgi::endpoint_params(&hub, listener, &app, cgi::For::PlainRequests)?,
@@ -136,7 +153,7 @@ impl Endpoint {
             app: app.name.clone(),
             max_bytes: app.outbox_bytes,
             slow_reader: app.slow_reader,
-            deflate_min_bytes: websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes),
+            deflate_min_bytes,
             sends_empty: !app.compat.is_fooking(),
         };
         let terms = Arc::new(terms);
@@ -146,9 +163,7 @@ impl Endpoint {
             app,
             upstream,
             framing,
-            websocket,
-            sse,
-            heartbeat: None,
+            clients,
             params,
             plain_params,
             terms,
@@ -159,9 +174,20 @@ impl Endpoint {
         })
     }
 
-    /// The same with a heartbeat.
-    pub fn with_heartbeat(self, heartbeat: Option<Heartbeat>) -> Self {
-        Self { heartbeat, ..self }
+    /// Settings for sessions over HTTP, if its clients are such.
+    pub(super) fn over_http(&self) -> Option<&OverHttp> {
+        match &self.clients {
+            Clients::Http(http) => Some(http),
+            Clients::Streams { .. } => None,
+        }
+    }
+
+    /// The heartbeat of byte streams.
+    pub(super) fn heartbeat(&self) -> Option<&Heartbeat> {
+        match &self.clients {
+            Clients::Streams { heartbeat } => heartbeat.as_ref(),
+            Clients::Http(_) => None,
+        }
     }
 
     /// The params of a session: those of its connection and of the request that opened it. `session/cgi.rs` says which

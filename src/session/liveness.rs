@@ -22,6 +22,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::endpoint::OverHttp;
 use super::wheel::{Tick, ticks};
 use crate::metrics::ListenerLabels;
 use crate::outbox::Close;
@@ -84,7 +85,7 @@ impl Session {
 
     /// Handles a frame if it belongs to the heartbeat, and answers it if it is a probe. Returns whether it was one.
     pub(super) fn is_heartbeat(&mut self, frame: &[u8]) -> bool {
-        let Some(heartbeat) = &self.endpoint.heartbeat else { return false };
+        let Some(heartbeat) = self.endpoint.heartbeat() else { return false };
         let metrics = &self.endpoint.hub.metrics;
         if let Some(answer) = heartbeat.reply.as_ref().and_then(|reply| reply.to(frame)) {
             self.outbox.queue_frame(answer);
@@ -154,7 +155,7 @@ impl Session {
         let probes = &mut self.clock.probes;
         probes.asked = now;
         probes.unanswered += 1;
-        match self.endpoint.heartbeat.as_ref().and_then(|heartbeat| heartbeat.ask.as_ref()) {
+        match self.ask() {
             Some(ask) => {
                 self.outbox.queue_frame(ask.probe(probes.sent));
                 probes.sent = probes.sent.wrapping_add(1);
@@ -172,7 +173,8 @@ impl Session {
         if let Some(ask) = self.ask() {
             return Some(Patience { after: ask.after, every: ask.every, max_unanswered: ask.max_unanswered });
         }
-        let websocket = self.endpoint.websocket.as_ref().filter(|websocket| !websocket.ping_interval.is_zero())?;
+        let websocket =
+            Some(&self.endpoint.over_http()?.websocket).filter(|websocket| !websocket.ping_interval.is_zero())?;
         Some(Patience { after: websocket.ping_interval, every: websocket.pong_timeout, max_unanswered: 1 })
     }
 
@@ -186,7 +188,7 @@ impl Session {
     }
 
     fn ask(&self) -> Option<&Ask> {
-        self.endpoint.heartbeat.as_ref()?.ask.as_ref()
+        self.endpoint.heartbeat()?.ask.as_ref()
     }
 
     /// Notices when the client stops polling and when it polls again.
@@ -216,7 +218,7 @@ impl Session {
     }
 
     fn http_client_due(&self) -> Option<Tick> {
-        let sse = self.endpoint.sse.as_ref()?;
+        let sse = &self.endpoint.over_http()?.sse;
         match self.clock.probes.pending() {
             Some(since) => Some(since + ticks(sse.poll_gap)),
             None if self.is_stream() && !sse.heartbeat.is_zero() => Some(self.clock.last_bytes + ticks(sse.heartbeat)),
@@ -225,7 +227,7 @@ impl Session {
     }
 
     fn look_at_http_client(&mut self, now: Tick) {
-        let Some(sse) = &self.endpoint.sse else { return };
+        let Some(OverHttp { sse, .. }) = self.endpoint.over_http() else { return };
         match self.clock.probes.pending() {
             Some(since) if now - since >= ticks(sse.poll_gap) => {
                 let detail = format!("client did not poll for {:?}", sse.poll_gap);

@@ -189,7 +189,7 @@ pub(super) fn send_whole(
     if framing.is_text_checked() && kind == FrameKind::Text && str::from_utf8(body).is_err() {
         return Err(Fault::NotUtf8);
     }
-    let min_bytes = endpoint.websocket.as_ref().map_or(0, |websocket| websocket.deflate_min_bytes);
+    let min_bytes = endpoint.terms.deflate_min_bytes;
     match framing.deflate() {
         Some(deflate) if body.len() >= min_bytes => {
             let body = deflate_whole(deflate, body);

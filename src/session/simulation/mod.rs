@@ -40,10 +40,12 @@ use self::client::Client;
 pub(super) use self::php::Desk;
 use self::php::Job;
 use super::wheel::{TICK, Wheel, ticks};
-use super::{Admission, Answer, ConnectGates, Endpoint, Hub, PassedLimits, PostBoxes, Posts, Session, State};
+use super::{
+    Admission, Answer, Clients, ConnectGates, Endpoint, Hub, OverHttp, PassedLimits, PostBoxes, Posts, Session, State,
+};
 use crate::cluster::{Cluster, Facts};
 use crate::config::model::Config;
-use crate::config::model::{App, Protocol, SlowReader, Sse, WebSocket};
+use crate::config::model::{App, Protocol, SlowReader};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::faults::{Fault, Pipe, set_others};
 use crate::outbox::{Close, Fate, Feed, Link, Outbox, Push, Terms, Topic, Turn};
@@ -135,8 +137,7 @@ impl Woken {
 struct Node {
     hub: Arc<Hub>,
     app: App,
-    websocket: WebSocket,
-    sse: Sse,
+    http: Arc<OverHttp>,
     upstream: Arc<Upstream<Answer>>,
 }
 
@@ -171,7 +172,8 @@ impl Node {
             draining,
         };
         let app = (*config.apps[0]).clone();
-        Self { hub: Arc::new(hub), app, websocket: http.websocket.clone(), sse: http.sse.clone(), upstream }
+        let http = Arc::new(OverHttp { websocket: http.websocket.clone(), sse: http.sse.clone() });
+        Self { hub: Arc::new(hub), app, http, upstream }
     }
 
     /// Frames that were dropped and counted so far.
@@ -255,11 +257,14 @@ impl World {
             }
             Kind::Polled => Framing::EventStream,
         };
-        let http = (kind != Kind::Lines).then(|| (node.websocket.clone(), node.sse.clone()));
+        let clients = match kind {
+            Kind::Lines => Clients::Streams { heartbeat: None },
+            Kind::WebSocket | Kind::Polled => Clients::Http(node.http.clone()),
+        };
         let (connects, max_bytes) = (app.events.connect, app.outbox_bytes);
         let desk = Desk::default();
         let mut endpoint =
-            Endpoint::new(node.hub.clone(), "sim", Arc::new(app), node.upstream.clone(), framing.clone(), http)
+            Endpoint::new(node.hub.clone(), "sim", Arc::new(app), node.upstream.clone(), framing.clone(), clients)
                 .expect("params are short");
         endpoint.desk = Some(desk.clone());
         let endpoint = Arc::new(endpoint);
