@@ -7,13 +7,14 @@
 //! Everything here is checked when it is made: a [`Name`] that exists is valid.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::framing::FrameKind;
 use super::id::SessionId;
+pub use super::name::{BadName, Name};
+pub use super::target::{BadTarget, Except, Target};
 
 /// One command to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,93 +65,6 @@ impl Command {
     /// For all sessions that `to` selects.
     pub fn new(to: Target, action: Action) -> Self {
         Self { to, except: Except::default(), action }
-    }
-}
-
-/// The sessions that a command applies to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// These sessions. One that is named several times counts once.
-    Sessions(Vec<SessionId>),
-    /// All sessions bound to a uid.
-    Uid(Name),
-    /// The members of a channel.
-    Channel(Name),
-    /// Every session.
-    All,
-}
-
-/// The form for the log: the one that `parse` reads, or the number of sessions if there are several.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::Sessions(ids) => match ids.as_slice() {
-                [id] => write!(f, "session:{id}"),
-                ids => write!(f, "{} sessions", ids.len()),
-            },
-            Target::Uid(uid) => write!(f, "uid:{uid}"),
-            Target::Channel(channel) => write!(f, "channel:{channel}"),
-            Target::All => f.write_str("all"),
-        }
-    }
-}
-
-impl Target {
-    /// One session.
-    pub fn session(id: SessionId) -> Self {
-        Target::Sessions(vec![id])
-    }
-
-    /// Reads `session:SID`, `uid:U`, `channel:C` or `all`.
-    ///
-    /// # Errors
-    ///
-    /// The fault in `text`, as a clause for a sentence.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
-        match split_word(text) {
-            (b"all", None) => Ok(Target::All),
-            (b"session", Some(id)) => SessionId::from_bytes(id)
-                .map(Target::session)
-                .ok_or_else(|| format!("{} is not a session id", quoted(id))),
-            (b"uid", Some(uid)) => Name::new(uid).map(Target::Uid).map_err(|error| format!("uid: {error}")),
-            (b"channel", Some(name)) => {
-                Name::new(name).map(Target::Channel).map_err(|error| format!("channel: {error}"))
-            }
-            _ => Err(format!("{} is not a target: use session:ID, uid:NAME, channel:NAME or all", quoted(text))),
-        }
-    }
-}
-
-/// Sessions that a command leaves out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Except {
-    /// These sessions.
-    pub sessions: Vec<SessionId>,
-    /// Sessions bound to one of these uids.
-    pub uids: Vec<Name>,
-    /// Sessions in one of these channels.
-    pub channels: Vec<Name>,
-}
-
-impl Except {
-    /// No session is left out.
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.uids.is_empty() && self.channels.is_empty()
-    }
-
-    /// Also leaves out the sessions that `target` selects; `all` cannot be left out.
-    ///
-    /// # Errors
-    ///
-    /// The fault in `target`, as a clause for a sentence.
-    pub fn add(&mut self, target: Target) -> Result<(), String> {
-        match target {
-            Target::Sessions(sessions) => self.sessions.extend(sessions),
-            Target::Uid(uid) => self.uids.push(uid),
-            Target::Channel(channel) => self.channels.push(channel),
-            Target::All => return Err("all cannot be excluded".to_owned()),
-        }
-        Ok(())
     }
 }
 
@@ -246,16 +160,26 @@ impl Expect {
     ///
     /// # Errors
     ///
-    /// The fault in `value`, as a clause for a sentence.
-    pub fn value(value: Bytes) -> Result<Self, String> {
+    /// The length of `value`, if no attribute can be so long.
+    pub fn value(value: Bytes) -> Result<Self, TooLong> {
         match value.len() {
-            len if len > Self::MAX_BYTES => {
-                Err(format!("has {len} bytes, but an attribute has at most {}", Self::MAX_BYTES))
-            }
+            len if len > Self::MAX_BYTES => Err(TooLong(len)),
             _ => Ok(Expect::Value(value)),
         }
     }
 }
+
+/// More bytes than an attribute can have. Shown as a clause for a sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong(pub usize);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "has {} bytes, but an attribute has at most {}", self.0, Expect::MAX_BYTES)
+    }
+}
+
+impl std::error::Error for TooLong {}
 
 /// The body of a frame to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,78 +209,6 @@ impl Message {
         }
     }
 }
-
-/// The name of a channel or a uid: 1 to 255 bytes, none of them a control character. Cheap to copy.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(Arc<[u8]>);
-
-impl Name {
-    /// Longest name.
-    pub const MAX_BYTES: usize = 255;
-
-    /// Checks a name. UTF-8 is usual but not required: users of Longwire's predecessor have names in other encodings.
-    pub fn new(bytes: &[u8]) -> Result<Self, BadName> {
-        match bytes {
-            [] => Err(BadName::Empty),
-            _ if bytes.len() > Self::MAX_BYTES => Err(BadName::TooLong(bytes.len())),
-            _ if bytes.iter().any(u8::is_ascii_control) => Err(BadName::ControlCharacter),
-            _ => Ok(Self(bytes.into())),
-        }
-    }
-
-    /// Its bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::borrow::Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.0))
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
-    }
-}
-
-impl Serialize for Name {
-    /// As text; bytes that are not UTF-8 are replaced.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(&self.0))
-    }
-}
-
-/// Why bytes are not a valid name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadName {
-    /// It is empty.
-    Empty,
-    /// It has this many bytes.
-    TooLong(usize),
-    /// It contains a control character.
-    ControlCharacter,
-}
-
-impl fmt::Display for BadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BadName::Empty => f.write_str("a name is empty"),
-            BadName::TooLong(len) => write!(f, "a name has {len} bytes, at most {} are allowed", Name::MAX_BYTES),
-            BadName::ControlCharacter => f.write_str("a name contains a control character"),
-        }
-    }
-}
-
-impl std::error::Error for BadName {}
 
 /// The name of a session's attribute: 1 to 64 of `[a-z0-9_]`. PHP sees it in capitals, after the prefix `LONGWIRE_ATTR_`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -483,21 +335,6 @@ impl Default for Page {
     }
 }
 
-/// The part before the first colon, and the part after it.
-fn split_word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match text.iter().position(|b| *b == b':') {
-        Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
-        None => (text, None),
-    }
-}
-
-/// Input to show in an error message: escaped, and cut after 80 bytes.
-fn quoted(bytes: &[u8]) -> String {
-    const SHOWN: usize = 80;
-    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
-    if bytes.len() > SHOWN { format!("{shown:?}...") } else { format!("{shown:?}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -520,7 +357,11 @@ mod tests {
             ("everybody", Err("\"everybody\" is not a target: use session:ID, uid:NAME, channel:NAME or all")),
             ("all:x", Err("\"all:x\" is not a target: use session:ID, uid:NAME, channel:NAME or all")),
         ] {
-            assert_eq!(Target::parse(text.as_bytes()), expected.map_err(str::to_owned), "{text}");
+            assert_eq!(
+                Target::parse(text.as_bytes()).map_err(|error| error.to_string()),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
         }
     }
 

@@ -22,7 +22,8 @@ use super::command::{Command, Name, Query, Receipt};
 use super::control::long::{Request, What};
 use super::partition::Partition;
 use super::presence::{Account, Gone, Report};
-use super::reader::{NUMBERLESS, Reader};
+pub use super::reader::Malformed;
+use super::reader::Reader;
 use super::run::{RequestId, Run};
 
 const MAGIC: &[u8; 2] = b"LW";
@@ -231,8 +232,8 @@ pub enum Unread {
         /// The part that can be read in any version.
         says: Option<Timeless>,
     },
-    /// It is a malformed envelope; the text names the fault.
-    Malformed(String),
+    /// It is a malformed envelope.
+    Malformed(Malformed),
 }
 
 impl std::fmt::Display for Unread {
@@ -242,7 +243,7 @@ impl std::fmt::Display for Unread {
             Unread::Version { version, .. } => {
                 write!(f, "is of version {version}, but this node reads version {VERSION}")
             }
-            Unread::Malformed(wrong) => f.write_str(wrong),
+            Unread::Malformed(wrong) => wrong.fmt(f),
         }
     }
 }
@@ -401,7 +402,7 @@ impl Body {
     }
 
     /// Reads a body that the run `of` sent.
-    fn decode(kind: u8, of: Run, reader: &mut Reader) -> Result<Self, String> {
+    fn decode(kind: u8, of: Run, reader: &mut Reader) -> Result<Self, Malformed> {
         let asked = |number| RequestId::new(of, number);
         Ok(match kind {
             kind::BEAT => {
@@ -420,12 +421,12 @@ impl Body {
             kind::COMMANDS => {
                 let (request, mut commands) = (asked(reader.u64()?), Vec::new());
                 while let Some(what) = reader.frame()? {
-                    let What::Command(command) = what else { return Err("has a query among its commands".to_owned()) };
+                    let What::Command(command) = what else { return Err(Malformed::QueryAmongCommands) };
                     commands.push(command);
                 }
-                let [first, others @ ..] = &commands[..] else { return Err("has no command".to_owned()) };
+                let [first, others @ ..] = &commands[..] else { return Err(Malformed::NoCommand) };
                 if !others.iter().all(|other| first.may_share_a_write(other)) {
-                    return Err("has commands that cannot share a write".to_owned());
+                    return Err(Malformed::MixedCommands);
                 }
                 Body::Commands { request, commands }
             }
@@ -441,10 +442,10 @@ impl Body {
                 Body::Receipts { request, receipts }
             }
             kind::QUERY => {
-                let request = asked(reader.u64()?).ok_or(NUMBERLESS)?;
+                let request = asked(reader.u64()?).ok_or(Malformed::NoNumber)?;
                 match reader.frame()? {
                     Some(What::Query(query)) => Body::Query { request, query },
-                    _ => return Err("has no query".to_owned()),
+                    _ => return Err(Malformed::NoQuery),
                 }
             }
             kind::FOUND => Body::Found { request: reader.answered()?, found: found(reader)? },
@@ -452,7 +453,7 @@ impl Body {
             kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
             kind::KNOWS_GONE => Body::KnowsGone(Gone::decode(reader)?),
-            other => return Err(format!("is of unknown kind {other}")),
+            other => return Err(Malformed::Kind(other)),
         })
     }
 }
@@ -476,7 +477,7 @@ fn put_text(text: &str, out: &mut BytesMut) {
     out.put_slice(&text.as_bytes()[..len]);
 }
 
-fn found(reader: &mut Reader) -> Result<Found, String> {
+fn found(reader: &mut Reader) -> Result<Found, Malformed> {
     match reader.u8()? {
         0 => Ok(Found::Absent),
         1 => Ok(Found::Whole(reader.rest())),
@@ -484,12 +485,12 @@ fn found(reader: &mut Reader) -> Result<Found, String> {
             let (count, goes_on) = (reader.u64()?, reader.u8()? == 1);
             let items = reader.all(|reader| {
                 let len = reader.u8()?;
-                let name = Name::new(&reader.take(usize::from(len))?).map_err(|error| error.to_string())?;
+                let name = Name::new(&reader.take(usize::from(len))?).map_err(Malformed::Name)?;
                 Ok((name, reader.u32()?))
             })?;
             Ok(Found::List { count, items, goes_on })
         }
-        other => Err(format!("has an answer of unknown kind {other}")),
+        other => Err(Malformed::AnswerKind(other)),
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::{BufMut, BytesMut};
 use super::command::Name;
 use super::id::SessionId;
 use super::partition::Partition;
-use super::reader::Reader;
+use super::reader::{Malformed, Reader};
 use super::run::Run;
 
 /// A session in a channel. It includes the app, because an app gets the join and leave events of its own sessions only.
@@ -132,14 +132,14 @@ impl Report {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
         let (partition, flags, number) = (reader.partition()?, reader.u8()?, reader.u32()?);
         let (settled, from) = (reader.u64()?, reader.u64()?);
         let (whole, changes) = (standings(reader)?, standings(reader)?);
         let whole = match (flags & flag::WHOLE != 0, whole.is_empty()) {
             (true, _) => Some(whole),
             (false, true) => None,
-            (false, false) => return Err("has a list of all sessions that its flags do not announce".to_owned()),
+            (false, false) => return Err(Malformed::Unannounced),
         };
         let piece = Piece { number, is_last: flags & flag::GOES_ON == 0 };
         let (is_lead, is_new) = (flags & flag::LEAD != 0, flags & flag::NEW != 0);
@@ -161,7 +161,7 @@ impl Account {
         out.put_u64(self.settled);
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
         let (partition, received, settled) = (reader.partition()?, reader.u64()?, reader.u64()?);
         Ok(Self { partition, received: Some(received).filter(|received| *received != NOTHING), settled })
     }
@@ -174,7 +174,7 @@ impl Gone {
         self.partitions.iter().for_each(|partition| out.put_u16(partition.number()));
     }
 
-    pub(super) fn decode(reader: &mut Reader) -> Result<Self, String> {
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
         let (run, as_of) = (reader.run()?, reader.u64()?);
         Ok(Self { run, as_of, partitions: reader.all(Reader::partition)? })
     }
@@ -201,22 +201,22 @@ impl Standing {
         }
     }
 
-    fn decode(reader: &mut Reader) -> Result<Self, String> {
+    fn decode(reader: &mut Reader) -> Result<Self, Malformed> {
         let flags = reader.u8()?;
         let (is_in, again) = (flags & 1 != 0, flags & 2 != 0);
-        let session = SessionId::from_bytes(&reader.take(SessionId::LEN)?).ok_or("has an invalid session id")?;
+        let session = SessionId::from_bytes(&reader.take(SessionId::LEN)?).ok_or(Malformed::SessionId)?;
         let mut name = || {
             let len = reader.u8()?;
             reader.take(usize::from(len))
         };
         let (app, channel, uid) = (name()?, name()?, name()?);
-        let named = |bytes: &[u8]| Name::new(bytes).map_err(|error| error.to_string());
+        let named = |bytes: &[u8]| Name::new(bytes).map_err(Malformed::Name);
         let uid = if uid.is_empty() { None } else { Some(named(&uid)?) };
         Ok(Self { of: Membership { app: named(&app)?, channel: named(&channel)?, session }, is_in, again, uid })
     }
 }
 
-fn standings(reader: &mut Reader) -> Result<Vec<Standing>, String> {
+fn standings(reader: &mut Reader) -> Result<Vec<Standing>, Malformed> {
     // The count is not trusted: memory is allocated only for entries that are really there.
     (0..reader.u32()?).map(|_| Standing::decode(reader)).collect()
 }

@@ -1,14 +1,76 @@
 //! Reads the parts of an envelope's payload, from front to back.
 
+use std::fmt;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::control::Frame;
-use super::control::long::{Request, What};
+use super::control::long::{Request, What, Wrong};
+use super::name::BadName;
 use super::partition::Partition;
 use super::run::{RequestId, Run};
 
-/// The error for a request whose number is 0.
-pub(super) const NUMBERLESS: &str = "has a request without a number";
+/// The fault in an envelope. Shown as a clause that follows "the envelope".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Bytes are missing at its end.
+    Short,
+    /// So many bytes follow its end.
+    Long(usize),
+    /// It ends in the middle of a frame of the long protocol.
+    CutFrame,
+    /// A frame of the long protocol that is wrong.
+    Frame(Wrong),
+    /// A request has the number 0, which means that its sender wants no answer.
+    NoNumber,
+    /// There is no partition of this number.
+    Partition(u16),
+    /// A node's name is not UTF-8.
+    NotUtf8,
+    /// A channel, uid or app has a name that is not allowed.
+    Name(BadName),
+    /// A session id that is not one.
+    SessionId,
+    /// A query among commands.
+    QueryAmongCommands,
+    /// No command where one must be.
+    NoCommand,
+    /// Commands that cannot share a write.
+    MixedCommands,
+    /// No query where one must be.
+    NoQuery,
+    /// A report lists sessions that its flags do not announce.
+    Unannounced,
+    /// A body of a kind that this version does not have.
+    Kind(u8),
+    /// An answer to a query of a kind that this version does not have.
+    AnswerKind(u8),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Malformed::Short => f.write_str("ends too early"),
+            Malformed::Long(bytes) => write!(f, "has {bytes} bytes too many"),
+            Malformed::CutFrame => f.write_str("ends in the middle of a frame"),
+            Malformed::Frame(wrong) => wrong.fmt(f),
+            Malformed::NoNumber => f.write_str("has a request without a number"),
+            Malformed::Partition(number) => write!(f, "has partition {number}, which is out of range"),
+            Malformed::NotUtf8 => f.write_str("has a name that is not UTF-8"),
+            Malformed::Name(error) => error.fmt(f),
+            Malformed::SessionId => f.write_str("has an invalid session id"),
+            Malformed::QueryAmongCommands => f.write_str("has a query among its commands"),
+            Malformed::NoCommand => f.write_str("has no command"),
+            Malformed::MixedCommands => f.write_str("has commands that cannot share a write"),
+            Malformed::NoQuery => f.write_str("has no query"),
+            Malformed::Unannounced => f.write_str("has a list of all sessions that its flags do not announce"),
+            Malformed::Kind(kind) => write!(f, "is of unknown kind {kind}"),
+            Malformed::AnswerKind(kind) => write!(f, "has an answer of unknown kind {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 /// Reads the parts of a payload in order.
 pub(super) struct Reader(pub(super) Bytes);
@@ -19,7 +81,7 @@ impl Reader {
     }
 
     /// Reads items until nothing is left.
-    pub(super) fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, String>) -> Result<Vec<T>, String> {
+    pub(super) fn all<T>(&mut self, next: impl Fn(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
         let mut all = Vec::new();
         while !self.is_empty() {
             all.push(next(self)?);
@@ -27,51 +89,51 @@ impl Reader {
         Ok(all)
     }
 
-    pub(super) fn take(&mut self, len: usize) -> Result<Bytes, String> {
+    pub(super) fn take(&mut self, len: usize) -> Result<Bytes, Malformed> {
         if self.0.len() < len {
-            return Err("ends too early".to_owned());
+            return Err(Malformed::Short);
         }
         Ok(self.0.split_to(len))
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, String> {
+    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
         self.take(1).map(|mut bytes| bytes.get_u8())
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, String> {
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
         self.take(2).map(|mut bytes| bytes.get_u16())
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, String> {
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
         self.take(4).map(|mut bytes| bytes.get_u32())
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, String> {
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
         self.take(8).map(|mut bytes| bytes.get_u64())
     }
 
-    pub(super) fn run(&mut self) -> Result<Run, String> {
+    pub(super) fn run(&mut self) -> Result<Run, Malformed> {
         self.u64().map(Run::of)
     }
 
-    pub(super) fn answered(&mut self) -> Result<RequestId, String> {
+    pub(super) fn answered(&mut self) -> Result<RequestId, Malformed> {
         let (run, number) = (self.run()?, self.u64()?);
-        RequestId::new(run, number).ok_or_else(|| NUMBERLESS.to_owned())
+        RequestId::new(run, number).ok_or(Malformed::NoNumber)
     }
 
-    pub(super) fn partition(&mut self) -> Result<Partition, String> {
+    pub(super) fn partition(&mut self) -> Result<Partition, Malformed> {
         let number = self.u16()?;
-        Partition::new(number).ok_or_else(|| format!("has partition {number}, which is out of range"))
+        Partition::new(number).ok_or(Malformed::Partition(number))
     }
 
-    pub(super) fn text(&mut self) -> Result<String, String> {
+    pub(super) fn text(&mut self) -> Result<String, Malformed> {
         let len = self.u8()?;
         let bytes = self.take(usize::from(len))?;
-        String::from_utf8(bytes.into()).map_err(|_| "has a name that is not UTF-8".to_owned())
+        String::from_utf8(bytes.into()).map_err(|_| Malformed::NotUtf8)
     }
 
     /// The next frame of the long protocol; `None` at the end.
-    pub(super) fn frame(&mut self) -> Result<Option<What>, String> {
+    pub(super) fn frame(&mut self) -> Result<Option<What>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -80,9 +142,9 @@ impl Reader {
         match Frame::decode(&mut input, usize::MAX) {
             Ok(Some(frame)) => {
                 self.0 = input.freeze();
-                Request::decode(&frame).map(|request| Some(request.what)).map_err(|wrong| wrong.to_string())
+                Request::decode(&frame).map(|request| Some(request.what)).map_err(Malformed::Frame)
             }
-            _ => Err("ends in the middle of a frame".to_owned()),
+            _ => Err(Malformed::CutFrame),
         }
     }
 
@@ -91,7 +153,7 @@ impl Reader {
         std::mem::take(&mut self.0)
     }
 
-    pub(super) fn end(self) -> Result<(), String> {
-        if self.0.is_empty() { Ok(()) } else { Err(format!("has {} bytes too many", self.0.len())) }
+    pub(super) fn end(self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed::Long(self.0.len())) }
     }
 }

@@ -31,13 +31,15 @@ pub fn append(
             out.extend_from_slice(body);
             header::apply_mask(&mut out[at..], mask, 0);
         }
-        Framing::EventStream | Framing::Custom(_) => out.extend_from_slice(&framing.encode(kind, body)?),
         Framing::Flagged(framing) => framing.append(body, out),
-        Framing::Length(_) | Framing::Delimiter(_) | Framing::Packet(_) | Framing::Gap(_) | Framing::Raw => {
-            out.extend_from_slice(&framing.whole(kind, body.len())?);
-            out.extend_from_slice(body);
-            out.extend_from_slice(framing.tail());
-        }
+        _ => match framing.around(kind, body.len())? {
+            Some(head) => {
+                out.extend_from_slice(&head);
+                out.extend_from_slice(body);
+                out.extend_from_slice(framing.tail());
+            }
+            None => out.extend_from_slice(&framing.encode(kind, body)?),
+        },
     }
     Ok(())
 }

@@ -198,6 +198,8 @@ pub enum BodyDoesNotFit {
         /// The smallest length allowed.
         least: u64,
     },
+    /// Only the session's own codec makes frames of a custom framing.
+    NeedsCodec,
 }
 
 impl fmt::Display for BodyDoesNotFit {
@@ -209,6 +211,7 @@ impl fmt::Display for BodyDoesNotFit {
             Self::TooShort { len, least } => {
                 write!(f, "a body of {len} bytes is too short, the framing needs at least {least}")
             }
+            Self::NeedsCodec => f.write_str("only a session's own codec makes frames of a custom framing"),
         }
     }
 }

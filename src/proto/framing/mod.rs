@@ -196,15 +196,6 @@ impl Framing {
         }
     }
 
-    /// Whether a body stays in one piece, with bytes put around it.
-    pub fn wraps(&self) -> bool {
-        match self {
-            Framing::Flagged(framing) => framing.wraps(),
-            Framing::EventStream | Framing::Custom(_) => false,
-            _ => true,
-        }
-    }
-
     /// Whether a frame may be sent in fragments, without knowing its total length.
     pub const fn has_fragments(&self) -> bool {
         matches!(self, Framing::WebSocket { .. })
@@ -215,17 +206,16 @@ impl Framing {
         matches!(self, Framing::WebSocket { .. } | Framing::EventStream)
     }
 
-    /// The bytes before a body of `len` bytes that is sent as a whole frame; [`Framing::tail`] follows the body. Only for a framing
-    /// that [`wraps`](Framing::wraps).
-    pub fn whole(&self, kind: FrameKind, len: usize) -> Result<Affix, BodyDoesNotFit> {
+    /// The bytes before a body of `len` bytes that is sent as a whole frame; [`Framing::tail`] follows the body. `None` if the body
+    /// itself changes on its way into the frame: then [`Framing::encode`] makes the frame.
+    pub fn around(&self, kind: FrameKind, len: usize) -> Result<Option<Affix>, BodyDoesNotFit> {
         match self {
-            Framing::Length(framing) => framing.head(len as u64),
-            Framing::Delimiter(_) | Framing::Raw | Framing::Gap(_) => Ok(Affix::EMPTY),
-            Framing::Packet(framing) => framing.head(len as u64),
-            Framing::Flagged(framing) => Ok(framing.head()),
-            Framing::WebSocket { .. } => Ok(header::head(Opcode::of(kind), true, false, len, None)),
-            Framing::EventStream => unreachable!("an event's lines stand inside its body"),
-            Framing::Custom(_) => unreachable!("a codec encodes whole bodies: {self:?}"),
+            Framing::Length(framing) => framing.head(len as u64).map(Some),
+            Framing::Delimiter(_) | Framing::Raw | Framing::Gap(_) => Ok(Some(Affix::EMPTY)),
+            Framing::Packet(framing) => framing.head(len as u64).map(Some),
+            Framing::Flagged(framing) => Ok(framing.wraps().then(|| framing.head())),
+            Framing::WebSocket { .. } => Ok(Some(header::head(Opcode::of(kind), true, false, len, None))),
+            Framing::EventStream | Framing::Custom(_) => Ok(None),
         }
     }
 
@@ -265,7 +255,7 @@ impl Framing {
         self.fragment(kind, first, last, false, len)
     }
 
-    /// Like [`Framing::whole`], for a body that [`deflate::deflate_whole`] compressed to `len` bytes. Only for
+    /// Like [`Framing::around`], for a body that [`deflate::deflate_whole`] compressed to `len` bytes. Only for
     /// framings with [`Framing::deflate`].
     pub fn whole_deflated(&self, kind: FrameKind, len: usize) -> Affix {
         self.fragment(kind, true, true, true, len)
@@ -292,6 +282,9 @@ impl Framing {
 
     /// The same with the id that its publisher gave it, if the framing can carry one. The id has no control characters.
     pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
+        if let Some(head) = self.around(kind, body.len())? {
+            return Ok(join(&head, body, self.tail()));
+        }
         match self {
             Framing::EventStream => Ok(event_stream::frame(kind, id, body)),
             Framing::Flagged(framing) => {
@@ -299,7 +292,7 @@ impl Framing {
                 framing.append(body, &mut frame);
                 Ok(frame.into())
             }
-            _ => Ok(join(&self.whole(kind, body.len())?, body, self.tail())),
+            _ => Err(BodyDoesNotFit::NeedsCodec),
         }
     }
 

@@ -10,7 +10,7 @@ use super::{EventInfo, Fault};
 use crate::outbox::Outbox;
 use crate::proto::command::Name;
 use crate::proto::framing::deflate::{Deflater, deflate_whole};
-use crate::proto::framing::{Affix, FrameKind};
+use crate::proto::framing::{Affix, BodyDoesNotFit, FrameKind};
 use crate::session::endpoint::Endpoint;
 
 pub(super) struct FramedBody {
@@ -75,7 +75,7 @@ impl FramedBody {
         }
         let begin = match shape {
             _ if !is_first => Affix::EMPTY,
-            Shape::OneFrame(len) => framing.whole(self.kind, *len).expect("a WebSocket frame of any length has a head"),
+            Shape::OneFrame(len) => framing.piece(self.kind, true, true, *len),
             Shape::Pieces(deflater) => {
                 *deflater = framing.deflate().map(|deflate| Box::new(Deflater::new(deflate)));
                 let begin = framing.begin(self.slice.announced());
@@ -196,15 +196,17 @@ pub(super) fn send_whole(
             let head = framing.whole_deflated(kind, body.len());
             outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(&body)]);
         }
-        _ if !framing.wraps() => {
-            let frame = framing
-                .encode_with_id(kind, id.map(Name::as_bytes), body)
-                .map_err(|error| Fault::Framing(error.to_string()))?;
-            outbox.write_frame(&[IoSlice::new(&frame)]);
-        }
         _ => {
-            let head = framing.whole(kind, body.len()).map_err(|error| Fault::Framing(error.to_string()))?;
-            outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
+            let misfit = |error: BodyDoesNotFit| Fault::Framing(error.to_string());
+            match framing.around(kind, body.len()).map_err(misfit)? {
+                Some(head) => {
+                    outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
+                }
+                None => {
+                    let frame = framing.encode_with_id(kind, id.map(Name::as_bytes), body).map_err(misfit)?;
+                    outbox.write_frame(&[IoSlice::new(&frame)]);
+                }
+            }
         }
     }
     endpoint.hub.metrics.frames_out.inc();

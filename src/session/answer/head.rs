@@ -415,7 +415,7 @@ fn destination(value: &[u8]) -> Result<Destination, String> {
         if let Some(whom) = part.strip_prefix(b"except=") {
             match whom {
                 b"self" => except_self = true,
-                whom => except.add(Target::parse(whom)?)?,
+                whom => Target::parse(whom).and_then(|whom| except.add(whom)).map_err(|error| error.to_string())?,
             }
         } else if let Some(name) = part.strip_prefix(b"key=") {
             key = Some(Name::new(name).map_err(|error| format!("key: {error}"))?);
@@ -426,7 +426,8 @@ fn destination(value: &[u8]) -> Result<Destination, String> {
     if is_self {
         return Ok(Destination::Client);
     }
-    Ok(Destination::Sessions { to: Target::parse(to)?, except, except_self, key })
+    let to = Target::parse(to).map_err(|error| error.to_string())?;
+    Ok(Destination::Sessions { to, except, except_self, key })
 }
 
 fn number<N: std::str::FromStr>(name: &'static str, value: &[u8]) -> Result<N, HeadError> {
