@@ -146,7 +146,7 @@ pub(super) async fn answer(
         },
     };
     never_cached(&mut response);
-    origin::allow(origins, &headers, response.headers_mut());
+    origin::allow(&settings.websocket.origins, &headers, response.headers_mut());
     response
 }
 

@@ -272,7 +272,7 @@ pub enum Timeless {
 impl Timeless {
     fn read(kind: u8, reader: &mut Reader) -> Option<Self> {
         let mut read = || {
-            Ok::<_, String>(match kind {
+            Ok::<_, Malformed>(match kind {
                 kind::BEAT => {
                     let (name, _epoch, started_ms) = (reader.text()?, reader.u32()?, reader.u64()?);
                     Some(Timeless::Beat { name, started_ms })

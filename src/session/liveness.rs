@@ -155,7 +155,7 @@ impl Session {
         let probes = &mut self.clock.probes;
         probes.asked = now;
         probes.unanswered += 1;
-        match self.ask() {
+        match self.endpoint.heartbeat().and_then(|heartbeat| heartbeat.ask.as_ref()) {
             Some(ask) => {
                 self.outbox.queue_frame(ask.probe(probes.sent));
                 probes.sent = probes.sent.wrapping_add(1);

@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn a_streamed_frame_is_the_same_frame(body in vec(any::<u8>(), 0..MAX), cut in 0..MAX) {
-        for framing in framings().into_iter().filter(Framing::wraps) {
+        for framing in framings().into_iter().filter(|framing| framing.around(FrameKind::Binary, 9).unwrap().is_some()) {
             let (kind, body) = fit(&framing, FrameKind::Binary, &body);
             let mut wire = framing.begin(Some(body.len() as u64)).unwrap().unwrap().to_vec();
             let (left, right) = body.split_at(cut.min(body.len()));

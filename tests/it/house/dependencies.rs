@@ -2,18 +2,41 @@
 //!
 //! `cargo deny check` reads the same file and the advisory database besides. Building it takes longer than all tests do.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use serde::Deserialize;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
 /// The rules, as `deny.toml` has them.
+#[derive(Deserialize)]
 struct Rules {
-    licenses: BTreeSet<String>,
-    registries: BTreeSet<String>,
-    banned: BTreeSet<String>,
+    licenses: Licenses,
+    sources: Sources,
+    bans: Bans,
+}
+
+#[derive(Deserialize)]
+struct Licenses {
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sources {
+    allow_registry: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Bans {
+    deny: Vec<Ban>,
+}
+
+#[derive(Deserialize)]
+struct Ban {
+    #[serde(rename = "crate")]
+    name: String,
 }
 
 /// One package of `cargo metadata`.
@@ -34,14 +57,7 @@ fn each_dependency_may_be_used_and_comes_from_the_registry() {
 }
 
 fn rules(text: &str) -> Rules {
-    let table: toml::Table = text.parse().expect("deny.toml is TOML");
-    let list = |table: &toml::Value| -> Vec<toml::Value> { table.as_array().expect("a list").clone() };
-    let text = |value: &toml::Value| value.as_str().expect("a text").to_owned();
-    Rules {
-        licenses: list(&table["licenses"]["allow"]).iter().map(text).collect(),
-        registries: list(&table["sources"]["allow-registry"]).iter().map(text).collect(),
-        banned: list(&table["bans"]["deny"]).iter().map(|ban| text(&ban["crate"])).collect(),
-    }
+    toml::from_str(text).expect("the rules have this shape")
 }
 
 /// All packages that this platform's program and tests are built from.
@@ -80,11 +96,11 @@ fn complaints(rules: &Rules, package: &Package) -> Vec<String> {
     }
     if let Some(source) = &package.source {
         let registry = source.strip_prefix("registry+");
-        if !registry.is_some_and(|registry| rules.registries.contains(registry)) {
+        if !registry.is_some_and(|registry| rules.sources.allow_registry.iter().any(|allowed| allowed == registry)) {
             complaints.push(format!("{name} comes from {source}"));
         }
     }
-    if rules.banned.contains(name) {
+    if rules.bans.deny.iter().any(|ban| ban.name == *name) {
         complaints.push(format!("{name} is banned"));
     }
     complaints
@@ -92,7 +108,9 @@ fn complaints(rules: &Rules, package: &Package) -> Vec<String> {
 
 /// Whether the licences that are allowed satisfy the expression. An exception (`WITH`) only adds to what a licence permits.
 fn may_be_used(rules: &Rules, expression: &Expression) -> bool {
-    expression.evaluate(|requirement| requirement.license.id().is_some_and(|id| rules.licenses.contains(id.name)))
+    expression.evaluate(|requirement| {
+        requirement.license.id().is_some_and(|id| rules.licenses.allow.iter().any(|allowed| allowed == id.name))
+    })
 }
 
 #[test]
