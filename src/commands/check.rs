@@ -1,7 +1,7 @@
-//! `longwire check`: what a configuration would run, and whether this machine lets it.
+//! `longwire check`: prints what a configuration would run, and tests whether it could start on this machine.
 //!
-//! Owns the readable summary and the trials that need nothing to be started: addresses are bound and let go again,
-//! binaries looked for, backends connected to. Leaves to `config` everything that the file alone decides.
+//! Owns the readable summary and the tests that start nothing: it binds and releases addresses, looks for binaries
+//! and connects to backends. Everything that the file alone decides is left to `config`.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -30,8 +30,8 @@ use crate::transport::listening::{self, holders_of, why_not};
 use crate::upstream::explain;
 use crate::upstream::supervisor::{SpawnError, Supervisor};
 
-/// Checks the file, prints what would run to standard output, what is wrong to standard error, and says by the exit
-/// status whether it would start: 0 or 1.
+/// Checks the file. Prints what would run to standard output and problems to standard error. The exit status is 0 if the
+/// configuration would start, 1 if not.
 pub fn run(file: &Path) -> ExitCode {
     let (config, warnings) = match Config::load(file) {
         Ok(loaded) => loaded,
@@ -58,29 +58,30 @@ pub fn run(file: &Path) -> ExitCode {
     if would_start { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Something about this machine that stands in the way.
+/// A problem on this machine that could keep the configuration from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The key that it concerns, with its value.
+    /// The configuration key concerned, with its value.
     pub key: String,
-    /// What is the matter.
+    /// The problem.
     pub text: String,
-    /// What it means for a start.
+    /// Whether the node can start all the same.
     pub weight: Weight,
 }
 
-/// What a finding means for a start.
+/// Whether the node can start in spite of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// A port that another program holds will not go away.
+    /// The node would not start: another program holds the port, for example.
     Error,
-    /// A backend that does not answer may come later.
+    /// The node would start: a backend that does not answer may come up later, for example.
     Warning,
-    /// A port that this very node holds is free once it has stopped.
+    /// Nothing is wrong: the port is held by the running node of this file and is free once that stops.
     Note,
 }
 
-/// Tries what can be tried without starting anything. `file` is where `config` was read: a node that serves it holds its ports.
+/// Tests everything that can be tested without starting anything. `file` is where `config` was read from: a running node that
+/// serves this file holds its ports.
 pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let binds = config
@@ -110,7 +111,7 @@ pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
     for app in &config.apps {
         let is_spawned =
             config.upstreams.iter().any(|upstream| upstream.name == app.upstream && upstream.spawn.is_some());
-        // A php-fpm of our own runs as this user; another one may read what we may not.
+        // A spawned php-fpm runs as this user. An external one may have other permissions, so it is not tested.
         if is_spawned && let Err(error) = File::open(&app.script) {
             let key = format!("apps.{}.script = \"{}\"", app.name, app.script.display());
             findings.push(Finding { key, text: format!("cannot be read: {error}"), weight: Weight::Warning });
@@ -142,8 +143,8 @@ pub fn try_out(config: &Config, file: &Path) -> Vec<Finding> {
     findings
 }
 
-/// An address that is in use: by a node that serves this very file, which is what a check before a restart meets, or by another
-/// program.
+/// The finding for an address in use. The holder is either another program, or a running node that serves this same file, which is
+/// normal in a check before a restart.
 fn held(bind: &Bind, file: &Path) -> (String, Weight) {
     let holders = holders_of(bind);
     match holders.first() {
@@ -159,12 +160,12 @@ fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
         Bind::Tcp(address) => {
             let socket = sockets::listening_tcp(*address)?;
             socket.bind(&SockAddr::from(*address))?;
-            // Two sockets may be bound to an address with SO_REUSEADDR; only one may listen.
+            // With SO_REUSEADDR two sockets may be bound to one address, but only one of them may listen.
             socket.listen(1)
         }
         Bind::Unix(path) => match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.file_type().is_socket() => match listening::knock(path) {
-                // Left behind by a process that is gone; serving replaces it.
+                // A stale socket file of a process that has ended; `serve` replaces it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 _ => Err(io::ErrorKind::AddrInUse.into()),
             },
@@ -197,7 +198,7 @@ fn try_connect(address: &Bind, timeout: Duration) -> io::Result<()> {
     }
 }
 
-/// A configuration as people read it.
+/// A configuration as readable text.
 pub struct Summary<'a>(pub &'a Config);
 
 impl fmt::Display for Summary<'_> {
@@ -270,7 +271,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt:
     writeln!(f, "  {name:<12} {value}")
 }
 
-/// The clients that get in at a door which asks for no secret or token.
+/// Which clients have access to an address that asks for no secret or token.
 fn open_to(bind: &Bind) -> &'static str {
     match bind {
         Bind::Unix(_) => "open to everybody who may open its file",
@@ -283,7 +284,7 @@ fn or_off(time: Duration) -> String {
     if time.is_zero() { "off".to_owned() } else { duration_text(time) }
 }
 
-/// What is done with the file of a Unix socket, behind its address.
+/// Mode, owner and group of a Unix socket's file, to be printed after its address.
 fn file_text(file: &SocketFile) -> String {
     let SocketFile { mode, owner, group } = file;
     let mode = mode.map(|mode| format!(", mode {mode:04o}"));
@@ -509,7 +510,7 @@ mod tests {
         let listener = sockets::unix(Type::STREAM).unwrap();
         listener.bind(&address).unwrap();
         listener.listen(1).unwrap();
-        // Nobody accepts; connections pile up until the kernel takes no more.
+        // Nothing accepts, so connections pile up until the kernel takes no more.
         let mut waiting = Vec::new();
         loop {
             let socket = sockets::unix(Type::STREAM).unwrap();

@@ -1,7 +1,7 @@
-//! The commands of `longwire`, one module each, and what they share: [`cli`] says what may be written behind them, `client` is
-//! the other end of a session, for those that connect to a node.
+//! The commands of `longwire`, one module each, and their shared parts: [`cli`] defines the command line, and `client` is the
+//! client's end of a session, for the commands that connect to a node.
 //!
-//! The server itself is everything beside this folder; `longwire serve` is [`crate::serve`].
+//! The server itself is everything outside this folder; `longwire serve` is [`crate::serve`].
 
 pub mod bench;
 pub mod check;

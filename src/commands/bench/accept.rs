@@ -1,8 +1,8 @@
-//! `bench accept`: connections that come, shake hands, perhaps say something, and leave.
+//! `bench accept`: clients connect, make the handshake, send a message if `--say` is given, and disconnect.
 //!
-//! The kernel makes a TCP connection before anybody has accepted it, and those who left at once would queue without end where the
-//! server is slower than they. So whoever has heard nothing from the server ends its own direction and waits for the server to
-//! do the same; the others leave with a reset, which leaves no port behind.
+//! The kernel completes a TCP connection before the server has accepted it. If clients disconnected at once, connections would pile
+//! up in the backlog whenever the server is slower than the clients. So a client that has received nothing closes its own direction
+//! and waits until the server closes too. All other clients disconnect with a reset, which leaves no port in TIME_WAIT.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::AcceptArgs;
 
-/// How often those are looked for that have no answer.
+/// How often the run looks for clients whose answer is overdue.
 const SCAN: Nanos = 50_000_000;
 
 pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
@@ -43,7 +43,7 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
     for _ in 0..args.parallel {
         stage.swarm.add(&endpoint);
     }
-    // Where everybody is refused, nobody will come in later.
+    // Give up if nothing was accepted after as many errors as there are clients.
     stage
         .go(&mut accept, Nanos::MAX, |accept, _| accept.total > 0 || accept.troubles.total() >= args.parallel as u64)?;
     if accept.total == 0 {
@@ -79,10 +79,10 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
 }
 
 struct Accept {
-    /// When each has said what it had to say, or that it leaves.
+    /// When each client sent its message or closed its direction; `None` if it does not wait for an answer.
     asked: Vec<Option<Nanos>>,
     waits_for_end: bool,
-    /// When the connection of each was begun.
+    /// When each client began to connect.
     begun: Vec<Nanos>,
     say: Option<Vec<u8>>,
     timeout: Nanos,
@@ -118,7 +118,7 @@ impl Accept {
 }
 
 impl Measured for Accept {
-    /// A client that is connecting goes on as before.
+    /// Nothing to do: the clients connect already.
     fn start(&mut self, _: &mut Swarm) {}
 
     fn begin(&mut self, now: Nanos) {
@@ -129,7 +129,7 @@ impl Measured for Accept {
         self.end = now;
     }
 
-    /// A client that was refused comes again.
+    /// Never: a refused client connects again.
     fn is_deserted(&self) -> bool {
         false
     }

@@ -1,10 +1,10 @@
-//! One connection of a run, driven by the part that knows when its socket is ready.
+//! One connection of a run. `swarm` drives it, since it knows when the socket is ready.
 //!
 //! ```text
-//!   Connecting ---> Upgrading ---> Open        (streams and HTTP are open at once)
+//!   Connecting ---> Upgrading ---> Open        (streams and HTTP skip Upgrading)
 //! ```
 //!
-//! A read is one system call and so is a write, whatever number of messages it carries. Nothing here waits.
+//! A read or a write is one system call, however many messages it carries. Nothing here blocks.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -26,13 +26,13 @@ pub(super) struct Connection {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     stage: Stage,
-    /// Of a connection that carries frames.
+    /// `None` for HTTP, which carries no frames.
     decoder: Option<Decoder>,
-    /// Read but not yet whole: of a handshake, or of a reply of HTTP.
+    /// Bytes of an incomplete handshake or HTTP reply.
     pending: Vec<u8>,
     outgoing: Vec<u8>,
     written: usize,
-    /// The socket took less than it was given.
+    /// The last write was partial: the socket's send buffer is full.
     is_blocked: bool,
     closes: bool,
 }
@@ -44,19 +44,19 @@ enum Stage {
     Open,
 }
 
-/// What a read has brought.
+/// An event that a read has produced.
 pub(super) enum Heard {
-    /// It is open: messages may be sent.
+    /// The connection is open: messages may be sent.
     Opened,
     /// A frame, or the body of a reply.
     Frame(Bytes),
-    /// The server asked whether we are there, and has been answered.
+    /// The server sent a ping, and the pong is queued.
     Ping,
-    /// A reply of HTTP that is no success.
+    /// An HTTP reply with an error status.
     Failure(Trouble),
 }
 
-/// What all connections of a run share while one of them is driven.
+/// Buffers and random numbers that the connections of a run share; one connection is driven at a time.
 pub(super) struct Scratch {
     raw: Box<[u8]>,
     plain: Box<[u8]>,
@@ -73,7 +73,7 @@ impl Scratch {
         Self { raw: buffer(), plain: buffer(), random: u64::from_ne_bytes(seed) }
     }
 
-    /// Splitmix64: masks and nonces are there to confuse strangers between client and server, and here there are none.
+    /// Splitmix64. It is predictable, but masks and nonces protect against third parties on the network, and a load test has none.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -113,22 +113,22 @@ impl Connection {
         self.socket.as_raw_fd()
     }
 
-    /// Every handshake is done.
+    /// All handshakes are complete.
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
     }
 
-    /// Bytes wait for the socket to take them.
+    /// Bytes wait because the socket's send buffer is full.
     pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked
     }
 
-    /// The server said that it will close behind its last reply.
+    /// The server has announced that it closes after its last reply.
     pub(super) fn closes(&self) -> bool {
         self.closes
     }
 
-    /// Puts a message behind those that wait for [`Connection::flush`].
+    /// Queues a message for [`Connection::flush`].
     pub(super) fn say(&mut self, endpoint: &Endpoint, body: &[u8], scratch: &mut Scratch) -> Result<(), Trouble> {
         match &endpoint.speech {
             Speech::Stream(framing) | Speech::WebSocket { framing, .. } => {
@@ -145,12 +145,12 @@ impl Connection {
         }
     }
 
-    /// Bytes that are no message: the router port's.
+    /// Queues bytes that are not a client's message: the router port's.
     pub(super) fn say_raw(&mut self, bytes: &[u8]) {
         self.outgoing.extend_from_slice(bytes);
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Writes queued bytes until the socket takes no more.
     pub(super) fn flush(&mut self) -> Result<(), Trouble> {
         if self.stage == Stage::Connecting {
             return Ok(());
@@ -190,7 +190,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The socket can be written to: for a new connection that means that it is there.
+    /// Call when the socket is writable. For a new connection this means that it is established, or has failed.
     pub(super) fn writable(
         &mut self,
         endpoint: &Endpoint,
@@ -219,8 +219,8 @@ impl Connection {
         self.flush()
     }
 
-    /// Reads all bytes that are there. `has_ended`: the end of the stream stands behind them. Replies that came before an error are in
-    /// `heard` too.
+    /// Reads all bytes that are there. `has_ended` says that the stream ends after them. If it returns an error, the replies that came
+    /// before the error are in `heard` all the same.
     pub(super) fn readable(
         &mut self,
         endpoint: &Endpoint,
@@ -255,8 +255,8 @@ impl Connection {
             } else {
                 self.take(endpoint, &raw[..n], scratch, heard)?;
             }
-            // A stream that gives less than was asked for is empty, and will call when it is not (epoll(7)). An end that came with the last
-            // bytes has called already.
+            // A short read means that the socket is empty, and epoll reports the next bytes (epoll(7)). An end that came with the last
+            // bytes has been reported already, so read on in that case.
             if n < raw.len() && !has_ended {
                 return Ok(());
             }
@@ -292,7 +292,7 @@ impl Connection {
         let was_handshaking = tls.is_handshaking();
         tls.read_tls(raw).map_err(Trouble::Lost)?;
         if let Err(error) = tls.process_new_packets() {
-            // The server is told why, if it listens.
+            // Send the TLS alert, which tells the server why. It may be gone.
             let _unheard = self.flush();
             return Err(Trouble::Tls(error.to_string()));
         }
@@ -400,10 +400,10 @@ impl Connection {
         Ok(())
     }
 
-    /// The server has ended.
+    /// The server has closed its direction.
     fn end(&mut self, endpoint: &Endpoint, heard: &mut Vec<Heard>) -> Trouble {
         if let Speech::Http { .. } = endpoint.speech {
-            // Nothing can be asked there any more, whatever the last reply said.
+            // No further request is possible here, even if the last reply said keep-alive.
             self.closes = true;
             let pending = std::mem::take(&mut self.pending);
             if let Err(trouble) = self.take_replies(endpoint, &pending, true, heard) {
@@ -416,19 +416,19 @@ impl Connection {
         Trouble::Closed { code: None, reason: String::new() }
     }
 
-    /// Ends our direction of a connection without TLS.
+    /// Closes our direction of a connection without TLS.
     pub(super) fn finish(&self) -> Result<(), Trouble> {
         self.socket.shutdown(Shutdown::Write).map_err(Trouble::Lost)
     }
 
-    /// Ends it with a reset, so that no port stays behind in TIME_WAIT.
+    /// Closes the connection with a reset, so that no port stays in TIME_WAIT.
     pub(super) fn reset(self) {
-        // It fails only on a connection that is gone.
+        // This fails only if the connection is gone.
         let _gone = self.socket.set_linger(Some(Duration::ZERO));
     }
 }
 
-/// Sends what TLS has for the socket.
+/// Writes TLS records to the socket.
 struct Writing<'s>(&'s Socket);
 
 impl io::Write for Writing<'_> {

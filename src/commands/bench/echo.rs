@@ -1,9 +1,9 @@
 //! `bench echo`: each client sends messages and checks their replies.
 //!
-//! Flat out a client sends when a reply has made room, and latency is response time. With a rate message number i is due at a time of
-//! its own, for client i modulo the number of clients; if the client has no room then it is sent later, and its latency
-//! counts from when it was due. (Otherwise a server that stalls would keep those messages from being sent that
-//! would have shown it.)
+//! Without a rate, a client sends its next message as soon as a reply has come, and latency is response time. With a rate, message
+//! number i is due at a fixed time, for client i modulo the number of clients. If that client has `--in-flight` messages without a
+//! reply, the message is sent later, but its latency counts from when it was due. (Otherwise a server that stalls would delay the very
+//! messages that would have shown the stall.)
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,9 +21,9 @@ use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::EchoArgs;
 
-/// How often late replies are looked for.
+/// How often the run looks for overdue replies.
 const SCAN: Nanos = 50_000_000;
-/// Who waits for longer is without an answer.
+/// A client that waits longer than this for a reply counts as silent.
 const SILENCE: Nanos = 1_000_000_000;
 
 pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
@@ -100,7 +100,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
 
 struct Waiting {
     number: u64,
-    /// What its latency counts from.
+    /// The time that its latency counts from.
     from: Nanos,
     sent: Nanos,
 }
@@ -108,18 +108,18 @@ struct Waiting {
 #[derive(Default)]
 struct Client {
     is_open: bool,
-    /// Its next connection is being made.
+    /// Its connection has ended and the next one is being opened.
     is_returning: bool,
     /// Messages sent; the number of the next one.
     next: u64,
     waiting: VecDeque<Waiting>,
     sequence: Sequence,
-    /// Due, and not sent for want of room.
+    /// Messages that are due but not sent, because `in_flight` messages have no reply yet.
     backlog: u64,
-    /// Since when it has waited without a reply.
+    /// Since when this client has had no reply.
     since: Nanos,
     was_silent: bool,
-    /// Of a framing without ends: what has come of the next reply.
+    /// For raw framing: the part of the next reply that has come.
     partial: Vec<u8>,
 }
 
@@ -134,7 +134,7 @@ struct Echo {
     rate: Option<f64>,
     is_sending: bool,
     start: Nanos,
-    /// Messages that were due so far.
+    /// Number of messages that were due so far.
     due: u64,
     begin: Nanos,
     end: Nanos,
@@ -186,7 +186,7 @@ impl Echo {
         self.clients.iter().map(|client| client.waiting.len()).sum()
     }
 
-    /// Sent, and neither answered nor waited for any more.
+    /// Number of messages that were sent, have no reply and are no longer waited for.
     fn lost(&self) -> u64 {
         let missing = |client: &Client| client.sequence.missing(client.next) - client.waiting.len() as u64;
         self.clients.iter().map(missing).sum()
@@ -210,7 +210,7 @@ impl Echo {
         self.start + (number as f64 * 1e9 / self.rate.expect("only with a rate is anything due")) as Nanos
     }
 
-    /// Sends what this client has room for.
+    /// Sends messages until this client has `in_flight` without a reply or, with a rate, no more is due.
     fn fill(&mut self, link: &mut Link<'_>) {
         let who = link.who;
         while self.is_sending && self.clients[who].waiting.len() < self.in_flight {
@@ -234,7 +234,7 @@ impl Echo {
         }
     }
 
-    /// One whole reply.
+    /// Handles one whole reply.
     fn reply(&mut self, who: usize, now: Nanos, body: &[u8]) {
         let client = &mut self.clients[who];
         let number = if self.any_reply {
@@ -243,7 +243,7 @@ impl Echo {
             let stamp = self.message.read(body).filter(|stamp| stamp.client == who && stamp.number < client.next);
             if stamp.is_none() {
                 self.wrong += 1;
-                // It is a reply all the same, and most likely the oldest message's.
+                // It is still a reply, most likely to the oldest message.
                 if let Some(waiting) = client.waiting.pop_front() {
                     client.sequence.take(waiting.number);
                     client.answered_at(now, self.begin, self.end);
@@ -295,7 +295,7 @@ impl Echo {
                 self.troubles.count(&Trouble::Timeout("no reply"));
                 let client = &mut self.clients[who];
                 if (self.begin..self.end).contains(&from) {
-                    // It took at least as long.
+                    // The reply would have taken at least this long.
                     self.times.record(now - from);
                 }
                 client.waiting.pop_front();
@@ -303,7 +303,7 @@ impl Echo {
                 expired = true;
             }
             if expired && (self.is_http || self.any_reply) {
-                // The reply could still come, and would be taken for the next one's.
+                // The late reply could still come and would be taken for the reply to the next message. A new connection avoids that.
                 let client = &mut self.clients[who];
                 client.waiting.clear();
                 (client.is_open, client.is_returning) = (false, true);
@@ -339,7 +339,7 @@ impl Measured for Echo {
         self.begin = now;
     }
 
-    /// No message is sent any more. What is due and not sent has waited at least until now.
+    /// Stops sending. Messages that are due but not sent count as having waited until now.
     fn stop(&mut self, now: Nanos) {
         self.is_sending = false;
         self.end = now;
@@ -410,7 +410,7 @@ impl Load for Echo {
 
     fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After {
         let client = &mut self.clients[who];
-        // A kept connection of HTTP may end between two requests.
+        // A server may close an HTTP keep-alive connection between two requests.
         let is_usual = self.is_http
             && client.is_open
             && client.waiting.is_empty()

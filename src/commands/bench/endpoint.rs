@@ -1,4 +1,4 @@
-//! A server as every client of a run sees it: its address, what is spoken there, and all that can be prepared once.
+//! The server of a run: its address, its protocol, and everything that can be prepared once for all connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
@@ -17,7 +17,8 @@ use crate::commands::client::{self, handshake, tls};
 use crate::proto::framing::{Framing, LengthFraming};
 use crate::sockets;
 
-/// One address has some 28 000 ports for connections to one server; these many are taken in turn on loopback.
+/// Number of source addresses that are used in turn on loopback, because one address has only about 28 000 ports for connections to one
+/// server.
 const LOOPBACK_SOURCES: usize = 64;
 
 /// A server.
@@ -33,24 +34,24 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// What is spoken.
+/// The protocol.
 pub(super) enum Speech {
     /// Frames from the first byte on.
     Stream(Framing),
-    /// Frames after a handshake; the request up to the value of its key, and behind that.
+    /// Frames after a handshake. The request is kept in two parts: before and after the value of its key.
     WebSocket { before_key: Vec<u8>, after_key: Vec<u8>, framing: Framing },
-    /// A POST for each message; its head up to the length of the body.
+    /// A POST for each message. The request's head is kept up to the value of Content-Length.
     Http { before_length: Vec<u8> },
 }
 
 impl Endpoint {
-    /// Reads a URL. `with_http` says whether `http://` is one that makes sense.
+    /// Reads a URL. `with_http` says whether `http://` is allowed.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with URL or options.
+    /// Says what is wrong with the URL or the options.
     pub(super) fn new(url: &str, headers: &[String], args: &BenchArgs, with_http: bool) -> Result<Self, String> {
-        // They have host, port and path in the same places.
+        // The WebSocket schemes are parsed already, and HTTP URLs have the same parts.
         let as_web = [("https://", "wss://"), ("http://", "ws://")]
             .iter()
             .find_map(|(scheme, alike)| url.strip_prefix(scheme).map(|rest| format!("{alike}{rest}")));
@@ -77,13 +78,13 @@ impl Endpoint {
         Ok(Self { address, tls, speech, max_frame_bytes: args.max_frame_bytes })
     }
 
-    /// The router port, whose bytes are not client frames.
+    /// The router port, which does not carry client frames.
     pub(super) fn router(address: &str, max_frame_bytes: usize) -> Result<Self, String> {
         let speech = Speech::Stream(Framing::Raw);
         Ok(Self { address: resolve(address)?, tls: None, speech, max_frame_bytes })
     }
 
-    /// Begins a connection, which is there once the socket can be written to. `turn` chooses where it comes from.
+    /// Starts to connect; the connection is established once the socket is writable. `turn` selects the source address.
     pub(super) fn begin(&self, turn: usize) -> io::Result<Socket> {
         let (socket, address) = match &self.address {
             Address::Ip(address) => {
@@ -105,26 +106,26 @@ impl Endpoint {
         }
     }
 
-    /// A Unix socket calls for a writer at every read of its peer.
+    /// Whether this is a Unix socket. epoll reports those as writable at every read of the peer.
     pub(super) fn is_unix(&self) -> bool {
         matches!(self.address, Address::Unix(_))
     }
 
-    /// What begins TLS on a new connection, if it is to have any.
+    /// The TLS state for a new connection; `None` without TLS.
     pub(super) fn tls(&self) -> Result<Option<Box<rustls::ClientConnection>>, rustls::Error> {
         let Some((config, name)) = &self.tls else { return Ok(None) };
         let mut connection = rustls::ClientConnection::new(config.clone(), name.clone())?;
-        // What waits is bounded by what a run says at once.
+        // No limit is needed: a run sends a bounded number of messages at once.
         connection.set_buffer_limit(None);
         Ok(Some(Box::new(connection)))
     }
 
-    /// A client is not told that it was accepted.
+    /// Whether the protocol sends nothing when it accepts a client: no handshake, no TLS.
     pub(super) fn is_silent(&self) -> bool {
         self.tls.is_none() && matches!(self.speech, Speech::Stream(_))
     }
 
-    /// Frames have no ends on the wire.
+    /// Whether frames have no boundaries on the wire.
     pub(super) fn is_raw(&self) -> bool {
         matches!(self.speech, Speech::Stream(Framing::Raw))
     }
@@ -155,7 +156,7 @@ fn source(turn: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 1 + (turn % LOOPBACK_SOURCES) as u8)
 }
 
-/// The port is chosen at connect, when the kernel knows to whom: then the same one can serve for several servers.
+/// Leaves the choice of the port to connect(2), when the kernel knows the server. So one port can be used for several servers.
 fn bind_without_port(socket: &Socket, ip: Ipv4Addr) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open for as long as `socket` is, and the kernel reads an int behind the pointer.

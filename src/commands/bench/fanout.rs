@@ -1,8 +1,8 @@
-//! `bench fanout`: one publisher, many subscribers, and each message must reach each of them once.
+//! `bench fanout`: one publisher, many subscribers. Each message must reach each subscriber of its channel once.
 //!
-//! With a window at most so many messages are on their way that not everybody has; with a rate each is published when it is
-//! due, and its latency counts from then. Several channels take turns, subscribers and messages alike: number n is in or for
-//! channel n modulo their count.
+//! With a window, at most that many messages are on their way, which means not delivered to every subscriber yet. With a rate, each
+//! message is published when it is due, and its latency counts from then. Several channels are used in turn: subscriber n is in
+//! channel n modulo their count, and message n is for channel n modulo their count.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::FanoutArgs;
 
-/// How often messages are looked for that somebody will not get any more.
+/// How often the run looks for overdue messages.
 const SCAN: Nanos = 50_000_000;
 
 pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
@@ -119,7 +119,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
 struct Fanout {
     subscribers: Vec<Subscriber>,
     live: usize,
-    /// The same for each channel.
+    /// Live subscribers of each channel.
     live_in: Vec<usize>,
     publisher: Publisher,
     publishing_place: usize,
@@ -135,15 +135,15 @@ struct Fanout {
     begin: Nanos,
     end: Nanos,
     next_scan: Nanos,
-    /// What the latency of each message counts from, and so how many there were.
+    /// For each published message, the time that its latency counts from.
     published: Vec<Nanos>,
     underway: VecDeque<Underway>,
-    /// Of those underway, how many somebody has not got.
+    /// Number of messages in `underway` that at least one subscriber has not got.
     unfinished: usize,
     messages: u64,
     deliveries: u64,
     delivered: u64,
-    /// Of subscribers that have gone.
+    /// Messages lost by subscribers that have disconnected.
     lost: u64,
     repeated: u64,
     out_of_order: u64,
@@ -198,7 +198,7 @@ impl Fanout {
         publisher && self.subscribers.iter().all(|subscriber| subscriber.has_joined || !subscriber.is_open)
     }
 
-    /// A subscriber that has no answer has not joined, and would only seem to lose messages.
+    /// Drops subscribers without an answer to `--say`: they have not joined, and every message would count as lost.
     fn give_up_mute(&mut self, swarm: &mut Swarm) {
         for who in 0..self.subscribers.len() {
             let subscriber = &mut self.subscribers[who];
@@ -210,7 +210,7 @@ impl Fanout {
         }
     }
 
-    /// Which channel a subscriber is in, or a message is for.
+    /// The channel of a subscriber or of a message with this number.
     fn channel(&self, number: u64) -> usize {
         (number % self.live_in.len() as u64) as usize
     }
@@ -222,7 +222,7 @@ impl Fanout {
     }
 
     fn lost(&self) -> u64 {
-        // What is still on its way when a run is cut short is neither here nor lost.
+        // Messages that are still on their way when a run is interrupted are not lost.
         let underway: u64 = self.underway.iter().map(|message| message.missing as u64).sum();
         let live = self.subscribers.iter().enumerate().filter(|(_, subscriber)| subscriber.is_live());
         let missing: u64 = live.map(|(who, subscriber)| subscriber.sequence.missing(self.published_for(who))).sum();
@@ -303,10 +303,10 @@ impl Fanout {
         self.has_got(number, is_measured.then(|| now.saturating_sub(from)));
     }
 
-    /// One more has this message, or will never have it; the time it took if it is to be measured.
+    /// One more subscriber has this message or will never get it. `took` is the delivery time, if it is to be measured.
     fn has_got(&mut self, number: u64, took: Option<Nanos>) {
         let Some(first) = self.underway.front().map(|message| message.number) else { return };
-        // One that was given up may come yet.
+        // A message that has timed out may still come.
         let Some(at) = number.checked_sub(first) else { return };
         let message = &mut self.underway[at as usize];
         message.missing = message.missing.saturating_sub(1);
@@ -325,7 +325,7 @@ impl Fanout {
         }
     }
 
-    /// Messages that have been on their way for too long are not waited for any more.
+    /// Gives up messages that have been on their way for longer than the timeout.
     fn expire(&mut self, now: Nanos) {
         while let Some(message) = self.underway.front()
             && self.published[message.number as usize] + self.timeout <= now
@@ -346,7 +346,7 @@ impl Fanout {
     }
 }
 
-/// A text with the number of a channel where it says `{channel}`.
+/// The text with `{channel}` replaced by the number of a channel.
 fn in_channel(text: &str, channel: usize) -> String {
     text.replace(CHANNEL, &channel.to_string())
 }
@@ -425,7 +425,7 @@ impl Load for Fanout {
         if who == self.publishing_place {
             let was_ready = self.publisher.is_ready();
             self.publisher.ended();
-            // A kept connection of HTTP may end between two requests.
+            // A server may close an HTTP keep-alive connection between two requests.
             if self.publisher.is_http() && was_ready && matches!(trouble, Trouble::Closed { .. } | Trouble::Lost(_)) {
                 return After::Again;
             }
@@ -472,7 +472,7 @@ impl Load for Fanout {
         }
         match self.nth_due(self.published.len() as u64) {
             due if due > now => due.min(self.next_scan),
-            // The answer to the one before is waited for.
+            // The publisher still waits for its answer to the previous message.
             _ => self.next_scan,
         }
     }

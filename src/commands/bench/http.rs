@@ -1,17 +1,17 @@
-//! HTTP answers, as far as a load generator reads them: the answer to an upgrade, and replies to POST on a kept connection.
+//! The part of HTTP that the load generator reads: the answer to an upgrade, and replies to POST on a keep-alive connection.
 
 use bytes::Bytes;
 
 use super::trouble::Trouble;
 use crate::commands::client::handshake;
 
-/// A head above this is none.
+/// A response head above this is an error.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 64;
 
-/// What an answer's head says about all that comes behind it.
+/// The fields of a response head that the load generator uses.
 struct Head {
-    /// Its own bytes.
+    /// The length of the head itself, in bytes.
     len: usize,
     status: u16,
     body: Body,
@@ -66,7 +66,7 @@ fn head(input: &[u8]) -> Result<Option<Head>, Trouble> {
     Ok(Some(head))
 }
 
-/// Judges the answer to an upgrade; says how many bytes it had, `None` while it is not whole.
+/// Checks the answer to an upgrade. Returns its length in bytes, or `None` while it is incomplete.
 pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble> {
     let Some(head) = head(input)? else { return Ok(None) };
     if head.status != 101 {
@@ -87,11 +87,12 @@ pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) body: Bytes,
-    /// The server will close behind it.
+    /// The server will close after this reply.
     pub(super) closes: bool,
 }
 
-/// The next reply at the front of `input`, with its bytes; `None` while it is not whole. `ended` says that no more will come.
+/// The next reply at the front of `input`, with its length in bytes; `None` while it is incomplete. `ended` says that no more bytes
+/// will come.
 pub(super) fn reply(input: &[u8], max_body: usize, ended: bool) -> Result<Option<(usize, Reply)>, Trouble> {
     let Some(head) = head(input)? else { return Ok(None) };
     let rest = &input[head.len..];
@@ -120,7 +121,7 @@ fn chunks(input: &[u8], max_body: usize) -> Result<Option<(usize, Vec<u8>)>, Tro
         };
         at += len;
         if size == 0 {
-            // No trailers were asked for; a server that sends some is understood all the same.
+            // We ask for no trailers, but a server may send some.
             let mut trailers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             return match httparse::parse_headers(&input[at..], &mut trailers) {
                 Ok(httparse::Status::Complete((len, _))) => Ok(Some((at + len, body))),

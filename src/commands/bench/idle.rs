@@ -1,4 +1,4 @@
-//! `bench idle`: many connections that say nothing, and what a server spends on them.
+//! `bench idle`: holds many silent connections and measures what they cost the server.
 
 use std::rc::Rc;
 
@@ -111,7 +111,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Closed,
-    /// Its answer has not come.
+    /// The answer to `--say` has not come yet.
     Asked,
     Ready,
 }
@@ -121,9 +121,9 @@ struct Idle {
     say: Option<Vec<u8>>,
     is_holding: bool,
     pings: u64,
-    /// That came after the answer.
+    /// Frames that came after the answer.
     frames: u64,
-    /// While they were held.
+    /// Connections that ended while they were held.
     closed: u64,
     troubles: Troubles,
 }

@@ -1,10 +1,12 @@
-//! `longwire bench`: what a server does with many clients, measured from outside.
+//! `longwire bench`: measures a server under many clients, from outside.
 //!
-//! Four runs: `echo` (messages and their replies), `fanout` (one publisher, many subscribers), `idle` (what connections cost
-//! that say nothing), `accept` (how fast they come in). `swarm` holds the connections of a run on one thread, because the generator
-//! shares its machine with what it measures: an epoll of its own, one system call for a read and one for a write. `connection` is one of
-//! them, `endpoint` what they have in common, `stage` the phases, `report` what comes out; [`process`] reads from /proc what
-//! others use, [`timer`] wakes in time and [`times`] counts how long. Faults of a server are counted and never stop a run.
+//! There are four runs: `echo` (messages and their replies), `fanout` (one publisher, many subscribers), `idle` (the cost of silent
+//! connections) and `accept` (the rate of new connections). Faults of a server are counted and never stop a run.
+//!
+//! `swarm` holds the connections of a run on one thread, because the generator shares its machine with the server. It has an epoll of
+//! its own, and needs one system call for a read and one for a write. `connection` is one of these connections, `endpoint` is their
+//! common part, `stage` has the phases of a run, and `report` prints the results. [`process`] reads from /proc the CPU and memory of
+//! other processes, [`timer`] wakes the thread in time and [`times`] collects durations.
 
 mod accept;
 mod connection;
@@ -30,14 +32,14 @@ use std::process::ExitCode;
 
 use crate::commands::cli::BenchCommand;
 
-/// Why a run could not be, or has nothing to report.
+/// Why a run could not start, or has no results.
 #[derive(Debug)]
 pub enum BenchError {
-    /// What was asked for makes no sense.
+    /// The command line is not valid.
     Usage(String),
-    /// Not one client could do what it was there for.
+    /// No client could do its work: none could connect, for example, or none got a reply.
     Nobody(String),
-    /// This machine does not give what the run needs.
+    /// A system call failed that the run needs.
     System(io::Error),
 }
 
@@ -52,11 +54,11 @@ impl fmt::Display for BenchError {
 
 impl std::error::Error for BenchError {}
 
-/// Measures, and prints a report. The status is success when there was something to measure, whatever came out.
+/// Measures and prints a report. The status is success if anything could be measured, even with faults of the server.
 ///
 /// # Errors
 ///
-/// Why there is no report, in one line.
+/// Says in one line why there are no results.
 pub fn run(command: &BenchCommand) -> Result<ExitCode, BenchError> {
     match command {
         BenchCommand::Echo(args) => echo::run(args),

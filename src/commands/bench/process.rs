@@ -1,4 +1,4 @@
-//! What processes use, as /proc has it.
+//! CPU time and memory of processes, read from /proc.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,31 +8,31 @@ use serde::Serialize;
 /// CPU time of some processes, of this one, and of the machine, at one moment.
 #[derive(Debug)]
 pub struct Usage {
-    /// For each process that was asked for: nanoseconds of its threads and of those of its descendants, by thread.
+    /// For each `--pid`: CPU nanoseconds of its threads and those of its descendants, by thread.
     processes: Vec<HashMap<u32, u64>>,
     own: u64,
-    /// Nanoseconds that all CPUs were busy, and all that there were.
+    /// Busy nanoseconds of all CPUs, and total nanoseconds of all CPUs.
     busy: u64,
     all: u64,
 }
 
-/// Between two moments.
+/// CPU time used between two moments.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cpu {
-    /// For each `--pid`, in order: CPU of the process and its descendants; null where there is no such process any more.
+    /// For each `--pid`, in order: CPU of the process and its descendants; null if the process has ended.
     pub pid_cpu_us: Vec<Option<f64>>,
     /// The same for each message (or delivery, or connection) of the window.
     pub cpu_us_per_message: Vec<Option<f64>>,
-    /// The generator's own.
+    /// The same for the generator itself.
     pub generator_cpu_us_per_message: f64,
-    /// Of all CPUs of the machine, 100 for all of them.
+    /// The generator's share of the machine; 100 means all CPUs.
     pub generator_cpu_percent: f64,
-    /// Everybody else's share, whose pids were not given. In a quiet run it is near 0.
+    /// The share of all other processes, without those of `--pid`. On a quiet machine it is near 0.
     pub others_cpu_percent: f64,
 }
 
 impl Usage {
-    /// Of these processes and their descendants.
+    /// Reads the CPU time of these processes and their descendants.
     #[must_use]
     pub fn now(pids: &[u32]) -> Self {
         let children = if pids.is_empty() { HashMap::new() } else { children() };
@@ -41,7 +41,7 @@ impl Usage {
         Self { processes, own: threads_of(std::process::id()).values().sum(), busy, all }
     }
 
-    /// What was used from then until `end`, also divided by so many messages.
+    /// The CPU time used from this moment until `end`, in total and divided by the number of messages.
     #[must_use]
     pub fn until(&self, end: &Self, messages: u64) -> Cpu {
         let used: Vec<Option<u64>> =
@@ -61,7 +61,7 @@ impl Usage {
     }
 }
 
-/// A thread that has ended takes its time with it, one that began has all of it from here.
+/// The CPU time between two readings. The time of a thread that has ended is missing; that of a new thread counts in full.
 fn used(then: &HashMap<u32, u64>, now: &HashMap<u32, u64>) -> Option<u64> {
     if now.is_empty() {
         return None;
@@ -69,13 +69,13 @@ fn used(then: &HashMap<u32, u64>, now: &HashMap<u32, u64>) -> Option<u64> {
     Some(now.iter().map(|(thread, nanos)| nanos.saturating_sub(then.get(thread).copied().unwrap_or(0))).sum())
 }
 
-/// Who is whose child.
+/// The children of each process.
 fn children() -> HashMap<u32, Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // The name in parentheses may have anything in it (proc(5)).
+        // The name in parentheses may contain any character (proc(5)).
         let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
         if let Some(parent) = parent {
             children.entry(parent).or_default().push(pid);
@@ -84,7 +84,7 @@ fn children() -> HashMap<u32, Vec<u32>> {
     children
 }
 
-/// The process and all that came from it.
+/// The process and all its descendants.
 fn family(pid: u32, children: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
     let mut family = vec![pid];
     let mut at = 0;
@@ -113,15 +113,15 @@ fn threads_of(pid: u32) -> HashMap<u32, u64> {
     threads
 }
 
-/// Nanoseconds that the CPUs were busy and that there were, from /proc/stat.
+/// Busy and total nanoseconds of all CPUs, from /proc/stat.
 fn machine() -> (u64, u64) {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
-    // user nice system idle iowait irq softirq steal; what guests use is in user already.
+    // user nice system idle iowait irq softirq steal; guest time is part of user already.
     let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|word| word.parse().ok()).collect();
     let all: u64 = ticks.iter().sum();
     let idle: u64 = ticks.iter().skip(3).take(2).sum();
-    // SAFETY: it takes a number and gives a number.
+    // SAFETY: it takes a number and returns a number.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     let nanos = 1_000_000_000 / per_second;
     ((all - idle) * nanos, all * nanos)
@@ -130,13 +130,13 @@ fn machine() -> (u64, u64) {
 /// Memory of a process and its descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Pages that are there, in bytes.
+    /// Resident pages, in bytes.
     pub rss: u64,
-    /// The same, of shared ones only this process's part.
+    /// The same, with each shared page divided by the number of processes that map it.
     pub pss: u64,
 }
 
-/// In bytes; `None` where the process is not there or not ours to look at.
+/// The memory of a process and its descendants; `None` if the process is gone or may not be inspected.
 #[must_use]
 pub fn memory(pid: u32) -> Option<Memory> {
     let mut total = None;

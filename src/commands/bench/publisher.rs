@@ -1,4 +1,4 @@
-//! Who publishes in `bench fanout`: one connection to the router port, to an HTTP API, or to a listener.
+//! The publisher of `bench fanout`: one connection to the router port, to an HTTP API, or to a listener.
 
 use std::rc::Rc;
 
@@ -13,10 +13,10 @@ use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::control::Frame;
 use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, Proofs, Request, VERSION, What};
 
-/// Longest answer that the router port gives to what is said here.
+/// Longest answer of the router port to the publisher's commands.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Stands for the number of a channel.
+/// Placeholder for the number of a channel.
 pub(super) const CHANNEL: &str = "{channel}";
 
 /// The publisher's side of its connection.
@@ -24,9 +24,9 @@ pub(super) struct Publisher {
     pub(super) endpoint: Rc<Endpoint>,
     door: Door,
     is_ready: bool,
-    /// Messages that have no answer yet, where there are answers.
+    /// Messages without an answer yet. A listener gives no answers, so it stays 0 there.
     pub(super) unanswered: u64,
-    /// Sessions that the answers say were reached.
+    /// Sessions reached, as counted in the receipts of the router port.
     pub(super) reached: u64,
 }
 
@@ -85,13 +85,13 @@ impl Publisher {
     /// Whether a message may be published now.
     pub(super) fn is_ready(&self) -> bool {
         match self.door {
-            // A kept connection has one request at a time.
+            // An HTTP keep-alive connection carries one request at a time.
             Door::Http => self.is_ready && self.unanswered == 0,
             Door::Router(_) | Door::Frames => self.is_ready,
         }
     }
 
-    /// A connection that has ended may be made again.
+    /// Whether this is an HTTP publisher, whose connection may be reopened after it has ended.
     pub(super) fn is_http(&self) -> bool {
         matches!(self.door, Door::Http)
     }
@@ -125,12 +125,12 @@ impl Publisher {
                 link.say(message);
                 self.unanswered += 1;
             }
-            // Whether there is an answer is for the script to say.
+            // Nothing is counted as unanswered, because the script decides whether it answers.
             Door::Frames => link.say(message),
         }
     }
 
-    /// Something came back; an error is one message that was not published.
+    /// Handles an answer; an error means that one message was not published.
     pub(super) fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) -> Result<(), Trouble> {
         match &mut self.door {
             Door::Router(router) => {
@@ -176,7 +176,7 @@ impl Publisher {
         }
     }
 
-    /// A request was answered, though not well.
+    /// A request was answered with an error.
     pub(super) fn failed(&mut self) {
         self.unanswered = 0;
     }
@@ -188,7 +188,7 @@ impl Publisher {
 }
 
 impl Router {
-    /// Answers what the server says before commands may be sent; true when that is over.
+    /// Handles a frame of the router port's handshake; true when it is complete and commands may be sent.
     fn greet(&mut self, frame: &Frame) -> Result<bool, String> {
         if let Ok(Answer::Error { word, text, .. }) = Answer::decode(frame) {
             return Err(format!("the router port: {word}: {text}"));
@@ -205,7 +205,7 @@ impl Router {
                 (None, true) => {
                     return Err("the router port asks for a secret: name its file with --secret-file".to_owned());
                 }
-                // An impostor would say so.
+                // It may be an impostor that does not know the secret.
                 (Some(_), false) => return Err("the router port does not ask for the secret".to_owned()),
                 (None, false) => {}
             }

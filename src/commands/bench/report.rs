@@ -1,7 +1,7 @@
-//! What a run found, for people and for programs.
+//! The results of a run, for people and for programs.
 //!
-//! Each kind of run has a report that serializes to a fixed shape (README.md, "Measuring"); [`print`] writes it as JSON or as
-//! a table of what it has.
+//! Each kind of run has a report that serializes to a fixed shape (README.md, "Measuring"). [`print`] writes it as JSON or as
+//! a table.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ pub(super) struct Echo {
     pub(super) window_s: f64,
     pub(super) replies: u64,
     pub(super) replies_per_s: f64,
-    /// `response`: from the sending. `intended`: from when a message was due.
+    /// `response`: from sending the message. `intended`: from the time when the message was due.
     pub(super) latency_from: &'static str,
     pub(super) latency: Percentiles,
     pub(super) clients_silent_over_1s: usize,
@@ -63,12 +63,12 @@ pub(super) struct Fanout {
     pub(super) messages_per_s: f64,
     pub(super) deliveries: u64,
     pub(super) deliveries_per_s: f64,
-    /// `published`: from the sending. `intended`: from when a message was due.
+    /// `published`: from publishing the message. `intended`: from the time when the message was due.
     pub(super) latency_from: &'static str,
     pub(super) latency: Percentiles,
-    /// From the publishing until the last subscriber had it.
+    /// From publishing until the last subscriber had the message.
     pub(super) latency_of_last: Percentiles,
-    /// All of the run, warm-up included.
+    /// Messages of the whole run, warm-up included.
     pub(super) published: u64,
     pub(super) delivered: u64,
     pub(super) lost: u64,
@@ -82,7 +82,7 @@ pub(super) struct Fanout {
     pub(super) notes: Vec<String>,
 }
 
-/// What a process holds.
+/// Memory and CPU of a process.
 #[derive(Debug, Serialize)]
 pub(super) struct Held {
     pub(super) pid: u32,
@@ -138,11 +138,11 @@ pub(super) struct Accept {
 pub(super) fn print(report: &impl Serialize, as_json: bool) {
     let json = serde_json::to_string(report).expect("a report is plain data");
     let text = if as_json { format!("{json}\n") } else { table(&json) };
-    // `longwire bench ... | head` closes the pipe early, which is no failure.
+    // `longwire bench ... | head` closes the pipe early, which is not an error.
     let _closed_early = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
 }
 
-/// The fields of a report, one a line: names in words, times in a unit that fits.
+/// The fields of a report, one per line: names in words, times in a suitable unit.
 fn table(report: &str) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
     let Fields(fields) = serde_json::from_str(report).expect("it was written here");
@@ -165,7 +165,7 @@ fn table(report: &str) -> String {
     lines.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
-/// What is in an object, in the order in which it was written (that of `serde_json::Value` is the alphabet's).
+/// The fields of a JSON object in written order (`serde_json::Value` would sort them by name).
 struct Fields(Vec<(String, serde_json::Value)>);
 
 impl<'de> Deserialize<'de> for Fields {

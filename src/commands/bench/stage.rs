@@ -1,4 +1,4 @@
-//! What every run has: its connections, its phases, what is said while it goes.
+//! The common part of every run: its connections, its phases and its progress lines.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::commands::cli::{BenchArgs, TimeArgs};
 use crate::descriptors;
 use crate::logging;
 
-/// Descriptors beside those of connections: standard streams, epoll, timer, /proc, a few to spare.
+/// File descriptors needed besides those of connections: standard streams, epoll, timer, /proc, and a few spare ones.
 const OTHER_DESCRIPTORS: usize = 16;
 const SECOND: Nanos = 1_000_000_000;
 
@@ -24,12 +24,12 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Makes room for `connections`.
+    /// Prepares a run with this many connections: raises the limit of open files if needed.
     pub(super) fn new(connections: usize, args: &'a BenchArgs) -> Result<Self, BenchError> {
         raise_descriptors(connections)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The second one ends the program at once: a user who presses Ctrl-C twice means it.
+            // A second Ctrl-C ends the program at once.
             signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
                 .map_err(BenchError::System)?;
             signal_hook::flag::register(signal, interrupted.clone()).map_err(BenchError::System)?;
@@ -43,7 +43,7 @@ impl<'a> Stage<'a> {
         Ok(Self { swarm, args, progress: Progress::new(args) })
     }
 
-    /// Goes on until a time, until the load is done, or until somebody presses Ctrl-C.
+    /// Runs until a given time, until the load is done, or until Ctrl-C.
     pub(super) fn go<L: Load>(
         &mut self,
         load: &mut L,
@@ -61,7 +61,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Warms up and measures; what was used meanwhile, from first to last.
+    /// Warms up and measures. Returns the CPU usage at the begin and at the end of the measurement.
     pub(super) fn measure<L: Measured>(&mut self, load: &mut L, times: &TimeArgs) -> Result<[Usage; 2], BenchError> {
         if !times.warm_up.is_zero() {
             load.start(&mut self.swarm);
@@ -72,7 +72,7 @@ impl<'a> Stage<'a> {
         load.begin(self.swarm.now());
         self.event("begin");
         if times.warm_up.is_zero() {
-            // Behind the beginning: the first messages count.
+            // Without warm-up the load starts after `begin`, so that the first messages count.
             load.start(&mut self.swarm);
         }
         let end = self.after(times.duration);
@@ -83,10 +83,10 @@ impl<'a> Stage<'a> {
         Ok([before, after])
     }
 
-    /// Tells a program that something has happened.
+    /// With `--json`, prints an event line for the calling program.
     pub(super) fn event(&mut self, what: &str) {
         if self.args.json {
-            // A caller that does not listen is not told.
+            // The caller may have closed the pipe, which is not an error.
             let _closed = writeln!(io::stdout(), "{{\"event\":\"{what}\"}}").and_then(|()| io::stdout().flush());
         }
     }
@@ -96,19 +96,19 @@ impl<'a> Stage<'a> {
         Usage::now(&self.args.pid)
     }
 
-    /// A duration from now.
+    /// The time after this duration from now.
     pub(super) fn after(&self, time: Duration) -> Nanos {
         self.swarm.now().saturating_add(time.as_nanos() as Nanos)
     }
 
-    /// Takes the connections down; nothing is said any more of how it goes.
+    /// Closes all connections and ends the progress lines.
     pub(super) fn finish(&mut self) {
         self.progress.end();
         self.swarm.reset_all();
     }
 }
 
-/// One line a second, overwritten on a terminal.
+/// Prints a progress line every second. On a terminal each line overwrites the one before.
 struct Progress {
     next: Nanos,
     is_terminal: bool,

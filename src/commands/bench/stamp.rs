@@ -1,8 +1,8 @@
-//! What a message carries, so that its receiver can tell whether it is the right one.
+//! The stamp at the start of each message, by which the receiver recognizes it.
 //!
 //! ```text
 //!   echo     000017 0000000042 xxxxxxx...       client, number of its message, filler
-//!   fan-out  000000 0000000042 0000001234567 x  and when it was published, in microseconds from the start
+//!   fan-out  000000 0000000042 0000001234567 x  the same with the time of publishing, in microseconds from the start
 //! ```
 
 use std::ops::Range;
@@ -11,17 +11,17 @@ const CLIENT: Range<usize> = 0..6;
 const NUMBER: Range<usize> = 7..17;
 const TIME: Range<usize> = 18..31;
 
-/// Clients that a stamp can tell apart.
+/// Number of clients that a stamp can tell apart.
 pub(super) const MAX_CLIENTS: usize = 1_000_000;
 
-/// The messages of a run, of which one is there at a time.
+/// Makes the messages of a run, one at a time in the same buffer.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     bytes: Vec<u8>,
     stamp: usize,
 }
 
-/// What a stamp says.
+/// The fields of a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) client: usize,
@@ -33,13 +33,13 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// Says how many it must have.
+    /// If `len` is too small for a stamp; the text has the minimum.
     pub(super) fn new(len: usize, is_timed: bool) -> Result<Self, String> {
         let stamp = if is_timed { TIME.end + 1 } else { NUMBER.end + 1 };
         if len < stamp {
             return Err(format!("--bytes {len} has no room for the stamp in front of a message: at least {stamp}"));
         }
-        // Neither a line's end nor anything else that a framing could take for its own.
+        // Letters only: no line end or other byte that a framing could take for a delimiter.
         let filler = (0..len).map(|at| b'a' + (at % 26) as u8);
         let mut bytes: Vec<u8> = filler.collect();
         bytes[..stamp].fill(b' ');
@@ -56,7 +56,7 @@ impl Message {
         &self.bytes
     }
 
-    /// The stamp of what came; `None` if it is not one of these messages.
+    /// The stamp of a received message; `None` if it is not one of this run's messages.
     pub(super) fn read(&self, got: &[u8]) -> Option<Stamp> {
         if got.len() != self.bytes.len() || got[self.stamp..] != self.bytes[self.stamp..] {
             return None;
@@ -84,23 +84,23 @@ fn number(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + u64::from(digit - b'0')))
 }
 
-/// Which of a sequence of numbers have come.
+/// Keeps track of which numbers of a sequence have come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sequence {
-    /// Above all that came.
+    /// One above the highest number that has come.
     next: u64,
-    /// Below it, and not come yet; in order.
+    /// The numbers below `next` that have not come yet, in order.
     holes: Vec<u64>,
 }
 
-/// How a number fits to those before it.
+/// How a number compares to those that came before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It is above all before it.
+    /// It is higher than all of them.
     Ahead,
-    /// One above it was here first.
+    /// A higher number came before it.
     Late,
-    /// It was here before.
+    /// It has come before.
     Again,
 }
 

@@ -1,8 +1,8 @@
-//! What a fan-out run knows of a subscriber, and of a message that is on its way.
+//! The state of a subscriber in a fan-out run, and of a message that is on its way.
 
 use super::stamp::Sequence;
 
-/// A client that is in a channel, or is to join one.
+/// A client that has joined its channel, or still has to.
 #[derive(Default)]
 pub(super) struct Subscriber {
     pub(super) is_open: bool,

@@ -1,7 +1,7 @@
-//! All connections of a run, on one thread: epoll, and a call to the load for each thing that happens.
+//! All connections of a run on one thread, with epoll and a call to the load for each event.
 //!
-//! A [`Load`] is told what happened and says what is to be sent; [`Swarm::turn`] waits once and handles all that is ready. What
-//! a turn's calls have put behind a connection's messages leaves in one write at the end of its event.
+//! A [`Load`] is called for each event and decides what to send. [`Swarm::turn`] waits once and handles all ready connections. All
+//! messages that the load queues during an event of a connection leave in one write at the end of that event.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,48 +20,48 @@ use super::endpoint::Endpoint;
 use super::timer::Timer;
 use super::trouble::Trouble;
 
-/// Connections that are being made at the same time: fewer than listeners hold in their backlog.
+/// Connections that are being opened at the same time: fewer than the backlog of a listener holds.
 const MAX_OPENING: usize = 128;
-/// A client that was refused comes again after so long: at once it would keep both sides busy with nothing but refusals.
+/// A refused client connects again after this pause. Without it both sides would be busy with nothing but refusals.
 const PAUSE: Nanos = 100_000_000;
-/// Longest wait in one turn, so that Ctrl-C is seen.
+/// Longest wait in one turn, so that Ctrl-C is noticed.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 const TIMER: Token = Token(usize::MAX);
 
 /// Nanoseconds since a run's start.
 pub(super) type Nanos = u64;
 
-/// What a run does.
+/// The work of a run.
 pub(super) trait Load {
     /// A connection is open.
     fn opened(&mut self, link: &mut Link<'_>);
     /// A frame came, or a reply.
     fn heard(&mut self, link: &mut Link<'_>, body: &Bytes);
-    /// A reply came that is no success.
+    /// A reply with an error status came.
     fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble);
-    /// The server asked whether we are there.
+    /// The server sent a ping.
     fn pinged(&mut self) {}
-    /// A connection is not there any more, or never was.
+    /// A connection has ended or could not be opened.
     fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After;
-    /// Called once a turn: does what is due, and says when the next thing is.
+    /// Called once per turn: does all work that is due, and returns when the next is due.
     fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos;
-    /// How it goes, in one line.
+    /// The progress in one line.
     fn line(&self, now: Nanos) -> String;
 }
 
-/// A load of which a part is measured.
+/// A load that is measured for a part of its time.
 pub(super) trait Measured: Load {
-    /// What is measured is done from now on.
+    /// Starts the work that is measured later.
     fn start(&mut self, swarm: &mut Swarm);
-    /// From now on it counts.
+    /// Begins to count.
     fn begin(&mut self, now: Nanos);
-    /// From now on nothing is done any more that would count.
+    /// Stops working and counting.
     fn stop(&mut self, now: Nanos);
-    /// Nobody is left to measure.
+    /// Whether no client is left.
     fn is_deserted(&self) -> bool;
 }
 
-/// What becomes of a place whose connection has ended.
+/// What to do with a client's place after its connection has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It stays empty.
@@ -72,11 +72,11 @@ pub(super) enum After {
     Later,
 }
 
-/// One connection, as a load has it in hand.
+/// One connection, as passed to the load in an event.
 pub(super) struct Link<'s> {
     /// Its number.
     pub(super) who: usize,
-    /// When this happened.
+    /// The time of the event.
     pub(super) now: Nanos,
     connection: &'s mut Connection,
     endpoint: &'s Endpoint,
@@ -88,7 +88,7 @@ pub(super) struct Link<'s> {
 }
 
 impl Link<'_> {
-    /// Sends a message, with the others of this turn.
+    /// Queues a message; it is sent with the others of this event.
     pub(super) fn say(&mut self, body: &[u8]) {
         let said = self.connection.say(self.endpoint, body, self.scratch);
         if self.verdict.is_ok() {
@@ -96,24 +96,24 @@ impl Link<'_> {
         }
     }
 
-    /// Sends bytes that are no message.
+    /// Queues bytes that are not a client's message.
     pub(super) fn say_raw(&mut self, bytes: &[u8]) {
         self.connection.say_raw(bytes);
     }
 
-    /// Ends our direction: nothing is said any more.
+    /// Closes our direction of the connection.
     pub(super) fn finish(&mut self) {
         if let Err(trouble) = self.connection.finish() {
             self.refuse(trouble);
         }
     }
 
-    /// Ends the connection with a reset, which is not told to [`Load::ended`].
+    /// Closes the connection with a reset, without a call to [`Load::ended`].
     pub(super) fn leave(&mut self, after: After) {
         self.leaves = Some(after);
     }
 
-    /// Ends the connection because of something that the load has found in what came.
+    /// Closes the connection because of a fault in the received bytes.
     pub(super) fn refuse(&mut self, trouble: Trouble) {
         self.verdict = Err(trouble);
     }
@@ -127,7 +127,7 @@ impl Link<'_> {
 struct Place {
     endpoint: Rc<Endpoint>,
     connection: Option<Connection>,
-    /// How often a connection was begun here.
+    /// Number of connection attempts at this place.
     times: u32,
     begun: Nanos,
     wants_write: bool,
@@ -141,9 +141,9 @@ pub(super) struct Swarm {
     timer_at: Nanos,
     places: Vec<Place>,
     to_open: VecDeque<usize>,
-    /// Those that pause, and until when.
+    /// Places that wait to connect again, and until when.
     pausing: VecDeque<(Nanos, usize)>,
-    /// With the number of the attempt, and when it is too late for it.
+    /// Places whose connection is being opened: the deadline, the place and the number of the attempt.
     opening: VecDeque<(Nanos, usize, u32)>,
     pending: usize,
     scratch: Scratch,
@@ -182,7 +182,7 @@ impl Swarm {
         self.start.elapsed().as_nanos() as Nanos
     }
 
-    /// Somebody has pressed Ctrl-C.
+    /// Whether Ctrl-C was pressed.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
@@ -201,18 +201,18 @@ impl Swarm {
         who
     }
 
-    /// Connections that are being made or wait for that.
+    /// Connections that are being opened or wait for their turn.
     pub(super) fn pending(&self) -> usize {
         self.pending + self.to_open.len() + self.pausing.len()
     }
 
-    /// Lets the load do something with a connection, outside of an event. Nothing happens where there is none.
+    /// Lets the load act on a connection outside of an event. Does nothing if the place has no connection.
     pub(super) fn with<L: Load>(&mut self, who: usize, load: &mut L, act: impl FnOnce(&mut L, &mut Link<'_>)) {
         let now = self.now();
         self.drive(who, now, load, |_, _, _, _| Ok(()), Some(act));
     }
 
-    /// Ends a connection on our side, which is not told to the load.
+    /// Closes a connection from our side, without a call to the load.
     pub(super) fn drop_connection(&mut self, who: usize) {
         if let Some(connection) = self.places[who].connection.take() {
             if !connection.is_open() {
@@ -222,12 +222,12 @@ impl Swarm {
         }
     }
 
-    /// Opens another connection where there is none.
+    /// Opens a new connection at a place without one.
     pub(super) fn reopen(&mut self, who: usize) {
         self.to_open.push_back(who);
     }
 
-    /// Ends every connection with a reset.
+    /// Closes every connection with a reset.
     pub(super) fn reset_all(&mut self) {
         self.to_open.clear();
         self.pausing.clear();
@@ -236,7 +236,7 @@ impl Swarm {
         }
     }
 
-    /// Waits until something happens, at most until `until`, and handles it.
+    /// Waits for events, at most until `until`, and handles them.
     pub(super) fn turn<L: Load>(&mut self, load: &mut L, until: Nanos) -> io::Result<()> {
         while self.pausing.front().is_some_and(|(over, _)| *over <= self.now()) {
             self.to_open.extend(self.pausing.pop_front().map(|(_, who)| who));
@@ -258,7 +258,7 @@ impl Swarm {
         for event in &events {
             let Token(who) = event.token();
             if event.token() == TIMER {
-                // Armed again it is new; until then it has nothing more to say.
+                // The timer has fired. It fires again only after it has been set again.
                 self.timer_at = 0;
                 continue;
             }
@@ -294,7 +294,7 @@ impl Swarm {
         }
     }
 
-    /// Sets the timer for what is due; the longest wait that is left to epoll.
+    /// Sets the timer to `until` if that is near. Returns the longest time that epoll may wait.
     fn wait(&mut self, until: Nanos, now: Nanos) -> io::Result<Duration> {
         let left = Duration::from_nanos(until - now);
         if left >= MAX_WAIT {
@@ -315,7 +315,7 @@ impl Swarm {
             place.times += 1;
             place.begun = now;
             let begun = Connection::begin(&place.endpoint, who + place.times as usize).and_then(|connection| {
-                // TCP calls for a writer only when it was full; a Unix socket after every read of the peer.
+                // epoll reports TCP as writable only after its buffer was full, but a Unix socket after every read of the peer.
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 let registered = self.poll.registry().register(&mut SourceFd(&connection.fd()), Token(who), interest);
                 registered.map_err(Trouble::Connect).map(|()| connection)
@@ -328,7 +328,7 @@ impl Swarm {
                     self.opening.push_back((now + self.timeout.as_nanos() as Nanos, who, place.times));
                 }
                 Err(trouble) => {
-                    // Not in this turn: whatever refused it would do so again, for ever.
+                    // Do not retry in this turn: the same error would come again, in an endless loop.
                     match load.ended(who, now, trouble) {
                         After::Gone => {}
                         After::Again | After::Later => self.pausing.push_back((now + PAUSE, who)),
@@ -358,7 +358,7 @@ impl Swarm {
         }
     }
 
-    /// Moves one connection on, tells the load, and writes what that has brought.
+    /// Handles one connection that is ready: reads, calls the load, and writes what the load has queued.
     fn drive<L: Load>(
         &mut self,
         who: usize,
@@ -422,7 +422,7 @@ impl Swarm {
         let wants_write = !endpoint.is_unix() || !is_open || connection.is_blocked();
         if place.wants_write != wants_write {
             let interest = if wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            // A descriptor that is registered can be registered anew.
+            // If this fails, `wants_write` keeps its value and the next event tries again.
             if self.poll.registry().reregister(&mut SourceFd(&connection.fd()), Token(who), interest).is_ok() {
                 place.wants_write = wants_write;
             }

@@ -1,4 +1,4 @@
-//! What can happen to one client. None of it stops a run; all of it is counted.
+//! Errors of one client. They are counted and never stop a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,31 +6,31 @@ use std::io;
 
 use serde::Serialize;
 
-/// Why a connection is not, or no longer, there.
+/// Why a connection could not be opened, has ended, or had an error.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// It was never made.
+    /// The connection could not be opened.
     Connect(io::Error),
-    /// TLS could not be agreed on.
+    /// The TLS handshake failed.
     Tls(String),
-    /// The handshake was answered with something else than 101.
+    /// The WebSocket handshake was answered with another status than 101.
     Refused { status: u16, body: String },
-    /// The server closed. The code comes from WebSocket alone.
+    /// The server closed. Only WebSocket has a code.
     Closed { code: Option<u16>, reason: String },
     /// The connection broke.
     Lost(io::Error),
-    /// What came is not what was agreed to be spoken.
+    /// The server's bytes break the protocol.
     Broken(String),
     /// Nothing came in time: no connection, no handshake, no answer.
     Timeout(&'static str),
-    /// A reply to a POST was no success.
+    /// A reply to a POST had an error status.
     Status { status: u16, body: String },
-    /// The router port did not want us or our message.
+    /// The router port refused the publisher or a message.
     Router(String),
 }
 
 impl Trouble {
-    /// The word in reports.
+    /// The name in reports, `kind`.
     const fn label(&self) -> &'static str {
         match self {
             Trouble::Connect(_) => "connect",
@@ -73,7 +73,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How often what happened.
+/// The number of errors of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Troubles(BTreeMap<(&'static str, Option<u16>), (u64, String)>);
 
@@ -83,7 +83,7 @@ impl Troubles {
         entry.0 += 1;
     }
 
-    /// The kind that came most often, as a sentence.
+    /// The text of the most frequent kind.
     pub(super) fn worst(&self) -> Option<&str> {
         self.0.values().max_by_key(|(count, _)| *count).map(|(_, example)| example.as_str())
     }
@@ -107,9 +107,9 @@ impl Troubles {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Counted {
     pub(super) kind: &'static str,
-    /// A status of HTTP or a close code, where there was one.
+    /// The HTTP status or close code, if there was one.
     pub(super) code: Option<u16>,
     pub(super) count: u64,
-    /// What the first one of them said.
+    /// The text of the first error of this kind.
     pub(super) example: String,
 }

@@ -8,12 +8,12 @@ use sha1::{Digest as _, Sha1};
 /// RFC 6455 section 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What `Sec-WebSocket-Key` has: these bytes are a nonce, new for each connection.
+/// The value of `Sec-WebSocket-Key`: a nonce in base64, new for each connection.
 pub(crate) fn key(nonce: [u8; 16]) -> String {
     BASE64.encode(nonce)
 }
 
-/// RFC 6455 section 4.2.2.
+/// The `Sec-WebSocket-Accept` that a server must answer to this key (RFC 6455 section 4.2.2).
 pub(crate) fn accept_value(key: &str) -> String {
     BASE64.encode(Sha1::new().chain_update(key).chain_update(WEBSOCKET_GUID).finalize())
 }
@@ -22,7 +22,7 @@ pub(crate) fn accept_value(key: &str) -> String {
 ///
 /// # Errors
 ///
-/// Says which half is no such thing.
+/// Names the part that is not valid.
 pub(crate) fn parse_header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = line.split_once(':').ok_or_else(|| format!("a header is 'Name: value', this is {line:?}"))?;
     let name = name.trim().parse().map_err(|_| format!("{:?} is not the name of a header", name.trim()))?;

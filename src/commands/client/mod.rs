@@ -1,6 +1,6 @@
-//! What every command that is a client needs: where to connect, whom to believe, how a WebSocket handshake is made.
+//! Shared by all commands that act as a client: reading the target's URL, trusting its certificate, the WebSocket handshake.
 //!
-//! Owns nothing that runs: `connect` dials with a task a connection, `bench` with one thread for thousands.
+//! Owns nothing that runs: `connect` has one task for its connection, `bench` one thread for thousands.
 
 pub(crate) mod handshake;
 pub(crate) mod target;
@@ -14,10 +14,10 @@ use crate::proto::framing::Framing;
 ///
 /// # Errors
 ///
-/// Says which options do not fit each other.
+/// Names the option that is out of range or does not fit another one.
 pub(crate) fn stream_framing(args: &FramingArgs) -> Result<Framing, String> {
     match args.stream_framing()? {
-        // Silence is for the server to wait for: a client prints what comes as it comes.
+        // Only the server waits for silence. A client shows bytes as they come.
         StreamFraming::Gap(_) => Ok(Framing::Raw),
         framing => framing.framing().ok_or_else(|| cli::NO_LUA.to_owned()),
     }

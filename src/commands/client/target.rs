@@ -11,18 +11,18 @@ pub(crate) enum Target {
     Tcp {
         /// `host:port`
         address: String,
-        /// Whose certificate is expected, where there is TLS.
+        /// With TLS: the name that the server's certificate must have.
         tls: Option<ServerName<'static>>,
     },
     Unix(PathBuf),
     WebSocket {
         /// `host:port`, to dial.
         address: String,
-        /// As the Host header has it.
+        /// The value of the Host header.
         host: String,
         /// With the query.
         path: String,
-        /// Whose certificate is expected, where there is TLS.
+        /// With TLS: the name that the server's certificate must have.
         tls: Option<ServerName<'static>>,
     },
 }
@@ -30,7 +30,7 @@ pub(crate) enum Target {
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
-            // unix:///path is how some tools write it.
+            // Some tools write unix:///path.
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() {
                 Err("a path is missing after unix:".into())

@@ -1,4 +1,4 @@
-//! TLS as a client speaks it: whom to believe.
+//! The client's side of TLS: which server certificates to trust.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use crate::certificates::roots_of_system;
 use crate::commands::cli::TlsArgs;
 
-/// What shakes hands. `protocol` is what ALPN offers (RFC 7301), nothing for bare frames.
+/// The settings for TLS handshakes. `protocol` is offered by ALPN (RFC 7301); `None` for bare frames.
 ///
 /// # Errors
 ///
-/// Says why nobody could be believed.
+/// Says why no trusted CA could be loaded.
 pub(crate) fn config(protocol: Option<&[u8]>, args: &TlsArgs) -> Result<ClientConfig, String> {
     let mut config = believing(args)?;
     config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
@@ -48,7 +48,7 @@ fn roots_in(file: &Path) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
 }
 
-/// Believes every certificate, as long as the server has its key.
+/// Accepts every certificate, as long as the server proves that it has the key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! Makes the connection, and for WebSocket the handshake (RFC 6455 section 4.1), which hyper speaks.
+//! Makes the connection. For WebSocket it also makes the handshake (RFC 6455 section 4.1), with hyper as HTTP client.
 
 use std::io;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::commands::client::{self, tls};
 use crate::proto::framing::Framing;
 use crate::sockets;
 
-/// How much of a refusal's body is shown.
+/// Bytes of a refusal's body that are shown at most.
 const MAX_REFUSAL_BYTES: usize = 4096;
 
-/// Connects and is ready for frames.
+/// Connects, with handshakes if needed, and returns a wire that is ready for frames.
 pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, ConnectError> {
     let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
     match target {
@@ -50,7 +50,7 @@ pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, Co
     }
 }
 
-/// A connection to `address`, with TLS if somebody's certificate is expected.
+/// Opens a connection to `address`, with TLS if `tls` has the name that the certificate must have.
 async fn open(
     address: &str,
     tls: Option<&ServerName<'static>>,
@@ -92,7 +92,7 @@ fn request(host: &str, path: &str, key: &str, args: &ConnectArgs) -> Result<Requ
     let mut request = builder.body(Empty::new()).map_err(|error| ConnectError::Usage(error.to_string()))?;
     for line in &args.header {
         let (name, value) = parse_header(line).map_err(ConnectError::Usage)?;
-        // A Host of one's own replaces ours; of others, such as Cookie, there may be several.
+        // The user's Host replaces ours. Other headers, such as Cookie, may occur several times.
         if name == header::HOST {
             request.headers_mut().insert(name, value);
         } else {
@@ -102,7 +102,7 @@ fn request(host: &str, path: &str, key: &str, args: &ConnectArgs) -> Result<Requ
     Ok(request)
 }
 
-/// Asks for the upgrade. Gives the socket back, with what the server sent behind its answer.
+/// Asks for the upgrade. Returns the socket, and the bytes that the server sent after its answer.
 async fn upgrade(
     stream: Box<dyn Stream>,
     request: Request<Empty<Bytes>>,
@@ -114,7 +114,7 @@ async fn upgrade(
         let response = sender.send_request(request).await.map_err(broken)?;
         check_response(response, key).await.map(hyper::upgrade::on)?.await.map_err(broken)
     };
-    // The connection's own error is the request's too.
+    // An error of the connection also fails the request, so it is reported there.
     let (_, upgraded) = tokio::join!(connection.with_upgrades(), asking);
     let parts = upgraded?.downcast::<TokioIo<Box<dyn Stream>>>().expect("the stream that was given to hyper");
     Ok((parts.io.into_inner(), parts.read_buf))

@@ -1,7 +1,7 @@
 //! `longwire connect`: talks to a server, frame by frame.
 //!
 //! Owns the three ways to talk (typed lines, `--send`, a script) and their exit status. `client` reads the URL, `dial`
-//! makes the connection and the WebSocket handshake, `wire` moves frames, `script` knows the orders, `show` prints.
+//! makes the connection and the WebSocket handshake, `wire` moves frames, `script` reads the orders, `show` prints.
 //! Frames go to standard output, everything about the connection to standard error.
 
 mod dial;
@@ -25,19 +25,19 @@ use crate::commands::cli::{ConnectArgs, parse_hex, unescape};
 use crate::commands::client::target::Target;
 use crate::proto::framing::{BodyDoesNotFit, Frame, FrameError, FrameKind};
 
-/// Frames that wait while a script does not look at them; behind them the socket is not read.
+/// Received frames that a script has not looked at yet. While this many wait, the socket is not read.
 const MAX_WAITING_FRAMES: usize = 1024;
 
-/// Why a talk could not be held or went wrong.
+/// Why `longwire connect` failed.
 #[derive(Debug)]
 pub enum ConnectError {
-    /// What was asked for makes no sense.
+    /// The command line or the script is not valid.
     Usage(String),
-    /// There is no connection.
+    /// The connection could not be made.
     Dial {
-        /// As it was given.
+        /// The URL of the command line.
         url: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// The server did not upgrade to WebSocket.
@@ -48,15 +48,15 @@ pub enum ConnectError {
     Io(io::Error),
     /// The server's bytes do not follow the framing.
     Frame(FrameError),
-    /// The server ended in the middle of a frame.
+    /// The server closed in the middle of a frame.
     Truncated,
     /// Our frame does not fit the length field.
     TooLong(BodyDoesNotFit),
-    /// The server closed while something was still to be said or heard.
+    /// The server closed before all frames were sent or all replies had come, or it did not close in time.
     Closed(String),
-    /// Nothing came in time.
+    /// No frame came in time.
     NoReply(Duration),
-    /// An expectation of a script failed; with its file and line.
+    /// An expectation of a script failed; the text has file and line.
     Unexpected(String),
 }
 
@@ -96,11 +96,11 @@ impl From<BodyDoesNotFit> for ConnectError {
     }
 }
 
-/// Talks as the command line says. The status is success when everything that was asked for has happened.
+/// Runs the command. The status is success if everything that the command line asks for has happened.
 ///
 /// # Errors
 ///
-/// What went wrong, in one line.
+/// Says in one line what went wrong.
 pub async fn run(args: &ConnectArgs) -> Result<ExitCode, ConnectError> {
     let target = Target::parse(&args.url).map_err(ConnectError::Usage)?;
     let plan = Plan::new(args)?;
@@ -120,7 +120,7 @@ pub async fn run(args: &ConnectArgs) -> Result<ExitCode, ConnectError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What will be said, read whole before anything is opened.
+/// What to send. It is read whole before the connection is opened.
 enum Plan {
     Type { escape: bool },
     Send(Vec<(FrameKind, Vec<u8>)>),
@@ -143,7 +143,7 @@ impl Plan {
     }
 }
 
-/// A line as a frame: text unless its bytes, or escapes, made it something else.
+/// A typed line as a frame: a text frame if it is UTF-8 after replacing escapes, else a binary frame.
 fn typed(line: &[u8], escape: bool) -> Result<(FrameKind, Vec<u8>), String> {
     let body = if escape {
         unescape(str::from_utf8(line).map_err(|_| "escapes are read in UTF-8 only".to_owned())?)?
@@ -154,14 +154,14 @@ fn typed(line: &[u8], escape: bool) -> Result<(FrameKind, Vec<u8>), String> {
     Ok((kind, body))
 }
 
-/// A connection and what has been said on it.
+/// A connection and the state of the conversation on it.
 struct Talk {
     wire: Wire,
     show: Show,
     timeout: Duration,
-    /// When each frame was sent that has no reply yet. A reply counts for the oldest: the server keeps the order.
+    /// The sending times of frames without a reply yet. A reply counts for the oldest, because the server keeps the order.
     asked: VecDeque<Instant>,
-    /// Frames that came while a script was waiting; at most [`MAX_WAITING_FRAMES`].
+    /// Frames that came during a script's `wait`; at most [`MAX_WAITING_FRAMES`].
     waiting: VecDeque<Frame>,
     /// How the server closed, if it has.
     closed: Option<Arrival>,
@@ -177,7 +177,7 @@ impl Talk {
                 line = lines.recv() => {
                     let Some(line) = line else { break };
                     match typed(&line.map_err(ConnectError::Input)?, escape) {
-                        // A terminal shows what is typed by itself.
+                        // A terminal has already shown the typed line.
                         Ok((kind, body)) => self.send(kind, &body, !is_terminal)?,
                         Err(rule) => self.show.note(&rule),
                     }
@@ -191,7 +191,7 @@ impl Talk {
                 }
             }
         }
-        // At a terminal the end of input means "that is all"; from a pipe the answers are still wanted.
+        // At a terminal, end of input means that the user is done. With a pipe the remaining replies are still wanted.
         if !is_terminal {
             self.collect(wait).await?;
         }
@@ -212,7 +212,7 @@ impl Talk {
         self.close().await
     }
 
-    /// Does what the script says; the first expectation that fails ends it.
+    /// Runs the script; the first failed expectation ends it.
     async fn follow(&mut self, script: &Script) -> Result<(), ConnectError> {
         for (line, order) in &script.orders {
             let unexpected = |got: String| ConnectError::Unexpected(format!("{}:{line}: {got}", script.name));
@@ -263,7 +263,7 @@ impl Talk {
         self.show.received(&frame.body, took);
     }
 
-    /// Prints replies: one for each frame that has none yet, or all that come within `wait`.
+    /// Prints replies: one for each frame without a reply yet or, with `wait`, all that come within that time.
     async fn collect(&mut self, wait: Option<Duration>) -> Result<(), ConnectError> {
         let until = tokio::time::Instant::now() + wait.unwrap_or(self.timeout);
         while wait.is_some() || !self.asked.is_empty() {
@@ -308,7 +308,7 @@ impl Talk {
         }
     }
 
-    /// Lets time pass, during which pings are answered and frames kept for later expectations.
+    /// Waits for `time`. Meanwhile pings are answered and frames are kept for later expectations.
     async fn wait(&mut self, time: Duration) -> Result<(), ConnectError> {
         let until = tokio::time::Instant::now() + time;
         while self.closed.is_none() && self.waiting.len() < MAX_WAITING_FRAMES {
@@ -356,8 +356,8 @@ impl Talk {
     }
 }
 
-/// The lines of standard input. A thread of its own, because a read of a terminal cannot be given up: it stays behind
-/// when the server closes, and ends with the process. One line waits at most.
+/// The lines of standard input, read by a thread of its own, because a read from a terminal cannot be cancelled. When the server
+/// closes, the thread stays blocked and ends with the process. At most one line waits in the channel.
 fn stdin_lines() -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (lines_tx, lines) = mpsc::channel(1);
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Scripts for `--exec`: one order a line, read whole before anything is sent.
+//! Scripts for `--exec`: one order per line. The whole file is read before anything is sent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::commands::cli::{parse_hex, parse_time, unescape};
 
-/// Longest script that is read.
+/// Longest script that is read, in bytes; the rest is ignored.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// What to do.
@@ -16,16 +16,16 @@ pub(super) enum Order {
     Send(Vec<u8>),
     SendHex(Vec<u8>),
     Expect(Vec<u8>),
-    /// With this code, or any.
+    /// With this code, or with any if `None`.
     ExpectClose(Option<u16>),
     Wait(Duration),
     Close,
 }
 
-/// Orders with their lines, from 1.
+/// Orders with their line numbers, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Script {
-    /// For messages.
+    /// The file's name, for error messages.
     pub name: String,
     pub orders: Vec<(usize, Order)>,
 }
@@ -47,7 +47,7 @@ impl Script {
     fn parse(name: String, text: &str) -> Result<Self, String> {
         let mut orders = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            // Spaces at the end may be part of what is sent.
+            // Spaces at the end may be part of the frame to send.
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;

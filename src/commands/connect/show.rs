@@ -1,7 +1,7 @@
-//! Prints a talk: frames to standard output, the connection to standard error.
+//! Prints frames to standard output, and notes about the connection to standard error.
 //!
-//! A frame is shown as text when all of it can be, else as a hex dump: what a server sends never reaches the terminal as
-//! control characters. A reader that has gone (`longwire connect ... | head`) ends nothing.
+//! A frame is shown as text if it is all printable, else as a hex dump: no control character from a server ever reaches
+//! the terminal. A closed pipe (`longwire connect ... | head`) does not end the command.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ const DUMP_WIDTH: usize = 16;
 
 /// Where and how to print.
 pub(super) struct Show {
-    /// Frames bare, one a line, and nothing else.
+    /// Print only received frames, one per line.
     quiet: bool,
 }
 
@@ -46,7 +46,7 @@ impl Show {
         self.note(&how.to_string());
     }
 
-    /// Something about the connection.
+    /// Prints a note about the connection.
     pub(super) fn note(&self, text: &str) {
         if !self.quiet {
             let _nobody_reads = writeln!(io::stderr(), "{text}");
@@ -59,7 +59,7 @@ fn print(bytes: &[u8]) {
     let _nobody_reads = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-/// A frame with its mark; a dump follows on lines of its own.
+/// A frame with its mark; text of several lines or a dump follows on lines of its own.
 fn frame_text(mark: char, body: &[u8], took: Option<Duration>) -> String {
     let took = took.map_or_else(String::new, |took| format!("  ({})", millis(took)));
     match printable(body) {
@@ -90,7 +90,7 @@ fn dump(body: &[u8]) -> String {
     text
 }
 
-/// A body in a message, shortened.
+/// A body for an error message, shortened.
 pub(super) fn quoted(body: &[u8]) -> String {
     const SHOWN: usize = 200;
     let tail = if body.len() > SHOWN { format!("... ({} bytes)", body.len()) } else { String::new() };
@@ -114,7 +114,7 @@ mod tests {
             ("gr\u{fc}n".as_bytes(), "< gr\u{fc}n  (1.25 ms)\n"),
             (b"a\nb", "< 3 bytes of text  (1.25 ms)\n  a\n  b\n"),
             (b"\x00\xffhi", "< 4 bytes  (1.25 ms)\n  000000  00 ff 68 69                                      ..hi\n"),
-            // An escape sequence would take over the terminal.
+            // An escape sequence, which must not reach the terminal.
             (b"\x1b[2J", "< 4 bytes  (1.25 ms)\n  000000  1b 5b 32 4a                                      .[2J\n"),
         ] {
             assert_eq!(frame_text('<', body, took), expected);

@@ -1,7 +1,7 @@
 //! Frames over a connection, seen from the client.
 //!
-//! Sending only queues; [`Wire::next`] writes and reads at the same time, so that a server that answers before it has
-//! read everything cannot block us, and may be dropped at any await: what was read or not yet written stays here.
+//! Sending only queues; [`Wire::next`] writes and reads at the same time. So a server that answers before it has read everything
+//! cannot block us. [`Wire::next`] may be dropped at any await, because bytes that are read or not yet written stay here.
 
 use std::fmt;
 use std::io;
@@ -17,11 +17,11 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What came.
+/// A frame from the server, or its close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     Frame(Frame),
-    /// The server will send no more. Code and reason come from WebSocket alone.
+    /// The server will send no more. Only WebSocket has a code and a reason.
     Closed {
         code: Option<u16>,
         reason: String,
@@ -53,16 +53,16 @@ pub(super) struct Wire {
     max_frame_bytes: usize,
     /// Read but not decoded.
     received: BytesMut,
-    /// Queued but not written; as long as what the user made us send.
+    /// Queued but not written. It has no bound of its own: it grows with the frames that the user sends.
     outgoing: BytesMut,
-    /// Our close frame or our FIN is queued, or could not get out.
+    /// Our close frame or our FIN is queued, or a write has failed.
     closing: bool,
-    /// A FIN is to follow what is queued.
+    /// A FIN is to be sent after the queued bytes.
     end_wanted: bool,
 }
 
 impl Wire {
-    /// `received` is what was read beyond the handshake.
+    /// `received` has the bytes that were read after the handshake.
     pub(super) fn new(stream: Box<dyn Stream>, framing: Framing, max_frame_bytes: usize, received: &Bytes) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         let decoder = Decoder::new_client(&framing);
@@ -80,15 +80,14 @@ impl Wire {
         }
     }
 
-    /// Puts a frame behind those that wait to be written.
+    /// Appends a frame to those that wait to be written.
     pub(super) fn queue(&mut self, kind: FrameKind, body: &[u8]) -> Result<(), ConnectError> {
         let frame = self.framing.encode_client(kind, body, mask())?;
         self.outgoing.extend_from_slice(&frame);
         Ok(())
     }
 
-    /// Says that nothing more will be sent, once all that is queued is written. Go on with [`Wire::next`] until the
-    /// server has closed.
+    /// Closes our direction once all queued bytes are written. Call [`Wire::next`] afterwards until the server has closed.
     pub(super) fn close(&mut self) {
         match self.framing {
             Framing::WebSocket { .. } => self.outgoing.extend_from_slice(&client::close(Some(1000), "", mask())),
@@ -102,13 +101,13 @@ impl Wire {
         loop {
             if let Some(arrival) = self.decode()? {
                 if let Arrival::Closed { .. } = arrival {
-                    // The answer to a close frame is a courtesy to a server that may have gone already.
+                    // This sends our answer to the close frame. It may fail, since the server may be gone already.
                     let _gone = self.writer.write_all_buf(&mut self.outgoing).await;
                 }
                 return Ok(arrival);
             }
             if self.end_wanted && self.outgoing.is_empty() {
-                // It fails only where the server has gone, which reading will tell.
+                // This fails only if the server is gone, and the next read reports that.
                 let _gone = self.writer.shutdown().await;
                 self.end_wanted = false;
             }
@@ -117,12 +116,12 @@ impl Wire {
                 read = self.reader.read_buf(&mut self.received) => match read {
                     Ok(0) => return self.end(),
                     Ok(_) => {}
-                    // A server that closes without having read our goodbye resets the connection.
+                    // A server that closes before it has read our close resets the connection.
                     Err(error) if self.closing && error.kind() == io::ErrorKind::ConnectionReset => return self.end(),
                     Err(error) => return Err(error.into()),
                 },
                 written = self.writer.write_buf(&mut self.outgoing), if !self.outgoing.is_empty() => {
-                    // The server takes no more, but what it said before it went can still be read.
+                    // The server takes no more bytes, but those that it sent before can still be read.
                     if written.is_err() {
                         self.give_up_sending();
                     }
@@ -143,7 +142,7 @@ impl Wire {
         Ok(Arrival::Closed { code: None, reason: String::new() })
     }
 
-    /// What is in `received`, if it is a frame or a close. Pings are answered on the way.
+    /// The next frame or close in `received`, if a whole one is there. Pings before it are answered.
     fn decode(&mut self) -> Result<Option<Arrival>, ConnectError> {
         while !self.received.is_empty() || self.decoder.has_rest() {
             let (taken, item) = self.decoder.decode(&self.framing, self.max_frame_bytes, &self.received)?;
@@ -166,7 +165,7 @@ impl Wire {
     }
 }
 
-/// A new masking key, that nobody can foresee (RFC 6455 section 5.3).
+/// A new masking key, which must be unpredictable (RFC 6455 section 5.3).
 fn mask() -> [u8; 4] {
     let mut mask = [0; 4];
     getrandom::fill(&mut mask).expect("the operating system has random numbers");

@@ -1,6 +1,6 @@
-//! Events and commands on the terminal: a line each, with PHP's standard error.
+//! Prints each event and each command as a line on the terminal, together with PHP's standard error.
 //!
-//! Made from the same log events that a production node writes; see `session::answer` and `session` for the fields.
+//! The lines are made from the same log events that a production node writes; see `session::answer` and `session` for the fields.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -15,10 +15,11 @@ use super::fields::Fields;
 use super::problems::Problems;
 use crate::logging::{Lines, lines_to};
 
-/// What a process that ends waits for its last lines to be shown.
+/// How long a process that ends waits for its last lines to be written.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 
-/// Shows events and commands on standard output, and warnings about the node itself on standard error; `problems` gets what went wrong.
+/// Shows events and commands on standard output, and warnings about the node itself on standard error. `problems` gets all warnings and
+/// errors.
 pub(super) fn init(problems: Problems) -> Terminal {
     let (out, err) = (lines_to(libc::STDOUT_FILENO), lines_to(libc::STDERR_FILENO));
     let console = Console { since: Instant::now(), colours: std::io::stdout().is_terminal(), out: out.clone() };
@@ -38,7 +39,7 @@ pub(super) fn init(problems: Problems) -> Terminal {
         .with_target(false)
         .log_internal_errors(false);
     let wrong = Targets::new().with_default(tracing::Level::WARN);
-    // Only a second call in one process fails, and then the first one shows everything.
+    // Only a second call in one process fails. Then the layers of the first call stay in use.
     let _already_set = tracing_subscriber::registry()
         .with(console.with_filter(shown))
         .with(logs.with_filter(rest))
@@ -47,14 +48,14 @@ pub(super) fn init(problems: Problems) -> Terminal {
     Terminal { out, err }
 }
 
-/// Both streams; dropping it waits until their last lines are written, for a moment at most.
+/// Standard output and standard error. Dropping it waits until their last lines are written, at most [`FLUSH_WITHIN`] for each.
 pub(super) struct Terminal {
     out: Lines,
     err: Lines,
 }
 
 impl Terminal {
-    /// Shows it on standard output, in its turn.
+    /// Prints a text on standard output, after the lines that are queued already.
     pub(super) fn show(&self, text: &str) {
         self.out.put(text.as_bytes());
     }
@@ -132,7 +133,7 @@ impl Console {
         line + "\n"
     }
 
-    /// What somebody did with sessions: PHP, a page of the shop, a shell.
+    /// A command to sessions, from PHP or from another program.
     fn command(&self, fields: &Fields) -> String {
         let mut line = self.begin(fields);
         let _ = write!(line, "{:<8} to {} by {}", fields.text("command"), fields.text("to"), fields.text("door"));

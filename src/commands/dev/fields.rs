@@ -1,8 +1,8 @@
-//! A log event as text.
+//! The fields of a log event as text.
 
 use tracing::field::{Field, Visit};
 
-/// What an event says, as text.
+/// The fields of an event and their values as text.
 #[derive(Default)]
 pub(super) struct Fields(Vec<(&'static str, String)>);
 
@@ -15,7 +15,7 @@ impl Fields {
         self.get(name).unwrap_or("-")
     }
 
-    /// What the message does not say, but for the session, which has a column of its own: ` limit=max_sessions times=3`.
+    /// All fields but the message, the session (which has a column of its own) and the script: ` limit=max_sessions times=3`.
     pub(super) fn others(&self) -> String {
         let others = self.0.iter().filter(|(name, _)| !["message", "session", "script"].contains(name));
         others.map(|(name, value)| format!(" {name}={value}")).collect()

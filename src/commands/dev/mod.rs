@@ -1,11 +1,11 @@
-//! `longwire dev SCRIPT.php`: one script, a php-fpm of its own, a TCP and an HTTP listener on loopback, the router's port
-//! and the API, a page to try it with, and every event on the terminal.
+//! `longwire dev SCRIPT.php`: serves one script with a php-fpm of its own. It opens a TCP and an HTTP listener, the router port
+//! and the API on loopback, has a page to try the script with, and shows every event on the terminal.
 //!
-//! `longwire dev DIR` takes the script's folder instead: `handler.php` in it is the script, what is not PHP is served as
-//! static files, and the folder's own page, if it has one, takes the place of the built-in one.
+//! `longwire dev DIR` takes the script's folder instead: `handler.php` in it is the script, and all files that are not PHP are
+//! served as static files. If the folder has a page of its own, that page replaces the built-in one at `/`.
 //!
-//! Nothing here is special to development but the page and the terminal: it writes a configuration like an operator's
-//! and runs it.
+//! Only the page and the terminal are special to development. For everything else it writes a configuration like an
+//! operator's and runs it.
 
 mod console;
 mod fields;
@@ -32,19 +32,19 @@ use crate::node::{Extras, Running, StartError};
 use crate::serve::{self, Hangup};
 use crate::transport::listening::dial_address;
 
-/// Where the page connects to.
+/// The path that the page opens its WebSocket on.
 const WEBSOCKET_PATH: &str = "/ws";
-/// Where the page learns what went wrong; it stands in page.html too.
+/// The path where the page reads errors; page.html has it too.
 const PROBLEMS_PATH: &str = "/_longwire/problems";
 
 /// Why `dev` does not run.
 #[derive(Debug)]
 pub enum DevError {
-    /// There is nothing to serve.
+    /// The script or folder cannot be read.
     Subject(SubjectError),
-    /// The command line asks for what cannot be.
+    /// An option of the command line is not valid.
     Arguments(String),
-    /// An address that cannot be parsed, for example.
+    /// The configuration made from the command line is not valid: an address that cannot be parsed, for example.
     Config(config::Errors),
     /// The node did not start.
     Start(StartError),
@@ -70,7 +70,7 @@ impl std::error::Error for DevError {}
 ///
 /// # Errors
 ///
-/// Why it does not.
+/// Says why it cannot serve.
 pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
     let subject = Subject::find(&args.path).map_err(DevError::Subject)?;
     if args.fastcgi.is_none() {
@@ -94,7 +94,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
         .map_err(DevError::Start)
 }
 
-/// What an operator would write for this.
+/// The configuration that an operator would write for this command line.
 fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> {
     let framing = args.framing.stream_framing().map_err(DevError::Arguments)?;
     let events = names(&events(args, subject));
@@ -104,7 +104,7 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
         (Some(address), _) => format!("backends = [{}]", quoted(address)),
         (None, workers) => {
             let workers = workers.map_or(String::new(), |workers| format!("workers = {workers}\n"));
-            // Frames of 16 MiB must fit a POST; zero is no limit.
+            // Frames of 16 MiB must fit a POST; 0 means no limit.
             format!("[upstreams.php.spawn]\n{workers}recheck_files = true\nini = {{ post_max_size = \"0\" }}")
         }
     };
@@ -126,7 +126,7 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
         {static_line}
         [listeners.http.websocket]
         deflate = true
-        # Autobahn's suite takes a short message that is not worth compressing for an error.
+        # Autobahn's suite counts it as an error if a short message is sent uncompressed.
         deflate_min_bytes = 0
         [apps.dev]
         upstream = "php"
@@ -142,7 +142,7 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
         api = quoted(&args.api),
         tcp = quoted(&args.tcp),
         http = quoted(&args.http),
-        // And everything below it, for scripts that route by REQUEST_URI.
+        // Everything below the path too, for scripts that route by REQUEST_URI.
         path = quoted(&format!("{WEBSOCKET_PATH}/*")),
         script = path_text(&subject.script),
         events = serde_json::to_string(&events).expect("strings are JSON"),
@@ -156,8 +156,8 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
     Ok(config)
 }
 
-/// Those of the command line; else all for a folder, whose page counts on them, and messages alone for a bare script, which
-/// may be as short as one `echo`.
+/// The events of the command line. The default for a folder is connect, message and close, because its page relies on them. The
+/// default for a script is messages alone, because it may be as short as one `echo`.
 fn events(args: &DevArgs, subject: &Subject) -> Vec<DevEvent> {
     match (&args.events, &subject.folder) {
         (Some(events), _) => events.clone(),
@@ -166,7 +166,7 @@ fn events(args: &DevArgs, subject: &Subject) -> Vec<DevEvent> {
     }
 }
 
-/// Their words in a configuration.
+/// The names of events in a configuration.
 fn names(events: &[DevEvent]) -> Vec<String> {
     let name = |event: &DevEvent| event.to_possible_value().expect("no event is hidden").get_name().to_owned();
     events.iter().map(name).collect()
@@ -176,12 +176,12 @@ fn path_text(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 
-/// A string of TOML: what JSON escapes, TOML escapes alike.
+/// A TOML string, written by the JSON encoder: JSON's escapes are valid in TOML too.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("strings are JSON")
 }
 
-/// Where to go and what to type.
+/// The text after the start: the addresses, and the command to connect.
 fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     let mut text = format!("\n  Longwire serves {}\n\n", subject.script.display());
     let mut line = |what: &str, how: String| writeln!(text, "  {what:<12} {how}").expect("a String takes everything");
@@ -214,7 +214,7 @@ fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     text
 }
 
-/// What to type for this very program, which need not be in PATH.
+/// How to call this program, which need not be in PATH.
 fn this_command() -> String {
     std::env::args().next().unwrap_or_else(|| "longwire".to_owned())
 }
@@ -248,7 +248,7 @@ fn framing_words(args: &DevArgs) -> String {
     }
 }
 
-/// What `longwire connect` needs to know to speak the same framing.
+/// The options with which `longwire connect` uses the same framing.
 fn framing_options(args: &DevArgs) -> String {
     args.framing.words().into_iter().map(|word| format!(" {word}")).collect()
 }

@@ -1,7 +1,7 @@
-//! What went wrong, for the page: a client gets nothing when its event fails, so its page would show nothing either.
+//! Warnings and errors for the page. A client gets nothing when its event fails, so without them its page would show nothing either.
 //!
-//! The page reads it as an event stream (`EventSource`). Each answer has what is new and ends; the browser comes back by itself after
-//! [`RETRY_MS`], with the number of the last line that it has. So the page needs no connection of a kind of its own here.
+//! The page reads them as an event stream (`EventSource`). Each answer has the new lines and ends. The browser reconnects by itself
+//! after [`RETRY_MS`], with the number of the last line that it has. So the server needs no long-lived connection for this.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,9 +16,9 @@ use super::fields::Fields;
 
 use crate::locks::lock;
 
-/// Until the page asks again: soon enough for a person who has just sent a frame.
+/// Milliseconds until the page asks again: short enough for a person who has just sent a frame.
 const RETRY_MS: u32 = 300;
-/// Lines that are kept for a page which has not asked for a while: as many as it shows.
+/// Lines that are kept for a page that has not asked for a while: as many as the page shows.
 const KEPT: usize = 1000;
 
 /// The lines, shared by the log and the page.
@@ -27,7 +27,7 @@ pub(super) struct Problems(Arc<Mutex<Lines>>);
 
 #[derive(Default)]
 struct Lines {
-    /// The number of the first one that is kept.
+    /// The number of the first line in `kept`.
     first: u64,
     kept: VecDeque<String>,
 }
@@ -42,11 +42,11 @@ impl Problems {
         }
     }
 
-    /// The event stream for a page whose last line was `last_seen`; a page that has just come is shown what happens from now on.
+    /// The event stream for a page whose last line was `last_seen`. A new page gets only lines from now on.
     pub(super) fn since(&self, last_seen: Option<&str>) -> Bytes {
         let lines = self.lines();
         let end = lines.first + lines.kept.len() as u64;
-        // A number beyond the end is of an earlier run.
+        // A number beyond the end is from an earlier run of `dev`.
         let from = last_seen.and_then(|seen| seen.parse().ok()).filter(|from| *from <= end).unwrap_or(end);
         let mut stream = format!("retry: {RETRY_MS}\nid: {end}\n");
         for line in lines.kept.iter().skip(from.saturating_sub(lines.first) as usize) {
@@ -71,7 +71,7 @@ impl<S: Subscriber> Layer<S> for Problems {
             _ => ("", fields.others()),
         };
         for text in fields.text("message").lines() {
-            // An event stream takes a carriage return for the end of a line.
+            // In an event stream a carriage return ends a line.
             self.add(format!("{before}{}{behind}", text.replace('\r', " ")));
         }
     }

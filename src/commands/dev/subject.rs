@@ -1,33 +1,33 @@
-//! What `dev` is pointed at: a script, or a folder around one.
+//! The argument of `longwire dev`: a script, or a folder that has one.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The script of a folder.
+/// The name of the script in a folder.
 const HANDLER: &str = "handler.php";
-/// The page of a folder.
+/// The name of the page in a folder.
 const PAGE: &str = "index.html";
-/// Where the built-in page goes when the folder has one of its own.
+/// The path of the built-in page if the folder has a page of its own.
 const ASIDE: &str = "/_longwire";
 
-/// What is served.
+/// The script and, if the argument is a folder, its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
     /// The handler of every event.
     pub(super) script: PathBuf,
-    /// Whose files browsers may load.
+    /// The folder whose files browsers may load.
     pub(super) folder: Option<PathBuf>,
     has_page: bool,
 }
 
-/// Why there is nothing to serve.
+/// Why the script or folder cannot be served.
 #[derive(Debug)]
 pub enum SubjectError {
     /// The path cannot be read.
     Path(PathBuf, io::Error),
-    /// The folder has no script that we would know.
+    /// The folder has no `handler.php`.
     NoHandler(PathBuf),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for SubjectError {
 impl std::error::Error for SubjectError {}
 
 impl Subject {
-    /// Looks at what the command line names.
+    /// Looks up the path of the command line.
     pub(super) fn find(path: &Path) -> Result<Self, SubjectError> {
         let real = path.canonicalize().map_err(|error| SubjectError::Path(path.to_owned(), error))?;
         if !real.is_dir() {
@@ -59,17 +59,17 @@ impl Subject {
         Ok(Self { script, folder: Some(real), has_page })
     }
 
-    /// Whether a php-fpm that runs as this user, as that of `dev` does, can read the script.
+    /// Whether this user can read the script. The php-fpm of `dev` runs as this user.
     pub(super) fn check_readable(&self) -> Result<(), SubjectError> {
         File::open(&self.script).map(drop).map_err(|error| SubjectError::Path(self.script.clone(), error))
     }
 
-    /// Whether the folder brings a page of its own.
+    /// Whether the folder has a page of its own.
     pub(super) fn has_page(&self) -> bool {
         self.has_page
     }
 
-    /// Where the page is that is part of this program.
+    /// The path of the page that is built into this program.
     pub(super) fn built_in_page(&self) -> &'static str {
         if self.has_page { ASIDE } else { "/" }
     }
