@@ -169,7 +169,9 @@ fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 _ => Err(io::ErrorKind::AddrInUse.into()),
             },
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket")),
+            Ok(_) => {
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket already exists there"))
+            }
             Err(_) => {
                 drop(UnixListener::bind(path)?);
                 let handed_over = listening::hand_over(path, file);
@@ -228,7 +230,7 @@ impl fmt::Display for Summary<'_> {
                 let access = match (&router.secret, router.short_protocol) {
                     (None, _) => open_to(bind).to_owned(),
                     (Some(_), false) => "with a secret".to_owned(),
-                    (Some(_), true) => format!("with a secret, and by the short protocol {}", open_to(bind)),
+                    (Some(_), true) => format!("with a secret; short protocol {}", open_to(bind)),
                 };
                 row(f, "router", format_args!("{bind}{}, {access}", file_text(&router.socket)))?;
             }
@@ -257,9 +259,9 @@ impl fmt::Display for Summary<'_> {
             row(f, "cluster", format_args!("{engine}, {servers} addresses, as {}", cluster.prefix))?;
         }
         if let Some(ClientTls { ca, own }) = &cluster.tls {
-            let ca = ca.as_ref().map_or_else(|| "the system's authorities".to_owned(), |ca| ca.display().to_string());
-            let own = own.as_ref().map_or_else(|| "nothing".to_owned(), |own| own.cert.display().to_string());
-            row(f, "engine TLS", format_args!("believes {ca}, shows {own}"))?;
+            let ca = ca.as_ref().map_or_else(|| "the system's CAs".to_owned(), |ca| ca.display().to_string());
+            let own = own.as_ref().map_or_else(|| "none".to_owned(), |own| own.cert.display().to_string());
+            row(f, "engine TLS", format_args!("trusts {ca}, client certificate: {own}"))?;
         }
         listeners.iter().try_for_each(|listener| write_listener(f, listener))?;
         apps.iter().try_for_each(|app| write_app(f, app))?;
@@ -274,9 +276,9 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt:
 /// Which clients have access to an address that asks for no secret or token.
 fn open_to(bind: &Bind) -> &'static str {
     match bind {
-        Bind::Unix(_) => "open to everybody who may open its file",
+        Bind::Unix(_) => "open to every user with access to its file",
         Bind::Tcp(address) if address.ip().to_canonical().is_loopback() => "open to every program on this machine",
-        Bind::Tcp(_) => "open to everybody who can connect",
+        Bind::Tcp(_) => "open to every client that can connect",
     }
 }
 
@@ -329,7 +331,7 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
                     Dialect::XForwardedFor => "X-Forwarded-For",
                     Dialect::Forwarded => "Forwarded",
                 };
-                row(f, "client is in", format_args!("{header} from {}", forwarding.trusted_proxies))?;
+                row(f, "client IP", format_args!("{header} from {}", forwarding.trusted_proxies))?;
             }
             let origins = match &websocket.origins {
                 Origins::SameHost => "same host".to_owned(),
@@ -441,14 +443,14 @@ fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
     let events: Vec<_> = events.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
     row(f, "events", events.join(", "))?;
     if app.concurrency > 1 {
-        row(f, "concurrency", format_args!("{} events of a session at once, without order", app.concurrency))?;
+        row(f, "concurrency", format_args!("{} events of a session at once, in no fixed order", app.concurrency))?;
     }
     if let Some(ConcurrencyPer { by, limit }) = &app.concurrency_per {
         let whose = match by {
             GroupBy::Uid => "uid".to_owned(),
             GroupBy::Cookie(name) => format!("value of the cookie {name}"),
         };
-        row(f, "concurrency", format_args!("{limit} at once of all sessions with the same {whose}"))?;
+        row(f, "concurrency", format_args!("{limit} events at once of all sessions with the same {whose}"))?;
     }
     if !app.params.is_empty() {
         // Names only: values may be secrets.
@@ -468,7 +470,7 @@ fn write_app(f: &mut fmt::Formatter<'_>, app: &App) -> fmt::Result {
         format_args!("up to {}, replies held up to {}", size(app.max_frame_bytes), size(app.max_reply_bytes)),
     )?;
     row(f, "queue", format_args!("{} frames or {}", app.max_queued_frames, size(app.max_queued_bytes)))?;
-    row(f, "outbox", format_args!("{}, stuck for {}", size(app.outbox_bytes), duration_text(app.send_timeout)))?;
+    row(f, "outbox", format_args!("{}, send timeout {}", size(app.outbox_bytes), duration_text(app.send_timeout)))?;
     row(f, "idle", or_off(app.idle_timeout))
 }
 
@@ -483,19 +485,19 @@ fn write_upstream(f: &mut fmt::Formatter<'_>, upstream: &Upstream) -> fmt::Resul
     }
     if let Some(spawn) = &upstream.spawn {
         let binary =
-            spawn.binary.as_ref().map_or("the first php-fpm of PATH".to_owned(), |path| path.display().to_string());
+            spawn.binary.as_ref().map_or("the first php-fpm in PATH".to_owned(), |path| path.display().to_string());
         row(f, "spawn", format_args!("{binary}, {} workers", spawn.workers))?;
     }
     let kept = duration_text(upstream.linger);
     row(f, "connections", format_args!("{} to each backend, kept for {kept}", upstream.max_connections))?;
     if upstream.ask_limits {
-        row(f, "limits", "each backend is asked")?;
+        row(f, "limits", "read from each backend")?;
     }
     row(f, "request", format_args!("up to {}", duration_text(upstream.request_timeout)))?;
     let wait = duration_text(upstream.queue_timeout);
-    let length = |bound: Option<usize>| bound.map_or("all".to_owned(), |bound| bound.to_string());
+    let length = |bound: Option<usize>| bound.map_or("unlimited".to_owned(), |bound| bound.to_string());
     let (messages, connects) = (length(upstream.queue_length), length(upstream.connect_queue_length));
-    row(f, "queue", format_args!("{messages} messages, {connects} connects, {wait}"))
+    row(f, "queue", format_args!("{messages} messages, {connects} connects, timeout {wait}"))
 }
 
 #[cfg(test)]
@@ -520,7 +522,7 @@ mod tests {
                 break;
             }
             waiting.push(socket);
-            assert!(waiting.len() < 100, "a backlog of 1 is full at some time");
+            assert!(waiting.len() < 100, "a backlog of 1 must be full by now");
         }
         let backend = Bind::Unix(path);
         assert!(try_connect(&backend, Duration::from_secs(1)).is_ok());

@@ -50,7 +50,7 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
         stage.finish();
         let why = accept.troubles.worst().unwrap_or("interrupted");
         return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be made: {why}",
+            "none of {} connections to {} could be opened: {why}",
             args.parallel, args.url
         )));
     }
@@ -168,7 +168,7 @@ impl Load for Accept {
     fn tick(&mut self, swarm: &mut Swarm, now: Nanos) -> Nanos {
         if now >= self.next_scan {
             self.next_scan = now + SCAN;
-            let missing = if self.waits_for_end { "no end" } else { "no answer to --say" };
+            let missing = if self.waits_for_end { "no close from the server" } else { "no answer to --say" };
             for who in 0..self.asked.len() {
                 if self.asked[who].is_some_and(|since| since + self.timeout <= now) {
                     self.fail(who, now, &Trouble::Timeout(missing));

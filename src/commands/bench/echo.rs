@@ -30,12 +30,12 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     let usage = BenchError::Usage;
     let message = Message::new(args.bytes, false).map_err(usage)?;
     if args.connections > MAX_CLIENTS {
-        return Err(usage(format!("at most {MAX_CLIENTS} connections can be told apart")));
+        return Err(usage(format!("--connections must be at most {MAX_CLIENTS}")));
     }
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, true).map_err(usage)?);
     let is_http = matches!(endpoint.speech, Speech::Http { .. });
     if is_http && args.in_flight > 1 {
-        return Err(usage("--in-flight is 1 for http://: a connection has one request at a time".into()));
+        return Err(usage("--in-flight must be 1 for http://: a connection carries one request at a time".into()));
     }
     let mut stage = Stage::new(args.connections, &args.common)?;
     let mut echo = Echo::new(args, message, is_http, endpoint.is_raw() && !args.any_reply);
@@ -47,7 +47,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     if connected == 0 {
         stage.finish();
         return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be made: {}",
+            "none of {} connections to {} could be opened: {}",
             args.connections,
             args.url,
             echo.troubles.worst().unwrap_or("interrupted")
@@ -92,8 +92,11 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     };
     report::print(&report, args.common.json);
     if echo.answered == 0 {
-        let why = echo.troubles.worst().unwrap_or("no reply was what had been sent (--any-reply takes every one)");
-        return Err(BenchError::Nobody(format!("not one good reply came: {why}")));
+        let why = echo
+            .troubles
+            .worst()
+            .unwrap_or("no reply was equal to its message (use --any-reply if the script does not echo)");
+        return Err(BenchError::Nobody(format!("no valid reply came: {why}")));
     }
     Ok(())
 }
@@ -195,7 +198,7 @@ impl Echo {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.wrong > 0 && self.wrong >= self.answered {
-            notes.push("the replies are not the messages: if the script does not echo, use --any-reply".to_owned());
+            notes.push("replies differ from the messages; if the script does not echo, use --any-reply".to_owned());
         }
         notes
     }
@@ -207,7 +210,7 @@ impl Echo {
     }
 
     fn nth_due(&self, number: u64) -> Nanos {
-        self.start + (number as f64 * 1e9 / self.rate.expect("only with a rate is anything due")) as Nanos
+        self.start + (number as f64 * 1e9 / self.rate.expect("messages are due only with --rate")) as Nanos
     }
 
     /// Sends messages until this client has `in_flight` without a reply or, with a rate, no more is due.

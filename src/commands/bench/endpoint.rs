@@ -57,9 +57,7 @@ impl Endpoint {
             .find_map(|(scheme, alike)| url.strip_prefix(scheme).map(|rest| format!("{alike}{rest}")));
         let is_http = as_web.is_some();
         if is_http && !with_http {
-            return Err(format!(
-                "{url:?}: connections that frames come in on are tcp://, tls://, unix:, ws:// or wss://"
-            ));
+            return Err(format!("{url:?} cannot receive frames: use tcp://, tls://, unix:, ws:// or wss://"));
         }
         let target = Target::parse(as_web.as_deref().unwrap_or(url))?;
         let (address, name, speech) = match target {
@@ -139,17 +137,14 @@ fn framing(args: &BenchArgs) -> Result<Framing, String> {
         _ => false,
     };
     if keeps_header {
-        return Err(
-            "--keep-header is for peers that take the header for a part of the message; here it is the framing's"
-                .into(),
-        );
+        return Err("--keep-header does not work with bench, which sends messages without a header of their own".into());
     }
     Ok(framing)
 }
 
 fn resolve(address: &str) -> Result<Address, String> {
     let mut found = address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))?;
-    found.next().map(Address::Ip).ok_or_else(|| format!("{address}: there is no such host"))
+    found.next().map(Address::Ip).ok_or_else(|| format!("{address}: host not found"))
 }
 
 fn source(turn: usize) -> Ipv4Addr {
@@ -201,7 +196,7 @@ fn head(method: &str, host: &str, path: &str, headers: &[String]) -> Result<Vec<
     for line in headers {
         let (name, value) = handshake::parse_header(line)?;
         if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING {
-            return Err(format!("{name} is not for --header to say: the length is that of the message"));
+            return Err(format!("--header cannot set {name}: it is the length of the message"));
         }
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");

@@ -30,14 +30,14 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     let message = Message::new(args.bytes, true).map_err(usage)?;
     if args.channels > args.connections {
         return Err(usage(format!(
-            "{} channels for {} subscribers: some would have none",
+            "{} channels for {} subscribers: some channels would have no subscriber",
             args.channels, args.connections
         )));
     }
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
     if endpoint.is_raw() && !args.any_reply {
         return Err(usage(
-            "raw frames have no ends by which deliveries could be told apart: --any-reply takes each for one".into(),
+            "raw framing has no message boundaries: use --any-reply, which counts each read as one delivery".into(),
         ));
     }
     let publisher = Publisher::new(args).map_err(usage)?;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     if connected == 0 {
         stage.finish();
         return Err(BenchError::Nobody(format!(
-            "none of {} subscribers of {} is there: {}",
+            "none of {} subscribers could join at {}: {}",
             args.connections,
             args.url,
             why(&fanout)
@@ -108,7 +108,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     };
     report::print(&report, args.common.json);
     if fanout.delivered == 0 {
-        let nothing = format!("{} messages were published and not one was delivered", fanout.published.len());
+        let nothing = format!("{} messages were published, but none was delivered", fanout.published.len());
         return Err(BenchError::Nobody(
             fanout.troubles.worst().map_or(nothing.clone(), |why| format!("{nothing}: {why}")),
         ));
@@ -233,7 +233,7 @@ impl Fanout {
         let mut notes = Vec::new();
         if self.wrong > 0 && self.wrong >= self.delivered {
             notes.push(
-                "what subscribers get are not the messages: if a script puts them into something else, use --any-reply"
+                "deliveries differ from the messages; if a script wraps or changes the messages, use --any-reply"
                     .to_owned(),
             );
         }
@@ -241,7 +241,7 @@ impl Fanout {
     }
 
     fn nth_due(&self, number: u64) -> Nanos {
-        self.start + (number as f64 * 1e9 / self.rate.expect("only with a rate is anything due")) as Nanos
+        self.start + (number as f64 * 1e9 / self.rate.expect("messages are due only with --rate")) as Nanos
     }
 
     fn publish(&mut self, swarm: &mut Swarm) {

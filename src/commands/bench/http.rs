@@ -33,8 +33,10 @@ fn head(input: &[u8]) -> Result<Option<Head>, Trouble> {
     let len = match response.parse(input) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) if input.len() < MAX_HEAD_BYTES => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(Trouble::Broken("the head of an answer has no end".into())),
-        Err(error) => return Err(Trouble::Broken(format!("this is no answer of HTTP: {error}"))),
+        Ok(httparse::Status::Partial) => {
+            return Err(Trouble::Broken("the head of an HTTP response is longer than 64 KiB".into()));
+        }
+        Err(error) => return Err(Trouble::Broken(format!("the server's answer is not HTTP: {error}"))),
     };
     let status = response.code.expect("a whole head has a status");
     let is_bodiless = matches!(status, 204 | 304);
@@ -50,7 +52,10 @@ fn head(input: &[u8]) -> Result<Option<Head>, Trouble> {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         if is("content-length") && head.body != Body::Chunked && !is_bodiless {
             let text = str::from_utf8(header.value).unwrap_or_default();
-            let len = text.trim().parse().map_err(|_| Trouble::Broken(format!("Content-Length is {text:?}")))?;
+            let len = text
+                .trim()
+                .parse()
+                .map_err(|_| Trouble::Broken(format!("Content-Length is not a number: {text:?}")))?;
             head.body = Body::Length(len);
         } else if is("transfer-encoding") && header.value.eq_ignore_ascii_case(b"chunked") && !is_bodiless {
             head.body = Body::Chunked;
@@ -75,10 +80,10 @@ pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble
         return Err(Trouble::Refused { status: head.status, body: body.trim().to_owned() });
     }
     if head.accept.as_deref() != Some(&handshake::accept_value(key)) {
-        return Err(Trouble::Broken("the server's Sec-WebSocket-Accept does not fit our key".into()));
+        return Err(Trouble::Broken("the server's Sec-WebSocket-Accept does not match our key".into()));
     }
     if head.has_extension {
-        return Err(Trouble::Broken("the server chose an extension that was not offered".into()));
+        return Err(Trouble::Broken("the server chose a WebSocket extension that was not offered".into()));
     }
     Ok(Some(head.len))
 }
@@ -117,7 +122,7 @@ fn chunks(input: &[u8], max_body: usize) -> Result<Option<(usize, Vec<u8>)>, Tro
         let (len, size) = match httparse::parse_chunk_size(&input[at..]) {
             Ok(httparse::Status::Complete(found)) => found,
             Ok(httparse::Status::Partial) => return Ok(None),
-            Err(_) => return Err(Trouble::Broken("a chunk of a reply has no size".into())),
+            Err(_) => return Err(Trouble::Broken("a chunk of a reply has no valid size".into())),
         };
         at += len;
         if size == 0 {
@@ -126,14 +131,14 @@ fn chunks(input: &[u8], max_body: usize) -> Result<Option<(usize, Vec<u8>)>, Tro
             return match httparse::parse_headers(&input[at..], &mut trailers) {
                 Ok(httparse::Status::Complete((len, _))) => Ok(Some((at + len, body))),
                 Ok(httparse::Status::Partial) => Ok(None),
-                Err(error) => Err(Trouble::Broken(format!("the trailers of a reply: {error}"))),
+                Err(error) => Err(Trouble::Broken(format!("a reply has invalid trailers: {error}"))),
             };
         }
         let size = usize::try_from(size).ok().filter(|size| body.len() + size <= max_body);
         let size = size.ok_or_else(|| Trouble::Broken(format!("a reply is longer than {max_body} bytes")))?;
         let Some(chunk) = input.get(at..at + size + 2) else { return Ok(None) };
         if !chunk.ends_with(b"\r\n") {
-            return Err(Trouble::Broken("a chunk of a reply is longer than it says".into()));
+            return Err(Trouble::Broken("a chunk of a reply is longer than its declared size".into()));
         }
         body.extend_from_slice(&chunk[..size]);
         at += size + 2;

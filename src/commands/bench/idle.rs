@@ -46,7 +46,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
         stage.finish();
         let why = idle.troubles.worst().unwrap_or("interrupted");
         return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be made: {why}",
+            "none of {} connections to {} could be opened: {why}",
             args.connections, args.url
         )));
     }

@@ -47,7 +47,7 @@ impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Nobody(text) => f.write_str(text),
-            Self::System(error) => write!(f, "cannot go on: {error}"),
+            Self::System(error) => write!(f, "a system call failed: {error}"),
         }
     }
 }

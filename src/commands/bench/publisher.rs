@@ -147,7 +147,7 @@ impl Publisher {
                             Ok(Answer::Error { word, text, .. }) => {
                                 return Err(Trouble::Router(format!("the router port: {word}: {text}")));
                             }
-                            Ok(_) => return Err(Trouble::Router("the router port answered another question".into())),
+                            Ok(_) => return Err(Trouble::Router("the router port sent an unexpected answer".into())),
                             Err(wrong) => return Err(Trouble::Router(format!("the router port: {wrong}"))),
                         },
                         Ok(Some(frame)) => match router.greet(&frame) {
@@ -203,7 +203,7 @@ impl Router {
                     long::encode_proof(&proof, &mut self.output);
                 }
                 (None, true) => {
-                    return Err("the router port asks for a secret: name its file with --secret-file".to_owned());
+                    return Err("the router port asks for a secret: give its file with --secret-file".to_owned());
                 }
                 // It may be an impostor that does not know the secret.
                 (Some(_), false) => return Err("the router port does not ask for the secret".to_owned()),

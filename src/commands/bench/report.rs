@@ -145,7 +145,7 @@ pub(super) fn print(report: &impl Serialize, as_json: bool) {
 /// The fields of a report, one per line: names in words, times in a suitable unit.
 fn table(report: &str) -> String {
     let mut lines: Vec<(String, String)> = Vec::new();
-    let Fields(fields) = serde_json::from_str(report).expect("it was written here");
+    let Fields(fields) = serde_json::from_str(report).expect("the JSON was written by this program");
     for (name, value) in &fields {
         match (name.as_str(), value) {
             (_, serde_json::Value::Null) => {}
@@ -246,7 +246,7 @@ fn held_line(held: &serde_json::Value) -> (String, String) {
     let kib =
         |key: &str| held[key].as_f64().map_or_else(|| "-".to_owned(), |bytes| format!("{:.2} KiB", bytes / 1024.0));
     let text = format!(
-        "PSS {} a connection (base {}), RSS {} (base {}), CPU {} us a connection and second",
+        "PSS {} per connection (base {}), RSS {} (base {}), CPU {} us per connection and second",
         kib("pss_bytes_per_connection"),
         kib("base_pss_bytes"),
         kib("rss_bytes_per_connection"),

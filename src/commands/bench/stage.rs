@@ -36,7 +36,7 @@ impl<'a> Stage<'a> {
         }
         for pid in &args.pid {
             if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
-                return Err(BenchError::Usage(format!("--pid {pid}: there is no such process")));
+                return Err(BenchError::Usage(format!("--pid {pid}: no such process")));
             }
         }
         let swarm = Swarm::new(args.timeout, interrupted).map_err(BenchError::System)?;
@@ -151,7 +151,7 @@ fn raise_descriptors(connections: usize) -> Result<(), BenchError> {
     let allowed = descriptors::allow(needed).map_err(BenchError::System)?;
     if allowed < needed {
         return Err(BenchError::Usage(format!(
-            "{connections} connections need {needed} open files, and this process may have {allowed} (ulimit -Hn)"
+            "{connections} connections need {needed} open files, but the limit is {allowed}: raise it (ulimit -Hn)"
         )));
     }
     Ok(())

@@ -37,7 +37,9 @@ impl Message {
     pub(super) fn new(len: usize, is_timed: bool) -> Result<Self, String> {
         let stamp = if is_timed { TIME.end + 1 } else { NUMBER.end + 1 };
         if len < stamp {
-            return Err(format!("--bytes {len} has no room for the stamp in front of a message: at least {stamp}"));
+            return Err(format!(
+                "--bytes {len} is too small for the stamp at the start of each message: at least {stamp}"
+            ));
         }
         // Letters only: no line end or other byte that a framing could take for a delimiter.
         let filler = (0..len).map(|at| b'a' + (at % 26) as u8);

@@ -403,15 +403,15 @@ impl Swarm {
             act(load, &mut link);
         }
         let Link { verdict, leaves, .. } = link;
-        let connection = place.connection.as_mut().expect("it was there");
-        // What the load has found in the last words says more than that they were the last.
+        let connection = place.connection.as_mut().expect("the connection was there above");
+        // A fault that the load found in the last bytes tells more than the end of the connection.
         let result = if leaves.is_some() { Ok(()) } else { verdict.and(result).and_then(|()| connection.flush()) };
         let is_open = connection.is_open();
         if leaves.is_some() || result.is_err() {
             if !is_open {
                 self.pending -= 1;
             }
-            place.connection.take().expect("it was there").reset();
+            place.connection.take().expect("the connection was there above").reset();
             let after = match (leaves, result) {
                 (None, Err(trouble)) => load.ended(who, now, trouble),
                 (leaves, _) => leaves.unwrap_or(After::Gone),

@@ -1,4 +1,4 @@
-//! What `longwire bench` may be told.
+//! The command line of `longwire bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use clap::{Args, Subcommand};
 
 use super::{FramingArgs, TlsArgs, parse_time};
 
-/// What is measured.
+/// The kinds of measurement.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     /// Send messages and wait for their replies.
     ///
-    /// Flat out without --rate; a client sends its next message when a reply has come. With --rate each message has a time at
-    /// which it is due, and what a stall keeps from being sent in time counts as late.
+    /// Without --rate, messages are sent at full speed: a client sends its next message as soon as a reply has come. With --rate,
+    /// each message is due at a fixed time. Its latency counts from then, even if a stall of the server delays the sending.
     #[command(after_help = ECHO_EXAMPLES)]
     Echo(EchoArgs),
-    /// Publish messages and see each reach every subscriber.
+    /// Publish messages and check that each reaches every subscriber.
     #[command(after_help = FANOUT_EXAMPLES)]
     Fanout(FanoutArgs),
-    /// Hold many connections that say nothing, and see what they cost.
+    /// Hold many silent connections and measure what they cost.
     Idle(IdleArgs),
-    /// Connect, leave, and come again.
+    /// Connect, disconnect and connect again, to measure the rate of new connections.
     Accept(AcceptArgs),
 }
 
@@ -33,32 +33,32 @@ Examples:
   longwire bench echo tcp://127.0.0.1:9005 --pid $(pgrep -o longwire) --pid $(pgrep -o php-fpm) --json";
 
 const FANOUT_EXAMPLES: &str = "\
-Examples, with a script that joins a session to the channel 'news' when it says 'join news':
+Examples, for a script that joins a session to the channel 'news' when the client sends 'join news':
   longwire bench fanout ws://127.0.0.1:8080/ws --say 'join news' --publish router://127.0.0.1:9010/news
   longwire bench fanout tcp://127.0.0.1:9005 --say 'join news' --publish 'http://127.0.0.1:9012/v1/send?to=channel:news'";
 
-/// What all have.
+/// Options of every `bench` command.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// How long a connection, an answer or a reply may take.
+    /// How long to wait for a connection, for an answer to --say, or for a reply.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub timeout: Duration,
-    /// Report what this process and its children use; may be repeated.
+    /// Report CPU and memory of this process and its children; may be repeated.
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Report as one JSON object on standard output.
+    /// Print the report as one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
-    /// Say nothing of how it goes.
+    /// Do not print progress.
     #[arg(long, short)]
     pub quiet: bool,
     /// Largest frame that is accepted.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub max_frame_bytes: usize,
-    /// A header of the WebSocket handshake, or of each request of http://: 'Name: value'; may be repeated.
+    /// A header of the WebSocket handshake, or of each http:// request: 'Name: value'; may be repeated.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
-    /// Whom to believe.
+    /// Which server certificates to trust.
     #[command(flatten)]
     pub tls: TlsArgs,
     // Last, because its help heading holds for everything after it.
@@ -67,10 +67,10 @@ pub struct BenchArgs {
     pub framing: FramingArgs,
 }
 
-/// What all have that measure for a while.
+/// Options of every command that measures for a given time.
 #[derive(Clone, Debug, Args)]
 pub struct TimeArgs {
-    /// Time that is not measured, at the start.
+    /// Time at the start that is not measured.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
     pub warm_up: Duration,
     /// Time that is measured.
@@ -78,124 +78,125 @@ pub struct TimeArgs {
     pub duration: Duration,
 }
 
-/// What `bench echo` may be told.
+/// Arguments of `bench echo`.
 #[derive(Clone, Debug, Args)]
 pub struct EchoArgs {
     /// tcp://HOST:PORT, tls://, unix:PATH, ws://HOST:PORT/PATH, wss://, http:// or https://.
     pub url: String,
-    /// Clients.
+    /// Number of clients.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
     pub connections: usize,
-    /// Messages of one client that may wait for their replies.
+    /// Messages that one client may have sent without a reply yet.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub in_flight: usize,
     /// Size of a message.
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub bytes: usize,
-    /// Messages a second, of all clients together [default: flat out].
+    /// Messages a second, of all clients together [default: full speed].
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub rate: Option<f64>,
-    /// How long it takes.
+    /// Warm-up and measured time.
     #[command(flatten)]
     pub times: TimeArgs,
-    /// A reply need not be the message: each answers the oldest that waits.
+    /// Accept any reply, not just an echo: each reply counts for the oldest message without one.
     #[arg(long)]
     pub any_reply: bool,
-    /// What all have.
+    /// Options of every `bench` command.
     #[command(flatten)]
     pub common: BenchArgs,
 }
 
-/// What `bench fanout` may be told.
+/// Arguments of `bench fanout`.
 #[derive(Clone, Debug, Args)]
 pub struct FanoutArgs {
     /// Where subscribers connect: tcp://HOST:PORT, tls://, unix:PATH, ws://HOST:PORT/PATH or wss://.
     pub url: String,
-    /// Where messages are published: router://HOST:PORT/CHANNEL, http(s)://HOST:PORT/PATH (POST), or a listener like that of
+    /// Where messages are published: router://HOST:PORT/CHANNEL, http(s)://HOST:PORT/PATH (POST), or the URL of a listener, as for
     /// the subscribers.
     #[arg(long, value_name = "URL")]
     pub publish: String,
-    /// The secret of the router port.
+    /// File with the secret of the router port.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// A header of the publisher's handshake or requests: 'Name: value'; may be repeated.
     #[arg(long, value_name = "HEADER")]
     pub publish_header: Vec<String>,
-    /// Subscribers.
+    /// Number of subscribers.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     pub connections: usize,
-    /// Channels, of which subscribers and messages take turns: '{channel}' in --say and --publish is the number of one.
+    /// Number of channels; subscribers and messages are spread over them in turn. '{channel}' in --say and --publish stands for a
+    /// channel's number.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub channels: usize,
-    /// What each subscriber says first, to join the channel; the first frame that comes back is the answer.
+    /// Text that each subscriber sends first, to join the channel; the first frame that comes back is taken as the answer.
     #[arg(long, value_name = "TEXT")]
     pub say: Option<String>,
     /// Size of a message.
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     pub bytes: usize,
-    /// Messages a second.
+    /// Messages published a second.
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, conflicts_with = "window")]
     pub rate: Option<f64>,
-    /// Messages that not everybody has yet.
+    /// Messages that may be on their way at once: not yet delivered to every subscriber.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub window: usize,
-    /// How long it takes.
+    /// Warm-up and measured time.
     #[command(flatten)]
     pub times: TimeArgs,
-    /// A delivery need not be the message: each is the next one that its subscriber has not got.
+    /// Accept any delivery, not just the exact message: each counts as the next message that this subscriber is missing.
     #[arg(long)]
     pub any_reply: bool,
-    /// What all have.
+    /// Options of every `bench` command.
     #[command(flatten)]
     pub common: BenchArgs,
 }
 
-/// What `bench idle` may be told.
+/// Arguments of `bench idle`.
 #[derive(Clone, Debug, Args)]
 pub struct IdleArgs {
     /// tcp://HOST:PORT, tls://, unix:PATH, ws://HOST:PORT/PATH or wss://.
     pub url: String,
-    /// Clients.
+    /// Number of clients.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     pub connections: usize,
-    /// What each client says first; the first frame that comes back is the answer.
+    /// Text that each client sends first; the first frame that comes back is taken as the answer.
     #[arg(long, value_name = "TEXT")]
     pub say: Option<String>,
-    /// How long they are held.
+    /// How long the connections are held.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub hold: Duration,
-    /// What all have.
+    /// Options of every `bench` command.
     #[command(flatten)]
     pub common: BenchArgs,
 }
 
-/// What `bench accept` may be told.
+/// Arguments of `bench accept`.
 #[derive(Clone, Debug, Args)]
 pub struct AcceptArgs {
     /// tcp://HOST:PORT, tls://, unix:PATH, ws://HOST:PORT/PATH or wss://.
     pub url: String,
-    /// Connections that are opened at the same time.
+    /// Number of connections that are opened at the same time.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one)]
     pub parallel: usize,
-    /// What each client says before it leaves; the first frame that comes back is the answer.
+    /// Text that each client sends before it disconnects; the first frame that comes back is taken as the answer.
     #[arg(long, value_name = "TEXT")]
     pub say: Option<String>,
-    /// How long it takes.
+    /// Warm-up and measured time.
     #[command(flatten)]
     pub times: TimeArgs,
-    /// What all have.
+    /// Options of every `bench` command.
     #[command(flatten)]
     pub common: BenchArgs,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "a number from 1 on".into())
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number, at least 1".into())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    // Above it a message would be due every nanosecond.
+    // At 1e9 a message is due every nanosecond, which is the resolution of the clock here.
     text.parse()
         .ok()
         .filter(|rate| (1e-3..=1e9).contains(rate))
-        .ok_or_else(|| "a number of messages a second, above 0".into())
+        .ok_or_else(|| "must be messages a second, from 0.001 to 1000000000".into())
 }

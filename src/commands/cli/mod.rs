@@ -1,4 +1,4 @@
-//! The command line: what may be asked for, and its help.
+//! The command line: commands, options and their help texts.
 
 mod bench;
 
@@ -27,19 +27,19 @@ pub struct Cli {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Serve as a configuration file says.
+    /// Run the server with a configuration file.
     Serve(ConfigArgs),
-    /// Check a configuration and print what would run.
+    /// Check a configuration and print what it would run.
     ///
-    /// The exit status is 0 if it would start, 1 if it would not, 2 if the command line is wrong.
+    /// The exit status is 0 if the configuration would start, 1 if it would not, 2 if the command line is wrong.
     Check(ConfigArgs),
-    /// Serve one PHP script, or a folder with its page, with a php-fpm of its own, for development.
+    /// For development: serve one PHP script, or a folder with a script and a page. Starts its own php-fpm.
     #[command(after_help = DEV_EXAMPLES)]
     Dev(DevArgs),
-    /// Talk to a server, frame by frame: type a line, see the replies.
+    /// Talk to a server frame by frame: type a line, see the replies.
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
-    /// Measure a server: what a frame costs, how long it takes, whether any is lost.
+    /// Measure a server: CPU per frame, latency, lost frames.
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Print every configuration key with its default and its meaning.
@@ -63,7 +63,8 @@ Examples:
   longwire connect ws://127.0.0.1:8080/ws --send hello --send-hex 00ff
   longwire connect tcp://127.0.0.1:9005 --exec talk.txt
 
-A script for --exec has one order a line (\\xNN and the like are read); the exit status is 1 when an expectation fails:
+A script for --exec has one order per line; escapes such as \\n and \\xNN are replaced.
+The exit status is 1 if an expectation fails. Orders:
   send hello          send a text frame
   hex 00 ff           send a binary frame
   expect hello        the next frame is exactly this text
@@ -80,32 +81,32 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
-/// What `dev` may be told.
+/// Arguments of `dev`.
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
-    /// The PHP script that handles every event, or a folder: handler.php in it is the script, every file that is not PHP is
+    /// The PHP script that handles every event, or a folder. In a folder, handler.php is the script, and every file that is not PHP is
     /// served to browsers.
     #[arg(value_name = "SCRIPT|DIR")]
     pub path: PathBuf,
-    /// Where TCP clients connect; port 0 takes a free one.
+    /// Where TCP clients connect; port 0 picks a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9005")]
     pub tcp: String,
-    /// Where browsers connect: a page at /, WebSocket at /ws; port 0 takes a free one.
+    /// Where browsers connect: a page at /, WebSocket at /ws; port 0 picks a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: String,
-    /// Where other programs send commands, RouterClient among them; "off" for nowhere.
+    /// Where other programs, such as RouterClient, send commands; "off" disables it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9010")]
     pub router: String,
-    /// Where the same commands are taken over HTTP; "off" for nowhere.
+    /// Where the same commands are accepted over HTTP; "off" disables it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9012")]
     pub api: String,
-    /// PHP processes [default: twice the cores, at least 4].
+    /// Number of PHP processes [default: twice the cores, at least 4].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub workers: Option<u32>,
-    /// Use the FastCGI responder at this address instead of a php-fpm of our own.
+    /// Use the FastCGI responder at this address instead of starting a php-fpm.
     #[arg(long, value_name = "ADDR", conflicts_with = "workers")]
     pub fastcgi: Option<String>,
-    /// Events that the script is told; messages always [default: message, or for a folder all].
+    /// Events that run the script, besides message [default: none for a script; connect and close for a folder].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub events: Option<Vec<DevEvent>>,
     /// Framing of the TCP listener.
@@ -113,12 +114,12 @@ pub struct DevArgs {
     pub framing: FramingArgs,
 }
 
-/// What a script may be told.
+/// Events that a script can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DevEvent {
     /// A session begins.
     Connect,
-    /// A frame has come; this is always told.
+    /// A frame has come; the script always gets this event.
     Message,
     /// A session has ended.
     Close,
@@ -126,27 +127,27 @@ pub enum DevEvent {
     Join,
     /// A session has left a channel.
     Leave,
-    /// A channel has its first session.
+    /// A channel has got its first session.
     Occupied,
     /// A channel has lost its last session.
     Vacated,
 }
 
-/// What `connect` may be told.
+/// Arguments of `connect`.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectArgs {
-    /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH; with TLS tls://HOST:PORT or wss://HOST:PORT/PATH.
+    /// tcp://HOST:PORT, unix:PATH or ws://HOST:PORT/PATH. With TLS: tls://HOST:PORT or wss://HOST:PORT/PATH.
     pub url: String,
-    /// Read \n, \r, \t, \0, \\ and \xNN in what is typed or given by --send.
+    /// Replace the escapes \n, \r, \t, \0, \\ and \xNN in typed lines and in --send.
     #[arg(long)]
     pub escape: bool,
     /// Send this text as a frame and wait for a reply; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub send: Vec<String>,
-    /// Send these bytes as a binary frame and wait for a reply; may be repeated, comes after every --send.
+    /// Send these bytes as a binary frame and wait for a reply; may be repeated. Sent after every --send.
     #[arg(long, value_name = "HEX")]
     pub send_hex: Vec<String>,
-    /// Follow a script, "-" for standard input.
+    /// Run the orders in this file; "-" is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["send", "send_hex"])]
     pub exec: Option<PathBuf>,
     /// Collect replies for this long after --send, instead of one reply for each frame.
@@ -155,7 +156,7 @@ pub struct ConnectArgs {
     /// How long to wait for the connection, and for each expected reply.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub timeout: Duration,
-    /// Print bare frames without marks and times, one a line.
+    /// Print only the received frames, one per line, without marks and times.
     #[arg(long, short)]
     pub quiet: bool,
     /// Largest frame that is accepted.
@@ -164,7 +165,7 @@ pub struct ConnectArgs {
     /// A header of the WebSocket handshake: 'Name: value'; may be repeated.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
-    /// Whom to believe.
+    /// Which server certificates to trust.
     #[command(flatten)]
     pub tls: TlsArgs,
     /// The Origin of the WebSocket handshake.
@@ -179,18 +180,18 @@ pub struct ConnectArgs {
     pub framing: FramingArgs,
 }
 
-/// Whom a client believes that speaks TLS.
+/// Which server certificates a TLS client trusts.
 #[derive(Clone, Debug, Args)]
 pub struct TlsArgs {
-    /// Who may have signed the certificate of tls:// and wss://, in a PEM file, instead of those that the system trusts.
+    /// PEM file with the CAs to trust for tls:// and wss://, instead of the system's CAs.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Believe any certificate.
+    /// Accept any server certificate.
     #[arg(long, conflicts_with = "ca")]
     pub insecure: bool,
 }
 
-/// How bytes become frames, in the words of the configuration.
+/// How bytes become frames; the options have the names of the configuration keys.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Framing")]
 pub struct FramingArgs {
@@ -206,46 +207,46 @@ pub struct FramingArgs {
     /// Byte order of the length field.
     #[arg(long, value_name = "ORDER", default_value = "big")]
     pub length_endian: EndianWord,
-    /// What the length says.
+    /// Which bytes the length counts.
     #[arg(long, value_name = "WHAT", default_value = "body")]
     pub length_counts: CountsWord,
-    /// The bits of the length field that are the length, as in 0x3ff; 0 for all.
+    /// Mask of the bits of the length field that hold the length, as in 0x3ff; 0 for all bits.
     #[arg(long, value_name = "BITS", default_value = "0", value_parser = parse_bits)]
     pub length_mask: u64,
-    /// Added to the length to have the bytes after the header.
+    /// Number that is added to the length to get the count of bytes after the header.
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub length_adjust: i32,
     /// Where the body begins [default: where the length field ends].
     #[arg(long, value_name = "N")]
     pub header_bytes: Option<u8>,
-    /// The header is part of the frame.
+    /// Keep the header as part of the frame.
     #[arg(long)]
     pub keep_header: bool,
-    /// Bytes after the body that the length does not count.
+    /// Number of bytes after the body that the length does not count.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trailer_bytes: u8,
-    /// What every frame begins with, in the manner of --delimiter.
+    /// Bytes at the start of every frame; escapes as in --delimiter.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub start: String,
-    /// What every frame ends with behind body and trailer, likewise.
+    /// Bytes at the end of every frame, after body and trailer; escapes as in --delimiter.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub end: String,
-    /// What ends a frame; \n, \r, \t, \0, \\ and \xNN are read.
+    /// Bytes that end a frame; the escapes \n, \r, \t, \0, \\ and \xNN are replaced.
     #[arg(long, value_name = "TEXT", default_value = "\\n")]
     pub delimiter: String,
-    /// Take one carriage return off the end of a received frame.
+    /// Remove one carriage return from the end of a received frame.
     #[arg(long)]
     pub strip_cr: bool,
-    /// Bytes that are escaped and what stands for them, in hex, as in 7e=7d02,7d=7d01.
+    /// Bytes that are escaped and their codes, in hex, as in 7e=7d02,7d=7d01.
     #[arg(long, value_name = "LIST", default_value = "")]
     pub escapes: String,
-    /// Frames without a byte are none.
+    /// Ignore empty frames.
     #[arg(long)]
     pub skip_empty: bool,
-    /// Skip what cannot be a frame, up to the next start.
+    /// Skip bytes that cannot be a frame, up to the next start.
     #[arg(long)]
     pub resync: bool,
-    /// Silence that ends a frame.
+    /// How long the silence lasts that ends a frame.
     #[arg(long, value_name = "TIME", default_value = "20ms", value_parser = parse_time)]
     pub gap: Duration,
 }
@@ -257,18 +258,18 @@ pub enum FramingWord {
     Length,
     /// A byte string ends the frame.
     Delimiter,
-    /// Silence ends the frame; to a client that is the same as raw.
+    /// Silence ends the frame; for a client this is the same as raw.
     Gap,
-    /// Whatever arrives is a frame.
+    /// Each read is a frame.
     Raw,
-    /// A script of the listener decides; here only to be refused with a reason.
+    /// A Lua script of the listener cuts the frames. It exists here only to be refused with a reason.
     #[value(hide = true)]
     Lua,
 }
 
 /// Why a client cannot speak a framing in Lua.
 pub const NO_LUA: &str =
-    "a framing in Lua is only spoken on a listener of the configuration: its script knows that side alone";
+    "a framing in Lua works only on a listener in the configuration: its script covers the server's side alone";
 
 /// Byte orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -279,7 +280,7 @@ pub enum EndianWord {
     Little,
 }
 
-/// What a length may count.
+/// Which bytes a length counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CountsWord {
     /// The bytes after the header.
@@ -289,7 +290,7 @@ pub enum CountsWord {
 }
 
 impl FramingArgs {
-    /// What has to be written to ask for the same, for a shell to read.
+    /// The options that ask for the same framing, quoted for a shell. Defaults are left out.
     pub fn words(&self) -> Vec<String> {
         let word = |value: &dyn ValueEnumName| value.name();
         let number = |n: i128| n.to_string();
@@ -324,7 +325,7 @@ impl FramingArgs {
     ///
     /// # Errors
     ///
-    /// Says which numbers do not fit each other.
+    /// Names the option that is out of range or does not fit another one.
     pub fn stream_framing(&self) -> Result<StreamFraming, String> {
         let option = |fault: OptionFault| {
             // `connect` has an --escape already.
@@ -389,7 +390,7 @@ impl FramingArgs {
     }
 }
 
-/// The word of one of several.
+/// The command line's word for a value.
 trait ValueEnumName {
     fn name(&self) -> String;
 }
@@ -400,7 +401,7 @@ impl<T: ValueEnum> ValueEnumName for T {
     }
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
@@ -412,7 +413,7 @@ fn parse_bits(text: &str) -> Result<u64, String> {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    parsed.map_err(|_| "bits are a number, as in 0x3ff".into())
+    parsed.map_err(|_| "must be a number, as in 0x3ff or 1023".into())
 }
 
 /// Reads `7e=7d02,7d=7d01`.
@@ -423,12 +424,14 @@ fn parse_escapes(text: &str) -> Result<Vec<Escape>, String> {
         Some(Escape { byte: *byte.first().filter(|_| byte.len() == 1)?, code: code.try_into().ok()? })
     };
     let escapes = text.split(',').filter(|pair| !pair.is_empty()).map(escape).collect::<Option<_>>();
-    escapes.ok_or_else(|| format!("--escapes has one byte and its two, in hex, as in 7e=7d02,7d=7d01: {text:?}"))
+    escapes.ok_or_else(|| {
+        format!("--escapes must be pairs of one byte and its two-byte code, in hex, as in 7e=7d02,7d=7d01: {text:?}")
+    })
 }
 
 /// Reads `500ms`, `30s`, `5m`, `1h`.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
-    crate::config::value::parse_duration(text).ok_or_else(|| "a duration has a unit: 500ms, 30s, 5m, 1h".into())
+    crate::config::value::parse_duration(text).ok_or_else(|| "a duration needs a unit: 500ms, 30s, 5m, 1h".into())
 }
 
 /// Reads `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN`.
@@ -453,7 +456,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 let hex = hex.ok_or_else(|| format!("\\x needs two hex digits: {text:?}"))?;
                 (hex[0], 3)
             }
-            _ => return Err(format!("after \\ comes n, r, t, 0, \\ or xNN: {text:?}")),
+            _ => return Err(format!("only n, r, t, 0, \\ or xNN may follow \\: {text:?}")),
         };
         bytes.push(byte);
         rest = &escape[len..];
@@ -466,7 +469,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 ///
-/// When that is no sequence of bytes.
+/// If the text is not pairs of hex digits.
 pub fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Option<Vec<u8>> =
         text.chars().filter(|c| !c.is_ascii_whitespace()).map(|c| Some(c.to_digit(16)? as u8)).collect();

@@ -24,9 +24,9 @@ pub(crate) fn accept_value(key: &str) -> String {
 ///
 /// Names the part that is not valid.
 pub(crate) fn parse_header(line: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = line.split_once(':').ok_or_else(|| format!("a header is 'Name: value', this is {line:?}"))?;
-    let name = name.trim().parse().map_err(|_| format!("{:?} is not the name of a header", name.trim()))?;
-    let value = value.trim().parse().map_err(|_| format!("{:?} is not the value of a header", value.trim()))?;
+    let (name, value) = line.split_once(':').ok_or_else(|| format!("a header must be 'Name: value', not {line:?}"))?;
+    let name = name.trim().parse().map_err(|_| format!("{:?} is not a valid header name", name.trim()))?;
+    let value = value.trim().parse().map_err(|_| format!("{:?} is not a valid header value", value.trim()))?;
     Ok((name, value))
 }
 

@@ -46,7 +46,7 @@ impl Target {
         };
         let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(expected)?;
         if authority.as_str().contains('@') {
-            return Err("user and password in a URL are not sent: use --header 'Authorization: ...'".into());
+            return Err("user and password in a URL are not supported: use --header 'Authorization: ...'".into());
         }
         let scheme = uri.scheme_str().unwrap_or_default();
         let tls = match scheme {
@@ -70,7 +70,8 @@ impl Target {
 
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    ServerName::try_from(bare.to_owned()).map_err(|_| format!("{host:?} is no name that a certificate could have"))
+    ServerName::try_from(bare.to_owned())
+        .map_err(|_| format!("{host:?} is not a host name that a certificate can have"))
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
             ("wss://[::1]:8443", web("[::1]:8443", "[::1]:8443", "/", name("::1"))),
             ("tls://example.org:9006", tcp("example.org:9006", name("example.org"))),
             ("tls://example.org", Err("is not tcp://host:port")),
-            ("wss://a_b..c/", Err("is no name that a certificate")),
+            ("wss://a_b..c/", Err("is not a host name that a certificate")),
             ("tcp://127.0.0.1", Err("is not tcp://host:port")),
             ("tcp://127.0.0.1:9005/path", Err("is not tcp://host:port")),
             ("127.0.0.1:9005", Err("is not")),

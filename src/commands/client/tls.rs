@@ -33,7 +33,7 @@ fn believing(args: &TlsArgs) -> Result<ClientConfig, String> {
     }
     let roots = match &args.ca {
         Some(file) => roots_in(file).map_err(|problem| format!("--ca {}: {problem}", file.display()))?,
-        None => roots_of_system().map_err(|problem| format!("{problem}: name one with --ca"))?,
+        None => roots_of_system().map_err(|problem| format!("{problem}: name a CA file with --ca"))?,
     };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -45,7 +45,7 @@ fn roots_in(file: &Path) -> Result<RootCertStore, String> {
         let certificate = certificate.map_err(|error| error.to_string())?;
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
+    if roots.is_empty() { Err("the file has no certificate in it".to_owned()) } else { Ok(roots) }
 }
 
 /// Accepts every certificate, as long as the server proves that it has the key.

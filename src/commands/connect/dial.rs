@@ -116,7 +116,7 @@ async fn upgrade(
     };
     // An error of the connection also fails the request, so it is reported there.
     let (_, upgraded) = tokio::join!(connection.with_upgrades(), asking);
-    let parts = upgraded?.downcast::<TokioIo<Box<dyn Stream>>>().expect("the stream that was given to hyper");
+    let parts = upgraded?.downcast::<TokioIo<Box<dyn Stream>>>().expect("this is the stream that was given to hyper");
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
@@ -132,11 +132,11 @@ async fn check_response(response: Response<Incoming>, key: &str) -> Result<Respo
     }
     let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
     if accept.map(HeaderValue::as_bytes) != Some(accept_value(key).as_bytes()) {
-        return Err(ConnectError::Handshake("the server's Sec-WebSocket-Accept does not fit our key".into()));
+        return Err(ConnectError::Handshake("the server's Sec-WebSocket-Accept does not match our key".into()));
     }
     if let Some(extension) = response.headers().get(header::SEC_WEBSOCKET_EXTENSIONS) {
         return Err(ConnectError::Handshake(format!(
-            "the server chose an extension that was not offered: {extension:?}"
+            "the server chose a WebSocket extension that was not offered: {extension:?}"
         )));
     }
     Ok(response)

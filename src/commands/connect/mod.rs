@@ -70,7 +70,7 @@ impl fmt::Display for ConnectError {
             Self::Frame(error) => write!(f, "the server broke the framing: {error}"),
             Self::Truncated => f.write_str("the server closed in the middle of a frame"),
             Self::TooLong(error) => error.fmt(f),
-            Self::Closed(how) => write!(f, "{how} before all was done"),
+            Self::Closed(how) => f.write_str(how),
             Self::NoReply(after) => write!(f, "no frame within {}", crate::config::value::duration_text(*after)),
         }
     }
@@ -146,7 +146,7 @@ impl Plan {
 /// A typed line as a frame: a text frame if it is UTF-8 after replacing escapes, else a binary frame.
 fn typed(line: &[u8], escape: bool) -> Result<(FrameKind, Vec<u8>), String> {
     let body = if escape {
-        unescape(str::from_utf8(line).map_err(|_| "escapes are read in UTF-8 only".to_owned())?)?
+        unescape(str::from_utf8(line).map_err(|_| "a line with escapes must be UTF-8".to_owned())?)?
     } else {
         line.to_vec()
     };
@@ -238,7 +238,7 @@ impl Talk {
                     Ok(Arrival::Frame(frame)) => {
                         return Err(unexpected(format!("expected a close, got {}", show::quoted(&frame.body))));
                     }
-                    Ok(closed) => return Err(unexpected(format!("expected another close: {closed}"))),
+                    Ok(closed) => return Err(unexpected(format!("expected another close code, but {closed}"))),
                     Err(error) => return Err(unexpected(format!("expected a close: {error}"))),
                 },
             }
@@ -248,7 +248,7 @@ impl Talk {
 
     fn send(&mut self, kind: FrameKind, body: &[u8], show: bool) -> Result<(), ConnectError> {
         if let Some(closed) = &self.closed {
-            return Err(ConnectError::Closed(closed.to_string()));
+            return Err(ConnectError::Closed(format!("{closed} before all frames were sent")));
         }
         self.wire.queue(kind, body)?;
         self.asked.push_back(Instant::now());
@@ -272,7 +272,7 @@ impl Talk {
                     Arrival::Frame(frame) => self.heard(&frame),
                     closed @ Arrival::Closed { .. } => {
                         self.show.closed(&closed);
-                        let how = closed.to_string();
+                        let how = format!("{closed} before all replies had come");
                         self.closed = Some(closed);
                         return if self.asked.is_empty() { Ok(()) } else { Err(ConnectError::Closed(how)) };
                     }

@@ -40,7 +40,7 @@ impl Script {
         } else {
             File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text))
         };
-        read.map_err(|error| format!("{name}: cannot be read: {error}"))?;
+        read.map_err(|error| format!("cannot read {name}: {error}"))?;
         Self::parse(name, &text)
     }
 
@@ -105,10 +105,10 @@ mod tests {
         for (text, part) in [
             ("send a\nsned b", "talk:2: \"sned b\" is not send"),
             ("hex 0", "talk:1: \"0\" is not made of pairs"),
-            ("wait 5", "talk:1: a duration has a unit"),
+            ("wait 5", "talk:1: a duration needs a unit"),
             ("close now", "talk:1: \"close now\" is not send"),
             ("expect-close x", "talk:1: \"x\" is not a close code"),
-            ("send \\q", "talk:1: after \\ comes"),
+            ("send \\q", "talk:1: only n, r, t"),
         ] {
             let error = Script::parse("talk".into(), text).unwrap_err();
             assert!(error.starts_with(part), "{error}");

@@ -110,7 +110,7 @@ impl Console {
             let colour = if status.starts_with('2') { GREEN } else { YELLOW };
             let _ = write!(line, "  {}", self.paint(colour, status));
             if fields.text("event") == "message" && fields.text("bytes_out") == "0" && status == "200" {
-                line.push_str("  nothing printed, no reply");
+                line.push_str("  no reply: the script printed nothing");
             }
         }
         line + "\n"

@@ -57,7 +57,10 @@ impl fmt::Display for DevError {
             DevError::Arguments(what) => f.write_str(what),
             DevError::Config(errors) => errors.fmt(f),
             DevError::Start(error @ StartError::Bind(_)) => {
-                write!(f, "{error}; --http, --tcp, --router and --api take other addresses, port 0 a free one")
+                write!(
+                    f,
+                    "{error}; choose another address with --http, --tcp, --router or --api (port 0 picks a free port)"
+                )
             }
             DevError::Start(error) => error.fmt(f),
         }
@@ -208,7 +211,7 @@ fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     if !events.contains(&DevEvent::Connect) || !events.contains(&DevEvent::Close) {
         let told: Vec<_> = names(&events).into_iter().filter(|event| event != "message").collect();
         let told = if told.is_empty() { "message only".to_owned() } else { format!("message, {}", told.join(", ")) };
-        line("events", format!("{told}; --events connect,close tells the script of these too"));
+        line("events", format!("{told}; add connect and close with --events connect,close"));
     }
     text.push_str("\n  Each event and each push is shown below. Ctrl-C stops.\n\n");
     text
@@ -237,14 +240,14 @@ fn framing_words(args: &DevArgs) -> String {
             format!("frames end with {:?}", String::from_utf8_lossy(&lines.delimiter))
         }
         Ok(StreamFraming::Packet(packet)) => {
-            format!("frames: a header of {} bytes with a length in it", packet.length.header)
+            format!("frames: a {}-byte header that contains the length, then the body", packet.length.header)
         }
         Ok(StreamFraming::Flagged(flagged)) => {
             let [start, end] = [&flagged.start, &flagged.delimiter.delimiter].map(|bytes| bytes.escape_ascii());
-            format!("frames stand between \"{start}\" and \"{end}\"")
+            format!("frames begin with \"{start}\" and end with \"{end}\"")
         }
-        Ok(StreamFraming::Gap(gap)) => format!("frames end with {} of silence", duration_text(gap)),
-        Ok(StreamFraming::Raw | StreamFraming::Lua(_)) | Err(_) => "whatever arrives is a frame".to_owned(),
+        Ok(StreamFraming::Gap(gap)) => format!("frames end after {} of silence", duration_text(gap)),
+        Ok(StreamFraming::Raw | StreamFraming::Lua(_)) | Err(_) => "each read is a frame".to_owned(),
     }
 }
 

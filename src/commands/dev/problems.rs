@@ -90,7 +90,7 @@ mod tests {
         problems.add("two".to_owned());
         assert_eq!(problems.since(Some("1")), "retry: 300\nid: 3\ndata: one\n\ndata: two\n\n\n");
         assert_eq!(problems.since(Some("3")), "retry: 300\nid: 3\n\n");
-        assert_eq!(problems.since(Some("99")), "retry: 300\nid: 3\n\n", "of an earlier run");
+        assert_eq!(problems.since(Some("99")), "retry: 300\nid: 3\n\n", "the number is from an earlier run");
         (0..KEPT).for_each(|number| problems.add(number.to_string()));
         let stream = String::from_utf8(problems.since(Some("1")).to_vec()).unwrap();
         assert_eq!(stream.matches("data: ").count(), KEPT);

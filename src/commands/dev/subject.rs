@@ -36,7 +36,11 @@ impl fmt::Display for SubjectError {
         match self {
             SubjectError::Path(path, error) => write!(f, "{}: {error}", path.display()),
             SubjectError::NoHandler(folder) => {
-                write!(f, "{} has no {HANDLER}; name the script itself if it has another name", folder.display())
+                write!(
+                    f,
+                    "{} has no {HANDLER}; if the script has another name, give its path instead of the folder",
+                    folder.display()
+                )
             }
         }
     }

@@ -465,14 +465,17 @@ fn what_makes_no_sense_is_refused_by_name() {
         (&["fanout", tcp, "--publish", router, "--channels=2"], "--channels 2: {channel} is not in"),
         (&["fanout", tcp, "--publish", tcp, "--channels=2"], "--channels is for --publish router://"),
         (&["fanout", tcp, "--publish", router, "--channels=4", "--connections=3"], "4 channels for 3 subscribers"),
-        (&["echo", tcp, "--bytes=17"], "--bytes 17 has no room for the stamp in front of a message: at least 18"),
+        (
+            &["echo", tcp, "--bytes=17"],
+            "--bytes 17 is too small for the stamp at the start of each message: at least 18",
+        ),
         (&["fanout", tcp, "--publish", tcp, "--bytes=31"], "at least 32"),
         (&["echo", "http://127.0.0.1:1/", "--in-flight=2"], "--in-flight"),
-        (&["echo", tcp, "--connections=0"], "a number from 1 on"),
-        (&["echo", tcp, "--rate=0"], "above 0"),
+        (&["echo", tcp, "--connections=0"], "must be a whole number, at least 1"),
+        (&["echo", tcp, "--rate=0"], "from 0.001 to 1000000000"),
         (&["fanout", tcp, "--publish", tcp, "--rate=1", "--window=2"], "--window"),
         (&["echo", "gopher://127.0.0.1:1"], "gopher"),
-        (&["idle", tcp, "--pid=4194305"], "--pid 4194305: there is no such process"),
+        (&["idle", tcp, "--pid=4194305"], "--pid 4194305: no such process"),
     ];
     for (args, reason) in cases {
         let output = bench(args);

@@ -188,7 +188,7 @@ fn a_unix_socket_is_reached() {
 #[test]
 fn a_server_that_goes_too_early_is_a_failure_with_its_reason() {
     for (says, part) in [
-        (&b""[..], "the server closed before all was done"),
+        (&b""[..], "the server closed before all replies had come"),
         (b"\0\0\0\x09half", "the server closed in the middle of a frame"),
         (b"\xff\xff\xff\xff", "the server broke the framing"),
     ] {
@@ -260,8 +260,11 @@ fn a_script_from_standard_input_fails_at_its_line() {
         ("send a\nexpect b\n", "-:2: expected \"b\", got \"a\""),
         ("send bye\nexpect b\n", "-:2: expected \"b\", but the server closed with 4001 \"so long\""),
         ("send a\nexpect-close\n", "-:2: expected a close, got \"a\""),
-        ("send bye\nexpect-close 4002\n", "-:2: expected another close: the server closed with 4001 \"so long\""),
-        ("send vanish\nexpect-close 1000\n", "-:2: expected another close: the server closed\n"),
+        (
+            "send bye\nexpect-close 4002\n",
+            "-:2: expected another close code, but the server closed with 4001 \"so long\"",
+        ),
+        ("send vanish\nexpect-close 1000\n", "-:2: expected another close code, but the server closed\n"),
         ("expect a\n", "-:1: expected \"a\": no frame within 200ms"),
         ("sned a\n", "-:1: \"sned a\" is not send"),
     ] {
@@ -276,7 +279,7 @@ fn a_script_from_standard_input_fails_at_its_line() {
 fn a_refused_handshake_shows_status_and_body() {
     for (answer, part) in [
         (&b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nno \x1bentry"[..], "refused the handshake with 403 Forbidden: no  entry"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n", "does not fit our key"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n", "does not match our key"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "handshake failed"),
         (b"", "handshake failed"),
     ] {

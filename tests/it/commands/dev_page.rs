@@ -279,7 +279,7 @@ async fn a_script_may_be_told_every_event_there_is() {
     }
     let some = Dev::start(&script, &["--events", "join"]);
     let told = some.greeted("events").expect("there is more to be told");
-    assert_eq!(told, "message, join; --events connect,close tells the script of these too");
+    assert_eq!(told, "message, join; add connect and close with --events connect,close");
 }
 
 #[test]
