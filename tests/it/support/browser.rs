@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::http;
 use super::php_fpm::eventually;
 
-/// A browser with one window. Ended, with all its processes, when dropped.
+/// A browser with one window. Dropping it ends all its processes.
 pub struct Browser {
     driver: Child,
     address: SocketAddr,
@@ -22,7 +22,7 @@ pub struct Browser {
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
-    /// `size` in CSS pixels, `dark` as a person may have set it.
+    /// Starts a browser; `size` is in CSS pixels, `dark` is the preferred colour scheme.
     pub async fn start(size: (u32, u32), dark: bool) -> Self {
         let profile = tempfile::tempdir().expect("a temporary directory");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
@@ -31,7 +31,7 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // The browser and its helpers are in the driver's group, so that none of them is left behind.
+            // The browser and its helpers are in the driver's process group, so that all can be killed together.
             .process_group(0)
             .spawn()
             .expect("chromium-driver is installed (tests/install-deps.sh test)");
@@ -41,7 +41,7 @@ impl Browser {
             "--headless".to_owned(),
             "--disable-gpu".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
-            // Nothing but the page under test: no component updates, no lookups of Google's hosts.
+            // No traffic besides the page under test: no component updates, no lookups of Google's hosts.
             "--disable-background-networking".to_owned(),
             "--disable-component-update".to_owned(),
             "--disable-sync".to_owned(),
@@ -50,7 +50,7 @@ impl Browser {
             format!("--user-data-dir={}", browser._profile.path().display()),
             format!("--window-size={},{}", size.0, size.1),
         ];
-        // SAFETY: takes nothing, gives a number.
+        // SAFETY: it takes no arguments and returns a number.
         if unsafe { libc::geteuid() } == 0 {
             // Chromium refuses to run as root with its sandbox.
             args.push("--no-sandbox".to_owned());
@@ -72,7 +72,7 @@ impl Browser {
         self.command("/url", &json!({ "url": url })).await;
     }
 
-    /// Makes the page believe in a screen of this many CSS pixels, as a phone has; windows have a least width.
+    /// Emulates a screen of this many CSS pixels, such as a phone's. A window cannot be that narrow, because it has a minimum width.
     pub async fn pretend_screen(&self, width: u32, height: u32) {
         let params = json!({ "width": width, "height": height, "deviceScaleFactor": 2, "mobile": true });
         let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": params });
@@ -95,7 +95,7 @@ impl Browser {
         self.command("/execute/sync", &json!({ "script": script, "args": [] })).await
     }
 
-    /// Waits until an expression is true in the page; a failure tells what the page shows instead.
+    /// Waits until an expression is true in the page. A failure prints the text that the page shows instead.
     pub async fn wait_for(&self, expression: &str) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while self.run(&format!("return !!({expression})")).await != Value::Bool(true) {
@@ -106,7 +106,7 @@ impl Browser {
         }
     }
 
-    /// The text of an element as a person sees it.
+    /// The visible text of an element.
     pub async fn text(&self, selector: &str) -> String {
         let element = self.element(selector).await;
         let path = format!("/session/{}/element/{element}/text", self.session);
@@ -122,7 +122,7 @@ impl Browser {
         base64::engine::general_purpose::STANDARD.decode(picture).expect("base64")
     }
 
-    /// What the page and the browser have complained about.
+    /// The entries of the browser's log: errors and warnings.
     pub async fn complaints(&self) -> Vec<String> {
         let path = format!("/session/{}/se/log", self.session);
         let log = self.call("POST", &path, &json!({ "type": "browser" })).await;

@@ -1,4 +1,4 @@
-//! An upstream with short limits, requests for it, and a responder that keeps what it is given.
+//! An upstream with short limits, requests for it, and a responder that keeps the answer for the test to look at.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use longwire::proto::id::{SessionId, SessionIds};
 use longwire::upstream::{Class, Failure, Outcome, Request, Responder, Timing, Upstream};
 use tokio::sync::oneshot;
 
-/// Generous where a slow machine could trip, short where a test waits for the limit.
+/// An upstream's configuration. Limits are long where a slow machine could exceed them, and short where a test waits for them.
 pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
     model::Upstream {
         name: "test".to_owned(),
@@ -40,13 +40,13 @@ pub fn config(backends: &[Bind], max_connections: usize) -> model::Upstream {
     }
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub struct Answer {
     pub outcome: Outcome,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
-    /// Stdout bytes that were there at each pause.
+    /// The number of stdout bytes received at each pause.
     pub pauses: Vec<usize>,
 }
 
@@ -85,7 +85,7 @@ impl Answer {
     }
 }
 
-/// What a test can do to a responder from outside.
+/// Controls a responder from outside: cancel it, block it, look at what it has received.
 #[derive(Debug, Default)]
 pub struct Handle {
     pub cancelled: AtomicBool,
@@ -175,7 +175,7 @@ impl Pending {
     }
 }
 
-/// One request in the making.
+/// A request that is being built.
 #[derive(Clone)]
 pub struct Call {
     script: PathBuf,
@@ -271,7 +271,7 @@ impl Call {
     }
 }
 
-/// An upstream and the counters that tell what it did.
+/// Starts an upstream; returns it with its counters.
 pub fn start(config: model::Upstream) -> (Upstream<Collector>, UpstreamHandles) {
     let metrics = UpstreamHandles::unregistered();
     (Upstream::start(config, metrics.clone()), metrics)

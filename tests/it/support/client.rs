@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 pub struct Client {
     pub sender: Sender,
     pub receiver: Receiver,
-    /// Of the halves' socket, where it is their own.
+    /// The descriptor of the halves' socket, if they own it.
     fd: Option<RawFd>,
 }
 
@@ -43,7 +43,7 @@ impl Client {
         }
     }
 
-    /// A WebSocket client and the head of the 101, or the whole answer that was none.
+    /// A WebSocket client and the head of the 101; or the whole answer if it is not a 101.
     pub async fn try_upgrade(address: SocketAddr, path: &str, headers: &str) -> Result<(Self, String), String> {
         let socket = TcpStream::connect(address).await.expect("it listens");
         let (socket, framing, early, head) = shake_hands(socket, address, path, headers).await?;
@@ -58,7 +58,7 @@ impl Client {
         Self::upgrade_with(socket, address, path, "").await
     }
 
-    /// The same, with headers of its own.
+    /// The same, with further headers.
     pub async fn upgrade_with<S>(socket: S, address: SocketAddr, path: &str, headers: &str) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -67,7 +67,7 @@ impl Client {
         Self::on(socket, framing, early)
     }
 
-    /// On a connection that stands, with the bytes that were already read from it.
+    /// A client on an open connection, with the bytes that were already read from it.
     pub fn from_parts(socket: TcpStream, framing: Framing, early: Vec<u8>) -> Self {
         socket.set_nodelay(true).expect("a TCP socket");
         let fd = socket.as_raw_fd();
@@ -123,13 +123,13 @@ impl Client {
         self.receiver.frame().await
     }
 
-    /// Sends and gives the answer's body.
+    /// Sends a text and returns the body of the answer.
     pub async fn ask(&mut self, body: &str) -> String {
         self.text(body).await;
         String::from_utf8_lossy(&self.frame().await.body).into_owned()
     }
 
-    /// Reads to the end; panics when a frame comes. The code of the close frame, if one came.
+    /// Reads to the end and returns the code of the close frame, if one came. Panics if a frame comes.
     pub async fn end(&mut self) -> Option<u16> {
         let mut code = None;
         while let Some(item) = self.next().await {
@@ -142,12 +142,12 @@ impl Client {
         code
     }
 
-    /// A close frame.
+    /// Sends a close frame.
     pub async fn close(&mut self, code: u16) {
         self.bytes(&client::close(Some(code), "", [7; 4])).await;
     }
 
-    /// FIN; the other direction stays open.
+    /// Sends FIN; the other direction stays open.
     pub async fn finish(&mut self) {
         self.sender.socket.shutdown().await.expect("it is connected");
     }
@@ -155,13 +155,14 @@ impl Client {
     /// Closes with a reset.
     pub fn reset(self) {
         let fd = self.fd.expect("a socket of its own");
-        // SAFETY: the halves have it open until the end of this call.
+        // SAFETY: the halves keep it open until the end of this call.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).expect("a TCP socket");
     }
 }
 
-/// The opening handshake: the connection, what was read behind it, and the head of the 101; or the whole answer that was none.
+/// Makes the opening handshake. Returns the connection, the bytes that were read after the handshake, and the head of the 101; or the whole
+/// answer if it is not a 101.
 async fn shake_hands<S>(
     mut socket: S,
     address: SocketAddr,
@@ -193,7 +194,7 @@ where
         while answer.len() < end + length && socket.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
         return Err(String::from_utf8_lossy(&answer).into_owned());
     }
-    // RFC 6455 section 1.3 has this very key and its answer.
+    // The key and its answer are those of RFC 6455 section 1.3.
     assert!(head.to_ascii_lowercase().contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
     Ok((socket, Framing::WebSocket { deflate: None }, answer.split_off(end), head))
 }
@@ -203,13 +204,13 @@ impl Sender {
         self.try_send(kind, body).await.expect("it reads");
     }
 
-    /// For a server that may have closed.
+    /// Like `send`, for a server that may have closed.
     pub async fn try_send(&mut self, kind: FrameKind, body: &[u8]) -> std::io::Result<()> {
         let frame = self.framing.encode_client(kind, body, [1, 2, 3, 4]).expect("bodies of tests fit");
         self.socket.write_all(&frame).await
     }
 
-    /// The same for bytes that are no frame.
+    /// The same for bytes that are not a frame.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.socket.write_all(bytes).await
     }
@@ -242,7 +243,7 @@ impl Receiver {
         }
     }
 
-    /// The next frame; panics when the connection ends instead.
+    /// The next frame; panics if the connection ends instead.
     pub async fn frame(&mut self) -> Frame {
         loop {
             match self.next().await.expect("a frame comes before the end") {

@@ -1,4 +1,4 @@
-//! Nodes of a cluster, and what tests ask of them.
+//! Nodes of a cluster, their configurations, and clients of them.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::longwire::{LISTENERS, Longwire};
 use super::php_fpm::{PhpFpm, eventually};
 use super::router::Router;
 
-/// Half of what it is when nobody says anything, for tests that wait until it is over.
+/// Half of the default lease, for tests that wait until it expires.
 pub const LEASE: Duration = Duration::from_secs(3);
-/// Says who it is.
+/// A handler that answers with the session's id.
 pub const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
 
-/// Node number `number`, named after it, that has [`HANDLER`]; with these lines in `[cluster]`.
+/// The configuration of node number `number`, named after it, with [`HANDLER`] and these lines in `[cluster]`.
 pub fn config(fpm: &PhpFpm, number: usize, cluster: &str) -> String {
     config_with(fpm, number, cluster, HANDLER, "")
 }
@@ -30,12 +30,12 @@ pub fn config_with(fpm: &PhpFpm, number: usize, cluster: &str, handler: &str, ap
     )
 }
 
-/// Lines of `[cluster]`: this engine, and times short enough to wait for.
+/// Lines of `[cluster]` with this engine and with times that are short enough for a test to wait for.
 pub fn brisk(engine: &str) -> String {
     format!("lease = \"{}s\"\nlinger = \"1s\"\n{engine}", LEASE.as_secs())
 }
 
-/// [`config`] with these times.
+/// [`config`] with the times of [`brisk`].
 pub fn brisk_config(fpm: &PhpFpm, number: usize, engine: &str) -> String {
     config(fpm, number, &brisk(engine))
 }
@@ -47,7 +47,7 @@ pub async fn three(config: impl Fn(usize) -> String) -> Vec<Longwire> {
     nodes
 }
 
-/// Until each knows so many others.
+/// Waits until each node knows this number of others.
 pub async fn all_know(nodes: &[Longwire], others: usize) {
     eventually("all nodes know each other", || {
         nodes.iter().all(|node| node.metric("longwire_cluster_nodes", "") == others as f64)
@@ -62,7 +62,7 @@ pub async fn client(node: &Longwire) -> (Client, String) {
     (client, sid)
 }
 
-/// A client of this node that has not said anything.
+/// A client of this node that has not sent anything.
 pub async fn connected(node: &Longwire) -> Client {
     Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await
 }

@@ -1,4 +1,4 @@
-//! `longwire dev`, on free ports, as somebody would start it in a terminal.
+//! Runs `longwire dev` on free ports, as a user would in a terminal.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use super::php_fpm::{kill, wait_until};
 pub struct Dev {
     child: Child,
     greeting: String,
-    /// What it prints: the greeting, then the events.
+    /// Its standard output: the greeting, then the events.
     printed: Arc<Mutex<String>>,
     _files: TempDir,
 }
 
 impl Dev {
-    /// Waits for the whole greeting. PHP's temporary files go to a folder that ends with this.
+    /// Starts it and waits for the whole greeting. PHP's temporary files go to a folder that is removed when this is dropped.
     pub fn start(path: &Path, options: &[&str]) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
@@ -43,7 +43,7 @@ impl Dev {
         }
         let printed = Arc::new(Mutex::new(greeting.clone()));
         let reader = printed.clone();
-        // Read to the end: a full pipe would hold the node.
+        // Read to the end, because a full pipe would block the node.
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 *reader.lock().unwrap() += &(line + "\n");
@@ -52,24 +52,24 @@ impl Dev {
         Self { child, greeting, printed, _files: files }
     }
 
-    /// What the greeting says behind a word.
+    /// The value after a word of the greeting.
     pub fn greeted(&self, word: &str) -> Option<String> {
         let line = self.greeting.lines().find(|line| line.trim_start().starts_with(&format!("{word} ")))?;
         Some(line.trim_start()[word.len()..].trim().to_owned())
     }
 
-    /// Where the page is.
+    /// The URL of the page.
     pub fn page(&self) -> String {
         self.greeted("page").expect("the greeting names a page")
     }
 
-    /// Where HTTP is spoken.
+    /// The address of the HTTP listener.
     pub fn http(&self) -> SocketAddr {
         let page = self.page();
         page.trim_start_matches("http://").trim_end_matches('/').parse().expect("the page has an address")
     }
 
-    /// Sends a signal, and gives the exit status that follows from it.
+    /// Sends a signal, waits for the end and returns the exit status.
     pub fn ends_after(&mut self, signal: i32) -> ExitStatus {
         kill(self.child.id(), signal);
         wait_until("longwire dev stops", || self.child.try_wait().is_ok_and(|status| status.is_some()));
@@ -87,7 +87,7 @@ impl Drop for Dev {
         if std::thread::panicking() {
             eprintln!("longwire dev printed:\n{}", self.printed());
         }
-        // One that has ended is no process any more, and its number may be another's.
+        // If it has ended already, its process id may belong to another process.
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             kill(self.child.id(), libc::SIGTERM);
         }

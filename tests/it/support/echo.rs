@@ -1,4 +1,4 @@
-//! The handler that echoes, its listeners, and a client that has a thousand of frames echoed.
+//! A handler that echoes, listeners for it, and an exchange of many frames that checks each echo.
 
 use longwire::proto::framing::{FrameKind, Item};
 use tokio::task::JoinSet;
@@ -34,7 +34,7 @@ websocket = { ping_interval = 0 }
 
 fn body(session: u64, frame: u64) -> bytes::Bytes {
     let seed = session * FRAMES + frame + 1;
-    // The first is empty, the second the longest: both ends are always there.
+    // The first frame is empty and the second has the maximum length, so both extremes are always tested.
     let len = match frame {
         0 => 0,
         1 => MAX_BODY,
@@ -51,7 +51,7 @@ pub async fn exchange(mut client: Client, session: u64, is_raw: bool) {
         }
     };
     let receiver = async {
-        // Raw has no frames on the wire: what must be the same is the bytes, however they are cut.
+        // Raw has no frame boundaries on the wire, so only the bytes are compared.
         let mut expected: Vec<u8> = Vec::new();
         for frame in 0..FRAMES {
             let sent = body(session, frame);
@@ -81,7 +81,7 @@ async fn expect_bytes(receiver: &mut Receiver, mut expected: &[u8], session: u64
     }
 }
 
-/// Fails at the first that has failed.
+/// Waits for all tasks; fails as soon as one has failed.
 pub async fn all_ended(mut tasks: JoinSet<()>) {
     while let Some(result) = tasks.join_next().await {
         result.unwrap();

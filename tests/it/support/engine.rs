@@ -1,4 +1,4 @@
-//! A private redis-server or nats-server: its own directory and address; gone when dropped.
+//! A private redis-server or nats-server with its own directory and address. Dropping it ends the server.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -10,10 +10,10 @@ use super::end_with_the_run;
 use super::php_fpm::{free_port, kill, wait_until};
 use super::tls::{Authority, Signed};
 
-/// Of an engine that speaks TLS. It takes an escape in a URL.
+/// The password of an engine with TLS. It has a space, which must be escaped in a URL.
 pub const PASSWORD: &str = "a secret";
 
-/// Which program.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Redis,
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// What an engine that speaks TLS has of it.
+/// TLS settings of an engine.
 struct Tls {
     own: Signed,
     ca: PathBuf,
@@ -59,17 +59,17 @@ pub struct EngineServer {
 }
 
 impl EngineServer {
-    /// As it is when nobody tells it anything.
+    /// Starts a server with default settings.
     pub fn start(kind: Kind) -> Self {
         Self::start_for(kind, 1 << 20)
     }
 
-    /// The same for payloads of that many bytes; Redis takes any.
+    /// The same for payloads of up to that many bytes; Redis accepts any size.
     pub fn start_for(kind: Kind, max_payload: usize) -> Self {
         Self::start_with(kind, max_payload, None)
     }
 
-    /// One that speaks nothing but TLS, with a certificate of this authority, and wants [`PASSWORD`].
+    /// Starts a server that accepts only TLS, with a certificate of this authority, and requires [`PASSWORD`].
     pub fn start_with_tls(kind: Kind, authority: &Authority, clients: Clients) -> Self {
         let own = authority.sign("engine", "engine", &["127.0.0.1"]);
         Self::start_with(kind, 1 << 20, Some(Tls { own, ca: authority.ca_file(), clients }))
@@ -82,7 +82,7 @@ impl EngineServer {
         server
     }
 
-    /// Starts it, where it was before, and waits until it accepts.
+    /// Starts it at the same address as before, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let mut command = match self.kind {
@@ -99,7 +99,7 @@ impl EngineServer {
                 command
             }
             Kind::Nats => {
-                // In /usr/sbin, which is not on everybody's PATH.
+                // Debian installs it in /usr/sbin, which is often not in PATH.
                 let program = ["/usr/sbin/nats-server", "/usr/bin/nats-server"];
                 let program = program.into_iter().find(|program| Path::new(program).exists());
                 let mut command = Command::new(program.expect("nats-server is installed"));
@@ -125,7 +125,7 @@ impl EngineServer {
         }
     }
 
-    /// Its part of a node's `[cluster]`.
+    /// The lines of a node's `[cluster]` for this engine.
     pub fn config(&self) -> String {
         if self.tls.is_some() {
             let (scheme, user) = match self.kind {
@@ -143,13 +143,13 @@ impl EngineServer {
         }
     }
 
-    /// A client of it, where it is Redis without TLS.
+    /// A Redis client of it. Only for Redis without TLS.
     pub fn redis(&self) -> redis::Client {
         let socket = format!("redis+unix://{}/redis.sock", self.dir.path().display());
         redis::Client::open(socket).expect("an address")
     }
 
-    /// Publishes something, as a program that is no node.
+    /// Publishes a payload, as a program that is not a node.
     pub async fn publish(&self, subject: &str, payload: &str) {
         match self.kind {
             Kind::Redis => {
@@ -188,7 +188,7 @@ impl EngineServer {
 
 impl Tls {
     fn args_of_redis(&self) -> Vec<String> {
-        // What it does when nobody tells it anything is to ask.
+        // By default redis-server asks clients for certificates.
         let asks = if self.clients == Clients::NotAsked { &["--tls-auth-clients", "no"][..] } else { &[] };
         let files = args_of_redis(&self.own, &self.ca);
         files.into_iter().chain(asks.iter().map(|arg| (*arg).to_owned())).collect()
@@ -204,7 +204,7 @@ impl Tls {
     }
 }
 
-/// What tells a redis-server its own certificate, and who signs those of others.
+/// The arguments of a redis-server for its own certificate and for the CA of its peers.
 pub fn args_of_redis(own: &Signed, ca: &Path) -> Vec<String> {
     [("--tls-cert-file", own.cert.as_path()), ("--tls-key-file", &own.key), ("--tls-ca-cert-file", ca)]
         .into_iter()

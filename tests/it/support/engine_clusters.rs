@@ -1,4 +1,4 @@
-//! Private engines of several servers: a Redis Cluster, a Redis behind Sentinels, a cluster of NATS servers; gone when dropped.
+//! Private engines of several servers: a Redis Cluster, Redis with Sentinels, a cluster of NATS servers. Dropping one ends its servers.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -15,23 +15,23 @@ use super::longwire::http_get;
 use super::php_fpm::kill;
 use super::tls::Authority;
 
-/// Of NATS, and of the servers behind Sentinels. It takes an escape in a URL.
+/// The password of NATS, and of the servers with Sentinels. It has a space, which must be escaped in a URL.
 const PASSWORD: &str = "a secret";
-/// What Sentinel calls the master.
+/// The name of the master in Sentinel.
 const MASTER: &str = "main";
-/// Elections of Redis take seconds.
+/// Longest wait for a cluster; elections of Redis take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Which servers.
+/// The kind of cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Three masters. What is cut off from its master is lost until that is back.
+    /// Three masters without replicas. If a master is down, its slots are unavailable until it is back.
     RedisCluster,
     /// The same, and a replica of each master.
     RedisClusterWithReplicas,
     /// A master, its replica and three Sentinels.
     Sentinel,
-    /// Three servers, each connected to each.
+    /// Three servers, each connected to the others.
     NatsCluster,
 }
 
@@ -46,7 +46,7 @@ pub struct EngineCluster {
     _dir: tempfile::TempDir,
 }
 
-/// What servers of Redis have that speak nothing but TLS, to clients with a certificate and to each other.
+/// TLS settings of Redis servers that accept only TLS, from clients with a certificate and from each other.
 #[derive(Clone)]
 struct Tls {
     args: Vec<String>,
@@ -68,7 +68,7 @@ impl EngineCluster {
         Self::start_with(kind, None)
     }
 
-    /// The same for a kind of Redis, with TLS everywhere: all certificates are of this authority.
+    /// The same for a kind of Redis, with TLS on all connections. All certificates are signed by this authority.
     pub fn start_with_tls(kind: Kind, authority: &Authority) -> Self {
         assert_ne!(kind, Kind::NatsCluster, "its servers are asked for what they know without TLS");
         let own = authority.sign("server", "server", &["127.0.0.1"]);
@@ -95,7 +95,7 @@ impl EngineCluster {
     }
 
     fn server(&self, program: &str, port: u16, args: &[String]) -> Server {
-        // nats-server is in /usr/sbin, which is not on everybody's PATH.
+        // Debian installs nats-server in /usr/sbin, which is often not in PATH.
         let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(|place| PathBuf::from(place).join(program));
         let program = places.into_iter().find(|place| place.exists()).expect("it is installed");
         let dir = self._dir.path().join(port.to_string());
@@ -114,7 +114,7 @@ impl EngineCluster {
         self.server("redis-server", port, &args)
     }
 
-    /// What tells a server of Redis its port, and all about TLS.
+    /// The arguments of a Redis server for its port and for TLS.
     fn listens_on(&self, port: u16) -> Vec<String> {
         let port = port.to_string();
         match &self.tls {
@@ -154,7 +154,7 @@ impl EngineCluster {
         self.servers = servers;
         for (replica, master) in self.replicas.iter().zip(&self.servers) {
             let id = master.ask::<String>(&["CLUSTER", "MYID"]);
-            // It takes a moment until it knows this one as a master.
+            // It takes a moment until the replica knows this server as a master.
             until("it is a replica", || replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
         }
         until("the cluster is whole", || {
@@ -212,7 +212,7 @@ impl EngineCluster {
         });
     }
 
-    /// Its part of a node's `[cluster]`, which tries server number `first` first.
+    /// The lines of a node's `[cluster]` for this engine; server number `first` is tried first.
     pub fn config(&self, first: usize) -> String {
         let redis = if self.tls.is_some() { "rediss" } else { "redis" };
         let (servers, scheme, user, rest) = match self.kind {
@@ -230,7 +230,7 @@ impl EngineCluster {
 }
 
 impl Server {
-    /// Starts it, where it was before, and waits until it accepts.
+    /// Starts it at the same address as before, and waits until it accepts connections.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let mut command = Command::new(&self.program);
@@ -252,7 +252,7 @@ impl Server {
         child.wait().expect("it is our child");
     }
 
-    /// What this server of Redis answers to a command.
+    /// Sends a command to this Redis server and returns the answer.
     pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_ask(command).expect("it does that")
     }
@@ -270,12 +270,12 @@ impl Server {
         redis::cmd(name).arg(args).query(&mut connection)
     }
 
-    /// Whether this replica has all that its master has.
+    /// Whether this replica has caught up with its master.
     fn follows(&self) -> bool {
         self.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     }
 
-    /// Whether this Sentinel knows both others and the replica.
+    /// Whether this Sentinel knows both other Sentinels and the replica.
     fn knows_all(&self) -> bool {
         let about = self.ask::<std::collections::HashMap<String, String>>(&["SENTINEL", "MASTER", MASTER]);
         let is = |key: &str, value: &str| about.get(key).is_some_and(|known| known == value);
@@ -297,7 +297,7 @@ impl Drop for Server {
     }
 }
 
-/// The slot of a name, as Redis has it.
+/// The slot of a name, as computed by Redis.
 pub fn slot_of(server: &Server, name: &str) -> u16 {
     server.ask(&["CLUSTER", "KEYSLOT", name])
 }
@@ -315,13 +315,13 @@ fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// One below those that the kernel gives to connections, and below those of `cluster_demo`: a server that was killed must find its own
-/// free when it is started again.
+/// A free port below the kernel's range for outgoing connections and below the ports of `cluster_demo`. So a server that was killed
+/// finds its port free when it is started again.
 fn free_port() -> u16 {
     const FROM: u16 = 10_000;
     const COUNT: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Several runs at once begin in different places.
+    // Test runs at the same time begin with different ports.
     let begin = (std::process::id() % 100) as u16 * (COUNT / 100);
     loop {
         let port = FROM + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;

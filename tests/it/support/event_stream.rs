@@ -1,4 +1,4 @@
-//! A client of event streams and polls, over HTTP/1.1 and HTTP/2: hyper speaks HTTP, what is in the stream is read here.
+//! A client of event streams and polls over HTTP/1.1 and HTTP/2. HTTP is done by hyper, and the events are parsed here.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// For anything that a test waits for.
+/// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One event, as the HTML standard reads it (section 9.2.6).
+/// One event, parsed as in the HTML standard (section 9.2.6).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     pub name: String,
@@ -41,7 +41,7 @@ impl Http {
         Self::One(sender)
     }
 
-    /// With prior knowledge, as a client without TLS must.
+    /// Connects by HTTP/2 with prior knowledge, as a client without TLS must.
     pub async fn two(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("somebody listens");
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
@@ -50,7 +50,7 @@ impl Http {
         Self::Two(sender)
     }
 
-    /// Sends a request, and waits for the head of its answer.
+    /// Sends a request and waits for the head of the answer.
     pub async fn begin(
         &mut self,
         method: &str,
@@ -80,7 +80,7 @@ impl Http {
         answer.unwrap_or_else(|_| panic!("no answer to {method} {path}")).expect("an answer")
     }
 
-    /// Sends a request, and waits for all of its answer.
+    /// Sends a request and waits for the whole answer.
     pub async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let (head, body) = self.begin(method, path, headers, body).await.into_parts();
         let body = timeout(PATIENCE, body.collect()).await.expect("the answer ends").expect("the answer is whole");
@@ -129,7 +129,7 @@ impl Answer {
 pub struct Stream {
     pub http: Http,
     pub headers: HeaderMap,
-    /// Where the session's requests go.
+    /// The path for the session's requests.
     pub address: String,
     pub comments: usize,
     body: Incoming,
@@ -154,7 +154,7 @@ impl Stream {
         self.next().await.expect("the stream goes on")
     }
 
-    /// Waits until a comment has come; events that come before it are lost.
+    /// Waits for a comment; events that come before it are dropped.
     pub async fn comment(&mut self) {
         let before = self.comments;
         while self.comments == before {
@@ -163,7 +163,7 @@ impl Stream {
         }
     }
 
-    /// Reads on; false at the end, however that came.
+    /// Reads more; false at the end of the stream, with or without an error.
     async fn more(&mut self) -> bool {
         match timeout(PATIENCE, self.body.frame()).await.expect("something comes") {
             Some(Ok(frame)) => {

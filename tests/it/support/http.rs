@@ -1,4 +1,4 @@
-//! One HTTP request, one answer, for what is not worth a client library.
+//! A minimal HTTP client: one request and one answer per connection.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// As they came, one in each line.
+    /// Status line and headers as they came, one per line.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -37,7 +37,7 @@ pub async fn request(address: SocketAddr, method: &str, path: &str, body: &[u8])
     request_with(address, method, path, "Content-Type: application/json\r\n", body).await
 }
 
-/// The same with headers, each ended by CRLF; `Host` is ours unless it is among them.
+/// The same with further headers, each ended by CRLF. `Host` is added unless it is among them.
 pub async fn request_with(
     address: SocketAddr,
     method: &str,
@@ -53,7 +53,7 @@ pub async fn request_with(
     stream.write_all(&[head.as_bytes(), body].concat()).await?;
     let mut answer = Vec::new();
     loop {
-        // Some servers say where the answer ends and keep the connection all the same.
+        // Some servers keep the connection open, so stop as soon as the answer is complete.
         if let Some(answer) = whole(&answer) {
             return Ok(answer);
         }

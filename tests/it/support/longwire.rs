@@ -1,4 +1,4 @@
-//! The real binary, serving a configuration, as an operator would start it.
+//! Runs the real binary with a configuration, as an operator would.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,13 +17,13 @@ use super::engine::{EngineServer, Kind};
 use super::php_fpm::{PhpFpm, wait_until};
 use super::two_nodes::{self, Configs};
 
-/// Longest wait for anything; what is waited for comes within milliseconds unless something is broken.
+/// Longest wait for anything. Unless something is broken, it comes within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Longest wait for a mark in the log: a node whose log is full of other things, or ends, may never write it.
+/// Longest wait for a mark in the log. A node that drops log lines, or that ends, may never write it.
 const MARK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Length framing on TCP and WebSocket at `/ws`, for an app of this name.
+/// Listeners for the app `app`: length framing on TCP, and WebSocket at `/ws`.
 pub const LISTENERS: &str = r#"
 [listeners.length]
 bind = "127.0.0.1:0"
@@ -38,14 +38,14 @@ pub struct Longwire {
     child: Child,
     log: Arc<Log>,
     _dir: tempfile::TempDir,
-    /// In a run with two nodes (see `two_nodes`) this is the one with the sessions.
+    /// In a run with two nodes (see `two_nodes`), the node that takes the commands; `self` then has the sessions.
     other: Option<Box<Other>>,
 }
 
-/// The node that takes the commands in a run with two.
+/// The node that takes the commands in a run with two nodes.
 struct Other {
     node: Longwire,
-    /// The number of the one with the sessions.
+    /// The number of the node with the sessions.
     number: u16,
     _engine: EngineServer,
 }
@@ -57,7 +57,7 @@ struct Log {
 }
 
 impl Longwire {
-    /// Serves `config`; `[log]` is added to it, and `[admin]`, `[router]` and `[api]` unless it has its own.
+    /// Serves `config`. `[log]` is added, and `[admin]`, `[router]` and `[api]` too unless `config` has them.
     pub fn serve(config: &str) -> Self {
         match two_nodes::engine() {
             Some(kind) => Self::serve_two(config, kind),
@@ -65,7 +65,7 @@ impl Longwire {
         }
     }
 
-    /// One node, with something done to the command before it is run.
+    /// Starts one node; `prepare` may change the command before it runs.
     pub fn serve_prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let node = Self::spawn(config, prepare);
         node.wait_until_started();
@@ -74,7 +74,7 @@ impl Longwire {
 
     /// Two nodes that know each other.
     fn serve_two(config: &str, kind: Kind) -> Self {
-        // As large as a message may be, and a little around it.
+        // The largest message and some overhead.
         let engine = EngineServer::start_for(kind, 17 << 20);
         let Configs { commands, sessions, number } = Configs::new(config, &engine);
         let (mut sessions, commands) = (Self::spawn(&sessions, |_| {}), Self::spawn(&commands, |_| {}));
@@ -92,17 +92,17 @@ impl Longwire {
         self.wait_for_log("everything listens", |line| line["message"] == "started");
     }
 
-    /// The number of the node with the sessions, where it is not the one that takes the commands.
+    /// The number of the node with the sessions, if another node takes the commands.
     pub fn number_with_sessions(&self) -> Option<u16> {
         self.other.as_ref().map(|other| other.number)
     }
 
-    /// Each process of it.
+    /// All nodes: one, or two in a run with two.
     fn nodes(&self) -> impl Iterator<Item = &Longwire> {
         [self].into_iter().chain(self.other.as_ref().map(|other| &other.node))
     }
 
-    /// What a node says that does not start.
+    /// The error lines of a node that must fail to start.
     pub fn refuses(config: &str) -> Vec<String> {
         let mut node = Self::spawn(config, |_| {});
         assert!(!node.wait().success(), "it started");
@@ -145,7 +145,7 @@ impl Longwire {
 
     /// The usual configuration: `script` behind `listeners`, in front of `fpm`.
     pub fn with(fpm: &PhpFpm, script: &Path, app: &str, upstream: &str, listeners: &str) -> Self {
-        // One connection too many waits in php-fpm's backlog without a word.
+        // With more connections than workers, a request would wait in php-fpm's backlog without an error.
         let max_connections = match upstream.contains("max_connections") {
             true => String::new(),
             false => format!("max_connections = {}\n", fpm.workers),
@@ -157,7 +157,7 @@ impl Longwire {
         ))
     }
 
-    /// Where a listener listens.
+    /// The address of a listener.
     pub fn address(&self, listener: &str) -> SocketAddr {
         self.bound(listener).parse().expect("it listens on TCP")
     }
@@ -172,7 +172,7 @@ impl Longwire {
         line["bind"].as_str().expect("an address is text").to_owned()
     }
 
-    /// The first log line that is so, waiting for it.
+    /// Waits for the first log line for which `is` is true.
     #[track_caller]
     pub fn wait_for_log(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -187,7 +187,7 @@ impl Longwire {
         }
     }
 
-    /// All log lines so far that are so, those of what a test has just seen the node do among them.
+    /// All log lines so far for which `is` is true, including those of actions that the test has just observed.
     pub fn log_lines(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.nodes().for_each(Self::catch_up);
         self.lines_that_came(is)
@@ -202,8 +202,8 @@ impl Longwire {
             .collect()
     }
 
-    /// Waits until what the node has logged by now is here: a thread of its own writes the log, a little later than a client sees what it
-    /// tells of. SIGUSR2, which has no other effect, puts a mark behind it.
+    /// Waits until all lines that the node has logged so far have arrived. A thread of the node writes the log, a little later than a
+    /// client sees the effect of the logged action. SIGUSR2, which has no other effect, writes a mark after these lines.
     fn catch_up(&self) {
         let is_read_to_its_end = || Arc::strong_count(&self.log) == 1;
         if is_read_to_its_end() || self.is_stopped() {
@@ -221,13 +221,13 @@ impl Longwire {
         }
     }
 
-    /// By SIGSTOP: it takes no signal before it goes on.
+    /// Whether it is stopped by SIGSTOP. Then it handles no other signal until it continues.
     fn is_stopped(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
     }
 
-    /// How the sessions of one listener ended, waiting for `count` of them.
+    /// Waits until `count` sessions have ended and returns their log lines.
     #[track_caller]
     pub fn closed(&self, count: usize) -> Vec<Value> {
         let is_closed = |line: &Value| line["message"] == "session closed";
@@ -262,7 +262,7 @@ impl Longwire {
         self.other.as_ref().map_or(self.pid(), |other| other.node.pid())
     }
 
-    /// Bytes of memory that a process holds for itself, which its code is not (RssAnon in proc_pid_status(5)), of all nodes.
+    /// Bytes of anonymous memory, which excludes code (RssAnon in proc_pid_status(5)), summed over all nodes.
     pub fn memory(&self) -> usize {
         self.nodes().map(Self::own_memory).sum()
     }
@@ -273,8 +273,8 @@ impl Longwire {
         line.split_whitespace().nth(1).and_then(|kb| kb.parse::<usize>().ok()).expect("kilobytes") * 1024
     }
 
-    /// The same, once it stands still: what is on its way to be freed is freed. The allocator keeps free pages for up to a second
-    /// (`dirty_decay_ms`), and gives them back a few at a time.
+    /// The same, once it no longer changes. The allocator keeps free pages for up to a second (`dirty_decay_ms`) and gives them back a few
+    /// at a time.
     pub async fn settled_memory(&self) -> usize {
         let (mut last, mut since) = (0, Instant::now());
         super::php_fpm::eventually("memory stands still", || {
@@ -309,7 +309,7 @@ impl Longwire {
         status
     }
 
-    /// Its last line says what a node that has stopped well still held: nothing.
+    /// Checks the last log line of a node that has stopped normally: it must report that nothing is held any more.
     #[track_caller]
     fn has_let_go(&self) {
         let line = self.wait_for_log("the node says how it stopped", |line| line["message"] == "stopped");
@@ -331,7 +331,7 @@ impl Drop for Longwire {
     }
 }
 
-/// Worth a look when a test has failed.
+/// Whether a log line is worth printing when a test has failed.
 fn is_odd(line: &Value) -> bool {
     let is_quiet = line["level"] == "DEBUG" || line["level"] == "INFO";
     !is_quiet || line["message"] == "session closed" && line["reason"] != "client_closed"

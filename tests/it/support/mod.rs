@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers of the tests: clients, nodes, php-fpm, engines, proxies and networks.
 
 pub mod browser;
 pub mod calls;
@@ -24,12 +24,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Where cargo builds, and `venv.sh` installs.
+/// The target folder, where cargo builds and `venv.sh` installs.
 pub fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo makes it in its target folder").to_owned()
 }
 
-/// A test run that is killed must not leave it behind: it gets this signal then.
+/// Makes the kernel send this signal to the child when the test run ends or is killed, so that no process is left behind.
 pub fn end_with_the_run(command: &mut Command, signal: i32) {
     // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
     unsafe {
@@ -47,7 +47,7 @@ pub fn cpu(pid: u32) -> Duration {
     let ticks = |field: usize| -> f64 {
         behind_name.split(' ').nth(field - 3).and_then(|ticks| ticks.parse().ok()).expect("a number of ticks")
     };
-    // SAFETY: asks for a constant of the system.
+    // SAFETY: sysconf only reads a constant of the system.
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Duration::from_secs_f64((ticks(14) + ticks(15)) / per_second as f64)
 }

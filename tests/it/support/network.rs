@@ -1,7 +1,7 @@
-//! A network of its own: a hub, and spokes that are each linked to it by a cable which can be cut.
+//! A private network: a hub and several spokes. Each spoke is linked to the hub by a cable that a test can cut.
 //!
-//! Network namespaces with a pair of virtual interfaces each. They live as long as the processes that hold them; nothing has a name
-//! outside. Unix sockets go through, because they are files.
+//! Hub and spokes are network namespaces, and each cable is a pair of virtual interfaces. They exist as long as the processes that hold
+//! them, and have no names outside. Unix sockets work across them, because they are files.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -16,13 +16,13 @@ pub struct Network {
     spokes: Vec<Namespace>,
 }
 
-/// Where a process may live.
+/// A network namespace in which a process may run.
 pub struct Namespace {
     holder: Child,
 }
 
 impl Network {
-    /// So many spokes, or why this machine allows no such thing.
+    /// A hub with this number of spokes; or the reason why this machine does not allow network namespaces.
     pub fn star(spokes: usize) -> Result<Self, String> {
         let hub = Namespace::new()?;
         let spokes = (0..spokes).map(|_| Namespace::new()).collect::<Result<Vec<_>, _>>()?;
@@ -47,12 +47,12 @@ impl Network {
         &self.spokes[spoke]
     }
 
-    /// What a spoke has to dial to reach the hub.
+    /// The address at which a spoke reaches the hub.
     pub fn hub_address(&self, spoke: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, u8::try_from(spoke).expect("few spokes"), 1)
     }
 
-    /// From now on nothing passes, in either direction, and nobody is told.
+    /// Drops all packets in both directions from now on; no side gets an error.
     pub fn cut(&self, spoke: usize) {
         self.hub.ip(&["link", "set", &cable(spoke), "down"]).expect("the cable is there");
     }
@@ -62,7 +62,7 @@ impl Network {
     }
 }
 
-/// The hub's end of it.
+/// The name of the hub's end of a spoke's cable.
 fn cable(spoke: usize) -> String {
     format!("cable{spoke}")
 }
@@ -84,7 +84,7 @@ impl Namespace {
         }
     }
 
-    /// Has a command run in it.
+    /// Makes a command run in this namespace.
     pub fn has(&self, command: &mut Command) {
         let path = format!("/proc/{}/ns/net", self.holder.id());
         let namespace = OwnedFd::from(std::fs::File::open(path).expect("its holder lives"));

@@ -1,4 +1,4 @@
-//! A private php-fpm: its own directory, pool and socket; gone when dropped.
+//! A private php-fpm with its own directory, pool and socket. Dropping it ends it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -12,15 +12,15 @@ use longwire::config::model::Bind;
 
 use super::end_with_the_run;
 
-/// How the pool is set up.
+/// Settings of a pool.
 pub struct Pool {
     pub workers: usize,
     pub tcp: bool,
-    /// Further lines of the global section.
+    /// Further lines for the global section.
     pub globals: Vec<String>,
-    /// Further lines of the pool section.
+    /// Further lines for the pool section.
     pub lines: Vec<String>,
-    /// Settings of php.ini that a pool comes too late for, `key=value`.
+    /// php.ini settings that cannot be set in a pool, as `key=value`.
     pub ini: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Pool {
 pub struct PhpFpm {
     dir: tempfile::TempDir,
     address: Bind,
-    /// Its workers, which is the most connections that it can serve at a time.
+    /// The number of workers, which is the maximum of connections served at a time.
     pub workers: usize,
     ini: Vec<String>,
     master: Option<Child>,
@@ -85,7 +85,7 @@ impl PhpFpm {
         fpm
     }
 
-    /// Starts the master and waits until it accepts.
+    /// Starts the master and waits until it accepts connections.
     pub fn start_again(&mut self) {
         assert!(self.master.is_none(), "it runs already");
         let mut command = Command::new(longwire::config::php_fpm::find(None).expect("php-fpm is installed"));
@@ -119,7 +119,7 @@ impl PhpFpm {
         self.dir.path()
     }
 
-    /// Writes a script and gives its path. The opening tag is added.
+    /// Writes a script and returns its path. The opening tag is added.
     pub fn script(&self, name: &str, code: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, format!("<?php\n{code}\n")).expect("the directory is ours");
@@ -130,7 +130,7 @@ impl PhpFpm {
         self.master.as_ref().expect("it runs").id()
     }
 
-    /// A signal to the master.
+    /// Sends a signal to the master.
     pub fn signal(&self, signal: i32) {
         kill(self.master(), signal);
     }
@@ -154,8 +154,8 @@ impl Drop for PhpFpm {
     }
 }
 
-/// Sends a signal. After SIGSTOP no thread of it runs any more: one on another core goes on for a moment, which is enough for a
-/// message on a busy machine.
+/// Sends a signal. After SIGSTOP it waits until every thread has stopped: a thread on another core goes on for a moment, in which it could
+/// still send a message.
 pub fn kill(pid: u32, signal: i32) {
     // SAFETY: sends a signal to a process that a test started.
     unsafe { libc::kill(pid as i32, signal) };
@@ -169,7 +169,7 @@ pub fn kill(pid: u32, signal: i32) {
     }
 }
 
-/// Waits for a condition, and fails the test when it does not come true.
+/// Waits for a condition, and fails the test if it does not become true in 20 s.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -179,7 +179,7 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// The same for async tests, whose other tasks go on meanwhile.
+/// The same for async tests; other tasks run meanwhile.
 pub async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_true() {
@@ -188,7 +188,7 @@ pub async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// One that nobody has taken a moment ago.
+/// A port that was free a moment ago.
 pub fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

@@ -1,4 +1,4 @@
-//! nginx and its like in front of a test's server.
+//! nginx and other proxies in front of a test's server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 
 use super::php_fpm::{PhpFpm, kill, wait_until};
 
-/// A proxy, until it is dropped.
+/// A running proxy. Dropping it ends the proxy.
 pub struct Proxy {
     child: Child,
     _dir: tempfile::TempDir,
 }
 
 impl Proxy {
-    /// Starts a program whose last argument is its configuration, in which `DIR` stands for a folder of its own.
+    /// Starts a program whose last argument is its configuration file. `DIR` in the configuration stands for a private folder.
     pub fn start(config: &str, program: &str, arguments: &[&str], listens: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("proxy.conf");
@@ -32,7 +32,7 @@ impl Proxy {
         proxy
     }
 
-    /// nginx with this inside of its only server; where it listens.
+    /// nginx with these lines in its only `server` block, and the address where it listens.
     pub fn nginx(server: &str) -> (Self, SocketAddr) {
         let address = free_address();
         let temporary =
@@ -45,7 +45,7 @@ impl Proxy {
         (Self::start(&config, "/usr/sbin/nginx", &["-g", "daemon off;", "-e", "stderr", "-c"], &[address]), address)
     }
 
-    /// nginx serving the folder of the scripts by that php-fpm.
+    /// nginx that serves the folder of the scripts with that php-fpm.
     pub fn nginx_before(fpm: &PhpFpm) -> (Self, SocketAddr) {
         Self::nginx(&format!(
             "root {root};\nlocation ~ \\.php$ {{ include /etc/nginx/fastcgi_params;\n\

@@ -1,4 +1,4 @@
-//! A WebSocket as bytes.
+//! A WebSocket on which tests read and write bytes.
 
 use longwire::proto::framing::{FrameKind, Framing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use super::longwire::Longwire;
 
-/// Past its handshake, with these headers beside the necessary ones.
+/// A WebSocket after the handshake, which had these headers besides the required ones.
 pub async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     let mut socket = TcpStream::connect(node.address("web")).await.unwrap();
     let request = format!(
@@ -23,7 +23,7 @@ pub async fn upgraded(node: &Longwire, headers: &str) -> TcpStream {
     socket
 }
 
-/// A message of a client.
+/// The bytes of a client's text message, masked.
 pub fn masked(text: &str) -> Vec<u8> {
     let framing = Framing::WebSocket { deflate: None };
     framing.encode_client(FrameKind::Text, text.as_bytes(), [1, 2, 3, 4]).unwrap().to_vec()

@@ -14,11 +14,11 @@ use longwire::proto::id::SessionId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Largest answer that is taken.
+/// Largest answer that is accepted, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Longest wait for an answer to become so.
+/// Longest wait until a query has the wanted answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Nothing is proved by a test's nonce.
+/// The client's nonce. It is constant, because tests need no security.
 const NONCE: [u8; 32] = [7; 32];
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,14 +31,14 @@ pub struct Router {
 }
 
 impl Router {
-    /// Connects and greets, with a secret where the port asks for one.
+    /// Connects and makes the handshake; the secret is used if the port asks for one.
     pub async fn connect(address: SocketAddr, secret: &str) -> Self {
         let mut router = Self::bare(address).await;
         router.greet(secret).await.expect("the secret is right");
         router
     }
 
-    /// Without a greeting.
+    /// Connects without the handshake.
     pub async fn bare(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
         socket.set_nodelay(true).expect("a TCP socket");
@@ -51,7 +51,7 @@ impl Router {
         Self { socket: Box::new(socket), input: BytesMut::new(), next: 0 }
     }
 
-    /// Says hello: the server's answer to it.
+    /// Sends hello and returns the server's challenge.
     pub async fn hello(&mut self) -> Challenge {
         let mut out = BytesMut::new();
         Hello { versions: Bytes::from_static(&[VERSION]), nonce: NONCE, peer: "a test".into() }.encode(&mut out);
@@ -59,7 +59,7 @@ impl Router {
         Challenge::decode(&self.frame().await.expect("a challenge comes")).expect("it is one")
     }
 
-    /// The whole greeting; with a wrong secret the error that ends the connection.
+    /// Makes the whole handshake. With a wrong secret it returns the error that ends the connection.
     pub async fn greet(&mut self, secret: &str) -> Result<(), Answer> {
         let challenge = self.hello().await;
         let proofs = Proofs { secret: secret.as_bytes(), client_nonce: NONCE, server_nonce: challenge.nonce };
@@ -94,12 +94,12 @@ impl Router {
         self.bytes(&out).await;
     }
 
-    /// FIN; the other direction stays open.
+    /// Sends FIN; the other direction stays open.
     pub async fn finish(&mut self) {
         self.socket.shutdown().await.expect("it is connected");
     }
 
-    /// The next bytes as they are.
+    /// The next `count` raw bytes.
     pub async fn read(&mut self, count: usize) -> Bytes {
         while self.input.len() < count {
             assert!(self.socket.read_buf(&mut self.input).await.expect("it is connected") > 0, "it ended");
@@ -107,7 +107,7 @@ impl Router {
         self.input.split_to(count).freeze()
     }
 
-    /// The word of the error that comes next, and the request that it is about.
+    /// Waits for an error; returns its word and the request that it belongs to.
     pub async fn error(&mut self) -> (String, Option<u32>) {
         match self.answer().await.expect("an error comes") {
             Answer::Error { request, word, .. } => (word, request),
@@ -132,7 +132,7 @@ impl Router {
         Some(Answer::decode(&frame).expect("the port is right"))
     }
 
-    /// Sends a request and does not wait; its number.
+    /// Sends a request without waiting; returns its number.
     pub async fn start(&mut self, what: What) -> u32 {
         let mut out = BytesMut::new();
         self.next += 1;
@@ -141,7 +141,7 @@ impl Router {
         self.next
     }
 
-    /// Sends commands in one write, however many, and does not wait; their numbers.
+    /// Sends all commands in one write, without waiting; returns their numbers.
     pub async fn start_all(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<u32> {
         let mut out = BytesMut::new();
         let first = self.next + 1;
@@ -153,13 +153,13 @@ impl Router {
         (first..=self.next).collect()
     }
 
-    /// A command and its receipt.
+    /// Runs a command and returns its receipt.
     pub async fn run(&mut self, command: Command) -> Receipt {
         let number = self.start(What::Command(command)).await;
         self.receipt(number).await
     }
 
-    /// A receipt, the nodes that it misses, and whether there was no engine.
+    /// The receipt of a request, the nodes that did not answer in time, and whether the engine was unavailable.
     pub async fn outcome(&mut self, number: u32) -> (Receipt, Vec<String>, bool) {
         match self.answer().await.expect("a receipt comes") {
             Answer::Receipt { request, counts, unreachable, engine_down } => {
@@ -191,7 +191,7 @@ impl Router {
         self.run(Command { to, except: Except::default(), action }).await
     }
 
-    /// The answer to a query that there is one to.
+    /// The JSON result of a query; panics if the answer is not a result.
     pub async fn json(&mut self, query: Query) -> serde_json::Value {
         match self.ask(query).await {
             Answer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
@@ -199,7 +199,7 @@ impl Router {
         }
     }
 
-    /// Asks until the answer is so. What a handler's answer joined or bound is known to other nodes a moment later.
+    /// Repeats the query until `is_so` is true for the answer. Other nodes learn of joins and bindings a moment later.
     pub async fn ask_until(&mut self, query: Query, is_so: impl Fn(&serde_json::Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// An authority that signs for anybody, and a folder for what it has signed.
+/// An authority that signs any certificate, and a folder for its certificates.
 pub struct Authority {
     dir: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -43,7 +43,7 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    /// Signs a certificate for these DNS names with this common name; of one file name the last counts.
+    /// Signs a certificate for these DNS names with this common name. A later one with the same file name replaces it.
     pub fn sign(&self, file: &str, common_name: &str, names: &[&str]) -> Signed {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("good names");
@@ -52,7 +52,7 @@ impl Authority {
         let made = params.signed_by(&key, &self.issuer).expect("good parameters");
         let path = |ending: &str| self.dir.path().join(format!("{file}.{ending}"));
         let (cert, key_file) = (path("pem"), path("key"));
-        // As a careful tool does: whoever looks in between finds the old file whole.
+        // Write to a new file and rename it, so that a reader in between finds the complete old file.
         for (file, text) in [(&key_file, key.serialize_pem()), (&cert, made.pem())] {
             let fresh = file.with_extension("new");
             fs::write(&fresh, text).expect("the directory is ours");
@@ -61,7 +61,7 @@ impl Authority {
         Signed { cert, key: key_file, chain: vec![made.der().clone()], der: key.serialize_der() }
     }
 
-    /// A client's side; shows `own` when it is asked for a certificate.
+    /// A TLS client that presents `own` if it is asked for a certificate.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion], own: Option<&Signed>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
@@ -81,7 +81,7 @@ impl Authority {
     }
 }
 
-/// Connects and shakes hands.
+/// Connects and makes the TLS handshake.
 pub async fn connect(
     connector: &TlsConnector,
     address: SocketAddr,

@@ -1,11 +1,11 @@
-//! One configuration for two nodes: tests that were written for one node run with the sessions on one and the commands given to another.
+//! Runs tests that were written for one node with two nodes: one has the sessions, the other takes the commands.
 //!
 //! ```text
 //!   clients ──> the node with the sessions <── redis-server, nats-server ──> the other node <── router port, API
 //! ```
 //!
-//! `LONGWIRE_TEST_ENGINE=redis` (or `nats`) makes every [`Longwire`](super::longwire::Longwire) of a run such a pair. `router_suite` does it for the
-//! tests of the router; by hand: `LONGWIRE_TEST_ENGINE=nats cargo test --test it -- router_port::`.
+//! `LONGWIRE_TEST_ENGINE=redis` (or `nats`) makes every [`Longwire`](super::longwire::Longwire) of a run such a pair.
+//! `router/suite.rs` does this for the tests of the router. By hand: `LONGWIRE_TEST_ENGINE=nats cargo test --test it -- router::port::`.
 
 use std::ops::Range;
 
@@ -14,25 +14,25 @@ use super::engine::{EngineServer, Kind};
 /// The environment variable.
 pub const VARIABLE: &str = "LONGWIRE_TEST_ENGINE";
 
-/// What joins the nodes of this run; `None` when there is one.
+/// The engine that joins the nodes of this run; `None` in a run with one node.
 pub fn engine() -> Option<Kind> {
     let word = std::env::var(VARIABLE).ok()?;
     Some(Kind::of(&word).unwrap_or_else(|| panic!("{VARIABLE} is redis or nats, not {word:?}")))
 }
 
-/// What a test wrote, as each of two nodes reads it. Both listen to everything; who is asked for what decides.
+/// A test's configuration, adapted for each of the two nodes. Both have all listeners, and the test helpers choose which node to contact.
 pub struct Configs {
-    /// Of the node that takes the commands: it has the name and the number that the test gave.
+    /// For the node that takes the commands. It has the name and the number that the test gave.
     pub commands: String,
-    /// Of the node with the sessions.
+    /// For the node with the sessions.
     pub sessions: String,
-    /// The number of the latter.
+    /// The number of the node with the sessions.
     pub number: u16,
 }
 
 impl Configs {
     pub fn new(config: &str, engine: &EngineServer) -> Self {
-        // Nothing in these tests may be given up because a machine is slow.
+        // A long timeout, so that nothing fails because a machine is slow.
         let commands = format!("{config}\n[cluster]\nreceipt_timeout = \"20s\"\n{}", engine.config());
         let node = section(config, "node").map(|place| &config[place]).unwrap_or_default();
         let number = 1 + node
@@ -46,7 +46,7 @@ impl Configs {
         let is_kept = |line: &&str| !["[node]", "name ", "number "].iter().any(|known| line.starts_with(known));
         let kept: String = node.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
         sessions.push_str(&format!("[node]\nname = \"sessions\"\nnumber = {number}\n{kept}"));
-        // A path can be bound once.
+        // A Unix socket's path can be bound only once.
         if let Some(place) = section(&sessions, "router") {
             let router: Vec<_> = sessions[place.clone()]
                 .lines()
@@ -58,7 +58,7 @@ impl Configs {
     }
 }
 
-/// Where a section stands, from its head to the next one.
+/// The range of a section in the text, from its header to the next one.
 fn section(config: &str, name: &str) -> Option<Range<usize>> {
     let head = format!("[{name}]\n");
     let begin = match config.starts_with(&head) {
