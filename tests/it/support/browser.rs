@@ -100,7 +100,7 @@ impl Browser {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while self.run(&format!("return !!({expression})")).await != Value::Bool(true) {
             if std::time::Instant::now() > deadline {
-                panic!("waited in vain for {expression}; the page shows:\n{}", self.text("body").await);
+                panic!("timed out waiting for {expression}; the page shows:\n{}", self.text("body").await);
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

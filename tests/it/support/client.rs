@@ -39,7 +39,7 @@ impl Client {
     pub async fn upgrade(address: SocketAddr, path: &str, headers: &str) -> Self {
         match Self::try_upgrade(address, path, headers).await {
             Ok((client, _)) => client,
-            Err(response) => panic!("no WebSocket: {response}"),
+            Err(response) => panic!("the upgrade to WebSocket was refused: {response}"),
         }
     }
 

@@ -160,7 +160,7 @@ impl EngineServer {
                     .query_async(&mut connection)
                     .await
                     .expect("it publishes");
-                assert!(receivers > 0, "somebody listens to {subject}");
+                assert!(receivers > 0, "nothing is subscribed to {subject}");
             }
             Kind::Nats => {
                 let client = async_nats::connect(format!("nats://{}", self.port)).await.expect("it accepts");

@@ -70,7 +70,7 @@ impl EngineCluster {
 
     /// The same for a kind of Redis, with TLS on all connections. All certificates are signed by this authority.
     pub fn start_with_tls(kind: Kind, authority: &Authority) -> Self {
-        assert_ne!(kind, Kind::NatsCluster, "its servers are asked for what they know without TLS");
+        assert_ne!(kind, Kind::NatsCluster, "servers of NATS are queried without TLS here");
         let own = authority.sign("server", "server", &["127.0.0.1"]);
         let among = ["--tls-replication", "yes", "--tls-cluster", "yes"].map(str::to_owned);
         let args = args_of_redis(&own, &authority.ca_file()).into_iter().chain(among).collect();
@@ -306,7 +306,7 @@ pub fn slot_of(server: &Server, name: &str) -> u16 {
 pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_true() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -35,7 +35,7 @@ pub enum Http {
 
 impl Http {
     pub async fn one(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address).await.expect("the node listens");
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
         tokio::spawn(connection);
         Self::One(sender)
@@ -43,7 +43,7 @@ impl Http {
 
     /// Connects by HTTP/2 with prior knowledge, as a client without TLS must.
     pub async fn two(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("somebody listens");
+        let stream = TcpStream::connect(address).await.expect("the node listens");
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.expect("a handshake");
         tokio::spawn(connection);
@@ -190,7 +190,7 @@ fn take_event(text: &mut Vec<u8>, comments: &mut usize) -> Option<Event> {
                 "id" => event.id = value.to_owned(),
                 "data" => data.push(value.to_owned()),
                 "" => *comments += usize::from(!line.is_empty()),
-                _ => panic!("no such field: {line}"),
+                _ => panic!("unknown field: {line}"),
             }
         }
         if !data.is_empty() {

@@ -182,7 +182,7 @@ impl Longwire {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain: {what}\n{}", tail(&lines));
+            assert!(!left.is_zero(), "timed out waiting for a log line: {what}\n{}", tail(&lines));
             lines = self.log.more.wait_timeout(lines, left).unwrap().0;
         }
     }
@@ -277,7 +277,7 @@ impl Longwire {
     /// at a time.
     pub async fn settled_memory(&self) -> usize {
         let (mut last, mut since) = (0, Instant::now());
-        super::php_fpm::eventually("memory stands still", || {
+        super::php_fpm::eventually("memory no longer changes", || {
             std::thread::sleep(Duration::from_millis(50));
             let now = self.memory();
             if std::mem::replace(&mut last, now) != now {

@@ -174,7 +174,7 @@ pub fn kill(pid: u32, signal: i32) {
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_true() {
-        assert!(Instant::now() < deadline, "waited 20 s in vain: {what}");
+        assert!(Instant::now() < deadline, "waited 20 s, but it did not happen: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -183,7 +183,7 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
 pub async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_true() {
-        assert!(Instant::now() < deadline, "waited 20 s in vain: {what}");
+        assert!(Instant::now() < deadline, "waited 20 s, but it did not happen: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -24,7 +24,7 @@ impl Proxy {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{program} is installed (tests/install-deps.sh test): {error}"));
+            .unwrap_or_else(|error| panic!("cannot run {program} (tests/install-deps.sh test installs it): {error}"));
         let proxy = Self { child, _dir: dir };
         for address in listens {
             wait_until("the proxy listens", || std::net::TcpStream::connect(address).is_ok());

@@ -70,7 +70,11 @@ impl Router {
         match decode_welcome(&frame) {
             Ok(proof) => {
                 let expected = challenge.wants_proof.then(|| proofs.of_server());
-                assert_eq!(proof.as_deref(), expected.as_ref().map(|proof| &proof[..]), "the server proves itself too");
+                assert_eq!(
+                    proof.as_deref(),
+                    expected.as_ref().map(|proof| &proof[..]),
+                    "the server must prove that it knows the secret"
+                );
                 Ok(())
             }
             Err(_) => Err(Answer::decode(&frame).expect("then it is an error")),
@@ -111,7 +115,7 @@ impl Router {
     pub async fn error(&mut self) -> (String, Option<u32>) {
         match self.answer().await.expect("an error comes") {
             Answer::Error { request, word, .. } => (word, request),
-            other => panic!("no error: {other:?}"),
+            other => panic!("expected an error, got {other:?}"),
         }
     }
 
@@ -167,7 +171,7 @@ impl Router {
                 let receipt = Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"));
                 (receipt, unreachable, engine_down)
             }
-            other => panic!("no receipt: {other:?}"),
+            other => panic!("expected a receipt, got {other:?}"),
         }
     }
 
@@ -177,7 +181,7 @@ impl Router {
                 assert_eq!(request, number, "answers come in order");
                 Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"))
             }
-            other => panic!("no receipt: {other:?}"),
+            other => panic!("expected a receipt, got {other:?}"),
         }
     }
 
@@ -195,7 +199,7 @@ impl Router {
     pub async fn json(&mut self, query: Query) -> serde_json::Value {
         match self.ask(query).await {
             Answer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
-            other => panic!("no result: {other:?}"),
+            other => panic!("expected a result, got {other:?}"),
         }
     }
 
@@ -207,7 +211,7 @@ impl Router {
             if is_so(&answer) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{query:?} is answered {answer}");
+            assert!(Instant::now() < deadline, "timed out: the answer to {query:?} is still {answer}");
         }
     }
 
