@@ -1,8 +1,9 @@
-//! Tests of the whole: the real binary, the real php-fpm, real peers. One test binary, so that the crate is linked once.
+//! Integration tests: they run the real binary with the real php-fpm and real peers. There is one test binary, so that the crate is
+//! linked once.
 //!
-//! The folders are those of `src/`, as far as it has them.
+//! The folders have the names of folders of `src/`, except `examples`, `house` and `support`.
 
-// A test binary has no outside: `pub` means "for the other files here".
+// A test binary has no users outside, so `pub` here means "for the other files of the tests".
 #![allow(unreachable_pub)]
 // Tests may block, panic on a lock, print and make sockets as they like.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]

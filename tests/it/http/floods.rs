@@ -1,8 +1,12 @@
-//! Floods of connections, heads and slow handshakes, while sessions that are there go on talking.
+//! Floods of new connections, request heads and slow handshakes: open sessions must keep their latency meanwhile.
 //!
-//! Two cores are shared by the node, php-fpm, the sessions' clients and whoever floods, so a flood costs time wherever it goes to.
-//! What is compared is the latency under a flood of the node with that under the same flood of a socket that does nothing but
-//! accept and close, in turns.
+//! A test belongs here if it compares the latency of other sessions under load. Single broken or malicious clients are in
+//! `http/hostile.rs`. Configured rates and frame timeouts are in `session/limits.rs`, memory and fairness between well-behaved sessions
+//! in `session/bounds.rs`.
+//!
+//! The node, php-fpm, the clients of the sessions and the flooding threads share two cores, so every flood costs time, wherever it goes.
+//! Therefore each test compares, in turns, the latency under a flood of the node with the latency under the same flood of a bare socket
+//! that only accepts and closes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,7 +28,7 @@ const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(700);
 const CONNECTS_PER_SECOND: u32 = 5000;
 
-/// Accepts and closes, for ever.
+/// A listener that accepts and closes connections, for ever.
 fn bare_listener() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -58,7 +62,7 @@ impl Flood {
                 if let Ok(mut stream) = TcpStream::connect(address) {
                     count.fetch_add(1, Ordering::Relaxed);
                     what(&mut stream);
-                    // No port is left waiting in TIME_WAIT.
+                    // A reset leaves no port in TIME_WAIT.
                     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
                 }
             }
@@ -66,7 +70,7 @@ impl Flood {
         Self { stop, made, thread: Some(thread) }
     }
 
-    /// How many connections it made.
+    /// Ends the flood. Returns the number of connections made.
     fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().expect("it runs").join().expect("nothing panics in it");
@@ -74,7 +78,7 @@ impl Flood {
     }
 }
 
-/// The median time of an echo, of all sessions talking for a while.
+/// The median time of an echo, while all sessions talk for a while.
 async fn median_latency(clients: &mut [Client]) -> Duration {
     let until = Instant::now() + ROUND;
     let talk = clients.iter_mut().map(|client| async move {
@@ -92,12 +96,12 @@ async fn median_latency(clients: &mut [Client]) -> Duration {
     times[times.len() / 2]
 }
 
-/// How many times longer an echo takes under a flood of `target` than under one of the bare listener, in a round that nothing else
-/// disturbed; and the connections that the flood made.
+/// The ratio of the echo times under a flood of `target` and under a flood of the bare listener, from a round without other
+/// disturbance, and the number of connections that the flood of `target` made.
 async fn slowdown(clients: &mut [Client], target: SocketAddr, what: fn(&mut TcpStream)) -> (f64, u64) {
     let bare = bare_listener();
     let (mut ratios, mut made, mut shown) = (Vec::new(), 0, Vec::new());
-    // Other tests use the same two processors, and a round beside them says nothing: more of them, where the first are not clear.
+    // Other tests use the same two cores, and a round that they disturb says nothing. So there are more rounds if the first are not clear.
     while ratios.len() < ROUNDS || ratios.len() < 3 * ROUNDS && undisturbed(&ratios) > 2.0 {
         let quiet = median_latency(clients).await;
         let control = Flood::start(bare, what);
@@ -113,7 +117,7 @@ async fn slowdown(clients: &mut [Client], target: SocketAddr, what: fn(&mut TcpS
     (undisturbed(&ratios), made)
 }
 
-/// The second best: what a flood costs by itself it costs in every round.
+/// The second-lowest ratio: the cost of the flood itself shows in every round, a disturbance only in some.
 fn undisturbed(ratios: &[f64]) -> f64 {
     let mut ratios = ratios.to_vec();
     ratios.sort_by(f64::total_cmp);
@@ -156,7 +160,7 @@ async fn a_flood_of_connects_reaches_php_at_its_rate_and_sessions_keep_their_lat
     let heard = || std::fs::read(fpm.dir().join("told")).map_or(0, |told| told.len()) as f64;
     let refused = || node.metric("longwire_connections_refused_total", "listener=\"open\",reason=\"connect_rate\"");
     let opened = || node.metric("longwire_sessions_opened_total", "listener=\"open\"");
-    // A connection that was reset before it was accepted may have left no trace but the kernel's.
+    // The node may never see a connection that was reset before it was accepted.
     let all = || refused() + opened();
     eventually("what came is told apart", || all() <= made as f64 && all() >= made as f64 / 2.0).await;
     assert!(opened() <= 50.0 * (seconds + 1.0) + 50.0, "{} sessions in {seconds} s", opened());
@@ -183,7 +187,7 @@ async fn floods_of_heads_and_slow_handshakes_leave_sessions_their_latency_and_ar
         node.metric("longwire_connections_refused_total", &format!("listener=\"web\",reason={reason:?}"))
     };
 
-    // A thousand that begin a head and leave it at that take all places; those behind them wait in the kernel.
+    // A thousand clients send half a head and then nothing. They take all places, and later connections wait in the kernel.
     let slow: Vec<TcpStream> = (0..1000)
         .map(|_| {
             let mut stream = TcpStream::connect(web).expect("the backlog holds it");
@@ -195,13 +199,13 @@ async fn floods_of_heads_and_slow_handshakes_leave_sessions_their_latency_and_ar
     assert_eq!(clients[0].ask("still here").await, "still here");
     eventually("each has had its time", || refused("handshake_timeout") == 1000.0).await;
     for mut stream in slow {
-        // It was told, or cut.
+        // The client got an error answer, or a reset.
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
         let _ = stream.read(&mut [0; 512]);
     }
     eventually("their places are free", || node.metric("longwire_handshakes", "") == 0.0).await;
 
-    // Heads without an end, as fast as they come.
+    // A flood of heads that never end.
     let (ratio, _) = slowdown(&mut clients, web, |stream| {
         let _ = stream.write_all(format!("GET /ws HTTP/1.1\r\nHost: a\r\nCookie: {}", "x".repeat(8000)).as_bytes());
         let _ = stream.shutdown(Shutdown::Write);

@@ -1,4 +1,9 @@
-//! Clients that mean harm, or that are broken: each is told why, counted, and forgotten.
+//! Malicious or broken clients, one at a time: broken frames and handshakes, noise, slow handshakes, clients that never read. Each must
+//! get its close code or status, be counted, and leave no memory behind.
+//!
+//! A test belongs here if the client breaks the protocol, or keeps to it only to exhaust the node. Floods of connections, and the latency
+//! of others meanwhile, are in `http/floods.rs`. Configured rates and frame timeouts are in `session/limits.rs`. Bounds of memory and
+//! fairness for well-behaved clients are in `session/bounds.rs`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -28,10 +33,10 @@ fn length() -> Framing {
     Framing::Length(LengthFraming::default())
 }
 
-/// Sends `bytes`, and FIN if `then_fin`; gives all that comes until the server ends the connection.
+/// Sends `bytes`, and FIN if `then_fin`; returns all bytes that come until the server ends the connection.
 async fn say(address: SocketAddr, bytes: &[u8], then_fin: bool) -> Vec<u8> {
     let mut socket = TcpStream::connect(address).await.expect("it listens");
-    // It may have closed already.
+    // The server may have closed already.
     let _ = socket.write_all(bytes).await;
     if then_fin {
         let _ = socket.shutdown().await;
@@ -51,7 +56,7 @@ fn expect_no_panic(node: &Longwire) {
     assert_eq!(panics, Vec::<Value>::new());
 }
 
-/// Bytes on an open session, and how it ends.
+/// Bytes to send on an open session, and the expected end of the session.
 struct Case {
     listener: &'static str,
     bytes: Vec<u8>,
@@ -137,7 +142,7 @@ async fn noise_on_every_listener_leaves_nothing_behind() {
         let address = node.address(listener);
         let bytes = noise(round as u64 + 1, 1 + round * 7 % 3000);
         if round % 8 == 7 {
-            // Noise behind a good handshake.
+            // Noise after a valid handshake.
             let bytes = [UPGRADE.as_bytes(), b"\r\n", &bytes].concat();
             say(address, &bytes, true).await;
         } else {
@@ -204,7 +209,7 @@ async fn handshakes_that_are_none_get_their_status_and_are_counted() {
     ];
     let count = cases.len();
     for (name, request, status) in cases {
-        // FIN only where nothing else would end it.
+        // Send FIN only if nothing else would end the connection.
         println!("{name}");
         let answer = say(address, request.as_bytes(), status.is_empty()).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -225,7 +230,7 @@ async fn a_key_is_good_whatever_stands_in_its_unused_bits() {
     use base64::engine::general_purpose::STANDARD as BASE64;
     use sha1::{Digest, Sha1};
     let (_fpm, node) = stage("");
-    // The example of RFC 6455 section 4.1, and every last symbol that 22 random ones may end with.
+    // The example of RFC 6455 section 4.1, and keys with every possible 22nd symbol.
     let symbols = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let random = symbols.chars().map(|last| format!("k3J+/yVq0ZxTt7LwB9dNe{last}=="));
     for key in ["AQIDBAUGBwgJCgsMDQ4PEC==".to_owned()].into_iter().chain(random) {
@@ -284,7 +289,7 @@ async fn an_http2_client_that_asks_for_nothing_has_the_time_of_a_handshake_and_n
     const TIME: Duration = Duration::from_secs(3);
     let (_fpm, node) = stage("handshake_timeout = \"3s\"");
     let started = Instant::now();
-    // The preface and empty settings (RFC 9113 section 3.4), and then silence, whatever it is asked.
+    // The preface and empty settings (RFC 9113 section 3.4), and then nothing.
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let answer = say(node.address("web"), preface, false).await;
     assert!(answer.get(3) == Some(&4), "settings are answered with settings: {answer:?}");
@@ -335,7 +340,7 @@ async fn a_client_that_pings_without_reading_costs_no_more_than_its_outbox() {
     let mut sent = 0;
     for socket in &mut web {
         let mut from = 0;
-        // Until TCP takes nothing for half a second.
+        // Write until TCP takes nothing for half a second.
         while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), socket.write(&pings[from..])).await {
             from = (from + n) % pings.len();
             sent += n;
@@ -379,7 +384,7 @@ async fn a_reply_larger_than_the_outbox_is_not_taken_from_php_before_the_client_
         clients.push(client);
     }
     eventually("all four run", || node.metric("longwire_upstream_busy_connections", "") == 4.0).await;
-    // What can move has moved when the figure stands still.
+    // Once memory use stands still, all data that can move has moved.
     let last = node.settled_memory().await;
     let grown = last.saturating_sub(before);
     println!("four replies of 64 MiB that nobody reads: memory grew by {grown}");
@@ -407,7 +412,7 @@ async fn idle_sessions_cost_less_than_six_kilobytes_each() {
             assert_eq!(&client.frame().await.body[..], b"hello");
             clients.push(client);
             if number == 199 {
-                // The first ones also pay for what is made once.
+                // Start to measure after the first sessions, which also pay for allocations that are made once.
                 before = node.memory();
             }
         }
@@ -443,7 +448,7 @@ async fn close_is_told_once_for_each_connect_wherever_the_client_breaks_off() {
             let cut = bytes.len().saturating_sub(round % 20);
             socket.write_all(&bytes[..cut]).await.unwrap();
             if round % 3 > 0 {
-                // Some way into the answers, or into the silence before them.
+                // Break off in the middle of the answers, or in the silence before them.
                 let mut byte = [0; 1];
                 let patience = Duration::from_millis((round % 7) as u64);
                 let _ = tokio::time::timeout(patience, socket.read(&mut byte)).await;
@@ -470,7 +475,7 @@ async fn close_is_told_once_for_each_connect_wherever_the_client_breaks_off() {
         }
         counts
     };
-    // A connect event that was cancelled may still run to its end, and may even be overtaken by its close event.
+    // A cancelled connect event may still run to its end, even after its close event.
     eventually("each has one connect and one close", || {
         let counts = count();
         counts.len() >= 120 && counts.values().all(|count| *count == [1, 1])

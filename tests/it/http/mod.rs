@@ -1,4 +1,4 @@
-//! The HTTP side of a node: WebSocket handshakes, event streams, plain requests, TLS, proxies, and clients that mean harm.
+//! The HTTP side of a node: WebSocket handshakes, event streams, plain requests, TLS, proxies, and malicious clients.
 
 mod autobahn;
 mod event_streams;

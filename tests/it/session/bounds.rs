@@ -1,4 +1,8 @@
-//! What a client may cost: memory, time of others, and what closes it when it asks for more.
+//! Resource bounds with well-behaved clients: memory per session, fairness between sessions, session counts, idle and ping timeouts.
+//!
+//! A test belongs here if the client follows the protocol and only asks for much: large frames, many frames, many sessions, no reading.
+//! Configured rates and frame timeouts are in `session/limits.rs`. Broken protocols and malicious clients are in `http/hostile.rs`.
+//! Floods of connections, and their effect on the latency of others, are in `http/floods.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +38,7 @@ async fn a_frame_of_eight_megabytes_echoes_within_the_limits_and_leaves_no_memor
             assert!(echo.body == frame, "round {round}: the echo differs");
         }
         if round == 3 {
-            // What the first rounds made stays: thread caches, the read buffers of both workers.
+            // Memory allocated once in the first rounds stays: thread caches and the read buffers of both workers.
             resting = node.settled_memory().await;
         }
     }
@@ -62,7 +66,7 @@ async fn a_frame_above_the_limit_closes_with_the_reason_and_leaves_no_memory_beh
         }
         let mut web = Client::upgrade(node.address("web"), "/ws", "").await;
         let mut sender = web.sender;
-        // The node stops listening in the middle: what it says must still arrive.
+        // The node stops reading in the middle of the frame. Its close frame must still arrive.
         let sending = tokio::spawn(async move { sender.try_send(FrameKind::Binary, &frame_of(9)).await });
         let close = web.receiver.next().await;
         assert!(matches!(close, Some(Item::Close { code: Some(1009), .. })), "{close:?}");
@@ -102,7 +106,7 @@ async fn a_client_that_sends_without_reading_is_held_by_tcp_within_bounded_memor
     let frame = length().encode(FrameKind::Binary, &noise(1, 60_000)).unwrap();
     for _ in 0..10 {
         let mut socket = TcpStream::connect(node.address("length")).await.unwrap();
-        // Until TCP takes nothing for half a second.
+        // Write until TCP takes nothing for half a second.
         while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(500), socket.write(&frame)).await {
             if n < frame.len() {
                 let rest = tokio::time::timeout(Duration::from_millis(500), socket.write_all(&frame[n..])).await;
@@ -116,11 +120,11 @@ async fn a_client_that_sends_without_reading_is_held_by_tcp_within_bounded_memor
         sockets.push(socket);
     }
     let grown = node.memory().saturating_sub(before);
-    // Each: the outbox (1 MiB) and a reply in hand, the waiting frames (1 MiB), one read.
+    // Each client costs its outbox (1 MiB), the current reply, the waiting frames (1 MiB) and one read buffer.
     println!("{sent} bytes taken from ten clients that read nothing, memory grew by {grown}");
     assert!(grown < 10 * 3 * 1024 * 1024, "memory grew by {grown}");
     assert_eq!(other.ask("still served").await, "still served");
-    // Once it reads, everything comes, in order.
+    // When the client reads at last, all replies come in order.
     let mut socket = sockets.pop().unwrap();
     let mut echoed = vec![0; frame.len()];
     for _ in 0..5 {
@@ -164,7 +168,7 @@ async fn a_session_that_sends_a_thousand_frames_at_once_delays_others_by_its_own
             assert_eq!(receiver.frame().await.body, format!("{number}"), "replies come in order");
         }
     });
-    // One of two workers is the greedy session's at most: the other is free for us, each time.
+    // The greedy session occupies at most one of the two workers, so the other is always free for the modest one.
     let mut waits = Vec::new();
     for number in 0..100 {
         let asked = Instant::now();
@@ -190,7 +194,7 @@ async fn sessions_beyond_the_bounds_are_refused_and_counted() {
     assert_eq!(second.ask("2").await, "2");
     let refused = Client::try_upgrade(node.address("web"), "/ws", "").await.err().expect("no third session");
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
-    // The reset may meet the connecting itself.
+    // The reset may arrive so early that connecting itself fails.
     if let Ok(third) = TcpStream::connect(node.address("length")).await {
         assert_eq!(Client::from_parts(third, length(), Vec::new()).next().await, None);
     }

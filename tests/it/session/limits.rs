@@ -1,4 +1,9 @@
-//! Rates, and how long a frame may take: who passes a limit meets it, and nobody else does.
+//! Configured limits of time: rates of connections, connect events, frames and bytes, and timeouts of a frame. Each affects only the
+//! client that exceeds it.
+//!
+//! A test belongs here if it sets a key of `[limits]` or an app's rate or timeout, and checks exactly when it acts and how it is counted.
+//! Memory, session counts and fairness are in `session/bounds.rs`. Broken protocols and malicious clients are in `http/hostile.rs`.
+//! Floods of connections, and their effect on the latency of others, are in `http/floods.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -48,7 +53,7 @@ async fn connect_from(host: u8, to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Whether a connection is served: a frame comes back, or a reset, which may meet the connecting itself.
+/// Whether a connection is served: true if a frame comes back, false after a reset, which may even fail the connecting.
 async fn is_served(stream: io::Result<TcpStream>) -> bool {
     let Ok(mut stream) = stream else { return false };
     let asked = stream.write_all(b"\0\0\0\x02hi").await.is_ok();
@@ -65,7 +70,7 @@ async fn an_address_that_comes_too_often_is_turned_away_exactly_as_often_as_is_c
     for _ in 0..60 {
         served += u64::from(is_served(connect_from(2, node.address("tcp")).await).await);
     }
-    // What came in while that took.
+    // The rate lets in more connections while the loop runs.
     let most = 10 + start.elapsed().as_secs() + 1;
     assert!((10..=most).contains(&served), "{served} of at most {most}");
     assert!(is_served(connect_from(3, node.address("tcp")).await).await, "somebody else");
@@ -142,7 +147,7 @@ async fn a_session_that_sends_too_fast_waits_loses_nothing_and_others_do_not_wai
     for number in 0..50 {
         assert_eq!(fast.frame().await.body, format!("frame {number}"));
     }
-    // 40 beyond the burst, 20 a second; sooner would be too soon, later is the machine's.
+    // 40 frames beyond the burst at 20 a second take 2 s. Earlier is an error; later may be a slow machine.
     assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
     assert!(exceeded(&node, "max_frames_per_second", true) > 0.0);
 
@@ -208,7 +213,7 @@ async fn a_frame_that_has_begun_must_go_on_and_end_and_silence_between_frames_is
     fragment.bytes(&client::fragment(FrameKind::Text, true, false, b"half", [2; 4])).await;
     let mut quiet = Client::connect(node.address("tcp"), length()).await;
     assert_eq!(quiet.ask("whole").await, "whole");
-    // A byte now and then is progress, but not for ever.
+    // A byte now and then satisfies frame_idle_timeout, but frame_timeout ends it.
     let mut dripping = Client::connect(node.address("tcp"), length()).await;
     dripping.bytes(b"\0\0\0\x64").await;
     let start = Instant::now();
@@ -239,7 +244,7 @@ async fn a_frame_that_has_begun_must_go_on_and_end_and_silence_between_frames_is
     assert_eq!((exceeded(&node, "frame_idle_timeout", true), exceeded(&node, "frame_timeout", true)), (2.0, 1.0));
     assert_eq!(quiet.ask("after a silence").await, "after a silence");
 
-    // Half a frame behind others that wait for PHP is not the client's silence: nothing is read meanwhile.
+    // Half a frame after others that wait for PHP does not time out, because the node does not read meanwhile.
     let mut held = Client::connect(node.address("tcp"), length()).await;
     held.bytes(b"\0\0\0\x04wait\0\0\0\x01b\0\0\0\x01c\0\0\0\x02d").await;
     tokio::time::sleep(Duration::from_millis(2500)).await;

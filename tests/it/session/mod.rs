@@ -1,4 +1,4 @@
-//! A session and its handler: frames, framings, answers, events, limits, and what goes wrong with them.
+//! A session and its handler: frames, framings, answers, events, limits, and their failures.
 
 #[cfg(feature = "lua")]
 mod ancestor;
