@@ -162,7 +162,10 @@ async fn a_flood_of_connects_reaches_php_at_its_rate_and_sessions_keep_their_lat
     let opened = || node.metric("longwire_sessions_opened_total", "listener=\"open\"");
     // The node may never see a connection that was reset before it was accepted.
     let all = || refused() + opened();
-    eventually("what came is told apart", || all() <= made as f64 && all() >= made as f64 / 2.0).await;
+    eventually("every connection that came is counted as opened or refused", || {
+        all() <= made as f64 && all() >= made as f64 / 2.0
+    })
+    .await;
     assert!(opened() <= 50.0 * (seconds + 1.0) + 50.0, "{} sessions in {seconds} s", opened());
     assert!(heard() <= opened(), "PHP heard of {} clients, of {} sessions", heard(), opened());
     assert!(heard() > 0.0);
@@ -195,9 +198,9 @@ async fn floods_of_heads_and_slow_handshakes_leave_sessions_their_latency_and_ar
             stream
         })
         .collect();
-    eventually("all are there", || node.metric("longwire_handshakes", "") == 1000.0).await;
+    eventually("all handshakes are counted", || node.metric("longwire_handshakes", "") == 1000.0).await;
     assert_eq!(clients[0].ask("still here").await, "still here");
-    eventually("each has had its time", || refused("handshake_timeout") == 1000.0).await;
+    eventually("each handshake has timed out", || refused("handshake_timeout") == 1000.0).await;
     for mut stream in slow {
         // The client got an error answer, or a reset.
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
@@ -212,7 +215,7 @@ async fn floods_of_heads_and_slow_handshakes_leave_sessions_their_latency_and_ar
     })
     .await;
     assert!(ratio <= 2.0, "echoes take {ratio:.2} times as long");
-    eventually("nothing of it stays", || node.metric("longwire_handshakes", "") == 0.0).await;
+    eventually("no handshake of the flood stays open", || node.metric("longwire_handshakes", "") == 0.0).await;
     assert!(refused("handshake_refused") > 0.0);
     for client in &mut clients {
         assert_eq!(client.ask("all of us").await, "all of us");

@@ -275,8 +275,8 @@ async fn slow_and_silent_handshakes_end_at_their_time_however_they_drip() {
     };
     let drips = tokio::join!(drip("GET /ws HTTP/1.1\r\nX: ", b"a"), drip(UPGRADE, b"A: b\r\n"), drip("", b"\r\n"));
     assert!(!String::from_utf8_lossy(&drips.0).contains(" 101 "));
-    assert_eq!(say(address, b"", false).await, b"", "who says nothing is not answered");
-    // A connection that is kept after an answer, and then says nothing.
+    assert_eq!(say(address, b"", false).await, b"", "a client that sends nothing gets no answer");
+    // A keep-alive connection that sends nothing more after its answer.
     let kept = say(address, b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", false).await;
     assert!(kept.starts_with(b"HTTP/1.1 404 "));
     eventually("all connections have ended", || node.metric("longwire_handshakes", "") == 0.0).await;
@@ -334,7 +334,7 @@ async fn a_client_that_pings_without_reading_costs_no_more_than_its_outbox() {
         socket.write_all(format!("{UPGRADE}\r\n").as_bytes()).await.unwrap();
         web.push(socket);
     }
-    eventually("all are sessions", || node.metric("longwire_sessions", "") == 4.0).await;
+    eventually("all clients have a session", || node.metric("longwire_sessions", "") == 4.0).await;
     let before = node.memory();
     let pings = [0x89, 0x80, 0, 0, 0, 0].repeat(20_000);
     let mut sent = 0;

@@ -43,7 +43,7 @@ async fn a_frame_of_eight_megabytes_echoes_within_the_limits_and_leaves_no_memor
         }
     }
     let mut last = 0;
-    eventually("memory is back", || {
+    eventually("memory is back at the resting level", || {
         last = node.memory();
         last <= resting + resting / 10
     })
@@ -81,7 +81,7 @@ async fn a_frame_above_the_limit_closes_with_the_reason_and_leaves_no_memory_beh
     }
     assert_eq!(small.ask("still here").await, "still here");
     let mut last = 0;
-    eventually("memory is back", || {
+    eventually("memory is back at the resting level", || {
         last = node.memory();
         last <= resting + resting / 10
     })
@@ -175,7 +175,7 @@ async fn a_session_that_sends_a_thousand_frames_at_once_delays_others_by_its_own
         assert_eq!(modest.ask(&format!("{number}")).await, format!("{number}"));
         waits.push(asked.elapsed());
     }
-    assert!(!replies.is_finished(), "the flood went on all the while");
+    assert!(!replies.is_finished(), "the flood must last until the modest session is done");
     replies.await.unwrap();
     drop(flood.await.unwrap());
     waits.sort();
@@ -199,7 +199,7 @@ async fn sessions_beyond_the_bounds_are_refused_and_counted() {
         assert_eq!(Client::from_parts(third, length(), Vec::new()).next().await, None);
     }
     let refused = || node.metric("longwire_connections_refused_total", "reason=\"too_many_sessions\"");
-    eventually("both are counted", || refused() == 2.0).await;
+    eventually("both refusals are counted", || refused() == 2.0).await;
     second.finish().await;
     second.end().await;
     eventually("there is room again", || node.metric("longwire_sessions", "") == 1.0).await;

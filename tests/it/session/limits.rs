@@ -73,11 +73,11 @@ async fn an_address_that_comes_too_often_is_turned_away_exactly_as_often_as_is_c
     // The rate lets in more connections while the loop runs.
     let most = 10 + start.elapsed().as_secs() + 1;
     assert!((10..=most).contains(&served), "{served} of at most {most}");
-    assert!(is_served(connect_from(3, node.address("tcp")).await).await, "somebody else");
+    assert!(is_served(connect_from(3, node.address("tcp")).await).await, "another address is not limited");
     eventually("each refusal is counted", || refused(&node, "tcp", "accept_rate") == (60 - served) as f64).await;
     assert_eq!(exceeded(&node, "accept_rate_per_address", true), (60 - served) as f64);
     let lines = node.log_lines(|line| line["message"] == "limit exceeded");
-    assert!((1..=5).contains(&lines.len()), "a flood is no flood of the log: {lines:?}");
+    assert!((1..=5).contains(&lines.len()), "a flood of connections must not flood the log: {lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,7 +161,11 @@ async fn a_session_that_sends_too_fast_waits_loses_nothing_and_others_do_not_wai
     for _ in 0..25 {
         assert_eq!(fast.frame().await.body, word);
     }
-    assert!(start.elapsed() >= Duration::from_millis(1500), "250 KB at 100 a second: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(1500),
+        "250 KB at 100 KiB a second came too early: {:?}",
+        start.elapsed()
+    );
     assert!(exceeded(&node, "max_bytes_per_second", true) > 0.0);
 }
 
@@ -200,7 +204,11 @@ async fn posts_have_the_rate_of_frames() {
         let answer = request_with(node.address("web"), "POST", &stream.address, "", body.as_bytes()).await.unwrap();
         assert_eq!((answer.status, answer.text()), (200, body));
     }
-    assert!(start.elapsed() >= Duration::from_millis(900), "20 beyond the burst: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "20 posts beyond the burst were too fast: {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
