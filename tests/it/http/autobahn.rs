@@ -1,4 +1,4 @@
-//! The Autobahn TestSuite, with the echo of `php-examples` in a real php-fpm on the other side.
+//! Runs the Autobahn TestSuite against a node with the echo of `php-examples` in a real php-fpm.
 //!
 //! The suite is a Python package that `tests/venv.sh autobahn` installs (`make test` does). Its report stays in
 //! `target/autobahn-report`, with a page for each case that shows what was on the wire.
@@ -17,14 +17,13 @@ use crate::support::target_dir;
 
 /// How many cases the suite has, in the version that `requirements.txt` names.
 const CASES: usize = 517;
-/// Cases that the suite only reports on, because the RFC leaves open what a server does: a close frame in the middle of
-/// large messages, and close codes above those that anybody may use.
+/// Cases without a verdict, because the RFC leaves the server's behaviour open: a close frame in the middle of large messages, and
+/// close codes above the permitted range.
 const INFORMATIONAL: [&str; 3] = ["7.1.6", "7.13.1", "7.13.2"];
-/// Cases at once. Those that wait a second for nothing to happen then cost no time of their own; with many more, the
-/// slowest would come near the time that a case allows.
+/// Number of cases at once. Some cases only wait for a second, so running them in parallel saves time. With many more, the slowest
+/// ones would come near the timeout of a case.
 const AT_ONCE: &str = "4";
-/// A suite that hangs is stopped. It takes three minutes on two cores that do nothing else, most of that in zlib at both
-/// ends.
+/// After this time a hanging suite is stopped. A run takes three minutes on two idle cores, most of it in zlib at both ends.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 #[tokio::test]
@@ -48,7 +47,7 @@ async fn every_autobahn_case_passes_through_php_fpm() {
     assert_eq!(outcomes.len(), CASES, "cases that ran");
 }
 
-/// What the suite says of a case: how the messages went, and how the connection ended.
+/// The suite's verdict on a case: for the messages, and for the end of the connection.
 #[derive(Debug)]
 struct Outcome {
     behavior: String,
@@ -62,7 +61,7 @@ impl Outcome {
     }
 }
 
-/// Runs every case; the outcomes by the names of the cases.
+/// Runs every case; returns the outcomes by the names of the cases.
 async fn run_suite(url: &str) -> BTreeMap<String, Outcome> {
     let report = target_dir().join("autobahn-report");
     if report.exists() {
@@ -78,8 +77,8 @@ async fn run_suite(url: &str) -> BTreeMap<String, Outcome> {
         .kill_on_drop(true)
         .output();
     let run = tokio::time::timeout(TIMEOUT, run).await.expect("the suite ends in time").expect("the suite starts");
-    // Its exit status says whether all cases passed, which it takes less strictly than we do (and at times Python aborts on
-    // its way out). The index is written after the reports of all cases.
+    // The exit status is ignored: the suite is less strict than we are, and sometimes Python aborts while it exits. The index is
+    // written after the reports of all cases.
     let index = fs::read(report.join("index.json"))
         .unwrap_or_else(|error| panic!("no report ({error}): {}", String::from_utf8_lossy(&run.stderr)));
     outcomes(&index)

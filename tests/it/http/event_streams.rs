@@ -10,7 +10,7 @@ use crate::support::http;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// Tells a file what it saw, as one line of JSON for each event.
+/// Writes a line of JSON to a file for each event.
 const HANDLER: &str = r#"
 $event = $_SERVER['LONGWIRE_EVENT'];
 $body = file_get_contents('php://input');
@@ -67,7 +67,7 @@ impl Stage {
         Http::one(self.node.address("web")).await
     }
 
-    /// A session whose greeting is behind it.
+    /// A session that has read its greeting.
     async fn stream(&self) -> Stream {
         let mut stream = self.http().await.stream("/live", &[]).await;
         assert_eq!(stream.event().await, Event { id: "first".into(), ..message("hello\nthere") });
@@ -89,13 +89,13 @@ impl Stage {
         (http, address)
     }
 
-    /// What PHP saw, in the order it came.
+    /// The events that PHP got, in order.
     fn seen(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.fpm.dir().join("seen")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Waits for the close events of as many sessions.
+    /// Waits for the close events of this number of sessions.
     async fn closed(&self, count: usize) -> Vec<serde_json::Value> {
         let closed = || self.seen().into_iter().filter(|seen| seen["event"] == "close").collect::<Vec<_>>();
         eventually(&format!("{count} close events"), || closed().len() >= count).await;
@@ -215,7 +215,7 @@ async fn nothing_is_lost_or_reordered_between_polls() {
     let expected: Vec<_> = (0..COUNT).map(|n| Event { id: n.to_string(), ..message(&n.to_string()) }).collect();
     assert_eq!(got, expected);
     assert!(batches > 1, "{batches} polls had something, {empty} had nothing");
-    // Nobody is there: what is sent waits, and comes with the next poll.
+    // No poll is open, so messages wait for the next one.
     for n in 0..50 {
         let receipt = stage.command("send", json!({ "to": "all", "message": format!("later {n}") })).await;
         assert_eq!((&receipt["reached"], &receipt["queued"]), (&json!(0), &json!(1)));
@@ -259,7 +259,7 @@ async fn a_shell_with_curl_polls_and_posts_and_gets_everything_in_order() {
     assert_eq!(stage.closed(1).await[0]["reason"], "client_closed");
 }
 
-/// What curl prints.
+/// Runs curl and returns its output.
 async fn curl(arguments: &[&str]) -> String {
     let mut curl = tokio::process::Command::new("curl");
     let output = curl.args(["-sS", "--max-time", "30"]).args(arguments).output().await.expect("curl runs");
@@ -272,7 +272,7 @@ async fn a_polled_session_ends_when_nobody_polls_and_at_its_outbox_bound() {
     let stage = Stage::new("outbox_bytes = \"16 KiB\"", "sse = { poll_timeout = \"100ms\", poll_gap = \"1s\" }\n");
     let (mut http, address) = stage.polled().await;
     let (_, full) = stage.polled().await;
-    // Longer than a gap, poll after poll.
+    // Poll again and again, for longer than one gap in total.
     for _ in 0..15 {
         assert_eq!(http.ask("GET", &address, &[], b"").await.status, StatusCode::NO_CONTENT);
     }
@@ -328,7 +328,7 @@ async fn who_knows_a_session_id_cannot_speak_for_the_session_and_wrong_requests_
     assert_eq!(refused.headers["x-why"], "full moon");
     assert_eq!(stage.http().await.ask("GET", "/live", &[], b"").await.status.as_u16(), 426);
 
-    // One is with PHP, one waits, and no other is taken.
+    // One POST runs in PHP and one waits. A third is refused.
     let post = |body: &'static [u8]| {
         let (node, path) = (stage.node.address("web"), address.clone());
         async move { Http::one(node).await.ask("POST", &path, &[], body).await }
@@ -418,7 +418,7 @@ async fn a_stream_that_nobody_reads_is_cut_and_holds_no_more_than_its_bounds() {
     for _ in 0..20 {
         stalled.push(stage.stream().await);
     }
-    // Their clients' connections are read by tasks of hyper that hold back when nobody reads the bodies.
+    // The client side of hyper stops reading from the socket while the body is not read.
     let before = stage.node.settled_memory().await;
     let word = "x".repeat(30_000);
     let mut sent = 0;
@@ -545,7 +545,7 @@ async fn streams_do_not_take_the_places_of_handshakes_and_idle_connections_end()
     for stream in &streams {
         assert_eq!(stage.http().await.ask("POST", &stream.address, &[], b"x").await.text(), "x");
     }
-    // An HTTP/2 connection whose session has ended is not kept for ever; nor is one that never asks for anything.
+    // An HTTP/2 connection is closed some time after its session has ended, and also if it never makes a request.
     let quiet = Http::two(address).await;
     let Some(Stream { http: Http::Two(used), .. }) = streams.pop() else { unreachable!("the last one was of HTTP/2") };
     let Http::Two(quiet) = quiet else { unreachable!() };

@@ -1,4 +1,4 @@
-//! An app with `plain_requests`: one port serves page and socket.
+//! Apps with `plain_requests`: one port serves pages and WebSockets.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ echo json_encode(['server' => $_SERVER, 'get' => $_GET, 'post' => $_POST, 'cooki
 "#;
 
 fn stage(app: &str) -> (PhpFpm, Longwire) {
-    // posix_kill is not among Debian's extensions of php-fpm everywhere; exec of kill is.
+    // Not every php-fpm package has posix_kill, but exec of kill always works.
     let code = HANDLER.replace("posix_kill(getmypid(), 9)", "exec('kill -9 ' . getmypid())");
     let fpm = Pool::of(2).start();
     let script = fpm.script("handler.php", &code);
@@ -68,7 +68,7 @@ async fn php_sees_an_ordinary_request_over_both_versions_of_http_and_the_page_ge
             ("HTTP_HOST", "shop.example"),
             ("LONGWIRE_EVENT", "request"),
         ] {
-            // An HTTP/2 request has its host in :authority, which RFC 9113 section 8.3.1 makes Host.
+            // An HTTP/2 request has its host in :authority, which becomes Host (RFC 9113 section 8.3.1).
             assert_eq!(server[name], value, "{name}");
         }
         for name in ["SESSIONID", "EVENT", "LONGWIRE_SEQ", "LONGWIRE_FRAME_TYPE", "HTTP_PROXY"] {
@@ -146,7 +146,7 @@ async fn an_answer_streams_and_a_client_that_takes_none_of_it_does_not_keep_the_
             std::fs::write(fpm.dir().join(format!("go-{tag}-{row}")), "").unwrap();
         }
     }
-    // Both workers are at it; without the cut nobody else would ever be served.
+    // Both workers stream to clients that do not read. If those were not cut off, no other client would ever be served.
     let mut deaf = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -171,13 +171,13 @@ async fn a_body_within_bounds_is_whole_before_php_runs_and_others_are_refused() 
     let seen: Value = serde_json::from_slice(&ask(100_000).await.body).unwrap();
     assert_eq!(seen["body"].as_str().unwrap().len(), 100_000);
     assert_eq!(ask(100_001).await.status, StatusCode::PAYLOAD_TOO_LARGE);
-    // In chunks, whose sum nobody has announced; and one that ends early.
+    // Chunked bodies, whose total length is not announced; and a body that ends early.
     let chunked = async |chunks: &[u8]| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = b"POST /app/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         stream.write_all(&[head, chunks].concat()).await.unwrap();
         let mut answer = Vec::new();
-        // A body that was not read to its end may be answered with a reset behind the answer.
+        // If the body was not read to its end, a reset may follow the answer.
         let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.expect("an end");
         String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
     };
@@ -193,7 +193,7 @@ async fn a_request_whose_length_is_in_doubt_hides_no_second_one() {
     let hidden = "GET /app/hidden HTTP/1.1\r\nHost: a\r\n\r\n";
     let length = hidden.len();
     let cases = [
-        // RFC 9112 section 6.3: chunks count where both are there, and lengths that differ are none.
+        // RFC 9112 section 6.3: with both headers the chunks count, and different lengths are an error.
         (format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), "200", Some("")),
         (format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n0\r\n\r\n{hidden}"), "200", Some("")),
         (format!("Content-Length: {length}\r\n\r\n{hidden}"), "200", Some(hidden)),

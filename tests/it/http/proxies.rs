@@ -1,4 +1,4 @@
-//! Behind nginx and HAProxy, and behind hands that write what proxies write.
+//! A node behind nginx and HAProxy, and behind clients of the test that write the headers of proxies.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::proxy::{Proxy, free_address};
 use crate::support::tls::{Authority, table};
 
-/// Echoes, but for one word, to which it says whom it sees.
+/// Echoes, except for one word, to which it answers with the client's address as PHP sees it.
 const HANDLER: &str = r#"
 $data = file_get_contents('php://input');
 if ($data === 'who') {
@@ -62,7 +62,7 @@ fn block(language: &str) -> String {
     docs[from..from + docs[from..].find("```").expect("the block ends")].to_owned()
 }
 
-/// With each of these replaced, which must be there.
+/// Replaces each of these texts, which must all occur.
 fn with(text: String, replaced: &[(&str, String)]) -> String {
     replaced.iter().fold(text, |text, (from, to)| {
         assert!(text.contains(from), "{from} is not in {text}");
@@ -70,12 +70,12 @@ fn with(text: String, replaced: &[(&str, String)]) -> String {
     })
 }
 
-/// nginx with the location of the manual in front of a listener.
+/// nginx in front of a listener, with the `location` block of the manual.
 fn nginx(web: SocketAddr) -> (Proxy, SocketAddr) {
     Proxy::nginx(&with(block("nginx"), &[("127.0.0.1:8080", web.to_string())]))
 }
 
-/// HAProxy as in the manual in front of two listeners; where it listens itself for both.
+/// HAProxy in front of two listeners, configured as in the manual, and its two addresses.
 fn haproxy(tcp: SocketAddr, web: SocketAddr) -> (Proxy, SocketAddr, SocketAddr) {
     let (tcp_in, web_in) = (free_address(), free_address());
     let replaced = [
@@ -101,7 +101,7 @@ async fn through_nginx_every_echo_comes_back_in_order_and_php_sees_the_client() 
     let (stream, _) = connect_from(9, address).await;
     let seen = who(&mut Client::upgrade_on(stream, address, "/ws").await).await;
     assert_eq!((&seen["REMOTE_ADDR"], &seen["REMOTE_PORT"]), (&json!("127.0.0.9"), &json!("")));
-    // What the client claims stands before what nginx has seen.
+    // The client's own claims come first in the header; nginx appends the address that it has seen.
     let headers = "X-Forwarded-For: 10.1.2.3, 127.0.0.1\r\nForwarded: for=10.1.2.3\r\nX-Forwarded-Proto: https\r\n";
     let (stream, _) = connect_from(9, address).await;
     let seen = who(&mut Client::upgrade_with(stream, address, "/ws", headers).await).await;
@@ -149,13 +149,13 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     let seen = who(&mut Client::upgrade(web, "/ws", headers).await).await;
     assert_eq!((&seen["REMOTE_ADDR"], &seen["HTTPS"]), (&json!("127.0.0.1"), &Value::Null), "a client's own word");
 
-    // A client that has ended its side still gets what it asked for.
+    // A client that has half-closed still gets its reply.
     let mut client = Client::connect(tcp, length()).await;
     client.text("last words").await;
     client.finish().await;
     assert_eq!(client.frame().await.body, "last words");
     assert!(client.next().await.is_none());
-    // One that is reset ends, and takes nobody with it.
+    // A client that resets ends only its own session.
     let mut other = Client::connect(tcp, length()).await;
     let (stream, port) = connect_from(79, tcp).await;
     let mut gone = Client::from_parts(stream, length(), Vec::new());
@@ -167,7 +167,7 @@ async fn through_haproxy_every_echo_comes_back_in_order_and_php_sees_the_client(
     assert_eq!(other.ask("still here").await, "still here");
 }
 
-/// The server's line of the manual for HTTP/2.
+/// The `server` line of the manual for HTTP/2.
 fn http2_line() -> String {
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/proxies.md")).expect("it is there");
     let line = docs.lines().find(|line| line.contains(" proto h2 ws h1")).expect("the manual has it");
@@ -214,7 +214,7 @@ async fn a_browser_uses_everything_through_haproxy_that_speaks_http2_to_us() {
     browser.wait_for("got.length >= 2").await;
     assert_eq!(browser.run("source.close(); return got.sort()").await, json!(["hello", "stream"]));
 
-    // A page from a file is let in where that is listed, and nowhere else.
+    // A page from a file (origin `null`) is admitted only where that is listed.
     let page = fpm.dir().join("local.html");
     fs::write(&page, "<!doctype html><title>a file</title>").unwrap();
     browser.open(&format!("file://{}", page.display())).await;
@@ -229,7 +229,7 @@ async fn a_browser_uses_everything_through_haproxy_that_speaks_http2_to_us() {
         assert_eq!(browser.run("return became").await, expected, "{listener}");
     }
 
-    // What the line is for: without its end HAProxy asks for extended CONNECT.
+    // The end of the line matters: without `ws h1` HAProxy uses extended CONNECT.
     let (_haproxy, address) = through(h2.strip_suffix(" ws h1").expect("that is its end"));
     let refused = Client::try_upgrade(address, "/ws", "").await.err().expect("no WebSocket");
     assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
@@ -264,7 +264,7 @@ async fn headers_of_both_versions_are_believed_of_listed_proxies_however_they_co
         serde_json::from_slice::<Value>(&frame.body).expect("JSON")
     };
     for (header, remote, port, server) in &cases {
-        // In one piece with the first frame, byte by byte, and cut where nobody expects it.
+        // Send header and first frame in one piece, byte by byte, and in pieces of 13 bytes.
         for sizes in [1000, 1, 13] {
             let (mut stream, _) = connect_from(2, address).await;
             stream.set_nodelay(true).unwrap();
@@ -276,7 +276,7 @@ async fn headers_of_both_versions_are_believed_of_listed_proxies_however_they_co
             assert_eq!((&seen["REMOTE_ADDR"], &seen["REMOTE_PORT"], &seen["SERVER_ADDR"]), expected);
         }
     }
-    // The proxy speaks for itself, as its health checks do.
+    // Headers without a client: the proxy connects for itself, as in health checks.
     for header in [version_2(0, [203, 0, 113, 8], 4712), b"PROXY UNKNOWN\r\n".to_vec()] {
         let (mut stream, port) = connect_from(2, address).await;
         stream.write_all(&[&header[..], question].concat()).await.unwrap();
@@ -293,7 +293,7 @@ async fn headers_of_both_versions_are_believed_of_listed_proxies_however_they_co
         line["message"] == "session closed" && line["peer"] == "203.0.113.99:4799"
     });
     assert_eq!(closed["reason"], "client_gone", "{closed}");
-    // A stranger is who it is, and its header is nothing but bytes of a frame: one of 0x50524f58.
+    // From an unlisted address the header is not read: its bytes are the start of a frame with the length 0x50524f58.
     let (mut stream, _) = connect_from(3, address).await;
     stream.write_all(question).await.unwrap();
     assert_eq!(ask(stream).await["REMOTE_ADDR"], "127.0.0.3");
@@ -343,7 +343,7 @@ async fn a_listed_proxy_without_a_good_header_is_refused_in_time_and_counted() {
         })
         .await;
     }
-    // Bounds for an address are for the client's, not the proxy's.
+    // Limits per address apply to the client's address, not to the proxy's.
     let mut clients = Vec::new();
     for (client, is_in) in [(1, true), (1, true), (1, false), (2, true)] {
         let mut stream = TcpStream::connect(node.address("tcp")).await.unwrap();
@@ -445,7 +445,7 @@ async fn forwarding_headers_count_from_trusted_proxies_and_only_the_one_that_the
     }
     let without = node.metric("longwire_forwarded_without_client_total", "listener=\"xff\"");
     assert_eq!(without, 2.0, "the broken and the unknown one");
-    // From a stranger nothing counts.
+    // From an unlisted address no header counts.
     let (mut stream, port) = connect_from(4, node.address("xff")).await;
     let request = "GET /page HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();

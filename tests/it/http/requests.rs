@@ -1,5 +1,4 @@
-//! What HTTP clients send beside what we ask of them: upgrades to something else, paths in another spelling, requests long after the
-//! first.
+//! Unusual requests of HTTP clients: upgrades to other protocols, paths in other spellings, requests long after the first one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,14 +15,14 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool};
 use crate::support::tls::{Authority, table};
 
-/// Says what it sees of a request; a session hears its own frames.
+/// Prints details of a plain request; echoes the frames of a session.
 const HANDLER: &str = r#"
 header('Content-Type: application/json');
 echo json_encode(['event' => $_SERVER['LONGWIRE_EVENT'], 'uri' => $_SERVER['REQUEST_URI'], 'method' => $_SERVER['REQUEST_METHOD'],
     'body' => file_get_contents('php://input')]);
 "#;
 
-/// A page, an app with plain requests, and one without.
+/// A node with a page, an app with plain requests, and an app without.
 fn stage(limits: &str) -> (PhpFpm, Longwire) {
     let fpm = Pool::of(2).start();
     let script = fpm.script("handler.php", HANDLER);
@@ -40,7 +39,7 @@ fn stage(limits: &str) -> (PhpFpm, Longwire) {
     (fpm, node)
 }
 
-/// What curl prints of an answer: its status, the version of HTTP, and the body.
+/// Runs curl and returns the status, the HTTP version and the body.
 async fn curl(arguments: &[&str], url: &str) -> String {
     let mut command = Command::new("timeout");
     command.args(["60", "curl", "--silent", "--no-buffer", "--write-out", " %{http_code} %{http_version}"]);
@@ -78,7 +77,7 @@ async fn an_upgrade_to_something_else_is_ignored() {
     let api = curl(&["--http2"], &format!("http://{}/v1/node", node.address("api"))).await;
     assert!(api.starts_with('{') && api.ends_with(" 200 1.1"), "{api}");
 
-    // Several on one connection; the last one is for us, among others.
+    // Several requests on one connection. The last one also offers an upgrade to WebSocket.
     let upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n";
     let mut kept = TcpStream::connect(node.address("web")).await.unwrap();
     for number in 0..3 {
@@ -97,7 +96,7 @@ async fn an_upgrade_to_something_else_is_ignored() {
     assert!(until(&mut stream, "event: session\n").await.starts_with("HTTP/1.1 200 "));
 }
 
-/// Reads until this has come.
+/// Reads until `end` has come.
 async fn until(stream: &mut TcpStream, end: &str) -> String {
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).contains(end) {
@@ -137,7 +136,7 @@ async fn spellings_of_a_path_lead_to_its_route_and_php_sees_the_one_that_came() 
         assert_eq!(status, 200, "{path}: {body}");
         assert_eq!(serde_json::from_str::<Value>(&body).expect("JSON")["uri"], path);
     }
-    // The address of a session is on this host, however its path was spelled.
+    // The address of a session is a path on this host, even if the request's path began with two slashes.
     let stream = Http::one(web).await.stream("//ws", &[]).await;
     assert!(stream.address.starts_with("/ws?longwire="), "{}", stream.address);
     let said = Http::one(web).await.ask("POST", &stream.address, &[], b"hi").await;
@@ -145,7 +144,7 @@ async fn spellings_of_a_path_lead_to_its_route_and_php_sees_the_one_that_came() 
     assert_eq!((&said["body"], &said["uri"]), (&json!("hi"), &json!("//ws")));
 }
 
-/// A WebSocket handshake that leads nowhere.
+/// Checks that a WebSocket handshake is refused.
 async fn refused(address: SocketAddr, path: &str) {
     let answer = Client::try_upgrade(address, path, "").await.err().unwrap_or_else(|| panic!("{path} is a route"));
     assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
@@ -186,7 +185,7 @@ async fn a_path_with_two_readings_leads_nowhere_and_no_spelling_passes_by_a_rout
         assert_eq!((status, &*body), (404, "nothing here\n"), "{path}");
         refused(web, path).await;
     }
-    // A route stands before the file of that name, however it is asked for.
+    // A route takes precedence over a file of the same name, in any spelling of the path.
     for path in ["/secret.txt", "/secret%2Etxt", "//secret.txt", "/secret.txt/", "/%73ecret.tx%74"] {
         assert_eq!(get(web, path).await.0, 426, "{path}");
     }
@@ -201,7 +200,7 @@ async fn a_late_handshake_takes_no_time_from_later_requests() {
     let listener = "[limits]\nhandshake_timeout = \"5s\"\n[listeners.web]\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
                     routes = { \"/*\" = \"app\" }\n";
     let node = Longwire::with(&fpm, &script, "plain_requests = true", "", &format!("{listener}{}", table(&signed, "")));
-    // Most of the time is over when TLS begins; what is left is for the first request alone.
+    // Most of the handshake timeout is over when TLS begins. The rest applies to the first request alone.
     let socket = TcpStream::connect(node.address("web")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
@@ -219,7 +218,7 @@ async fn a_late_handshake_takes_no_time_from_later_requests() {
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
     }
-    // And a kept connection does end.
+    // A keep-alive connection ends at last.
     let mut rest = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(30), kept.read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "it was kept for ever");
@@ -243,7 +242,7 @@ async fn an_app_without_event_streams_of_sessions_writes_its_own() {
     assert_eq!((own.status.as_u16(), own.text().as_str()), (200, "data: GET own\n\n"));
     assert_eq!(own.headers["content-type"].to_str().unwrap().split(';').next(), Some("text/event-stream"));
     assert!(!own.headers.contains_key("longwire-session"));
-    // Polls and WebSockets are of sessions there too.
+    // Polls and WebSocket handshakes open sessions there too.
     let polled = Http::one(web).await.ask("GET", "/own?longwire=poll", &accept, b"").await;
     assert_eq!(polled.events()[0].name, "session");
     assert_eq!(Client::upgrade(web, "/own", "").await.frame().await.body, "session");

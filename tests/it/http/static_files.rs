@@ -1,4 +1,4 @@
-//! Static files of an HTTP listener, asked for politely and otherwise.
+//! Static files of an HTTP listener, with normal and with malicious requests.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use crate::support::php_fpm::{PhpFpm, Pool, wait_until};
 const SECRET: &str = "nobody may read this";
 const ECHO: &str = "<?php echo file_get_contents('php://input');";
 
-/// A folder with an outside, and a node that serves it.
+/// A folder with files inside and secret files outside of it, and a node that serves it.
 struct Site {
     node: Longwire,
     _fpm: PhpFpm,
@@ -120,7 +120,7 @@ impl Site {
         stream
     }
 
-    /// One request, its path as it is given; the connection ends with the answer.
+    /// Makes one request, without changing the path; the connection ends with the answer.
     fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
         let mut stream = self.send(&format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.address()));
         let mut bytes = Vec::new();
@@ -161,7 +161,7 @@ async fn a_folder_is_served_beside_the_websocket() {
     let folder = site.get("/sub?x=1");
     assert_eq!((folder.status, folder.header("location")), (307, Some("/sub/?x=1")));
 
-    // Routes come first, and the WebSocket is where it was.
+    // Routes take precedence over files, so this path still expects a WebSocket.
     assert_eq!(site.get("/style.css").status, 426);
     let mut socket = Client::upgrade(site.address(), "/ws", "").await;
     assert_eq!(socket.ask("hello").await, "hello");
@@ -220,7 +220,7 @@ fn what_is_kept_back_looks_like_what_is_not_there() {
     let nothing = site.get("/no-such-file");
     assert_eq!(nothing.status, 404);
     for path in [
-        // PHP, in any dress.
+        // PHP files, in any spelling.
         "/handler.php",
         "/UPPER.PHP",
         "/old.php5",
@@ -238,7 +238,7 @@ fn what_is_kept_back_looks_like_what_is_not_there() {
         "/longwire.toml",
         "/longwire%2etoml",
         "/Cluster.TOML.old",
-        // Dots.
+        // Files that begin with a dot.
         "/.env",
         "/%2eenv",
         "/%2Eenv",
@@ -275,7 +275,7 @@ fn what_is_kept_back_looks_like_what_is_not_there() {
         "/link-php.txt",
         "/link-loop",
         "/link-device",
-        // Slashes of other systems, things that are no path, and folders without a page.
+        // Backslashes, invalid paths, and folders without a page.
         "/a\\b.txt",
         "/a%5cb.txt",
         "/app.js/",
@@ -308,7 +308,7 @@ fn what_is_kept_back_looks_like_what_is_not_there() {
 fn a_pipe_and_a_folder_that_moved_do_not_hold_anybody() {
     let site = Site::start();
     let pipe = std::ffi::CString::new(site.inside().join("pipe").to_str().expect("UTF-8")).expect("no NUL");
-    // SAFETY: the path is a C string that lives through the call.
+    // SAFETY: the path is a C string that outlives the call.
     assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o644) }, 0);
     assert_eq!(site.get("/pipe").status, 404);
     assert_eq!(site.ask("HEAD", "/pipe", "").status, 404);
@@ -325,7 +325,7 @@ fn a_large_file_streams_while_others_are_served_and_a_reader_who_stops_does_not_
     fs::write(site.inside().join("large.bin"), &content).expect("the directory is ours");
     let before = site.node.memory();
 
-    // Nobody reads these for now.
+    // These answers are not read for now.
     let request = format!("GET /large.bin HTTP/1.1\r\nHost: {}\r\n\r\n", site.address());
     let stopped: Vec<_> = (0..8).map(|_| site.send(&request)).collect();
     let answer = site.get("/large.bin");
@@ -335,7 +335,7 @@ fn a_large_file_streams_while_others_are_served_and_a_reader_who_stops_does_not_
     let grown = site.node.memory().saturating_sub(before);
     assert!(grown < BYTES / 2, "{grown} bytes more for 9 readers of a file of {BYTES}");
 
-    // The node stops all the same, long before drain_timeout, and does not take a file for a lost session.
+    // The node still stops long before drain_timeout, and does not count a file as a lost session.
     let start = std::time::Instant::now();
     site.node.terminate();
     assert!(site.node.wait().success(), "a file that nobody reads is no session that was given up");

@@ -1,4 +1,5 @@
-//! Sub-protocols that an app speaks, without a handler that is asked: a browser closes a WebSocket that answers none of those it offers.
+//! Sub-protocols from the configuration, chosen without asking PHP. A browser closes a WebSocket if the answer has none of the
+//! sub-protocols that it offered.
 
 use serde_json::json;
 
@@ -23,7 +24,7 @@ fn stage(events: &str) -> (PhpFpm, Longwire) {
     (fpm, node)
 }
 
-/// The sub-protocol of the 101.
+/// The sub-protocol that the 101 has.
 async fn chosen(node: &Longwire, path: &str, offered: &str) -> Option<String> {
     let headers = if offered.is_empty() { String::new() } else { format!("Sec-WebSocket-Protocol: {offered}\r\n") };
     let (_, head) = Client::try_upgrade(node.address("web"), path, &headers).await.unwrap();

@@ -1,4 +1,4 @@
-//! TLS on listeners: with rustls and OpenSSL as clients, through the real php-fpm.
+//! TLS on listeners, with rustls and OpenSSL as clients and with the real php-fpm.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::support::tls::{Authority, Signed, connect, table};
 
 const BOTH: &[&rustls::SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// Says what PHP finds of the connection.
+/// Prints the params of the TLS connection.
 const TELL: &str = r#"
 if (($_SERVER['LONGWIRE_EVENT'] ?? '') !== 'message') { exit; }
 $told = array_filter($_SERVER, fn($name) => $name === 'HTTPS' || str_starts_with($name, 'SSL_'), ARRAY_FILTER_USE_KEY);
@@ -79,7 +79,7 @@ async fn the_name_picks_the_certificate_and_php_is_told_what_was_agreed() {
         ("shop.example", &TLS13, "TLSv1.3", "TLS_AES_256_GCM_SHA384"),
         ("eu.chat.example", &TLS12, "TLSv1.2", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
     ] {
-        // The client checks the name, so it would not come in with another certificate.
+        // The client checks the name, so the handshake would fail with another certificate.
         let connector = authority.client(&[version], None);
         let stream = connect(&connector, node.address("length"), name).await.unwrap();
         let told = told(&mut Client::on(stream, length(), Vec::new())).await;
@@ -90,7 +90,7 @@ async fn the_name_picks_the_certificate_and_php_is_told_what_was_agreed() {
     let connector = authority.client(BOTH, None);
     let error = connect(&connector, node.address("length"), "elsewhere.example").await.unwrap_err();
     assert!(error.to_string().contains("not valid for name"), "it was shown the first: {error}");
-    // What cannot be is refused, and counted.
+    // A failed handshake is counted.
     eventually("the client's alert is counted", || {
         node.metric("longwire_connections_refused_total", "listener=\"length\",reason=\"tls_failed\"") == 1.0
     })
@@ -107,7 +107,7 @@ async fn clients_show_certificates_where_they_must_and_php_sees_whose() {
     for (wanted, without) in [("optional", Some("NONE")), ("required", None)] {
         let more = format!(", client_ca = {:?}, client_certs = {wanted:?}", authority.ca_file());
         let node = node(&fpm, TELL, "", &listeners(&table(&signed, &more)));
-        // With TLS 1.3 a client is done before it is judged: what it hears, it hears when it reads.
+        // With TLS 1.3 the client's handshake is complete before the server has verified its certificate. It gets the error when it reads.
         let verify = async |own: Option<&Signed>| {
             let stream =
                 connect(&authority.client(&[&TLS12], own), node.address("length"), "shop.example").await.ok()?;
@@ -133,7 +133,7 @@ async fn clients_show_certificates_where_they_must_and_php_sees_whose() {
     }
 }
 
-/// What OpenSSL says of a handshake, with these options.
+/// The output of `openssl s_client` for a handshake with these options.
 fn s_client(address: std::net::SocketAddr, options: &[&str]) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &address.to_string(), "-servername", "shop.example"])
@@ -157,8 +157,8 @@ async fn openssl_finds_only_tls_1_2_and_1_3_with_strong_ciphers() {
         let said = ask(&[version]);
         assert!(said.contains(&format!("New, {name}, Cipher is")) && said.contains("Verify return code: 0"), "{said}");
     }
-    // Debian's OpenSSL offers neither the old versions nor the old ciphers unless it is told that security does not matter.
-    // The alert shows that it did offer them: without one, it may be OpenSSL that refused.
+    // Debian's OpenSSL offers old versions and old ciphers only at security level 0. The server's alert proves that they were offered;
+    // without an alert it may have been OpenSSL that refused.
     let is_refused = |options: &[&str]| {
         let said = ask(options);
         assert!(said.contains("SSL alert number") && said.contains("Cipher is (NONE)"), "{options:?}: {said}");
@@ -183,7 +183,7 @@ async fn renewed_files_are_used_by_new_handshakes_and_old_sessions_stay() {
     let signed = authority.sign("shop", "shop", &["old.example"]);
     let fpm = Pool::of(2).start();
     let node = node(&fpm, ECHO, "", &listeners(&table(&signed, "")));
-    // A client that comes for the first time each: one that resumes a session does not look at certificates.
+    // Use a new client each time, because a client that resumes a session does not look at certificates.
     let connect = async |name: &str| connect(&authority.client(BOTH, None), node.address("length"), name).await;
     let mut old = Client::on(connect("old.example").await.unwrap(), length(), Vec::new());
     assert_eq!(old.ask("before").await, "before");
@@ -194,7 +194,7 @@ async fn renewed_files_are_used_by_new_handshakes_and_old_sessions_stay() {
         })
     };
 
-    // A signal says so, or the files do.
+    // Certificates are reloaded at a signal, or when the files change.
     authority.sign("shop", "shop", &["new.example"]);
     node.signal(libc::SIGHUP);
     eventually("both listeners have it", || reloads("done").iter().all(|count| *count >= 1.0)).await;
@@ -205,7 +205,7 @@ async fn renewed_files_are_used_by_new_handshakes_and_old_sessions_stay() {
     eventually("it is seen", || reloads("done").iter().zip(before).all(|(now, before)| *now > before)).await;
     assert!(connect("newer.example").await.is_ok());
 
-    // Half a file changes nothing.
+    // A broken file changes nothing.
     std::fs::write(&signed.cert, "-----BEGIN CERTIFICATE-----\nAAAA").unwrap();
     node.signal(libc::SIGHUP);
     eventually("it is told", || reloads("failed").iter().all(|count| *count >= 1.0)).await;
@@ -232,7 +232,7 @@ async fn who_comes_back_resumes_its_session_also_after_a_renewal() {
             let stream = connect(&connector, node.address("length"), "shop.example").await.unwrap();
             let kind = stream.get_ref().1.handshake_kind();
             assert_eq!(kind, Some(expected), "{version:?} {round}");
-            // With TLS 1.3 the ticket comes behind the handshake, in front of the first answer.
+            // With TLS 1.3 the ticket comes after the handshake and before the first answer.
             let mut client = Client::on(stream, length(), Vec::new());
             assert_eq!(client.ask("hello").await, "hello");
             if round == 1 {
@@ -285,7 +285,7 @@ async fn handshakes_that_stall_break_or_are_none_cost_nobody_else_anything() {
     for (listener, count) in [("length", 1.0), ("web", 1.0)] {
         let address = node.address(listener);
         let mut silent = TcpStream::connect(address).await.unwrap();
-        // The head of a record that never comes.
+        // The header of a record whose body never comes.
         let mut half = TcpStream::connect(address).await.unwrap();
         half.write_all(&[22, 3, 1, 1, 0, 1, 2, 3]).await.unwrap();
         let mut plain = TcpStream::connect(address).await.unwrap();
@@ -293,7 +293,7 @@ async fn handshakes_that_stall_break_or_are_none_cost_nobody_else_anything() {
         let mut answer = Vec::new();
         plain.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer.first(), Some(&21), "an alert: {answer:?}");
-        // Half a client hello, and then an alert in the middle of it.
+        // Half a client hello, and then an alert.
         let mut interleaved = TcpStream::connect(address).await.unwrap();
         interleaved.write_all(&[22, 3, 1, 0, 5, 1, 0, 3, 232, 3, 21, 3, 1, 0, 2, 1, 0]).await.unwrap();
         let _ = interleaved.read_to_end(&mut answer).await;
@@ -335,7 +335,7 @@ async fn a_stalled_reader_over_tls_gets_what_was_promised_and_then_the_end() {
         let body = json!({ "to": "all", "message": message }).to_string();
         http::request(node.address("api"), "POST", "/v1/send", body.as_bytes()).await.unwrap().json()
     };
-    // Nobody reads: what the kernel does not take waits, and then nothing more is taken.
+    // The client does not read. When the kernel's buffers are full, messages wait in the outbox, and then they are refused.
     let (mut kept, mut number) = (Vec::new(), 0);
     loop {
         let message = format!("{number:07}{}", "x".repeat(20_000));
@@ -357,7 +357,7 @@ async fn a_stalled_reader_over_tls_gets_what_was_promised_and_then_the_end() {
         let text = String::from_utf8_lossy(&frame.body);
         assert_eq!((text[..7].parse::<usize>().unwrap(), text.len()), (expected, 20_007), "in order, none missing");
     }
-    // And the end comes as TLS has it: rustls would call anything else an error.
+    // The connection must end with close_notify; rustls would report anything else as an error.
     node.signal(libc::SIGTERM);
     assert!(client.next().await.is_none());
 }
@@ -385,10 +385,10 @@ async fn a_session_ends_with_close_notify_and_a_client_that_only_leaves_is_one_t
     assert_eq!(client.frame().await.body, "last");
     assert!(matches!(client.next().await, Some(Item::Close { code: Some(4001), .. })));
 
-    // FIN without a word of TLS, as browsers do.
+    // FIN without close_notify, as browsers do.
     let stream = connect(&connector, node.address("length"), "shop.example").await.unwrap();
     let (mut socket, _) = stream.into_inner();
-    // Closed, it would be reset: the tickets of TLS 1.3 may lie in it unread.
+    // Do not close the socket: unread TLS 1.3 tickets in it would turn the close into a reset.
     socket.shutdown().await.unwrap();
     let reasons: Vec<_> = node.closed(3).iter().map(|line| line["reason"].as_str().unwrap().to_owned()).collect();
     assert!(reasons.contains(&"client_closed".to_owned()), "{reasons:?}");
@@ -406,7 +406,7 @@ async fn memory_of_a_tls_session_at_rest() {
     let node = node(&fpm, ECHO, "", &format!("{plain}{}", listeners(&table(&signed, ""))));
     let mut clients = Vec::new();
     for (name, version) in [("plain TCP", None), ("TLS 1.3", Some(&TLS13)), ("TLS 1.2", Some(&TLS12))] {
-        // What is allocated once, and the first of everything, is not a session's.
+        // Memory that is allocated once, or with the first session, does not count.
         let before = node.settled_memory().await;
         for _ in 0..SESSIONS {
             let mut client = match version {

@@ -1,4 +1,4 @@
-//! Unix sockets and who may connect to them.
+//! Unix sockets: mode, owner and group of their files, and which users may connect.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,11 +13,11 @@ use crate::support::echo::ECHO;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, wait_until};
 
-/// A user that is not the one of the tests, and has no rights of its own.
+/// Another user than the one that runs the tests, without special rights.
 const STRANGER: u32 = 65_534;
 
 fn is_root() -> bool {
-    // SAFETY: takes nothing, gives a number.
+    // SAFETY: it takes no arguments and returns a number.
     unsafe { libc::geteuid() == 0 }
 }
 
@@ -41,7 +41,7 @@ fn config(fpm: &PhpFpm, script: &Path, folder: &Path, socket: &str) -> String {
 fn each_socket_is_given_to_whom_it_is_for_before_anybody_can_connect() {
     let fpm = Pool::of(1).start();
     let folder = tempfile::tempdir().expect("a temporary directory");
-    // SAFETY: takes nothing, gives a number.
+    // SAFETY: it takes no arguments and returns a number.
     let own_group = unsafe { libc::getegid() };
     let (owner, group) =
         if is_root() { (STRANGER, 12_345) } else { (fs::metadata(folder.path()).unwrap().uid(), own_group) };
@@ -54,7 +54,7 @@ fn each_socket_is_given_to_whom_it_is_for_before_anybody_can_connect() {
         for door in DOORS {
             let (path, stopped) = (folder.path().join(format!("{door}.sock")), &stopped);
             scope.spawn(move || {
-                // The first connection that the kernel takes finds all of it done. A node that did not start ends the wait.
+                // Mode and owner must be set before the first connection is accepted. A node that did not start ends the wait.
                 let begin = Instant::now();
                 while UnixStream::connect(&path).is_err() {
                     if stopped.load(Ordering::Relaxed) || begin.elapsed() > Duration::from_secs(120) {
@@ -76,7 +76,7 @@ fn each_socket_is_given_to_whom_it_is_for_before_anybody_can_connect() {
     drop(node);
 }
 
-/// What a program of another user hears from a push.
+/// Runs a push as another user and returns its output.
 fn push_as(user: u32, folder: &Path) -> String {
     let code = format!(
         "require '{0}/api.php'; $router = new RouterClient('unix:{0}/router.sock'); \
@@ -90,7 +90,7 @@ fn push_as(user: u32, folder: &Path) -> String {
 #[test]
 fn a_program_of_another_user_pushes_where_the_socket_lets_it() {
     if !is_root() {
-        // Nobody else could become another user.
+        // Only root can become another user.
         return;
     }
     let fpm = Pool::of(1).start();
@@ -125,7 +125,7 @@ fn a_socket_that_cannot_be_given_away_prevents_the_start_and_check_says_so() {
     let file = folder.path().join("longwire.toml");
     fs::write(&file, text).expect("the directory is ours");
     for command in ["check", "serve"] {
-        // A copy, for the other user may not be able to reach the build's folder.
+        // A copy, because the other user may have no access to the build folder.
         let binary = folder.path().join("longwire");
         if !binary.exists() {
             fs::copy(env!("CARGO_BIN_EXE_longwire"), &binary).expect("it was built for this test");

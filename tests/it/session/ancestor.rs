@@ -1,4 +1,4 @@
-//! A handler, a script and clients in the manner of fooking's, behind the one line that docs/fooking.md says to write.
+//! A handler, a script and clients written for fooking, run with the one line of configuration that docs/fooking.md asks for.
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::support::client::Client;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// The line.
+/// The line of docs/fooking.md.
 const COMPAT: &str = "compat = \"fooking\"";
 
-/// Prints what helps while it is written, counts on nobody seeing it, and cannot do its work when somebody connects. It opens a
-/// connection for each command and leaves closing to PHP.
+/// Prints debug output, relying on that no client sees it, and fails at every connect event. It opens a connection for each command
+/// and leaves closing to PHP.
 const HANDLER: &str = r#"
 function order($type, $head, $body) {
     static $socket;
@@ -44,7 +44,7 @@ list($what, $text) = explode(' ', $data, 2) + array('', '');
 echo "debug: $what\n";
 switch ($what) {
     case 'reply':
-        // What was printed before is left out by its length, from the end.
+        // Content-Length counts from the end of the output, so the debug output before the text is left out.
         header('Content-Length: ' . strlen($text));
         header('Content-Offset: -' . strlen($text));
         echo $text;
@@ -83,7 +83,7 @@ fn node(fpm: &PhpFpm) -> Longwire {
     Longwire::with(fpm, &handler, &format!("events = [\"connect\", \"close\"]\n{COMPAT}"), "", &listeners)
 }
 
-/// A WebSocket client that sends its bytes one by one, which no browser does and every network may.
+/// A WebSocket client that sends its bytes one by one. No browser does that, but a network may deliver them so.
 struct WebSocket(TcpStream);
 
 impl WebSocket {
@@ -120,7 +120,7 @@ impl WebSocket {
         let (first, rest) = frame.split_at(frame.len().min(4));
         for byte in first {
             self.0.write_u8(*byte).await.unwrap();
-            // So that it is read by itself.
+            // Yield, so that each byte is read by itself.
             tokio::task::yield_now().await;
         }
         self.0.write_all(rest).await.unwrap();
@@ -145,12 +145,12 @@ async fn one_line_and_nothing_is_sent_and_nobody_is_closed_that_the_ancestor_wou
     let events = || fs::read_to_string(fpm.dir().join("events.txt")).unwrap_or_default();
 
     let mut plain = Client::connect(node.address("length"), Framing::Length(LengthFraming::default())).await;
-    // What fails when somebody connects refuses nobody, and greets nobody.
+    // A failed connect event neither refuses nor greets the client.
     eventually("PHP is told", || events() == "1:\n").await;
     let mut script = WebSocket::connect(&node).await;
     eventually("PHP is told", || events() == "1:\n1:\n").await;
 
-    // Each line: what is said, and what comes back; an empty frame keeps the line open.
+    // Each line: the message and the reply. An empty frame does not close the connection.
     for (say, expected) in [
         ("", None),
         ("debug", None),
@@ -171,7 +171,7 @@ async fn one_line_and_nothing_is_sent_and_nobody_is_closed_that_the_ancestor_wou
     script.say(&format!("reply {long}")).await;
     assert!(script.hear().await == long);
 
-    // Pushes: what is empty reaches nobody, and costs nobody more than that.
+    // An empty push reaches no session and has no other effect.
     for say in ["join room", "all ", "channel room", "all hi"] {
         plain.text(say).await;
     }
@@ -183,26 +183,26 @@ async fn one_line_and_nothing_is_sent_and_nobody_is_closed_that_the_ancestor_wou
     script.say("channel room").await;
     assert_eq!(script.hear().await, "to room");
     assert_eq!(&plain.frame().await.body[..], b"to room");
-    // A connection each, in their order.
+    // Each command has a connection of its own; they arrive in order.
     script.say("many number").await;
     for number in 0..50 {
         assert_eq!(script.hear().await, format!("number {number}"));
     }
 
-    // A close frame is nothing special to the script: the client may go on.
+    // The script ignores a close frame, so the client may go on.
     script.0.write_all(&WebSocket::frame(8, "")).await.unwrap();
     script.say("reply still here").await;
     assert_eq!(script.hear().await, "still here");
     assert_eq!(plain.ask("reply still here").await, "still here");
     assert_eq!(node.metric("longwire_sessions_closed_total", ""), 0.0);
-    // PHP was asked nothing about frames without a body.
+    // Frames without a body did not run PHP.
     assert_eq!(events().lines().filter(|line| *line == ":").count(), 0, "{}", events());
     assert_eq!(events().lines().count(), 22, "{}", events());
-    // Each empty push is one line in the log, and counted.
+    // Each empty push is logged in one line, and counted.
     let failed = node.metric("longwire_script_failures_total", "reason=\"codec_failed\"");
     assert!(failed >= 2.0, "{failed}");
 
-    // Who leaves is told of as ever, and what is said then reaches those who stay.
+    // A leave event runs as usual, and its message reaches the remaining sessions.
     drop(script);
     let left = plain.frame().await.body;
     assert!(left.starts_with(b"leave "), "{left:?}");

@@ -1,4 +1,4 @@
-//! What a handler's answer becomes on the wire, for each framing, and what a handler is told: the contract with PHP.
+//! The contract with PHP: the bytes on the wire for each kind of answer and each framing, and the params that a handler gets.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::raw_websocket::{masked, upgraded};
 
-/// Runs the message as PHP.
+/// A handler that runs the message as PHP code.
 const EVAL: &str = "eval(file_get_contents('php://input'));";
 
-/// `step(n)` waits until the test has said that step: the order of things, without a clock.
+/// `step(n)` waits until the test calls `say_step(n)`. This fixes the order of events without a clock.
 const STEP: &str = r#"
 function step(int $n): void {
     ob_get_level() && ob_flush();
@@ -68,7 +68,8 @@ impl Stage {
     }
 }
 
-/// What a message brings: frames, each as text. It has ended before the next is sent: raw would join the two.
+/// Sends a message and returns the frames of its reply as text. Waits until the event has ended before it sends the next, because raw
+/// framing would join the two replies.
 async fn run(stage: &Stage, client: &mut Client, code: &str) -> Vec<String> {
     let ended = || stage.node.metric("longwire_upstream_requests_total", "");
     let before = ended();
@@ -77,13 +78,13 @@ async fn run(stage: &Stage, client: &mut Client, code: &str) -> Vec<String> {
     until_next(client).await
 }
 
-/// What comes before the answer to the next message: frames, each as text.
+/// The frames before the answer to the next message, as text.
 async fn until_next(client: &mut Client) -> Vec<String> {
     client.text("echo 'NEXT';").await;
     let mut frames = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&client.frame().await.body).into_owned();
-        // Raw has no ends of frames: what came together is one.
+        // Raw has no frame boundaries, so bytes that came together are one frame.
         match text.strip_suffix("NEXT") {
             Some("") => return frames,
             Some(rest) => {
@@ -123,7 +124,7 @@ async fn the_slice_that_the_headers_pick_is_the_reply_in_every_framing() {
             let failures = stage.causes().len();
             let mut got = run(&stage, &mut client, code).await;
             if listener == "raw" {
-                // An empty frame is nothing there.
+                // An empty frame is invisible in raw framing.
                 got.retain(|frame| !frame.is_empty());
                 assert_eq!(got.concat(), frames.concat(), "{listener}: {code}");
             } else {
@@ -134,7 +135,7 @@ async fn the_slice_that_the_headers_pick_is_the_reply_in_every_framing() {
                 assert_eq!(stage.causes().last().map(String::as_str), Some(cause), "{listener}: {code}");
             }
         }
-        // Where it must be held back to be framed, a reply has a bound.
+        // A reply has a bound only where it must be held back to be framed.
         let got = run(&stage, &mut client, long).await;
         assert_eq!(got.concat().len(), if listener == "length" { 0 } else { 65537 }, "{listener}");
         let announced = format!("header('Content-Length: 65537'); {long}");
@@ -153,7 +154,7 @@ async fn pieces_reach_the_client_while_php_still_runs() {
     for listener in ALL {
         let stage = Stage::new("");
         let mut client = stage.client(listener).await;
-        // Everything as bytes: what is looked at is what has come when PHP still waits.
+        // Read raw bytes, to check what has arrived while PHP still waits.
         let framing = Framing::Raw;
         let mut raw = match listener {
             "web" => None,
@@ -177,14 +178,14 @@ async fn pieces_reach_the_client_while_php_still_runs() {
         } else {
             let mut socket = upgraded(&stage.node, "").await;
             socket.write_all(&masked(code)).await.unwrap();
-            // One frame, whose head says its length.
+            // The length is known: one frame, in three pieces.
             for (step, piece) in [&b"\x81\x09one"[..], b"two", b"six"].into_iter().enumerate() {
                 let mut got = vec![0; piece.len()];
                 socket.read_exact(&mut got).await.unwrap();
                 assert_eq!(got, piece);
                 stage.say_step(step + 1);
             }
-            // Fragments, where the length is not known: text, continuation, and the end.
+            // The length is not known: fragments, which are text, continuation and the last one.
             let code = "echo 'one'; step(13); echo 'two'; step(14); echo 'six';";
             socket.write_all(&masked(code)).await.unwrap();
             for (at, piece) in [&b"\x01\x03one"[..], b"\x00\x03two", b"\x80\x03six"].into_iter().enumerate() {
@@ -232,7 +233,7 @@ async fn type_and_close_are_the_handlers_and_what_it_got_wrong_is_in_the_log() {
     assert_eq!(kind_of("header('Longwire-Type: binary'); echo \"\\xff\\xfe\";").await, FrameKind::Binary);
     client.send(FrameKind::Binary, b"header('Longwire-Type: text'); echo 'a';").await;
     assert_eq!(client.frame().await.kind, FrameKind::Text);
-    // Text that is none is not sent, at once or in pieces.
+    // A text reply that is not UTF-8 is not sent, neither whole nor in pieces.
     client.text("echo \"\\xff\\xfe\";").await;
     assert_eq!(until_next(&mut client).await, Vec::<String>::new());
     eventually("it is logged", || !stage.causes().is_empty()).await;
@@ -303,7 +304,7 @@ async fn events_that_run_at_once_keep_their_frames_apart() {
     for listener in ["length", "delimiter", "web"] {
         let stage = Stage::new("concurrency = 4");
         let mut client = stage.client(listener).await;
-        // Four at once: two streams, each of which pauses in its middle, and two that are whole.
+        // Four events at once: two streams that pause in the middle, and two whole replies.
         client.text("header('Content-Length: 6'); echo 'aaa'; step(1); echo 'AAA';").await;
         client.text("header('Content-Length: 6'); echo 'bbb'; step(2); echo 'BBB';").await;
         eventually("both run", || stage.node.metric("longwire_upstream_busy_connections", "") == 2.0).await;
@@ -376,7 +377,7 @@ async fn a_websocket_reply_of_known_length_is_one_frame_and_nothing_stands_insid
     let mut got = vec![0; 4 + 30_000];
     socket.read_exact(&mut got).await.unwrap();
     assert_eq!(got[..4], [0x81, 126, 0xea, 0x60], "one frame of 60 000 bytes");
-    // What the client asks meanwhile is answered behind it.
+    // The client's ping during the frame is answered after the frame.
     socket.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
     socket.write_all(&masked("")).await.unwrap();
     eventually("both are read", || stage.node.metric("longwire_frames_in_total", "") == 2.0).await;
@@ -385,7 +386,7 @@ async fn a_websocket_reply_of_known_length_is_one_frame_and_nothing_stands_insid
     socket.read_exact(&mut rest).await.unwrap();
     assert!(rest[..30_000].iter().all(|byte| *byte == b'y'));
     assert_eq!(rest[30_000..], [0x8a, 0], "the pong");
-    // A client that takes compressed messages gets fragments where compression is worth it: its frame's length is known at the end.
+    // With permessage-deflate a large message is sent in fragments, because its compressed length is known only at the end.
     for (length, first) in [(60_000, 0x41), (59_999, 0x81)] {
         let mut socket = upgraded(&stage.node, offer).await;
         let code = format!(
@@ -399,7 +400,7 @@ async fn a_websocket_reply_of_known_length_is_one_frame_and_nothing_stands_insid
             assert_eq!(client.frame().await.body.len(), length);
         }
     }
-    // One that turns out short ends inside its frame, where a close frame would pass for text.
+    // If the reply is shorter than announced, the connection ends inside the frame. A close frame there would be read as text.
     let mut socket = upgraded(&stage.node, "").await;
     socket.write_all(&masked("header('Content-Length: 9'); echo 'one'; step(5);")).await.unwrap();
     let mut got = [0; 5];
@@ -435,9 +436,9 @@ async fn a_handler_is_told_of_its_slips_in_one_line_each() {
     }
 }
 
-/// What PHP finds in `$_SERVER`.
+/// The contents of `$_SERVER`.
 async fn server_of(client: &mut Client) -> Value {
-    // php-fpm's own and the command line's are not ours to check; odd bytes must not keep json_encode from working.
+    // argv is not ours to check. Invalid UTF-8 must not make json_encode fail.
     let code = "unset($_SERVER['argv']); echo json_encode($_SERVER, JSON_INVALID_UTF8_SUBSTITUTE);";
     serde_json::from_str(&client.ask(code).await).expect("it is JSON")
 }
@@ -511,7 +512,7 @@ const HOSTILE: &str = "Proxy: http://evil.example\r\nX_Forwarded_For: 10.0.0.1\r
      Sessionid: forged\r\nEvent: 2\r\nX-Secret: forged\r\nCookie: a=1\r\nCookie: b=2\r\nAccept-Language: de\r\n\
      Accept-Language: en\r\nContent-Type: x/y\r\nAuthorization: Basic eDp5\r\n";
 
-/// Headers, and the one name in `$_SERVER` that each adds, if any.
+/// Headers, and the name in `$_SERVER` that each adds, if any.
 const ODD: &[(&str, &str)] = &[
     ("X-Empty:\r\n", "HTTP_X_EMPTY"),
     ("X-Tab: a\tb\r\n", "HTTP_X_TAB"),
@@ -538,7 +539,7 @@ fn names_of(server: &Value) -> BTreeSet<String> {
     server.as_object().expect("names and values").keys().cloned().collect()
 }
 
-/// What is the same for all sessions, whatever their clients say.
+/// The params that are the same for all sessions, independent of what clients send.
 fn given(server: &Value) -> Vec<(&String, &Value)> {
     let is_own = |name: &str| {
         name.starts_with("HTTP_") || name.starts_with("REQUEST_TIME") || name == "SESSIONID" || name == "REMOTE_PORT"
@@ -586,7 +587,7 @@ async fn no_header_of_a_client_passes_for_a_word_of_ours() {
         assert_eq!(names, names_of(&honest), "{header:?}");
         assert_eq!(given(&server), given(&honest), "{header:?}");
     }
-    // A target that names the host, and characters that are not ours to judge.
+    // A request target in absolute form, and odd characters, which are passed on unchanged.
     let targets = [
         ("http://other.example/ws?a=1", "/ws?a=1", "other.example"),
         ("/ws?%00=%ff&a=%2e%2e", "/ws?%00=%ff&a=%2e%2e", honest["HTTP_HOST"].as_str().expect("one is sent")),

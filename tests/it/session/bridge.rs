@@ -1,4 +1,4 @@
-//! Frames there and back through the real php-fpm: whole, in order, for each framing.
+//! Thousands of sessions echo frames through the real php-fpm: each echo must be whole and in order, for each framing.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::support::php_fpm::{PhpFpm, Pool};
 
 const SESSIONS: usize = 1000;
 
-/// Runs `sessions` of a framing at once, and fails at the first that fails.
+/// Starts [`SESSIONS`] sessions of a framing as tasks.
 async fn run(node: &Longwire, listener: &str, framing: Option<Framing>, first: u64, tasks: &mut JoinSet<()>) {
     let address = node.address(listener);
     for session in first..first + SESSIONS as u64 {

@@ -1,5 +1,5 @@
-//! The CMPP example and the heartbeat, seen by a client that is written from the published packet layout (CMPP 2.0) and
-//! shares no code with the PHP side or with Longwire.
+//! The CMPP example and the heartbeat. The client here is written from the published packet layout (CMPP 2.0) and shares no code with
+//! the PHP side or with Longwire.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const DELIVER: u32 = 5;
 const ACTIVE_TEST: u32 = 8;
 const RESP: u32 = 0x8000_0000;
 
-/// The heartbeat counts from here, as the example's configuration says.
+/// The first sequence number of the heartbeat's probes, as in the example's configuration.
 const FIRST_PROBE: u32 = 0x8000_0000;
 
 /// Longest wait for a packet.
@@ -31,7 +31,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("php-examples/cmpp")
 }
 
-/// The example's own configuration, on a free port, with these of its lines changed.
+/// The example's own configuration on a free port, with the given lines replaced.
 fn configuration(changes: &[(&str, &str)]) -> String {
     let text = std::fs::read_to_string(folder().join("longwire.toml")).expect("the example has one");
     let script = format!("script = {:?}", folder().join("handler.php"));
@@ -46,7 +46,7 @@ fn gateway(changes: &[(&str, &str)]) -> Longwire {
     Longwire::serve(&configuration(changes))
 }
 
-/// The example's gateway with probes that come soon, and are waited for with the patience that a slow machine needs.
+/// The example's gateway with probes that come early, and with a timeout for answers that is long enough for a slow machine.
 fn probing_gateway(changes: &[(&str, &str)]) -> Longwire {
     let soon = [("after = \"60s\"", "after = \"200ms\""), ("every = \"60s\"", "every = \"2s\"")];
     gateway(&[&soon, changes].concat())
@@ -68,7 +68,7 @@ fn packet(command: u32, sequence: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A text in a field of fixed size.
+/// A text, padded to a field of fixed size.
 fn field(text: &str, size: usize) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     assert!(bytes.len() <= size);
@@ -179,7 +179,7 @@ impl Client {
         Some(Packet { command: number(4), sequence: number(8), body })
     }
 
-    /// The next packet that is no probe of the gateway; probes are answered.
+    /// The next packet that is not a probe of the gateway; probes before it are answered.
     async fn packet_answering(&mut self) -> Packet {
         loop {
             let packet = self.packet().await;
@@ -191,7 +191,7 @@ impl Client {
     }
 }
 
-/// Waits until PHP has answered so many events; it is no more than these.
+/// Waits until PHP has answered this many events, and checks that there were no more.
 async fn php_was_woken(node: &Longwire, times: f64) {
     let answered = || node.metric("longwire_upstream_requests_total", "outcome=\"done\"");
     eventually("PHP has answered", || answered() >= times).await;
@@ -228,11 +228,11 @@ async fn a_login_is_proved_in_both_directions_and_refused_with_the_reason() {
         assert_eq!(answer.body[1..17], [0; 16], "status {status}: nothing is signed for a stranger");
         assert_eq!(stranger.next().await, None, "status {status} ends the session");
     }
-    // Who has not logged in may do nothing else.
+    // A client that has not logged in may send nothing else.
     let mut stranger = Client::connect(address).await;
     stranger.send(SUBMIT, 1, &Submit { to: &["1"], format: 0, content: b"x", wants_report: false }.body()).await;
     assert_eq!(stranger.next().await, None);
-    // And who has is not bothered by them.
+    // The refused clients do not affect the one that is logged in.
     client.send(TERMINATE, 8, &[]).await;
     assert_eq!(client.packet().await, Packet { command: TERMINATE | RESP, sequence: 8, body: vec![] });
     assert_eq!(client.next().await, None);
@@ -279,7 +279,7 @@ async fn a_message_is_taken_handed_on_and_reported() {
         assert_eq!(content[35..56], field(number, 21));
         client.send(DELIVER | RESP, sequence, &[&body[..8], &[0]].concat()).await;
     }
-    // The next report has the next number: the session has counted.
+    // The next report has the next sequence number, which is kept in the session.
     client.send(SUBMIT, 10, &Submit { to: &["1"], format: 0, content: b"x", wants_report: true }.body()).await;
     let answer = client.packet().await;
     assert_eq!((answer.command, answer.sequence), (SUBMIT | RESP, 10));
@@ -346,7 +346,7 @@ async fn a_message_from_a_phone_reaches_one_link_of_its_account() {
     }
     let mut second = Client::logged_in(address).await;
     assert_eq!(deliver("901234", "once").0, Some(0));
-    // Whichever link has it, the other has nothing before the answer to its next packet.
+    // One of the two links gets the message. The other gets nothing before the answer to its next packet.
     let mut delivered = 0;
     for client in [&mut client, &mut second] {
         client.send(TERMINATE, 99, &[]).await;
@@ -369,7 +369,7 @@ async fn active_tests_of_the_client_are_answered_and_php_is_not_woken() {
     for sequence in [0, 1, 0x7fff_ffff, 0xffff_ffff] {
         assert_eq!(client.packet().await, Packet { command: ACTIVE_TEST | RESP, sequence, body: vec![0] });
     }
-    // An answer that nobody asked for is the heartbeat's all the same.
+    // The heartbeat also takes an answer without a probe.
     client.send(ACTIVE_TEST | RESP, 5, &[0]).await;
     client.send(SUBMIT, 2, &Submit { to: &["1"], format: 0, content: b"x", wants_report: false }.body()).await;
     assert_eq!(client.packet().await.command, SUBMIT | RESP);
@@ -393,7 +393,7 @@ async fn silence_is_probed_who_answers_stays_and_who_does_not_is_closed() {
         assert_eq!(dead.next().await, None, "after the third unanswered probe");
     };
     let answering = async {
-        // More than may go unanswered, over a longer time than it takes to close the dead one.
+        // Answer more probes than may go unanswered, for longer than it takes to close the dead client.
         let mut sequence = FIRST_PROBE;
         while node.log_lines(|line| line["reason"] == "peer_timeout").is_empty() || sequence < FIRST_PROBE + 6 {
             let probe = living.packet().await;
@@ -421,7 +421,7 @@ async fn other_packets_end_a_silence_and_are_no_answer_to_a_probe() {
     let node = probing_gateway(&[("max_unanswered = 3", "max_unanswered = 2")]);
     let mut client = Client::logged_in(node.address("cmpp")).await;
     assert_eq!(client.packet().await.sequence, FIRST_PROBE);
-    // It talks on and on, and does not answer what it is asked.
+    // The client keeps sending packets, but does not answer the probes.
     let mut sequence = 2;
     let mut probes = 1;
     let submit = Submit { to: &["1"], format: 0, content: b"x", wants_report: false }.body();
@@ -448,7 +448,7 @@ async fn without_an_answer_of_its_own_anything_answers_and_php_sees_it() {
         let answer = client.packet().await;
         assert_eq!((answer.command, answer.sequence), (SUBMIT | RESP, n));
     }
-    // Nothing is taken: what would be an answer elsewhere is a packet for PHP, which does not know it.
+    // The heartbeat takes no packet here. An active test response goes to PHP, which does not know it.
     client.send(ACTIVE_TEST | RESP, 0, &[0]).await;
     while client.next().await.is_some() {}
     let closed = node.closed(1);
@@ -502,7 +502,7 @@ async fn no_heartbeat_stands_inside_a_reply_that_streams() {
     }
     let answered = || node.metric("longwire_heartbeat_replies_total", "") == 3.0;
     eventually("the active tests were taken", answered).await;
-    // A silent neighbour is probed and given up meanwhile: so long a silence was no reason to probe this one.
+    // Meanwhile a silent neighbour is probed and given up. So the silence was long enough, but this client was not probed.
     let mut silent = Client::connect(address).await;
     for n in 0..3 {
         assert_eq!(silent.packet().await.sequence, FIRST_PROBE + n);
@@ -536,7 +536,7 @@ async fn a_silence_is_not_the_clients_while_it_is_not_read() {
     let address = node.address("cmpp");
 
     let mut client = Client::connect(address).await;
-    // One runs, one waits, and what follows is not read: least of all the answer to a probe.
+    // One event runs and one waits. Later bytes are not read, so an answer to a probe would not be read either.
     let all: Vec<u8> = (0..4).flat_map(|sequence| packet(0x99, sequence, b"echo")).collect();
     client.bytes(&all).await;
     let taken = || node.metric("longwire_frames_in_total", "") == 2.0;

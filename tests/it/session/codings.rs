@@ -1,4 +1,4 @@
-//! PHP that compresses what browsers take compressed: pages may be, frames never.
+//! PHP that compresses its output for browsers: it may compress pages, but never frames.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::support::event_stream::Http;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// `ob_gzhandler` where the ini does not compress already; shows what it was asked for, behind text worth compressing.
+/// A handler that uses `ob_gzhandler` unless php.ini compresses already. It prints a compressible text, then the request's details.
 const HANDLER: &str = r#"
 $body = file_get_contents('php://input');
 if ($body === 'coded') { header('Content-Encoding: gzip'); exit(gzencode('coded by hand')); }
@@ -20,7 +20,7 @@ $asked = array_filter(array_keys($_SERVER), fn($name) => preg_match('/^HTTP_(ACC
 echo str_repeat('frame ', 500), implode(' ', $asked);
 "#;
 
-/// What a browser sends, and what a careless client might.
+/// Headers of a browser, and of a client that asks for compression in other ways.
 const HEADERS: [(&str, &str); 5] = [
     ("accept-encoding", "gzip, deflate, br"),
     ("if-none-match", "\"1\""),
@@ -93,7 +93,7 @@ async fn a_frame_that_its_handler_has_compressed_is_not_sent_and_the_log_says_wh
         message,
         "event failed: reply has Content-Encoding: gzip, but a frame has no headers; send it uncompressed"
     );
-    // An HTTP response can say it.
+    // An HTTP response can declare its encoding, so there it is allowed.
     let stream = Http::one(node.address("web")).await.stream("/ws", &[]).await;
     let post = Http::one(node.address("web")).await.ask("POST", &stream.address, &[], b"coded").await;
     assert_eq!(

@@ -1,11 +1,11 @@
-//! Several sessions of one user: how many workers they hold together.
+//! `concurrency_per`: how many PHP workers all sessions of one user may occupy together.
 
 use crate::support::client::Client;
 use crate::support::echo::ECHO;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// `hold` keeps its worker, and the lock of the PHP session, until the file `go` is there.
+/// `hold` keeps its worker and the lock of the PHP session until the file `go` exists.
 const HANDLER: &str = r#"
 if (($_SERVER['LONGWIRE_EVENT'] ?? '') !== 'message') { header('Longwire-Uid: ' . ($_COOKIE['user'] ?? '')); exit; }
 $body = file_get_contents('php://input');
@@ -80,7 +80,7 @@ async fn a_tab_does_not_wait_for_work_behind_the_answer_to_another_while_a_worke
         eventually("the other is held back", || node.metric("longwire_upstream_held_requests_total", "") == 1.0).await;
         std::fs::write(fpm.dir().join("answer"), "").expect("the directory is ours");
         assert_eq!(user[0].frame().await.body, "done");
-        // Nobody else asks for anything, and nothing says go.
+        // No other request wakes the queue, and `go` does not exist.
         assert_eq!(user[1].frame().await.body, "hi");
         std::fs::write(fpm.dir().join("go"), "").expect("the directory is ours");
     }

@@ -1,4 +1,4 @@
-//! Door three of the router: headers in a handler's answer.
+//! Commands by headers in a handler's answer, the third way to the router besides the router port and the HTTP API.
 
 use longwire::proto::framing::{FrameKind, Item};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::support::echo::EACH_FRAMING;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// A message is PHP code, `connect` and `close` events run the code of their query string; `say` tells a file what PHP saw.
+/// A message is PHP code. `connect` and `close` events run the code of their query string. `say` writes a line to a file.
 const HANDLER: &str = r#"
 function say(...$what): void {
     file_put_contents(__DIR__ . '/said', implode(' ', $what) . "\n", FILE_APPEND | LOCK_EX);

@@ -1,4 +1,4 @@
-//! A session is to PHP what a browser is: it says at later events the cookies that answers have set.
+//! Cookies: a session behaves like a browser towards PHP. Cookies set by an answer are sent with all later events.
 
 use longwire::proto::framing::{Framing, LengthFraming};
 
@@ -7,7 +7,7 @@ use crate::support::event_stream::Http;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// A message is PHP code, and so is what is done at `connect`, from the file `connect`.
+/// A message is PHP code; the connect event runs the code in the file `connect`.
 const HANDLER: &str = r#"
 ini_set('session.save_path', __DIR__ . '/sessions');
 ini_set('session.use_strict_mode', '1');
@@ -87,7 +87,7 @@ async fn what_answers_set_and_unset_is_in_the_cookies_of_later_events_by_the_rul
     assert_eq!(client.ask("echo shown();").await, "here=1 kept=anew theme=dark");
     client.text("setcookie('theme', 'of a failure'); http_response_code(500);").await;
     assert_eq!(client.ask("echo shown();").await, "here=1 kept=anew theme=dark", "a failure changes nothing");
-    // Bounded in number and bytes; the log says which, and not its value.
+    // Cookies are bounded in number and bytes. The log names a cookie that is not kept, but not its value.
     client.ask("for ($i = 0; $i < 60; $i++) { setcookie(\"c$i\", 'x'); } echo 1;").await;
     assert_eq!(client.ask("echo count($_COOKIE);").await, "50");
     client.ask("setcookie('kept', str_repeat('secret', 1000)); echo 1;").await;
@@ -106,7 +106,7 @@ async fn what_answers_set_and_unset_is_in_the_cookies_of_later_events_by_the_rul
 async fn a_session_id_is_one_that_php_takes_for_its_own_sessions_and_as_a_file_name() {
     let stage = Stage::new("");
     let mut client = Client::connect(stage.node.address("length"), Framing::Length(LengthFraming::default())).await;
-    // Strict mode wants ids of its own making.
+    // Strict mode accepts only ids that PHP has made.
     let code = "ini_set('session.use_strict_mode', '0'); session_id($_SERVER['SESSIONID']); session_start(['use_cookies' => false]);
         echo session_id() === $_SERVER['SESSIONID'] ? $_SERVER['SESSIONID'] : 'another';";
     let id = client.ask(code).await;

@@ -1,5 +1,5 @@
-//! The protocols of devices, by the lines that README.md has for them: published packets, or packets that are made by the published
-//! layout, whose checksums are computed here.
+//! Device protocols, with the framing lines of README.md. The packets are published ones, or are built from the published layout with
+//! checksums computed here.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn line(protocol: &str) -> &'static str {
     row.split('`').nth(1).expect("the line stands between backticks")
 }
 
-/// The framing that this line asks for.
+/// The framing that README.md's line configures.
 fn framing(protocol: &str) -> Framing {
     let text = format!(
         "[listeners.devices]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n{}\n[apps.app]\nupstream = \"php\"\nscript = \"a.php\"\n\
@@ -44,7 +44,7 @@ fn framing(protocol: &str) -> Framing {
     framing.framing().expect("no script is needed")
 }
 
-/// Packets as PHP sees them and as they stand on the wire, one after the other, in pieces of every size.
+/// Checks packets in pairs: as PHP sees them, and as they are on the wire. The wire bytes are cut into pieces of every size.
 fn check(protocol: &str, packets: &[(Vec<u8>, Vec<u8>)]) {
     let framing = framing(protocol);
     let wire: Vec<u8> = packets.iter().flat_map(|(_, wire)| wire.clone()).collect();
@@ -65,7 +65,7 @@ fn check(protocol: &str, packets: &[(Vec<u8>, Vec<u8>)]) {
         assert!(found.iter().eq(packets.iter().map(|(seen, _)| seen)), "{protocol} by {size}: {found:02x?}");
     }
     for (seen, wire) in packets {
-        // What PHP sees is what it prints.
+        // PHP prints packets in the same form in which it sees them.
         assert_eq!(framing.encode(FrameKind::Binary, seen).unwrap(), wire, "{protocol}");
     }
 }
@@ -136,7 +136,7 @@ fn jtt808_packets_lose_their_flags_and_escapes() {
 
 #[test]
 fn jtt809_packets_have_two_bytes_that_begin_codes() {
-    // Section 4.3: a head and a tail of their own, and CRC-CCITT before the tail; here what matters is what stands between.
+    // Section 4.3: a start and an end byte, and CRC-CCITT before the end byte. Only the bytes between matter here.
     let seen = hex("000000485b5a5d5e020000000100");
     let wire = hex("5b 00000048 5a01 5a02 5e01 5e02 020000000100 5d");
     check("JT/T 809", &[(seen, wire)]);
@@ -244,7 +244,7 @@ async fn a_tracker_registers_and_is_answered_in_flags_and_escapes() {
     let text = text.replace("127.0.0.1:8808", "127.0.0.1:0").replace("script = \"handler.php\"", &script);
     let node = Longwire::serve(&text);
     let mut tracker = Device::connect(&node, "trackers").await;
-    // In its serial number stands a flag, and the answer has to say it: escaped, between flags.
+    // The serial number contains the flag byte, so the answer must send it escaped, between flags.
     let (_, register) = jtt808(0x0100, 0x7e01, b"\0\x2c\x01\x2f70111BSJ-A6\0\0\0\0\0\0\0\0\0\0\0\x000567872\x01");
     tracker.send(&register).await;
     let (_, answer) = jtt808(0x8100, 0, b"\x7e\x01\x00013800138000");
@@ -258,7 +258,7 @@ async fn a_tracker_registers_and_is_answered_in_flags_and_escapes() {
     tracker.expect(&jtt808(0x8001, 1, &hex("7d00 0002 00")).1).await;
     tracker.expect(&jtt808(0x8001, 2, &hex("0003 0002 00")).1).await;
     assert_eq!(node.metric("longwire_frames_in_total", ""), 3.0, "PHP has run once for each packet");
-    // A bad escape ends it: nobody asked for more patience.
+    // An invalid escape ends the session, because `resync` is not set.
     tracker.send(&hex("7e 41 7d 03 7e")).await;
     assert_eq!(tracker.rest().await, b"");
     let closed = node.closed(1).remove(0);
@@ -299,7 +299,7 @@ async fn silence_ends_a_frame_and_so_does_the_end_of_input() {
         device.expect(&answer).await;
         assert!(last_sent.elapsed() >= GAP, "answered before the silence was over");
     }
-    // What stands before the end of input is whole.
+    // The bytes before the end of input are a whole frame.
     device.send(&request).await;
     device.0.shutdown().await.expect("it is open");
     assert_eq!(device.rest().await, answer);
@@ -340,7 +340,7 @@ async fn what_is_no_frame_is_skipped_and_counted_or_ends_the_session() {
         |name: &str, line: &str| format!("[listeners.{name}]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n{line}\n");
     let node = Longwire::with(&fpm, &script, "", "", &(listener("patient", &patient) + &listener("strict", strict)));
     let login = hex("78780d01012345678901234500018cdd0d0a");
-    // Five bytes of nothing, then a packet that was cut short: its length reaches into the next one.
+    // Five bytes of garbage, then a truncated packet whose length reaches into the next packet.
     let mut device = Device::connect(&node, "patient").await;
     device.send(&[b"hello", &login[..9], &login, &login].concat()).await;
     for _ in 0..2 {

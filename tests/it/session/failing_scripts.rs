@@ -1,4 +1,4 @@
-//! Scripts that die behind their first output, and scripts that php-fpm does not run: what clients get, and what is counted.
+//! Scripts that die after their first output, and scripts that php-fpm cannot run: what clients get, and how it is counted.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::raw_websocket::{masked, upgraded};
 
-/// A message is PHP code; `connect` runs the code of its query string, and so does a plain request.
+/// A message is PHP code. `connect` and plain requests run the code of their query string.
 const HANDLER: &str = r#"
 function out(string $text): void { echo $text; ob_get_level() && ob_flush(); flush(); }
 function wait(): void {
@@ -30,7 +30,7 @@ if ($event === 'close' || isset($_SERVER['LONGWIRE_CHANNEL'])) {
 }
 "#;
 
-/// What has left when the test lets the script go on.
+/// Prints 20 000 bytes, which leave the script before the test lets it go on.
 const BEGUN: &str = "out(str_repeat('x', 20000)); wait();";
 
 struct Stage {
@@ -59,7 +59,7 @@ impl Stage {
         std::fs::write(self.fpm.dir().join("go"), "").expect("the directory is ours");
     }
 
-    /// Everything that a socket gets of the answer to this message, which is broken in its middle.
+    /// All bytes that the client gets after this message, whose reply breaks off in the middle.
     async fn rest_of_broken(&self, mut socket: TcpStream, message: &[u8]) -> Vec<u8> {
         socket.write_all(message).await.unwrap();
         let mut got = Vec::new();
@@ -80,7 +80,7 @@ impl Stage {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// A script that a deploy has moved away, for as long as `meanwhile` takes.
+    /// Renames the script while `meanwhile` runs, as a deploy would.
     async fn without_script(&self, meanwhile: impl Future<Output = ()>) {
         let (here, aside) = (self.fpm.dir().join("handler.php"), self.fpm.dir().join("aside"));
         std::fs::rename(&here, &aside).expect("the directory is ours");
@@ -146,18 +146,18 @@ async fn nothing_of_a_dead_scripts_reply_is_sent_where_none_of_it_had_to_leave()
         let mut client = stage.client("web").await;
         assert_eq!(client.ask("header('Longwire-Join: room'); undefined_fn();").await, "sorry");
         assert_eq!(stage.node.metric("longwire_channels", ""), 0.0);
-        // Lines that have left stand.
+        // Lines that were sent before the failure remain.
         client.text("header('Longwire-Stream: lines'); out(\"one\\ntw\"); wait(); undefined_fn();").await;
         assert_eq!(&client.frame().await.body[..], b"one");
         stage.go();
         assert_eq!(&client.frame().await.body[..], b"sorry");
-        // A reply that is whole by its announced length stands, and the failure is counted.
+        // A reply with its full announced length counts as whole, and the failure is counted.
         let before = stage.failed("fatal_error");
         client.text("header('Content-Length: 5'); out('whole'); undefined_fn();").await;
         assert_eq!(&client.frame().await.body[..], b"whole");
         eventually("it is counted", || stage.failed("fatal_error") == before + 1.0).await;
         assert_eq!(client.ask("out('next');").await, "next", "and nothing is said instead");
-        // So does one whose worker is killed behind it, large enough to have begun to leave.
+        // So does a reply whose worker is killed after it. It is large enough to be partly sent by then.
         for death in ["posix_kill(getmypid(), SIGKILL);", "undefined_fn();"] {
             let code = format!("header('Content-Length: 20000'); {BEGUN} {death}");
             client.text(&code).await;
@@ -219,7 +219,7 @@ async fn a_warning_is_no_death_and_what_a_script_writes_does_not_pass_for_one() 
         "error_log('PHP Fatal error: of the one-space kind');",
         "set_error_handler(fn() => true); $u = $nope; trigger_error('handled', E_USER_ERROR);",
         "try { undefined_fn(); } catch (Error $e) { error_log($e); }",
-        // Nothing of it reaches the connection: it cannot be known.
+        // These failures leave no trace in php-fpm's answer, so Longwire cannot detect them.
         "exit(255);",
         "error_reporting(0); undefined_fn();",
     ];

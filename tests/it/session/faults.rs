@@ -1,5 +1,5 @@
-//! What php-fpm can do wrong, seen from a session: it stays, the log says what happened, nothing is sent twice, and
-//! nobody else notices.
+//! Failures of php-fpm, seen from a session. The session stays, the log says what happened, no request is sent twice, and other
+//! sessions are not affected.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::client::Client;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
 
-/// Notes that it runs, then does what the message says.
+/// Notes that it runs, then acts on the message.
 const SCRIPT: &str = r#"
 $what = file_get_contents('php://input');
 $run = $_SERVER['SESSIONID'] . ' ' . $_SERVER['LONGWIRE_SEQ'] . ' ' . getmypid() . ' ' . $what . "\n";
@@ -59,7 +59,7 @@ impl Stage {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The pid of the worker that runs `what`, once it does.
+    /// Waits until a worker runs `what` and returns its pid.
     async fn worker_of(&self, what: &str) -> u32 {
         let mut pid = None;
         eventually("the script runs", || {
@@ -71,7 +71,7 @@ impl Stage {
         pid.expect("just seen")
     }
 
-    /// The log line of the failed event names session, script and cause.
+    /// Waits for the log line of the failed event and checks session, script and cause in it.
     fn expect_failure(&self, cause: &str) {
         let line = self.node.wait_for_log(cause, |line| line["cause"] == cause && line["level"] == "WARN");
         let script = self.fpm.dir().join("faults.php");
@@ -80,7 +80,7 @@ impl Stage {
         assert_eq!(self.node.metric("longwire_events_failed_total", &format!("cause=\"{cause}\"")), 1.0);
     }
 
-    /// No event ran twice.
+    /// Checks that no event ran twice.
     fn expect_no_repeats(&self) {
         let mut seen = HashSet::new();
         for run in self.runs() {
@@ -96,7 +96,7 @@ impl Stage {
     }
 }
 
-/// One event that goes wrong; the same session's next one is answered, and so is everybody else's meanwhile.
+/// Lets one event fail. The next event of the same session must be answered, and those of other sessions meanwhile too.
 async fn check(what: &str, upstream: &str, reply: Option<&str>, cause: Option<&str>) {
     let stage = Stage::new(Pool::of(3), upstream);
     let mut client = stage.client().await;
@@ -179,7 +179,7 @@ async fn a_reply_that_had_begun_and_cannot_be_finished_closes_its_session_only()
     let delimiter = stage.node.address("tcp");
     let mut client = Client::connect(delimiter, Framing::Length(LengthFraming::default())).await;
     let mut other = stage.client().await;
-    // Without a Content-Length the length framing holds the reply back, so nothing had begun: the session stays.
+    // Without Content-Length the length framing holds the reply back. So nothing was sent, and the session stays.
     client.text("flushed").await;
     kill(stage.worker_of("flushed").await, libc::SIGKILL);
     assert_eq!(client.ask("next").await, "done next");
@@ -223,7 +223,8 @@ async fn messages_wait_for_a_php_fpm_that_was_stopped_and_comes_back() {
     let mut stage = Stage::new(Pool::of(2), "queue_timeout = \"60s\"");
     let mut client = stage.client().await;
     assert_eq!(client.ask("before").await, "done before");
-    // A message in the moment of its death could not be told from one that ran; see the upstream's own tests.
+    // Wait until the connection is closed. A message sent in the moment when php-fpm dies might have run; the tests of upstreams
+    // cover that.
     let open = || stage.node.metric("longwire_upstream_open_connections", "");
     eventually("the connection has lingered out", || open() == 0.0).await;
     stage.fpm.stop();
@@ -237,7 +238,7 @@ async fn messages_wait_for_a_php_fpm_that_was_stopped_and_comes_back() {
     assert_eq!(stage.node.admin("/ready").0, 200);
 }
 
-/// Sessions that ask and wait, over and over, until told to stop. An unanswered question is followed by the next.
+/// Sessions that send a message and wait for the reply, again and again until `stop`. After a timeout they send the next one.
 async fn load(stage: &Stage, sessions: usize, stop: &Arc<AtomicBool>) -> JoinSet<(usize, usize)> {
     let mut tasks = JoinSet::new();
     for session in 0..sessions {
@@ -300,14 +301,14 @@ async fn a_reload_under_load_costs_at_most_what_runs() {
     let (asked, answered) = totals(tasks).await;
     let failed = stage.node.metric("longwire_events_failed_total", "");
     assert_eq!(asked as f64, answered as f64 + failed, "every event is answered or counted as failed");
-    // Four workers, three reloads: nothing but what ran in that moment.
+    // With four workers and three reloads, only the events that ran at those moments fail.
     assert!(failed <= 12.0, "{failed} events failed");
     stage.expect_no_repeats();
     stage.expect_nobody_left();
     assert_eq!(stage.client().await.ask("after").await, "done after");
 }
 
-/// A node whose pool is probed so often that a test need not wait, and which nobody asks anything.
+/// A node whose pool is probed so often that a test need not wait. It has no clients.
 fn unasked(fpm: &PhpFpm) -> Longwire {
     let script = fpm.script("handler.php", "echo 'here';");
     Longwire::with(fpm, &script, "", "probe_interval = \"50ms\"", LISTENERS)
@@ -350,7 +351,7 @@ async fn a_php_fpm_that_is_away_at_the_start_is_said_at_once_with_what_to_look_a
 async fn a_php_fpm_that_refuses_this_machine_is_not_ready_and_the_log_says_why() {
     let fpm = Pool::of(1).tcp().line("listen.allowed_clients = 127.0.0.9").start();
     let node = unasked(&fpm);
-    // A machine so busy that php-fpm's refusal came after the first look has a request to put it in doubt.
+    // On a busy machine php-fpm's refusal may come after the first probe. Then this request fails and triggers another one.
     let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
     client.text("let me in").await;
     let line = node.wait_for_log("the refusal is named", |line| {
@@ -360,12 +361,12 @@ async fn a_php_fpm_that_refuses_this_machine_is_not_ready_and_the_log_says_why()
     eventually("the node is not ready", || node.admin("/ready").0 == 503).await;
 }
 
-/// What comes, if it comes at all.
+/// Waits for a future for at most 20 s.
 async fn in_time<T>(coming: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), coming).await.expect("it comes within 20 s")
 }
 
-/// Twenty sessions that ask for 16 MB each and read none of it hold half of the workers; everybody else is served by the others.
+/// Twenty sessions request 16 MB each and read nothing. They may occupy half of the workers; other sessions are served by the rest.
 #[tokio::test]
 async fn clients_that_do_not_read_leave_half_of_the_workers_to_others() {
     let fpm = Pool::of(8).start();
@@ -398,7 +399,7 @@ async fn clients_that_do_not_read_leave_half_of_the_workers_to_others() {
     eventually("every worker has one of them", || begun() >= 8).await;
     let asked = Instant::now();
     assert_eq!(in_time(other.ask("a little")).await, "little");
-    // Twelve of them wait before it, for four workers and a second each.
+    // Twelve of these requests wait before the small one, for four workers and one second each.
     let waited = asked.elapsed();
     println!("a stranger waited for {waited:?}");
     assert!(waited < Duration::from_secs(6), "a stranger waited for {waited:?}");
@@ -406,7 +407,7 @@ async fn clients_that_do_not_read_leave_half_of_the_workers_to_others() {
     eventually("nobody waits any more", || node.metric("longwire_upstream_queued_requests", "") == 0.0).await;
     let closed = node.log_lines(is_slow).len();
     assert!((4..20).contains(&closed), "{closed} were closed");
-    // Half of the workers are still theirs, as nobody waits.
+    // Half of the workers are still occupied by them, because no request waits.
     assert_eq!(in_time(other.ask("a little")).await, "little");
     assert_eq!(node.metric("longwire_upstream_requests_total", "outcome=\"slow_reader\""), closed as f64);
     drop(greedy);
@@ -439,7 +440,7 @@ async fn connections_to_other_doors_leave_descriptors_for_php_fpm() {
     let mut idle = Vec::new();
     for door in ["router", "api", "admin"] {
         for _ in 0..400 {
-            // What one door refuses is closed, and what it does not take waits in its backlog.
+            // A port closes the connections that it refuses; those that it does not accept wait in its backlog.
             let connecting = tokio::net::TcpStream::connect(node.address(door));
             if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(500), connecting).await {
                 idle.push(stream);

@@ -1,4 +1,4 @@
-//! Our WebSocket frames against tokio-websockets, the strictest implementation measured, on both sides.
+//! Our WebSocket frames against tokio-websockets, the strictest implementation that we measured, as client and as server.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -10,7 +10,7 @@ const FRAMING: Framing = Framing::WebSocket { deflate: None };
 const MAX: usize = 1 << 20;
 const MASK: [u8; 4] = [0xa5, 0x00, 0xff, 0x3c];
 
-/// Our end of a connection: reads in small pieces of changing size, so that everything is split somewhere.
+/// Our end of a connection. It reads in small pieces of varying size, so that frames are split at many places.
 struct Ours {
     stream: DuplexStream,
     decoder: Decoder,
@@ -92,7 +92,7 @@ async fn a_reference_client_gets_back_what_it_sent_whole_and_in_fragments() {
                         count += 1;
                     }
                     Item::Frame(frame) => {
-                        // Streamed, in fragments that cut characters in two, with a ping between.
+                        // Stream the message in fragments that split characters, with a ping between them.
                         ours.send(&FRAMING.begin(None).unwrap().unwrap()).await;
                         for (n, piece) in frame.body.chunks(1_001).enumerate() {
                             ours.send(&FRAMING.piece(frame.kind, n == 0, false, piece.len())).await;
@@ -170,7 +170,7 @@ async fn our_client_side_is_understood_by_a_reference_server() {
     server.await.unwrap();
 }
 
-/// Our decoder and theirs are both given the same bytes; either both find the message or both refuse.
+/// Gives the same bytes to our decoder and to theirs. Both must find the message, or both must refuse it.
 async fn check_agreement(wire: &[u8], is_good: bool) {
     let mut decoder = Decoder::new(&FRAMING);
     let mut rest = wire;

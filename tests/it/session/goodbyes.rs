@@ -1,4 +1,4 @@
-//! How a client ends its session, as PHP, the log and the metric tell it: a logout is not a lost line.
+//! How a client's end is reported: PHP, the log and the metric must distinguish a logout from a lost connection.
 
 use longwire::proto::framing::{Framing, LengthFraming, client as frames};
 
@@ -49,7 +49,7 @@ async fn php_the_log_and_the_metric_tell_a_goodbye_from_a_line_that_was_lost() {
     assert_eq!(client.end().await, None, "1006 is never on the wire");
     drop(client);
     ends(&sid, "no_goodbye", 1006).await;
-    // What came whole before the end is answered all the same.
+    // Whole frames that came before the end are still answered.
     let (mut client, sid) = websocket().await;
     client.text("last words").await;
     client.finish().await;

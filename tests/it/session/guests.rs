@@ -1,5 +1,5 @@
-//! Sessions that PHP is still being asked about, through every door: commands find them, what is sent to them waits for
-//! PHP's leave, and those that are turned away leave nothing behind.
+//! Guests, which are sessions whose connect event still runs, for every kind of client. Commands find them, and messages to them wait
+//! until PHP admits them. A refused guest leaves nothing behind.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use crate::support::http;
 use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// `connect` does with its own session what RouterClient can, on the router of the file `router`, tells the file `asked`, waits for
-/// `go` if there is `wait`, and refuses if there is `refuse`. Everything else is told in `said`.
+/// `connect` runs RouterClient's commands on its own session, over the router in the file `router`, and writes the results to `asked`.
+/// It waits for the file `go` if there is a file `wait`, and refuses if there is a file `refuse`. Other events are noted in `said`.
 const HANDLER: &str = r#"
 $sid = $_SERVER['SESSIONID'];
 $event = $_SERVER['LONGWIRE_EVENT'];
@@ -49,7 +49,7 @@ file_put_contents(__DIR__ . '/asked.new', json_encode(['sid' => $sid, 'did' => $
 rename(__DIR__ . '/asked.new', __DIR__ . '/asked');
 if ($is('refuse')) { http_response_code(403); exit('not today'); }
 header('Content-Offset: -8');
-// A space now and then, or PHP would not notice that nobody waits any more.
+// Print a space now and then; otherwise PHP would not notice that the request was aborted.
 while ($is('wait') && !$is('go')) { usleep(2000); echo ' '; ob_flush(); flush(); }
 exit('greeting');
 "#;
@@ -66,7 +66,7 @@ struct Stage {
     node: Longwire,
 }
 
-/// A client, through whichever door it came.
+/// A client of any kind.
 enum Guest {
     Framed(Box<Client>),
     Stream(Box<Stream>),
@@ -92,7 +92,7 @@ impl Stage {
         names.iter().for_each(|name| drop(std::fs::remove_file(self.fpm.dir().join(name))));
     }
 
-    /// What the handler of `connect` has done, when it has.
+    /// Waits for the handler of `connect` and returns what it has done.
     async fn asked(&self) -> Value {
         let file = self.fpm.dir().join("asked");
         eventually("PHP is asked", || file.exists()).await;
@@ -117,7 +117,7 @@ impl Stage {
         http::request(self.node.address("api"), "GET", &format!("/v1/sessions/{sid}"), b"").await.unwrap()
     }
 
-    /// Comes in, as soon as PHP lets it.
+    /// Starts a client of this kind, which enters as soon as PHP admits it.
     fn enter(&self, door: &'static str) -> JoinHandle<Guest> {
         let (web, length) = (self.node.address("web"), self.node.address("length"));
         tokio::spawn(async move {
@@ -138,7 +138,7 @@ impl Stage {
         })
     }
 
-    /// Nothing is left of a session that was turned away, or went.
+    /// Waits until nothing is left of a session that was refused or has left.
     async fn nothing_is_left(&self, sid: &str) {
         eventually("no channel, uid or session is left", || {
             ["longwire_channels", "longwire_uids", "longwire_sessions"]
@@ -169,7 +169,7 @@ impl Guest {
         }
     }
 
-    /// What the handler answers to a message.
+    /// Sends a message and returns the handler's answer.
     async fn ask(&mut self, body: &str) -> String {
         match self {
             Guest::Framed(client) => client.ask(body).await,
@@ -196,7 +196,7 @@ async fn a_handler_joins_binds_and_sends_to_the_session_that_it_is_asked_about_t
             assert_eq!(guest.next().await, expected, "{door}");
         }
         let sid = asked["sid"].as_str().unwrap();
-        // A stream's POST needs its connection, which its stream holds over HTTP/1.1.
+        // Over HTTP/1.1 the stream occupies the connection, so the client cannot POST on it.
         if door != "stream" {
             assert_eq!(guest.ask("who am I").await, "42 kitchen", "{door}");
         }
@@ -300,7 +300,7 @@ async fn a_guest_that_goes_while_php_is_asked_leaves_nothing_behind_but_its_clos
         assert_eq!(stage.session(&sid).await.status, 200, "{door}");
         socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(socket);
-        // PHP hears of the end when it has heard all of the beginning.
+        // The close event runs after the connect event has ended.
         stage.set("go", "");
         stage.said(&format!("close {sid} 42 kitchen")).await;
         stage.nothing_is_left(&sid).await;

@@ -1,4 +1,4 @@
-//! The heartbeat on every stream framing, and what it costs a client that abuses it. `cmpp.rs` has a whole protocol.
+//! The heartbeat on every stream framing, and its bounds against clients that abuse it. `cmpp.rs` tests it in a whole protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::support::php_fpm::{PhpFpm, Pool};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Probes come soon, and are waited for with the patience that a slow machine needs.
+/// Probes come early, and the timeout for answers is long enough for a slow machine.
 const SOON: &str = "after = \"200ms\"\nevery = \"2s\"\nmax_unanswered = 2\n";
 
 fn node(fpm: &PhpFpm, app: &str, framing: &str, heartbeat: &str) -> Longwire {
@@ -27,8 +27,8 @@ fn node(fpm: &PhpFpm, app: &str, framing: &str, heartbeat: &str) -> Longwire {
     Longwire::with(fpm, &script, app, "", &listener)
 }
 
-/// The client is probed and answers, is answered when it probes, and echoes as if nothing were; another one says nothing
-/// and is closed. Bodies, as the framing has them.
+/// Checks two clients. One is probed and answers, gets answers to its own probes, and its frames are echoed as usual. The other sends
+/// nothing and is closed. `ping` and `pong` are bodies of the framing.
 async fn check(node: &Longwire, framing: Framing, ping: &[u8], pong: &[u8]) {
     let address = node.address("beating");
     let mut client = Client::connect(address, framing.clone()).await;
@@ -97,7 +97,7 @@ async fn on_raw_whatever_comes_answers() {
     let mut silent = Client::connect(node.address("beating"), Framing::Raw).await;
     let mut client = Client::connect(node.address("beating"), Framing::Raw).await;
     let (mut heard, mut asked, mut echoed) = (Vec::new(), 0, 0);
-    // For longer than the silent one lives. What comes may be cut and joined anyhow.
+    // Go on until the silent client has been closed. Raw bytes may be cut and joined at any place.
     while node.log_lines(|line| line["reason"] == "peer_timeout").is_empty() || echoed < asked {
         heard.extend_from_slice(&client.frame().await.body);
         loop {
@@ -129,7 +129,7 @@ async fn who_asks_and_never_reads_fills_its_outbox_and_no_more() {
     let node = node(&fpm, app, "", heartbeat);
     let before = node.settled_memory().await;
     let mut client = TcpStream::connect(node.address("beating")).await.expect("it listens");
-    // Each probe asks for a reply of its own size, so what was read and not written is what waits.
+    // Each probe causes a reply of the same size, so bytes that were read but not written wait in the outbox.
     let probes = b"\0\0\0\x01?".repeat(10_000);
     let mut sent = 0;
     while let Ok(Ok(())) = timeout(PATIENCE, client.write_all(&probes)).await {
@@ -139,7 +139,7 @@ async fn who_asks_and_never_reads_fills_its_outbox_and_no_more() {
     assert_eq!(node.closed(1)[0]["reason"], "slow_reader");
     let grown = node.settled_memory().await.saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes for a client that may cost 64 KiB");
-    // Another one is served as ever.
+    // Another client is served as usual.
     let mut other = TcpStream::connect(node.address("beating")).await.expect("it listens");
     other.write_all(b"\0\0\0\x01?\0\0\0\x02hi").await.expect("it reads");
     let mut answers = [0; 11];

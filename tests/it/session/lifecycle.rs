@@ -1,4 +1,4 @@
-//! Connect and close events: who is told of what, and that every admitted session's end reaches PHP once.
+//! Connect and close events: which events PHP gets, and that PHP gets exactly one close event for every admitted session.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::support::echo::EACH_FRAMING;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// Writes each event down; answers messages; refuses whom the query or nothing says.
+/// Notes each event, answers messages, and refuses a client whose query has `refuse`.
 const SCRIPT: &str = r#"
 $data = file_get_contents('php://input');
 $event = $_SERVER['LONGWIRE_EVENT'];
@@ -115,7 +115,7 @@ async fn a_websocket_gets_the_handlers_protocol_cookies_greeting_and_close_code(
     assert_eq!(client.end().await, None);
     eventually("the close event is noted", || noted(&fpm).iter().any(|e| e.event == "close")).await;
 
-    // What was not offered is not sent.
+    // A sub-protocol that the client did not offer is not sent.
     let (_, head) =
         Client::try_upgrade(node.address("web"), "/ws?protocol=other", offer).await.expect("it is admitted");
     assert!(!head.to_ascii_lowercase().contains("sec-websocket-protocol"), "{head}");
@@ -191,7 +191,7 @@ async fn everybody_who_was_admitted_is_seen_off_however_they_leave() {
             }
         }
     }
-    // A client that leaves while PHP still thinks about it.
+    // A client that disconnects while its connect event runs.
     drop(
         tokio::time::timeout(
             std::time::Duration::from_millis(50),
@@ -295,7 +295,7 @@ async fn a_second_signal_ends_at_once_and_the_status_says_so() {
     let (_fpm, mut node) = stage(1);
     let mut client = Client::upgrade(node.address("web"), "/ws?sleep=0", "").await;
     assert_eq!(client.ask("hello").await, "did hello");
-    // Five of these keep one worker busy, and the drain waiting.
+    // Each keeps a worker busy for a while, so the drain has to wait.
     for _ in 0..200 {
         client.text("more").await;
     }
@@ -319,7 +319,7 @@ async fn signals_that_end_nothing_are_logged_and_the_node_goes_on() {
         let line = node.wait_for_log("the signal is logged", |line| line["signal"] == name);
         assert!(line["message"].as_str().is_some_and(|text| text.contains(said)), "{line}");
     }
-    // Its reader is gone; Rust programs ignore this one from their start.
+    // SIGPIPE, which Rust programs ignore from their start.
     node.signal(libc::SIGPIPE);
     assert_eq!(client.ask("still here?").await, "did still here?");
     node.signal(libc::SIGQUIT);

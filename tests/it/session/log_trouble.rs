@@ -1,4 +1,4 @@
-//! A log that cannot be written, or that nobody reads, is a loss of log lines and of nothing else.
+//! If the log cannot be written, or its pipe is not read, only log lines are lost. Everything else goes on.
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, Read, Write};
@@ -19,7 +19,7 @@ use crate::support::longwire::{LISTENERS, Longwire, http_get_on, series};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually, kill};
 use crate::support::router::{Router, name, session};
 
-/// Notes connects and closes, and says who asked; what it has to complain of is a warning in the log.
+/// Notes connects and closes, and answers with the session's id. `complain` writes to PHP's error log, which becomes a warning.
 const SCRIPT: &str = r#"
 $event = $_SERVER['LONGWIRE_EVENT'];
 if ($event !== 'message') {
@@ -37,22 +37,22 @@ if ($asked === 'complain') {
 echo $_SERVER['SESSIONID'];
 "#;
 
-/// What standard error is.
+/// The kind of broken standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     /// A full disk.
     Full,
     /// A pipe whose reader is gone.
     Dead,
-    /// A pipe that is full and that nobody reads.
+    /// A full pipe that is not read.
     Unread,
 }
 
-/// A node, all of whose doors are Unix sockets: no log line has to tell where they are.
+/// A node that listens only on Unix sockets, so that the test need not read addresses from the log.
 struct Node {
     child: Child,
     folder: tempfile::TempDir,
-    /// The other end of its log, where nobody reads it.
+    /// The reading end of its log, for [`Trouble::Unread`].
     log: Option<PipeReader>,
 }
 
@@ -80,7 +80,7 @@ impl Node {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         end_with_the_run(&mut command, libc::SIGKILL);
         let child = command.spawn().expect("the binary was built for this test");
-        // The command holds a copy of the pipe's end until it goes.
+        // Drop the command, because it holds a copy of the pipe's end.
         drop(command);
         let mut node = Self { child, folder, log };
         eventually("it serves", || {
@@ -115,7 +115,7 @@ impl Node {
         router
     }
 
-    /// SIGTERM: the exit status.
+    /// Sends SIGTERM and returns the exit status.
     async fn stop(&mut self) -> Option<i32> {
         kill(self.child.id(), libc::SIGTERM);
         let mut status = None;
@@ -144,7 +144,7 @@ fn stderr(trouble: Trouble) -> (Stdio, Option<PipeReader>) {
     if trouble == Trouble::Dead {
         return (writer.into(), None);
     }
-    // SAFETY: asks for a number, of a descriptor that is open.
+    // SAFETY: it only reads a number from an open descriptor.
     let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) };
     writer.write_all(&vec![b'\n'; usize::try_from(size).expect("it is a pipe")]).expect("it takes so many");
     (writer.into(), Some(reader))
@@ -155,7 +155,7 @@ fn noted(folder: &Path, event: &str) -> usize {
     text.lines().filter(|line| *line == event).count()
 }
 
-/// All that a node does goes on: connects, answers, failures, closes, `/live`, and the drain.
+/// Checks that everything goes on: connects, answers, failures, closes, `/live`, and the drain.
 async fn check(trouble: Trouble) {
     const SESSIONS: usize = 12;
     let fpm = Pool::of(4).start();
@@ -163,12 +163,12 @@ async fn check(trouble: Trouble) {
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         let mut client = node.client().await;
-        // A failed event is a warning, and ends with the next message answered.
+        // A failed event logs a warning, and the next message is answered.
         client.text("fail").await;
         assert_eq!(client.ask("complain").await.len(), 16, "{trouble:?}");
         clients.push(client);
     }
-    // Sessions that end now are told to PHP now.
+    // PHP gets the close events of sessions that end.
     clients.truncate(SESSIONS / 2);
     eventually("the sessions that went are told", || noted(fpm.dir(), "close") == SESSIONS / 2).await;
     for client in &mut clients {
@@ -180,7 +180,7 @@ async fn check(trouble: Trouble) {
         heard_again(&mut node).await;
         sessions += 1;
     } else {
-        // A line for each session at least.
+        // At least one line is lost for each session.
         let lost = node.metric("longwire_log_lines_lost_total");
         assert!(lost >= SESSIONS as f64, "{trouble:?}: {lost} lines lost");
     }
@@ -188,9 +188,9 @@ async fn check(trouble: Trouble) {
     assert_eq!((noted(fpm.dir(), "connect"), noted(fpm.dir(), "close")), (sessions, sessions), "{trouble:?}");
 }
 
-/// Once somebody reads, there is a line that says how many were lost: as many as are counted, if any were. What waited comes before it.
+/// Reads the log at last. The lines that waited come first, then a line with the number of lost lines, which must match the counter.
 async fn heard_again(node: &mut Node) {
-    // More than may wait.
+    // Cause more lines than may wait.
     let mut client = node.client().await;
     let mut asked = 0;
     while node.metric("longwire_log_lines_lost_total") == 0.0 {
@@ -255,7 +255,7 @@ async fn nodes_without_a_log_find_each_other_and_go_on_when_one_dies() {
         let mut router = first.router().await;
         assert_eq!(router.run(send(Target::session(sid), "hello")).await, reached(1), "{trouble:?}");
         assert_eq!(next(&mut client).await, "hello");
-        // Its lease ends, which is a warning.
+        // The lease of the other node expires, which logs a warning.
         drop(second);
         eventually("the dead one is missed", || nodes(&first) == 0.0).await;
         assert_eq!(first.admin("/ready").0, 200, "{trouble:?}");
@@ -270,7 +270,7 @@ async fn nodes_without_a_log_find_each_other_and_go_on_when_one_dies() {
     }
 }
 
-/// A file can be its log too; nothing here is lost, and all is there when the process has ended.
+/// With a file as log, nothing is lost, and all lines are in the file when the process has ended.
 #[tokio::test]
 async fn the_last_line_is_in_the_file_when_the_process_has_ended() {
     let fpm = Pool::of(1).start();
@@ -286,7 +286,7 @@ async fn the_last_line_is_in_the_file_when_the_process_has_ended() {
     );
     let config_file = folder.path().join("longwire.toml");
     std::fs::write(&config_file, config).expect("the directory is ours");
-    // Whenever it is told to end: as soon as its doors are there, while it may still be starting, and once it is ready.
+    // SIGTERM comes at two moments: as soon as its socket exists, when it may still be starting, and once it is ready.
     for waits_until_ready in [false, true] {
         let _old = std::fs::remove_file(&door);
         let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
@@ -322,7 +322,7 @@ async fn the_last_line_is_in_the_file_when_the_process_has_ended() {
     }
 }
 
-/// Whatever an answer asks for, and however much its script complains, it is not thousands of lines.
+/// An answer with thousands of faulty headers, or a script with thousands of warnings, logs only a few lines.
 #[tokio::test]
 async fn an_event_with_thousands_of_faults_is_a_few_lines() {
     const SCRIPT: &str = r#"
@@ -354,7 +354,7 @@ echo 'done';
         let summed = |line: &serde_json::Value| line["unlogged"].as_u64().is_some_and(|unlogged| unlogged > 100);
         eventually("what is beyond is counted", || node.log_lines(summed).len() == told + 1).await;
         told += 1;
-        // The line of the next event is behind all of this one's.
+        // When the next event has run, all lines of this one have been logged.
         assert_eq!(client.ask("nothing").await, "done");
         seq += 2;
         node.wait_for_log("the next event ends", |line| line["event"] == "message" && line["seq"] == seq);

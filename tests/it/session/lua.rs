@@ -1,4 +1,4 @@
-//! Framings in Lua: scripts that cut and write frames, through the real php-fpm, and scripts that go wrong.
+//! Framings in Lua: scripts that cut and write frames, with the real php-fpm, and scripts that fail.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const SESSIONS: u64 = 200;
 const FRAMES: u64 = 20;
 const PUSHES: u64 = 25;
 const MAX_BODY: u64 = 3_000;
-/// Joins the channel with the first frame, and gives back what came.
+/// Joins the channel with the first frame, and echoes.
 const ECHO: &str = "header('Longwire-Join: news'); echo file_get_contents('php://input');";
 
 fn script(name: &str) -> PathBuf {
@@ -42,7 +42,7 @@ fn plain() -> Framing {
     Framing::Length(LengthFraming::default())
 }
 
-/// A frame of a session: it says whose it is and which, and is never empty.
+/// A frame of a session. It contains the numbers of the session and the frame, and is never empty.
 fn body(session: u64, frame: u64) -> Vec<u8> {
     let seed = session * FRAMES + frame + 1;
     let len = if frame == 1 { MAX_BODY } else { u64::from(noise(seed, 1)[0]) * MAX_BODY / 255 };
@@ -51,7 +51,7 @@ fn body(session: u64, frame: u64) -> Vec<u8> {
     body
 }
 
-/// What one session got: echoes and pushes of each publisher must come in their order, and all of them.
+/// Counts what one session has received. All echoes, and all pushes of each publisher, must come in order.
 #[derive(Default)]
 struct Inbox {
     echoes: u64,
@@ -200,7 +200,7 @@ async fn a_script_with_a_checksum_serves_200_sessions_and_frames_leave_in_the_or
     let mut tasks = JoinSet::new();
     for (session, (mut client, mut inbox)) in (0..).zip(clients) {
         tasks.spawn(async move {
-            // All at once: what is read in one piece has many frames in it.
+            // Send all at once, so that one read has many frames.
             let all: Vec<u8> = (1..FRAMES).flat_map(|frame| summed(&body(session, frame))).collect();
             client.socket.write_all(&all).await.unwrap();
             while !inbox.is_complete() {
@@ -226,7 +226,7 @@ async fn a_script_with_a_checksum_serves_200_sessions_and_frames_leave_in_the_or
     eventually("it is counted", || count() == 1.0).await;
 }
 
-/// A node with a single VM, so that everybody is in the same one.
+/// A node with a single VM, which all sessions share.
 fn one_vm(fpm: &PhpFpm, options: &str) -> Longwire {
     node(fpm, &script("faults.lua"), options, "[node]\nthreads = 1\n")
 }
@@ -235,7 +235,7 @@ async fn connect(node: &Longwire) -> Client {
     Client::connect(node.address("lua"), plain()).await
 }
 
-/// A session of its own asks for trouble and is closed with a reason; the log names the line of the script.
+/// Lets a separate session cause a fault: it must be closed with the reason, and the log must name the line of the script.
 async fn check_fault(node: &Longwire, bystander: &mut Client, fault: &str, reason: &str, text: &str) {
     let count = |reason: &str| node.metric("longwire_sessions_closed_total", &format!("reason=\"{reason}\""));
     let before = count(reason);
@@ -287,7 +287,7 @@ async fn a_script_that_goes_wrong_ends_its_session_and_no_other() {
     assert_eq!(bystander.end().await, None);
 }
 
-/// Each of these frames would keep a worker for minutes; there are two.
+/// Each of these frames would occupy a worker for minutes, and there are only two workers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pattern_that_matches_in_too_many_ways_holds_nobody_up() {
     let fpm = Pool::of(1).start();
@@ -313,7 +313,7 @@ async fn a_pattern_that_matches_in_too_many_ways_holds_nobody_up() {
     assert!(node.wait().success());
 }
 
-/// A script that may run for an hour keeps all workers, and whoever runs the node can still see and end it.
+/// A script that may run for an hour occupies all workers. The operator must still get health answers and be able to end the node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_and_signals_need_no_thread_that_a_script_can_hold() {
     let fpm = Pool::of(1).start();
@@ -330,7 +330,7 @@ async fn health_and_signals_need_no_thread_that_a_script_can_hold() {
     for offender in &mut offenders {
         offender.text("loop").await;
     }
-    // Both workers are in a script: nobody is answered any more.
+    // Wait until both workers are inside the script, so that no client is answered any more.
     loop {
         others.text("anybody?").await;
         if tokio::time::timeout(Duration::from_secs(1), others.frame()).await.is_err() {
@@ -341,7 +341,7 @@ async fn health_and_signals_need_no_thread_that_a_script_can_hold() {
         assert_eq!(node.admin(path).0, 200, "{path}");
     }
     node.terminate();
-    // Sessions are given up, and that is a failure.
+    // Sessions were given up, so the exit status is 1.
     assert_eq!(node.wait().code(), Some(1));
 }
 
@@ -355,11 +355,11 @@ async fn a_script_that_hoards_memory_gets_a_fresh_vm_and_its_other_sessions_stay
     node.wait_for_log("the VM is set aside", |line| {
         line["message"].as_str().is_some_and(|text| text.contains("fresh one"))
     });
-    // In the fresh one.
+    // The new session is in the fresh VM.
     let mut newcomer = connect(&node).await;
     assert_eq!(newcomer.ask("hello").await, "hello");
     check_fault(&node, &mut newcomer, "hoard", "codec_out_of_memory", "not enough memory").await;
-    // Two are set aside now, and there may be as many as are in use: the first has ended.
+    // Two VMs are set aside now, but at most as many as are in use are kept. So the first one has been ended.
     bystander.text("hello").await;
     assert_eq!(bystander.end().await, None);
     let closed = node.wait_for_log("its sessions end", |line| {
@@ -400,7 +400,7 @@ async fn a_push_that_the_script_cannot_write_costs_that_push_and_its_sessions_st
         let labels = format!("reason=\"{reason}\"");
         assert_eq!(node.metric("longwire_script_failures_total", &labels), 5.0);
         node.wait_for_log("it is logged", |line| line["reason"] == reason && line["level"] == "WARN");
-        // A reply costs no more: the event has failed, which is on_error's to judge.
+        // For a reply that cannot be written, the event fails and on_error decides.
         let failed = || node.metric("longwire_events_failed_total", "cause=\"reply_unframeable\"");
         let before = failed();
         clients[0].text(fault).await;
@@ -422,7 +422,7 @@ fn node_of(fpm: &PhpFpm, text: &str, app: &str) -> Longwire {
     Longwire::with(fpm, &handler, app, "", &listeners)
 }
 
-/// What the script printed of each session, in its order.
+/// The lines that the script printed about a session, in order.
 fn printed(node: &Longwire, session: &str) -> Vec<String> {
     node.log_lines(|line| line["target"] == "longwire::lua" && line["session"] == session)
         .iter()
@@ -433,7 +433,8 @@ fn printed(node: &Longwire, session: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_it_should() {
     let fpm = Pool::of(1).start();
-    // `skip` is handled without a frame, `more` waits, all else is native; a text is sent by the script before its frame.
+    // The script handles `skip` without a frame, waits at `more`, and leaves all else to the native framing. It sends a text before its
+    // frame.
     let text = r#"
         local fb, fc = require("fooking.buffer"), require("fooking.connection")
         function onConnect(conn) print("connect", fc.id(conn)) fc.send(conn, "hi!") end
@@ -471,7 +472,7 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
             node.wait_for_log("it connects", |line| line["message"].as_str().is_some_and(|m| m.starts_with("connect")));
         let id = id["session"].as_str().unwrap().to_owned();
         let count = |what: &str| printed(&node, &id).iter().filter(|line| line.starts_with(what)).count();
-        // The log comes a little later than the answer.
+        // The log may come a little later than the answer.
         eventually("what was said so far was looked at", || count("read") == reads).await;
         assert_eq!((count("connect"), count("close")), (1, 0));
     }
@@ -501,7 +502,7 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
     assert_eq!(lines.first().map(String::as_str), Some(&*format!("connect\t{id}")));
     assert_eq!(lines.iter().filter(|line| line.starts_with("close")).collect::<Vec<_>>(), ["close\t0"]);
 
-    // A client that resets in the middle of a frame is told of as well, once.
+    // `close` is also called, once, for a client that resets in the middle of a frame.
     let socket = TcpStream::connect(address).await.unwrap();
     socket.writable().await.unwrap();
     socket.try_write(b"more").unwrap();
@@ -552,7 +553,7 @@ async fn a_client_that_never_ends_its_frame_is_closed_at_the_limit() {
     let fpm = Pool::of(1).start();
     let node = node_of(&fpm, "function onRead() return -1 end", "max_frame_bytes = 1000");
     let mut socket = TcpStream::connect(node.address("lua")).await.unwrap();
-    // Past the limit and the room for a header.
+    // More bytes than the limit and the allowance for a header.
     let _ = socket.write_all(&vec![0; 64 * 1024]).await;
     let _ = socket.read_to_end(&mut Vec::new()).await;
     let closed = node.closed(1);

@@ -1,6 +1,6 @@
-//! Orders of events that nobody plans: a client that leaves while its replies stream and wait, pushes that come in the middle of a
-//! reply, a node that was stopped for a while, a drain in the middle of a burst. `session/simulation.rs` looks for such orders;
-//! here are those that were seen, with the real php-fpm.
+//! Unusual orders of events: a client that leaves while its replies stream and wait, pushes in the middle of a reply, a node that was
+//! stopped for a while, a drain in the middle of a burst. `session/simulation.rs` searches for such orders at random. The tests here
+//! repeat those that have occurred, with the real php-fpm.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, session};
 
-/// Streams, answers with much, waits for a file, notes when it began and ended, or echoes.
+/// Depending on the message: streams, sends a large reply, waits for a file, notes its begin and end, or echoes.
 const HANDLER: &str = r#"
 $note = fn (string $line) => file_put_contents(__DIR__ . '/seen', "$line\n", FILE_APPEND | LOCK_EX);
 $flush = function (string $text) { echo $text; ob_flush(); flush(); };
@@ -71,7 +71,7 @@ async fn push(node: &Longwire, id: &str, body: impl Into<Bytes>) {
     assert_eq!(receipt.reached + receipt.queued, 1, "{receipt:?}");
 }
 
-/// A client whose bytes are frames, and its session.
+/// A client of the raw framing, and its session's id.
 async fn raw(node: &Longwire) -> (TcpStream, String) {
     let mut socket = TcpStream::connect(node.address("raw")).await.unwrap();
     socket.write_all(b"id").await.unwrap();
@@ -92,7 +92,7 @@ async fn a_client_that_leaves_while_a_reply_streams_and_frames_wait_leaves_nothi
             for text in ["stream", "much", "x"] {
                 client.text(text).await;
             }
-            // It reads all that comes, so that nothing is unread when it leaves: that would be a reset.
+            // It reads everything before it leaves. With unread bytes its close would be a reset.
             let whole = tokio::time::timeout(Duration::from_millis(300), client.next()).await;
             assert!(whole.is_err(), "the reply streams for two seconds");
         });
@@ -132,7 +132,7 @@ async fn a_client_that_has_read_everything_is_not_slow_while_a_push_waits_behind
     let mut large = vec![0; 20 << 20];
     socket.read_exact(&mut large).await.unwrap();
     push(&node, &id, "eleven byte").await;
-    // Three times as long as a client may take nothing. Nothing is sent meanwhile.
+    // Wait three times the send timeout. Nothing is sent meanwhile.
     let early = tokio::time::timeout(Duration::from_millis(1500), socket.read(&mut large)).await;
     assert!(early.is_err(), "{early:?}");
     go(&fpm);
@@ -180,7 +180,7 @@ async fn clients_are_not_blamed_for_the_time_in_which_the_node_was_stopped() {
         node.signal(libc::SIGSTOP);
         tokio::time::sleep(Duration::from_millis(1500)).await;
         node.signal(libc::SIGCONT);
-        // As long as anybody needs to be found silent.
+        // Longer than every timeout for silent clients.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let closed = node.log_lines(|line| line["message"] == "session closed");
@@ -200,7 +200,8 @@ async fn a_client_that_is_held_back_is_not_closed_for_the_silence() {
                max_bytes_per_second = 1000\nburst_bytes = 4096\nrate_rule = \"wait\"";
     let node = Longwire::with(&fpm, &script, app, "", EACH_FRAMING);
     let mut client = Client::connect(node.address("length"), length()).await;
-    // What is owed after the first two takes about two seconds. The third is in two pieces, so that silence in a frame counts too.
+    // After the first two frames, the rate holds the client back for about two seconds. The third frame comes in two pieces, so that the
+    // timeout inside a frame applies too.
     let frame = length().encode(FrameKind::Binary, &[b'f'; 3000]).unwrap();
     client.bytes(&[&frame[..], &frame[..], &frame[..100]].concat()).await;
     client.bytes(&frame[100..]).await;
@@ -244,7 +245,7 @@ async fn the_poll_after_a_handlers_close_gets_the_close_event() {
     let (mut http, address, _) = polled(&node).await;
     assert_eq!(http.ask("POST", &address, &[], b"bye").await.text(), "closing");
     node.wait_for_log("the handler's answer is taken", |line| line["event"] == "message");
-    // A client that thinks for a moment.
+    // The client waits for a moment before it polls again.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let polled = http.ask("GET", &address, &[], b"").await;
     assert_eq!(polled.status.as_u16(), 200, "{}", polled.text());
@@ -258,7 +259,7 @@ async fn the_poll_after_a_handlers_close_gets_the_close_event() {
 async fn a_drain_does_not_wait_for_connections_that_carry_nothing() {
     let (_fpm, mut node) = stage(1, "", EACH_FRAMING);
     let address = node.address("web");
-    // One that says nothing, one in the middle of its preface, and one that speaks HTTP/2 and answers no PING.
+    // One client sends nothing, one stops in the middle of its preface, and one speaks HTTP/2 but answers no PING.
     let silent = TcpStream::connect(address).await.unwrap();
     let mut begun = TcpStream::connect(address).await.unwrap();
     begun.write_all(b"PR").await.unwrap();

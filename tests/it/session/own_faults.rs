@@ -1,4 +1,4 @@
-//! A fault of Longwire's own: what panics ends the session that it worked for, like any other end, and nobody else notices.
+//! Panics inside Longwire: a panic ends only the session that it worked for, with a close event as usual. Other sessions are not affected.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::support::php_fpm::{Pool, eventually};
 
-/// What was read is a frame, as it is; two words are too much for it.
+/// A codec that takes each read as a frame, and panics at two words.
 #[derive(Debug)]
 struct Faulty;
 

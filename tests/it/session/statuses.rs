@@ -1,4 +1,4 @@
-//! What the status of a handler's answer means, and a greeting that comes line by line.
+//! The meaning of the status in a handler's answer, and greetings that are streamed line by line.
 
 use ::http::StatusCode;
 use longwire::proto::framing::{Framing, LengthFraming};
@@ -9,7 +9,7 @@ use crate::support::event_stream::Http;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// A message is PHP code, `connect` runs the code of its query string, or `connect.inc` where there is no query.
+/// A message is PHP code. `connect` runs the code of its query string, or `connect.inc` if there is no query.
 const HANDLER: &str = r#"
 function step(int $n): void {
     ob_get_level() && ob_flush();
@@ -82,7 +82,7 @@ async fn a_redirect_that_answers_connect_refuses_and_leads_http_clients_on() {
     std::fs::remove_file(stage.fpm.dir().join("connect.inc")).unwrap();
     assert_eq!(stage.node.metric("longwire_connections_refused_total", "reason=\"refused\""), 6.0);
     assert_eq!(stage.node.metric("longwire_channels", "") + stage.node.metric("longwire_sessions", ""), 0.0);
-    // To a message it is an answer, as 4xx is: no client of a session could follow it.
+    // In the answer to a message, a redirect is a normal reply, as 4xx is, because no client of a session could follow it.
     let mut client = Client::upgrade(address, "/ws", "").await;
     assert_eq!(client.ask("header('Location: /login'); echo 'log in first';").await, "log in first");
     client.close(1000).await;
@@ -106,7 +106,7 @@ async fn a_status_that_has_no_body_is_no_reply_whatever_length_is_announced() {
         "http_response_code(204); header('Longwire-To: all'); echo 'nobody reads this';",
     ];
     for code in bodyless {
-        // To connect any 3xx is a refusal.
+        // As an answer to connect, any 3xx is a refusal.
         let greeting = if code.contains("(304)") { "" } else { code };
         std::fs::write(stage.fpm.dir().join("connect.inc"), format!("<?php {greeting}")).unwrap();
         let (mut web, mut length) = (Client::upgrade(address, "/ws", "").await, stage.length().await);
@@ -134,9 +134,9 @@ async fn a_status_that_has_no_body_is_no_reply_whatever_length_is_announced() {
     }
     let failures = stage.node.log_lines(|line| line["message"].as_str().is_some_and(|m| m.starts_with("event failed")));
     assert!(failures.iter().all(|line| line["cause"] == "bad_head"), "{failures:?}");
-    // A status that has one: an announced empty reply is a reply.
+    // With a status that may have a body, an announced empty reply is a reply.
     assert_eq!(stage.length().await.ask("header('Content-Length: 0');").await, "");
-    // What else the answer says is done.
+    // The other headers of the answer are still applied.
     let mut client = stage.length().await;
     client.text("http_response_code(204); header('Longwire-Join: room'); header('Longwire-Close: 4000 done');").await;
     assert_eq!(client.end().await, None);
@@ -191,7 +191,7 @@ async fn lines_that_answer_connect_follow_the_101_and_polls_get_them_too() {
     }
     assert_eq!(data, ["a", "b", "4000 that is all"]);
 
-    // Once it is in, a failure is what it would be at a message; a script that dies before has not let it in.
+    // After the session was admitted, a failure is handled as for a message. If the script dies before that, the session is refused.
     let dies = "header('Longwire-Stream: lines'); echo \"one\\ntwo\"; step(5); undefined_fn();";
     let mut client = Client::upgrade(address, &Stage::path(dies), "").await;
     assert_eq!(&client.frame().await.body[..], b"one");

@@ -1,4 +1,4 @@
-//! An upstream and scripts that work on after their answer, as everything does that calls `fastcgi_finish_request()`.
+//! An upstream with scripts that go on working after their answer, as scripts do that call `fastcgi_finish_request()`.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::calls::{Collector, Pending, call, config, start};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// `hi` is answered; `bg` is answered and works on for as long as there is no file `go`.
+/// `hi` is answered. `bg` is answered too, and goes on working until the file `go` exists.
 const HANDLER: &str = "$body = file_get_contents('php://input');
     echo \"$body-ok\";
     if ($body === 'bg') { fastcgi_finish_request(); while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); } }";
 
-/// A pool of so many workers on a Unix socket, and one on TCP.
+/// Two pools with this number of workers: one on a Unix socket, one on TCP.
 fn pools(workers: usize) -> [PhpFpm; 2] {
     [Pool::of(workers).start(), Pool::of(workers).tcp().start()]
 }
@@ -54,15 +54,15 @@ const LONG: Duration = Duration::from_secs(10);
 async fn a_stranger_does_not_wait_for_work_behind_an_answer_while_a_worker_is_free() {
     for fpm in pools(2) {
         let shop = Shop::new(fpm, 2, LONG);
-        // The answer of the first is there before the second comes; nothing is known of this php-fpm before.
+        // The first request is answered before the second is sent. Longwire knows nothing about this php-fpm before.
         for pause in [Duration::ZERO, Duration::from_millis(20)] {
             assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
             tokio::time::sleep(pause).await;
             for _ in 0..20 {
-                // It would wait for good: nothing says go.
+                // Behind the working script it would wait for ever, because `go` does not exist.
                 assert_eq!(shop.say("hi").answer().await.text(), "hi-ok");
             }
-            // Of two at once one comes to its connection, which counts as busy from then on.
+            // Of two requests at once, one is sent to the connection of the working script, which counts as busy from then on.
             for pending in [shop.say("hi"), shop.say("hi")] {
                 assert_eq!(pending.answer().await.text(), "hi-ok");
             }
@@ -72,7 +72,7 @@ async fn a_stranger_does_not_wait_for_work_behind_an_answer_while_a_worker_is_fr
             eventually("its place is free again", || shop.upstream.snapshot().backends[0].busy == 0).await;
             fs::remove_file(shop.fpm.dir().join("go")).expect("it was written");
         }
-        // One that is seen to be busy with nobody asking counts as that, and keeps its place beyond linger.
+        // A connection that is found busy without a new request counts as busy too, and keeps its place beyond `linger`.
         assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
         assert_eq!(shop.say("bg").answer().await.text(), "bg-ok");
         eventually("both are counted", || shop.upstream.snapshot().backends[0].busy == 2).await;
@@ -85,7 +85,7 @@ async fn a_stranger_does_not_wait_for_work_behind_an_answer_while_a_worker_is_fr
 #[tokio::test]
 async fn while_all_workers_work_on_a_request_waits_in_the_queue_and_no_timeout_runs() {
     for fpm in pools(2) {
-        // Shorter than what the workers still do.
+        // A timeout shorter than the remaining work of the workers.
         let shop = Shop::new(fpm, 2, Duration::from_millis(500));
         for pending in [shop.say("bg"), shop.say("bg")] {
             assert_eq!(pending.answer().await.text(), "bg-ok");
@@ -108,7 +108,7 @@ async fn a_queue_goes_past_a_worker_that_works_on() {
         let mut calls: Vec<_> = (0..600).map(|n| shop.say(if n == at { "bg" } else { "hi" })).collect();
         let in_the_background = calls.remove(at);
         for pending in calls {
-            // Nothing says go: one that was written behind the script would never come.
+            // `go` does not exist, so a request that was sent behind the working script would never be answered.
             assert_eq!(pending.answer().await.text(), "hi-ok");
         }
         assert_eq!(in_the_background.answer().await.text(), "bg-ok");
@@ -143,7 +143,7 @@ async fn what_is_printed_after_an_answer_reaches_nobody_and_is_no_fault() {
         }
         let done = || fs::read_to_string(fpm.dir().join("done")).map_or(0, |done| done.lines().count());
         eventually("each script has come to its end", || done() == 200).await;
-        // Two, unless the machine keeps a worker from a core for longer than anybody waits for it.
+        // Normally two connections. More, if the machine keeps a worker off the CPU for longer than Longwire waits for it.
         assert!(metrics.connects.get() <= 20, "{} connections for 200 requests", metrics.connects.get());
         assert!(metrics.stderr_bytes.get() > 200 * 8);
     }
@@ -158,17 +158,17 @@ async fn a_script_that_finishes_early_and_has_nothing_to_do_costs_no_connection(
         for _ in 0..300 {
             assert_eq!(call(&script).run(&upstream).await.text(), "x");
         }
-        // One, unless the machine kept a worker from a core for longer than the patience with it.
+        // Normally one connection. More, if the machine kept a worker off the CPU for longer than Longwire waits for it.
         let connects = metrics.connects.get();
         assert!(connects <= 3, "{connects} connections for 300 requests in {:?}", began.elapsed());
     }
 }
 
-/// A relay before a backend over TCP that can stop passing on what clients say on the connections that it has.
+/// A TCP relay in front of a backend. It can stop forwarding bytes from the client on its open connections.
 struct Relay {
     address: std::net::SocketAddr,
     is_deaf: Arc<AtomicBool>,
-    /// Bytes that nobody was told.
+    /// Number of bytes that were not forwarded.
     swallowed: Arc<AtomicUsize>,
 }
 
@@ -211,7 +211,7 @@ async fn a_worker_that_never_says_that_it_is_back_keeps_its_place_for_request_ti
     let mut config = config(&[Bind::Tcp(relay.address)], 1);
     (config.request_timeout, config.response_timeout) = (Duration::from_secs(2), Duration::from_secs(2));
     let (upstream, metrics) = start(config);
-    // So slow a script is always asked behind.
+    // After such a slow script, Longwire always asks whether the worker is ready.
     let pending = call(&slow).submit(&upstream);
     eventually("it runs", || fpm.dir().join("runs").exists()).await;
     relay.is_deaf.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! An upstream and a php-fpm that fails, in every way that php-fpm is known to fail.
+//! An upstream with a php-fpm that fails, in every way in which php-fpm is known to fail.
 
 use std::collections::HashMap;
 use std::fs;
@@ -77,7 +77,7 @@ async fn whatever_kills_a_worker_no_request_runs_twice() {
     let both = deaths.iter().flat_map(|death| [(death, Pool::of(4)), (death, Pool::of(4).tcp())]);
     for ((name, death), pool) in both {
         let fpm = pool.line("pm.max_requests = 7").start();
-        // A third of the requests kill, so that kept connections die too, at any point of their next request.
+        // A third of the requests kill the worker. So kept connections die too, at any point of their next request.
         let script = noting(&fpm, &format!("if ($_SERVER['QUERY_STRING'] % 3 == 0) {{ {death} }} echo 'x';"));
         let mut config = config(&[fpm.address()], 4);
         config.eject_after = 1000;
@@ -97,7 +97,7 @@ async fn whatever_kills_a_worker_no_request_runs_twice() {
     }
 }
 
-/// A few by default; `LONGWIRE_TEST_TRIES=20` multiplies them for a long look at a race.
+/// The number of tries; `LONGWIRE_TEST_TRIES=20` multiplies it, to search longer for a race.
 fn tries(few: u32) -> u32 {
     few * std::env::var("LONGWIRE_TEST_TRIES").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
@@ -168,14 +168,14 @@ async fn a_reload_under_load_repeats_nothing_and_soon_everything_is_answered() {
         }
     }
     println!("{failed} of 2000 failed");
-    // What runs at that moment is lost: four workers, three reloads, and as many that were just sent.
+    // Requests that run during a reload are lost: four workers, three reloads, and as many that were just sent.
     assert!(failed <= 24, "{failed} failed in three reloads of four workers");
     assert!(runs(fpm.dir()).values().all(|count| *count == 1), "a request ran twice");
     call(&script).query("after").run(&upstream).await.body();
 }
 
-/// Reloads a pool with `process_control_timeout` nine times while twelve callers ask without a pause; what failed, and how many of it
-/// had run.
+/// Reloads a pool with `process_control_timeout` nine times while twelve callers send requests without a pause. Returns the number of
+/// failed requests, and how many of these had run.
 async fn graceful_reloads(pool: Pool, code: &str) -> (usize, usize) {
     let fpm = pool.global("process_control_timeout = 5s").start();
     let script = noting(&fpm, code);
@@ -246,7 +246,7 @@ async fn a_graceful_reload_behind_a_unix_socket_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graceful_reload_over_tcp_loses_at_most_one_request_of_each_worker() {
-    // What is lost had not run, which cannot be proved here. Workers with longer scripts are asked before their next request.
+    // Lost requests have not run, but that cannot be proved here. Workers with longer scripts are checked before their next request.
     for (code, most) in [("echo 'x';", 54), ("usleep(2000); echo 'x';", 18)] {
         let (failed, had_run) = graceful_reloads(Pool::of(6).tcp(), code).await;
         assert!(failed <= most && had_run == 0, "{failed} failed in nine reloads of six workers, {had_run} had run");
@@ -292,7 +292,7 @@ async fn a_script_that_sleeps_past_its_timeout_fails_and_its_worker_is_not_count
         let next = call(&quick).submit(&upstream);
         assert_eq!(silent.answer().await.failure(), Failure::ResponseTimeout { answered: false });
         assert_eq!((metrics.abandoned.get(), upstream.snapshot().backends[0].open), (1, 1));
-        // Sent too early it would wait in php-fpm's backlog and fail with its own response timeout.
+        // If it were sent too early, it would wait in php-fpm's backlog and fail with its response timeout.
         assert_eq!(next.answer().await.text(), "quick");
 
         let endless = call(&trickles).run(&upstream).await;
@@ -335,7 +335,7 @@ async fn cancelled_requests_never_leak_their_answer_to_another_caller() {
         .into_iter()
         .map(|(i, pending)| {
             tokio::spawn(async move {
-                // Some while they wait, some as soon as they have begun to answer.
+                // Cancel some while they wait, and some as soon as their answer has begun.
                 let handle = pending.handle.clone();
                 let begun = || handle.received() > 0 || handle.ended.load(Ordering::SeqCst);
                 if i % 2 == 0 {
@@ -450,7 +450,7 @@ async fn a_backend_that_is_away_leaves_its_share_to_the_others_and_a_probe_finds
     assert_eq!((up, metrics.ejections.get()), (vec![false, true], 1), "one failure is enough at the start");
 }
 
-/// php-fpm over TCP behind haproxy, which accepts at once and closes when it cannot connect in its turn.
+/// php-fpm over TCP behind haproxy, which accepts at once and closes if it cannot connect to php-fpm.
 fn relay(fpm: &PhpFpm) -> (Proxy, Bind) {
     let address = free_address();
     let config = format!(
@@ -482,7 +482,7 @@ async fn a_relay_without_its_php_fpm_costs_no_close_event_and_few_messages() {
         .collect();
     eventually("the backend is away", || metrics.backends_up.get() == 0).await;
     let messages: Vec<_> = (0..50).map(|i| call(&script).query(format!("message {i}")).submit(&upstream)).collect();
-    // A relay accepts: that makes nobody healthy.
+    // The relay accepts connections, but that must not make the backend healthy.
     let tries = metrics.connects.get() + metrics.connect_failures.get();
     eventually("it is tried again and again", || metrics.connects.get() + metrics.connect_failures.get() > tries + 5)
         .await;

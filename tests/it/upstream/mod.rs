@@ -1,4 +1,4 @@
-//! The way to php-fpm and to other FastCGI responders.
+//! Upstreams: requests to php-fpm and to other FastCGI responders.
 
 mod background;
 mod faults;

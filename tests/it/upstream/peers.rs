@@ -1,4 +1,4 @@
-//! An upstream and responders that do what php-fpm never or hardly ever does.
+//! An upstream with responders that behave as php-fpm never or hardly ever does.
 
 use std::future::Future;
 use std::path::Path;
@@ -17,23 +17,23 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::support::calls::{call, config, start};
 use crate::support::php_fpm::eventually;
 
-/// What a peer does with the n-th request of a connection.
+/// A peer's reaction to the n-th request of a connection.
 enum Act {
-    /// Writes this and takes the next.
+    /// Writes these bytes and takes the next request.
     Answer(Vec<u8>),
-    /// Writes this, one byte at a time.
+    /// Writes these bytes one at a time.
     Trickle(Vec<u8>),
-    /// Writes this and closes.
+    /// Writes these bytes and closes.
     Last(Vec<u8>),
     /// Stops sending and reads on until the other side closes, as php-fpm does at pm.max_requests.
     Drain,
-    /// Stops sending, and closes when more comes: what a relay makes of a reset behind it.
+    /// Stops sending, and closes when more bytes come. A relay does this after its backend has reset the connection.
     DrainUntilMore,
 }
 
 type Script = dyn Fn(usize, &Incoming) -> Act + Send + Sync;
 
-/// A responder that follows a script, and how many requests it has seen whole.
+/// A responder that follows a script of reactions and counts the requests that it has read whole.
 #[derive(Clone)]
 struct Peer {
     act: Arc<Script>,
@@ -112,7 +112,7 @@ impl Peer {
     }
 }
 
-/// FCGI_GET_VALUES: over TCP each backend is asked once, on a connection of its own, whether it knows that question.
+/// FCGI_GET_VALUES. Over TCP each backend is asked once, on a separate connection, whether it supports this record.
 const GET_VALUES: u8 = 9;
 
 const COMPLETE: End = End { app_status: 0, status: ProtocolStatus::Complete };
@@ -135,7 +135,7 @@ async fn on_both<F: Future<Output = ()>>(peer: impl Fn() -> Peer, test: impl Fn(
     test(tcp, address).await;
 }
 
-/// The first of two requests has this outcome, and the second is answered on another connection.
+/// Checks that the first of two requests has this outcome, and that the second is answered on another connection.
 async fn check(first: impl Fn(u16) -> Act + Send + Sync + Clone + 'static, expected: Result<&'static str, Failure>) {
     let peer = || {
         let (first, begun) = (first.clone(), AtomicUsize::new(0));
@@ -218,7 +218,7 @@ async fn a_backend_that_is_overloaded_has_not_run_the_request_and_is_asked_again
         let (upstream, metrics) = start(config(&[address], 1));
         assert_eq!(call(Path::new("/x.php")).run(&upstream).await.text(), "at last");
         assert_eq!(peer.seen.load(Ordering::SeqCst), 6);
-        // Three in a row, and one each time that it was on probation.
+        // Three failures in a row, and one each time that the backend was on probation.
         assert_eq!(
             (metrics.retries(RetryReason::NotTaken), metrics.ejections.get()),
             (5, 3),
@@ -228,7 +228,7 @@ async fn a_backend_that_is_overloaded_has_not_run_the_request_and_is_asked_again
     .await;
 }
 
-/// The second request of a connection is taken and not answered; says whether it was sent again.
+/// The second request of a connection is read but not answered. Checks whether it is sent again.
 async fn second_request(act: fn() -> Act, is_resent: bool) {
     let peer =
         || Peer::new(move |count, request| if count == 1 { act() } else { Act::Answer(answer(request.id, "fine")) });
@@ -262,7 +262,7 @@ async fn a_request_that_every_peer_half_closes_on_is_sent_three_times_at_most() 
     };
     on_both(peer, async |peer, address| {
         let (upstream, metrics) = start(config(&[address], 4));
-        // Four connections that have answered.
+        // Open four connections and let each answer.
         for _ in 0..20 {
             let calls: Vec<_> = (0..4).map(|_| call(Path::new("/x")).submit(&upstream)).collect();
             for pending in calls {

@@ -1,4 +1,4 @@
-//! An upstream and a healthy php-fpm: answers, streaming, and how connections and workers are used.
+//! An upstream with a healthy php-fpm: answers, streaming, and the use of connections and workers.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ async fn by_default_a_burst_of_all_sessions_loses_no_event() {
         fpm.address(),
     );
     let (written, _) = Config::parse(&text, std::path::Path::new("longwire.toml")).expect("it is right");
-    // Only the deadline is another: a busy machine must not meet it.
+    // Only the deadline differs, because a busy machine must not reach it.
     let bounds =
         longwire::config::model::Upstream { queue_timeout: Duration::from_secs(50), ..written.upstreams[0].clone() };
     let (upstream, _) = start(bounds);
@@ -122,7 +122,7 @@ async fn a_responder_without_room_stops_the_script_and_loses_nothing() {
     config.response_timeout = Duration::from_millis(200);
     let (upstream, _) = start(config);
     let pending = call(&script).blocked().submit(&upstream);
-    // Longer than response_timeout: a client that does not read is not the script's silence.
+    // Longer than response_timeout, which must not count the time in which the client does not read.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(pending.handle.received(), 0);
     pending.handle.set_blocked(false);
@@ -137,7 +137,7 @@ async fn messages_flow_while_connects_are_slow() {
     let mut config = config(&[fpm.address()], 4);
     config.connect_share_percent = 25;
     let (upstream, _) = start(config);
-    // The messages come first, so that they wait when connects are chosen.
+    // Submit the messages first, so that they wait already when connect events are chosen.
     let messages: Vec<_> = (0..400).map(|_| call(&echo).submit(&upstream)).collect();
     let connects: Vec<_> = (0..4).map(|_| call(&slow).class(Class::Connect).submit(&upstream)).collect();
     let started = Instant::now();
@@ -173,7 +173,7 @@ async fn a_kept_tcp_connection_has_no_delayed_acknowledgements() {
             medians.push(times[50]);
         }
         println!("{name}: unix {:?}, tcp {:?}", medians[0], medians[1]);
-        // The stall is 40 ms at least; a busy machine stays below half of that.
+        // The stall would be at least 40 ms. Even a busy machine stays below half of that.
         assert!(medians[1] < Duration::from_millis(20), "{name}: {medians:?}");
     }
 }
@@ -191,7 +191,7 @@ async fn a_backend_with_an_open_connection_is_not_probed_and_an_idle_one_is() {
     let probing = tokio::spawn(async move { kept.keep_probing().await });
     eventually("it is probed while nobody asks", || metrics.probes.get() > 3).await;
     assert_eq!(call(&script).body("with its only worker").run(&upstream).await.text(), "with its only worker");
-    // One may have begun before the request took its connection.
+    // One probe may have begun before the request took its connection.
     let most = metrics.probes.get() + 1;
     while upstream.snapshot().backends[0].open == 1 {
         assert!(metrics.probes.get() <= most, "a connection is open, which tells more than a probe");

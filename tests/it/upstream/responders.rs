@@ -1,5 +1,5 @@
-//! The bridge in front of responders that are not php-fpm: libfcgi (C, Perl), flup and uWSGI (Python), fcgiwrap (any CGI
-//! script), node-fastcgi, Mojolicious, Go, php-cgi.
+//! Longwire with responders other than php-fpm: libfcgi (C, Perl), flup and uWSGI (Python), fcgiwrap (any CGI script),
+//! node-fastcgi, Mojolicious, Go, php-cgi.
 //!
 //! docs/responders.md is written from what is asserted here, and its configurations are loaded here.
 
@@ -32,11 +32,11 @@ use crate::support::{end_with_the_run, target_dir};
 
 const LISTENER: &str = "[listeners.tcp]\nbind = \"127.0.0.1:0\"\napp = \"app\"\n";
 
-/// One of the responders of `tests/responders`, with its processes; gone when dropped.
+/// One of the responders of `tests/responders`, with its processes. Dropping it ends them.
 struct Responder {
     child: Child,
     dir: tempfile::TempDir,
-    /// What runs, where the responder has to be told.
+    /// The script to run, for responders that need SCRIPT_FILENAME.
     script: PathBuf,
     /// How many requests run at once.
     width: usize,
@@ -75,7 +75,7 @@ impl Responder {
         if multiplexed {
             command.arg("multiplexed");
         }
-        // Threads, as many as connections.
+        // One thread per connection.
         Self::start(command, dir, script, 4)
     }
 
@@ -87,7 +87,7 @@ impl Responder {
         Self::start(command, dir, folder().join("echo.sh"), processes)
     }
 
-    /// Go, one process, connections kept.
+    /// Go: one process, which keeps connections open.
     fn go() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let binary = dir.path().join("echo");
@@ -115,7 +115,7 @@ impl Responder {
         Self::start(command, dir, script, processes)
     }
 
-    /// php-cgi whose processes end after so many requests, and are replaced.
+    /// php-cgi, whose processes end after this number of requests and are replaced.
     fn php_cgi(processes: usize, requests: u32, address: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("php-cgi");
@@ -125,7 +125,7 @@ impl Responder {
         Self::start_at(command, dir, folder().join("echo.php"), processes, address)
     }
 
-    /// node-fastcgi closes each connection behind its answer.
+    /// node-fastcgi, which closes each connection after its answer.
     fn node_fastcgi() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let modules = target_dir().join("responders-npm/node_modules");
@@ -136,7 +136,7 @@ impl Responder {
         Self::start(command, dir, script, 8)
     }
 
-    /// So does Mojolicious, which serves one connection at a time in each process.
+    /// Mojolicious, which also closes each connection after its answer, and serves one connection at a time in each process.
     fn mojo(processes: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).expect("a new path");
@@ -147,7 +147,7 @@ impl Responder {
         Self::run(command, dir, script, processes, socket)
     }
 
-    /// And so does uWSGI.
+    /// uWSGI, which also closes each connection after its answer.
     fn uwsgi(processes: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let script = folder().join("wsgi.py");
@@ -186,7 +186,7 @@ impl Responder {
         self.dir.path().join("notes")
     }
 
-    /// A node in front of it, with these further lines of the app and of the upstream.
+    /// A node in front of it, with these further lines in the tables of app and upstream.
     fn node(&self, app: &str, upstream: &str) -> Longwire {
         self.node_with("[\"connect\", \"close\"]", app, upstream)
     }
@@ -202,7 +202,7 @@ impl Responder {
         ))
     }
 
-    /// Events that it noted, by session: their words in the order in which they were handled.
+    /// The events that it noted, by session, in the order in which they were handled.
     fn events(&self) -> BTreeMap<String, Vec<String>> {
         let mut sessions: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
         for line in fs::read_to_string(self.notes()).unwrap_or_default().lines() {
@@ -231,8 +231,8 @@ async fn client(node: &Longwire) -> Client {
     Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await
 }
 
-/// Many sessions at once, each with its own frames: every one gets its own back, in order, and its connect and close
-/// events come once each, at the ends.
+/// Runs many sessions at once. Each must get its own frames back in order. Each has exactly one connect event, which is its first, and one
+/// close event, which is its last.
 async fn echoes(responder: &Responder, frames: u64, max_body: u64) {
     let node = responder.node("", "");
     let events = echoes_through(responder, &node, 24, frames, max_body).await;
@@ -243,8 +243,8 @@ async fn echoes(responder: &Responder, frames: u64, max_body: u64) {
     }
 }
 
-/// Ten thousand messages over eight sessions: each is answered, and handled once. (What answers `connect` with an announced
-/// empty body would greet with it, so it is not asked.)
+/// Sends ten thousand messages over eight sessions: each must be answered, and handled once. (There are no connect events: a
+/// responder that answers them with an announced empty body would send that as a greeting.)
 async fn ten_thousand(responder: &Responder, app: &str) {
     let node = responder.node_with("[\"close\"]", app, "");
     let events = echoes_through(responder, &node, 8, 1250, 300).await;
@@ -269,7 +269,7 @@ async fn echoes_through(
         tasks.spawn(async move {
             let body = |frame: u64| {
                 let seed = session * 10_000 + frame + 1;
-                // The first is empty, the second the longest: both ends are always there.
+                // The first frame is empty and the second has the maximum length, so both extremes are always tested.
                 let len = if frame < 2 { frame * max_body } else { noise(seed, 1)[0] as u64 * max_body / 255 };
                 noise(seed, len as usize)
             };
@@ -300,7 +300,7 @@ async fn echoes_through(
     responder.events()
 }
 
-/// How many connections twenty frames of one session need, one after the other.
+/// The number of connections that twenty frames of one session need, sent one after the other.
 async fn connections_of_twenty_frames(responder: &Responder) -> f64 {
     let node = responder.node("", "linger = \"60s\"");
     let mut client = client(&node).await;
@@ -310,8 +310,8 @@ async fn connections_of_twenty_frames(responder: &Responder) -> f64 {
     node.metric("longwire_upstream_connects_total", "")
 }
 
-/// A failed event is told by its cause, and neither its session nor another is the worse for it. `death` is the cause
-/// that is counted when whoever handles a frame dies of it.
+/// Checks that a failed event is reported with its cause and affects neither its session nor another one. `death` is the cause that is
+/// counted if the process dies while it handles a frame.
 async fn failures(responder: &Responder, death: &str) {
     let node = responder.node("", "");
     let mut client = client(&node).await;
@@ -364,7 +364,7 @@ async fn python_keeps_connections_and_an_exception_is_a_failed_event() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shell_script_behind_fcgiwrap_echoes() {
-    // A process for each event: fewer frames.
+    // Fewer frames, because fcgiwrap starts a process for each event.
     echoes(&Responder::fcgiwrap(2), 5, 20_000).await;
 }
 
@@ -405,7 +405,7 @@ async fn perl_loses_and_repeats_nothing() {
     ten_thousand(&Responder::perl(4), "").await;
 }
 
-/// Over TCP nothing tells that php-cgi is about to close, until it did so once. From then on its processes are asked before
+/// Over TCP Longwire cannot know that php-cgi is about to close, until it has done so once. From then on its processes are checked before
 /// each request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tcp_one_early_end_of_php_cgi_teaches_what_to_do() {
@@ -450,7 +450,7 @@ async fn with_a_prefix_params_arrive_as_the_headers_that_go_wants() {
     eventually("the close event has come", complete).await;
 }
 
-/// What a backend said of its limits, as the log has it.
+/// The log line with the limits that a backend has reported.
 fn told(node: &Longwire) -> Value {
     node.wait_for_log("the backend was asked", |line| {
         line["message"] == "backend reports its limits" || line["message"] == "backend does not report its limits"
@@ -488,16 +488,16 @@ async fn libfcgi_and_fcgiwrap_tell_of_one_process_and_python_of_nothing() {
     assert_eq!(client(&node).await.ask("hello").await, "hello");
 }
 
-/// A responder in the test itself, which says what it is told to say of its limits.
+/// A responder inside the test that reports given limits.
 #[derive(Clone)]
 struct Peer {
-    /// `None`: the question gets no answer.
+    /// The limits to report; `None`: FCGI_GET_VALUES gets no answer.
     says: Option<Values>,
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     questions: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
-    /// So many of the first requests are refused.
+    /// This number of requests is refused at first.
     refuses: usize,
 }
 
@@ -536,7 +536,7 @@ impl Peer {
             while let Some(request) = decoder.decode(&mut input).expect("we encode well") {
                 let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most.fetch_max(running, Ordering::SeqCst);
-                // Others come meanwhile, as far as they may.
+                // Leave time for other requests to come, as many as the limit allows.
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 self.running.fetch_sub(1, Ordering::SeqCst);
                 let mut bytes = Vec::new();
@@ -560,7 +560,7 @@ fn limits(max_connections: u32) -> Option<Values> {
     Some(Values { max_connections: Some(max_connections), max_requests: Some(50), multiplexes: Some(true) })
 }
 
-/// An upstream of eight connections that asks, in front of this socket.
+/// An upstream with eight connections to this socket that asks the backend for its limits.
 fn asking(path: &Path) -> model::Upstream {
     model::Upstream { ask_limits: true, ..config(&[Bind::Unix(path.to_owned())], 8) }
 }
@@ -645,7 +645,7 @@ fn the_configurations_of_the_manual_are_accepted() {
         manual.split("```toml\n").skip(1).map(|rest| rest.split("```").next().expect("one piece at least")).collect();
     assert_eq!(blocks.len(), 4, "libfcgi, Python, fcgiwrap, Go");
     for block in blocks {
-        // The scripts are not on this machine.
+        // The manual's scripts do not exist on this machine.
         let block =
             block.replace("check_script = false\n", "").replace("\nscript = ", "\ncheck_script = false\nscript = ");
         let text = format!("{LISTENER}{block}");

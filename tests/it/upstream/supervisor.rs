@@ -1,4 +1,4 @@
-//! The embedded php-fpm: it serves, comes back when it dies, and never outlives its parent.
+//! The spawned php-fpm: it serves, is restarted when it dies, and never outlives the node.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,7 @@ fn spawn(workers: usize) -> Spawn {
     Spawn { binary: None, workers, request_terminate_timeout: Duration::ZERO, recheck_files: true, ini: Vec::new() }
 }
 
-/// The living processes of a group: a master and its workers.
+/// The live processes of a process group: a master and its workers.
 fn processes_of_group(group: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("proc is mounted").flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -78,7 +78,7 @@ async fn settings_that_php_reads_once_at_its_start_count_and_a_script_cannot_cha
     let preload = preload.display().to_string();
     let ini = [
         ("opcache.preload", &preload[..]),
-        // Root preloads as nobody in particular only if it is told to.
+        // php-fpm that runs as root needs an explicit user for preloading.
         ("opcache.preload_user", "root"),
         ("memory_limit", "72M"),
         ("date.timezone", "Asia/Shanghai"),
@@ -110,7 +110,7 @@ async fn a_killed_master_is_replaced_and_its_workers_go_with_it() {
     let (upstream, _) = start(config(&[address], 2));
     call(&script).run(&upstream).await.body();
     let first = supervisor.master().expect("it runs");
-    // Whoever tidies the folder for temporary files up may take it for an old one.
+    // A cleaner of temporary files may remove it as old.
     fs::remove_file(directory.join("php-fpm.conf")).expect("php-fpm has read it");
     kill(first, libc::SIGKILL);
     eventually("another master runs", || supervisor.master().is_some_and(|pid| pid != first)).await;
@@ -172,7 +172,7 @@ async fn what_keeps_it_from_starting_is_told() {
     assert!(matches!(Supervisor::start(&unusable, "test").await, Err(SpawnError::Ini(_))));
 }
 
-/// Not a test: the process that the next one kills.
+/// Not a test: the process that the next test kills.
 #[tokio::test]
 #[ignore = "run by killed_with_minus_nine_it_leaves_no_php_fpm in a process of its own"]
 async fn parent_that_waits_to_be_killed() {
@@ -210,7 +210,7 @@ fn killed_with_minus_nine_it_leaves_no_php_fpm_and_the_next_start_tidies_up() {
     }
 }
 
-/// What `longwire COMMAND` says to a configuration with a php-fpm of its own, with that folder for temporary files.
+/// Runs `longwire COMMAND` on a configuration that spawns php-fpm, with this folder for temporary files. Returns success and output.
 fn longwire(command: &str, temporary: &Path, spawn: &str) -> (bool, String) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("longwire.toml");
