@@ -174,7 +174,7 @@ async fn a_stream_brings_replies_pushes_and_ids_and_posts_are_answered_over_both
         for (seq, event) in events.iter().enumerate() {
             assert_eq!(event["seq"], seq, "in order, none missing");
             let cookies = if seq == 0 { "login=7" } else { "seen=1; login=7" };
-            assert_eq!(event["cookie"], cookies, "of the opening request, and of the answer to connect");
+            assert_eq!(event["cookie"], cookies, "the cookies of the opening request and of the answer to connect");
             assert_eq!((&event["method"], &event["uri"]), (&json!("POST"), &json!("/live?a=1")));
         }
         let types: Vec<_> = events.iter().filter_map(|event| event["type"].as_str()).collect();
@@ -225,7 +225,7 @@ async fn nothing_is_lost_or_reordered_between_polls() {
         later.extend(http.ask("GET", &address, &[], b"").await.events());
     }
     assert_eq!(later, (0..50).map(|n| message(&format!("later {n}"))).collect::<Vec<_>>());
-    assert_eq!(http.ask("GET", &address, &[], b"").await.status, StatusCode::NO_CONTENT, "nothing comes twice");
+    assert_eq!(http.ask("GET", &address, &[], b"").await.status, StatusCode::NO_CONTENT, "no event may come twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +288,7 @@ async fn a_polled_session_ends_when_nobody_polls_and_at_its_outbox_bound() {
             .await
     };
     assert_eq!(receipt(8000).await["queued"], 1);
-    assert_eq!(receipt(9000).await["dropped"]["close"], 1, "it is beyond what may wait");
+    assert_eq!(receipt(9000).await["dropped"]["close"], 1, "it exceeds the bytes that may wait");
     let closed = stage.closed(2).await;
     assert_eq!((&closed[1]["sid"], &closed[1]["reason"]), (&json!(sid(&address)), &json!("slow_reader")));
     assert_eq!(http.ask("GET", &address, &[], b"").await.status, StatusCode::GONE);
@@ -380,7 +380,7 @@ async fn every_end_of_a_stream_is_one_close_event_and_the_right_word_to_the_clie
     session(&deleted, "client_closed");
     let answer = deleted.http.ask("DELETE", &deleted.address.clone(), &[], b"").await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
-    assert_eq!(deleted.next().await, None, "who ends it needs no word");
+    assert_eq!(deleted.next().await, None, "a client that ended the session itself gets no close event");
 
     let mut closed = stage.stream().await;
     session(&closed, "router_closed");
@@ -424,9 +424,9 @@ async fn a_stream_that_nobody_reads_is_cut_and_holds_no_more_than_its_bounds() {
     let mut sent = 0;
     while stage.seen().iter().filter(|seen| seen["event"] == "close").count() < 20 {
         stage.command("send", json!({ "to": "all", "message": word })).await;
-        assert_eq!(reader.event().await.data.len(), word.len(), "who reads gets everything");
+        assert_eq!(reader.event().await.data.len(), word.len(), "a client that reads gets every event");
         sent += 1;
-        assert!(sent < 20_000, "nothing cuts them");
+        assert!(sent < 20_000, "the clients that do not read must be closed");
     }
     let closed = stage.closed(20).await;
     assert!(closed.iter().all(|seen| seen["reason"] == "slow_reader"), "{closed:?}");
@@ -499,7 +499,7 @@ async fn pages_of_listed_origins_may_use_a_session_and_others_may_not() {
     let refused = stage.http().await.ask("GET", "/live", &evil, b"").await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert!(!refused.headers.contains_key("access-control-allow-origin"));
-    assert_eq!(stage.seen().len(), 1, "PHP heard of one");
+    assert_eq!(stage.seen().len(), 1, "PHP got only one connect event");
     let labels = "listener=\"web\",reason=\"handshake_refused\"";
     eventually("it is counted", || stage.node.metric("longwire_connections_refused_total", labels) == 1.0).await;
 }

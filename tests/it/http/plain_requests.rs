@@ -90,7 +90,11 @@ async fn php_sees_an_ordinary_request_over_both_versions_of_http_and_the_page_ge
         let moved = http.ask("GET", "/app/x?do=moved", &[], b"").await;
         assert_eq!((moved.status.as_u16(), &moved.headers["location"]), (302, &"/app/elsewhere".parse().unwrap()));
         let broken = http.ask("GET", "/app/x?do=broken", &[], b"").await;
-        assert_eq!((broken.status.as_u16(), broken.text()), (500, "an error page".to_owned()), "as any web server");
+        assert_eq!(
+            (broken.status.as_u16(), broken.text()),
+            (500, "an error page".to_owned()),
+            "PHP's error page is passed on, as by any web server"
+        );
         let head = http.ask("HEAD", "/app/x?do=length", &[], b"").await;
         assert_eq!(
             (head.status.as_u16(), head.body.len(), &head.headers["content-length"]),
@@ -111,7 +115,7 @@ async fn the_log_and_the_metrics_call_it_a_request_and_name_no_session() {
     let of_events = |line: &Value| line["target"] == "longwire::event" || line["target"] == "longwire::php";
     node.wait_for_log("the second has failed", |line| line["cause"] == "reply_short");
     let lines = node.log_lines(of_events);
-    assert_eq!(lines.len(), 3, "what PHP logged, and a line for each request: {lines:#?}");
+    assert_eq!(lines.len(), 3, "expected PHP's log line and one line for each request: {lines:#?}");
     for line in lines {
         assert_eq!((&line["event"], &line["session"]), (&json!("request"), &Value::Null), "{line}");
     }
@@ -126,7 +130,7 @@ async fn a_socket_and_an_event_stream_live_on_the_same_path_as_the_page() {
     assert_eq!(socket.ask("hello").await, "session message");
     let mut stream = Http::one(node.address("web")).await.stream("/app/room", &[]).await;
     let page = Http::one(node.address("web")).await.ask("GET", "/app/room?do=tell", &[], b"").await;
-    assert_eq!(page.status, StatusCode::NO_CONTENT, "what it said went to the sessions");
+    assert_eq!(page.status, StatusCode::NO_CONTENT, "the body went to the sessions");
     let frame = socket.frame().await;
     assert_eq!((frame.kind, &frame.body[..]), (FrameKind::Text, &b"from a page"[..]));
     assert_eq!(stream.event().await.data, "from a page");

@@ -221,7 +221,7 @@ async fn a_late_handshake_takes_no_time_from_later_requests() {
     // A keep-alive connection ends at last.
     let mut rest = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(30), kept.read_to_end(&mut rest)).await;
-    assert!(end.is_ok(), "it was kept for ever");
+    assert!(end.is_ok(), "the keep-alive connection was never closed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

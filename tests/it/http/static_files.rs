@@ -338,7 +338,7 @@ fn a_large_file_streams_while_others_are_served_and_a_reader_who_stops_does_not_
     // The node still stops long before drain_timeout, and does not count a file as a lost session.
     let start = std::time::Instant::now();
     site.node.terminate();
-    assert!(site.node.wait().success(), "a file that nobody reads is no session that was given up");
+    assert!(site.node.wait().success(), "a file that is not read must not count as a session that was given up");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     drop(stopped);
 }

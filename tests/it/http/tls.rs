@@ -122,7 +122,7 @@ async fn clients_show_certificates_where_they_must_and_php_sees_whose() {
             (&seen["SSL_CLIENT_S_DN"], &seen["SSL_CLIENT_I_DN"]),
             (&json!("CN=Ann\\, Lee"), &json!("CN=test authority"))
         );
-        assert!(verify(Some(&eve)).await.is_none(), "nobody here has signed for her");
+        assert!(verify(Some(&eve)).await.is_none(), "her certificate is signed by another authority");
         let seen = verify(None).await.map(|told| told["SSL_CLIENT_VERIFY"].as_str().unwrap().to_owned());
         assert_eq!(seen.as_deref(), without, "{wanted}");
         let refused = if without.is_some() { 1.0 } else { 2.0 };
@@ -261,7 +261,7 @@ async fn a_ticket_is_no_way_around_renewed_roots_of_clients() {
         let stream = connect().await.unwrap();
         assert_eq!(stream.get_ref().1.handshake_kind(), Some(expected));
         let told = told(&mut Client::on(stream, length(), Vec::new())).await;
-        assert_eq!(told["SSL_CLIENT_S_DN_CN"], "Ann", "a resumed session is hers as well");
+        assert_eq!(told["SSL_CLIENT_S_DN_CN"], "Ann", "a resumed session has her certificate too");
     }
     std::fs::copy(next.ca_file(), authority.ca_file()).unwrap();
     node.signal(libc::SIGHUP);
@@ -269,7 +269,7 @@ async fn a_ticket_is_no_way_around_renewed_roots_of_clients() {
         node.metric("longwire_certificate_reloads_total", "listener=\"length\",outcome=\"done\"") >= 1.0
     })
     .await;
-    assert!(connect().await.is_err(), "nobody who counts has signed for her any more");
+    assert!(connect().await.is_err(), "her authority is no longer trusted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,7 +306,7 @@ async fn handshakes_that_stall_break_or_are_none_cost_nobody_else_anything() {
                 .await
                 .expect("it is cut");
         }
-        assert!(start.elapsed() >= Duration::from_millis(500), "they had their time");
+        assert!(start.elapsed() >= Duration::from_millis(500), "they must not be cut before the timeout");
         eventually("each is counted", || {
             refused(listener, "handshake_timeout") == 2.0 * count
                 && refused(listener, "tls_failed") == 2.0 * count
@@ -349,7 +349,7 @@ async fn a_stalled_reader_over_tls_gets_what_was_promised_and_then_the_end() {
             }
         }
         number += 1;
-        assert!(number < 5000, "nothing bounds it");
+        assert!(number < 5000, "the outbox has no bound");
     }
     assert!(node.memory().saturating_sub(before) < 8 << 20);
     for expected in kept {

@@ -163,7 +163,7 @@ async fn one_line_and_nothing_is_sent_and_nobody_is_closed_that_the_ancestor_wou
         plain.send(FrameKind::Binary, say.as_bytes()).await;
         script.say(say).await;
         if let Some(expected) = expected {
-            assert_eq!(&plain.frame().await.body[..], expected.as_bytes(), "and nothing before it");
+            assert_eq!(&plain.frame().await.body[..], expected.as_bytes(), "no other frame comes before it");
             assert_eq!(script.hear().await, expected);
         }
     }
@@ -220,7 +220,7 @@ async fn on_a_websocket_of_longwires_own_the_line_means_the_same_but_an_http_sta
     for say in ["", "debug", "empty", "", "fail"] {
         web.text(say).await;
     }
-    assert_eq!(web.ask("reply one").await, "one", "and nothing before it");
+    assert_eq!(web.ask("reply one").await, "one", "no other frame comes before it");
     for say in ["all ", "all hi"] {
         web.text(say).await;
     }

@@ -257,7 +257,11 @@ async fn type_and_close_are_the_handlers_and_what_it_got_wrong_is_in_the_log() {
     stage.say_step(9);
     let mut close = [0; 4];
     socket.read_exact(&mut close).await.unwrap();
-    assert_eq!((close[0], &close[2..]), (0x88, &1011_u16.to_be_bytes()[..]), "what began well cannot be taken back");
+    assert_eq!(
+        (close[0], &close[2..]),
+        (0x88, &1011_u16.to_be_bytes()[..]),
+        "pieces that were already sent cannot be taken back"
+    );
     drop(socket);
     stage.node.wait_for_log("the reason is told", |line| line["reason"] == "reply_broken");
 }
@@ -428,7 +432,7 @@ async fn a_handler_is_told_of_its_slips_in_one_line_each() {
     client.text("header('Longwire-Close'); echo 'you are not known';").await;
     assert_eq!(&client.frame().await.body[..], b"you are not known");
     assert_eq!(client.end().await, None);
-    assert_eq!(stage.node.closed(1)[0]["reason"], "handler_closed", "a forgotten colon keeps nobody connected");
+    assert_eq!(stage.node.closed(1)[0]["reason"], "handler_closed", "Longwire-Close without a colon closes too");
     for what in
         ["json_last_error_msg", "byte order mark", "did you mean Longwire-Join?", "\"Longwire-Close\" has no colon"]
     {
@@ -481,7 +485,7 @@ async fn php_finds_every_param_of_the_contract() {
         );
         let id = server["SESSIONID"].as_str().expect("there is one");
         assert!(id.len() == 16 && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
-        assert!(server["EVENT"].is_null(), "a message has none");
+        assert!(server["EVENT"].is_null(), "a message has no EVENT");
         assert!(server["SERVER_SOFTWARE"].as_str().is_some_and(|software| software.starts_with("longwire/")));
         assert!(server["REMOTE_PORT"].as_str().is_some_and(|port| port.parse::<u16>().is_ok()));
         match listener {
@@ -574,7 +578,10 @@ async fn no_header_of_a_client_passes_for_a_word_of_ours() {
             assert!(server[absent].is_null(), "{absent} in {server:#}");
         }
         if prefix == "HTTP_" {
-            assert!(server["HTTP_EVENT"].is_null(), "a client made a message pass for a close event: {server:#}");
+            assert!(
+                server["HTTP_EVENT"].is_null(),
+                "a client's header made a message look like a close event: {server:#}"
+            );
         }
     }
     let stage = Stage::with_listeners("", &listeners);
@@ -628,5 +635,5 @@ async fn unix_and_ipv6_listeners_serve_too() {
     assert_eq!(&answer[4..], b"unix: no port");
     node.terminate();
     assert_eq!(node.wait().code(), Some(0));
-    assert!(!path.exists(), "the socket's file goes with the node");
+    assert!(!path.exists(), "the node removes its socket file");
 }

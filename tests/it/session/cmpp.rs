@@ -37,7 +37,7 @@ fn configuration(changes: &[(&str, &str)]) -> String {
     let script = format!("script = {:?}", folder().join("handler.php"));
     let own = [("127.0.0.1:7890", "127.0.0.1:0"), ("script = \"handler.php\"", script.as_str())];
     own.iter().chain(changes).fold(text, |text, (from, to)| {
-        assert_eq!(text.matches(from).count(), 1, "{from} is not once in the example's configuration");
+        assert_eq!(text.matches(from).count(), 1, "{from} must be in the example's configuration exactly once");
         text.replace(from, to)
     })
 }
@@ -225,7 +225,7 @@ async fn a_login_is_proved_in_both_directions_and_refused_with_the_reason() {
         stranger.send(CONNECT, 9, &body).await;
         let answer = stranger.packet().await;
         assert_eq!((answer.command, answer.sequence, answer.body[0]), (CONNECT | RESP, 9, status));
-        assert_eq!(answer.body[1..17], [0; 16], "status {status}: nothing is signed for a stranger");
+        assert_eq!(answer.body[1..17], [0; 16], "status {status}: a refused client gets no authenticator");
         assert_eq!(stranger.next().await, None, "status {status} ends the session");
     }
     // A client that has not logged in may send nothing else.

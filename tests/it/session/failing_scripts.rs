@@ -204,7 +204,7 @@ async fn a_page_whose_script_dies_breaks_off_or_is_an_error() {
     }
     stage.go();
     stream.read_to_end(&mut got).await.ok();
-    assert!(!got.ends_with(b"0\r\n\r\n"), "it must not pass for whole");
+    assert!(!got.ends_with(b"0\r\n\r\n"), "a broken reply must not look complete");
     let page = http::request(address, "GET", &format!("/ws?code={}", encode("undefined_fn();")), b"").await.unwrap();
     assert_eq!((page.status, page.text()), (500, String::new()));
 }
@@ -254,8 +254,12 @@ async fn the_refusals_of_php_fpm_itself_are_no_answers() {
     eventually("both are told of", || stage.said().len() >= 2).await;
     let mut newcomer = stage.client("web").await;
     assert_eq!(newcomer.ask("echo 3;").await, "3");
-    assert_eq!(stage.said(), ["close client_closed", "close client_closed"], "once, and nobody who was never let in");
-    // A handler's own words, though they be the same.
+    assert_eq!(
+        stage.said(),
+        ["close client_closed", "close client_closed"],
+        "one close event for each admitted session, none for a refused one"
+    );
+    // A handler that prints the same words itself does not count as failed.
     let own = "http_response_code(404); error_log('Primary script unknown'); echo \"File not found.\\n\";";
     assert_eq!(newcomer.ask(own).await, "File not found.\n");
     let own = "http_response_code(403); error_log('Access to the script'); echo \"Access denied.\\n\";";

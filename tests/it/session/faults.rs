@@ -328,7 +328,7 @@ async fn ready_follows_php_fpm_while_nobody_asks() {
             fpm.start_again();
             eventually("the node sees that it is back", || node.admin("/ready").0 == 200).await;
         }
-        assert_eq!(node.metric("longwire_upstream_requests_total", ""), 0.0, "nobody has asked anything");
+        assert_eq!(node.metric("longwire_upstream_requests_total", ""), 0.0, "no client has sent anything");
         let mut client = Client::connect(node.address("tcp"), Framing::Length(LengthFraming::default())).await;
         assert_eq!(client.ask("now").await, "here");
     }

@@ -273,7 +273,7 @@ async fn a_guest_that_is_refused_hears_nothing_and_leaves_nothing_behind() {
     while let Some(item) = client.next().await {
         heard.push(item);
     }
-    assert!(!format!("{heard:?}").contains("guest"), "pushes are for those who were let in: {heard:?}");
+    assert!(!format!("{heard:?}").contains("guest"), "a refused guest must not get pushes: {heard:?}");
     stage.nothing_is_left(stage.asked().await["sid"].as_str().unwrap()).await;
     let said = std::fs::read_to_string(stage.fpm.dir().join("said")).unwrap();
     assert!(!said.contains("close"), "PHP turned all of them away: {said}");

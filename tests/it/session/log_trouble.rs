@@ -170,7 +170,7 @@ async fn check(trouble: Trouble) {
     }
     // PHP gets the close events of sessions that end.
     clients.truncate(SESSIONS / 2);
-    eventually("the sessions that went are told", || noted(fpm.dir(), "close") == SESSIONS / 2).await;
+    eventually("the close events of the ended sessions are noted", || noted(fpm.dir(), "close") == SESSIONS / 2).await;
     for client in &mut clients {
         assert_eq!(client.ask("again").await.len(), 16, "{trouble:?}");
     }
@@ -194,7 +194,7 @@ async fn heard_again(node: &mut Node) {
     let mut client = node.client().await;
     let mut asked = 0;
     while node.metric("longwire_log_lines_lost_total") == 0.0 {
-        assert!(asked < 100_000, "nothing is lost, and nobody reads");
+        assert!(asked < 100_000, "no line was lost, although the log is not read");
         for _ in 0..500 {
             client.text("complain").await;
         }
@@ -215,7 +215,7 @@ async fn heard_again(node: &mut Node) {
         }
     });
     let (mut text, mut lost) = (String::new(), 0.0);
-    eventually("what was lost is told", || {
+    eventually("a line says how many lines were lost", || {
         text = lines.try_iter().last().unwrap_or(std::mem::take(&mut text));
         let told = text.lines().filter(|line| line.contains("log lines were lost"));
         let told = told.filter_map(|line| line.rsplit_once("lines=")?.1.trim().parse::<f64>().ok());
@@ -352,7 +352,8 @@ echo 'done';
         let before = warnings();
         assert_eq!(client.ask(fault).await, "done");
         let summed = |line: &serde_json::Value| line["unlogged"].as_u64().is_some_and(|unlogged| unlogged > 100);
-        eventually("what is beyond is counted", || node.log_lines(summed).len() == told + 1).await;
+        eventually("the lines beyond the bound are counted in one line", || node.log_lines(summed).len() == told + 1)
+            .await;
         told += 1;
         // When the next event has run, all lines of this one have been logged.
         assert_eq!(client.ask("nothing").await, "done");

@@ -68,7 +68,7 @@ impl Inbox {
             return;
         }
         let expected = body(session, self.echoes);
-        assert!(got == expected, "session {session} got another echo {}: {} bytes", self.echoes, got.len());
+        assert!(got == expected, "session {session}: echo {} differs, it has {} bytes", self.echoes, got.len());
         self.echoes += 1;
     }
 
@@ -207,7 +207,7 @@ async fn a_script_with_a_checksum_serves_200_sessions_and_frames_leave_in_the_or
                 inbox.take(session, &client.next().await);
             }
             client.socket.shutdown().await.unwrap();
-            assert_eq!(client.socket.read(&mut [0]).await.unwrap(), 0, "nothing more than that");
+            assert_eq!(client.socket.read(&mut [0]).await.unwrap(), 0, "no further bytes may come");
         });
     }
     tokio::join!(publish(&node, 0), publish(&node, 1));

@@ -205,7 +205,7 @@ async fn graceful_reloads(pool: Pool, code: &str) -> (usize, usize) {
         eventually("it works", || count() > before + 20_000).await;
         let workers = workers_of(fpm.master());
         fpm.signal(libc::SIGUSR2);
-        eventually("the workers are others", || {
+        eventually("all workers have been replaced", || {
             let now = workers_of(fpm.master());
             now.len() == workers.len() && now.iter().all(|worker| !workers.contains(worker))
         })
@@ -272,7 +272,7 @@ async fn scripts_that_misbehave_are_told_apart() {
     assert_eq!(loud.text(), "done");
     assert!(loud.stderr.len() >= 1_000_000, "{} bytes of stderr", loud.stderr.len());
     assert!(metrics.stderr_bytes.get() >= 1_000_000);
-    assert_eq!(metrics.connects.get(), 1, "none of it cost the connection");
+    assert_eq!(metrics.connects.get(), 1, "the connection must be kept");
 }
 
 #[tokio::test]
@@ -351,9 +351,9 @@ async fn cancelled_requests_never_leak_their_answer_to_another_caller() {
         assert_eq!(pending.answer().await.text(), format!("{i}."));
     }
     for cancelled in cancelling {
-        cancelled.await.expect("no answer was another's");
+        cancelled.await.expect("no request may get the answer of another one");
     }
-    assert!(metrics.aborts.get() > 0, "some were running");
+    assert!(metrics.aborts.get() > 0, "some requests must have been running when they were cancelled");
 }
 
 #[tokio::test]

@@ -189,15 +189,15 @@ async fn a_backend_with_an_open_connection_is_not_probed_and_an_idle_one_is() {
     let upstream = std::sync::Arc::new(upstream);
     let kept = upstream.clone();
     let probing = tokio::spawn(async move { kept.keep_probing().await });
-    eventually("it is probed while nobody asks", || metrics.probes.get() > 3).await;
+    eventually("it is probed while there are no requests", || metrics.probes.get() > 3).await;
     assert_eq!(call(&script).body("with its only worker").run(&upstream).await.text(), "with its only worker");
     // One probe may have begun before the request took its connection.
     let most = metrics.probes.get() + 1;
     while upstream.snapshot().backends[0].open == 1 {
-        assert!(metrics.probes.get() <= most, "a connection is open, which tells more than a probe");
+        assert!(metrics.probes.get() <= most, "no probe may run while a connection is open");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     eventually("it is probed again", || metrics.probes.get() > most + 3).await;
-    assert_eq!(metrics.connects.get(), 1, "probes are no connections of requests");
+    assert_eq!(metrics.connects.get(), 1, "probes must not count as connections of requests");
     probing.abort();
 }

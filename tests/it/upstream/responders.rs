@@ -439,8 +439,8 @@ async fn with_a_prefix_params_arrive_as_the_headers_that_go_wants() {
     assert_eq!(session.len(), 16);
     let answer = client.ask("headers").await;
     assert_eq!(header(&answer, "Sessionid"), Some(session.clone()));
-    assert_eq!(header(&answer, "Event"), None, "a message has none");
-    // Without these net/http/cgi.RequestFromMap makes no request of it.
+    assert_eq!(header(&answer, "Event"), None, "a message has no Event header");
+    // net/http/cgi.RequestFromMap needs these params.
     for line in ["REQUEST_METHOD POST", "REQUEST_URI /echo.py", "SERVER_PROTOCOL HTTP/1.1", "CONTENT_LENGTH 7"] {
         assert!(answer.lines().any(|found| found == line), "no {line} in\n{answer}");
     }

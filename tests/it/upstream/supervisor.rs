@@ -44,7 +44,7 @@ async fn it_serves_sees_changed_files_at_once_and_leaves_nothing_behind() {
     let group = supervisor.master().expect("it runs");
     eventually("the master has its workers", || processes_of_group(group).len() == 3).await;
     let mode = fs::metadata(directory_of(&address)).expect("it is there").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700, "nobody else looks into it");
+    assert_eq!(mode & 0o777, 0o700, "no other user may read the folder");
     let scripts = tempfile::tempdir().expect("a temporary directory");
     let script = scripts.path().join("x.php");
     let (upstream, _) = start(config(std::slice::from_ref(&address), 2));
@@ -251,7 +251,7 @@ fn a_folder_for_temporary_files_with_too_long_a_path_is_refused_by_check_and_ser
         let (success, said) = longwire(command, &deep, "");
         assert!(!success && said.contains("set TMPDIR to a shorter one"), "{command}: {said}");
     }
-    assert_eq!(fs::read_dir(temporary.path()).expect("it is there").count(), 1, "nothing beside it");
+    assert_eq!(fs::read_dir(temporary.path()).expect("it is there").count(), 1, "no other file may be left");
     let (success, said) = longwire("check", temporary.path(), "");
     assert!(success, "{said}");
 }
