@@ -1,5 +1,5 @@
-//! `tests/cluster.sh`, which `make cluster` runs, on ports of its own: as somebody would use it in a terminal, with the chat in
-//! browsers and without.
+//! Runs `tests/cluster.sh` (`make cluster`) on other ports, as a user would in a terminal. The chat is used by browsers and by plain
+//! clients.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,23 +21,23 @@ use crate::support::end_with_the_run;
 use crate::support::longwire::http_get;
 use crate::support::php_fpm::{eventually, kill, wait_until};
 
-/// Ports that the script takes, from its first one.
+/// The number of ports that the script uses, from its first one.
 const PORTS: u16 = 52;
-/// Nobody waits longer for a frame; what is waited for comes within milliseconds unless something is broken.
+/// Longest wait for a frame. Unless something is broken, it comes within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const DESK: (u32, u32) = (1000, 700);
 
 struct Demo {
     script: Child,
-    /// The balancer's port; the others follow it.
+    /// The balancer's port, which is the first one.
     port: u16,
     printed: Arc<Mutex<String>>,
-    /// For its temporary files, and what its processes are known by.
+    /// The folder for its temporary files, by which its processes are recognized.
     files: TempDir,
 }
 
 impl Demo {
-    /// Waits until it has said where everything is.
+    /// Starts it and waits until it has printed all addresses.
     fn start(engine: &str) -> Self {
         let demo = Self::spawn(engine, free_ports());
         wait_until("the cluster is there", || demo.printed().contains("Ctrl-C stops."));
@@ -51,16 +51,16 @@ impl Demo {
             .arg(env!("CARGO_BIN_EXE_longwire"))
             .env("ENGINE", engine)
             .env("PORT", port.to_string())
-            // Above a second, so that it is seen to be away; the default waits for a lease.
+            // More than a second, so that the test can see that the node is away. The default waits for a lease.
             .env("AGAIN_AFTER", "3")
             .env("TMPDIR", files.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // As a shell would: Ctrl-C is for this group.
+            // A process group of its own, as in a shell: Ctrl-C goes to the group.
             .process_group(0);
         end_with_the_run(&mut command, libc::SIGTERM);
-        // A shell starts what it runs in the background with SIGINT ignored, which a script cannot undo for itself.
+        // A shell starts background commands with SIGINT ignored, and a script cannot undo that for itself.
         // SAFETY: signal is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
@@ -72,7 +72,7 @@ impl Demo {
         let printed = Arc::<Mutex<String>>::default();
         let stdout = BufReader::new(script.stdout.take().expect("it is piped"));
         let stderr = BufReader::new(script.stderr.take().expect("it is piped"));
-        // Read to the end: a full pipe would hold it.
+        // Read to the end, because a full pipe would block it.
         let keep = |line: String, all: &Mutex<String>| *all.lock().unwrap() += &(line + "\n");
         let (out, err) = (printed.clone(), printed.clone());
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| keep(line, &out)));
@@ -84,7 +84,7 @@ impl Demo {
         self.printed.lock().unwrap().clone()
     }
 
-    /// By its place behind the first one, see the script.
+    /// The address of a port, by its distance from the first one (see the script).
     fn address(&self, offset: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port + offset))
     }
@@ -93,7 +93,7 @@ impl Demo {
         format!("http://{}/", self.address(offset))
     }
 
-    /// Of the last one that was started.
+    /// The pid of the last process of this kind that was started.
     fn pid_of(&self, part: &str) -> u32 {
         let printed = self.printed();
         let line = printed.lines().rev().find(|line| {
@@ -105,7 +105,7 @@ impl Demo {
         pid.unwrap_or_else(|| panic!("it has said no pid of {part}:\n{printed}"))
     }
 
-    /// What `/ready` of a node has for a status; 0 where nobody answers.
+    /// The status of a node's `/ready`; 0 if it does not answer.
     fn ready(&self, node: u16) -> u16 {
         match std::net::TcpStream::connect(self.address(40 + node)) {
             Ok(_) => http_get(self.address(40 + node), "/ready").0,
@@ -128,20 +128,20 @@ impl Demo {
         self.script.wait().expect("it is our child")
     }
 
-    /// No process of it, no file, no port.
+    /// Checks that none of its processes, files and ports is left.
     #[track_caller]
     fn leaves_nothing(&self) {
         wait_until("all its processes are gone", || self.processes().is_empty());
         wait_until("its files are gone", || self.files().is_empty());
-        // What was bound here a moment ago, a child of another test may have until it is executed.
+        // A child process that another test has just forked may hold such a port until its exec.
         for offset in 0..PORTS {
             let is_free = || std::net::TcpStream::connect(self.address(offset)).is_err();
             wait_until(&format!("nobody listens on {offset}"), is_free);
         }
     }
 
-    /// Whoever has its folder for temporary files in environment or command line; php-fpm's workers and redis-server write a title
-    /// of their own there.
+    /// All processes with its folder for temporary files in their environment or command line. Both are needed, because php-fpm's workers
+    /// and redis-server overwrite their command line with a title.
     fn processes(&self) -> Vec<String> {
         let marks = [
             self.files.path().display().to_string(),
@@ -154,7 +154,7 @@ impl Demo {
         said.filter(|said| marks.iter().any(|mark| said.contains(mark))).collect()
     }
 
-    /// Has everybody in the chat's list be there for long: whoever has come a moment ago is not taken for gone.
+    /// Makes all people in the chat's list look old. The chat never removes a person who has just come.
     fn age_everybody(&self) {
         let folder = self.files().into_iter().next().expect("it has a folder");
         let folders = fs::read_dir(self.files.path().join(folder).join("tmp")).expect("it has one").flatten();
@@ -185,7 +185,7 @@ impl Drop for Demo {
     }
 }
 
-/// The first of so many that nobody has, below those that the kernel gives to whoever asks for any.
+/// The first of [`PORTS`] free ports, below the kernel's range for ephemeral ports.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = (std::process::id() % 200) as u16 * PORTS;
@@ -198,12 +198,12 @@ fn free_ports() -> u16 {
     panic!("no {PORTS} free ports in a row");
 }
 
-/// Somebody in the chat, by hand.
+/// A person in the chat, played by a plain client.
 struct Person {
     client: Client,
     session: String,
     node: String,
-    /// Who was there when this one came.
+    /// The people who were there when this person came.
     found: Vec<String>,
 }
 
@@ -229,7 +229,7 @@ impl Person {
         self.reads(text).await;
     }
 
-    /// Waits for a line.
+    /// Waits for a line of the chat.
     async fn reads(&mut self, text: &str) {
         while self.hears("said").await["text"] != text {}
     }
@@ -238,14 +238,14 @@ impl Person {
         heard(&mut self.client, is).await
     }
 
-    /// Who is in the chat, as the handler has it.
+    /// The people in the chat, as listed by the handler.
     async fn people(&mut self) -> Vec<String> {
         self.asks(json!({ "do": "look" })).await;
         names(&self.hears("room").await["people"])
     }
 }
 
-/// Of a list of people, in order.
+/// The names in a list of people, sorted.
 fn names(people: &Value) -> Vec<String> {
     let people = people.as_array().expect("a list").iter();
     let mut names: Vec<_> = people.map(|person| person["name"].as_str().expect("a name").to_owned()).collect();
@@ -277,7 +277,7 @@ async fn three_nodes_are_one_chat_and_leave_nothing_behind() {
         while ann.hears("moved").await["name"] != "Bob" {}
         ann.says("Hello over there").await;
         bob.reads("Hello over there").await;
-        // Others come through the balancer, which gives each node one.
+        // Other people come through the balancer, which gives one to each node.
         let mut others = Vec::new();
         for name in ["Cleo", "Dora", "Emil"] {
             let mut other = Person::connect(demo.address(0)).await;
@@ -290,7 +290,7 @@ async fn three_nodes_are_one_chat_and_leave_nothing_behind() {
         assert_eq!(ann.people().await, ["Ann", "Bob", "Cleo", "Dora", "Emil"], "{engine}");
         bob.asks(json!({ "do": "tell", "to": "Emil", "text": "Only for you" })).await;
         assert_eq!(others[2].hears("told").await["text"], "Only for you", "{engine}");
-        // Any node knows who is in a channel, on all of them.
+        // Any node can list the members of a channel on all nodes.
         let (status, body) = http_get(demo.address(30 + 3), "/v1/channels/chat");
         let members: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status} {body}"));
         assert_eq!((status, &members["count"]), (200, &json!(5)), "{engine}: {members}");
@@ -325,7 +325,7 @@ async fn a_taken_port_is_named_and_nothing_is_started() {
 async fn pages_of_a_killed_node_come_back_on_another_one_and_a_lost_engine_is_survived() {
     let mut demo = Demo::start("redis");
     let (ann, bob) = (Browser::start(DESK, false).await, Browser::start(DESK, false).await);
-    // Whichever node the balancer gives to Ann, and one that stays.
+    // Ann is on the node that the balancer has chosen; Bob is on another one, which stays.
     ann.open(&demo.url(0)).await;
     enters(&ann, "Ann").await;
     let first = node_of(&ann).await;
@@ -335,13 +335,13 @@ async fn pages_of_a_killed_node_come_back_on_another_one_and_a_lost_engine_is_su
     assert_ne!(node_of(&bob).await, first);
     say(&ann, "Here I am.").await;
     sees(&bob, "Here I am.").await;
-    // Somebody on her node who will not come back.
+    // Zoe is on Ann's node too, and will not come back.
     let mut zoe = Person::connect(demo.address(first.trim_start_matches("node-").parse().expect("a number"))).await;
     zoe.enters("Zoe").await;
     people_are(&bob, &["Ann", "Bob", "Zoe"]).await;
 
     kill(demo.pid_of(&first), libc::SIGKILL);
-    // Her page comes back by itself, and keeps her name.
+    // Ann's page reconnects by itself and keeps her name.
     ann.wait_for(&format!("room === 'lounge' && document.querySelector('#state').title !== 'Connected to {first}'"))
         .await;
     say(&ann, "Back on another one.").await;
@@ -349,7 +349,7 @@ async fn pages_of_a_killed_node_come_back_on_another_one_and_a_lost_engine_is_su
     say(&bob, "So I see.").await;
     sees(&ann, "So I see.").await;
     assert!(!bob.text("#lines").await.contains("Ann left"));
-    // When the node is there again, and not before, it is certain that nobody is on it any more.
+    // Only when the node is back is it certain that its old sessions are gone.
     demo.age_everybody();
     demo.all_are_ready().await;
     let deadline = Instant::now() + PATIENCE;
@@ -360,7 +360,7 @@ async fn pages_of_a_killed_node_come_back_on_another_one_and_a_lost_engine_is_su
         people_are(page, &["Ann", "Bob"]).await;
     }
 
-    // Without the engine each node has its own people, and new ones are let in all the same.
+    // Without the engine each node serves its own people and still admits new ones.
     let ann_is_on: u16 = node_of(&ann).await.trim_start_matches("node-").parse().expect("a number");
     kill(demo.pid_of("redis"), libc::SIGKILL);
     eventually("the nodes notice", || (1..=3).all(|node| demo.ready(node) == 503)).await;

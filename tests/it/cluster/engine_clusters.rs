@@ -1,4 +1,4 @@
-//! Several nodes, joined by an engine of several servers: a Redis Cluster, a Redis behind Sentinels, a cluster of NATS servers.
+//! Several nodes, joined by an engine of several servers: a Redis Cluster, Redis with Sentinels, a cluster of NATS servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,10 @@ use crate::support::php_fpm::{PhpFpm, Pool};
 use crate::support::router::{Router, name, session};
 
 const KINDS: [Kind; 3] = [Kind::RedisCluster, Kind::Sentinel, Kind::NatsCluster];
-/// Elections of Redis, and pauses of nodes between attempts, take seconds.
+/// Longest wait. Elections of Redis, and the nodes' pauses between attempts, take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Three nodes that know each other, each with another server first.
+/// Three nodes that know each other. Each tries another server of the engine first.
 async fn three(fpm: &PhpFpm, engine: &EngineCluster) -> Vec<Longwire> {
     cluster::three(|number| brisk_config(fpm, number, &engine.config(number - 1))).await
 }
@@ -34,17 +34,17 @@ async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// What Redis calls the subject of a channel.
+/// The name of a channel's subject in Redis.
 fn subject_of(channel: &Name) -> String {
     format!("longwire:part:{}", Partition::of_channel(channel).number())
 }
 
-/// Which of the three masters of a new Redis Cluster has a name.
+/// Which of the three masters of a new Redis Cluster owns a name.
 fn master_of(engine: &EngineCluster, name: &str) -> usize {
     usize::from(slot_of(&engine.servers[0], name)) * 3 / 16_384
 }
 
-/// Twelve channels in as many partitions, four on each master of a Redis Cluster; of other kinds any twelve.
+/// Twelve channels in twelve partitions. For a Redis Cluster there are four on each master.
 fn twelve_channels(engine: &EngineCluster, kind: Kind) -> Vec<Name> {
     let is_redis_cluster = matches!(kind, Kind::RedisCluster | Kind::RedisClusterWithReplicas);
     let (mut channels, mut partitions, mut on_master) = (Vec::new(), BTreeSet::new(), [0; 3]);
@@ -73,7 +73,7 @@ async fn any_node_reaches_sessions_on_every_node() {
         }
         let sids: Vec<_> = clients.iter().map(|(_, sid)| session(sid)).collect();
         let channels = twelve_channels(&engine, kind);
-        // Each node has another one's session join, and bound to a uid.
+        // On each node, join a session of another node to the channel, and bind it to a uid.
         for (at, node) in nodes.iter().enumerate() {
             let (mut router, of_other) = (router(node).await, || Target::session(sids[(at + 1) % 3]));
             for channel in &channels {
@@ -172,13 +172,13 @@ async fn whoever_has_the_receipt_of_a_join_is_reached_from_every_node() {
                 assert_eq!(router.publish(&channel, body.clone()).await, reached(1), "{kind:?}: {body}");
                 assert_eq!(next(&mut member).await, body, "{kind:?}");
             }
-            // A session may not be in all of them at once.
+            // Leave again, because a session may not be in that many channels at once.
             routers[0].do_to(Target::session(session(&sid)), Action::Leave(name(&channel))).await;
         }
     }
 }
 
-/// Publishes on all channels, round after round, and keeps what it was told of each frame.
+/// Publishes on all channels, round after round, and keeps each frame's receipt.
 struct Publisher {
     sent: Arc<Mutex<Vec<Sent>>>,
     is_over: Arc<AtomicBool>,
@@ -190,7 +190,7 @@ struct Sent {
     channel: usize,
     round: usize,
     delivered: usize,
-    /// The receipt says that it does not know of everybody.
+    /// The receipt says that it is incomplete.
     is_partial: bool,
     told_at: Instant,
 }
@@ -214,7 +214,7 @@ impl Publisher {
                     let told_at = Instant::now();
                     log.lock().unwrap().push(Sent { channel, round, delivered, is_partial, told_at });
                 }
-                // A steady load, not all that goes through: elections need some of the machine too.
+                // A steady load below the maximum, because elections need CPU too.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             router
@@ -226,7 +226,7 @@ impl Publisher {
         self.sent.lock().unwrap().len()
     }
 
-    /// Of the frames after the first so many: when all of a round have reached so many members.
+    /// When a whole round after the first `first` frames reached `members` members on every channel.
     fn whole_after(&self, first: usize, channels: usize, members: usize) -> Option<Instant> {
         let sent = self.sent.lock().unwrap();
         let mut rounds = sent.chunks_exact(channels).skip(first.div_ceil(channels));
@@ -241,7 +241,7 @@ impl Publisher {
     }
 }
 
-/// Reads what a [`Publisher`] sends, until the last on each channel: the rounds, by channel.
+/// Reads the frames of a [`Publisher`] up to the last one on each channel. Returns the rounds, by channel.
 fn read_all(mut client: Client, channels: usize) -> JoinHandle<Vec<Vec<usize>>> {
     tokio::spawn(async move {
         let (mut rounds, mut over) = (vec![Vec::new(); channels], BTreeSet::new());
@@ -258,7 +258,7 @@ fn read_all(mut client: Client, channels: usize) -> JoinHandle<Vec<Vec<usize>>> 
     })
 }
 
-/// What has to be done about a server that was killed.
+/// How the engine recovers from a killed server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mend {
     StartItAgain,
@@ -285,7 +285,7 @@ async fn a_server_is_killed_under_load(kind: Kind, mend: Mend) {
     };
     let publisher = Publisher::start(router(&nodes[0]).await, channels.clone());
     eventually("it is under load", || publisher.count() > 2000).await;
-    // All nodes are connected to each master of Redis, and only the first to the first server of NATS.
+    // All nodes are connected to each master of Redis. Only the first node is connected to the first server of NATS.
     let losers = if kind == Kind::NatsCluster { &nodes[..1] } else { &nodes[..] };
     let failures = |node: &Longwire| node.metric("longwire_engine_failures_total", "");
     let so_far: Vec<f64> = losers.iter().map(failures).collect();
@@ -355,7 +355,7 @@ async fn a_killed_server_of_nats_is_told_and_all_is_well_with_the_others() {
     a_server_is_killed_under_load(Kind::NatsCluster, Mend::Nothing).await;
 }
 
-/// Three nodes with a member each of these channels.
+/// Three nodes, each with one member of these channels.
 async fn three_with_members(
     fpm: &PhpFpm,
     engine: &EngineCluster,

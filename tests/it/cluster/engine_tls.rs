@@ -1,4 +1,4 @@
-//! Nodes that reach a real redis-server or nats-server over TLS.
+//! Nodes that connect to a real redis-server or nats-server over TLS.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,14 +17,14 @@ use crate::support::tls::{Authority, Signed};
 
 const ENGINES: [Kind; 2] = [Kind::Redis, Kind::Nats];
 
-/// A node whose system trusts the authority in this file and no other.
+/// A node on a system that trusts only the authority in this file.
 fn node_trusting(fpm: &PhpFpm, number: usize, cluster: &str, ca: &Path) -> Longwire {
     Longwire::serve_prepared(&brisk_config(fpm, number, cluster), |command| {
         command.env("SSL_CERT_FILE", ca).env_remove("SSL_CERT_DIR");
     })
 }
 
-/// A frame that is sent to a channel through the first node reaches a session of the second, and the receipt says so.
+/// Checks that a frame sent to a channel through the first node reaches a session of the second, and that the receipt counts it.
 async fn reach_each_other(nodes: &[Longwire]) {
     all_know(nodes, 1).await;
     let (mut far, sid) = client(&nodes[1]).await;
@@ -34,7 +34,7 @@ async fn reach_each_other(nodes: &[Longwire]) {
     assert_eq!(next(&mut far).await, "from afar");
 }
 
-/// Until the node says this of why it is alone; meanwhile its own sessions are served.
+/// Waits until the node reports this reason for being without an engine. Its own sessions are served meanwhile.
 async fn is_alone(node: &Longwire, why: &[&str]) {
     let says_why = |text: &str| why.iter().all(|part| text.contains(part));
     eventually(&format!("/ready says {why:?}"), || says_why(&node.admin("/ready").1)).await;
@@ -70,7 +70,7 @@ async fn the_authorities_of_the_system_count_where_nobody_names_one() {
     }
 }
 
-/// The table of a node that believes this authority, and shows this certificate.
+/// The table of a node that trusts this authority and presents this certificate.
 fn table(ca: Option<&Path>, own: Option<&Signed>) -> String {
     let entry = |(key, file): (&str, &Path)| format!("{key} = {:?}", file.display().to_string());
     let own = own.into_iter().flat_map(|own| [("cert", own.cert.as_path()), ("key", own.key.as_path())]);
@@ -89,7 +89,7 @@ async fn nodes_with_a_private_authority_and_certificates_of_their_own_reach_each
         let (fpm, engine) = (Pool::of(2).start(), EngineServer::start_with_tls(kind, &authority, Clients::Asked));
         let own = authority.sign("node", "node", &[]);
         let table = table(Some(&authority.ca_file()), Some(&own));
-        // Whom the system trusts is of no interest then, nor whether that can be read.
+        // With an own authority the system's CAs do not matter, not even whether they can be read.
         let cluster = format!("{}{table}", engine.config());
         let nodes = [1, 2].map(|number| node_trusting(&fpm, number, &cluster, Path::new("/nowhere.pem")));
         reach_each_other(&nodes).await;
@@ -195,7 +195,7 @@ async fn with_the_table_nothing_is_said_to_nats_in_the_clear() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_silent_when_a_hand_is_offered_may_not_speak_tls() {
     let fpm = Pool::of(1).start();
-    // Redis without TLS takes a handshake for the beginning of a line, and waits for more.
+    // Redis without TLS takes the TLS handshake for the beginning of a line and waits for the rest.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let engine = format!("engine = \"redis\"\nurls = [\"rediss://{}\"]\n", silent.local_addr().unwrap());
     is_alone(&node(&fpm, 1, &engine, ""), &["the server may not speak TLS on this port"]).await;
@@ -221,7 +221,8 @@ async fn what_a_sentinel_or_a_server_of_a_cluster_names_is_reached_over_tls_too(
         let table = table(Some(&authority.ca_file()), Some(&own));
         let nodes = [1, 2].map(|number| node(&fpm, number, &engine.config(number), &table));
         reach_each_other(&nodes).await;
-        // Sentinels name the connections between them, and one is that which asks. Who was asked for the master is left alone.
+        // Sentinels name the connections among themselves, so the only unnamed one is that of this query. Nodes must close their
+        // connections to a Sentinel once they know the master.
         let unnamed = |sentinel: &Server| sentinel.ask::<String>(&["CLIENT", "LIST"]).matches(" name= ").count();
         eventually("no node stays connected to a Sentinel", || {
             engine.sentinels.iter().all(|sentinel| unnamed(sentinel) == 1)

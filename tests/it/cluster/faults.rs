@@ -1,5 +1,5 @@
-//! What becomes of a cluster whose links, engine or nodes fail: three nodes, each with a cable of its own to the engine. How long
-//! each change takes to be seen is printed (`cargo test --test it cluster_faults -- --nocapture`) and stands in `docs/cluster.md`.
+//! A cluster whose links, engine or nodes fail: three nodes, each with its own cable to the engine. The time until each change is
+//! noticed is printed (`cargo test --test it cluster::faults -- --nocapture`), and `docs/cluster.md` has these times.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,10 +23,10 @@ use crate::support::php_fpm::{PhpFpm, Pool, kill};
 use crate::support::router::{Router, name};
 
 const NODES: usize = 3;
-/// Within this everybody knows what has changed.
+/// Within this time every node knows of a change.
 const SOON: Duration = LEASE.saturating_add(Duration::from_secs(2));
 
-/// Three nodes and an engine that they dial over their cables, a client in the channel "news" on each, and the way to ask each.
+/// Three nodes that reach an engine over their cables, with a client in the channel "news" and a router client on each.
 struct Stage {
     kind: Kind,
     nodes: Vec<Longwire>,
@@ -38,7 +38,7 @@ struct Stage {
     dir: TempDir,
 }
 
-/// Who is in the channel, as a node answers.
+/// A node's answer to the query for the channel's members.
 #[derive(Debug, PartialEq)]
 struct Seen {
     count: u64,
@@ -58,12 +58,12 @@ impl Seen {
 }
 
 impl Stage {
-    /// `None` where this machine allows no networks of one's own, which is said.
+    /// Starts everything. `None` if this machine does not allow network namespaces, with a message.
     async fn new(kind: Kind) -> Option<Self> {
         let network = match Network::star(NODES) {
             Ok(network) => network,
             Err(why) if ["not permitted", "not supported", "Unknown device"].iter().any(|no| why.contains(no)) => {
-                // Not by eprintln, which nobody sees of a test that passes.
+                // Not by eprintln, because its output is hidden if a test passes.
                 let _ = writeln!(std::io::stderr(), "\nSKIPPED, NOTHING WAS TESTED: cluster_faults {kind:?}: {why}\n");
                 return None;
             }
@@ -118,7 +118,7 @@ impl Stage {
         engine.wait().expect("it is our child");
     }
 
-    /// A node in its own namespace; what the test says to it goes over Unix sockets, which no cable carries.
+    /// Starts a node in its own namespace. The test talks to it over Unix sockets, which work without a cable.
     fn start_node(&self, node: usize) -> Longwire {
         let (hub, number) = (self.network.hub_address(node), node + 1);
         let (engine, url) = match self.kind {
@@ -146,14 +146,14 @@ impl Stage {
         self.dir.path().join(format!("{what}-{node}.sock"))
     }
 
-    /// Publishes from a node: whom it reached, which nodes it missed, and whether there was no engine.
+    /// Publishes from a node. Returns the receipt, the nodes that did not answer, and whether the engine was unavailable.
     async fn publish(&mut self, node: usize, text: &str) -> (Receipt, Vec<String>, bool) {
         let router = &mut self.routers[node];
         let number = router.start(What::Command(send(Target::Channel(name("news")), text))).await;
         router.outcome(number).await
     }
 
-    /// Waits until clients have read this.
+    /// Waits until the clients of these nodes have read this text.
     async fn read(&mut self, nodes: &[usize], text: &str) {
         for &node in nodes {
             while next(&mut self.clients[node]).await != text {}
@@ -170,7 +170,7 @@ impl Stage {
         }
     }
 
-    /// How long it took from then until each of these nodes answered so.
+    /// The time from `since` until each of these nodes gave the wanted answer.
     async fn until_each_sees(
         &mut self,
         nodes: &[usize],
@@ -190,7 +190,7 @@ impl Stage {
         since.elapsed()
     }
 
-    /// How long it took from then until each of these nodes had this value of a metric.
+    /// The time from `since` until each of these nodes had this value of a metric.
     async fn until_said<const N: usize>(&mut self, said: [(usize, &str, f64); N], since: Instant) -> [Duration; N] {
         let mut times = [None; N];
         while times.contains(&None) {
@@ -205,13 +205,13 @@ impl Stage {
         times.map(|time| time.expect("the loop has waited for it"))
     }
 
-    /// How long it took from then until each node knew that there is no engine.
+    /// The time from `since` until each node knew that the engine is unavailable.
     async fn until_all_are_alone(&mut self, since: Instant) -> Duration {
         let times = self.until_said([0, 1, 2].map(|node| (node, "longwire_engine_up", 0.0)), since).await;
         times.into_iter().max().expect("three of them")
     }
 
-    /// Each node serves its own client and says that it can do no more.
+    /// Checks that each node serves its own client and reports that it reaches no other node.
     async fn each_is_alone(&mut self) {
         for node in 0..NODES {
             let seen = self.presence(node).await;
@@ -222,7 +222,7 @@ impl Stage {
         }
     }
 
-    /// Whatever is published anywhere reaches everybody, once each.
+    /// Checks that a message published on any node reaches every client once.
     async fn all_are_together(&mut self) {
         for node in 0..NODES {
             let text = format!("together, from {node}");
@@ -231,7 +231,7 @@ impl Stage {
         }
     }
 
-    /// Prints a time, and fails where it is longer than is promised.
+    /// Prints a time, and fails if it is longer than promised.
     #[track_caller]
     fn soon(&self, what: &str, took: Duration) {
         eprintln!("{:?}: {what}: {:.2} s", self.kind, took.as_secs_f64());
@@ -252,7 +252,7 @@ async fn connected(socket: PathBuf) -> Client {
     client
 }
 
-/// Side by side: most of the time each waits for a lease to end.
+/// Runs a test with both engines in parallel, because each mostly waits for a lease to expire.
 async fn with_each_engine<F: Future<Output = ()> + Send + 'static>(test: fn(Kind) -> F) {
     for run in [Kind::Redis, Kind::Nats].map(|kind| tokio::spawn(test(kind))) {
         run.await.expect("it succeeds");
@@ -277,7 +277,7 @@ async fn cut(kind: Kind) {
     let Some(mut stage) = Stage::new(kind).await else { return };
     stage.network.cut(2);
     let since = Instant::now();
-    // Nobody has noticed yet, and nobody claims what is not known.
+    // No node has noticed yet. The answer must still say that it is incomplete.
     assert_eq!(stage.presence(0).await, Seen::without(2, "n3"), "{kind:?}");
     stage.soon("cut: an answer has who is left, and names who is missing", since.elapsed());
     assert_eq!(stage.publish(0, "first").await, (reached(2), vec!["n3".to_owned()], false), "{kind:?}");
@@ -299,7 +299,7 @@ async fn cut(kind: Kind) {
     let (receipt, _, engine_down) = stage.publish(2, "alone").await;
     assert_eq!((receipt, engine_down), (reached(1), true), "{kind:?}");
     stage.read(&[2], "alone").await;
-    // Long enough for the longest pause between two attempts.
+    // Wait longer than the longest pause between two attempts.
     sleep((SOON * 2).saturating_sub(since.elapsed())).await;
     stage.network.heal(2);
     let since = Instant::now();

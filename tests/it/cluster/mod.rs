@@ -1,4 +1,4 @@
-//! Several nodes and what joins them.
+//! Several nodes, joined by an engine.
 
 mod demo;
 mod engine_clusters;

@@ -1,5 +1,5 @@
-//! A node and peers that are the test itself, on a real redis-server: what a peer of an earlier run, of another version or one of a hundred
-//! may say, byte by byte.
+//! One node on a real redis-server, with peers that the test plays byte by byte: a peer of an earlier run, peers of another version, and
+//! a hundred peers at once.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Peer {
         Self { node, run, version: VERSION, numbers: Default::default(), publishing }
     }
 
-    /// The next envelope on this subject. The layout of what stands before the body is that of every version.
+    /// The next envelope on this subject. The header before the body is the same in every version.
     fn envelope(&mut self, subject: &str, kind: u8, body: &[u8]) -> Bytes {
         let number = self.numbers.entry(subject.to_owned()).or_default();
         *number += 1;
@@ -65,7 +65,7 @@ impl Peer {
         assert!(receivers > 0, "somebody listens to {subject}");
     }
 
-    /// Is there for a minute, with sessions of this epoch.
+    /// Sends a heartbeat with a lease of a minute and this epoch of sessions.
     async fn beat(&mut self, epoch: u32) {
         let mut out = BytesMut::new();
         out.put_u8(2);
@@ -81,14 +81,14 @@ impl Peer {
     }
 }
 
-/// What comes on a subject.
+/// Subscribes to a subject.
 async fn listen(engine: &EngineServer, subject: &str) -> impl futures_util::Stream<Item = Bytes> + Unpin + use<> {
     let mut listening = engine.redis().get_async_pubsub().await.expect("it accepts");
     listening.subscribe(subject).await.expect("it subscribes");
     Box::pin(listening.into_on_message().map(|message| Bytes::from(message.get_payload_bytes().to_vec())))
 }
 
-/// The next of this kind.
+/// The next envelope of this kind.
 async fn next_of(kind: u8, heard: &mut (impl futures_util::Stream<Item = Bytes> + Unpin)) -> Bytes {
     let of_kind = async {
         loop {
@@ -127,7 +127,7 @@ async fn an_answer_to_an_earlier_run_is_not_taken_for_one_to_this() {
         receipt.counts().into_iter().for_each(|count| out.put_u32(count));
         out
     };
-    // An earlier run has asked under the same number, and was killed before this answer came.
+    // A late answer: an earlier run of the node sent a request with the same number and was killed before this answer came.
     peer.say("longwire:node:1", RECEIPTS, &answer(run ^ 1, Receipt { reached: 1, ..Receipt::default() })).await;
     let refused = Receipt { refused: 1, ..Receipt::default() };
     peer.say("longwire:node:1", RECEIPTS, &answer(run, refused)).await;
@@ -151,7 +151,7 @@ async fn a_node_of_another_version_is_named_once_and_counted_and_makes_this_one_
     let lines = node.log_lines(|line| line["message"].as_str().is_some_and(|text| text.contains(said)));
     assert_eq!(lines.len(), 1, "once for each peer: {lines:?}");
     assert_eq!(lines[0]["level"], "ERROR");
-    // It is silent from now on: for a lease.
+    // The peer is silent from now on, so its lease expires.
     eventually("the node is ready again", || node.admin("/ready").0 == 200).await;
     peer.version = VERSION;
     peer.run = 78;
@@ -170,7 +170,7 @@ async fn a_number_is_claimed_and_defended_across_versions() {
     let taken = next_of(TAKEN, &mut heard).await;
     assert_eq!(taken[HEADER_BYTES..], [&77_u64.to_be_bytes()[..], b"\x02n1"].concat(), "to that run, under its name");
     drop(node);
-    // The other way round: the one of another version is here, and this one begins.
+    // The other way round: a peer of another version is running, and this node starts.
     let answer = async {
         let claim = next_of(CLAIM, &mut heard).await;
         let taken = [&claim[6..14], b"\x05other"].concat();
@@ -184,7 +184,7 @@ async fn a_number_is_claimed_and_defended_across_versions() {
     assert!(lines.iter().any(|line| line.contains(said)), "{lines:?}");
 }
 
-/// Each with envelopes on all subjects that there are.
+/// Each peer sends envelopes on every subject.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_peers_cost_no_more_an_envelope_than_forty_eight() {
     const FEW: u16 = 48;
@@ -248,7 +248,7 @@ async fn a_hundred_peers_cost_no_more_an_envelope_than_forty_eight() {
     assert!(spent[1] <= spent[0] * 3 + Duration::from_millis(100), "{spent:?}");
 }
 
-/// The same on each of these subjects, in one go.
+/// Publishes the same body on each of these subjects, in one go.
 async fn publish_all(peer: &mut Peer, subjects: &[String], body: &[u8]) {
     let mut pipe = redis::pipe();
     for subject in subjects {

@@ -1,4 +1,4 @@
-//! Events of channels: what PHP is told of sessions that join and leave, on one node and over several.
+//! Channel events (join, leave, occupied, vacated) on one node and on several: PHP must get each once and in order.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::support::router::{Router, name, session};
 
 const ALL: &str = "events = [\"join\", \"leave\", \"occupied\", \"vacated\"]\n";
 
-/// Writes events of channels down, and tells the others in a channel who has come. To a message it says who sent it, and joins it to the
-/// channels that the message names.
+/// Notes channel events, and sends the id of a new member to the other members of the channel. It answers a message with the session's id
+/// and joins the session to the channels that the message names.
 const HANDLER: &str = r#"
 $event = $_SERVER['LONGWIRE_EVENT'];
 $sid = $_SERVER['SESSIONID'] ?? '-';
@@ -36,7 +36,7 @@ fn notices(fpm: &PhpFpm) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Until exactly these have come, in this order.
+/// Waits until exactly these events have come, in this order.
 async fn told(fpm: &PhpFpm, expected: &[String]) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while notices(fpm) != expected {
@@ -48,7 +48,7 @@ async fn told(fpm: &PhpFpm, expected: &[String]) {
 async fn client(node: &Longwire, channels: &str) -> (Client, String) {
     let mut client = connected(node).await;
     client.text(channels).await;
-    // It is in there before it is answered, and may hear first of somebody who came before.
+    // The session joins before its answer is sent, so it may first get the message about an earlier member.
     let mut sid = next(&mut client).await;
     while sid.ends_with(" has come") {
         sid = next(&mut client).await;
@@ -76,7 +76,7 @@ async fn a_script_is_told_of_its_channels_in_order_and_can_tell_those_who_are_in
         format!("join 3 room {bob_sid} -"),
     ];
     told(&fpm, &expected).await;
-    // To join what one is in, and to leave what one is not in, is no news.
+    // A repeated join, or a leave by a session that is not a member, causes no event.
     router.do_to(Target::session(session(&bob_sid)), Action::Join(name("room"))).await;
     router.do_to(Target::session(session(&bob_sid)), Action::Leave(name("hall"))).await;
     drop(bob);
@@ -85,7 +85,7 @@ async fn a_script_is_told_of_its_channels_in_order_and_can_tell_those_who_are_in
     router.do_to(Target::All, Action::Leave(name("room"))).await;
     expected.extend([format!("leave 4 room {ann_sid} ann"), "vacated 6 room - -".to_owned()]);
     told(&fpm, &expected).await;
-    // A node that stops tells of everybody before it ends.
+    // A node that stops sends the leave events of all its sessions before it ends.
     router.do_to(Target::session(session(&ann_sid)), Action::Join(name("room"))).await;
     node.terminate();
     assert!(node.wait().success());
@@ -131,14 +131,14 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
         let mut members = Vec::new();
         for node in &nodes {
             members.push(client(node, &channels.join(", ")).await);
-            // The next one joins when everybody knows of this one: order between nodes is that of arrival.
+            // Wait until every node knows of this join before the next one, because nodes order events by arrival.
             let count = members.len();
             eventually("all joins are told", || notices(&fpm).len() == channels.len() * (count + 1)).await;
         }
         let of = |channel: &str| -> Vec<String> {
             let mut is_occupied = false;
             let lines = notices(&fpm).into_iter().filter(|line| line.split(' ').nth(2) == Some(channel));
-            // When a node has died, a channel that is occupied may be said to be so once more.
+            // After the death of a node, an occupied event may be repeated.
             let is_news = |line: &String| match line.split(' ').next() {
                 Some("occupied") => !std::mem::replace(&mut is_occupied, true),
                 Some("vacated") => std::mem::replace(&mut is_occupied, false),
@@ -156,7 +156,7 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
         let add = |expected: &mut Vec<Vec<String>>, what: &dyn Fn(&str) -> String| {
             expected.iter_mut().zip(&channels).for_each(|(lines, channel)| lines.push(what(channel)));
         };
-        // Killed: nobody else knows of its sessions but the keepers of its channels.
+        // After SIGKILL only the keepers of its channels know of its sessions.
         nodes[2].signal(libc::SIGKILL);
         nodes[2].wait();
         let killed = Instant::now();
@@ -168,7 +168,7 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
         .await;
         println!("{kind:?}: the sessions of a killed node left after {:.1} s", killed.elapsed().as_secs_f64());
         assert!(killed.elapsed() < LEASE + Duration::from_secs(2), "{kind:?}: {:?}", killed.elapsed());
-        // Back again, it keeps account of channels in which it has nobody.
+        // After its restart it keeps channels in which it has no sessions of its own.
         nodes[2] = Longwire::serve(&config(3));
         all_know(&nodes, 2).await;
         let (first, first_sid) = members.remove(0);
@@ -186,7 +186,7 @@ async fn over_several_nodes_a_channel_is_one_and_a_killed_node_leaves_nobody_beh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_that_is_too_long_for_one_envelope_is_known_to_a_node_that_comes_later() {
-    // A session takes 300 bytes there, and an envelope 64 KB.
+    // A session takes 300 bytes in an envelope, and an envelope has at most 64 KB. So this needs several envelopes.
     const SESSIONS: usize = 300;
     let channel = "c".repeat(250);
     for kind in [Kind::Redis, Kind::Nats] {
@@ -202,7 +202,7 @@ async fn a_channel_that_is_too_long_for_one_envelope_is_known_to_a_node_that_com
         eventually("all joins are told", || notices(&fpm).len() == SESSIONS + 1).await;
         let second = Longwire::serve(&config(2));
         eventually("it has begun to tell", || second.metric("longwire_cluster_nodes", "") == 1.0).await;
-        // It takes part when it has been there for a lease, and then knows of the others when its own session is told.
+        // The new node takes part after one lease. It knows of the other sessions by the time when its own session's join is reported.
         let (_member, sid) = client(&second, &channel).await;
         let has_come = format!("join 3 {channel} {sid} -");
         eventually("it is told", || notices(&fpm).contains(&has_come)).await;

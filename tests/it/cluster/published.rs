@@ -1,4 +1,4 @@
-//! Commands that somebody publishes straight into the engine, as JSON.
+//! Commands that other programs publish directly into the engine, as JSON.
 
 use longwire::proto::command::{Action, Target};
 

@@ -34,7 +34,7 @@ async fn any_node_reaches_sessions_on_every_node() {
         }
         let sids: Vec<_> = clients.iter().map(|(_, sid)| session(sid)).collect();
         let channel = || Target::Channel(name("news"));
-        // Each node has another one's session join, and bound to a uid.
+        // On each node, join a session of another node to the channel, and bind it to a uid.
         for (at, node) in nodes.iter().enumerate() {
             let mut router = router(node).await;
             let sid = sids[(at + 1) % 3];
@@ -52,13 +52,13 @@ async fn any_node_reaches_sessions_on_every_node() {
                     assert_eq!(next(client).await, body);
                 }
             }
-            // Whoever is left out is left out wherever it is.
+            // An excluded session gets nothing, whichever node it is on.
             let mut command = send(channel(), "not to the second");
             command.except = Except { sessions: vec![sids[1]], ..Except::default() };
             assert_eq!(router.run(command).await, reached(2));
             assert_eq!(next(&mut clients[0].0).await, "not to the second");
             assert_eq!(next(&mut clients[2].0).await, "not to the second");
-            // Nobody has this id any more, and nobody this node.
+            // The first id belongs to no session of its node, and the node of the second id does not exist.
             let mut dead = sids[2].as_str().as_bytes().to_vec();
             dead[3] = if dead[3] == b'A' { b'B' } else { b'A' };
             let mut stranger = dead.clone();
@@ -67,7 +67,7 @@ async fn any_node_reaches_sessions_on_every_node() {
                 let id = session(std::str::from_utf8(&id).unwrap());
                 let gone = Receipt { gone: 1, ..Receipt::default() };
                 assert_eq!(router.run(send(Target::session(id), "nobody")).await, gone);
-                // Each counts once, however often it is named.
+                // A repeated id counts once.
                 assert_eq!(router.run(send(Target::Sessions(vec![id; 3]), "nobody")).await, gone);
             }
         }
@@ -76,7 +76,7 @@ async fn any_node_reaches_sessions_on_every_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_another_node_had_join_is_sent_to_and_counted_at_once() {
-    // As many as a session may be in; nearly each is the first of its partition.
+    // The maximum for one session. Nearly every channel is the first in its partition.
     const CHANNELS: usize = 100;
     for kind in ENGINES {
         let (fpm, engine) = (Pool::of(2).start(), EngineServer::start(kind));
@@ -97,7 +97,7 @@ async fn a_session_that_another_node_had_join_is_sent_to_and_counted_at_once() {
 async fn whoever_has_the_answer_of_a_handler_is_reached_where_it_put_the_session() {
     const CLIENTS: usize = 25;
     const ANSWERS: usize = 4;
-    // Nearly each name is the first of its partition.
+    // Nearly every name is the first in its partition.
     let handler = r#"
         $name = $_SERVER['LONGWIRE_EVENT'] === 'connect' ? $_SERVER['SESSIONID'] : file_get_contents('php://input');
         header("Longwire-Join: $name");
@@ -136,7 +136,7 @@ async fn whoever_has_the_answer_of_a_handler_is_reached_where_it_put_the_session
                 assert_eq!(next(&mut client).await, "to the uid");
             }
         }
-        // Who cannot be told keeps nobody waiting for ever.
+        // A node that does not answer delays nothing for ever.
         let mut client = cluster::connected(&nodes[1]).await;
         next(&mut client).await;
         kill(nodes[0].pid(), libc::SIGSTOP);
@@ -242,7 +242,7 @@ async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back(
         nodes[2].signal(libc::SIGKILL);
         nodes[2].wait();
         let killed = Instant::now();
-        // At once and until its lease is over nobody knows better, and nobody claims that it was done.
+        // Until the lease of the dead node expires, receipts name it as missing.
         for to in [Target::Channel(name("news")), Target::All, Target::session(session(&far_sid))] {
             let is_session = matches!(to, Target::Sessions(_));
             let number = publisher.start(What::Command(send(to, "still here?"))).await;
@@ -255,7 +255,7 @@ async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back(
         }
         all_know(&nodes[..2], 1).await;
         assert!(killed.elapsed() < LEASE + Duration::from_secs(2), "{kind:?}: {:?}", killed.elapsed());
-        // The answer comes at once now, and names it still: its sessions may live behind a cut cable.
+        // After that the answer comes at once. It still names the node, because its sessions may be alive behind a cut cable.
         match publisher.ask(Query::Session(session(&far_sid))).await {
             Answer::Error { word, .. } => assert_eq!(word, "unreachable"),
             other => panic!("nobody can know: {other:?}"),
@@ -296,7 +296,7 @@ async fn a_lost_engine_leaves_a_node_its_own_sessions_and_says_so() {
             assert_eq!((receipt, engine_down), (reached(1), true), "{kind:?} {round}");
             assert_eq!(next(&mut near).await, "alone");
             let number = publisher.start(What::Command(send(Target::session(session(&far_sid)), "?"))).await;
-            // Its node may have gone silent by now, and then it is named too.
+            // Its node's lease may have expired by now. Then the receipt names the node too.
             let (receipt, _, engine_down) = publisher.outcome(number).await;
             assert_eq!((receipt, engine_down), (Receipt::default(), true), "{kind:?} {round}");
             assert_eq!(publisher.run(send(Target::session(session(&near_sid)), "mine")).await, reached(1));
@@ -308,12 +308,12 @@ async fn a_lost_engine_leaves_a_node_its_own_sessions_and_says_so() {
             }
             eventually("every node is back", || nodes.iter().all(|node| node.admin("/ready").0 == 200)).await;
             all_know(&nodes, 2).await;
-            // Interests are taken up again with the link, so this reaches the far one as before.
+            // Subscriptions are renewed with the link, so this reaches the far session as before.
             eventually_reaches(&mut publisher, 2).await;
             for client in [&mut near, &mut far] {
                 while next(client).await != "together" {}
             }
-            // What the attempts before it left, if it took several.
+            // Skip the messages of earlier attempts, if it took several.
             publisher.run(send(Target::All, "mark")).await;
             for client in [&mut near, &mut far] {
                 while next(client).await != "mark" {}
@@ -360,11 +360,11 @@ async fn a_command_that_names_thousands_is_done_and_one_that_fits_into_no_frame_
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     };
-    // Of that node and its epoch, and of nobody there.
+    // Ids of that node and its epoch, for which no session exists.
     let nobody = |number: usize| format!("{}{number:08}", &far_sid[..8]);
     let mut ids: Vec<String> = (0..9999).map(nobody).filter(|id| *id != far_sid).collect();
     let others = ids.len();
-    // Each counts once, however often and wherever it is named.
+    // A repeated id counts once, at any place in the list.
     ids.push(far_sid.clone());
     ids.insert(0, far_sid.clone());
     let receipt = post(serde_json::json!({"to": ids, "message": "one of thousands"})).await;
@@ -385,7 +385,7 @@ async fn a_batch_that_is_larger_than_the_engine_takes_is_sent_in_several_envelop
     let (mut far, _) = client(&nodes[1]).await;
     let mut publisher = router(&nodes[0]).await;
     publisher.do_to(Target::All, Action::Join(name("news"))).await;
-    // Each fits, and what stands in front of a large one does not fit beside it.
+    // Each message fits into one envelope, but a large one does not fit together with those before it.
     let body = |number: usize| format!("{number} {}", "x".repeat(if number % 8 == 7 { 95_000 } else { 3_000 }));
     let commands = (0..MESSAGES).map(|number| send(Target::Channel(name("news")), &body(number)));
     let numbers = publisher.start_all(commands).await;
@@ -448,7 +448,7 @@ async fn a_node_that_hangs_makes_no_other_one_unreachable() {
             slowest = slowest.max(begun.elapsed());
         }
         for (router, number) in joins {
-            // They say so in time, though the one that hangs has not heard of it.
+            // The receipt is complete and in time, although the node that hangs has not read the message.
             assert_eq!(router.outcome(number).await, (reached(1), Vec::new(), false), "{kind:?}");
         }
         println!("{kind:?}: the slowest send took {slowest:?}, all joins {:?}", begun.elapsed());

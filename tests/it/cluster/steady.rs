@@ -1,16 +1,16 @@
 //! A steady run of three nodes: 300 messages a second on 50 channels, to 3 000 sessions of which every fifth comes and goes.
 //!
-//! A message says who published it, on which channel, and its number among what he has sent there. So whatever a session gets of
-//! one publisher on one channel has to go on by one: a number that is left out is lost, an earlier one was repeated or came late. Of a
-//! session that comes and goes it is known which numbers had not been sent yet when the receipt of its join was there, and which
-//! ones had their receipts before its leave was sent: all from the former to the latter must be among what it got.
-//! And what receipts claim to have delivered is what the clients have read, to the frame.
+//! A message contains its publisher, its channel, and its number from this publisher on this channel. So a session must get consecutive
+//! numbers: a missing number is a lost message, and a lower number is a repeated or late one. For a session that comes and goes, the
+//! test knows the first number that was not sent yet when the receipt of the join came, and the last number with a receipt before the
+//! leave was sent. The session must get all numbers in between.
+//! In the end the deliveries counted in receipts must be equal to the frames that the clients have read.
 //!
-//! The publishers are on all nodes, and so are those who have sessions join and leave. Some leave by a command, and some by hanging
-//! up, come back to the next node, and join again.
+//! The publishers use all nodes, and so do the organisers, which make sessions join and leave. Some sessions leave by a command. Others
+//! disconnect, connect to the next node and join again.
 //!
-//! A run takes 15 s, or as long as `LONGWIRE_STEADY_SECONDS` says. What it costs is printed:
-//! `LONGWIRE_STEADY_SECONDS=60 cargo test --test it -- cluster_steady --nocapture --test-threads=1`
+//! A run takes 15 s, or `LONGWIRE_STEADY_SECONDS`. Its cost is printed:
+//! `LONGWIRE_STEADY_SECONDS=60 cargo test --test it -- cluster::steady --nocapture --test-threads=1`
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,17 +33,17 @@ use crate::support::router::{Router, name, session};
 
 const NODES: usize = 3;
 const CHANNELS: usize = 50;
-/// On each node.
+/// Sessions on each node that stay.
 const STAY: usize = 800;
-/// On each node, at first.
+/// Sessions on each node, at first, that come and go.
 const MOVE: usize = 200;
 const PUBLISHERS: usize = 6;
 const MESSAGES_PER_SECOND: usize = 300;
-/// Who has sessions join and leave, each by a connection to the router port of one node.
+/// Number of organisers. Each makes sessions join and leave by a connection to the router port of one node.
 const ORGANISERS: usize = 12;
-/// Between two joins, leaves or moves of one organiser.
+/// The pause between two joins, leaves or moves of one organiser.
 const STEP: Duration = Duration::from_millis(100);
-/// Beside the run itself: three thousand connections are opened, and what is left is read.
+/// Time besides the run itself, to open three thousand connections and to read the rest.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,11 +153,11 @@ async fn run(kind: Kind, seconds: usize) {
 }
 
 fn config(fpm: &PhpFpm, number: usize, engine: &EngineServer) -> String {
-    // A machine that is busy with other things must not look like one that has died.
+    // A long lease, because a node on a busy machine must not look dead.
     cluster::config(fpm, number, &format!("lease = \"20s\"\nreceipt_timeout = \"20s\"\n{}", engine.config()))
 }
 
-/// The last message to everybody.
+/// The last message to all sessions.
 const END: &str = "end";
 /// The last message to one session before it joins again.
 const MARK: &str = "mark";
@@ -184,17 +184,17 @@ struct Mover {
     sid: SessionId,
     node: usize,
     membership: Option<Membership>,
-    /// How it will leave, by turns.
+    /// Whether it will leave by disconnecting or by a command, in turns.
     hangs_up: bool,
 }
 
 struct Membership {
     track: Track,
-    /// What each publisher was to send next when the receipt of the join was there.
+    /// The next number of each publisher when the receipt of the join came.
     from: [u64; PUBLISHERS],
 }
 
-/// All sessions: those who stay, in their channels, and those who do not, for each organiser.
+/// Opens all sessions. Returns those that stay, with their channels, and the movers of each organiser.
 async fn everybody(addresses: &Addresses) -> (Vec<(Client, usize)>, Vec<Vec<Mover>>) {
     let (mut stayers, mut movers) = (Vec::new(), Vec::new());
     movers.resize_with(ORGANISERS, Vec::new);
@@ -202,7 +202,7 @@ async fn everybody(addresses: &Addresses) -> (Vec<(Client, usize)>, Vec<Vec<Move
         let mut ids: Vec<Vec<SessionId>> = vec![Vec::new(); CHANNELS];
         let mut clients = Vec::new();
         while clients.len() < STAY + MOVE {
-            // Some at a time: a queue of events must not outlast its deadline.
+            // A few at a time, so that queued events do not reach their deadline.
             let mut batch = Vec::new();
             for _ in 0..100.min(STAY + MOVE - clients.len()) {
                 let mut client = addresses.connect(node).await;
@@ -234,7 +234,7 @@ async fn everybody(addresses: &Addresses) -> (Vec<(Client, usize)>, Vec<Vec<Move
             assert_eq!(joined, Receipt { reached: (STAY / CHANNELS) as u32, ..Receipt::default() });
         }
     }
-    // A publisher that knows less would claim less.
+    // Wait until each node knows all members; otherwise receipts would be incomplete.
     for address in &addresses.router {
         let mut router = Router::connect(*address, "").await;
         for channel in 0..CHANNELS {
@@ -249,11 +249,11 @@ async fn sid_of(client: &mut Client) -> SessionId {
     session(str::from_utf8(&client.frame().await.body).expect("an id is text"))
 }
 
-/// How far publishers are, by publisher and channel.
+/// The progress of the publishers, by publisher and channel.
 struct Progress {
     /// The number that is sent next.
     begun: Vec<AtomicU64>,
-    /// The first whose receipt is not there.
+    /// The first number without a receipt.
     done: Vec<AtomicU64>,
 }
 
@@ -268,7 +268,7 @@ impl Progress {
     }
 }
 
-/// Sends its share, at a steady pace, each message when the one before has its receipt. The sum of the receipts.
+/// Sends a publisher's share at a steady pace, each message after the receipt of the one before. Returns the sum of the receipts.
 async fn publish(mut router: Router, publisher: usize, messages: usize, progress: Arc<Progress>) -> Receipt {
     let mut pace = tokio::time::interval(Duration::from_secs(PUBLISHERS as u64) / MESSAGES_PER_SECOND as u32);
     let mut sum = Receipt::default();
@@ -298,10 +298,10 @@ struct Counts {
     moves: AtomicU64,
 }
 
-/// What a session has got of a channel.
+/// The numbers that a session has got on its channel.
 struct Track {
     channel: usize,
-    /// Of each publisher from this number to that.
+    /// For each publisher, the range of numbers that have come.
     of: [Option<Range<u64>>; PUBLISHERS],
     frames: u64,
 }
@@ -328,7 +328,7 @@ impl Track {
         }
     }
 
-    /// Counts as lost what is missing of each publisher's numbers from one to another.
+    /// Counts the missing numbers of each publisher, in the range `from..until`, as lost.
     fn must_have(&self, from: [u64; PUBLISHERS], until: [u64; PUBLISHERS], counts: &Counts) {
         for (publisher, got) in self.of.iter().enumerate() {
             let (from, until) = (from[publisher], until[publisher]);
@@ -342,7 +342,7 @@ impl Track {
     }
 }
 
-/// A session that is joined throughout.
+/// Reads the messages of a session that stays in its channel.
 async fn stay(mut client: Client, mut track: Track, counts: Arc<Counts>) -> Track {
     loop {
         let body = client.frame().await.body;
@@ -353,7 +353,7 @@ async fn stay(mut client: Client, mut track: Track, counts: Arc<Counts>) -> Trac
     }
 }
 
-/// Has sessions join and leave.
+/// Makes sessions join and leave.
 struct Organiser {
     router: Router,
     addresses: Arc<Addresses>,
@@ -362,7 +362,7 @@ struct Organiser {
 }
 
 impl Organiser {
-    /// Takes the movers in turns until it is over, and has all of them leave then.
+    /// Moves the sessions in turns until the run is over, then makes all of them leave.
     async fn go(mut self, number: usize, mut movers: Vec<Mover>, is_over: Arc<AtomicBool>) {
         let mut pace = tokio::time::interval(STEP);
         let mut turn = 0;
@@ -396,7 +396,7 @@ impl Organiser {
         self.counts.joins.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// By a command; what is sent to the session alone comes behind everything that its channel brought.
+    /// Makes a session leave by a command. A message to the session alone then comes after all messages of its channel.
     async fn leave(&mut self, mover: &mut Mover) {
         let Membership { mut track, from } = mover.membership.take().expect("it is a member");
         let until = Progress::on(&self.progress.done, track.channel);
@@ -416,7 +416,7 @@ impl Organiser {
         self.counts.leaves.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Its client hangs up and connects to the next node.
+    /// Disconnects the client and connects it to the next node.
     async fn move_on(&mut self, mover: &mut Mover) {
         let Membership { mut track, from } = mover.membership.take().expect("it is a member");
         let until = Progress::on(&self.progress.done, track.channel);

@@ -1,4 +1,4 @@
-//! `longwire bench`, as a user runs it: every fault of a script is found, and counted exactly.
+//! `longwire bench`, as a user runs it: it must find every fault of a script and count it exactly.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ use crate::support::tls::{Authority, table};
 
 const ECHO: &str = "echo file_get_contents('php://input');";
 
-/// Echoes but for what single clients find wrong: nothing, a reply twice, two of them swapped, a broken one.
+/// Echoes, with a fault for some clients: no reply, a repeated reply, two swapped replies, or a broken one.
 const FAULTY: &str = r#"
 $data = file_get_contents('php://input');
 $number = (int) substr($data, 7, 10);
@@ -35,7 +35,7 @@ switch ((int) substr($data, 0, 6)) {
 foreach ($replies as $reply) echo $reply, "\n";
 "#;
 
-/// Joins who asks for it; publishes everything else, except the fifth message, and the seventh in other words.
+/// Joins the session if it asks for that. Publishes every other message, but drops the fifth and changes the seventh.
 const CHANNEL: &str = r#"
 $data = file_get_contents('php://input');
 if ($data === 'join') {
@@ -47,7 +47,7 @@ $number = isset($_SERVER['FAULTY']) ? (int) substr($data, 7, 10) : -1;
 if ($number !== 5) echo $number === 7 ? 'something else' : $data;
 "#;
 
-/// Joins the channel that it is told to, or room0 whoever asks.
+/// Joins the session to the channel that the message names, or always to room0.
 const ROOMS: &str = r#"
 [$word, $room] = explode(' ', file_get_contents('php://input')) + [1 => ''];
 header('Longwire-Join: ' . (isset($_SERVER['FAULTY']) ? 'room0' : $room));
@@ -64,7 +64,7 @@ fn bench(args: &[&str]) -> Output {
     command(args).output().expect("the binary was built for this test")
 }
 
-/// A run that has a report.
+/// Runs `bench` and returns its report.
 #[track_caller]
 fn report(args: &[&str]) -> Value {
     let Output { status, stdout, stderr } = bench(&[args, &["--json", "--quiet"]].concat());
@@ -113,7 +113,7 @@ fn every_way_to_the_same_script_is_measured() {
         check(&found, &[("connections", 4), ("connected", 4), ("in_flight", 1), ("message_bytes", 64), ("unsent", 0)]);
         let (sent, replies) = (number(&found, "sent"), number(&found, "replies"));
         assert!(sent >= 4 && replies > 0, "{found:#}");
-        // Every message was in the window; each reply too, but for those on their way at its end.
+        // All messages were sent in the measured time. So were the replies, except those on their way at its end.
         assert_eq!(replies + number(&found, "in_flight_at_end"), sent, "{found:#}");
         assert_eq!(found["errors"], Value::Array(vec![]), "{found:#}");
         assert_eq!(found["latency"]["count"].as_u64(), Some(sent), "{found:#}");
@@ -149,7 +149,8 @@ fn a_stall_shows_in_every_message_that_it_delayed() {
     let url = format!("tcp://{}", node.address("length"));
     let found = report(&["echo", &url, "--connections=2", "--rate=200", "--warm-up=0s", "--duration=2s"]);
     check(&found, &FAULTLESS[..5]);
-    // Client 0 has one message that took 1.2 s, and 119 that were due meanwhile: of 400 more than a tenth were late by 0.6 s.
+    // Client 0 has one message that took 1.2 s, and 119 messages that were due meanwhile. So of 400 messages more than a tenth were late
+    // by 0.6 s.
     assert_eq!(found["latency_from"], "intended");
     check(&found, &[("clients_silent_over_1s", 1)]);
     assert!(found["latency"]["p90_us"].as_f64().unwrap() > 600_000.0, "{found:#}");
@@ -241,7 +242,7 @@ fn channels_take_turns_and_each_message_reaches_the_subscribers_of_its_own() {
         assert!(published >= 3, "{found:#}");
         let in_room_0 = published.div_ceil(3);
         let expected = if is_faulty {
-            // Everybody gets what is for room 0, and nobody anything else.
+            // Every subscriber gets the messages for room 0, and no other messages.
             [("delivered", 2 * in_room_0), ("wrong", 4 * in_room_0), ("lost", 2 * (published - in_room_0))]
         } else {
             [("delivered", 2 * published), ("wrong", 0), ("lost", 0)]
@@ -307,7 +308,7 @@ fn who_publishes_proves_the_secret_or_is_told_that_there_is_one() {
     let published = number(&found, "published");
     assert!(published > 0, "{found:#}");
     check(&found, &[("delivered", 3 * published), ("lost", 0)]);
-    // A router that asks for no secret may be anybody, and is not believed to be the one that knows it.
+    // A router port that asks for no secret may be an impostor, so the run is refused.
     let open = self::node(&fpm, CHANNEL, "", EACH_FRAMING);
     let (open_url, open_door) =
         (format!("tcp://{}", open.address("length")), format!("router://{}/news", open.address("router")));
@@ -322,7 +323,7 @@ fn who_publishes_proves_the_secret_or_is_told_that_there_is_one() {
     }
 }
 
-/// Answers each request on a connection of its own, which ends in the same segment as the answer.
+/// A server that answers one request per connection. The FIN comes in the same segment as the answer.
 fn ends_with_each_answer(head: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -340,7 +341,7 @@ fn ends_with_each_answer(head: &'static str) -> SocketAddr {
             let mut body = vec![0; length];
             if reader.read_exact(&mut body).is_ok() && length > 0 {
                 let answer = [head.replace("LENGTH", &length.to_string()).as_bytes(), &body].concat();
-                // Held back until the end comes, which takes it along.
+                // MSG_MORE holds the answer back until the FIN, which then carries it.
                 let _gone = SockRef::from(&socket).send_with_flags(&answer, libc::MSG_MORE);
             }
         }
@@ -368,7 +369,7 @@ fn ctrl_c_ends_a_run_with_the_report_of_what_there_was() {
     let words = ["echo", &url, "--connections=2", "--warm-up=0s", "--duration=10m", "--json"];
     let mut command = command(&words);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built for this test");
-    // A line a second, each with what has been answered so far.
+    // One progress line per second, with the number of replies so far.
     let mut progress =
         BufReader::new(child.stderr.take().expect("it is piped")).lines().map(|line| line.expect("text"));
     assert!(progress.any(|line| line.contains(" replies") && !line.contains(" 0 replies")));
@@ -405,7 +406,7 @@ fn connections_that_come_and_go_are_counted_as_the_server_counts_them() {
     assert!(accepted > 0, "{found:#}");
     check(&found, &[("failed", 0)]);
     assert_eq!(found["latency"]["count"].as_u64(), Some(accepted));
-    // A few more came before the window opened, and were on their way when it closed.
+    // A few more connections came before the measured time began, or were open when it ended.
     let closed = node.closed(accepted as usize).len() as u64;
     assert!((accepted..=accepted + 40).contains(&closed), "{closed} sessions of {found:#}");
 }
@@ -422,7 +423,7 @@ fn who_connects_over_tcp_and_hears_nothing_waits_for_the_end_so_that_the_server_
     let closed = node.closed(accepted as usize);
     let by_client = closed.iter().filter(|line| line["reason"] == "client_closed").count() as u64;
     assert!(by_client >= accepted, "{by_client} of {} sessions, {accepted} connections", closed.len());
-    // The kernel accepts for a process that does not, and nobody ends.
+    // The kernel completes connections for a process that never accepts, so they are never closed.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("tcp://{}", listener.local_addr().expect("it is bound"));
     let output = bench(&["accept", &url, "--parallel=2", "--quiet", "--timeout=200ms"]);

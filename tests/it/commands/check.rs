@@ -1,7 +1,7 @@
 //! `longwire check` and `longwire defaults`, as an operator calls them.
 //!
-//! Each `tests/golden/check/NAME.toml` has beside it, in `NAME.txt`, the exit status and every line that is printed.
-//! `LONGWIRE_BLESS=1 cargo test --test it check` writes them anew; read the difference before you commit it.
+//! For each `tests/golden/check/NAME.toml`, the file `NAME.txt` beside it has the exit status and every printed line.
+//! `LONGWIRE_BLESS=1 cargo test --test it check` writes these files; read the difference before you commit it.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ fn transcript(output: &Output) -> String {
     format!("exit status {status}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
-/// A child that another test is starting holds our sockets from its fork to its exec, so one that was dropped may live
-/// on for a moment.
+/// Waits for a condition. A child that another test starts holds our sockets from its fork to its exec, so a dropped socket may stay
+/// open for a moment.
 fn eventually(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
@@ -49,7 +49,7 @@ fn each_configuration_gets_its_messages() {
     let mut differing = Vec::new();
     for name in names {
         let found = transcript(&longwire(&folder, &["check", "--config", &name]));
-        // Relative paths become absolute; where this repository lies is no part of the promise.
+        // Relative paths become absolute. The path of this repository is replaced, since it differs between machines.
         let found = found.replace(folder.to_str().unwrap(), "HERE");
         for secret in ["not-to-be-printed", "hunter2"] {
             assert!(!found.contains(secret), "{name}: {found}");
@@ -82,7 +82,7 @@ fn a_taken_port_is_said_and_the_file_is_named() {
     eventually(|| check().starts_with("exit status 0\n"));
 }
 
-/// A node that somebody started with `a.toml` of this folder.
+/// A node that was started with `a.toml` of this folder.
 struct Node(Child);
 
 impl Node {
@@ -126,7 +126,7 @@ fn a_node_that_runs_is_checked_and_what_it_holds_itself_is_no_error() {
     }
     assert_eq!(found.matches(&held).count(), 3, "the router's Unix socket too: {found}");
 
-    // Changed, as the manual says, and named in another way.
+    // The file has changed since, and is named by another path.
     write("a.toml", &format!("{config}[listeners.more]\nbind = \"{more}\"\napp = \"app\"\n"));
     let found = check(folder.path().join("a.toml").to_str().unwrap());
     assert!(found.starts_with("exit status 0\n") && found.matches(&held).count() == 3, "{found}");
@@ -136,7 +136,7 @@ fn a_node_that_runs_is_checked_and_what_it_holds_itself_is_no_error() {
     assert!(found.starts_with("exit status 1\n") && found.contains(&line), "{found}");
     drop(taken);
 
-    // A second node would not start beside it.
+    // Another file with the same addresses would not start.
     write("b.toml", &config);
     let found = check("b.toml");
     let other = format!("address already in use by process {pid} (longwire), which serves {}", folder.path().display());

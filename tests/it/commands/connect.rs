@@ -1,4 +1,4 @@
-//! `longwire connect` as a person or a script calls it, against servers that are not ours.
+//! `longwire connect`, as a user or a script runs it, against servers of the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -20,11 +20,12 @@ fn connect(args: &[&str]) -> Child {
     command.spawn().expect("the binary was built for this test")
 }
 
-/// Runs to the end with `input` on standard input; status, frames, and what is said about the connection.
+/// Runs the command to its end with `input` on standard input. Returns the status, the frames (standard output) and the notes about the
+/// connection (standard error).
 fn talk(args: &[&str], input: &str) -> (i32, String, String) {
     let mut child = connect(args);
     let mut stdin = child.stdin.take().unwrap();
-    // The child may end without reading it.
+    // The child may end without reading its input.
     let _unread = stdin.write_all(input.as_bytes());
     drop(stdin);
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
@@ -32,7 +33,7 @@ fn talk(args: &[&str], input: &str) -> (i32, String, String) {
     (status.code().unwrap(), text(&stdout), text(&stderr))
 }
 
-/// Sends back what it gets, and tells the test what that was when the client has closed.
+/// A server that echoes. When the client has closed, the channel gets all received bytes.
 fn tcp_echo() -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -54,7 +55,7 @@ fn tcp_echo() -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
     (address, got)
 }
 
-/// Sends `bytes`, then closes; reads to the end, so that nothing is reset.
+/// A server that sends `bytes` and closes. It reads to the end first, so that the close is not a reset.
 fn tcp_say(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -67,7 +68,7 @@ fn tcp_say(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-/// Reads a request, answers with `bytes`, closes.
+/// A server that reads a request, answers with `bytes` and closes.
 fn http_say(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -84,8 +85,8 @@ fn http_say(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-/// A WebSocket server that pings first, echoes, closes with 4001 on "bye", vanishes on "vanish", and answers "header"
-/// with the X-Test header of the handshake.
+/// A WebSocket server that sends a ping first and then echoes. It closes with 4001 on "bye", drops the connection on "vanish", and answers
+/// "header" with the X-Test header of the handshake.
 fn websocket_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -112,7 +113,7 @@ fn websocket_server() -> SocketAddr {
                     _ if message.is_text() || message.is_binary() => socket.send(message).await.unwrap(),
                     _ => {}
                 }
-                // With a pong that nobody has read it would go with a reset.
+                // Read the pong first; with unread bytes the close would be a reset.
                 if vanishes && answered {
                     return;
                 }
@@ -128,7 +129,7 @@ fn script(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// What is printed without the times, which differ.
+/// The output without the times, which differ in each run.
 fn without_times(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", line.split("  (").next().unwrap())).collect()
 }
@@ -293,7 +294,7 @@ fn a_refused_handshake_shows_status_and_body() {
 fn a_server_that_closes_ends_an_idle_talk() {
     let url = format!("tcp://{}", tcp_say(b"\0\0\0\x02hi"));
     let mut child = connect(&[&url]);
-    // Standard input stays open: nobody types.
+    // Standard input stays open, but nothing is typed.
     let open = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(open);

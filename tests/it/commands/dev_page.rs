@@ -1,6 +1,6 @@
 //! The page of `longwire dev` in a real browser.
 //!
-//! `LONGWIRE_SCREENSHOTS=DIR` keeps pictures of it, for a look after a change.
+//! `LONGWIRE_SCREENSHOTS=DIR` saves screenshots there, to look at after a change.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::support::php_fpm::eventually;
 const ENTER: &str = "\u{E007}";
 const ARROW_UP: &str = "\u{E013}";
 
-/// Chooses a sub-protocol and greets; closes at the first message.
+/// A handler that chooses a sub-protocol, greets, and closes at the first message.
 const REFUSES_TO_STAY: &str = "<?php
 if ($_SERVER['LONGWIRE_EVENT'] === 'connect') {
     header('Sec-WebSocket-Protocol: json');
@@ -35,7 +35,7 @@ async fn keep_picture(browser: &Browser, name: &str) {
     }
 }
 
-/// The texts of the frames that went one way.
+/// The texts of the shown frames in one direction.
 async fn frames(browser: &Browser, way: &str) -> Vec<String> {
     let script =
         format!("return [...document.querySelectorAll('#frames li.{way} .body')].map((body) => body.innerText)");
@@ -102,7 +102,7 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
 
     browser.click("#again").await;
     browser.type_text("#text", &format!("enough{ENTER}")).await;
-    // It comes back by itself, and is welcomed again.
+    // The page reconnects by itself and is greeted again.
     browser.wait_for("document.querySelectorAll('#frames li.in').length == 3").await;
     assert_eq!(frames(&browser, "in").await, ["welcome", "bye", "welcome"]);
     let notes = frames(&browser, "note").await;
@@ -115,7 +115,7 @@ async fn a_person_sees_sub_protocol_close_code_and_reason_and_may_reconnect() {
     assert_eq!(browser.run(&format!("return {overflow}")).await, false, "the page is wider than a phone");
 }
 
-/// Joins a channel, or fails in one of several ways.
+/// A handler that joins a channel, or fails in one of several ways.
 const FAILS: &str = "<?php
 function deep() { undefined_fn(); }
 switch (file_get_contents('php://input')) {
@@ -218,7 +218,7 @@ async fn more_than_a_thousand_sessions_are_served_and_a_closed_terminal_ends_it(
     assert_eq!(dev.ends_after(libc::SIGHUP).code(), Some(0), "its terminal was closed");
 }
 
-/// Tells what it is told.
+/// A handler that prints its event and the router's address.
 const TELLS: &str = "<?php echo $_SERVER['LONGWIRE_EVENT'], ' ', $_SERVER['LONGWIRE_ROUTER'];";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,7 +227,7 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("the folder is ours");
     put("handler.php", TELLS);
     put("style.css", "body { color: teal }");
-    // Other files lie beside a handler that are not for browsers.
+    // Files beside a handler that must not be served to browsers.
     for kept_back in ["longwire.toml", "longwire.toml~", "LONGWIRE.TOML", "cluster.toml.bak", ".env"] {
         put(kept_back, "secret = \"hunter2\"");
     }
@@ -248,7 +248,7 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     assert_eq!(built_in, format!("http://{}/_longwire", dev.http()));
     assert!(http_get(dev.http(), "/_longwire").1.contains("<title>"), "{built_in}");
 
-    // A folder's handler is told everything, and where the router is.
+    // A folder's handler gets connect, message and close events, and the router's address.
     let router = dev.greeted("router").expect("the greeting says where the router is");
     let address = router.split(' ').next().expect("an address comes first");
     std::net::TcpStream::connect(address).expect("the router listens there");

@@ -1,4 +1,4 @@
-//! The commands of `longwire` beside `serve`.
+//! The commands of `longwire` except `serve`.
 
 mod bench;
 mod check;

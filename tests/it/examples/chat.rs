@@ -1,7 +1,7 @@
 //! The chat of `php-examples` in real browsers: `tests/chat/people.py` plays three people.
 //!
-//! It is driven by Playwright, which `tests/venv.sh chat` installs (`make test` does). `LONGWIRE_SCREENSHOTS=DIR` keeps
-//! pictures, for a look after a change.
+//! It uses Playwright, which `tests/venv.sh chat` installs (`make test` does). `LONGWIRE_SCREENSHOTS=DIR` saves screenshots there, to
+//! look at after a change.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::support::dev::Dev;
 use crate::support::target_dir;
 
-/// People who wait in vain are sent home; all of it takes ten seconds.
+/// Timeout for the run, which normally takes ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 #[tokio::test]
@@ -30,12 +30,12 @@ async fn people_meet_talk_whisper_move_and_leave() {
     let run = tokio::time::timeout(TIMEOUT, run).await.expect("the people come to an end").expect("Python starts");
     let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{}:\n{said}", run.status);
-    // PHP had nothing to complain about either.
+    // PHP must not have logged errors either.
     let complaints: Vec<_> = dev
         .printed()
         .lines()
         .filter(|line| line.contains("php:") || line.contains("Longwire-"))
-        // CI is root.
+        // CI runs as root.
         .filter(|line| !line.contains("php runs as root"))
         .map(str::to_owned)
         .collect();

@@ -1,5 +1,5 @@
-//! What `docker/` has, without Docker: the compose files are read, what they name is there, and the configurations that they mount
-//! are judged by the programs that would read them.
+//! Checks `docker/` without Docker: the files named in the compose files exist, and the mounted configurations are checked by the programs
+//! that would read them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A compose file, with what its anchors stand for.
+/// A compose file, with its anchors resolved.
 fn compose(name: &str) -> Value {
     let program = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
     let file = fs::File::open(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -66,7 +66,7 @@ fn whatever_the_compose_files_name_is_there() {
                 };
                 assert!(is_known, "{name}: {service} mounts {volume}");
             }
-            // Nothing is offered to other machines.
+            // No port may be open to other machines.
             for port in texts(&what["ports"]) {
                 assert!(port.starts_with("127.0.0.1:"), "{name}: {service} publishes {port}");
             }
@@ -101,14 +101,14 @@ fn the_nodes_their_balancer_and_their_engines_know_each_other() {
     );
 }
 
-/// What `longwire check` says of a configuration in which the containers' paths and ports are this machine's.
+/// Runs `longwire check` on a configuration, with the containers' paths and ports replaced by those of this machine.
 #[track_caller]
 fn check(what: &str, config: &str, secret: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let here = config
         .replace("/srv/php", root.join("php-examples").to_str().expect("the path is text"))
         .replace("check_script = false", "check_script = true");
-    // Free ports: those of the containers may be taken here.
+    // Free ports, because those of the containers may be in use here.
     let here = [8080, 9005, 9010, 9011]
         .iter()
         .fold(here, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"));
@@ -119,7 +119,7 @@ fn check(what: &str, config: &str, secret: &str) {
     succeeded(what, &command.output().expect("the binary was built for this test"));
 }
 
-/// What a service has for a secret where nobody has set another one: what stands behind `:-`.
+/// The default secret of a service: the text after `:-`.
 fn secret(service: &Value) -> String {
     let written = service["environment"]["ROUTER_SECRET"].as_str().expect("it has one");
     let secret = written.split(":-").nth(1).and_then(|rest| rest.strip_suffix('}'));
@@ -132,7 +132,7 @@ async fn what_the_readme_pushes_from_the_php_container_reaches_a_client() {
     let (longwire, php) = (&compose["services"]["longwire"], &compose["services"]["php"]);
     assert_eq!(longwire["environment"], php["environment"], "one secret for both");
     let config = text("longwire.toml");
-    // The other container dials a service of this name, on the port that is bound for everybody in the network.
+    // The other container connects to the service of this name, on a port that is open to the whole network.
     assert!(config.contains("bind = \"0.0.0.0:9010\"\nadvertise = \"longwire:9010\""), "{config}");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mounts = texts(&php["volumes"]);
@@ -170,7 +170,7 @@ fn longwire_takes_the_configurations_of_all_containers() {
     let compose = compose("compose.cluster.yaml");
     let template = text("cluster.toml");
     for node in NODES {
-        // What the container would run, up to where its node takes over; a dollar is written twice in a compose file.
+        // The command of the container, up to the start of its node. In a compose file a dollar is written twice.
         let command = texts(&compose["services"][node]["command"])[0].replace("$$", "$");
         let (makes, _) = command.split_once(" && exec longwire serve ").expect("it makes the configuration first");
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -187,7 +187,7 @@ fn longwire_takes_the_configurations_of_all_containers() {
         assert!(config.contains(&format!("name = \"{node}\"")) && !config.contains("NODE_NUMBER"), "{node}:\n{config}");
         let secret = &secret(&compose["services"][node]);
         check(node, &config, secret);
-        // The other engine, as its comment says.
+        // Switch to the other engine, as the comment in the file describes.
         let (redis, nats) = ("engine = \"redis\"\nurls = [\"redis://redis:6379\"]\n", "\n# engine = \"nats\"\n# urls");
         assert!(config.contains(redis) && config.contains(nats), "{config}");
         check("nats", &config.replace(redis, "").replace(nats, "\nengine = \"nats\"\nurls"), secret);
@@ -196,7 +196,7 @@ fn longwire_takes_the_configurations_of_all_containers() {
 
 #[test]
 fn haproxy_takes_its_configuration() {
-    // Where names are looked up is Docker's business: here none of them is known.
+    // Docker resolves the names of services; here none of them is known.
     let mut command = Command::new("/usr/sbin/haproxy");
     command.arg("-c").arg("-f").arg(folder().join("haproxy.cfg")).stdin(Stdio::null());
     let output = command.output().expect("haproxy is installed (tests/install-deps.sh test)");

@@ -1,4 +1,4 @@
-//! Each example of `php-examples/` on a real php-fpm: what its README promises is what a user sees.
+//! Each example of `php-examples/` on a real php-fpm: it must do what its README says.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -14,11 +14,11 @@ use crate::support::http;
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 
-/// An example that runs: WebSocket below `/ws`, length framing, raw bytes.
+/// A running example, with WebSocket below `/ws`, length framing and raw framing.
 struct Example {
     node: Longwire,
     _fpm: PhpFpm,
-    /// Where PHP keeps its sessions and temporary files.
+    /// The folder for PHP's sessions and temporary files.
     _files: TempDir,
 }
 
@@ -56,7 +56,7 @@ async fn text(client: &mut Client) -> String {
     String::from_utf8(frame.body.to_vec()).expect("text is UTF-8")
 }
 
-/// The next frame of a client whose framing knows no text.
+/// The next frame of a client whose framing does not distinguish text and binary.
 async fn bytes(client: &mut Client) -> String {
     String::from_utf8_lossy(&client.frame().await.body).into_owned()
 }
@@ -127,7 +127,7 @@ async fn greeter_takes_no_id_that_somebody_else_has_made_or_knows() {
         let cookie = header(&head, "set-cookie");
         (client, cookie.and_then(|cookie| Some(cookie.split(['=', ';']).nth(1)?.to_owned())))
     };
-    // One that is made up, and one that a stranger was given and has planted.
+    // Session fixation: an invented id, and an id that an attacker was given and has planted.
     let (_stranger, known) = connect("madeupmadeupmadeupmadeup00").await;
     for planted in ["madeupmadeupmadeupmadeup00", &known.expect("a cookie")] {
         let (mut victim, id) = connect(planted).await;
@@ -147,7 +147,7 @@ async fn no_example_follows_a_link_that_another_user_may_have_put_among_the_temp
         ("chat/handler.php", ["longwire-chat", "longwire-chat-UID"]),
     ] {
         let example = Example::start(script, r#""connect""#);
-        // SAFETY: it cannot fail.
+        // SAFETY: geteuid takes no arguments and cannot fail.
         let uid = unsafe { libc::geteuid() }.to_string();
         let theirs = tempfile::tempdir().expect("a temporary directory");
         let file = theirs.path().join("file");
@@ -156,7 +156,7 @@ async fn no_example_follows_a_link_that_another_user_may_have_put_among_the_temp
             let to = if name.ends_with(".json") { &*file } else { theirs.path() };
             std::os::unix::fs::symlink(to, example._files.path().join(name.replace("UID", &uid))).expect("a link");
         }
-        // Whether it is let in is the script's own affair.
+        // The script may admit the client or not.
         let _client = Client::try_upgrade(example.node.address("web"), "/ws", "").await;
         example
             .node
@@ -187,7 +187,7 @@ async fn events_tell_who_is_here_and_who_has_gone() {
 
     first.close(1000).await;
     assert_eq!(first.end().await, Some(1000));
-    // A client that just vanishes counts as well.
+    // A client that disconnects with a reset counts too.
     third.reset();
     example.node.closed(2);
     let mut asked = 1;
@@ -242,14 +242,14 @@ async fn stream_sends_a_frame_in_pieces_while_php_works() {
     let example = Example::start("stream/handler.php", "");
     let answer = "You said 2 words: be to";
     check_pieces(example.node.address("raw"), b"to be", answer.as_bytes()).await;
-    // A length of four bytes before each, in both directions.
+    // Frames have a length of four bytes in front, in both directions.
     let framed = [&(answer.len() as u32).to_be_bytes()[..], answer.as_bytes()].concat();
     check_pieces(example.node.address("tcp"), b"\0\0\0\x05to be", &framed).await;
 }
 
-/// The answer comes whole, and not at once.
+/// Checks that the answer is complete and comes in several pieces.
 async fn check_pieces(address: SocketAddr, request: &[u8], expected: &[u8]) {
-    // Whatever arrives is a frame to this client.
+    // With raw framing this client sees each read as a frame.
     let mut client = Client::connect(address, Framing::Raw).await;
     client.bytes(request).await;
     let mut answer = client.frame().await.body.to_vec();
@@ -320,7 +320,7 @@ fn the_configuration_of_the_front_controller_is_sound() {
     assert_eq!(config.apps.len(), 2);
 }
 
-/// A line of the game, which ends as telnet wants it.
+/// A line of the game, which ends with CRLF as telnet expects.
 async fn line(client: &mut Client) -> String {
     let line = bytes(client).await;
     line.strip_suffix('\r').expect("the CR of CR LF").to_owned()
@@ -341,7 +341,7 @@ async fn line_game_is_won_by_halving_and_each_player_has_a_number() {
         players.push((player, 1, 100, 0));
     }
     let mut numbers = BTreeSet::new();
-    // By turns, so that one player's number would show in another's game.
+    // The players take turns. If their numbers were mixed up, it would show.
     while !players.is_empty() {
         let (mut player, low, high, tries) = players.remove(0);
         assert!(low <= high, "the number is still the one that it was");

@@ -1,5 +1,4 @@
-//! Symfony 5.4 and Laravel 8.83 on a real php-fpm, as shops have them: `tests/frameworks` has one small shop for each, with
-//! pages, a login and a handler.
+//! Symfony 5.4 and Laravel 8.83 on a real php-fpm. `tests/frameworks` has a small shop for each, with pages, a login and a handler.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +17,13 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::proxy::Proxy;
 
-/// For anything that must not wait for the work of somebody else, which lasts twice as long.
+/// Timeout for requests that must not wait for other requests' work, which lasts twice as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What Laravel encrypts cookies with.
+/// Laravel's key for encrypting cookies.
 const KEY: &str = "base64:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// Requests at once.
+/// The number of PHP workers.
 const WORKERS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +42,7 @@ impl Framework {
         }
     }
 
-    /// Where the handler looks for files, and leaves some.
+    /// The folder in which the handler looks for files and writes some.
     fn notes(self) -> &'static str {
         match self {
             Symfony => "var",
@@ -51,7 +50,7 @@ impl Framework {
         }
     }
 
-    /// Where sessions are kept.
+    /// The folder of PHP sessions.
     fn sessions(self) -> &'static str {
         match self {
             Symfony => "var/sessions",
@@ -59,7 +58,7 @@ impl Framework {
         }
     }
 
-    /// A path on which one event of a user's session runs at a time. PHP's own sessions are like that.
+    /// A path on which events of one user run one at a time, as with PHP's own sessions.
     fn one_at_a_time(self) -> &'static str {
         match self {
             Symfony => "/ws",
@@ -81,7 +80,7 @@ impl Shop {
         Self::open_with(framework, |pool| pool)
     }
 
-    /// The same with something done to the pool.
+    /// The same; `prepare` may change the pool.
     fn open_with(framework: Framework, prepare: impl FnOnce(Pool) -> Pool) -> Self {
         let files = deploy(framework);
         let fpm = prepare(pool(WORKERS)).start();
@@ -93,19 +92,19 @@ impl Shop {
         Visitor { framework: self.framework, address: self.node.address("web"), cookies: BTreeMap::new() }
     }
 
-    /// A visitor with a login.
+    /// A visitor who is logged in.
     async fn user(&self) -> Visitor {
         let mut visitor = self.visitor();
         visitor.log_in().await;
         visitor
     }
 
-    /// A file that the handler looks for, or leaves.
+    /// A file that the handler looks for or writes.
     fn note(&self, name: &str) -> PathBuf {
         self.files.path().join(self.framework.notes()).join(name)
     }
 
-    /// What `close` events have left: the users they were about.
+    /// The users noted by `close` events.
     fn closed(&self) -> String {
         fs::read_to_string(self.note("closed")).unwrap_or_default()
     }
@@ -116,7 +115,7 @@ impl Shop {
     }
 }
 
-/// Copies a shop, and makes the folders that Composer or Git would have made.
+/// Copies a shop and creates the folders that Composer or Git would have created.
 fn deploy(framework: Framework) -> TempDir {
     let files = tempfile::tempdir().expect("a temporary directory");
     let shops = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frameworks");
@@ -142,7 +141,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A pool with what a shop's pool tells its application.
+/// A pool with the environment that a shop's pool gives to its application.
 fn pool(workers: usize) -> Pool {
     Pool::of(workers)
         .line("env[APP_ENV] = prod")
@@ -150,7 +149,7 @@ fn pool(workers: usize) -> Pool {
         .line(&format!("env[APP_KEY] = \"{KEY}\""))
 }
 
-/// Pages and sockets on one port, devices on another.
+/// Starts a node with pages and WebSockets on one port, and devices on another.
 fn serve(fpm: &PhpFpm, shop: &Path) -> Longwire {
     let script = shop.join("public/index.php");
     let app = "events = [\"connect\", \"close\"]\nplain_requests = true\non_error = { send = \"sorry\" }";
@@ -164,7 +163,7 @@ fn serve(fpm: &PhpFpm, shop: &Path) -> Longwire {
     Longwire::with(fpm, &script, app, &upstream, &listeners)
 }
 
-/// A browser, as far as a shop can see.
+/// A minimal browser: cookies, pages and forms.
 #[derive(Clone)]
 struct Visitor {
     framework: Framework,
@@ -203,7 +202,7 @@ impl Visitor {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    /// The token of the login page, which every form of this visitor may show.
+    /// The CSRF token of the login page, which is valid for every form of this visitor.
     async fn token(&mut self) -> String {
         let page = self.get("/login").await.text();
         let token = page.split("_token\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -227,14 +226,14 @@ impl Visitor {
         assert_eq!(self.post("/logout", &[("_token", &token)]).await.status, 302);
     }
 
-    /// A WebSocket and the head of the 101, or the answer that was none.
+    /// A WebSocket and the head of the 101; or the whole answer if it is not a 101.
     async fn socket(&self, path: &str) -> Result<(Client, String), String> {
         let cookies = self.cookie();
         let headers = if cookies.is_empty() { String::new() } else { format!("Cookie: {cookies}\r\n") };
         soon(Client::try_upgrade(self.address, path, &headers)).await
     }
 
-    /// A WebSocket that is let in and greeted.
+    /// A WebSocket that is admitted and has read its greeting.
     async fn talk(&self, path: &str, name: &str) -> Client {
         let (mut client, _) = self.socket(path).await.unwrap_or_else(|answer| panic!("no WebSocket: {answer}"));
         assert_eq!(text(&mut client).await, format!("hello {name}"));
@@ -249,7 +248,7 @@ fn escape(value: &str) -> String {
         .collect()
 }
 
-/// What must not wait.
+/// Checks that a request did not have to wait.
 #[track_caller]
 fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
@@ -273,7 +272,7 @@ async fn a_login_on_the_page_counts_on_the_socket_and_guests_are_refused() {
         let mut guest = shop.visitor();
         let page = guest.get("/").await;
         assert_eq!(page.status, 302, "{framework:?} sends guests to the login page");
-        // As shops have it, and as Laravel has it for programs.
+        // The route for browsers, and for Laravel also the one for programs.
         let paths: &[(&str, &[&str])] = match framework {
             Symfony => &[("/ws", &["302"])],
             Laravel => &[("/members", &["302"]), ("/ws", &["401"])],
@@ -343,7 +342,7 @@ async fn a_session_that_php_begins_at_connect_is_the_sockets() {
         for n in 1..=3 {
             assert_eq!(ask(&mut socket, "count").await, format!("n={n}"), "{framework:?}");
         }
-        // The browser has it as well.
+        // The browser has the cookie too.
         for line in
             head.lines().filter(|line| line.to_ascii_lowercase().starts_with("set-cookie:")).map(|line| &line[11..])
         {
@@ -362,11 +361,11 @@ async fn work_after_the_response_holds_up_nobody_while_a_worker_is_free() {
         let mut ada = shop.user().await;
         let (mut busy, mut other) = (ada.talk("/ws", "ada").await, ada.talk("/ws", "ada").await);
         let mut stranger = shop.visitor().talk("/open", "visitor").await;
-        // Two of three workers.
+        // Keep two of the three workers busy.
         for name in ["mail", "report"] {
             assert_eq!(ask(&mut busy, &format!("later {name}")).await, "at once", "{framework:?}");
             eventually("the work has begun", || shop.note(&format!("{name}-begun")).exists()).await;
-            // Nobody waits: not the session itself, nor the same user's other one, nor a stranger, somebody new or a page.
+            // No request has to wait: neither of this session, nor of the same user's other one, of another user, a new user, or a page.
             for round in 0..3 {
                 for client in [&mut busy, &mut other, &mut stranger] {
                     assert_eq!(ask(client, &format!("{name} {round}")).await, format!("{round} {}", backwards(name)));
@@ -385,7 +384,7 @@ async fn work_after_the_response_holds_up_nobody_while_a_worker_is_free() {
             fs::write(shop.note(&format!("{name}-go")), "").unwrap();
             eventually("the work is done", || shop.note(&format!("{name}-done")).exists()).await;
         }
-        // What it printed at its end is nobody's.
+        // Output that the script printed at its end must reach no client.
         for round in 0..10 {
             for client in [&mut busy, &mut other, &mut stranger] {
                 assert_eq!(ask(client, &round.to_string()).await, round.to_string(), "{framework:?}");
@@ -412,7 +411,7 @@ async fn the_page_of_an_exception_reaches_nobody_and_the_session_goes_on() {
         let failed = &shop.node.wait_for_log("it has failed", is_failure);
         assert_eq!(shop.node.log_lines(is_failure).len(), 1, "{framework:?} with debug {debug}");
         assert_eq!((&failed["cause"], &failed["status"]), (&json!("status"), &json!(500)), "{failed}");
-        // The developer reads it in the log, beside the session.
+        // The developer finds the exception in the log, together with the session's id.
         shop.node.wait_for_log("the exception", |line| {
             line["target"] == "longwire::php"
                 && line["session"] == failed["session"]
@@ -462,7 +461,7 @@ async fn nobody_but_longwire_can_post_an_event() {
         let mut ada = shop.user().await;
         for address in [shop.node.address("web"), beside] {
             for path in ["/ws", "/open"] {
-                // As any page in any browser can do it, with the user's cookies.
+                // Any page in a browser could do this, with the user's cookies.
                 let cookies = ada.cookie();
                 let headers = [("cookie", &cookies[..]), ("longwire-event", "message"), ("content-type", "text/plain")];
                 let answer = soon(Http::one(address).await.ask("POST", path, &headers, b"count")).await;
@@ -474,7 +473,7 @@ async fn nobody_but_longwire_can_post_an_event() {
         }
         assert_eq!(ada.get("/").await.text(), "ada n=0");
         if framework == Laravel {
-            // A frame is a POST, and has no token: a route that is not exempt refuses sockets, as it refuses forms.
+            // A frame is a POST without a token. A route that is not exempt from CSRF checks refuses sockets, as it refuses forms.
             let answer = ada.socket("/guarded").await.err().expect("no token, no session");
             assert!(answer.starts_with("HTTP/1.1 419 "), "{answer}");
             assert_eq!(ada.post("/", &[]).await.status, 419);
@@ -500,7 +499,7 @@ async fn pages_by_nginx_and_sockets_by_longwire_share_the_login() {
     }
 }
 
-/// The server of a shop whose pages are nginx's: docs/frameworks.md has it.
+/// nginx's `server` block of docs/frameworks.md, for a shop whose pages nginx serves.
 fn nginx(root: &Path, shop: &Shop) -> String {
     format!(
         "root {root};
@@ -548,7 +547,7 @@ async fn devices_and_events_of_channels_take_the_route_of_the_apps_uri() {
         assert_eq!(text(&mut device).await, "hello visitor");
         let seen: Value = serde_json::from_str(&ask(&mut device, "who").await).unwrap();
         assert_eq!((&seen["user"], &seen["uid"], &seen["path"]), (&json!(null), &json!("visitor"), &json!("/open")));
-        // A device sends no Host: the app's params say what the shop is called.
+        // A device sends no Host header, so the app's params have the shop's host name.
         assert_eq!(seen["home"].as_str().unwrap().trim_end_matches('/'), "http://shop.example", "{framework:?}");
         soon(device.send(FrameKind::Binary, b"enter kitchen")).await;
         assert_eq!(text(&mut device).await, "welcome to kitchen", "{framework:?}");
@@ -571,10 +570,10 @@ fn the_code_of_the_page_is_that_of_the_shops() {
     }
 }
 
-/// How long PHP is at work for one frame: `cargo test --test it -- --ignored --nocapture figures_of_a_frame`.
+/// Measures PHP's CPU time for one frame: `cargo test --test it -- --ignored --nocapture figures_of_a_frame`.
 ///
-/// One worker, one session with a login, its route and its PHP session; the worker's time on a processor as Linux counts it
-/// (proc_pid_schedstat(5)), so other work on the machine does not count.
+/// One worker, one session with a login, its route and its PHP session. It takes the worker's CPU time from proc_pid_schedstat(5), so
+/// other work on the machine does not count.
 #[ignore = "a measurement"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn figures_of_a_frame() {
@@ -607,7 +606,7 @@ async fn figures_of_a_frame() {
             if ini.len() > 1 {
                 let preload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frameworks/preload.php");
                 fs::copy(preload, shop.join("preload.php")).unwrap();
-                // The first makes the caches that the second finds.
+                // The first run creates the caches that the second uses.
                 php(shop, &["preload.php", "list"]);
                 php(shop, &["preload.php", "list"]);
                 pool = pool.ini(&format!("opcache.preload={}", shop.join("preload.php").display()));
@@ -622,7 +621,7 @@ async fn figures_of_a_frame() {
     }
 }
 
-/// Microseconds of a worker for each frame, of so many rounds, in order.
+/// The worker's microseconds per frame, for each round, sorted.
 async fn measure(fpm: &PhpFpm, socket: &mut Client, rounds: usize, frames: usize) -> Vec<f64> {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", fpm.master())).expect("Linux says so");
     let worker: u32 = children.trim().parse().expect("one worker");

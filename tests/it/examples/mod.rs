@@ -1,4 +1,4 @@
-//! What people copy: README.md, `php-examples/`, `docker/`, and the frameworks of `docs/frameworks.md`.
+//! Everything that users copy: README.md, `php-examples/`, `docker/`, and the frameworks of `docs/frameworks.md`.
 
 mod chat;
 mod docker;

@@ -1,4 +1,4 @@
-//! `php-examples/notify`: an ordinary form, on a web server, reaches the WebSockets of whom it names.
+//! `php-examples/notify`: an ordinary form on a web server sends a message to the WebSockets of the user that it names.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// With a configuration in which `BACKEND` and `FOLDER` stand for what is known only now.
+    /// Starts a node; `BACKEND` and `FOLDER` in the configuration are replaced.
     fn start(config: &str) -> Self {
         let sessions = tempfile::tempdir().expect("a temporary directory");
         let fpm =
@@ -39,7 +39,7 @@ impl Stage {
         Self { node: Longwire::serve(&config), fpm, sessions }
     }
 
-    /// As `longwire dev php-examples/notify` serves it.
+    /// A node as `longwire dev php-examples/notify` would run it.
     fn trial() -> Self {
         Self::start(
             r#"
@@ -55,14 +55,14 @@ impl Stage {
         )
     }
 
-    /// The WebSocket of a browser's inbox, and what the handler says first.
+    /// The WebSocket of a browser's inbox, and the handler's first message.
     async fn inbox(&self, browser: &Browser) -> (Client, Value) {
         inbox(self.node.address("web"), browser).await
     }
 }
 
 async fn inbox(address: SocketAddr, browser: &Browser) -> (Client, Value) {
-    // A page of the same host says so; its port does not matter.
+    // A page of the same host is allowed on any port.
     let headers = format!("Origin: http://{}\r\n{}", browser.server, browser.cookie());
     let mut socket = Client::upgrade(address, "/ws", &headers).await;
     let hello = note(&mut socket).await;
@@ -76,7 +76,7 @@ async fn note(socket: &mut Client) -> Value {
     serde_json::from_slice(&frame.body).expect("it is JSON")
 }
 
-/// A note that has come, without its time.
+/// Checks the next note, without its time.
 async fn expect(socket: &mut Client, from: &str, text: &str) {
     let mut note = note(socket).await;
     let at = note.as_object_mut().and_then(|fields| fields.remove("at"));
@@ -117,7 +117,7 @@ impl Drop for WebServer {
     }
 }
 
-/// As much of a browser as a form needs: one cookie, and the page that is shown.
+/// A minimal browser for the form: one cookie and the current page.
 struct Browser {
     server: SocketAddr,
     session: Option<String>,
@@ -125,7 +125,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// Looks at the form.
+    /// Opens the page with the form.
     async fn open(server: SocketAddr) -> Self {
         let mut browser = Self { server, session: None, page: String::new() };
         assert_eq!(browser.look().await.status, 200);
@@ -150,7 +150,7 @@ impl Browser {
         answer
     }
 
-    /// What the form of this page proves that it is ours by.
+    /// The CSRF token in the form of this page.
     fn token(&self) -> String {
         let (_, rest) = self.page.split_once("name=\"token\" value=\"").expect("each page has a form");
         rest.split('"').next().expect("split gives one piece at least").to_owned()
@@ -164,7 +164,7 @@ impl Browser {
         self.take(answer.expect("the server answers"))
     }
 
-    /// Fills in the form of this page; where it leads to another one, that is shown.
+    /// Submits the form of this page and follows a redirect.
     async fn submit(&mut self, fields: &[(&str, &str)]) -> u16 {
         let answer = self.post(&self.token(), fields).await;
         if answer.status == 303 {
@@ -186,7 +186,7 @@ impl Browser {
         self.submit(&[("do", "send"), ("to", to), ("text", text)]).await
     }
 
-    /// What the page says about the form before: its kind and the text.
+    /// The page's message about the last form: its kind and its text.
     #[track_caller]
     fn news(&self) -> (&str, &str) {
         let (_, rest) = self.page.split_once("<p class=\"news ").unwrap_or_else(|| panic!("no news: {}", self.page));
@@ -196,7 +196,7 @@ impl Browser {
     }
 }
 
-/// As a form encodes what was typed.
+/// Encodes a value as a form does.
 fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
@@ -225,7 +225,7 @@ async fn a_form_reaches_every_page_of_whom_it_names_and_says_so() {
     expect(&mut first, "Bob", "again").await;
     expect(&mut second, "Bob", "again").await;
 
-    // The news are told once, and loading the page again sends nothing.
+    // The message is shown once, and loading the page again sends nothing.
     bob.look().await;
     assert!(!bob.page.contains("class=\"news"), "{}", bob.page);
     assert_eq!(bob.send("Bob", "to myself").await, 303);
@@ -241,7 +241,7 @@ async fn whoever_is_absent_gets_nothing_and_the_page_says_so() {
     assert_eq!(ada.news(), ("absent", "Carol&#039;s is not here, so nobody got it."));
     assert!(ada.page.contains("&lt;b&gt;there?&lt;/b&gt;</textarea>"), "what was typed is kept: {}", ada.page);
 
-    // Signed in, but with no page open; then with one that has been left.
+    // Carol is signed in but has no page open; later she has closed her page.
     let carol = Browser::enter(server.address, "Carol's").await;
     ada.send("Carol's", "there?").await;
     assert_eq!(ada.news().0, "absent");
@@ -269,19 +269,19 @@ async fn a_form_from_elsewhere_is_refused() {
         assert_eq!(bob.post(wrong, &fields).await.status, 403, "{wrong:?}");
         assert_eq!(bob.news().0, "problem");
     }
-    // Nor does the right one help where the cookie is missing.
+    // A valid token without the cookie is refused too.
     let mut nobody = Browser::open(server.address).await;
     nobody.session = None;
     assert_eq!(nobody.post(&token, &fields).await.status, 403);
-    // A form of strangers sends nothing either.
+    // A visitor who is not signed in cannot send.
     let mut stranger = Browser::open(server.address).await;
     assert_eq!(stranger.submit(&fields).await, 422);
     assert_eq!(stranger.news(), ("problem", "Sign in first."));
-    // It is not signed out by others.
+    // Another site cannot sign her out.
     assert_eq!(ada.post(&token, &[("do", "leave")]).await.status, 403);
     assert!(ada.page.contains("You are <strong>Ada</strong>"), "{}", ada.page);
 
-    // The first frame that comes is one that was meant.
+    // The first frame is the message that was sent properly.
     assert_eq!(bob.send("ada", "from here").await, 303);
     expect(&mut socket, "Bob", "from here").await;
 }
@@ -383,7 +383,7 @@ fn block(language: &str) -> String {
     code.split("```").next().expect("split gives one piece at least").to_owned()
 }
 
-/// Replaces what has to be there.
+/// Replaces texts that must all occur.
 fn with(mut text: String, pairs: &[(&str, &str)]) -> String {
     for (from, to) in pairs {
         assert!(text.contains(from), "{from:?} is not in {text}");
@@ -392,7 +392,7 @@ fn with(mut text: String, pairs: &[(&str, &str)]) -> String {
     text
 }
 
-/// nginx with the server of README.md.
+/// nginx with the `server` block of README.md.
 fn nginx(stage: &Stage) -> (Proxy, SocketAddr) {
     let server = with(
         block("nginx"),

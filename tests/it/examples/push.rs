@@ -1,4 +1,4 @@
-//! `php-examples/push.php` from the command line, with a real router on the other side.
+//! Runs `php-examples/push.php` from the command line against a real router port.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -29,7 +29,7 @@ fn node() -> (PhpFpm, Longwire) {
     (fpm, node)
 }
 
-/// Runs it to its end.
+/// Runs push.php to its end.
 fn push(router: SocketAddr, arguments: &[&str], input: &[u8]) -> Output {
     run(&[&["--router", &router.to_string()], arguments].concat(), input)
 }
@@ -43,12 +43,12 @@ fn run(arguments: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("php (the command line) is installed");
-    // It may end without reading.
+    // It may end without reading its input.
     let _ = child.stdin.take().expect("it is piped").write_all(input);
     child.wait_with_output().expect("it ends")
 }
 
-/// It went well and printed this line alone.
+/// Checks that it succeeded and printed only this line.
 #[track_caller]
 fn check_line(output: &Output, expected: &str) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -82,7 +82,7 @@ async fn a_push_reaches_tcp_and_websocket_clients_and_prints_its_receipt() {
     expect(&mut web, FrameKind::Text, b"--channel").await;
     check_line(&push(router, &["--channel", "empty", "hello?"], b""), "channel empty: 0 reached, nobody is there");
 
-    // What echo prints, then bytes that are no text; the newline in the middle was meant.
+    // The output of `echo`, of which only the last newline is removed, and then bytes that are not UTF-8.
     check_line(&push(router, &[], b"two\nlines\n"), "everybody: 2 reached");
     check_line(&push(router, &[], b"\xff\n\x00\r\n"), "everybody: 2 reached");
     expect(&mut web, FrameKind::Text, b"two\nlines").await;

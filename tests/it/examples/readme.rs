@@ -1,4 +1,4 @@
-//! README.md says what is so: its snippets run as pasted, its tables have every row and no other.
+//! README.md is correct: its snippets run as pasted, and its tables are complete.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::php_fpm::Pool;
 
 const README: &str = include_str!("../../../README.md");
 
-/// What stands below a heading, up to the next one of its level.
+/// The text below a heading, up to the next heading of the same level.
 fn section(heading: &str) -> &'static str {
     let (_, below) = README.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
     let level = heading.split(' ').next().expect("a heading begins with #");
@@ -27,7 +27,7 @@ fn block(text: &'static str, language: &str) -> &'static str {
     code.split("```").next().expect("split gives one piece at least")
 }
 
-/// The cells of a section's tables, without heads and rules, trimmed.
+/// The trimmed cells of a section's tables, without table heads.
 fn rows(text: &str) -> Vec<Vec<&str>> {
     let lines: Vec<&str> = text.lines().collect();
     let is_rule = |line: &str| line.starts_with("|--");
@@ -61,7 +61,7 @@ async fn the_first_handler_works_as_pasted() {
 
 #[tokio::test]
 async fn the_table_of_params_is_what_php_finds() {
-    /// What PHP makes itself, or takes from its own process.
+    /// Entries that PHP adds itself or takes from its own process.
     const OF_PHP: [&str; 10] =
         ["USER", "HOME", "FCGI_ROLE", "PHP_SELF", "REQUEST_TIME", "REQUEST_TIME_FLOAT", "argv", "argc", "PATH", "PWD"];
     let fpm = Pool::of(1).start();
@@ -82,7 +82,7 @@ async fn the_table_of_params_is_what_php_finds() {
 
     let keys = std::fs::read_to_string(fpm.dir().join("keys")).expect("it was written");
     let found: BTreeSet<&str> = keys.lines().filter(|key| !OF_PHP.contains(key) && !key.starts_with("HTTP_")).collect();
-    // The key of the attribute is the handler's.
+    // The name of the attribute is chosen by the handler.
     let found: BTreeSet<&str> =
         found.into_iter().map(|key| if key == "LONGWIRE_ATTR_ROOM" { "LONGWIRE_ATTR_<KEY>" } else { key }).collect();
     let told: BTreeSet<&str> = rows(section("### What the script finds"))
@@ -136,7 +136,7 @@ fn the_table_of_failures_has_every_cause_of_an_upstream() {
 #[test]
 fn the_configuration_for_production_is_accepted() {
     let text = block(section("### The configuration"), "toml");
-    // The script is not on this machine.
+    // The script does not exist on this machine.
     let text = text.replace("\nscript = ", "\ncheck_script = false\nscript = ");
     let (config, warnings) = Config::parse(&text, Path::new("/etc/longwire/longwire.toml")).expect("it is good");
     assert!(warnings.is_empty(), "{warnings:?}");

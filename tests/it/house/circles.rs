@@ -1,17 +1,17 @@
-//! No two files lean on each other: what imports leads back to a file that it came from is a circle, and a circle cannot be read
-//! from one end.
+//! Checks that files do not import each other in a circle. A circle cannot be read from one end.
 //!
-//! A file may name the folder that it lies in (`super::Session`): a folder is its files. That is no arrow here.
+//! A file may import from the folder that it is in (`super::Session`), because a folder consists of its files. This does not count as an
+//! import here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{File, code, paths, sources, without_tests};
 use super::tidy::TEST_ONLY;
 
-/// Circles that stay, each as the files in it, in the order of the alphabet.
+/// Allowed circles, each as the sorted list of its files.
 const KNOWN: &[&[&str]] = &[
-    // An endpoint submits events together with whoever takes their answers, and what an answer asks for is done through the
-    // endpoint: two halves of one conversation with PHP.
+    // An endpoint submits events together with the receiver of their answers, and an answer's requests are carried out through the
+    // endpoint. They are two halves of one conversation with PHP.
     &[
         "src/session/answer/framed_body.rs",
         "src/session/answer/greet.rs",
@@ -26,7 +26,7 @@ const KNOWN: &[&[&str]] = &[
     &["src/upstream/connection.rs", "src/upstream/lease.rs", "src/upstream/probe.rs", "src/upstream/scheduler.rs"],
 ];
 
-/// A module, as the names from the crate's root to it.
+/// The path of a module, from the crate's root.
 type Module = Vec<String>;
 
 #[test]
@@ -38,7 +38,7 @@ fn no_files_import_each_other_in_a_circle() {
     assert_eq!(found, known);
 }
 
-/// Each set of files from which every one leads to every other, sorted.
+/// All sets of files in which each file leads to every other one, sorted.
 fn circles(files: &[File]) -> Vec<Vec<String>> {
     let modules: BTreeMap<Module, &File> =
         files.iter().filter_map(|file| Some((module_of(&file.path)?, file))).collect();
@@ -71,14 +71,14 @@ fn circles(files: &[File]) -> Vec<Vec<String>> {
     circles.into_iter().collect()
 }
 
-/// `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`; the roots of library and program are none.
+/// `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`. The roots of the library and the program give `None`.
 fn module_of(path: &str) -> Option<Module> {
     let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     let path = path.strip_suffix("/mod").unwrap_or(path);
     (!["lib", "main"].contains(&path)).then(|| path.split('/').map(str::to_owned).collect())
 }
 
-/// The modules that a file imports from, but for those that it lies in.
+/// The modules that a file imports from, without those that contain it.
 fn named_by<'m>(module: &Module, text: &str, modules: &'m BTreeMap<Module, &File>) -> BTreeSet<&'m Module> {
     let code = code(without_tests(text));
     let mut named = BTreeSet::new();
@@ -101,7 +101,7 @@ fn named_by<'m>(module: &Module, text: &str, modules: &'m BTreeMap<Module, &File
     named
 }
 
-/// What a path means when it stands in this module.
+/// A path used in this module, resolved from the crate's root.
 fn from_the_root(module: &Module, path: &[String]) -> Option<Module> {
     let mut from = module.clone();
     let mut rest = path;
@@ -118,6 +118,7 @@ fn from_the_root(module: &Module, path: &[String]) -> Option<Module> {
     Some(from)
 }
 
+/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,14 @@
-//! Nothing is logged while a lock is held, and no lock hands on a panic.
+//! Checks that nothing is logged while a lock is held, and that no lock is poisoned by a panic.
 //!
-//! A log line formats what it is given, which may take locks of its own, and whoever waits for the lock waits for that too. The rule
-//! reads the text of each function: where a guard begins and ends, and which calls in between log, themselves or through functions of the same
-//! module. It knows names and no types, so it is a net and not a proof.
+//! Formatting a log line may take other locks, and all tasks that wait for the held lock would wait for that too. The rule reads the text
+//! of each function: where a guard begins and ends, and which calls in between log, directly or through functions of the same module. It
+//! knows names but no types, so it finds many mistakes but proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{File, code, sources, without_tests};
 
-/// Functions of a module that share their name with one that logs, or may log there, and why.
+/// Exceptions: functions that have the same name as one that logs, or that may log under a lock, with the reason.
 const INNOCENT: &[(&str, &str, &str)] = &[
     ("cluster", "send", "of a channel"),
     ("router_port", "take", "of an iterator"),
@@ -27,7 +27,7 @@ fn nothing_is_logged_under_a_lock() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// A function: where its body stands in the code of its file.
+/// A function and the position of its body in the code of its file.
 struct Function<'f> {
     file: &'f str,
     module: &'f str,
@@ -73,7 +73,7 @@ fn logs_under_locks(files: &[File], innocent: &[(&str, &str, &str)]) -> Vec<Stri
     complaints
 }
 
-/// Names of functions that log, or call one that does. A name that two functions have counts if all of them do.
+/// The names of functions that log or call one that logs. If several functions share a name, it counts only if all of them log.
 fn logging(functions: &[&Function<'_>], is_innocent: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut logging: BTreeSet<String> = BTreeSet::new();
     loop {
@@ -94,7 +94,7 @@ fn logging(functions: &[&Function<'_>], is_innocent: impl Fn(&str) -> bool) -> B
     }
 }
 
-/// What is called or expanded, with its place: `name(`, `name!`.
+/// The called functions and expanded macros with their positions: `name(`, `name!`.
 fn calls(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     text.char_indices().filter_map(move |(at, c)| {
@@ -111,14 +111,14 @@ fn calls(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Where guards are held, each from its taking to its end.
+/// The ranges in which guards are held.
 fn held(body: &str, guards: &BTreeSet<&str>) -> Vec<(usize, usize)> {
     let takes = calls(body).filter(|(_, name)| *name == "lock" || guards.contains(name));
     takes.map(|(at, name)| (at, end_of_guard(body, at, at + name.len()))).collect()
 }
 
 fn end_of_guard(body: &str, at: usize, open: usize) -> usize {
-    // `x.lock().await` is a lock of tokio, which is no mutex of ours.
+    // `x.lock().await` is a lock of tokio, which does not count here.
     let taken = close(body, open);
     if body[taken..].starts_with(".await") {
         return at;
@@ -133,7 +133,7 @@ fn end_of_guard(body: &str, at: usize, open: usize) -> usize {
         let dropped = body[taken..block].find(&format!("drop({name})")).map(|dropped| taken + dropped);
         return dropped.unwrap_or(block);
     }
-    // A temporary: to the end of its statement, and through the block where its head is one that borrows from it.
+    // A temporary guard lasts to the end of its statement. In the head of `if`, `match` and the like it lasts through the block.
     let keywords = ["if ", "else if ", "while ", "match ", "for "];
     let is_head = keywords.iter().any(|keyword| head.starts_with(keyword));
     let borrows = head.contains("let ") || head.starts_with("match ") || head.starts_with("for ");
@@ -157,7 +157,7 @@ fn end_of_guard(body: &str, at: usize, open: usize) -> usize {
     end
 }
 
-/// Behind the bracket that closes the one at `open`.
+/// The position after the bracket that closes the one at `open`.
 fn close(text: &str, open: usize) -> usize {
     let mut depth = 0;
     for (offset, c) in text[open..].char_indices() {
@@ -173,7 +173,7 @@ fn close(text: &str, open: usize) -> usize {
     text.len()
 }
 
-/// Where the block ends that `at` stands in.
+/// The end of the block that contains `at`.
 fn end_of_block(text: &str, at: usize) -> usize {
     let mut depth = 0;
     for (offset, c) in text[at..].char_indices() {
@@ -230,7 +230,7 @@ mod tests {
             "for x in lock(&self.state).iter() { warn!(\"x\"); }",
             "lock(&self.state).retain(|x| { warn!(\"x\"); true });",
         ] {
-            // A guard that std's own method gives has to be taken first, and then unwrapped: the statement is its end.
+            // std's own `lock()` must be unwrapped, so such a guard ends with its statement.
             let expected = if body.contains("unwrap") { &[][..] } else { &seen };
             check(&format!("fn f(&self) {{ {body} }}"), expected);
         }

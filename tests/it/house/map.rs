@@ -1,4 +1,4 @@
-//! docs/architecture.md names files that are there.
+//! Checks that the files named in docs/architecture.md exist.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn every_file_on_the_map_is_there() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-/// What stands in backticks and is a path.
+/// The paths in backticks.
 fn paths(text: &str) -> Vec<&str> {
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))

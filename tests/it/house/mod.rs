@@ -1,4 +1,4 @@
-//! What the compiler does not see to.
+//! Rules for the source text that the compiler does not check.
 
 mod circles;
 mod dependencies;

@@ -1,12 +1,13 @@
-//! Rules that neither compiler nor clippy checks: which module may name which, what `proto` keeps out, how long a file grows.
+//! Rules that the compiler does not check: which modules may use which others, what `proto` must not use, the length of files, and
+//! packages that `Cargo.lock` must not have.
 //!
-//! Each rule is a function from a file to its complaints, and each has a case that shows it complaining.
+//! Each rule is a function from a file to its complaints, and each has a test in which it complains.
 
 use std::path::Path;
 
 use super::source::{File, code, everything, paths, sources, string, without_tests};
 
-/// Modules from left to right: one names modules of its own step and of those before it, never of those behind it.
+/// The modules in order. A module may use modules of its own step and of earlier steps, never of later ones.
 const STEPS: &[&[&str]] = &[
     &["proto"],
     &["locks"],
@@ -32,10 +33,10 @@ const STEPS: &[&[&str]] = &[
     &["main"],
 ];
 
-/// Modules that name fewer others than their step allows.
+/// Modules that may use fewer others than their step allows.
 const ONLY: &[(&str, &[&str])] = &[("logging", &["config", "locks", "metrics"])];
 
-/// What `proto` is free of: no runtime, no sockets, no clock, no locks, no logging.
+/// Names that `proto` must not use: no runtime, no sockets, no clock, no locks, no logging.
 const NOT_IN_PROTO: &[&str] = &[
     "tokio",
     "std::net",
@@ -50,7 +51,7 @@ const NOT_IN_PROTO: &[&str] = &[
     "eprintln",
 ];
 
-/// Lines of a file, tests excluded, above which it is cut in two or stands in [`LONG`] with a reason.
+/// Maximum lines of a file without its tests. A longer file must be split, or be listed in [`LONG`] with a reason.
 const MAX_LINES: usize = 500;
 const LONG: &[(&str, &str)] = &[
     ("src/config/model.rs", "a table: every type that a configuration has in the end"),
@@ -69,6 +70,7 @@ pub const TEST_ONLY: &[&str] = &[
 /// Files that may name a home folder.
 const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/commands/check.rs", "sets one that must not be printed")];
 
+/// Extensions of text files that are written by hand.
 #[test]
 fn modules_name_only_modules_to_their_left() {
     complain_about(&sources(), direction);
@@ -99,6 +101,7 @@ fn nothing_points_to_a_developers_machine() {
     complain_about(&everything(), foreign_paths);
 }
 
+/// A file: its path below the crate's folder, with `/`, and its text.
 fn complain_about(files: &[File], rule: fn(&File) -> Vec<String>) {
     assert!(files.len() > 20, "only {} files were found", files.len());
     let complaints: Vec<_> =
@@ -112,7 +115,7 @@ fn direction(file: &File) -> Vec<String> {
     let only = ONLY.iter().find(|(name, _)| *name == module).map(|(_, only)| *only);
     let mut complaints = Vec::new();
     for (line, name) in crate_names(&code(&file.text), file.is_at_the_top()) {
-        // What lies in the crate's root itself (a macro) is everybody's.
+        // Items in the crate's root itself (macros) may be used by all.
         let Some(named) = step_of(&name) else { continue };
         if named > step || only.is_some_and(|only| name != module && !only.contains(&name.as_str())) {
             complaints.push(format!("line {line}: {module} names {name}"));
@@ -151,12 +154,13 @@ fn purity(file: &File) -> Vec<String> {
     if file.module() != Some("proto") {
         return Vec::new();
     }
-    // Its tests may: the interop peers of the codecs need a runtime.
+    // Tests of `proto` may use them, because the interop peers of the codecs need a runtime.
     let code = code(without_tests(&file.text));
     NOT_IN_PROTO.iter().filter(|word| names_word(&code, word)).map(|word| format!("proto names {word}")).collect()
 }
 
-/// A run and a request are types, so that numbers of two runs cannot be taken for each other; only the wire has their bits.
+/// Runs and requests have types of their own, so that their numbers cannot be mixed up. Only the code for the wire may use the bare
+/// numbers.
 fn bare_numbers(file: &File) -> Vec<String> {
     let is_wire = ["src/proto/envelope.rs", "src/proto/presence.rs"].contains(&file.path.as_str());
     let is_among_nodes = file.module() == Some("cluster");
@@ -189,7 +193,6 @@ fn length(file: &File) -> Vec<String> {
     if lines > MAX_LINES && !allowed { vec![format!("{lines} lines")] } else { Vec::new() }
 }
 
-/// A field that is recorded with `?`, or a text with `{:?}`, shows Rust's own syntax: `Some("x")`, the name of a variant, `1.5s`.
 fn debug_fields(file: &File) -> Vec<String> {
     let text = without_tests(&file.text);
     let calls = ["trace!(", "debug!(", "info!(", "warn!(", "error!("].iter().flat_map(|call| text.match_indices(call));
@@ -204,6 +207,7 @@ fn debug_fields(file: &File) -> Vec<String> {
         .collect()
 }
 
+/// Finds std's print macros. They panic if the output is closed, and block if it is not read.
 /// From an opening bracket to the one that closes it.
 fn in_brackets(text: &str) -> &str {
     let (mut at, mut depth) = (0, 0);
@@ -221,12 +225,14 @@ fn in_brackets(text: &str) -> &str {
     &text[..at]
 }
 
+/// Finds a second cryptography provider in `Cargo.lock`. async-nats lets rustls choose the provider from the compiled features, and rustls
+/// panics if there are two.
 fn foreign_paths(file: &File) -> Vec<String> {
     if MADE_UP_HOMES.iter().any(|(path, _)| *path == file.path) {
         return Vec::new();
     }
     let here = env!("CARGO_MANIFEST_DIR");
-    // Written in two parts, so that this file does not accuse itself.
+    // Written in two parts, so that this file does not complain about itself.
     let mut homes = vec![concat!("/ho", "me/"), concat!("/Use", "rs/"), concat!("/ro", "ot/")];
     if Path::new(here).components().count() > 2 {
         homes.push(here);
@@ -234,6 +240,7 @@ fn foreign_paths(file: &File) -> Vec<String> {
     homes.iter().filter(|home| file.text.contains(**home)).map(|home| format!("has the path {home}")).collect()
 }
 
+/// The text before the module of unit tests, which is at the end of a file.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -335,7 +335,8 @@ async fn a_stalled_reader_over_tls_gets_what_was_promised_and_then_the_end() {
         let body = json!({ "to": "all", "message": message }).to_string();
         http::request(node.address("api"), "POST", "/v1/send", body.as_bytes()).await.unwrap().json()
     };
-    // The client does not read. When the kernel's buffers are full, messages wait in the outbox, and then they are refused.
+    // The client does not read. When the kernel's buffers are full, messages wait in the outbox until it is full, and later ones are
+    // dropped.
     let (mut kept, mut number) = (Vec::new(), 0);
     loop {
         let message = format!("{number:07}{}", "x".repeat(20_000));

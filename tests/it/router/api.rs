@@ -1,4 +1,4 @@
-//! The HTTP API: the router's commands as JSON and as raw bodies, who may give them, and what is wrong with others.
+//! The HTTP API: the router's commands as JSON and as raw bodies, access to it, and the errors for bad requests.
 
 use std::path::Path;
 
@@ -34,7 +34,7 @@ async fn get(node: &Longwire, path: &str) -> Answer {
     request(node.address("api"), "GET", path, b"").await.expect("it is answered")
 }
 
-/// A command in JSON and its receipt: reached, refused, gone.
+/// Sends a command in JSON and returns three counts of its receipt: reached, refused, gone.
 async fn post(node: &Longwire, verb: &str, body: Value) -> (u64, u64, u64) {
     let path = format!("/v1/{verb}");
     let answer =
@@ -45,7 +45,7 @@ async fn post(node: &Longwire, verb: &str, body: Value) -> (u64, u64, u64) {
     (count("reached"), count("refused"), count("gone"))
 }
 
-/// What is refused, with which status and which word.
+/// Checks that an answer is an error with this status and word.
 #[track_caller]
 fn assert_problem(answer: &Answer, status: u16, word: &str, detail: &str) {
     let problem = answer.json();

@@ -1,5 +1,5 @@
-//! The API against its own description: schemathesis makes requests from `openapi.json`, right ones and wrong ones, and compares
-//! every answer with what is promised.
+//! Checks the API against its own description: schemathesis makes valid and invalid requests from `openapi.json` and compares every
+//! answer with the description.
 //!
 //! `tests/venv.sh schemathesis` installs it (`make test` does).
 
@@ -27,7 +27,7 @@ async fn every_answer_is_as_the_description_says() {
     let sid = client.ask("?").await;
 
     let folder = tempfile::tempdir().expect("a temporary directory");
-    // A session that is there, or the paths with an id would only ever be answered with 404.
+    // Give it the id of a real session; otherwise the paths with an id would always answer 404.
     let config = format!("[parameters]\n\"path.id\" = \"{sid}\"\n\"path.key\" = \"role\"\n");
     std::fs::write(folder.path().join("schemathesis.toml"), config).expect("the directory is ours");
     let schemathesis = target_dir().join("schemathesis-venv/bin/st");
@@ -35,7 +35,7 @@ async fn every_answer_is_as_the_description_says() {
     let run = Command::new(schemathesis)
         .arg("run")
         .arg(format!("http://{}/openapi.json", node.address("api")))
-        // The same requests in each run: what CI finds, everybody finds.
+        // The same requests in each run, so that every failure in CI can be reproduced.
         .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "50", "--generation-deterministic"])
         .args(["--no-color"])
         .current_dir(folder.path())
@@ -47,6 +47,6 @@ async fn every_answer_is_as_the_description_says() {
     assert!(run.status.success(), "{}:\n{said}", run.status);
     assert!(said.contains("16 selected / 16 total"), "{said}");
     assert!(said.contains("Tested: 16"), "{said}");
-    // And it did get through to the router.
+    // The requests must have reached the router.
     assert!(node.metric("longwire_commands_total", "door=\"api\"") > 200.0);
 }

@@ -1,4 +1,4 @@
-//! The router port's greeting: who is let in, who is not, and where no port opens without a secret.
+//! The router port's handshake: which clients are accepted or refused, and which addresses require a secret.
 
 use std::process::Command as Process;
 
@@ -73,7 +73,7 @@ async fn commands_before_the_proof_are_refused() {
     assert_eq!(second.frame().await, None);
     refused(&node, "unauthenticated", 2.0).await;
 
-    // A body is a length that a stranger may not have.
+    // Before the handshake a frame may not have a long body.
     let mut third = Router::bare(node.address("router")).await;
     assert!(third.hello().await.wants_proof);
     third.start(What::Command(send_to_all())).await;
@@ -92,7 +92,7 @@ async fn a_proof_that_was_overheard_is_of_no_use() {
     honest.prove(&proofs.of_client()).await;
     assert_eq!(honest.frame().await.expect("it is welcome").kind, 0x4C04);
 
-    // The same hello with the same nonce, and the same proof; or the server's proof sent back to it.
+    // Replay the same hello with the same nonce and the same proof, or send the server's own proof back to it.
     for (count, overheard) in [proofs.of_client(), proofs.of_server()].into_iter().enumerate() {
         let mut thief = Router::bare(node.address("router")).await;
         assert_ne!(thief.hello().await.nonce, challenge.nonce, "each connection has its own");

@@ -1,4 +1,4 @@
-//! `php-client/api.php`, from every place where PHP runs: a handler, a page behind nginx, the command line.
+//! `php-client/api.php`, used from a handler, from a page behind nginx, and from the command line.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::proxy::Proxy;
 use crate::support::router::{Router, name};
 
-/// What README.md opens with; only the port is the test's, and who the other is.
+/// The first snippet of README.md. The test replaces only the port and the id of the other session.
 const SNIPPET: &str = r#"
 include 'api.php';                                   // and, from any script at all:
 $router = new RouterClient('127.0.0.1', 9010);
@@ -25,7 +25,7 @@ $router->sendAllMsg('hi all');                       // everybody
 $router->publish('channel', 'hi group');             // a channel
 "#;
 
-/// The handler: runs the snippet for those who ask for it, and what it is sent as code otherwise.
+/// The handler: runs the snippet if a client asks for it; otherwise it runs the message as PHP code.
 const HANDLER: &str = r#"
 $sid  = $_SERVER['SESSIONID'];
 $data = file_get_contents('php://input');
@@ -69,7 +69,7 @@ impl Stage {
         (client, sid)
     }
 
-    /// PHP code on the command line, in the folder of the scripts.
+    /// Runs PHP code on the command line, in the folder of the scripts.
     fn php(&self, code: &str) -> Output {
         Command::new("php")
             .args(["-d", "error_log=", "-d", "display_errors=stderr", "-r", code])
@@ -78,7 +78,7 @@ impl Stage {
             .expect("php is installed")
     }
 
-    /// The same, for code that prints.
+    /// The same; returns the output.
     #[track_caller]
     fn printed(&self, code: &str) -> String {
         let output = self.php(&format!("{} {code}", self.router()));
@@ -88,7 +88,7 @@ impl Stage {
     }
 }
 
-/// What the snippet brings to somebody who is the other and in the channel.
+/// Checks the three messages that the snippet sends to a client that is the other session and in the channel.
 async fn expect_three(client: &mut Client) {
     for expected in ["hi", "hi all", "hi group"] {
         assert_eq!(&client.frame().await.body[..], expected.as_bytes());
@@ -224,9 +224,10 @@ async fn a_router_that_is_down_slow_or_killed_costs_a_page_its_timeout_and_a_fal
     // The next address takes over.
     let expected = "int(0)\n in time ";
     assert_eq!(ask(&format!("['{free}', '{alive}']"), "var_dump($r->publish('x', 'y')['reached'])"), expected);
-    // Killed between two calls: the second sees the end before it writes, and finds nobody to connect to.
+    // The node is killed between two calls. The second call sees the end of the connection before it writes, and its new connection is
+    // refused.
     let pid = stage.node.router_pid();
-    // A thread closes what it has open before it is gone, and the first is a zombie until the others are.
+    // Wait until the process is a zombie: its main thread becomes one only when all other threads are gone and its sockets are closed.
     let code = format!(
         "$r->node(); posix_kill({pid}, 9);
          while (!preg_match('/[)] [ZX]/', file_get_contents('/proc/{pid}/stat')) || count(scandir('/proc/{pid}/task')) > 3) usleep(1000);

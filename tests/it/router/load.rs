@@ -1,5 +1,4 @@
-//! The router under load: order and receipts over thousands of sessions, readers that stall, and what remains of sessions
-//! that have left.
+//! The router under load: order and receipts with thousands of sessions, readers that stall, and memory after sessions have left.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::support::two_nodes;
 /// Joins the channel that the message names.
 const JOIN: &str = "header('Longwire-Join: ' . file_get_contents('php://input')); echo 'joined';";
 
-/// Members of a channel: a tenth of them with two nodes, where the way of a command is another and the same for each member.
+/// The number of members of a channel. With two nodes it is a tenth, since there only the path of a command differs, not its members.
 fn members(alone: usize) -> usize {
     if two_nodes::engine().is_some() { alone / 10 } else { alone }
 }
@@ -34,7 +33,7 @@ async fn client(node: &Longwire, number: usize) -> Client {
 async fn joined(node: &Longwire, count: usize, channel: &'static str) -> Vec<Client> {
     let mut clients = Vec::with_capacity(count);
     while clients.len() < count {
-        // Some at a time: a queue of connect and join events must not outlast its deadline.
+        // A few at a time, so that queued connect and join events do not reach their deadline.
         let mut batch = Vec::new();
         for number in clients.len()..count.min(clients.len() + 100) {
             let mut client = client(node, number).await;
@@ -50,7 +49,7 @@ async fn joined(node: &Longwire, count: usize, channel: &'static str) -> Vec<Cli
     clients
 }
 
-/// Until commands find so many members in a channel.
+/// Waits until commands find this number of members in a channel.
 async fn until_members(node: &Longwire, channel: &str, count: usize) {
     let mut router = Router::connect(node.address("router"), "").await;
     let query = Query::Channel(name(channel), Page { after: None, limit: 0 });
@@ -98,12 +97,12 @@ async fn five_thousand_members_get_each_message_once_and_in_order_and_the_receip
     assert_eq!((pushed("reached"), pushed("queued")), (f64::from(sum.reached), f64::from(sum.queued)));
 }
 
-/// What came of a steady publish to a thousand members, one of which reads nothing until it is over.
+/// The result of a steady publish to a thousand members, one of which reads nothing until the end.
 struct Stalled {
     receipts: Receipt,
-    /// What the one gets when it reads again.
+    /// The numbers that the stalled member gets when it reads again.
     late: Vec<u32>,
-    /// Whether its session lived through it.
+    /// Whether its session was closed.
     closed: bool,
     node: Longwire,
 }
@@ -116,7 +115,7 @@ const OUTBOX: usize = 256 * 1024;
 async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
     let fpm = Pool::of(4).start();
     let app = format!("outbox_bytes = {OUTBOX}\nslow_reader = \"close\"\nsend_timeout = \"5m\"");
-    // These clients answer no pings, and one takes no bytes: on a busy machine for longer than either is borne.
+    // Long timeouts: these clients answer no pings, and one reads nothing. On a busy machine that could exceed the defaults.
     let router = format!(
         "{LISTENERS}websocket.ping_interval = 0\ntcp_user_timeout = 0\n[router]\nbind = \"127.0.0.1:0\"\nslow_readers = {{ \"ne*\" = \"{rule}\" }}"
     );
@@ -145,7 +144,7 @@ async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
         let key = Some(name(&(number % KEYS).to_string()));
         let message = Message { key, ..Message::new(body) };
         receipts.push(router.do_to(Target::Channel(name("news")), Action::Send(message)).await);
-        // As steady as each of the thousand can bear: a reader that is merely late is no stalled one.
+        // Wait for the slowest of the other members, because a reader that is only late must not count as stalled.
         while received.iter().any(|received| received.load(Ordering::Relaxed) + 20 < number) {
             if let Some(Err(error)) = readers.try_join_next() {
                 panic!("a reader that reads was left behind: {error}");
@@ -160,7 +159,7 @@ async fn publish_to_a_stalled_reader(rule: &str) -> Stalled {
     while let Some(client) = readers.join_next().await {
         others.push(client.expect("the others got all of it"));
     }
-    // What all members may have in flight at once, one full outbox, and the slack of an allocator.
+    // The messages that all members may have in flight at once, one full outbox, and unused pages of the allocator.
     assert!(grown < 24 << 20, "memory grew by {grown} bytes");
     let receipts = sum(&receipts);
     let (late, closed) = drain(&mut late.receiver, &mut router, &receipts).await;
@@ -173,10 +172,10 @@ fn number_in(body: &[u8]) -> u32 {
     u32::from_be_bytes(body[..4].try_into().unwrap())
 }
 
-/// Reads what was not dropped, and one more message behind that; or up to the end of the connection.
+/// Reads all messages that were not dropped and one more after them; or up to the end of the connection.
 async fn drain(receiver: &mut Receiver, router: &mut Router, receipts: &Receipt) -> (Vec<u32>, bool) {
     let dropped = receipts.dropped;
-    // Whoever is closed has lost what waited for it: it reads to the end.
+    // A closed session has lost its waiting messages, so the client reads to the end of the connection.
     let is_closed = dropped.close > 0;
     let left = ROUNDS - dropped.newest - dropped.oldest - dropped.latest;
     let mut numbers = Vec::new();
@@ -187,7 +186,7 @@ async fn drain(receiver: &mut Receiver, router: &mut Router, receipts: &Receipt)
             None => return (numbers, true),
         }
     }
-    // Before, it might not find room, and what is for all has the rule of the app: to close.
+    // Sent only now: before, the outbox might have been full, and a message to all has the app's rule, which is to close.
     let end = router.do_to(Target::All, Action::Send(Message::new("that is all"))).await;
     assert_eq!(end.refused, 0);
     assert_eq!(&receiver.frame().await.body[..], b"that is all");
@@ -271,9 +270,9 @@ async fn of_a_hundred_thousand_sessions_nothing_remains() {
             assert_eq!(node.metric("longwire_channels", ""), 501.0);
             assert_eq!(node.metric("longwire_uids", ""), 500.0);
         }
-        // They leave as abruptly as a train leaves the station with them.
+        // All disconnect with a reset at once, as clients do on a train that leaves the station.
         clients.into_iter().for_each(Client::reset);
-        // Tables keep the room that the largest crowd took: the next ones come when these are gone, so that no turn has a larger one.
+        // Tables keep their largest size. Wait until these sessions are gone before the next ones come, so that no turn has more at once.
         eventually("all are gone", || node.metric("longwire_sessions", "") == 0.0).await;
         if turn == TURNS / 2 {
             resting = node.settled_memory().await;

@@ -1,4 +1,4 @@
-//! `php-client/`, by its own tests: phpunit against a running Longwire.
+//! Runs the tests of `php-client/`: phpunit against a running node.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::support::longwire::Longwire;
 use crate::support::php_fpm::Pool;
 
 const SECRET: &str = "correct horse battery staple";
-/// They take a quarter of a minute on an idle machine.
+/// Timeout for phpunit. Its tests take 15 s on an idle machine.
 const PHPUNIT_SECONDS: &str = "300";
 
 #[test]
@@ -36,6 +36,6 @@ fn the_php_clients_pass_their_tests_against_a_running_longwire() {
         .expect("phpunit is installed");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    // Not a run that found no tests.
+    // A run that found no tests must not pass.
     assert!(text(&output.stdout).contains("\nOK ("), "{}", text(&output.stdout));
 }

@@ -1,5 +1,4 @@
-//! The router port as a stranger's client sees it: the bytes of both protocols, and what becomes of those that are neither.
-//! `router_auth` has the greeting, `router_load` the numbers.
+//! The router port, byte by byte: the frames of both protocols, and invalid bytes. `auth.rs` has the handshake, `load.rs` the load tests.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -21,10 +20,10 @@ use crate::support::longwire::{LISTENERS, Longwire};
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
 use crate::support::router::{Router, name, session};
 
-/// Says who it is.
+/// A handler that answers with the session's id.
 const HANDLER: &str = "echo $_SERVER['SESSIONID'];";
 
-/// The ids that stand in tests/vectors/router.json.
+/// The session ids in tests/vectors/router.json.
 const IDS: [&str; 3] = ["AAAN5xSVtmv6fR3q", "AAAN5zXuM1vl2aFa", "BBBBBBBBBBBBBBBB"];
 
 fn node(fpm: &PhpFpm, more: &str) -> Longwire {
@@ -65,7 +64,7 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).expect("hex")).collect()
 }
 
-/// An example of the short protocol, with these sessions in the places of the first ids.
+/// An example of the short protocol in which these session ids replace the first ids.
 fn order(name: &str, sids: &[&str]) -> Vec<u8> {
     let mut bytes = example("short", name);
     for (theirs, ours) in IDS.iter().zip(sids) {
@@ -76,14 +75,14 @@ fn order(name: &str, sids: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// What one frame of the short protocol is.
+/// The bytes of a frame of the short protocol.
 fn short(kind: u16, head: &[u8], body: &[u8]) -> BytesMut {
     let mut out = BytesMut::new();
     Frame::encode(kind, head, body, &mut out);
     out
 }
 
-/// The answer to info for a node of this number; the sessions are on another one where there are two.
+/// The answer to `info` for a node of this number. In a run with two nodes, the sessions are on the other one.
 fn info(node: &Longwire, number: u16, sessions: usize, channels: usize) -> BytesMut {
     let lines = match node.number_with_sessions() {
         None => format!("gateway: {number}\t0\t{sessions}\t{channels}\r\n"),
@@ -92,18 +91,18 @@ fn info(node: &Longwire, number: u16, sessions: usize, channels: usize) -> Bytes
     short(12, b"", format!("clients: {sessions}\r\nchannels: {channels}\r\n{lines}").as_bytes())
 }
 
-/// How orders get to the port: all of these are the same to it.
+/// How orders are sent to the port. The result must be the same for all.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// One connection, one write for each order.
     Together,
     /// One connection, a write for every byte.
     Bytes,
-    /// A connection for each order, closed right behind it, as the ancestor's clients do.
+    /// A connection for each order, closed right after it, as fooking's clients do.
     Apart,
 }
 
-/// Leaves orders.
+/// Sends orders in one of these ways.
 async fn leave(node: &Longwire, way: Way, orders: &[Vec<u8>]) {
     let mut together = Router::bare(node.address("router")).await;
     for order in orders {
@@ -198,10 +197,10 @@ async fn ten_thousand_orders_on_one_connection_and_a_thousand_connections_with_o
     for number in 0..10_000_u32 {
         router.bytes(&short(5, sid.as_bytes(), &number.to_be_bytes())).await;
     }
-    // All orders of the one are done before those of the many begin.
+    // All orders of the first connection are done before the other connections begin.
     router.bytes(&example("short", "info")).await;
     assert_eq!(router.frame().await.expect("it is answered").kind, 12);
-    // Some say more than they wait for, as PHP does when its script ends.
+    // Some connections end without reading their answers, as PHP does at the end of a script.
     for number in 0..1000_u32 {
         let mut router = Router::bare(node.address("router")).await;
         router.bytes(&short(5, sid.as_bytes(), &number.to_be_bytes())).await;
@@ -215,8 +214,8 @@ async fn ten_thousand_orders_on_one_connection_and_a_thousand_connections_with_o
     eventually("no connection remains but the first", || node.metric("longwire_router_connections", "") == 1.0).await;
 }
 
-/// A client in the ancestor's manner: a connection for each command, which PHP closes when the next takes its place. Every tenth command is
-/// longer than a read, and every fifth joins a channel that the next is published to.
+/// A client like fooking's: a connection for each command, which PHP closes when the next one replaces it. Every tenth command is longer
+/// than one read, and every fifth joins a channel to which the next one publishes.
 const A_CONNECTION_EACH: &str = r#"
 [, $address, $sid] = $argv;
 function order($address, $type, $head, $body) {
@@ -259,7 +258,7 @@ async fn commands_with_a_connection_each_are_done_in_the_order_of_the_connection
             None => format!("tcp://{}", node.address("router")),
             Some(path) => format!("unix://{}", path.display()),
         };
-        // Connections that say nothing, and one that is kept between two commands, hold up nobody.
+        // Silent connections, and one that is kept open between two commands, must not delay others.
         let _silent = match bind.starts_with("unix:") {
             true => [Router::unix(&path).await, Router::unix(&path).await],
             false => [Router::bare(node.address("router")).await, Router::bare(node.address("router")).await],
@@ -274,7 +273,7 @@ async fn commands_with_a_connection_each_are_done_in_the_order_of_the_connection
     }
 }
 
-/// Whether TCP itself asks from time to time if the other end of a node's connection is there (`timer_active` in proc_net_tcp(5)).
+/// Whether TCP keep-alive is on for a node's connection (`timer_active` in proc_net_tcp(5)).
 fn is_kept_alive(local: u16, remote: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
     let ends = format!("0100007F:{local:04X} 0100007F:{remote:04X} 01 ");
@@ -310,10 +309,10 @@ async fn half_a_command_holds_up_later_connections_once_and_not_for_long() {
         assert_eq!(&client.frame().await.body[..], number.to_string().as_bytes());
         done.push(begun.elapsed());
     }
-    // The first of them waited for the rest, and when it had waited long enough nobody else did.
+    // The first command waited for the incomplete one. After the timeout the others did not wait.
     assert!(done[0] >= Duration::from_millis(900), "{done:?}");
     assert!(done[4] - done[0] < Duration::from_millis(900), "{done:?}");
-    // And it goes on where it was.
+    // The incomplete frame can still be completed.
     half.bytes(&first[20..]).await;
     assert_eq!(&client.frame().await.body[..], b"first");
 }
@@ -328,7 +327,7 @@ async fn what_the_short_protocol_refuses_ends_its_connection_and_nothing_else() 
         let word = refused["error"].as_str().expect("a word").to_owned();
         let mut router = Router::bare(node.address("router")).await;
         let bytes = unhex(refused["hex"].as_str().expect("hex"));
-        // What stands before it is done, what stands behind it is not.
+        // Orders before the invalid one are done, those after it are not.
         let orders =
             [&short(5, sid.as_bytes(), b"before")[..], &bytes, &short(5, sid.as_bytes(), b"behind")[..]].concat();
         router.bytes(&orders).await;
@@ -375,11 +374,11 @@ async fn garbage_and_lengths_that_nobody_sends_get_an_error_and_the_end() {
         assert_eq!(router.error().await, ("bad_frame".to_owned(), None), "{bytes:?}");
         assert_eq!(router.frame().await, None);
     }
-    // A client of the short protocol reads no errors: it would take one for the answer to an info.
+    // A client of the short protocol gets no errors, because it would take one for the answer to `info`.
     let mut old = Router::bare(node.address("router")).await;
     old.bytes(&too_long(6)).await;
     assert_eq!(old.frame().await, None);
-    // In the middle of a conversation.
+    // An invalid frame after valid ones.
     let mut router = Router::connect(node.address("router"), "").await;
     router.bytes(&too_long(0x4C10)).await;
     assert_eq!(router.error().await, ("bad_frame".to_owned(), None));
@@ -426,7 +425,7 @@ async fn every_command_and_query_of_the_long_protocol() {
     assert_eq!(router.json(Query::Sessions(Page::default())).await["count"], 2);
     assert_eq!(router.json(Query::Node).await["node"], "edge-1");
 
-    // All but those in the hall, which is the first.
+    // Exclude the members of `hall`, which is the first session.
     let except = Except { channels: vec![name("hall")], ..Except::default() };
     let send = Action::Send(Message::new("to the rest"));
     let receipt = router.run(Command { to: Target::Uid(name("42")), except, action: send }).await;
@@ -463,7 +462,7 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
         assert_eq!(router.receipt(number).await.reached, 1);
     }
 
-    // Answers of 1 KB and more that nobody takes: the port stops reading when its buffers and the kernel's are full.
+    // Answers of 1 KB and more that the client does not read. The port must stop reading when its buffers and the kernel's are full.
     let mut greedy = Router::connect(node.address("router"), "").await;
     let before = node.memory();
     let writer = async {
@@ -505,7 +504,7 @@ async fn messages_sent_in_one_go_keep_their_order_among_other_commands_and_each_
     commands.extend((0..EACH).map(news));
     commands.push(join(&late_sid));
     commands.extend((EACH..2 * EACH).map(news));
-    // Messages for others in between belong where they stand, and one to nobody reaches nobody.
+    // Messages to other sessions in between keep their place, and one to an unknown session reaches none.
     commands.push(Command::new(to(&early_sid), Action::Send(Message::new("for you"))));
     commands.push(Command::new(to(IDS[0]), Action::Send(Message::new("nobody"))));
     commands.extend((2 * EACH..3 * EACH).map(news));
@@ -530,7 +529,7 @@ async fn messages_sent_in_one_go_keep_their_order_among_other_commands_and_each_
         assert_eq!(late.frame().await.body, format!("news {number}"));
     }
 
-    // What stands before something wrong is done, and answered, before the connection ends for it.
+    // Commands before an invalid one are done and answered before the connection is closed.
     let mut wrong = Router::connect(node.address("router"), "").await;
     let numbers = wrong.start_all((0..3).map(news)).await;
     wrong.bytes(b"\0\0 no frame at all \0\0\0\0\0\0\0\0").await;
@@ -543,11 +542,11 @@ async fn messages_sent_in_one_go_keep_their_order_among_other_commands_and_each_
     }
 }
 
-/// Segments with data that a socket has received (`tcpi_data_segs_in` of `TCP_INFO`, behind what libc knows of it).
+/// Number of data segments that a socket has received (`tcpi_data_segs_in` of `TCP_INFO`, which libc's struct does not have yet).
 fn data_segments(socket: &TcpStream) -> u32 {
     const AT: usize = 152;
     let (mut info, mut len) = ([0_u8; 256], 256);
-    // SAFETY: the descriptor is open, and the kernel writes at most `len` bytes behind the pointer.
+    // SAFETY: the descriptor is open, and the kernel writes at most `len` bytes to the pointer.
     let result = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
     };
@@ -591,7 +590,7 @@ async fn large_messages_on_their_way_share_one_bound_and_small_ones_do_not_wait_
     let fpm = Pool::of(1).start();
     let node = node(&fpm, "");
     let before = node.memory();
-    // Almost whole, on forty connections: what is not read waits in the kernel, and with the clients.
+    // An almost complete frame on each of forty connections. Bytes that the node does not read wait in the kernel and in the clients.
     let order = short(6, b"", &vec![b'x'; LARGE]);
     let almost = order.freeze().slice(..LARGE - 1000);
     let clients: Vec<_> = (0..40)
@@ -614,7 +613,7 @@ async fn large_messages_on_their_way_share_one_bound_and_small_ones_do_not_wait_
     let grown = node.memory() - before;
     println!("40 messages of 15 MiB: memory grew by {grown}");
     assert!(grown < 100 << 20, "memory grew by {grown}");
-    // Others go on: a small command, and a large one when somebody has left.
+    // Other clients go on: a small command at once, and a large one when a connection has been closed.
     let mut small = Router::connect(node.address("router"), "").await;
     assert_eq!(small.do_to(Target::All, Action::Touch).await.reached, 0);
     let api = node.address("api");
@@ -661,7 +660,7 @@ async fn half_a_command_is_not_done_and_somebody_knows() {
     assert_eq!(client.ask("?").await, sid, "and nothing behind it");
 }
 
-/// Each line of an example: who says it, and which bytes.
+/// The lines of an example: whether the client sends it, and the bytes.
 fn exchange(section: &str, number: usize) -> Vec<(bool, Vec<u8>)> {
     let page = include_str!("../../../docs/router-protocol.md");
     let (_, below) = page.split_once(&format!("\n## {section}\n")).expect("the page has the section");
@@ -679,7 +678,7 @@ fn exchange(section: &str, number: usize) -> Vec<(bool, Vec<u8>)> {
 async fn the_examples_of_the_protocols_page_are_what_is_said() {
     let fpm = Pool::of(1).start();
     let node = node(&fpm, "[node]\nname = \"edge-1\"\n");
-    // What stands for the server's nonce on the page.
+    // The server's nonce in the example on the page.
     let nonce: Vec<u8> = (0x40..0x60).collect();
     for number in [1, 2] {
         let mut router = Router::bare(node.address("router")).await;
@@ -689,7 +688,7 @@ async fn the_examples_of_the_protocols_page_are_what_is_said() {
                 continue;
             }
             if bytes.starts_with(&[0, 12]) && node.number_with_sessions().is_some() {
-                // The page's node is alone.
+                // The node in the example is alone.
                 bytes = info(&node, 0, 0, 0).to_vec();
             }
             let answered = router.read(bytes.len()).await;

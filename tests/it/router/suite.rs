@@ -1,7 +1,7 @@
-//! The tests of the router port, its clients, its load and its greeting once more, with two nodes: the sessions are on one, the commands
-//! are given to the other, and a real engine is between them (`support::two_nodes`).
+//! Runs the tests of the router port, its clients, its load and its handshake once more with two nodes: one has the sessions, the other
+//! takes the commands, and a real engine joins them (`support::two_nodes`).
 //!
-//! This test binary runs itself for that. What fails there is shown here with all that it said.
+//! For this the test binary runs itself. If a test fails there, its whole output is shown here.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use crate::support::two_nodes::VARIABLE;
 
 const MODULES: [&str; 4] = ["router::port::", "router::client::", "router::load::", "router::auth::"];
 
-/// What two nodes say nothing new about, and why.
+/// Tests that are skipped because two nodes make no difference, and the reasons.
 const LEFT_OUT: &[(&str, &str)] = &[(
     "router::load::of_a_hundred_thousand_sessions_nothing_remains",
     "no command is given in it: all comes and goes on the one node",
@@ -41,7 +41,7 @@ async fn run(kind: Kind) {
     for (name, _) in LEFT_OUT {
         assert!(expected.remove(name), "there is no test {name}");
     }
-    // One at a time: the run for the other engine has the other processor.
+    // One test at a time, because the run for the other engine uses the other core.
     let skips = LEFT_OUT.iter().flat_map(|(name, _)| ["--skip", *name]);
     let arguments: Vec<&str> = ["--test-threads=1"].into_iter().chain(skips).collect();
     let said = itself(kind, &arguments).await;
@@ -50,7 +50,7 @@ async fn run(kind: Kind) {
     assert_eq!(passed, expected, "{said}");
 }
 
-/// What this binary says when it is run with these arguments and two nodes for each of its tests.
+/// Runs this binary with these arguments and two nodes for each test, and returns its output.
 async fn itself(kind: Kind, arguments: &[&str]) -> String {
     let mut command = Command::new(std::env::current_exe().expect("Linux knows it"));
     command.args(MODULES).args(arguments).env(VARIABLE, kind.word());
