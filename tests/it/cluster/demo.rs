@@ -263,7 +263,7 @@ async fn heard(client: &mut Client, is: &str) -> Value {
             }
         }
     };
-    timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("waited in vain for {is:?}"))
+    timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("timed out waiting for {is:?}"))
 }
 
 #[tokio::test]
@@ -369,7 +369,7 @@ async fn pages_of_a_killed_node_come_back_on_another_one_and_a_lost_engine_is_su
     cleo.enters("Cleo").await;
     cleo.says("Anybody on this node?").await;
     sees(&ann, "Anybody on this node?").await;
-    assert_eq!(cleo.people().await, ["Ann", "Bob", "Cleo"], "nobody is taken for gone");
+    assert_eq!(cleo.people().await, ["Ann", "Bob", "Cleo"], "no person may be removed");
     demo.all_are_ready().await;
     say(&ann, "Together again.").await;
     sees(&bob, "Together again.").await;

@@ -29,7 +29,7 @@ async fn three(fpm: &PhpFpm, engine: &EngineCluster) -> Vec<Longwire> {
 async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_true() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -100,7 +100,7 @@ async fn any_node_reaches_sessions_on_every_node() {
         if kind == Kind::RedisCluster {
             for server in &engine.servers {
                 let subjects: Vec<String> = server.ask(&["PUBSUB", "SHARDCHANNELS"]);
-                assert!(subjects.len() >= 4, "each master has its part: {subjects:?}");
+                assert!(subjects.len() >= 4, "each master must have four of the subjects: {subjects:?}");
             }
         }
     }
@@ -317,7 +317,7 @@ async fn a_server_is_killed_under_load(kind: Kind, mend: Mend) {
     }
     let mut got = Vec::new();
     for reader in readers {
-        got.push(reader.await.expect("every member hears the last"));
+        got.push(reader.await.expect("every member gets the last frame"));
     }
     let rounds = sent.len() / channels.len();
     for (at, of_channel) in got[0].iter().enumerate() {

@@ -62,7 +62,7 @@ impl Peer {
         let mut publish = redis::cmd("PUBLISH");
         let receivers: i64 =
             publish.arg(subject).arg(&payload[..]).query_async(&mut self.publishing).await.expect("it publishes");
-        assert!(receivers > 0, "somebody listens to {subject}");
+        assert!(receivers > 0, "nothing is subscribed to {subject}");
     }
 
     /// Sends a heartbeat with a lease of a minute and this epoch of sessions.
@@ -149,7 +149,7 @@ async fn a_node_of_another_version_is_named_once_and_counted_and_makes_this_one_
     let (status, text) = node.admin("/ready");
     assert!(status == 503 && text.contains(said), "{status} {text}");
     let lines = node.log_lines(|line| line["message"].as_str().is_some_and(|text| text.contains(said)));
-    assert_eq!(lines.len(), 1, "once for each peer: {lines:?}");
+    assert_eq!(lines.len(), 1, "expected one line for each peer: {lines:?}");
     assert_eq!(lines[0]["level"], "ERROR");
     // The peer is silent from now on, so its lease expires.
     eventually("the node is ready again", || node.admin("/ready").0 == 200).await;
@@ -168,7 +168,11 @@ async fn a_number_is_claimed_and_defended_across_versions() {
     later.version = 200;
     later.say("longwire:node:1", CLAIM, b"").await;
     let taken = next_of(TAKEN, &mut heard).await;
-    assert_eq!(taken[HEADER_BYTES..], [&77_u64.to_be_bytes()[..], b"\x02n1"].concat(), "to that run, under its name");
+    assert_eq!(
+        taken[HEADER_BYTES..],
+        [&77_u64.to_be_bytes()[..], b"\x02n1"].concat(),
+        "the answer must go to that run and name the node"
+    );
     drop(node);
     // The other way round: a peer of another version is running, and this node starts.
     let answer = async {

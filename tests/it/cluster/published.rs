@@ -55,6 +55,10 @@ async fn what_php_publishes_in_the_engine_is_done_on_every_node_and_mistakes_are
                 });
             }
         }
-        assert_eq!(router.do_to(Target::session(session(&sids[1])), Action::Touch).await.reached, 1, "they go on");
+        assert_eq!(
+            router.do_to(Target::session(session(&sids[1])), Action::Touch).await.reached,
+            1,
+            "the node must go on after them"
+        );
     }
 }

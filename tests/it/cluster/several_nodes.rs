@@ -258,7 +258,7 @@ async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back(
         // After that the answer comes at once. It still names the node, because its sessions may be alive behind a cut cable.
         match publisher.ask(Query::Session(session(&far_sid))).await {
             Answer::Error { word, .. } => assert_eq!(word, "unreachable"),
-            other => panic!("nobody can know: {other:?}"),
+            other => panic!("the answer must be that the session is unknown: {other:?}"),
         }
         let whole = publisher.json(Query::Channel(name("news"), Page::default())).await;
         assert_eq!((&whole["count"], &whole["unreachable"]), (&1.into(), &serde_json::json!(["n3"])), "{kind:?}");
@@ -509,7 +509,7 @@ async fn a_number_that_is_taken_is_refused_with_its_owners_name() {
             lines.iter().any(|line| line.contains("node number 7 is taken by node \"n7\": set another [node] number")),
             "{kind:?}: {lines:?}"
         );
-        assert_eq!(first.admin("/ready").0, 200, "the first is not disturbed");
+        assert_eq!(first.admin("/ready").0, 200, "the first node must not be affected");
     }
 }
 

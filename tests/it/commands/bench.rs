@@ -428,7 +428,7 @@ fn who_connects_over_tcp_and_hears_nothing_waits_for_the_end_so_that_the_server_
     let url = format!("tcp://{}", listener.local_addr().expect("it is bound"));
     let output = bench(&["accept", &url, "--parallel=2", "--quiet", "--timeout=200ms"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && stderr.contains("no end in time"), "{stderr}");
+    assert!(output.status.code() == Some(1) && stderr.contains("no close from the server in time"), "{stderr}");
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn a_run_of_which_nothing_comes_ends_with_status_1_and_the_reason() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("Connection refused"), "{stderr}");
-    assert!(!stdout.contains("\"connected\""), "nobody was: {stdout}");
+    assert!(!stdout.contains("\"connected\""), "no client was connected: {stdout}");
 }
 
 #[test]

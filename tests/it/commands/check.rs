@@ -32,7 +32,7 @@ fn transcript(output: &Output) -> String {
 fn eventually(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
-        assert!(Instant::now() < deadline, "it did not come true");
+        assert!(Instant::now() < deadline, "timed out: the condition did not become true");
     }
 }
 
@@ -124,7 +124,7 @@ fn a_node_that_runs_is_checked_and_what_it_holds_itself_is_no_error() {
     for key in [format!("admin.bind = \"{admin}\""), format!("listeners.stream.bind = \"{stream}\"")] {
         assert!(found.contains(&format!("\nnote: a.toml: {key}: {held}")), "{found}");
     }
-    assert_eq!(found.matches(&held).count(), 3, "the router's Unix socket too: {found}");
+    assert_eq!(found.matches(&held).count(), 3, "three addresses, among them the router's Unix socket: {found}");
 
     // The file has changed since, and is named by another path.
     write("a.toml", &format!("{config}[listeners.more]\nbind = \"{more}\"\napp = \"app\"\n"));
@@ -143,7 +143,7 @@ fn a_node_that_runs_is_checked_and_what_it_holds_itself_is_no_error() {
     assert!(found.starts_with("exit status 1\n"), "{found}");
     assert_eq!(found.matches(&other).count(), 3, "{found}");
     let second = longwire(folder.path(), &["serve", "--config", "b.toml"]);
-    assert!(String::from_utf8_lossy(&second.stderr).contains(&other), "serve says the same");
+    assert!(String::from_utf8_lossy(&second.stderr).contains(&other), "serve must report the same");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_unix_socket_in_use_is_taken_and_one_left_behind_is_not() {
     let status = || longwire(folder.path(), &["check", "--config", "a.toml"]).status.code();
     let socket = folder.path().join("a.sock");
     assert_eq!(status(), Some(0));
-    assert!(!socket.exists(), "trying an address leaves nothing behind");
+    assert!(!socket.exists(), "a tested address must leave no socket file behind");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     assert_eq!(status(), Some(1));
     drop(listener);

@@ -163,8 +163,8 @@ async fn what_goes_wrong_is_on_the_page_and_once_on_the_terminal() {
     let mut once = shown.clone();
     once.sort();
     once.dedup();
-    assert_eq!(once.len(), shown.len(), "each is there once: {shown:?}");
-    // The page has everything of this trace by now, so has the terminal.
+    assert_eq!(once.len(), shown.len(), "each line must be shown once: {shown:?}");
+    // The page shows the whole stack trace by now, so the terminal does too.
     let printed = dev.printed();
     for line in ["Stack trace:", "#1 {main}", "thrown in", "mind the gap"] {
         assert_eq!(printed.matches(line).count(), 1, "{line} in\n{printed}");
@@ -233,7 +233,7 @@ async fn a_folder_is_its_handler_and_what_a_browser_loads() {
     }
     let bare = Dev::start(folder.path(), &[]);
     let (status, page) = http_get(bare.http(), "/");
-    assert!(status == 200 && page.contains("Longwire"), "without a page of its own the folder has the built-in one");
+    assert!(status == 200 && page.contains("Longwire"), "a folder without a page must show the built-in one");
     assert_eq!(bare.greeted("try it"), None);
     drop(bare);
 
@@ -270,7 +270,7 @@ async fn a_script_may_be_told_every_event_there_is() {
     std::fs::write(&script, joins).expect("the folder is ours");
     let all = "connect,message,close,join,leave,occupied,vacated";
     let dev = Dev::start(&script, &["--events", all]);
-    assert_eq!(dev.greeted("events"), None, "there is nothing more to be told");
+    assert_eq!(dev.greeted("events"), None, "no hint, because the script gets connect and close events");
     let mut client = Client::upgrade(dev.http(), "/ws", "").await;
     assert_eq!(client.ask("?").await, "in");
     client.close(1000).await;
@@ -278,7 +278,7 @@ async fn a_script_may_be_told_every_event_there_is() {
         eventually(&format!("{event} is on the terminal"), || dev.printed().contains(&format!("  {event} "))).await;
     }
     let some = Dev::start(&script, &["--events", "join"]);
-    let told = some.greeted("events").expect("there is more to be told");
+    let told = some.greeted("events").expect("a hint about connect and close events");
     assert_eq!(told, "message, join; add connect and close with --events connect,close");
 }
 

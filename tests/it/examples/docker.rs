@@ -130,7 +130,7 @@ fn secret(service: &Value) -> String {
 async fn what_the_readme_pushes_from_the_php_container_reaches_a_client() {
     let compose = compose("compose.yaml");
     let (longwire, php) = (&compose["services"]["longwire"], &compose["services"]["php"]);
-    assert_eq!(longwire["environment"], php["environment"], "one secret for both");
+    assert_eq!(longwire["environment"], php["environment"], "both services must have the same secret");
     let config = text("longwire.toml");
     // The other container connects to the service of this name, on a port that is open to the whole network.
     assert!(config.contains("bind = \"0.0.0.0:9010\"\nadvertise = \"longwire:9010\""), "{config}");

@@ -344,7 +344,7 @@ async fn line_game_is_won_by_halving_and_each_player_has_a_number() {
     // The players take turns. If their numbers were mixed up, it would show.
     while !players.is_empty() {
         let (mut player, low, high, tries) = players.remove(0);
-        assert!(low <= high, "the number is still the one that it was");
+        assert!(low <= high, "the number of this player must not change");
         let guess = (low + high) / 2;
         player.text(&format!("{guess}\r")).await;
         match line(&mut player).await.as_str() {

@@ -279,7 +279,7 @@ async fn a_login_on_the_page_counts_on_the_socket_and_guests_are_refused() {
         };
         for (path, statuses) in paths {
             for visitor in [&shop.visitor(), &guest] {
-                let answer = visitor.socket(path).await.err().expect("a guest is no session");
+                let answer = visitor.socket(path).await.err().expect("a visitor without a login must be refused");
                 let status = answer.split(' ').nth(1).unwrap_or_default();
                 assert!(statuses.contains(&status), "{framework:?} {path}: {answer}");
             }
@@ -288,7 +288,7 @@ async fn a_login_on_the_page_counts_on_the_socket_and_guests_are_refused() {
             assert!(!answer.status.is_success(), "{framework:?} {path}: {answer:?}");
         }
         eventually("nobody is left", || shop.node.metric("longwire_sessions", "") == 0.0).await;
-        assert_eq!(shop.closed(), "", "a guest who was refused is told of no more");
+        assert_eq!(shop.closed(), "", "a refused visitor must have no close event");
 
         let mut ada = shop.user().await;
         assert_eq!(ada.get("/").await.text(), "ada n=0");
@@ -419,7 +419,7 @@ async fn the_page_of_an_exception_reaches_nobody_and_the_session_goes_on() {
         });
         assert_eq!(ask(&mut socket, "dump").await, "sorry", "{framework:?}: dd() is for developers");
         let lost = ask(&mut socket, "lost").await;
-        assert!(lost.contains("Not Found"), "below 500 an answer is an answer: {lost}");
+        assert!(lost.contains("Not Found"), "a status below 500 is a normal answer: {lost}");
         if framework == Laravel {
             assert_eq!(ask(&mut socket, "order 3").await, "ordered 3");
             let invalid: Value =

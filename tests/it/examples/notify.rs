@@ -178,7 +178,7 @@ impl Browser {
         let mut browser = Self::open(server).await;
         let stranger = browser.session.clone();
         assert_eq!(browser.submit(&[("do", "enter"), ("name", name)]).await, 303);
-        assert_ne!(browser.session, stranger, "whoever signs in gets another cookie");
+        assert_ne!(browser.session, stranger, "signing in must change the session cookie");
         browser
     }
 
@@ -326,8 +326,8 @@ async fn a_stranger_is_told_so_and_signing_out_reaches_the_open_pages() {
     for browser in [&stranger, &made_up, &without] {
         let headers = browser.cookie();
         let upgraded = Client::try_upgrade(stage.node.address("web"), "/ws", &headers).await;
-        let (mut socket, head) = upgraded.expect("strangers connect too");
-        assert!(!head.to_ascii_lowercase().contains("set-cookie"), "only the form sets one: {head}");
+        let (mut socket, head) = upgraded.expect("visitors who are not signed in can connect");
+        assert!(!head.to_ascii_lowercase().contains("set-cookie"), "only the form may set a cookie: {head}");
         assert_eq!(note(&mut socket).await["name"], Value::Null);
         assert_eq!(closed(&mut socket).await, (Some(4001), "sign in first".to_owned()));
     }
@@ -343,7 +343,7 @@ async fn a_stranger_is_told_so_and_signing_out_reaches_the_open_pages() {
         assert_eq!(closed(socket).await, (Some(4000), "look again".to_owned()));
     }
     assert_eq!(stage.inbox(&ada).await.1["name"], Value::Null);
-    assert_eq!(stage.inbox(&before).await.1["name"], Value::Null, "the old cookie is worth nothing");
+    assert_eq!(stage.inbox(&before).await.1["name"], Value::Null, "the old cookie must be invalid");
     assert_eq!(stage.inbox(&again).await.1["name"], "ada", "another browser is still signed in");
 }
 

@@ -99,7 +99,11 @@ async fn every_command_and_every_query() {
     assert_eq!(post(&node, "delete", json!({"to": "all", "key": "role"})).await, (2, 0, 0));
     assert_eq!(post(&node, "leave", json!({"to": both, "channel": "hall"})).await, (2, 0, 0));
     assert_eq!(post(&node, "unbind", json!({"to": "uid:42"})).await, (2, 0, 0));
-    assert_eq!(post(&node, "send", json!({"to": "uid:42", "message": "x"})).await, (0, 0, 0), "nobody is an answer");
+    assert_eq!(
+        post(&node, "send", json!({"to": "uid:42", "message": "x"})).await,
+        (0, 0, 0),
+        "a uid without sessions is not an error"
+    );
     let close = json!({"to": both, "code": 4001, "reason": "late", "message": "bye"});
     assert_eq!(post(&node, "close", close).await, (2, 0, 0));
     assert_eq!((&one.frame().await.body[..], &two.frame().await.body[..]), (&b"bye"[..], &b"bye"[..]));
@@ -235,7 +239,7 @@ async fn without_a_token_programs_of_this_machine_are_answered_and_pages_of_othe
     for origin in ["https://shop.example", "null", "http://localhost"] {
         let answer = with(&format!("Host: localhost\r\nOrigin: {origin}\r\n")).await;
         assert_problem(&answer, 403, "origin", "web pages may not ask here");
-        assert!(!answer.head.to_lowercase().contains("access-control"), "no page may read it either");
+        assert!(!answer.head.to_lowercase().contains("access-control"), "a page may not read the answer either");
     }
     assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"host\""), 7.0);
     assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"origin\""), 3.0);
@@ -263,7 +267,7 @@ async fn with_a_token_whoever_has_it_is_answered_and_nobody_else() {
     let answer = request_with(api, "GET", "/v1/node", &headers, b"").await.expect("it is answered");
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(node.metric("longwire_commands_refused_total", "door=\"api\",cause=\"unauthenticated\""), 15.0);
-    assert_eq!(node.log_lines(|line| line.to_string().contains(TOKEN)).len(), 0, "it is in no log line");
+    assert_eq!(node.log_lines(|line| line.to_string().contains(TOKEN)).len(), 0, "the token must not be in the log");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

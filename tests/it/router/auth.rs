@@ -30,7 +30,7 @@ fn send_to_all() -> Command {
 async fn refused(node: &Longwire, word: &str, count: f64) {
     let labels = format!("door=\"long\",cause=\"{word}\"");
     eventually("it is counted", || node.metric("longwire_commands_refused_total", &labels) == count).await;
-    assert_eq!(node.metric("longwire_commands_total", "door=\"long\""), 0.0, "and nothing is done");
+    assert_eq!(node.metric("longwire_commands_total", "door=\"long\""), 0.0, "no command may run");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,7 +95,7 @@ async fn a_proof_that_was_overheard_is_of_no_use() {
     // Replay the same hello with the same nonce and the same proof, or send the server's own proof back to it.
     for (count, overheard) in [proofs.of_client(), proofs.of_server()].into_iter().enumerate() {
         let mut thief = Router::bare(node.address("router")).await;
-        assert_ne!(thief.hello().await.nonce, challenge.nonce, "each connection has its own");
+        assert_ne!(thief.hello().await.nonce, challenge.nonce, "each connection must have its own nonce");
         thief.prove(&overheard).await;
         assert_eq!(thief.error().await.0, "bad_proof");
         assert_eq!(thief.frame().await, None);
@@ -190,7 +190,7 @@ async fn a_connection_that_says_nothing_ends_after_idle_timeout() {
     let mut silent = Router::connect(node.address("router"), "").await;
     let mut fresh = Router::bare(node.address("router")).await;
     assert_eq!(silent.frame().await, None);
-    assert_eq!(fresh.frame().await, None, "it is written, so it counts for everybody");
+    assert_eq!(fresh.frame().await, None, "an explicit limit counts for every client");
 }
 
 #[test]

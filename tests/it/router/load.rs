@@ -198,12 +198,16 @@ async fn under_the_rule_close_a_stalled_reader_is_closed() {
     let Stalled { receipts, late, closed, node } = publish_to_a_stalled_reader("close").await;
     assert!(closed);
     assert_eq!(receipts.dropped.close, 1);
-    assert_eq!(late, (0..late.len() as u32).collect::<Vec<_>>(), "what the kernel had, in order");
+    assert_eq!(
+        late,
+        (0..late.len() as u32).collect::<Vec<_>>(),
+        "the bytes from the kernel's buffers must be in order"
+    );
     let lines = node.closed(1);
     assert!(lines.iter().any(|line| line["reason"] == "slow_reader"), "{lines:?}");
     let pushed = |fate: &str| node.metric("longwire_pushes_total", &format!("fate=\"{fate}\""));
     assert_eq!(pushed("dropped_close"), 1.0);
-    assert!(pushed("lost") > 0.0, "what was queued for it is counted too");
+    assert!(pushed("lost") > 0.0, "messages that were queued for it count as lost too");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -657,7 +657,7 @@ async fn half_a_command_is_not_done_and_somebody_knows() {
     router.finish().await;
     assert_eq!(router.error().await, ("bad_frame".to_owned(), None));
     assert_eq!(&client.frame().await.body[..], b"whole");
-    assert_eq!(client.ask("?").await, sid, "and nothing behind it");
+    assert_eq!(client.ask("?").await, sid, "no other frame comes before it");
 }
 
 /// The lines of an example: whether the client sends it, and the bytes.
@@ -668,7 +668,7 @@ fn exchange(section: &str, number: usize) -> Vec<(bool, Vec<u8>)> {
     let lines = block.split("```").next().expect("split gives one piece at least").lines();
     lines
         .map(|line| {
-            let (who, hex) = line.split_once(": ").expect("who says it");
+            let (who, hex) = line.split_once(": ").expect("a line begins with its sender");
             (who == "client", unhex(hex))
         })
         .collect()

@@ -16,7 +16,7 @@ const MODULES: [&str; 4] = ["router::port::", "router::client::", "router::load:
 /// Tests that are skipped because two nodes make no difference, and the reasons.
 const LEFT_OUT: &[(&str, &str)] = &[(
     "router::load::of_a_hundred_thousand_sessions_nothing_remains",
-    "no command is given in it: all comes and goes on the one node",
+    "it has no commands, so it uses only the node with the sessions",
 )];
 
 /// A run takes half a minute on an idle machine.
