@@ -1,4 +1,4 @@
-//! The wire of the router port.
+//! Decoding of the router port's two protocols.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Requests to php-fpm, and its answers.
+//! Encoding of requests to php-fpm, and decoding of its answers.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -13,12 +13,12 @@ use longwire::proto::fastcgi::response::{End, Event, ProtocolStatus, ResponseDec
 use super::{bench, text};
 
 const ID: u16 = 7;
-/// As php-fpm cuts its output.
+/// The record size of php-fpm's output.
 const RECORD: usize = 8184;
 
 pub(super) fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fastcgi encode");
-    // As many as an event, a handshake, and one that php-fpm must get in several records.
+    // The number of params of an event, of a handshake, and of a request that needs several records.
     for (name, pairs, value) in [("12", 12, 14), ("30", 30, 60), ("1000", 1000, 100)] {
         let throughput = Throughput::Elements(pairs as u64);
         bench(&mut group, format!("{name} params"), throughput, || params(black_box(pairs), value));
@@ -51,7 +51,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
     for (name, bytes) in [("64 B", 64), ("64 KB", 64 << 10)] {
         let wire = answer(bytes);
         let mut decoder = ResponseDecoder::new(ID);
-        // Not its bytes: the decoder says where they are and touches none of them.
+        // Count records, not bytes: the decoder returns positions and does not touch the contents.
         let records = bytes.div_ceil(RECORD) as u64 + 1;
         bench(&mut group, name, Throughput::Elements(records), || {
             decoder.start(ID);

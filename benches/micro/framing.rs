@@ -1,4 +1,4 @@
-//! Bytes into frames and frames into bytes.
+//! Decoding of bytes into frames, and encoding of frames into bytes.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{bench, text};
 
 const MAX_FRAME: usize = 1 << 20;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-/// About as many as fit in one read of a session.
+/// About as many frames as fit into one read of a session.
 const FRAMES: usize = 2048;
 pub(super) const SIZES: [(&str, usize); 3] = [("64 B", 64), ("4 KB", 4096), ("64 KB", 64 * 1024)];
 
@@ -46,7 +46,7 @@ fn both_ways(criterion: &mut Criterion, name: &str, framing: &Framing, kind: Fra
     group.finish();
 }
 
-/// Frames of each size, many of them, and in pieces. `encode` is the client's.
+/// Decodes frames of each size, many at once, and in pieces. `encode` is the client's encoder.
 pub(super) fn decoding(criterion: &mut Criterion, name: &str, framing: &Framing, encode: impl Fn(&[u8]) -> Bytes) {
     let mut group = criterion.benchmark_group(format!("decode {name}"));
     for (size, bytes) in SIZES {
@@ -59,7 +59,7 @@ pub(super) fn decoding(criterion: &mut Criterion, name: &str, framing: &Framing,
     bench(&mut group, format!("{FRAMES} of 16 B in one read"), Throughput::Elements(FRAMES as u64), || {
         decode(&mut decoder, framing, &wire, FRAMES)
     });
-    // Four times the bytes must not cost much more than four times the time.
+    // Two sizes, to see that four times the bytes take not much more than four times the time.
     for (size, bytes) in [("256 KB in reads of 1460 B", 256 << 10), ("1 MB in reads of 1460 B", 1 << 20)] {
         let wire = encode(&text(bytes));
         let mut decoder = Decoder::new(framing);
@@ -71,7 +71,7 @@ pub(super) fn decoding(criterion: &mut Criterion, name: &str, framing: &Framing,
     group.finish();
 }
 
-/// Of server-sent events, which only leave.
+/// Server-sent events, which are only encoded.
 fn event_stream(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode event stream");
     let framing = Framing::EventStream;
@@ -113,12 +113,12 @@ fn deflated(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A read that ends with a frame.
+/// Decodes a read that ends with a frame.
 fn decode(decoder: &mut Decoder, framing: &Framing, wire: &[u8], frames: usize) {
     assert_eq!(decode_all(decoder, framing, black_box(wire)), frames);
 }
 
-/// How many frames end in `input`.
+/// The number of frames that end in `input`.
 fn decode_all(decoder: &mut Decoder, framing: &Framing, mut input: &[u8]) -> usize {
     let mut frames = 0;
     while !input.is_empty() {

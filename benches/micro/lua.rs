@@ -1,4 +1,4 @@
-//! Length-prefixed frames again, by a script: what it costs beside the same framing without one.
+//! Length-prefixed frames by a Lua script, to compare with the native framing.
 
 use std::hint::black_box;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! Time of each codec and of the router by themselves, with what a caller would hand them and nothing around it.
+//! Measures each codec and the router alone, with the input that a caller would give them.
 //!
-//! `cargo bench --bench micro` runs all, `cargo bench --bench micro -- websocket` those whose name has the word. Each is
-//! compared with the last run on this machine; figures of another machine, or of a busy one, say nothing.
+//! `cargo bench --bench micro` runs all, `cargo bench --bench micro -- websocket` those with this word in their names. Each is compared
+//! with the last run on this machine. Figures of another machine, or of a busy one, cannot be compared.
 
 mod control;
 mod fastcgi;
@@ -18,7 +18,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 
 fn main() {
-    // Short, so that all of them take a few minutes: what is looked for is a factor and not a percent.
+    // Short, so that all of them take a few minutes. The aim is to find changes by a factor, not by a percent.
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
@@ -34,7 +34,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// One benchmark, whose result the compiler must take for used.
+/// One benchmark. `black_box` keeps the compiler from removing the unused result.
 fn bench<R>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: impl Into<String>,
@@ -44,7 +44,7 @@ fn bench<R>(
     group.throughput(throughput).bench_function(name.into(), |bencher| bencher.iter(|| black_box(run())));
 }
 
-/// Text as applications send it: JSON whose values change, so that it compresses and not to nothing.
+/// Text as applications send it: JSON with changing values, so that it compresses, but not to almost nothing.
 fn text(len: usize) -> Vec<u8> {
     let mut state = 12_345_u32;
     let mut text = String::new();

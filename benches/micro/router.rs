@@ -1,4 +1,4 @@
-//! Sessions that come, are looked up, join, are sent to, and go.
+//! The router: adding sessions, lookups, joins, sends and removals.
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{bench, text};
 
-/// Frames of 64 B that the buffer of a Unix socket takes before somebody reads, each in a write of its own. The kernel's
-/// default buffer takes twice as many.
+/// Number of frames of 64 B, each in its own write, that the buffer of a Unix socket takes before the client reads. The kernel's default
+/// buffer takes twice as many.
 const FRAMES: usize = 128;
-/// As long as the names of the other channels: what is compared is how many there are.
+/// As long as the names of the other channels, because only their number is to be compared.
 const ROOM: &str = "room 00";
 
 pub(super) fn benches(criterion: &mut Criterion) {
@@ -47,7 +47,7 @@ fn registry(criterion: &mut Criterion) {
         bench(&mut group, format!("look up among {name}"), Throughput::Elements(1), || {
             router.params(*ids.next().expect("it cycles"))
         });
-        // One comes and the one that was there longest goes, so that neither is in the caches if there are many.
+        // Add one session and remove the oldest, so that neither is in the CPU caches if there are many.
         let router = router_without_sessions();
         let all = outboxes(2 * count, || Link::Feed(Feed::polled()));
         let (first, _) = all.split_at(count);
@@ -100,7 +100,7 @@ fn publish(criterion: &mut Criterion, runtime: &Runtime) {
                 })
             });
         });
-        // What the kernel takes for it: the rest is ours.
+        // The kernel's part of the time; the rest is Longwire's.
         let (pairs, mut clients): (Vec<_>, Vec<_>) = (0..count).map(|_| pair()).unzip();
         let frame = [0; 68];
         group.bench_function(format!("{count} bare sends"), |bencher| {
@@ -114,7 +114,7 @@ fn publish(criterion: &mut Criterion, runtime: &Runtime) {
     group.finish();
 }
 
-/// What a publisher sends in one go, to each session in one write.
+/// Several messages of a publisher at once, which reach each session in one write.
 fn publish_together(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("publish several of 64 B to 100");
     let (sessions, mut clients) = Sessions::with_sockets(runtime, 100);
@@ -144,7 +144,7 @@ fn publish_together(criterion: &mut Criterion, runtime: &Runtime) {
     group.finish();
 }
 
-/// Runs it so often; what the clients were sent, so many frames each time, is read in between, outside the time.
+/// Runs `run` this many times. The frames that clients got are read in between, outside the measured time.
 fn timed(iterations: u64, frames: usize, clients: &mut [Socket], mut run: impl FnMut()) -> Duration {
     let (mut total, mut left) = (Duration::ZERO, iterations);
     let mut buffer = vec![0; 64 << 10];
@@ -161,7 +161,7 @@ fn timed(iterations: u64, frames: usize, clients: &mut [Socket], mut run: impl F
     total
 }
 
-/// A client that does not read, with so many frames of other keys waiting.
+/// A client that does not read, with many frames of other keys waiting.
 fn slow_reader(criterion: &mut Criterion, runtime: &Runtime) {
     let mut group = criterion.benchmark_group("slow reader");
     for waiting in [100, 1000, 4000] {
@@ -182,7 +182,8 @@ fn slow_reader(criterion: &mut Criterion, runtime: &Runtime) {
             let receipt = send(command);
             assert_eq!((receipt.queued, receipt.dropped.latest), (1, 1));
         };
-        // What replaces another goes to the end, so one after another is the oldest, and the same again the newest.
+        // A replacing frame goes to the end of the queue. So cycling through the keys replaces the oldest frame each time, and repeating
+        // one key replaces the newest.
         let (mut oldest, newest) = (commands.iter().cycle(), of_key(&format!("key {:04}", waiting - 1)));
         bench(&mut group, format!("{waiting} wait, the newest is replaced"), Throughput::Elements(1), || {
             replace(&newest);
@@ -211,7 +212,7 @@ impl Sessions {
             clients.push(far);
             Link::to(Transport::new(near).expect("the runtime has room"))
         });
-        // No session's task is there to have waited for it, and until somebody has, a write finds no room.
+        // Writes fail until somebody has waited for the socket to be writable, and there is no session's task here that would.
         for outbox in &outboxes {
             runtime.block_on(poll_fn(|cx| outbox.link().poll_write_ready(cx))).expect("both ends are open");
         }
@@ -225,7 +226,7 @@ impl Sessions {
         Self { router, ids }
     }
 
-    /// All join a channel; the command sends to it.
+    /// Joins all sessions to a channel and returns a command that sends to it.
     fn in_one_channel(&self) -> Command {
         let room = channel(ROOM);
         let joined = self.router.run_now(Door::Api, &Command::new(Target::All, Action::Join(room.clone())));
@@ -242,7 +243,7 @@ fn router_without_sessions() -> Router {
     Router::new(vec![latest], limits, Metrics::default().router, facts)
 }
 
-/// In an order that has nothing to do with where they are in memory.
+/// Outboxes in an order that is unrelated to their place in memory.
 fn outboxes(count: usize, mut link: impl FnMut() -> Link) -> Vec<Arc<Outbox>> {
     let terms = Arc::new(Terms {
         listener: "tcp".to_owned(),
@@ -256,7 +257,7 @@ fn outboxes(count: usize, mut link: impl FnMut() -> Link) -> Vec<Arc<Outbox>> {
     let ids = SessionIds::new(1, 1, [7; 16]);
     let mut outboxes: Vec<_> =
         (0..count).map(|_| Arc::new(Outbox::new(ids.next_id(), framing.clone(), terms.clone(), link()))).collect();
-    // Ids are a permutation under a key, so this shuffles.
+    // Session ids are a keyed permutation, so sorting by them shuffles.
     outboxes.sort_by_key(|outbox| outbox.id());
     outboxes
 }

@@ -1,4 +1,4 @@
-//! docs/performance.md: tables between markers, which are written here; the prose around them is by hand and stays.
+//! Writes the tables of docs/performance.md, which are between markers. The text around them is written by hand and stays.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub(crate) fn write(row: &str, table: &str, settings: &Settings) -> io::Result<(
     fs::write(&path, format!("{before}{block}{after}"))
 }
 
-/// Date, processor, cores, kernel, and the versions of whom Longwire is compared with.
+/// Date, processor, cores, kernel, and the versions of the programs that Longwire is compared with.
 fn machine() -> String {
     let said = |program: &str, arguments: &[&str]| {
         output_of(Command::new(program).args(arguments), Duration::from_secs(10))

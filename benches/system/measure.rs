@@ -1,4 +1,4 @@
-//! Variants by turns, each figure again while others keep the machine busy.
+//! Measures the variants of a row in turns. A figure is taken again if other processes keep the machine busy.
 
 use std::io;
 use std::path::Path;
@@ -9,45 +9,45 @@ use serde_json::Value;
 
 use crate::process::{output_of, role};
 
-/// Others' share of the machine above which a figure is noisy, and is taken again.
+/// If other processes use more than this share of the machine, a figure is noisy and is taken again.
 const QUIET_PERCENT: f64 = 10.0;
-/// Tries for one figure. The last counts whatever it is, and its line in the table is marked.
+/// Tries for one figure. The last one counts even if it is noisy; then its line in the table is marked.
 const TRIES: usize = 3;
-/// For connecting, and for what is under way when a run ends, beside the time that it was given.
+/// Time besides the measured time, for connecting and for requests that are under way at the end.
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How a row is run.
 pub(crate) struct Settings {
     pub(crate) rounds: u32,
-    /// Few connections, one second.
+    /// `--quick`: few connections, one second.
     pub(crate) is_quick: bool,
-    /// Into docs/performance.md.
+    /// `--write`: write to docs/performance.md.
     pub(crate) writes: bool,
 }
 
 impl Settings {
-    /// The larger ones, or few where only a quick look is wanted.
+    /// The numbers of connections: those given, or small ones with `--quick`.
     pub(crate) fn counts(&self, counts: &[usize]) -> Vec<usize> {
         if self.is_quick { vec![8] } else { counts.to_vec() }
     }
 
-    /// How long a figure is taken.
+    /// How long a figure is measured.
     pub(crate) fn seconds(&self, seconds: u64) -> Duration {
         if self.is_quick { Duration::from_millis(300) } else { Duration::from_secs(seconds) }
     }
 
-    /// `longwire bench` with what is not measured at the start.
+    /// The warm-up option of `longwire bench`.
     pub(crate) fn warm_up(&self) -> [&'static str; 2] {
         ["--warm-up", if self.is_quick { "100ms" } else { "1s" }]
     }
 }
 
-/// What is measured by turns with the others of its row.
+/// One variant of a row; the variants are measured in turns.
 pub(crate) struct Variant<'a> {
     pub(crate) name: String,
-    /// What it is compared under: as many connections, as many bytes.
+    /// The case in which variants are compared: number of connections, bytes of a message.
     pub(crate) case: String,
-    /// A message that is lost is an error. (Of peers it is a figure.)
+    /// Whether a lost message is an error. (For peers it is a figure.)
     pub(crate) must_be_whole: bool,
     run: Box<dyn Fn() -> io::Result<Value> + 'a>,
     pub(crate) rounds: Vec<Round>,
@@ -55,9 +55,9 @@ pub(crate) struct Variant<'a> {
 
 /// One figure of a variant.
 pub(crate) struct Round {
-    /// What `longwire bench` said.
+    /// The report of `longwire bench`.
     pub(crate) report: Value,
-    /// Others used the machine each time.
+    /// Other processes used the machine at every try.
     pub(crate) is_noisy: bool,
 }
 
@@ -70,14 +70,14 @@ impl<'a> Variant<'a> {
         Self { name: name.into(), case: case.into(), must_be_whole: true, run: Box::new(run), rounds: Vec::new() }
     }
 
-    /// Somebody else's program, which may do as it likes.
+    /// Marks it as another program, which may lose messages.
     pub(crate) fn peer(mut self) -> Self {
         self.must_be_whole = false;
         self
     }
 }
 
-/// Runs every variant once, beginning with another one each round.
+/// Runs every variant once. Each round begins with another variant.
 pub(crate) fn one_round(variants: &mut [Variant<'_>], round: usize, settings: &Settings) -> io::Result<()> {
     for turn in 0..variants.len() {
         let at = (round + turn) % variants.len();
@@ -108,7 +108,7 @@ fn once(variant: &Variant<'_>) -> io::Result<Round> {
     }
 }
 
-/// Whether everything that was sent came back, everybody stayed, and there was something at all.
+/// Checks that all messages came back, all clients stayed connected, and at least one message was measured.
 fn check_whole(report: &Value) -> Result<(), String> {
     let count = |name: &str| report[name].as_u64().unwrap_or(0);
     for kind in ["lost", "repeated", "out_of_order", "wrong", "timeouts", "closed", "failed"] {
@@ -128,7 +128,7 @@ fn check_whole(report: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// `longwire bench` with these words, and what it reports of these processes.
+/// Runs `longwire bench` with these arguments and returns its report, with the CPU time of these processes.
 pub(crate) fn bench(words: &[&str], pids: &[u32], duration: Duration) -> io::Result<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
     command.arg("bench").args(words).args(["--json", "--quiet"]);
@@ -138,7 +138,7 @@ pub(crate) fn bench(words: &[&str], pids: &[u32], duration: Duration) -> io::Res
     report_of(&mut command, duration)
 }
 
-/// What a role reports that measures by itself.
+/// Runs a role that measures by itself and returns its report.
 pub(crate) fn role_report(name: &str, arguments: &[&Path], duration: Duration) -> io::Result<Value> {
     report_of(&mut role(name, arguments)?, duration)
 }
@@ -149,7 +149,7 @@ fn report_of(command: &mut Command, duration: Duration) -> io::Result<Value> {
     last.ok_or_else(|| io::Error::other("it has ended without a report"))
 }
 
-/// `5000ms`, as the command line takes it.
+/// A duration for the command line: `5000ms`.
 pub(crate) fn written(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }

@@ -1,4 +1,4 @@
-//! Programs of others that Longwire is compared with, and php-fpm. One that is not installed is left out, and the table says so.
+//! The programs that Longwire is compared with, and php-fpm. One that is not installed is left out, with a note under the table.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::process::{Handler, NULL_SCRIPT, Process, accepts, output_of};
 use crate::roles::BACKEND_CONNECTIONS;
 
-/// Workers of php-fpm, and connections that are kept to it.
+/// Number of php-fpm's workers, and of connections kept to it.
 pub(crate) const CHILDREN: usize = 4;
 
-/// Where Debian puts it, which is not on everybody's PATH.
+/// Debian's path, which is often not in PATH.
 const NGINX: &str = "/usr/sbin/nginx";
 const NCHAN: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
@@ -26,7 +26,7 @@ pub(crate) fn has_nchan() -> bool {
     has_nginx() && Path::new(NCHAN).exists()
 }
 
-/// What is installed here, with versions.
+/// The installed programs with their versions.
 pub(crate) fn versions() -> Vec<String> {
     let mut found = Vec::new();
     let short = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(crate) fn versions() -> Vec<String> {
         found.push(format!("php-fpm {}", text.split_whitespace().nth(1).unwrap_or("?")));
     }
     if has_nginx() {
-        // It says its version on standard error.
+        // nginx prints its version on standard error.
         let said = Command::new(NGINX).arg("-v").output();
         let text = said.map(|said| String::from_utf8_lossy(&said.stderr).into_owned()).unwrap_or_default();
         found.push(format!("nginx {}", text.trim().rsplit('/').next().unwrap_or("?")));
@@ -50,10 +50,10 @@ pub(crate) fn versions() -> Vec<String> {
     found
 }
 
-/// What a script does.
+/// The kind of script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
-    /// It echoes, and that is all.
+    /// It only echoes.
     Echoes,
     /// It waits for 2 ms, as for a database, and echoes.
     Waits,
@@ -78,7 +78,7 @@ impl PhpFpm {
         fs::create_dir(&dir)?;
         let program = longwire::config::php_fpm::find(None).map_err(io::Error::other)?;
         let (socket, script, config) = (dir.join("fpm.sock"), dir.join("echo.php"), dir.join("fpm.conf"));
-        // A pool without opcache would be another measurement, so the script says so instead of echoing.
+        // A pool without opcache would distort the figures, so then the script prints an error instead of the echo.
         let wait = if script_kind == Script::Waits { "usleep(2000);" } else { "" };
         let code = format!(
             "<?php\n{wait}$body = opcache_get_status(false) ? file_get_contents('php://input') : 'opcache is off';\n\
@@ -99,7 +99,7 @@ impl PhpFpm {
         Ok(Self { process, socket, script })
     }
 
-    /// For a server in front of it, which may have all of its children.
+    /// The handler for a node in front of it, which may use all of its workers.
     pub(crate) fn handler(&self) -> Handler {
         Handler { socket: self.socket.clone(), script: self.script.clone(), max_connections: CHILDREN }
     }
@@ -109,7 +109,7 @@ impl PhpFpm {
     }
 }
 
-/// What Debian's own `fastcgi_params` tell PHP, of what a script without a page around it may want.
+/// The params of Debian's `fastcgi_params` that such a script may need.
 fn params(script: &Path) -> String {
     format!(
         "fastcgi_param SCRIPT_FILENAME {}; fastcgi_param REQUEST_METHOD $request_method;\n\
@@ -120,7 +120,7 @@ fn params(script: &Path) -> String {
     )
 }
 
-/// An upstream of so many kept connections.
+/// An nginx `upstream` with this number of kept connections.
 fn keeping(connections: usize, socket: &Path) -> String {
     format!(
         "upstream kept {{ server unix:{}; keepalive {connections}; keepalive_requests 1000000000; }}",
@@ -128,14 +128,14 @@ fn keeping(connections: usize, socket: &Path) -> String {
     )
 }
 
-/// nginx with one worker: as many connections are kept as are asked for, not as many for each of several.
+/// nginx with one worker. With several, each would keep that many connections.
 pub(crate) struct Nginx {
     process: Process,
     address: SocketAddr,
 }
 
 impl Nginx {
-    /// In front of php-fpm: `/new` opens a connection for each request, `/kept` keeps one for each of its children.
+    /// nginx in front of php-fpm: `/new` opens a connection for each request, `/kept` keeps one for each worker.
     pub(crate) fn for_php(dir: &Path, new: &PhpFpm, kept: &PhpFpm) -> io::Result<Self> {
         let http = keeping(CHILDREN, &kept.socket);
         let server = format!(
@@ -148,14 +148,14 @@ impl Nginx {
         Self::start(dir, "", &http, &server)
     }
 
-    /// In front of the null responder, over kept connections: `/null`.
+    /// nginx in front of the null responder, over kept connections: `/null`.
     pub(crate) fn for_null(dir: &Path, socket: &Path) -> io::Result<Self> {
         let params = params(Path::new(NULL_SCRIPT));
         let server = format!("location /null {{ fastcgi_pass kept; fastcgi_keep_conn on; {params} }}");
         Self::start(dir, "", &keeping(BACKEND_CONNECTIONS, socket), &server)
     }
 
-    /// nchan: subscribers of one channel at `/sub`, posts at `/pub`.
+    /// nginx with nchan: subscribers of one channel at `/sub`, POSTs at `/pub`.
     pub(crate) fn with_nchan(dir: &Path) -> io::Result<Self> {
         let server = "location = /sub { nchan_subscriber websocket; nchan_channel_id news; \
                       nchan_subscriber_first_message newest; }\n\

@@ -1,4 +1,4 @@
-//! Pictures of a row, as SVG in docs/performance: bars beside each other, or a line over what grows.
+//! Draws a row as SVG in docs/performance: bars, or lines over the number that grows.
 
 use std::error::Error;
 use std::fs;
@@ -10,19 +10,19 @@ use plotters::prelude::*;
 
 use crate::table::{Over, Row, median};
 
-/// Of a file, in pixels.
+/// Width of a picture, in pixels.
 const WIDTH: u32 = 960;
 const BAR: i32 = 18;
 const HEAD: i32 = 34;
 const MARGIN: i32 = 14;
-/// Where bars begin, behind their names.
+/// The start of the bars, after their names.
 const NAMES: i32 = 300;
-/// Behind the longest bar, for its figure.
+/// Space after the longest bar for its figure.
 const FIGURES: i32 = 150;
-/// The longest bar ends before the room for bars does, and lines that go on are cut there.
+/// The axis is this much longer than the longest bar. Longer spread lines are cut at its end.
 const BEYOND: f64 = 1.25;
 const PANEL_HEIGHT: u32 = 360;
-/// How far the axis of lines goes on above the highest: the legend stands there.
+/// The axis of lines is this much higher than the highest value, to leave room for the legend.
 const ABOVE: f64 = 1.35;
 const FONT: &str = "sans-serif";
 const COLOURS: [RGBColor; 6] = [
@@ -37,7 +37,7 @@ const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A figure of a variant: the median of its rounds, between the least and the most.
+/// A figure of a variant: the median, the least and the most of its rounds.
 struct Figure {
     name: String,
     case: String,
@@ -46,7 +46,7 @@ struct Figure {
     most: f64,
 }
 
-/// Draws the first column of a row that has a spread.
+/// Draws the first column with a spread of a row.
 pub(crate) fn draw(row: &Row<'_>) -> io::Result<()> {
     let Some(column) = row.columns.iter().find(|column| column.over == Over::Spread) else { return Ok(()) };
     let figures = row.variants.iter().filter_map(|variant| {
@@ -84,7 +84,7 @@ fn bars(file: &Path, head: &str, digits: usize, figures: &[Figure]) -> Result<()
     for case in cases {
         say(&area, case, (MARGIN, y + 10), 14, BLACK)?;
         y += HEAD;
-        // Lines of one case are compared, and one round that went wrong is no reason to make them all short.
+        // Bars of one case share a scale. It is that of the longest median, because one bad round would make all bars short.
         let of_case = figures.iter().filter(|figure| figure.case == case);
         let longest = of_case.map(|figure| figure.middle).fold(f64::MIN_POSITIVE, f64::max);
         let at = |value: f64| NAMES + (value.min(longest * BEYOND) / longest / BEYOND * room) as i32;
@@ -93,7 +93,7 @@ fn bars(file: &Path, head: &str, digits: usize, figures: &[Figure]) -> Result<()
             say(&area, &figure.name, (MARGIN + 12, y - 3), 13, GREY)?;
             let colour = colour_of(&names, &figure.name);
             area.draw(&Rectangle::new([(NAMES, top), (at(figure.middle), top + BAR - 5)], colour.filled()))?;
-            // From the least to the most.
+            // The spread, from the least to the most.
             area.draw(&PathElement::new([(at(figure.least), middle), (at(figure.most), middle)], BLACK))?;
             let text = format!("{:.digits$}", figure.middle);
             say(&area, &text, (at(figure.most) + 8, y - 3), 13, BLACK)?;
@@ -104,7 +104,7 @@ fn bars(file: &Path, head: &str, digits: usize, figures: &[Figure]) -> Result<()
     Ok(())
 }
 
-/// One panel for each thing that grows: what a case names behind its number.
+/// One panel for each kind of number that grows; a case has its name after the number.
 fn lines(file: &Path, head: &str, figures: &[Figure]) -> Result<(), Box<dyn Error>> {
     let mut panels: Vec<(&str, Vec<(f64, &Figure)>)> = Vec::new();
     for figure in figures {
@@ -166,7 +166,7 @@ fn lines(file: &Path, head: &str, figures: &[Figure]) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// Of variants, in order, each once.
+/// The names of the variants, in order, each once.
 fn names<'a>(figures: impl IntoIterator<Item = &'a Figure>) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for figure in figures {
@@ -177,7 +177,7 @@ fn names<'a>(figures: impl IntoIterator<Item = &'a Figure>) -> Vec<&'a str> {
     names
 }
 
-/// Floors are grey: nobody's product.
+/// The colour of a variant. Floors are grey, because they are no product.
 fn colour_of(names: &[&str], name: &str) -> RGBColor {
     if name.contains("floor") || name.contains("bare") {
         return GREY;

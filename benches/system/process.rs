@@ -1,5 +1,4 @@
-//! What runs beside the runner. Everything that is started here ends when it is dropped, and when the runner dies; nothing is waited
-//! for without end.
+//! The processes that the runner starts. They end when they are dropped, and when the runner dies. Every wait has a limit.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -15,9 +14,9 @@ use serde_json::Value;
 
 use crate::roles::BACKEND_CONNECTIONS;
 
-/// For what takes milliseconds on a machine that is not overloaded.
+/// Longest wait for something that takes milliseconds on a machine that is not overloaded.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What the null responder is asked for, and does not look at.
+/// The script name for the null responder, which ignores it.
 pub(crate) const NULL_SCRIPT: &str = "/echo.php";
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -44,7 +43,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Its own children too: the workers of php-fpm and nginx.
+        // Kill its children too: the workers of php-fpm and nginx.
         // SAFETY: the process group is the one made for this child, which has not been waited for.
         unsafe { libc::kill(-(self.0.id() as i32), libc::SIGKILL) };
         let _ = self.0.wait();
@@ -55,11 +54,11 @@ fn naming(command: &Command, what: &impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {what}", command.get_program().display()))
 }
 
-/// Runs a command to its end and gives what it printed; an error if that takes longer, or if it fails.
+/// Runs a command to its end and returns its output. It is an error if the command fails or exceeds the limit.
 pub(crate) fn output_of(command: &mut Command, limit: Duration) -> io::Result<String> {
     let mut process = Process::start(command.stdout(Stdio::piped()))?;
     let mut pipe = process.0.stdout.take().expect("it is piped");
-    // It must be read while it is written, or a full pipe would stop the program.
+    // Read while the program writes; otherwise a full pipe would block it.
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         pipe.read_to_string(&mut text).map(|_| text)
@@ -78,7 +77,7 @@ pub(crate) fn output_of(command: &mut Command, limit: Duration) -> io::Result<St
     }
 }
 
-/// Looks again and again whether something is true.
+/// Polls a condition until it is true.
 fn until(limit: Duration, mut is_true: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let begin = Instant::now();
     while !is_true()? {
@@ -90,12 +89,12 @@ fn until(limit: Duration, mut is_true: impl FnMut() -> io::Result<bool>) -> io::
     Ok(())
 }
 
-/// Waits until somebody accepts.
+/// Waits until the server accepts connections.
 pub(crate) fn accepts(what: &str, connect: impl Fn() -> bool) -> io::Result<()> {
     until(PATIENCE, || Ok(connect())).map_err(|error| io::Error::other(format!("{what} accepts nobody: {error}")))
 }
 
-/// The lines of a pipe, each waited for in time. All are read, whether somebody listens or not: a full pipe would stop the program.
+/// The lines of a pipe. A thread reads them all even if the receiver is gone, because a full pipe would block the program.
 fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (lines_tx, lines_rx) = channel();
     std::thread::spawn(move || {
@@ -127,14 +126,14 @@ pub(crate) fn null_responder(socket: &Path) -> io::Result<Process> {
     Ok(process)
 }
 
-/// A floor, and the addresses that it listens on, in its order.
+/// A floor, and the addresses that it listens on, in the order in which it prints them.
 pub(crate) struct Floor {
     process: Process,
     addresses: Vec<SocketAddr>,
 }
 
 impl Floor {
-    /// The floor of an echo of so many bytes: it relays to the handler, always with the request that Longwire would send.
+    /// The floor of an echo of messages of this size. It relays to the handler, always with the request that Longwire would send.
     pub(crate) fn relay(dir: &Path, handler: &Handler, bytes: usize) -> io::Result<Self> {
         let request = record_request(dir, &handler.script, bytes)?;
         let (bytes, connections) = (bytes.to_string(), handler.max_connections.to_string());
@@ -163,7 +162,7 @@ impl Floor {
 pub(crate) struct Load(Process);
 
 impl Load {
-    /// `longwire bench` with these words, as soon as its load has begun.
+    /// Starts `longwire bench` with these arguments and waits until its load has begun.
     pub(crate) fn start(words: &[&str]) -> io::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
         command.arg("bench").args(words).args(["--json", "--quiet"]).stdout(Stdio::piped());
@@ -178,13 +177,13 @@ impl Load {
     }
 }
 
-/// Longwire, serving.
+/// A running node.
 pub(crate) struct Node {
     process: Process,
     addresses: Vec<(String, SocketAddr)>,
 }
 
-/// Who answers a node's sessions.
+/// The responder that answers a node's sessions.
 pub(crate) struct Handler {
     pub(crate) socket: PathBuf,
     pub(crate) script: PathBuf,
@@ -199,8 +198,8 @@ impl Handler {
 }
 
 impl Node {
-    /// Listeners `tcp` and `ws` (and `lua`: the framing of `tcp`, by a script) and a router port for one handler. Its queue has
-    /// room for one message of each client, which come faster than any responder answers.
+    /// Starts a node with the listeners `tcp` and `ws` (and `lua`: the framing of `tcp` by a script) and a router port, for one handler.
+    /// Its queue has room for one message of each client, since messages come faster than any responder answers.
     pub(crate) fn start(dir: &Path, handler: &Handler) -> io::Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua/length.lua");
         let lua = format!(
@@ -261,7 +260,7 @@ impl Node {
     }
 }
 
-/// A file in `dir` with one request as Longwire writes it to this script for a message of so many bytes, for others to repeat.
+/// Records one request that Longwire writes to this script for a message of this size, into a file in `dir`. Other clients repeat it.
 pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Result<PathBuf> {
     let socket = dir.join(format!("recorder{bytes}.sock"));
     let listener = UnixListener::bind(&socket)?;
@@ -270,10 +269,10 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
     let mut client = TcpStream::connect(node.url("tcp").trim_start_matches("tcp://"))?;
     let body = vec![b'x'; bytes];
     client.write_all(&[&(bytes as u32).to_be_bytes()[..], &body].concat())?;
-    // The end of stdin: an empty record behind the body.
+    // The end of stdin is an empty record after the body.
     let is_whole = |request: &[u8]| request.len() > 8 && request[..request.len() - 8].ends_with(&body);
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-    // Longwire looks whether the backend is there by a connection that says nothing, so the first need not be the one.
+    // Longwire probes the backend with a connection that sends nothing, so the first connection may have no request.
     while request.is_empty() {
         let mut accepted = None;
         until(PATIENCE, || match listener.accept() {
@@ -296,7 +295,7 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
             request.extend_from_slice(&buffer[..read]);
         }
     }
-    // The next one may be recorded in the same place.
+    // Remove the socket, so that the next request can be recorded in the same place.
     fs::remove_file(&socket)?;
     if !is_whole(&request) {
         return Err(io::Error::other("longwire closed before its request was whole"));

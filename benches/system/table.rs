@@ -1,4 +1,4 @@
-//! What the rounds of a row come to: a table for people, raw rounds for programs.
+//! The results of a row: a table for people, and the raw rounds for programs.
 
 use std::fs;
 use std::io;
@@ -10,27 +10,27 @@ use crate::document;
 use crate::measure::{Settings, Variant, one_round};
 use crate::picture;
 
-/// A figure of every variant, out of the reports of `longwire bench`.
+/// A column of the table: one figure per variant, from the reports of `longwire bench`.
 pub(crate) struct Column {
     pub(crate) head: &'static str,
-    /// Where it is in a report: JSON pointers, whose values are added up.
+    /// Its place in a report: JSON pointers, whose values are added up.
     pub(crate) at: &'static [&'static str],
     pub(crate) over: Over,
-    /// Divides the figure, for the unit in the head.
+    /// Divisor of the figure, for the unit in the column's head.
     pub(crate) per: f64,
     pub(crate) digits: usize,
 }
 
-/// What becomes of the rounds.
+/// How the figures of several rounds are combined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// The one in the middle.
+    /// The median.
     Median,
-    /// The same, with the least and the most behind it.
+    /// The median, followed by the least and the most.
     Spread,
-    /// All together: what should not have happened.
+    /// The sum, for errors.
     Sum,
-    /// The worst.
+    /// The largest value.
     Most,
 }
 
@@ -49,7 +49,7 @@ impl Column {
         self
     }
 
-    /// One for each round that has it.
+    /// The figure of each round that has it.
     pub(crate) fn figures(&self, variant: &Variant<'_>) -> Vec<f64> {
         let figure = |report: &Value| {
             let parts: Vec<f64> = self.at.iter().filter_map(|at| report.pointer(at)?.as_f64()).collect();
@@ -75,26 +75,26 @@ impl Column {
     }
 }
 
-/// Others' share of the machine: in every row.
+/// The column with other processes' share of the machine, which every row has.
 pub(crate) const OTHERS: Column = Column::median("others %", &["/cpu/others_cpu_percent"], 0).over(Over::Most);
 
-/// A line beside another one of its table.
+/// A column that compares a line with another line of its table.
 pub(crate) struct Against {
     head: String,
-    /// Whether the second is what the first stands beside.
+    /// Whether the second variant is the one to which the first is compared.
     is_other: fn(&Variant<'_>, &Variant<'_>) -> bool,
-    /// Head of the column whose medians are compared; the first with a spread where there is none.
+    /// Head of the column whose medians are compared; `None` for the first one with a spread.
     column: Option<&'static str>,
     is_difference: bool,
 }
 
 impl Against {
-    /// How many times as much as another line.
+    /// A column with the ratio to another line.
     pub(crate) fn times(of: &str, is_other: fn(&Variant<'_>, &Variant<'_>) -> bool) -> Self {
         Self { head: format!("times {of}"), is_other, column: None, is_difference: false }
     }
 
-    /// How much more than in another line, in this column.
+    /// A column with the difference to another line, in the column `column`.
     pub(crate) fn more(head: &str, column: &'static str, is_other: fn(&Variant<'_>, &Variant<'_>) -> bool) -> Self {
         Self { head: head.to_owned(), is_other, column: Some(column), is_difference: true }
     }
@@ -119,19 +119,19 @@ impl Against {
     }
 }
 
-/// What is measured together.
+/// A row: the variants that are measured together.
 pub(crate) struct Row<'a> {
     pub(crate) name: &'static str,
     pub(crate) columns: Vec<Column>,
-    /// Behind the columns.
+    /// Comparisons, printed after the columns.
     pub(crate) against: Vec<Against>,
     pub(crate) variants: Vec<Variant<'a>>,
-    /// What a reader must know, such as a peer that was not there.
+    /// Notes for the reader, such as a peer that is not installed.
     pub(crate) notes: Vec<String>,
 }
 
 impl Row<'_> {
-    /// Measures it, prints its table, and writes what is to be written. What one round brought is kept if the next fails.
+    /// Measures the row, prints its table, and writes the files. The results of finished rounds are kept if the next one fails.
     pub(crate) fn run(mut self, settings: &Settings) -> io::Result<()> {
         for round in 0..settings.rounds as usize {
             one_round(&mut self.variants, round, settings)?;
@@ -152,7 +152,7 @@ impl Row<'_> {
         let mut lines: Vec<Vec<String>> = vec![heads.map(str::to_owned).collect()];
         for variant in &self.variants {
             let noisy = variant.rounds.iter().filter(|round| round.is_noisy).count();
-            // Of a median over few rounds one that was disturbed is enough to be wary of.
+            // With few rounds even one disturbed round makes the median doubtful, so mark the line.
             let name = if noisy > 0 { format!("{} *", variant.name) } else { variant.name.clone() };
             let figures = self.columns.iter().map(|column| column.of(variant));
             let figures = figures.chain(self.against.iter().map(|against| against.of(variant, self)));
@@ -203,7 +203,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-/// The one in the middle of at least one.
+/// The median of at least one figure.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;

@@ -1,4 +1,4 @@
-//! The floor of accepting: accept, register with epoll, wait for the end.
+//! The floor of accepting: accepts, registers with epoll, and waits for the end of each connection.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub(super) fn run() -> io::Result<()> {
     let mut poll = Poll::new()?;
     watch(&poll, &listener, LISTENER)?;
     println!("{}", listener.local_addr()?);
-    // Places are used again: connections come and go by the hundred thousand.
+    // Places are reused, because hundreds of thousands of connections come and go.
     let (mut connections, mut free) = (Vec::new(), Vec::new());
     let (mut events, mut input, mut ignored) = (Events::with_capacity(1024), [0; 1024], Vec::new());
     loop {

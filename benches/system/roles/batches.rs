@@ -1,4 +1,4 @@
-//! A page that leaves a batch of commands at the router port and waits for all of its receipts, again and again; and the floor of that.
+//! A page that sends a batch of commands to the router port and waits for all receipts, again and again; and the floor of that.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,13 +19,13 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
 const LISTENER: Token = Token(usize::MAX - 1);
 
-/// What a page sends at once.
+/// The commands that a page sends at once.
 pub(super) struct Batch {
     pub(super) commands: u32,
     pub(super) bytes: usize,
 }
 
-/// Publishes to a channel that nobody is in, and prints a report; `server` is who answers.
+/// Publishes to an empty channel and prints a report; `server` is the pid of the process that answers.
 pub(super) fn run(address: SocketAddr, batch: &Batch, server: u32, measured: Duration) -> io::Result<()> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
@@ -64,7 +64,7 @@ pub(super) fn run(address: SocketAddr, batch: &Batch, server: u32, measured: Dur
     Ok(())
 }
 
-/// Writes once, and reads so many frames.
+/// Writes once and reads this number of frames.
 fn ask(socket: &mut TcpStream, output: &[u8], frames: u32, input: &mut Vec<u8>, buffer: &mut [u8]) -> io::Result<()> {
     socket.write_all(output)?;
     let mut left = frames;
@@ -79,7 +79,7 @@ fn ask(socket: &mut TcpStream, output: &[u8], frames: u32, input: &mut Vec<u8>, 
     Ok(())
 }
 
-/// Takes whole frames off the front, at most so many.
+/// Takes whole frames off the front, at most `most`.
 fn take_frames(input: &mut Vec<u8>, most: u32) -> u32 {
     let (mut at, mut taken) = (0, 0);
     while taken < most
@@ -92,7 +92,7 @@ fn take_frames(input: &mut Vec<u8>, most: u32) -> u32 {
     taken
 }
 
-/// Greets, and answers as many receipts as frames have come, in one write for each read.
+/// The floor: makes the handshake, and answers each frame with a receipt, in one write for each read.
 pub(super) fn floor() -> io::Result<()> {
     let listener = listen()?;
     let mut poll = Poll::new()?;

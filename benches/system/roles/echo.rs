@@ -1,4 +1,4 @@
-//! The floor of an echo: what Longwire reads and writes, at the same sizes, and no logic between.
+//! The floor of an echo: the same reads and writes as Longwire, with the same sizes, and no logic between.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -10,25 +10,25 @@ use mio::{Events, Poll, Token};
 use super::{INPUT_BYTES, LENGTH, accept_all, frame_len, listen, read_all, surprise, watch, whole_answer, write_whole};
 
 const LISTENER: Token = Token(usize::MAX - 1);
-/// Of an empty record, behind the body.
+/// Length of the empty record after the body.
 const END_OF_STDIN: usize = 8;
 
 /// A connection to the responder.
 struct Backend {
     stream: UnixStream,
-    /// Whose message it has.
+    /// The client whose message it carries.
     client: Option<usize>,
     pending: Vec<u8>,
 }
 
-/// Relays messages of `bytes` bytes over so many connections to the responder. `request` is one of Longwire's own for such a message;
-/// the end of the first record of an answer is what goes back.
+/// Relays messages of `bytes` bytes over this number of connections to the responder. `request` is a request of Longwire for such a
+/// message. The end of the first record of an answer goes back to the client.
 pub(super) fn run(responder: &Path, mut request: Vec<u8>, bytes: usize, connections: usize) -> io::Result<()> {
     let listener = listen()?;
     let mut poll = Poll::new()?;
     watch(&poll, &listener, LISTENER)?;
     println!("{}", listener.local_addr()?);
-    // They take turns: php-fpm closes a connection on which nothing is asked in the first five seconds.
+    // Use the connections in turn, because php-fpm closes a connection without a request in its first five seconds.
     let (mut backends, mut idle) = (Vec::new(), VecDeque::new());
     let mut clients = Vec::new();
     let mut waiting: VecDeque<(usize, Vec<u8>)> = VecDeque::new();

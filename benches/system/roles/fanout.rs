@@ -1,4 +1,4 @@
-//! The floor of a fan-out: for each message a `write` of the same bytes to every subscriber, and nothing else.
+//! The floor of a fan-out: one `write` of the same bytes to every subscriber for each message, and nothing else.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use super::{INPUT_BYTES, accept_all, frame_len, listen, read_all, surprise, watc
 const SUBSCRIBERS: Token = Token(usize::MAX - 1);
 const PUBLISHERS: Token = Token(usize::MAX - 2);
 
-/// Who connects to the first port subscribes, and has its first frame back as soon as it counts; what comes in on the second is
-/// published. `is_coalescing`: the messages of one read go out in one write.
+/// Clients of the first port are subscribers; each gets its first frame back as soon as it is subscribed. Messages on the second port are
+/// published. With `is_coalescing` the messages of one read go out in one write.
 pub(super) fn run(is_coalescing: bool) -> io::Result<()> {
     let (subscribers, publishers) = (listen()?, listen()?);
     let mut poll = Poll::new()?;
@@ -60,7 +60,7 @@ pub(super) fn run(is_coalescing: bool) -> io::Result<()> {
     }
 }
 
-/// How many bytes the whole frames at the front take.
+/// The length in bytes of all whole frames at the front.
 fn whole_frames(pending: &[u8]) -> usize {
     let mut at = 0;
     while let Some(whole) = frame_len(&pending[at..]) {

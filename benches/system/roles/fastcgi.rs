@@ -1,6 +1,6 @@
-//! FastCGI clients by themselves: what is asked is always there, and nobody waits for the answers.
+//! FastCGI clients alone: the request is always the same, and no client waits for the answers.
 //!
-//! Both repeat a request that Longwire has sent, for a while, and print what that cost them as `longwire bench` would.
+//! Both repeat a recorded request of Longwire for a while, and print a report as `longwire bench` does.
 
 use std::io;
 use std::path::Path;
@@ -27,27 +27,27 @@ use tokio::net::UnixStream;
 
 use super::{BACKEND_CONNECTIONS, null, surprise};
 
-/// Sessions of which each has one event under way.
+/// Number of sessions; each has one event under way.
 const SESSIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(1);
 const MAX_REQUEST: usize = 1 << 20;
 
-/// Who asks.
+/// The FastCGI client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     /// Longwire's own upstream.
     Longwire,
-    /// The crate fastcgi-client on bare sockets.
+    /// The crate fastcgi-client on unbuffered sockets.
     Crate,
-    /// The same on buffered ones.
+    /// The same on buffered sockets.
     CrateBuffered,
 }
 
-/// What is repeated.
+/// The request that is repeated.
 struct Job {
     params: Vec<(String, String)>,
     body: Bytes,
-    /// Of an answer's stdout.
+    /// Length of an answer's stdout.
     answer: usize,
 }
 
@@ -63,7 +63,7 @@ impl Job {
     }
 }
 
-/// What has been done so far.
+/// The progress so far.
 #[derive(Default)]
 struct Progress {
     replies: AtomicU64,
@@ -82,13 +82,13 @@ impl Progress {
     }
 }
 
-/// Asks for `measured` and prints a report; the responder's CPU time is `responder`'s.
+/// Sends requests for the time `measured` and prints a report, with the CPU time of the process `responder`.
 pub(super) fn run(which: Which, socket: &Path, request: &Path, responder: u32, measured: Duration) -> io::Result<()> {
     let job = Arc::new(Job::read(request)?);
     let progress = Arc::new(Progress::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = tokio::task::LocalSet::new().block_on(&runtime, async {
-        // Kept until the end: whoever drops it takes no more requests.
+        // Keep the upstream until the end: it takes no more requests when it is dropped.
         let _upstream = match which {
             Which::Longwire => Some(start_upstream(socket, &job, &progress)?),
             Which::Crate | Which::CrateBuffered => {
@@ -117,7 +117,7 @@ pub(super) fn run(which: Which, socket: &Path, request: &Path, responder: u32, m
     Ok(())
 }
 
-/// In the shape of `longwire bench echo`: of the two processes this one is the first.
+/// A report in the shape of `longwire bench echo`; this process is the first of the two.
 fn report(before: &Usage, after: &Usage, replies: u64, wrong: u64, measured: Duration) -> Value {
     let mut cpu = json!(before.until(after, replies));
     cpu["cpu_us_per_message"] = json!([cpu["generator_cpu_us_per_message"], cpu["cpu_us_per_message"][0]]);
@@ -131,7 +131,7 @@ fn report(before: &Usage, after: &Usage, replies: u64, wrong: u64, measured: Dur
     })
 }
 
-/// One after the other on one connection, which is all that the crate can do.
+/// Sends one request after the other on one connection, which is all that the crate can do.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     mut client: Client<S, KeepAlive>,
     job: Arc<Job>,
@@ -145,7 +145,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// An upstream with [`SESSIONS`] that ask.
+/// Starts an upstream with [`SESSIONS`] sessions that send requests.
 fn start_upstream(socket: &Path, job: &Arc<Job>, progress: &Arc<Progress>) -> io::Result<Arc<Upstream<Session>>> {
     let upstream = Arc::new(Upstream::start(config(socket), UpstreamHandles::unregistered()));
     let mut params = Params::new();
@@ -185,7 +185,7 @@ fn config(socket: &Path) -> model::Upstream {
     }
 }
 
-/// Has its next event when the last was answered.
+/// A session that submits its next event as soon as the last one was answered.
 struct Session {
     upstream: Weak<Upstream<Session>>,
     params: ParamBlocks,

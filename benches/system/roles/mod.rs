@@ -1,8 +1,8 @@
-//! Programs that the runner starts beside Longwire, each a process of its own so that its CPU time can be told apart: this binary
-//! again, with a role as its first argument.
+//! Programs that the runner starts besides Longwire: this binary again, with a role as its first argument. Each is a process of its own,
+//! so that its CPU time can be measured.
 //!
-//! All are one thread around epoll. mio is edge-triggered, so a read that does not fill its buffer has taken all there is, and one
-//! system call for each read and write is enough. They trust each other's sizes and end at the first surprise: the runner then says so.
+//! Each has one thread with epoll. mio is edge-triggered, so a short read has taken all available bytes, and one system call for each read
+//! and write is enough. They rely on the sizes of messages, and end with an error at anything unexpected, which the runner reports.
 
 mod accept;
 mod batches;
@@ -23,18 +23,18 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 
-/// Connections to the null responder, as to a pool of eight workers.
+/// Number of connections to the null responder, as to a pool of eight workers.
 pub(crate) const BACKEND_CONNECTIONS: usize = 8;
 
-/// Of a FastCGI record, in front of its content.
+/// Length of a FastCGI record's header.
 const HEADER: usize = 8;
-/// The type of the record behind an answer.
+/// The type of the last record of an answer.
 const END_REQUEST: u8 = 3;
 
-/// In place of a rate: as fast as it is answered.
+/// Used instead of a rate: as fast as answers come.
 pub(crate) const FLAT_OUT: &str = "flat-out";
 
-/// Of a frame, in front of its body: the length framing that Longwire has by default.
+/// Length of a frame's header, in Longwire's default length framing.
 const LENGTH: usize = 4;
 const BACKLOG: i32 = 4096;
 const INPUT_BYTES: usize = 64 * 1024;
@@ -88,8 +88,8 @@ fn surprise(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// A listener on a free port. Its backlog is Longwire's: with a shorter one connections are made by the kernel's second try, a
-/// second later, whenever this process has to wait for a processor.
+/// A listener on a free port, with Longwire's backlog. With a shorter one, whenever this process waits for the CPU, connections would be
+/// made only at the kernel's second try, a second later.
 fn listen() -> io::Result<TcpListener> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -98,7 +98,7 @@ fn listen() -> io::Result<TcpListener> {
     Ok(listener.into())
 }
 
-/// All that wait to be accepted.
+/// Accepts all waiting connections.
 fn accept_all(listener: &TcpListener) -> impl Iterator<Item = io::Result<TcpStream>> {
     std::iter::from_fn(|| match listener.accept() {
         Ok((stream, _)) => Some(stream.set_nonblocking(true).and(stream.set_nodelay(true)).map(|()| stream)),
@@ -107,7 +107,7 @@ fn accept_all(listener: &TcpListener) -> impl Iterator<Item = io::Result<TcpStre
     })
 }
 
-/// Reads all that is there; whether the other side is still there.
+/// Reads all available bytes. Returns whether the connection is still open.
 fn read_all(stream: &mut impl Read, input: &mut [u8], pending: &mut Vec<u8>) -> bool {
     loop {
         match stream.read(input) {
@@ -124,7 +124,7 @@ fn read_all(stream: &mut impl Read, input: &mut [u8], pending: &mut Vec<u8>) -> 
     }
 }
 
-/// Writes the whole at once. One that has left is noticed at its next read; one that reads too slowly for a floor is a surprise.
+/// Writes all bytes at once. A closed connection is noticed at its next read. A client that reads too slowly is an error.
 fn write_whole(stream: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
     match stream.write(bytes) {
         Ok(written) if written == bytes.len() => Ok(()),
@@ -134,7 +134,7 @@ fn write_whole(stream: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The content of the first record of an answer that is there to its end (FastCGI 1.0, section 3.3).
+/// The content of an answer's first record, if the whole answer is there (FastCGI 1.0, section 3.3).
 fn whole_answer(pending: &[u8]) -> Option<&[u8]> {
     let (mut at, mut first) = (0, None);
     loop {

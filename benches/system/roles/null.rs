@@ -1,4 +1,4 @@
-//! A FastCGI responder that echoes stdin and looks at nothing else, but for `join CHANNEL`.
+//! The null responder: a FastCGI responder that echoes stdin and ignores everything else, except that it answers `join CHANNEL`.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -48,7 +48,7 @@ pub(super) fn run(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Answers the first request in `pending` if it is whole; how long that was.
+/// Answers the first request in `pending` if it is whole, and returns its length.
 fn echo(pending: &[u8], answer: &mut Vec<u8>) -> Option<usize> {
     let (mut at, mut body) = (0, Vec::new());
     loop {
@@ -67,13 +67,13 @@ fn echo(pending: &[u8], answer: &mut Vec<u8>) -> Option<usize> {
     }
 }
 
-/// What is said to a body, as records.
+/// Appends the answer to a body, as records.
 pub(super) fn push_answer(answer: &mut Vec<u8>, id: u16, body: &[u8]) {
     push_stdout(answer, id, &answer_to(body));
     push_end(answer, id, End { app_status: 0, status: ProtocolStatus::Complete });
 }
 
-/// What is said to a body.
+/// The answer to a body.
 pub(super) fn answer_to(body: &[u8]) -> Vec<u8> {
     let mut head = format!("Content-Length: {}\r\n", body.len());
     if let Some(channel) = body.strip_prefix(b"join ") {

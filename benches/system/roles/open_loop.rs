@@ -1,5 +1,5 @@
-//! A FastCGI client that repeats one request over kept connections, at fixed times or as fast as it is answered, and does nothing
-//! else: what a request takes without anybody between.
+//! A FastCGI client that repeats one request over kept connections, at fixed times or as fast as answers come. It measures the latency of
+//! a request without any program between.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -20,21 +20,21 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 struct Connection {
     stream: UnixStream,
-    /// When what it asks was due.
+    /// When its current request was due.
     due: Option<Instant>,
     pending: Vec<u8>,
 }
 
-/// How it is asked.
+/// The rate of requests.
 pub(super) struct Pace {
-    /// Requests a second; without one a connection asks again as soon as it is answered.
+    /// Requests a second. Without a rate, a connection sends its next request as soon as it has an answer.
     pub(super) rate: Option<f64>,
     pub(super) connections: usize,
     pub(super) measured: Duration,
 }
 
-/// Repeats `request` at this pace and prints a report; the responder's CPU time is `server`'s. What is due while every connection is
-/// busy waits for the first that is not, and its latency counts from when it was due.
+/// Repeats `request` at this pace and prints a report, with the CPU time of the process `server`. A request that is due while every
+/// connection is busy waits for the first free one, and its latency counts from when it was due.
 pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let timer = Timer::new()?;
@@ -46,7 +46,7 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
         watch(&poll, &stream, Token(at))?;
         connections.push(Connection { stream, due: None, pending: Vec::new() });
     }
-    // They take turns: php-fpm closes a connection on which nothing is asked in the first five seconds.
+    // Use the connections in turn, because php-fpm closes a connection without a request in its first five seconds.
     let mut idle: VecDeque<usize> = (0..pace.connections).collect();
     let mut waiting = VecDeque::new();
     let (mut events, mut input, mut times) = (Events::with_capacity(64), vec![0; INPUT_BYTES], Times::new());
@@ -96,7 +96,7 @@ pub(super) fn run(socket: &Path, request: &[u8], server: u32, pace: &Pace) -> io
     let before = before.ok_or_else(|| surprise("it has ended before it began"))?;
     let replies = times.summary().count;
     let mut cpu = json!(before.until(&Usage::now(&[server]), replies));
-    // In the order of the others: first who asks.
+    // In the same order as in other reports: the client's CPU time first.
     cpu["cpu_us_per_message"] = json!([cpu["generator_cpu_us_per_message"], cpu["cpu_us_per_message"][0]]);
     let report = json!({
         "connections": pace.connections,

@@ -1,4 +1,4 @@
-//! Connections that come and go.
+//! The rate at which connections can be opened and closed.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What one page waits for that leaves a batch at the router port.
+//! How long a page waits that sends a batch of commands to the router port.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::measure::{Settings, Variant, role_report};
 use crate::process::{Floor, Handler, Node, null_responder};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
-/// Commands, and bytes of the message of each.
+/// Number of commands in a batch, and bytes of each message.
 const BATCHES: [(u32, usize); 5] = [(1, 100), (15, 10), (20, 10), (2, 400), (100, 400)];
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {

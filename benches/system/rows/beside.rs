@@ -1,4 +1,4 @@
-//! What others notice of a fan-out: the echo of sessions that are not in the channel.
+//! The effect of a fan-out on other sessions: the echo latency of sessions that are not in the channel.
 
 use std::io;
 use std::path::Path;
@@ -16,11 +16,11 @@ const PACES: [(&str, Option<[&str; 2]>); 4] = [
 ];
 const ALONE: &str = "alone";
 
-/// Where the echo goes through, and where the fan-out does.
+/// The server of the echo, and the server of the fan-out.
 struct Pair {
     name: &'static str,
     echo: (String, u32),
-    /// Subscribers, publisher.
+    /// The URL of subscribers, the URL of the publisher, and a pid.
     fanout: (String, String, u32),
 }
 

@@ -1,4 +1,4 @@
-//! What a burst leaves behind: memory at rest, at its most, and at rest again.
+//! The memory that a burst leaves behind: at rest, at the peak, and at rest again.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::measure::{Settings, Variant, bench, written};
 use crate::process::{Handler, Load, Node, null_responder};
 use crate::table::{Column, OTHERS, Over, Row};
 
-/// For what is given back in the background.
+/// Time for the allocator to give memory back in the background.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -66,7 +66,7 @@ fn pss(pid: u32) -> io::Result<u64> {
     memory(pid).map(|memory| memory.pss).ok_or_else(|| io::Error::other("the node is not there any more"))
 }
 
-/// Of pages that were there at the same time, since the process began (proc_pid_status(5), VmHWM).
+/// The peak of resident memory since the process began (proc_pid_status(5), VmHWM).
 fn most(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,9 +1,9 @@
-//! What the rows with echoes have in common.
+//! The common part of all rows with echoes.
 
 use crate::measure::{Settings, Variant, bench, written};
 use crate::table::{Column, OTHERS, Over};
 
-/// One message in flight for each client, from as many clients.
+/// An echo variant with this number of clients, each with one message in flight.
 pub(super) fn echo(
     name: &str,
     url: String,

@@ -1,4 +1,4 @@
-//! Echo through a responder that does nothing: what the bridge itself costs.
+//! Echo through the null responder: the cost of Longwire itself.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::measure::Settings;
 use crate::process::{Floor, Handler, Node, null_responder};
 use crate::table::{Against, Row};
 
-/// A message of a chat, and one of a page's size.
+/// The size of a chat message, and of a page.
 const BYTES: [usize; 2] = [64, 4096];
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {

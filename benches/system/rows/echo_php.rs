@@ -1,4 +1,4 @@
-//! Echo through php-fpm, beside nginx in front of pools of the same kind.
+//! Echo through php-fpm, compared with nginx in front of pools of the same kind.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::process::Node;
 use crate::table::{Column, Over, Row};
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
-    // A pool for each: connections that nginx keeps hold their workers while the others have their turn.
+    // A pool for each variant, because connections kept by nginx occupy their workers during the turns of the others.
     let fpm = PhpFpm::start(dir, "longwire")?;
     let node = Node::start(dir, &fpm.handler())?;
     let nginx = has_nginx()
@@ -36,7 +36,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     }
     let mut columns = columns("php-fpm");
     let both = &["/cpu/cpu_us_per_message/0", "/cpu/cpu_us_per_message/1"];
-    // Who spares itself work at the other's expense gains nothing: the sum is what is compared, and drawn.
+    // Compare and draw the sum of both CPU times, so that a server gains nothing by moving work to php-fpm.
     columns[1].over = Over::Median;
     columns.insert(3, Column::median("both", both, 1).over(Over::Spread));
     columns.insert(6, Column::median("p99.9 ms", &["/latency/p999_us"], 2).per(1000.0));

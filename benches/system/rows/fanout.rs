@@ -1,4 +1,4 @@
-//! One message to many.
+//! Fan-out: one message to many subscribers.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::peers::{Nginx, has_nchan};
 use crate::process::{Floor, Handler, Node, null_responder};
 use crate::table::{Against, Column, OTHERS, Over, Row};
 
-/// How it is published: in words, and for the command line.
+/// The paces of publishing: the name, and the options of the command line.
 const PACES: [(&str, [&str; 2]); 3] =
     [("one at a time", ["--window", "1"]), ("flat out", ["--window", "64"]), ("10 a second", ["--rate", "10"])];
 

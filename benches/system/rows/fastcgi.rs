@@ -1,4 +1,4 @@
-//! FastCGI without clients in front, and nginx, which cannot be had without.
+//! FastCGI clients alone, without WebSocket or TCP clients in front; and nginx, which needs clients.
 
 use std::io;
 use std::path::Path;

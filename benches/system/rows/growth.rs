@@ -1,4 +1,4 @@
-//! What a message and a delivery cost when there are more sessions, more subscribers, more channels.
+//! The cost of a message and of a delivery with a growing number of sessions, subscribers and channels.
 
 use std::io;
 use std::path::Path;

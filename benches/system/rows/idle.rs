@@ -1,4 +1,4 @@
-//! Sessions that have said one thing and say nothing more: what they take, and what they cost meanwhile.
+//! Idle sessions that have sent one message: their memory, and their CPU time while they are idle.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::measure::{Settings, Variant, bench, written};
 use crate::process::{Handler, Node, null_responder};
 use crate::table::{Column, OTHERS, Over, Row};
 
-/// What Chromium sends beside the handshake's own, with the cookies of a shop, as arguments.
+/// Arguments with Chromium's usual headers besides those of the handshake, with the cookies of a shop.
 fn browser(url: &str) -> Vec<String> {
     let host = url.trim_start_matches("ws://").split('/').next().unwrap_or_default();
     let headers = [
@@ -26,7 +26,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let socket = dir.join("null.sock");
     let _responder = null_responder(&socket)?;
     let handler = Handler::null(&socket);
-    // Longer than the 25 s after which a session that says nothing is asked whether it is there.
+    // Longer than the 25 s after which a silent session gets a ping.
     let hold = settings.seconds(30);
     let count = if settings.is_quick { 50 } else { 18_000 };
     let mut variants = Vec::new();
@@ -39,11 +39,11 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     ] {
         let handler = &handler;
         variants.push(Variant::new(format!("Longwire {listener}{what}"), format!("{count}"), move || {
-            // A node of its own each time: memory that was in use before hides what is in use now.
+            // A new node each time, because memory of earlier sessions would be reused and hide the cost.
             let node = Node::start(dir, handler)?;
             let (count, text, url) = (count.to_string(), written(hold), node.url(listener));
             let few = ["idle", &url, "--connections", "100", "--say", say, "--hold", "100ms"];
-            // Once through everything: what is used for the first time is not what a session takes.
+            // One run with few sessions first, so that memory that is allocated once does not count.
             bench(&few, &[], hold)?;
             let words = ["idle", &url, "--connections", &count, "--say", say, "--hold", &text];
             let headers = if is_browser { browser(&url) } else { Vec::new() };

@@ -1,4 +1,4 @@
-//! What Longwire adds to the time that a script takes, while php-fpm has work but no queue.
+//! The latency that Longwire adds to the time of a script, while php-fpm is busy but has no queue.
 
 use std::fs;
 use std::io;
@@ -15,8 +15,8 @@ const BARE: &str = "bare FastCGI client";
 
 pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     let mut scripts = Vec::new();
-    // Of what goes through Longwire at most. What only echoes is kept busy by the processors, which messages that come one by one
-    // need more of than those that queue.
+    // Shares of the maximum rate through Longwire. A script that only echoes is limited by the CPU, and single messages need more CPU than
+    // queued ones.
     for (case, script, load) in
         [("a script that waits 2 ms", Script::Waits, 0.7), ("a script that only echoes", Script::Echoes, 0.35)]
     {
@@ -66,15 +66,15 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
     Row { name: "latency", columns, against, variants, notes: Vec::new() }.run(settings)
 }
 
-/// One script, and all who call it, each with a pool of its own.
+/// One script and all clients that call it, each with its own pool.
 struct Setting {
     pools: [PhpFpm; 4],
     node: Node,
     relay: Floor,
     nginx: Option<Nginx>,
-    /// As Longwire sends it.
+    /// The file with the request that Longwire sends.
     request: PathBuf,
-    /// Messages a second.
+    /// Rate in messages a second.
     rate: f64,
 }
 

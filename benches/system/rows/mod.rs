@@ -1,4 +1,4 @@
-//! The rows: what is started for each, and what of it is measured by turns.
+//! The rows of docs/performance.md: for each, the processes to start and the variants to measure in turns.
 
 mod accept;
 mod batches;
@@ -18,11 +18,11 @@ use std::path::Path;
 
 use crate::measure::Settings;
 
-/// In the order in which they are run and documented.
+/// The names of the rows, in the order in which they are run and documented.
 pub(crate) const NAMES: [&str; 11] =
     ["echo-null", "fastcgi", "echo-php", "latency", "fanout", "beside", "batches", "idle", "burst", "accept", "growth"];
 
-/// Runs a row in a folder of its own.
+/// Runs a row, with `dir` for its files.
 pub(crate) fn run(name: &str, dir: &Path, settings: &Settings) -> io::Result<()> {
     match name {
         "echo-null" => echo_null::run(dir, settings),
