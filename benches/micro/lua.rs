@@ -21,7 +21,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
     };
     let of_listener = lua::framing("bench", &options, 1, lua::Manner::default()).expect("the script is in the tree");
     let framing = of_listener.of_session(SessionIds::new(1, 1, [7; 16]).next_id());
-    let codec = framing.codec().expect("a script is one");
+    let codec = framing.codec().expect("a Lua framing has a codec");
     assert!(codec.open());
 
     let without_script = Framing::Length(LengthFraming::default());
@@ -35,7 +35,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
             let mut sent = 0;
             let encoded = codec.encode(black_box(&body), &mut |outgoing| match black_box(outgoing) {
                 Outgoing::Frame(frame) => sent += frame.len(),
-                other => panic!("the script ends nothing and says nothing by itself: {other:?}"),
+                other => panic!("the script must neither close nor send by itself: {other:?}"),
             });
             encoded.expect("the script writes every body");
             assert_eq!(sent, bytes + 4);

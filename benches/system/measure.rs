@@ -120,7 +120,7 @@ fn check_whole(report: &Value) -> Result<(), String> {
         return Err(format!("{} of {} connected: {}", report["connected"], report["connections"], report["errors"]));
     }
     if report["answered"].as_u64().is_some_and(|answered| report["connections"] != answered) {
-        return Err(format!("{} of {} had their answer", report["answered"], report["connections"]));
+        return Err(format!("{} of {} got their answer", report["answered"], report["connections"]));
     }
     if ["replies", "deliveries", "answered", "accepted"].iter().all(|kind| count(kind) == 0) {
         return Err("nothing came back".to_owned());
@@ -146,7 +146,7 @@ pub(crate) fn role_report(name: &str, arguments: &[&Path], duration: Duration) -
 fn report_of(command: &mut Command, duration: Duration) -> io::Result<Value> {
     let text = output_of(command, duration + PATIENCE)?;
     let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    last.ok_or_else(|| io::Error::other("it has ended without a report"))
+    last.ok_or_else(|| io::Error::other("the process ended without a report"))
 }
 
 /// A duration for the command line: `5000ms`.

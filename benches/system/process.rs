@@ -82,7 +82,7 @@ fn until(limit: Duration, mut is_true: impl FnMut() -> io::Result<bool>) -> io::
     let begin = Instant::now();
     while !is_true()? {
         if begin.elapsed() > limit {
-            return Err(io::Error::new(ErrorKind::TimedOut, format!("not within {} s", limit.as_secs())));
+            return Err(io::Error::new(ErrorKind::TimedOut, format!("timed out after {} s", limit.as_secs())));
         }
         std::thread::sleep(LOOK_AGAIN);
     }
@@ -91,7 +91,8 @@ fn until(limit: Duration, mut is_true: impl FnMut() -> io::Result<bool>) -> io::
 
 /// Waits until the server accepts connections.
 pub(crate) fn accepts(what: &str, connect: impl Fn() -> bool) -> io::Result<()> {
-    until(PATIENCE, || Ok(connect())).map_err(|error| io::Error::other(format!("{what} accepts nobody: {error}")))
+    until(PATIENCE, || Ok(connect()))
+        .map_err(|error| io::Error::other(format!("{what} accepts no connections: {error}")))
 }
 
 /// The lines of a pipe. A thread reads them all even if the receiver is gone, because a full pipe would block the program.
@@ -107,8 +108,8 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
 
 fn next_line(lines: &Receiver<String>, of: &str) -> io::Result<String> {
     lines.recv_timeout(PATIENCE).map_err(|error| match error {
-        RecvTimeoutError::Timeout => io::Error::other(format!("{of} says nothing")),
-        RecvTimeoutError::Disconnected => io::Error::other(format!("{of} has ended before it listened")),
+        RecvTimeoutError::Timeout => io::Error::other(format!("{of} printed nothing in time")),
+        RecvTimeoutError::Disconnected => io::Error::other(format!("{of} ended before it printed its address")),
     })
 }
 
@@ -145,7 +146,7 @@ impl Floor {
         let line = next_line(&lines(process.0.stdout.take().expect("it is piped")), name)?;
         let addresses: Result<_, _> = line.split_whitespace().map(str::parse).collect();
         let addresses =
-            addresses.map_err(|_| io::Error::other(format!("{name} says {line:?}, not where it listens")))?;
+            addresses.map_err(|_| io::Error::other(format!("{name} printed {line:?} instead of its addresses")))?;
         Ok(Self { process, addresses })
     }
 
@@ -283,7 +284,7 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         })
-        .map_err(|error| io::Error::other(format!("longwire sends no request: {error}")))?;
+        .map_err(|error| io::Error::other(format!("longwire sent no request: {error}")))?;
         let mut backend = accepted.expect("just accepted");
         backend.set_nonblocking(false)?;
         backend.set_read_timeout(Some(PATIENCE))?;
@@ -298,7 +299,7 @@ pub(crate) fn record_request(dir: &Path, script: &Path, bytes: usize) -> io::Res
     // Remove the socket, so that the next request can be recorded in the same place.
     fs::remove_file(&socket)?;
     if !is_whole(&request) {
-        return Err(io::Error::other("longwire closed before its request was whole"));
+        return Err(io::Error::other("longwire closed before its request was complete"));
     }
     let (mut file, path) = tempfile::NamedTempFile::new_in(dir)?.keep()?;
     file.write_all(&request)?;

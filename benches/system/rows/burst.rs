@@ -63,7 +63,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
 }
 
 fn pss(pid: u32) -> io::Result<u64> {
-    memory(pid).map(|memory| memory.pss).ok_or_else(|| io::Error::other("the node is not there any more"))
+    memory(pid).map(|memory| memory.pss).ok_or_else(|| io::Error::other("the node has ended"))
 }
 
 /// The peak of resident memory since the process began (proc_pid_status(5), VmHWM).
@@ -71,5 +71,5 @@ fn most(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("the kernel does not say what the node took at most"))
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("/proc/PID/status of the node has no VmHWM"))
 }

@@ -91,7 +91,7 @@ impl Setting {
         let words = ["echo", &url, "--connections", "32", "--bytes", &bytes, "--duration", &text];
         let most = bench(&[&words[..], &settings.warm_up()].concat(), &[], settings.seconds(3))?;
         let most = most["replies_per_s"].as_f64().filter(|rate| *rate > 0.0);
-        let rate = most.ok_or_else(|| io::Error::other("nothing goes through Longwire"))? * load;
+        let rate = most.ok_or_else(|| io::Error::other("no message got through Longwire"))? * load;
         Ok(Self { pools, node, relay, nginx, request, rate: rate.round().max(1.0) })
     }
 }
