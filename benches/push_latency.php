@@ -1,12 +1,12 @@
 <?php
 /*
- * What it costs a PHP script to reach a client: sendMsg with its receipt, beside a bare Redis PUBLISH to one subscriber, by
- * turns in one run. "Receipt" is until the script has its answer, "socket" until the client has the frame.
+ * Measures how long a PHP script needs to reach a client. It compares sendMsg and its receipt with a plain Redis PUBLISH to one
+ * subscriber, in turns in one run. "Receipt" is the time until the script has its answer, "socket" until the client has the frame.
  *
  *   php benches/push_latency.php ROUTER_PORT TCP_PORT REDIS_PORT [ROUNDS]
  *
  * TCP_PORT is a listener with the default framing (a 4-byte length) whose handler echoes SESSIONID, for instance
- * `<?php echo $_SERVER['SESSIONID'];`. Redis needs no more than `redis-server --port REDIS_PORT --save ''`.
+ * `<?php echo $_SERVER['SESSIONID'];`. For Redis, run `redis-server --port REDIS_PORT --save ''`.
  */
 
 require __DIR__ . '/../php-client/api.php';

@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Three Longwire nodes on this machine, joined by Redis or NATS, with HAProxy in front of them and the chat of php-examples behind
-# them (one php-fpm): to see what becomes of it when something is killed.
+# Runs three Longwire nodes on this machine, joined by Redis or NATS, with HAProxy in front and one php-fpm with the chat of
+# php-examples behind them. Kill a process and see how the rest reacts.
 #
-#   tests/cluster.sh LONGWIRE    with the binary of that path; `make cluster` builds one
+#   tests/cluster.sh LONGWIRE    LONGWIRE is the path of the binary; `make cluster` builds one
 #
-#   ENGINE=nats      what joins the nodes: redis, unless this says otherwise
-#   PORT=8080        where the balancer listens; everything else has ports up to 51 behind it (8080 to 8131), see below
-#   AGAIN_AFTER=10   seconds until what was killed is started again, as systemd would; 0 leaves it away
+#   ENGINE=nats      the engine that joins the nodes: redis (the default) or nats
+#   PORT=8080        the balancer's port; everything else uses the 51 ports after it (8080 to 8131), see below
+#   AGAIN_AFTER=10   seconds until a killed process is restarted, as systemd would do; 0 disables restarts
 #
-# Everything listens on 127.0.0.1 and keeps its files in a folder of its own for temporary files. Ctrl-C stops it and leaves nothing
-# behind. Killed with SIGKILL it leaves nothing either: the kernel ends what it has started, and a process that waits for that
-# removes the folder.
+# Everything listens on 127.0.0.1 and keeps its files in one temporary folder. Ctrl-C stops it and leaves nothing behind. After
+# SIGKILL nothing is left either: the kernel ends the started processes, and a process that waits for that removes the folder.
 set -euo pipefail
 
-# Where Debian has php-fpm, haproxy and nats-server, which is not on everybody's PATH.
+# Debian has php-fpm, haproxy and nats-server in /usr/sbin, which is often not in PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin
 engine=${ENGINE:-redis}
 port=${PORT:-8080}
@@ -43,7 +42,7 @@ main() {
     trap 'stop; exit 0' INT TERM HUP
     trap stop EXIT
     dir=$(mktemp -d "${TMPDIR:-/tmp}/longwire-cluster.XXXXXX")
-    # In a session of its own, so that neither Ctrl-C nor the end of the terminal ends it before its work is done.
+    # Removes the folder after the end of this script. It has its own session, so that Ctrl-C or the end of the terminal does not end it.
     setsid sh -c 'tail --pid="$1" --follow /dev/null; sleep 1; rm -rf "$2"' sh $$ "$dir" </dev/null >/dev/null 2>&1 &
     janitor=$!
     disown $janitor
@@ -61,7 +60,7 @@ main() {
     watch_over
 }
 
-# ---- What runs -----------------------------------------------------------------------------------------------------------
+# ---- Processes -----------------------------------------------------------------------------------------------------------
 
 find_programs() {
     local name
@@ -92,7 +91,7 @@ is_free() {
 
 write_configurations() {
     local node user='' check
-    # Root has to say that it means it.
+    # php-fpm runs as root only if it is told to.
     ((EUID != 0)) || user=$'user = root\ngroup = root'
     mkdir "$dir/tmp"
     cat >"$dir/php-fpm.conf" <<END
@@ -134,7 +133,7 @@ bind = "127.0.0.1:$(router_port "$node")"
 [api]
 bind = "127.0.0.1:$(api_port "$node")"
 
-# For the balancer, which says whom it speaks for.
+# For the balancer, which sends a PROXY header with the client's address.
 [listeners.balanced]
 bind = "127.0.0.1:$(balanced_port "$node")"
 protocol = "http"
@@ -142,7 +141,7 @@ routes = { "/ws" = "chat" }
 static = '$root/php-examples/chat'
 proxy_protocol = ["127.0.0.1"]
 
-# For whoever wants this node and no other.
+# For clients that want exactly this node.
 [listeners.direct]
 bind = "127.0.0.1:$(direct_port "$node")"
 protocol = "http"
@@ -170,13 +169,13 @@ defaults
     timeout client 1h
     timeout client-fin 30s
     timeout server 1h
-    # A node that was killed refuses: the next one is tried.
+    # A killed node refuses connections; then HAProxy tries the next one.
     retries 3
     option redispatch 1
 
 frontend chat
     bind 127.0.0.1:$port
-    # Without their engine no node is ready, and each of them serves its own sessions all the same.
+    # Without the engine no node is ready, but each one still serves its own sessions.
     use_backend living if { nbsrv(ready) eq 0 }
     default_backend ready
 
@@ -192,7 +191,7 @@ END
             cat <<END
 
 backend $check
-    # Sessions last: a new one goes where there are fewest.
+    # Sessions last long, so a new one goes to the node with the fewest.
     balance leastconn
     option httpchk GET /$([[ $check == ready ]] && echo ready || echo live)
     default-server check inter 500ms fall 2 rise 1 send-proxy-v2
@@ -204,47 +203,47 @@ END
     } >"$dir/haproxy.cfg"
 }
 
-# Sets `command`, and `signal`: what it gets from the kernel when this script was killed.
+# Sets `command`, and `signal`, which the kernel sends to it if this script is killed.
 describe() {
     signal=KILL
     case $1 in
         php-fpm)
             command=("$php_fpm" --nodaemonize --fpm-config "$dir/php-fpm.conf" -d "sys_temp_dir=$dir/tmp")
             ((EUID != 0)) || command+=(--allow-to-run-as-root)
-            # Its master ends the workers then.
+            # With SIGTERM its master ends the workers too.
             signal=TERM
             ;;
         redis) command=(redis-server --bind 127.0.0.1 --port "$engine_port" --save '' --dir "$dir" --loglevel warning) ;;
         nats) command=(nats-server --addr 127.0.0.1 --port "$engine_port") ;;
         haproxy) command=(haproxy -db -f "$dir/haproxy.cfg") ;;
         node-*) command=("$longwire" serve --config "$dir/$1.toml") ;;
-        *) fail "there is no $1" ;;
+        *) fail "unknown process $1" ;;
     esac
 }
 
 start() {
     local command signal
     describe "$1"
-    # Each in a session of its own: Ctrl-C is for this script alone, which stops them one after the other.
+    # Each in its own session, so that Ctrl-C goes only to this script, which stops them one after the other.
     setsid setpriv --pdeathsig "$signal" "${command[@]}" </dev/null > >(label "$1") 2>&1 &
     pid_of[$1]=$!
-    # Else bash prints the whole line when it is killed; `watch_over` says it better.
+    # Without this, bash would print the whole command line when the process is killed. `watch_over` prints a better message.
     disown $!
 }
 
 label() {
-    # Until nobody writes any more, the last words included.
+    # Keep running until all writers are gone, so that their last lines are printed too.
     trap '' INT TERM HUP
     exec sed --unbuffered "s/^/$(printf '%-8s' "$1") | /"
 }
 
-# ---- How it is seen ------------------------------------------------------------------------------------------------------
+# ---- Checks and messages ------------------------------------------------------------------------------------------------------
 
 listens() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# Whether a GET of a path at a port has status 200.
+# Whether a GET of a path on a port is answered with 200.
 answers() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3 &&
         read -r -t 2 _ status _ <&3 && [[ $status == 200 ]]) 2>/dev/null
@@ -254,7 +253,7 @@ is_alive() {
     [[ -n ${pid_of[$1]:-} ]] && kill -0 "${pid_of[$1]}" 2>/dev/null
 }
 
-# Until a command about a part succeeds.
+# Waits until a check of a process succeeds.
 wait_for() {
     local name=$1 until=$((SECONDS + 20))
     shift
@@ -295,9 +294,9 @@ END
     printf '\n  Each event is shown below. Ctrl-C stops.\n\n'
 }
 
-# ---- What becomes of it --------------------------------------------------------------------------------------------------
+# ---- Restarts and stopping --------------------------------------------------------------------------------------------------
 
-# Starts again what has ended; for ever.
+# Restarts processes that have ended; runs for ever.
 watch_over() {
     local name
     local -A again_at=()
@@ -307,7 +306,7 @@ watch_over() {
                 continue
             elif [[ -z ${again_at[$name]:-} ]]; then
                 echo "$name has ended"
-                # What it has left behind, as a killed php-fpm does its workers: it led a group of its own.
+                # Kill its process group too: a killed php-fpm leaves its workers behind, for example.
                 kill -KILL -- "-${pid_of[$name]}" 2>/dev/null || true
                 again_at[$name]=$((SECONDS + again_after))
             elif ((again_after > 0 && SECONDS >= again_at[$name])); then
@@ -324,7 +323,7 @@ stop() {
     local name until
     trap '' INT TERM HUP
     trap - EXIT
-    # Nodes first: their sessions get their close events while php-fpm is there. Then whatever they used.
+    # Nodes first, so that their close events run while php-fpm is there. Then the rest.
     for parts in 'node-1 node-2 node-3' "haproxy php-fpm $engine"; do
         for name in $parts; do
             is_alive "$name" && kill -TERM "${pid_of[$name]}" 2>/dev/null
@@ -332,7 +331,7 @@ stop() {
         until=$((SECONDS + 6))
         for name in $parts; do
             while is_alive "$name" && ((SECONDS < until)); do sleep 0.05; done
-            # With its workers: it leads a group of its own.
+            # Kill the whole process group, with its workers.
             ! is_alive "$name" || kill -KILL -- "-${pid_of[$name]}" 2>/dev/null || true
         done
     done

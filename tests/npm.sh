@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what a test needs from npm: tests/NAME/package.json with its lock, into the folder NAME-npm beside what cargo builds.
+# Installs a test's npm packages (tests/NAME/package.json with its lock) into the folder NAME-npm in cargo's target folder.
 #
 #   tests/npm.sh NAME...
 #
-# Quick when it is there already; begins anew when the lock has changed or an earlier run was interrupted.
+# Does nothing if they are installed. Installs again if the lock has changed or an earlier run was interrupted.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +11,7 @@ target=${CARGO_TARGET_DIR:-$here/../target}
 
 for name in "$@"; do
     folder=$target/$name-npm
-    # The last thing that an installation writes.
+    # This file is written last, so it marks a complete installation.
     if cmp -s "$here/$name/package-lock.json" "$folder/installed.json"; then
         continue
     fi

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs what a test needs from PyPI: tests/NAME/requirements.txt, into the virtual environment NAME-venv beside what
-# cargo builds.
+# Installs a test's Python packages (tests/NAME/requirements.txt) into the virtual environment NAME-venv in cargo's target
+# folder.
 #
 #   tests/venv.sh NAME...
 #
-# Quick when it is there already; begins anew when requirements.txt has changed or an earlier run was interrupted.
+# Does nothing if they are installed. Installs again if requirements.txt has changed or an earlier run was interrupted.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
 fi
 for name in "$@"; do
     venv=$target/$name-venv
-    # The last thing that an installation writes.
+    # This file is written last, so it marks a complete installation.
     if cmp -s "$here/$name/requirements.txt" "$venv/installed.txt" && "$venv/bin/python" -c '' 2>/dev/null; then
         continue
     fi
