@@ -33,9 +33,9 @@ dir=''
 janitor=''
 
 main() {
-    longwire=$(realpath -e "${1:?the path of a longwire binary, see the head of this file}")
-    [[ $engine == redis || $engine == nats ]] || fail "ENGINE is redis or nats, not $engine"
-    [[ $port =~ ^[0-9]+$ ]] && ((port > 0 && port + 51 < 65536)) || fail "PORT is a port from 1 to 65484, not $port"
+    longwire=$(realpath -e "${1:?give the path of a longwire binary, see the head of this file}")
+    [[ $engine == redis || $engine == nats ]] || fail "ENGINE must be redis or nats, not $engine"
+    [[ $port =~ ^[0-9]+$ ]] && ((port > 0 && port + 51 < 65536)) || fail "PORT must be from 1 to 65484, not $port"
     find_programs
     look_for_taken_ports
 
@@ -65,9 +65,9 @@ main() {
 find_programs() {
     local name
     php_fpm=$(command -v php-fpm || ls -v /usr/sbin/php-fpm[78]* 2>/dev/null | tail -n 1) || true
-    [[ -n $php_fpm ]] || fail "there is no php-fpm: tests/install-deps.sh cluster"
+    [[ -n $php_fpm ]] || fail "php-fpm is not installed: run tests/install-deps.sh cluster"
     for name in haproxy "$engine-server" setsid setpriv; do
-        command -v "$name" >/dev/null || fail "there is no $name: tests/install-deps.sh cluster"
+        command -v "$name" >/dev/null || fail "$name is not installed: run tests/install-deps.sh cluster"
     done
 }
 
@@ -86,7 +86,7 @@ look_for_taken_ports() {
 }
 
 is_free() {
-    ! listens "$1" || fail "somebody listens on 127.0.0.1:$1 already, where $2 should be; PORT=18080 takes 18080 to 18131 instead"
+    ! listens "$1" || fail "127.0.0.1:$1 is already in use, but $2 needs it; PORT=18080 uses 18080 to 18131 instead"
 }
 
 write_configurations() {
@@ -258,8 +258,8 @@ wait_for() {
     local name=$1 until=$((SECONDS + 20))
     shift
     until "$@"; do
-        is_alive "$name" || fail "$name has ended at once"
-        ((SECONDS < until)) || fail "$name does not answer"
+        is_alive "$name" || fail "$name ended at its start"
+        ((SECONDS < until)) || fail "$name does not answer after 20 s"
         sleep 0.05
     done
 }
@@ -272,7 +272,7 @@ fail() {
 greet() {
     local node
     printf '\n  Three nodes, joined by %s, with a chat on them\n\n' "$engine"
-    printf '  %-10s http://127.0.0.1:%s/   whichever node has the fewest sessions (HAProxy; its view: http://127.0.0.1:%s/)\n' \
+    printf '  %-10s http://127.0.0.1:%s/   the node with the fewest sessions (HAProxy; its status: http://127.0.0.1:%s/)\n' \
         chat "$port" "$stats_port"
     for node in "${nodes[@]}"; do
         printf '  %-10s http://127.0.0.1:%s/   this node alone; pid %s, router 127.0.0.1:%s, API :%s, health and metrics :%s\n' \
@@ -283,14 +283,14 @@ greet() {
     cat <<END
 
   Try:
-    two windows, one at node-1 and one at node-2: they are in one chat
-    curl http://127.0.0.1:$(api_port 3)/v1/channels/chat        node-3 says who is there, on all nodes
-    two windows at the chat's own address, then kill -9 the node of one of them (the pointer over your name shows it):
-      its page comes back on another node, under the same name, and misses nothing that is said from then on
+    two windows, one at node-1 and one at node-2: both are in the same chat
+    curl http://127.0.0.1:$(api_port 3)/v1/channels/chat        node-3 lists the members on all nodes
+    two windows at the chat's address, then kill -9 the node of one of them (hold the pointer over your name to see it):
+      its page reconnects to another node under the same name, and gets everything that is said from then on
     kill -9 ${pid_of[$engine]}, or kill -STOP and later -CONT: each node goes on with its own people;
       curl http://127.0.0.1:$(admin_port 1)/ready says why it is not ready
 END
-    ((again_after == 0)) || printf '\n  What is killed is started again after %s s.\n' "$again_after"
+    ((again_after == 0)) || printf '\n  A killed process is restarted after %s s.\n' "$again_after"
     printf '\n  Each event is shown below. Ctrl-C stops.\n\n'
 }
 
@@ -312,7 +312,7 @@ watch_over() {
             elif ((again_after > 0 && SECONDS >= again_at[$name])); then
                 unset "again_at[$name]"
                 start "$name"
-                echo "$name is started again, pid ${pid_of[$name]}"
+                echo "$name has been restarted, pid ${pid_of[$name]}"
             fi
         done
         sleep 0.3

@@ -102,7 +102,7 @@ impl Demo {
         });
         let pid =
             line.and_then(|line| line.split("pid ").nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
-        pid.unwrap_or_else(|| panic!("it has said no pid of {part}:\n{printed}"))
+        pid.unwrap_or_else(|| panic!("it has printed no pid of {part}:\n{printed}"))
     }
 
     /// The status of a node's `/ready`; 0 if it does not answer.
@@ -315,8 +315,8 @@ async fn a_taken_port_is_named_and_nothing_is_started() {
     let taken = TcpListener::bind(("127.0.0.1", port + 22)).expect("it was free");
     let mut demo = Demo::spawn("redis", port);
     assert_eq!(demo.wait().code(), Some(1));
-    let said = format!("somebody listens on 127.0.0.1:{} already, where the router of node 2 should be", port + 22);
-    wait_until("it says why", || demo.printed().contains(&said));
+    let said = format!("127.0.0.1:{} is already in use, but the router of node 2 needs it", port + 22);
+    wait_until("it names the port", || demo.printed().contains(&said));
     drop(taken);
     demo.leaves_nothing();
 }
