@@ -8,11 +8,11 @@
  *     $router->sendAllMsg('hi all');
  *     $router->publish('news', 'hi group');
  *
- * The names, their arguments and the shape of info() are those of fooking's RouterClient. Everything that is sent gives the
- * receipt, an array that is true, or false when the router could not be asked: lastError() says why, and a line goes to PHP's
- * error log. Nothing here prints, throws (unless you ask for it) or waits longer than its timeouts.
+ * The names, their arguments and the shape of info() are those of fooking's RouterClient. Every command returns its receipt, a non-empty
+ * array, or false if the router could not be reached. Then lastError() has the reason, which is also written to PHP's error log.
+ * Nothing here prints, throws (unless you ask for it) or waits longer than its timeouts.
  *
- * PHP 7.2 or later, no extension but the standard ones. longwire/client is the same with classes and exceptions.
+ * Needs PHP 7.2 or later and only standard extensions. The package longwire/client does the same with classes and exceptions.
  */
 
 if (!class_exists('RouterClient', false)) {
@@ -20,7 +20,7 @@ if (!class_exists('RouterClient', false)) {
     class RouterClient
     {
         const VERSION = 1;
-        /** More ids than these are sent as several commands: the fields of one have at most 65535 bytes, an id 16. */
+        /** More ids than this are sent as several commands, because the fields of one have at most 65535 bytes, and an id has 16. */
         const IDS_PER_COMMAND = 2000;
 
         private $addresses;
@@ -31,24 +31,24 @@ if (!class_exists('RouterClient', false)) {
         private $throws;
 
         private $socket = null;
-        /** Who opened it: a fork must not use it too. */
+        /** The pid of the process that opened it, because a fork must not use the same connection. */
         private $pid = 0;
-        /** Bytes of the requests under way that the kernel has taken. */
+        /** How many bytes of the current requests the kernel has taken. */
         private $written = 0;
-        /** What was read and is no whole frame yet. */
+        /** Bytes that were read and are not a whole frame yet. */
         private $input = '';
         private $at = 0;
         private $number = 0;
         private $error = '';
-        /** Between begin() and commit(): of each call its encoded requests, by their number, or why it was refused. */
+        /** Between begin() and commit(): for each call its encoded requests, by number, or the reason why it was refused. */
         private $batch = null;
 
         /**
          * @param string|string[] $host '127.0.0.1', 'unix:/run/longwire/router.sock', '[::1]:9010', or several of these: the
-         *                              first that answers is taken. $_SERVER['LONGWIRE_ROUTER'] is one of them.
+         *                              first that answers is used. $_SERVER['LONGWIRE_ROUTER'] is such an address.
          * @param int             $port for a host without one
-         * @param string|null     $secret what [router] secret says; nothing is sent to a server that does not prove to know it
-         * @param array           $options connect_timeout (1.0 s to connect to one address and be greeted there), timeout (2.0 s for
+         * @param string|null     $secret the value of [router] secret; no command is sent to a server that does not prove that it knows it
+         * @param array           $options connect_timeout (1.0 s to connect to one address, with the handshake), timeout (2.0 s for
          *                                 everything after that), persistent (false; the connection outlives the page), throw (false;
          *                                 RuntimeException)
          */
@@ -63,44 +63,44 @@ if (!class_exists('RouterClient', false)) {
             $this->timeout = isset($options['timeout']) ? (float) $options['timeout'] : 2.0;
             $this->persistent = !empty($options['persistent']);
             $this->throws = !empty($options['throw']);
-            // On a persistent connection an answer to an earlier page must not pass for one to this, nor may one to a parent of this process:
-            // a fork inherits what mt_rand() will say.
+            // Begin with a random number, so that on a persistent connection answers to requests of an earlier page, or of a parent process,
+            // are not taken for answers to this one. Not mt_rand(), because a fork inherits its state.
             $this->number = random_int(1, 0x3FFFFFFF);
         }
 
-        // ---- What fooking had ----------------------------------------------------------------------------------------
+        // ---- As in fooking ----------------------------------------------------------------------------------------
 
-        /** To one session or several. Options here and below: type ('text', 'binary'), key, id, except. */
+        /** Sends to one session or several. Options here and below: type ('text', 'binary'), key, id, except. */
         public function sendMsg($sid, $msg, array $options = array())
         {
             return $this->command(0x4C10, array('sessions' => $sid), $options, $msg);
         }
 
-        /** To every session. */
+        /** Sends to every session. */
         public function sendAllMsg($msg, array $options = array())
         {
             return $this->command(0x4C10, array('to' => 'all'), $options, $msg);
         }
 
-        /** To everybody in a channel. */
+        /** Sends to every session in a channel. */
         public function publish($channel, $msg, array $options = array())
         {
             return $this->command(0x4C10, array('channel' => $channel), $options, $msg);
         }
 
-        /** One session or several join a channel. */
+        /** Joins one session or several to a channel. */
         public function addChannel($channel, $sid)
         {
             return $this->command(0x4C11, array('sessions' => $sid, 'name' => $channel));
         }
 
-        /** They leave it. */
+        /** Removes one session or several from a channel. */
         public function delChannel($channel, $sid)
         {
             return $this->command(0x4C12, array('sessions' => $sid, 'name' => $channel));
         }
 
-        /** They are closed. */
+        /** Closes one session or several. */
         public function kickUser($sid)
         {
             return $this->command(0x4C13, array('sessions' => $sid));
@@ -140,15 +140,15 @@ if (!class_exists('RouterClient', false)) {
             $this->at = 0;
         }
 
-        // ---- What is new ---------------------------------------------------------------------------------------------
+        // ---- New in Longwire ---------------------------------------------------------------------------------------------
 
-        /** To 'session:ID', 'uid:42', 'channel:news', 'all', or an array of session ids. */
+        /** Sends to 'session:ID', 'uid:42', 'channel:news', 'all', or an array of session ids. */
         public function send($to, $msg, array $options = array())
         {
             return $this->command(0x4C10, array('to' => $to), $options, $msg);
         }
 
-        /** To every session of a user. */
+        /** Sends to every session of a user. */
         public function sendToUid($uid, $msg, array $options = array())
         {
             return $this->command(0x4C10, array('uid' => $uid), $options, $msg);
@@ -160,7 +160,7 @@ if (!class_exists('RouterClient', false)) {
             return $this->command(0x4C13, array('to' => $to, 'code' => $code, 'reason' => $reason), $options, $lastMsg);
         }
 
-        /** Sessions join or leave, by any target. */
+        /** Joins or leaves the sessions of any target. */
         public function join($to, $channel, array $options = array())
         {
             return $this->command(0x4C11, array('to' => $to, 'name' => $channel), $options);
@@ -171,7 +171,7 @@ if (!class_exists('RouterClient', false)) {
             return $this->command(0x4C12, array('to' => $to, 'name' => $channel), $options);
         }
 
-        /** A session belongs to a user from now on: $_SERVER['LONGWIRE_UID'] at its next event. */
+        /** Binds a session to a user: $_SERVER['LONGWIRE_UID'] from its next event on. */
         public function bindUid($sid, $uid)
         {
             return $this->command(0x4C14, array('sessions' => $sid, 'name' => $uid));
@@ -182,13 +182,13 @@ if (!class_exists('RouterClient', false)) {
             return $this->command(0x4C15, array('sessions' => $sid));
         }
 
-        /** $_SERVER['LONGWIRE_ATTR_KEY'] at the session's next event. */
+        /** Sets an attribute: $_SERVER['LONGWIRE_ATTR_KEY'] from the session's next event on. */
         public function setAttr($sid, $key, $value)
         {
             return $this->command(0x4C16, array('sessions' => $sid, 'name' => $key), array(), $value);
         }
 
-        /** Sets it if it is $expected now (null: if there is none); the receipt's 'refused' is 1 if it was not. */
+        /** Sets it if it is $expected now (null: if it does not exist). Otherwise the receipt's 'refused' is 1. */
         public function compareAndSetAttr($sid, $key, $expected, $value)
         {
             $what = array('sessions' => $sid, 'name' => $key);
@@ -201,18 +201,18 @@ if (!class_exists('RouterClient', false)) {
             return $this->command(0x4C17, array('sessions' => $sid, 'name' => $key));
         }
 
-        /** The value; null when there is none. */
+        /** The value; null if there is none. */
         public function getAttr($sid, $key)
         {
             return $this->query(0x4C20, array('sessions' => $sid, 'name' => $key), false);
         }
 
-        /** Whether a session is there. With several: how many of them. False (0) also when the router could not be asked. */
+        /** Whether a session exists. For several ids: how many of them exist. Also false (0) if the router could not be reached. */
         public function exists($sid)
         {
             $this->error = '';
             try {
-                // At once, also between begin() and commit().
+                // Send it at once, even between begin() and commit().
                 $requests = $this->requests(0x4C18, array('sessions' => $sid), '', '');
                 $receipt = self::sum($this->exchange($requests, true));
             } catch (RuntimeException $error) {
@@ -221,7 +221,7 @@ if (!class_exists('RouterClient', false)) {
             return is_array($sid) ? $receipt['reached'] : $receipt['reached'] > 0;
         }
 
-        /** Everything of one session; null when it is gone. */
+        /** All data of one session; null if it is gone. */
         public function session($sid)
         {
             return $this->query(0x4C21, array('sessions' => $sid));
@@ -263,13 +263,13 @@ if (!class_exists('RouterClient', false)) {
             return $this->query(0x4C27, array());
         }
 
-        /** From now on what is sent is only collected, and true is returned for it ... */
+        /** From now on commands are only collected, and each returns true ... */
         public function begin()
         {
             $this->batch = array();
         }
 
-        /** ... until it all goes out at once. The receipts in the order of the calls (false for one that was refused), or false. */
+        /** ... until this sends all at once. Returns the receipts in the order of the calls (false for one that was refused), or false. */
         public function commit()
         {
             $batch = $this->batch;
@@ -302,7 +302,7 @@ if (!class_exists('RouterClient', false)) {
             return $receipts;
         }
 
-        /** Why the last call gave false; empty when it did not. */
+        /** Why the last call returned false; empty if it did not. */
         public function lastError()
         {
             return $this->error;
@@ -360,12 +360,12 @@ if (!class_exists('RouterClient', false)) {
             return self::field($tag, implode('', self::ids($sid)));
         }
 
-        /** One id or several, each as a string of its length. */
+        /** One id or several, each checked for its length. */
         private static function ids($sid)
         {
             $ids = array();
             foreach ((array) $sid as $id) {
-                // Old scripts hand over what they found, null and arrays too.
+                // Old scripts may pass anything, even null and arrays.
                 $id = is_scalar($id) ? (string) $id : '';
                 if (strlen($id) !== 16) {
                     throw new RuntimeException('a session id has 16 characters: ' . substr($id, 0, 40));
@@ -454,7 +454,7 @@ if (!class_exists('RouterClient', false)) {
             $this->error = '';
             try {
                 if ($this->batch !== null) {
-                    // A call that is refused here has its place too.
+                    // A call that is refused here keeps its place in the results.
                     $place = count($this->batch);
                     $this->batch[$place] = array();
                 }
@@ -506,7 +506,7 @@ if (!class_exists('RouterClient', false)) {
                 return $this->request($type, self::fields($what) . $fields, $body);
             }
             $requests = array();
-            // Each once, or one that stands in two of them would get two.
+            // Remove duplicates, because an id in two of the requests would get the message twice.
             foreach (array_chunk(array_unique(self::ids($what[$key])), self::IDS_PER_COMMAND) as $ids) {
                 $requests += $this->request($type, self::fields(array($key => $ids) + $what) . $fields, $body);
             }
@@ -547,7 +547,7 @@ if (!class_exists('RouterClient', false)) {
             );
         }
 
-        /** What became of a command that was sent as so many requests. */
+        /** The sum of the receipts of a command that was sent as several requests. */
         private static function sum(array $answers)
         {
             $sum = self::receipt($answers[0]);
@@ -576,8 +576,8 @@ if (!class_exists('RouterClient', false)) {
         }
 
         /**
-         * Sends requests and reads an answer to each. When the router had closed a connection that was there from earlier
-         * they are sent again if they change nothing, or not even the first of them was written whole.
+         * Sends requests and reads an answer to each. If the router had closed a reused connection, they are sent again, but only if they
+         * change nothing or if not even the first one was written whole.
          */
         private function exchange(array $requests, $changesNothing)
         {
@@ -593,7 +593,7 @@ if (!class_exists('RouterClient', false)) {
                     throw $error;
                 }
             }
-            // It has what the first attempt has left of the time, and the time of a connection.
+            // The second attempt has the rest of the time, plus the time for a connection.
             $this->open();
             try {
                 return $this->transfer($requests, self::now() + $left);
@@ -605,7 +605,7 @@ if (!class_exists('RouterClient', false)) {
 
         private function transfer(array $requests, $deadline)
         {
-            // A persistent stream that is found not blocking was left by a page that died in here.
+            // A non-blocking persistent stream was left by a page that died in a transfer.
             stream_set_blocking($this->socket, false);
             $this->written = 0;
             $output = implode('', $requests);
@@ -625,7 +625,7 @@ if (!class_exists('RouterClient', false)) {
 
         // ---- The connection ------------------------------------------------------------------------------------------
 
-        /** True if the connection was there already. */
+        /** Connects if needed; true if the connection was open already. */
         private function open()
         {
             if ($this->socket && $this->pid === getmypid() && $this->isAlive()) {
@@ -644,7 +644,7 @@ if (!class_exists('RouterClient', false)) {
                 }
                 $this->socket = $socket;
                 if ($this->persistent && ftell($socket) > 0) {
-                    // Greeted by an earlier page, or left in the middle of something, perhaps behind half of a command.
+                    // An earlier page has made its handshake, or has died in the middle of a transfer, perhaps after half of a command.
                     $state = stream_get_meta_data($socket);
                     if ($state['blocked'] && $this->isAlive()) {
                         return true;
@@ -670,8 +670,8 @@ if (!class_exists('RouterClient', false)) {
         }
 
         /**
-         * A stream, or false and why. A persistent one is found by its name: nobody gets one that was greeted with another secret, or before a
-         * fork, whose child inherits its parent's.
+         * A stream, or false and the reason. A persistent stream is found by its name. So no page gets one whose handshake used another
+         * secret, or one from before a fork, which the child shares with its parent.
          */
         private function connect($address, $deadline, &$message)
         {
@@ -684,27 +684,27 @@ if (!class_exists('RouterClient', false)) {
                 return @stream_socket_client("$address/longwire-$name", $code, $message, $left, $flags);
             }
             if ($this->persistent && function_exists('pfsockopen')) {
-                // A path has no room for a name. A port below 0 is part of the key and of nothing else (main/streams of PHP).
+                // A Unix socket's path cannot contain a name. A port below 0 becomes part of the key and has no other effect (main/streams of PHP).
                 return @pfsockopen($address, -1 - (crc32($name) & 0x7FFFFFFE), $code, $message, $left);
             }
             return @stream_socket_client($address, $code, $message, $left);
         }
 
-        /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */
+        /** Whether there is nothing to read, not even an end of stream, as between two requests. */
         private function isAlive()
         {
             // Another object of this page may have closed a persistent stream that both use.
             if (!is_resource($this->socket) || strlen($this->input) > $this->at) {
                 return false;
             }
-            // Not feof(): it waits for default_socket_timeout when there is nothing to read.
+            // Not feof(), because it waits for default_socket_timeout if there is nothing to read.
             $read = array($this->socket);
             $none = array();
             $ready = @stream_select($read, $none, $none, 0);
             if ($ready !== false) {
                 return $ready === 0;
             }
-            // select() knows no descriptor above 1023, so look at the socket. False: there is nothing; empty: it has ended.
+            // select() fails with descriptors above 1023, so peek at the socket. False: nothing to read; empty: it has ended.
             $state = stream_get_meta_data($this->socket);
             stream_set_blocking($this->socket, false);
             $isQuiet = @stream_socket_recvfrom($this->socket, 1, STREAM_PEEK) === false;
@@ -712,7 +712,7 @@ if (!class_exists('RouterClient', false)) {
             return $isQuiet;
         }
 
-        /** Seconds. (A clock that nobody sets came with PHP 7.3.) */
+        /** The time in seconds. (PHP has a monotonic clock only since 7.3.) */
         private static function now()
         {
             return microtime(true);
@@ -731,7 +731,7 @@ if (!class_exists('RouterClient', false)) {
             if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04]) || strlen($fields[0x02]) !== 32) {
                 throw new RuntimeException('this is no router of Longwire');
             }
-            // An impostor would say that nothing has to be proved. So a secret that is set demands the proof.
+            // An impostor would say that it needs no proof. So if a secret is set, the server must ask for it.
             $proves = $this->secret !== null && $this->secret !== '';
             if (!$proves && $fields[0x04] !== "\x00") {
                 throw new RuntimeException('the router asks for a secret');
@@ -757,7 +757,7 @@ if (!class_exists('RouterClient', false)) {
             stream_set_blocking($this->socket, true);
         }
 
-        /** The next frame; meanwhile $output goes out, for a router whose answers nobody reads does not read either. */
+        /** Reads the next frame and writes $output meanwhile, because a router whose answers are not read stops reading. */
         private function read($deadline, $timeout, $output)
         {
             while (true) {
@@ -774,8 +774,8 @@ if (!class_exists('RouterClient', false)) {
                 $none = array();
                 $ready = @stream_select($read, $write, $none, (int) $left, (int) (($left - (int) $left) * 1000000));
                 if ($ready === false) {
-                    // A signal, or a descriptor that select() does not know: above 1023, in a process with many files. The socket does not
-                    // block, so it can be asked itself, after a moment; the deadline still holds.
+                    // A signal, or a descriptor above 1023, with which select() fails. The socket is non-blocking, so try it directly after a
+                    // moment; the deadline still holds.
                     usleep(1000);
                     $read = array($this->socket);
                     $write = $this->written < strlen($output) ? array($this->socket) : array();
@@ -783,7 +783,7 @@ if (!class_exists('RouterClient', false)) {
                 if ($write) {
                     $written = @fwrite($this->socket, substr($output, $this->written, 262144));
                     $this->written += (int) $written;
-                    // If there is something to be read, it may say why.
+                    // If there is something to read, it may be an error with the reason.
                     if ($written === false && !$read) {
                         throw new RuntimeException('the router closed the connection');
                     }
@@ -809,7 +809,7 @@ if (!class_exists('RouterClient', false)) {
                 return null;
             }
             $head = unpack('ntype/nslen/Nlen', substr($this->input, $this->at, 8));
-            // Lists have at most 1000 names: only something else than a router answers more than this.
+            // Lists have at most 1000 names, so a router never sends a longer answer.
             if ($head['type'] >> 8 !== 0x4C || $head['len'] > 16777216) {
                 throw new RuntimeException('this is no router of Longwire');
             }
@@ -823,7 +823,7 @@ if (!class_exists('RouterClient', false)) {
                 'body' => (string) substr($this->input, $this->at + 8 + $head['slen'], $head['len'])
             );
             $this->at += $whole;
-            // Not at each frame: ten thousand answers may be here at once.
+            // Not for each frame, because ten thousand answers may be here at once.
             if ($this->at === strlen($this->input) || $this->at > 1048576) {
                 $this->input = (string) substr($this->input, $this->at);
                 $this->at = 0;

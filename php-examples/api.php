@@ -1,3 +1,3 @@
 <?php
-// The examples say include 'api.php', as a script of yours would with a copy of that file beside it.
+// The examples use include 'api.php', as your scripts would with a copy of that file next to them.
 require_once __DIR__ . '/../php-client/api.php';

@@ -1,7 +1,7 @@
 <?php
 
-// A message to everybody who is connected, or to a channel: for the cron job or the trigger that knows that something
-// has changed. `php push.php --help` says how.
+// Sends a message to all connected clients or to a channel, for example from a cron job or a trigger that notices a change.
+// `php push.php --help` shows the options.
 
 declare(strict_types=1);
 
@@ -24,7 +24,7 @@ if ($message === '') {
 }
 $secret = getenv('LONGWIRE_SECRET') ?: null;
 $router = new RouterClient($address, 9010, $secret, ['throw' => true]);
-// A text on a WebSocket has to be UTF-8. Framings that know no text do not mind.
+// A text frame on a WebSocket must be UTF-8. Other framings do not distinguish text and binary.
 $options = ['type' => preg_match('//u', $message) ? 'text' : 'binary'];
 try {
     $receipt = $channel === null
@@ -37,7 +37,7 @@ try {
 echo $channel === null ? 'everybody' : "channel $channel", ': ', told($receipt), "\n";
 
 /**
- * getopt() skips what it does not know, and a mistyped --channel would go to everybody.
+ * Not getopt(): it skips unknown options, so with a mistyped --channel the message would go to everybody.
  *
  * @param string[] $arguments
  * @return array{string, ?string, string} router, channel, message
@@ -64,7 +64,7 @@ function arguments(array $arguments): array
         }
         $options[$name] = $value;
     }
-    // What echo prints ends with a newline that nobody meant to send.
+    // The output of `echo` ends with a newline that is not part of the message.
     $message = $arguments ? implode(' ', $arguments) : preg_replace('/\r?\n\z/', '', stream_get_contents(STDIN));
     return [$options['--router'], $options['--channel'], $message];
 }
@@ -75,7 +75,7 @@ function misuse(string $why): never
     exit(2);
 }
 
-/** A receipt as a line: how many have it, and the others only where there are some. */
+/** A receipt as a line: the number of sessions reached, and the other counts if they are not 0. */
 function told(array $receipt): string
 {
     $counts = array_filter([

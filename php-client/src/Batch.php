@@ -26,8 +26,8 @@ final class Batch
     /**
      * Sends all of them, in their order, and empties the batch.
      *
-     * @return list<Receipt|Refused> to each command its receipt, or why it was refused: by the router, or before it was sent because
-     *                               the router would have
+     * @return list<Receipt|Refused> for each command its receipt, or the refusal: by the router, or here before it was sent, because
+     *                               the router would have refused it
      *
      * @throws Exception if they could not all be sent and answered; mayBeDone() says whether some may have been done
      */

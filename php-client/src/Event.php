@@ -5,15 +5,15 @@ declare(strict_types=1);
 namespace Longwire\Client;
 
 /**
- * What a handler is called for: a client came, sent a frame, or is gone; a session joined a channel or left it; or somebody asked
- * for a page (README.md, the contract with PHP).
+ * The event for which a handler runs: a client has connected, sent a frame, or is gone; a session has joined or left a channel; or a
+ * plain HTTP request has come (README.md, the contract with PHP).
  */
 final class Event
 {
     /**
-     * @param string|null           $session    whose event it is; null for a channel that is occupied or vacated, and for a request
-     * @param int                   $seq        number of this event in its session, from 0; 0 for what is not of a session
-     * @param Frame|null            $frame      what the client sent; only a message has one
+     * @param string|null           $session    id of the event's session; null for a channel that is occupied or vacated, and for a request
+     * @param int                   $seq        number of this event in its session, from 0; 0 for events without a session
+     * @param Frame|null            $frame      the client's frame; only a message has one
      * @param string|null           $uid        the user whom the session is bound to
      * @param array<string, string> $attributes of the session, by their keys in small letters
      * @param string|null           $listener   its name in Longwire's configuration
@@ -44,7 +44,7 @@ final class Event
     /**
      * The event that this script handles.
      *
-     * @param string $prefix the app's param_prefix, which stands before SESSIONID and EVENT
+     * @param string $prefix the app's param_prefix, which is put before SESSIONID and EVENT
      *
      * @throws NoEvent if Longwire did not call it
      */
@@ -54,7 +54,7 @@ final class Event
     }
 
     /**
-     * The same from params and a body that are not PHP's own: of a framework's request, or in a test.
+     * The same from other params and another body, such as those of a framework's request or of a test.
      *
      * @param array<string, mixed> $params
      *
@@ -98,8 +98,8 @@ final class Event
     }
 
     /**
-     * The same each time that this event is handled, and of no other: the key to recognise a repeated one by. Null for what has no
-     * number: events of channels, where a session may join again, and requests.
+     * A key that is the same each time that this event is handled, and different for every other event. It recognises repeated events.
+     * Null for events without a number: channel events, because a session may join again, and requests.
      */
     public function id(): ?string
     {

@@ -4,10 +4,10 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What a handler is told. */
+/** The kinds of events. */
 enum EventKind: string
 {
-    /** A client is there; the first event of its session. */
+    /** A client has connected; the first event of its session. */
     case Connect = 'connect';
     /** It has sent a frame. */
     case Message = 'message';
@@ -24,13 +24,13 @@ enum EventKind: string
     /** An ordinary HTTP request, of an app with plain_requests: no event of a session. */
     case Request = 'request';
 
-    /** A client is there, and the event has a number in its session. */
+    /** Whether the event has a number in a session. */
     public function isOfSession(): bool
     {
         return in_array($this, [self::Connect, self::Message, self::Close], true);
     }
 
-    /** It is about a channel. */
+    /** Whether it is a channel event. */
     public function isOfChannel(): bool
     {
         return in_array($this, [self::Join, self::Leave, self::Occupied, self::Vacated], true);

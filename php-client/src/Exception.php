@@ -4,9 +4,9 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What everything in this package throws is one of these. */
+/** The interface of all exceptions of this package. */
 interface Exception extends \Throwable
 {
-    /** Whether the router may have done what it was asked, or a part of it. False: trying again cannot do it twice. */
+    /** Whether the router may have run the request, or a part of it. False: a retry cannot run it twice. */
     public function mayBeDone(): bool;
 }

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What kind of frame a message is; only WebSocket tells them apart. */
+/** The kind of a frame; only WebSocket distinguishes them. */
 enum Kind: int
 {
     case Text = 1;

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What answered does not speak as a router does. */
+/** The server's answer does not follow the router protocol. */
 final class ProtocolError extends \RuntimeException implements Exception
 {
     public function __construct(string $message, private readonly bool $mayBeDone = false)

@@ -5,10 +5,10 @@ declare(strict_types=1);
 namespace Longwire\Client;
 
 /**
- * A router for pages that must not fail because of it: null instead of an exception, and a line in the log.
+ * A router for pages that must not fail because of it: it returns null instead of throwing, and writes a line to the log.
  *
- * Null also is the answer to a query for what is not there; only the log tells them apart. What it costs a page at most
- * is the timeouts of the router.
+ * A query for something that does not exist returns null too; only the log distinguishes the two. A page waits at most for the timeouts
+ * of the router.
  */
 final class QuietRouter
 {
@@ -22,7 +22,7 @@ final class QuietRouter
     }
 
     /**
-     * Anything with the router behind this one: null, and a line in the log, when it throws.
+     * Calls $use with the underlying router. If it throws, returns null and writes a line to the log.
      *
      * @template T
      *

@@ -5,15 +5,15 @@ declare(strict_types=1);
 namespace Longwire\Client;
 
 /**
- * What became of a command, counted in sessions but for two counts of frames.
+ * The result of a command. All counts are of sessions, except two counts of frames.
  *
- * Each session that was selected counts once among reached, queued, droppedClose, droppedNewest and refused. Nobody
- * reached is not an error.
+ * Each selected session counts once, in reached, queued, droppedClose, droppedNewest or refused. It is not an error if no session was
+ * reached.
  */
 final class Receipt
 {
     public function __construct(
-        /** It is done: the kernel has taken the frame, the session is in the channel. */
+        /** Done: the kernel has taken the frame, or the session is in the channel. */
         public readonly int $reached = 0,
         /** The frame waits in Longwire for the client to read. */
         public readonly int $queued = 0,
@@ -25,36 +25,36 @@ final class Receipt
         public readonly int $droppedNewest = 0,
         /** Frames sent earlier with the same key, which this one replaces. */
         public readonly int $droppedLatest = 0,
-        /** The session is there and it cannot be done: a limit, its framing, an attribute that is not as expected. */
+        /** The session exists, but the command cannot be done: a limit, its framing, an attribute that is not as expected. */
         public readonly int $refused = 0,
-        /** Ids that were named and are not there. */
+        /** Ids in the target that do not exist. */
         public readonly int $gone = 0,
         /** @var list<string> Nodes that may have sessions of the target and did not answer in time. */
         public readonly array $unreachable = [],
-        /** There was no way to other nodes at all. */
+        /** The engine was unavailable, so no other node could be reached. */
         public readonly bool $engineDown = false,
     ) {
     }
 
-    /** All nodes have answered: the counts are of everybody. */
+    /** Whether all nodes have answered, so that the counts are complete. */
     public function complete(): bool
     {
         return $this->unreachable === [] && !$this->engineDown;
     }
 
-    /** Sessions for which it is done, or will be when they read. */
+    /** Sessions for which it is done, or will be done when they read. */
     public function delivered(): int
     {
         return $this->reached + $this->queued;
     }
 
-    /** Sessions that read too slowly to be sent this. (Earlier frames that gave way to it are not among them.) */
+    /** Sessions that did not get the frame because they read too slowly. (Earlier frames that were dropped for it are not counted.) */
     public function dropped(): int
     {
         return $this->droppedClose + $this->droppedNewest;
     }
 
-    /** Both together. */
+    /** The sum of two receipts. */
     public function plus(self $other): self
     {
         return new self(

@@ -9,8 +9,8 @@ final class Refused extends \RuntimeException implements Exception
 {
     /**
      * @param string $error     a word from the table of errors in docs/router-protocol.md: bad_field, not_text, ...
-     * @param string $text      what is wrong, for a person
-     * @param bool   $mayBeDone others of the same batch had been done before
+     * @param string $text      the reason, as readable text
+     * @param bool   $mayBeDone whether other requests of the same batch had been done before
      */
     public function __construct(
         public readonly string $error,

@@ -7,12 +7,12 @@ namespace Longwire\Client;
 use Longwire\Client\Internal\Check;
 
 /**
- * What a handler answers: headers that act on its session, and a frame to the client or to others.
+ * A handler's answer: headers that act on its session, and a frame to the client or to other sessions.
  *
  *     (new Reply())->join('news')->set('room', 'kitchen')->text('welcome')->send();
  *
- * The headers act in the order in which they were called for, before the body is sent. A frame from to() goes there
- * instead of back to the client.
+ * The headers act in the order of the calls, before the body is sent. With to() the body goes to that target instead of back to the
+ * client.
  */
 final class Reply
 {
@@ -21,19 +21,19 @@ final class Reply
     private ?string $body = null;
     private ?int $status = null;
 
-    /** This session joins channels. */
+    /** Joins this session to channels. */
     public function join(string ...$channels): self
     {
         return $this->channels('Longwire-Join', $channels);
     }
 
-    /** This session leaves channels. */
+    /** Removes this session from channels. */
     public function leave(string ...$channels): self
     {
         return $this->channels('Longwire-Leave', $channels);
     }
 
-    /** This session belongs to a user; null: to nobody. */
+    /** Binds this session to a user; null removes the binding. */
     public function uid(?string $uid): self
     {
         if ($uid !== null) {
@@ -43,7 +43,7 @@ final class Reply
         return $this->header('Longwire-Uid', (string) $uid);
     }
 
-    /** Sets an attribute of this session. A value with line breaks or spaces at its ends is for Router::set(). */
+    /** Sets an attribute of this session. For a value with line breaks, or with spaces at its ends, use Router::set(). */
     public function set(string $key, string $value): self
     {
         Check::attributeKey($key);
@@ -58,7 +58,7 @@ final class Reply
         return $this->header('Longwire-Set', $key);
     }
 
-    /** What a client of an event stream calls the body when it comes back (Last-Event-ID). */
+    /** Sets the id of the message, which a client of an event stream sends when it reconnects (Last-Event-ID). */
     public function id(string $id): self
     {
         Check::name('the id of a message', $id);
@@ -67,7 +67,7 @@ final class Reply
     }
 
     /**
-     * The body goes there, and no longer back to the client. Several calls are several receivers.
+     * Sends the body to a target instead of back to the client. Several calls add several targets.
      *
      * @param bool        $exceptSelf not to this session
      * @param string|null $key        for channels that keep only the latest message per key
@@ -98,14 +98,14 @@ final class Reply
         return $this;
     }
 
-    /** The body goes back to the client as well as to those of to(). */
+    /** Sends the body back to the client too, besides the targets of to(). */
     public function toSelf(): self
     {
         return $this->header('Longwire-To', 'self');
     }
 
     /**
-     * The session is closed after the body.
+     * Closes the session after the body.
      *
      * @param string $reason for the client; at most 123 bytes of it are sent
      */
@@ -139,7 +139,7 @@ final class Reply
         return $this->body($json, Kind::Text);
     }
 
-    /** The body is one frame of the kind of the frame that is answered. */
+    /** The body is one frame, of the same kind as the frame that is answered. */
     public function body(string $body, ?Kind $kind = null): self
     {
         $this->body = $body;
@@ -153,7 +153,7 @@ final class Reply
         return $this->header('Longwire-Stream', 'lines');
     }
 
-    /** Refuses the client, in the answer to a connect event: 4xx, which a WebSocket's handshake is answered with. */
+    /** Refuses the client, in the answer to a connect event, with a 4xx status, which is also the answer to a WebSocket handshake. */
     public function refuse(int $status = 403, string $body = ''): self
     {
         if ($status < 400 || $status > 499) {
@@ -170,8 +170,8 @@ final class Reply
     }
 
     /**
-     * The headers in their order, for a framework's answer. Some stand several times. Content-Length is among them, so
-     * that what PHP prints behind the body (a warning, a newline) is not sent.
+     * The headers in order, for a framework's answer. Some occur several times. Content-Length is among them, so that output after the
+     * body (a warning, a newline) is not sent.
      *
      * @return list<array{string, string}> names and values
      */
@@ -216,7 +216,7 @@ final class Reply
         return $kind === null ? $name : "$kind:$name";
     }
 
-    /** Longwire takes the spaces around a value away, and a line break would end the header. */
+    /** Longwire trims spaces around a value, and a line break would end the header. */
     private static function checkSpaces(string $what, string $value): void
     {
         if (trim($value, " \t\f") !== $value || strpbrk($value, "\r\n\0") !== false) {

@@ -7,23 +7,23 @@ namespace Longwire\Client;
 use Longwire\Client\Internal\Check;
 
 /**
- * One command or query, as plain data: what a Router encodes, a Batch collects, and a FakeRouter does and records.
+ * One command or query, as plain data. A Router encodes it, a Batch collects it, and a FakeRouter runs and records it.
  *
- * Making one checks nothing; check() does, and every router calls it before anything is sent.
+ * The constructor checks nothing. check() does, and every router calls it before anything is sent.
  */
 final class Request
 {
-    /** Names or ids that a list gives at once. */
+    /** Maximum number of names or ids in one list. */
     public const MAX_LIMIT = 1000;
 
     /**
      * @param string      $body         the message, the last message of a close, the value of an attribute
      * @param string|null $name         the channel to join or leave, the uid to bind, the attribute's key
-     * @param string|null $expect       what the attribute must be for it to be set
-     * @param bool        $expectAbsent there must be no such attribute for it to be set
-     * @param string|null $after        of a list: only what comes after this name or id
-     * @param int|null    $limit        of a list: at most so many, 0 gives only the count
-     * @param string|null $id           what a client of an event stream calls the message when it comes back
+     * @param string|null $expect       sets the attribute only if this is its value
+     * @param bool        $expectAbsent sets the attribute only if it does not exist
+     * @param string|null $after        of a list: only entries after this name or id
+     * @param int|null    $limit        of a list: at most this many entries; 0 gives only the count
+     * @param string|null $id           id of the message, which a client of an event stream sends when it reconnects
      */
     public function __construct(
         public readonly Verb $verb,

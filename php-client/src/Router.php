@@ -13,10 +13,10 @@ use Longwire\Client\Internal\Verbs;
 use Longwire\Client\Internal\Wire;
 
 /**
- * A running Longwire, asked through its router port (docs/router-protocol.md).
+ * A client of a running Longwire's router port (docs/router-protocol.md).
  *
  * ```text
- *   first request           connection + greeting, one address after the other
+ *   first request           connection + handshake, one address after the other
  *        v
  *   connected <-----------. answers to all requests came
  *        |  more requests |
@@ -27,9 +27,9 @@ use Longwire\Client\Internal\Wire;
  *   not connected           the next request connects again
  * ```
  *
- * A request takes at most connectTimeout for each address and then ioTimeout for all that it sends and reads, however
- * slowly it comes, and also when it is sent a second time. A command is sent a second time only if the router cannot have done it: the connection was there
- * from earlier, the router had closed it, and not even one whole command was written. Queries are asked again.
+ * A request takes at most connectTimeout for each address, and then ioTimeout for everything that it sends and reads. This includes a
+ * retry and slow answers. A command is sent again only if the router cannot have run it: the connection was a reused one, the router had
+ * closed it, and not even one whole command was written. Queries are always sent again.
  */
 final class Router implements RouterInterface
 {
@@ -45,16 +45,16 @@ final class Router implements RouterInterface
 
     /**
      * @param string|list<string>  $addresses      tcp://host:port, host:port or unix:/path; of several, the first that
-     *                                             takes the connection. $_SERVER['LONGWIRE_ROUTER'] is one
-     * @param float                $connectTimeout seconds to connect to one address and be greeted there. Names are
-     *                                             looked up by the system, which may take longer
+     *                                             accepts is used. $_SERVER['LONGWIRE_ROUTER'] is such an address
+     * @param float                $connectTimeout seconds to connect to one address, with the handshake. Name lookups
+     *                                             are done by the system and may take longer
      * @param float                $ioTimeout      seconds to send requests and read all answers
-     * @param string|null          $secret         what [router] secret says; nothing is sent to a server that does not prove
-     *                                             to know it
+     * @param string|null          $secret         the value of [router] secret; no command is sent to a server that does not
+     *                                             prove that it knows it
      * @param bool                 $persistent     the connection outlives the page, in this PHP worker
      * @param callable|object|null $log            for warnings: a callable that takes a string, or a PSR-3 logger;
      *                                             error_log() when absent
-     * @param string               $name           who this is, in Longwire's log; at most 64 bytes
+     * @param string               $name           this client's name in Longwire's log; at most 64 bytes
      *
      * @throws InvalidArgument
      */
@@ -72,11 +72,11 @@ final class Router implements RouterInterface
             throw new InvalidArgument('a router has at least one address');
         }
         $this->log = Log::of($log);
-        // On a persistent connection an answer to an earlier page must not pass for one to this.
+        // On a persistent connection, answers to requests of an earlier page must not be taken for answers to this one.
         $this->number = random_int(0, self::MAX_NUMBER);
     }
 
-    /** Ends the connection, a persistent one too; the next request makes another. */
+    /** Closes the connection, even a persistent one; the next request opens a new one. */
     public function disconnect(): void
     {
         $this->connection?->close();
@@ -146,7 +146,7 @@ final class Router implements RouterInterface
                 throw $closed;
             }
         }
-        // It has what the first attempt has left of the time, and the time of a connection.
+        // The second attempt has the rest of the time, plus the time for a connection.
         $connection = $this->connected();
         return $this->transfer($connection, $output, array_keys($frames), Connection::now() + $left);
     }
@@ -161,7 +161,7 @@ final class Router implements RouterInterface
         try {
             return $connection->transfer($output, $numbers, $deadline);
         } catch (\Throwable $error) {
-            // Something of it may still be under way; also when a signal handler threw.
+            // Bytes of the transfer may still be under way, also if a signal handler threw.
             $this->disconnect();
             throw $error;
         }
@@ -189,7 +189,7 @@ final class Router implements RouterInterface
         throw new ConnectFailed('no router: ' . implode('; ', $failures), 0, $error);
     }
 
-    /** The name of a persistent stream: nobody gets one that was greeted with another secret, or before a fork. */
+    /** The name of a persistent stream. It has secret and pid in it, so that no page gets a stream of another secret or from before a fork. */
     private function keptAs(): ?string
     {
         if (!$this->persistent) {

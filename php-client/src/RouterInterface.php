@@ -5,9 +5,9 @@ declare(strict_types=1);
 namespace Longwire\Client;
 
 /**
- * What can be asked of a router. A Router asks a running one; Testing\FakeRouter does it in memory.
+ * The commands and queries of a router. Router sends them to a running one; Testing\FakeRouter runs them in memory.
  *
- * Everything here throws an Exception of this package when it cannot be done, and nothing else.
+ * On failure every method throws an Exception of this package, and nothing else.
  */
 interface RouterInterface
 {
@@ -19,21 +19,21 @@ interface RouterInterface
      */
     public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt;
 
-    /** The same, to everybody in a channel. */
+    /** Sends a frame to every session in a channel. */
     public function publish(string $channel, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt;
 
-    /** Sessions join a channel. */
+    /** Joins sessions to a channel. */
     public function join(Target $who, string $channel): Receipt;
 
-    /** They leave it. */
+    /** Removes sessions from a channel. */
     public function leave(Target $who, string $channel): Receipt;
 
     /**
-     * Sessions are closed.
+     * Closes sessions.
      *
      * @param int    $code   1000-1003, 1007-1014 or 3000-4999
      * @param string $reason for the client; at most 123 bytes of it are sent
-     * @param string $last   a message that is sent before; none when empty
+     * @param string $last   a message that is sent before; none if empty
      */
     public function close(
         Target $who,
@@ -43,17 +43,17 @@ interface RouterInterface
         ?Kind $kind = null,
     ): Receipt;
 
-    /** Sessions belong to a user from now on, and to no other: LONGWIRE_UID at their next event. */
+    /** Binds sessions to a user, instead of an earlier one: LONGWIRE_UID from their next event on. */
     public function bind(Target $who, string $uid): Receipt;
 
-    /** They belong to nobody. */
+    /** Removes the binding to a user. */
     public function unbind(Target $who): Receipt;
 
-    /** Sets an attribute: LONGWIRE_ATTR_KEY at the next event. Capitals in the key are taken as small letters. */
+    /** Sets an attribute: LONGWIRE_ATTR_KEY from the next event on. Capital letters in the key become small letters. */
     public function set(Target $who, string $key, string $value): Receipt;
 
     /**
-     * Sets it where it is as expected; the receipt counts the other sessions as refused.
+     * Sets it where it has the expected value; the receipt counts the other sessions as refused.
      *
      * @param string|null $expected null: there is no such attribute
      */
@@ -62,14 +62,14 @@ interface RouterInterface
     /** Deletes an attribute. */
     public function delete(Target $who, string $key): Receipt;
 
-    /** Does nothing: the receipt says how many sessions are there (reached), and how many of the ids are not (gone). */
+    /** Does nothing. The receipt has the number of sessions that exist (reached) and of ids that do not (gone). */
     public function exists(Target $who): Receipt;
 
-    /** The value of an attribute; null when there is none, or no session. */
+    /** The value of an attribute; null if there is no such attribute or session. */
     public function attribute(string $session, string $key): ?string;
 
     /**
-     * Everything of a session; null when it is gone.
+     * All data of a session; null if it is gone.
      *
      * @return array{session: string, uid: ?string, attributes: array<string, string>, channels: list<string>,
      *     app: string, listener: string, framing: string, queued_bytes: int, seconds: int}|null
@@ -77,7 +77,7 @@ interface RouterInterface
     public function session(string $session): ?array;
 
     /**
-     * Who is in a channel. There is a next when the list goes on: ask again with it as $after.
+     * The sessions in a channel. If the list goes on there is a `next`: ask again with it as $after.
      *
      * @param int $limit at most 1000; 0 gives only the count
      *
@@ -105,7 +105,7 @@ interface RouterInterface
     public function node(): array;
 
     /**
-     * Of every node that answers, by their numbers; `unreachable` and `engine_down` are there if some did not.
+     * All nodes that answer, ordered by number; `unreachable` and `engine_down` are there if some did not answer.
      *
      * @return array{nodes: list<array{node: string, number: int, version: string, sessions: int, channels: int,
      *     uids: int, draining: bool, seconds: int}>, unreachable?: list<string>, engine_down?: true}
@@ -115,6 +115,6 @@ interface RouterInterface
     /** Collects commands, to be sent all at once. */
     public function batch(): Batch;
 
-    /** The same verbs for a page that must not fail: null instead of an exception, and a line in the log. */
+    /** The same methods for a page that must not fail: they return null instead of throwing, and write a line to the log. */
     public function quietly(): QuietRouter;
 }

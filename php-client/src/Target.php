@@ -5,10 +5,9 @@ declare(strict_types=1);
 namespace Longwire\Client;
 
 /**
- * Which sessions a command is for: some by their ids, those of a uid, those in a channel, or all; perhaps without some.
+ * The sessions that a command is for: some by their ids, those of a uid, those in a channel, or all; with exceptions, if wanted.
  *
- * A target is only what was said. Whether its names can be names is checked by the router that gets it, so that
- * nothing throws before a QuietRouter can catch it.
+ * A target is not checked here. The router that gets it checks its names, so that nothing throws before a QuietRouter can catch it.
  */
 final class Target
 {
@@ -24,7 +23,7 @@ final class Target
     ) {
     }
 
-    /** Sessions by their ids, each once however often it is named. No id: nobody. */
+    /** Sessions by their ids; a repeated id counts once. Without ids the target is empty. */
     public static function session(string ...$ids): self
     {
         return new self('session', array_values(array_unique($ids)));
@@ -49,7 +48,7 @@ final class Target
     }
 
     /**
-     * Reads session:ID, uid:NAME, channel:NAME or all, as they stand in a Longwire-To header.
+     * Reads session:ID, uid:NAME, channel:NAME or all, as in a Longwire-To header.
      *
      * @throws InvalidArgument
      */
@@ -65,7 +64,7 @@ final class Target
         };
     }
 
-    /** The same, without these. Target::all() cannot be left out, nor a target that leaves out others. */
+    /** The same, except these. An exception cannot be Target::all(), or have exceptions itself. */
     public function except(Target ...$targets): self
     {
         return new self($this->kind, $this->names, [...$this->except, ...array_values($targets)]);

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
-/** What a request asks for; the numbers are the types of docs/router-protocol.md. */
+/** The kinds of requests; the numbers are the types of docs/router-protocol.md. */
 enum Verb: int
 {
     case Send = 0x4C10;
@@ -25,7 +25,7 @@ enum Verb: int
     case Node = 0x4C26;
     case Nodes = 0x4C27;
 
-    /** Whether asking twice is the same as asking once. */
+    /** Whether a request may be repeated without another effect. */
     public function changesNothing(): bool
     {
         return $this->value >= self::Exists->value;

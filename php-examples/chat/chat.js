@@ -1,5 +1,5 @@
-// The browser's side of handler.php: JSON frames over one WebSocket. What others have written reaches the page as text
-// only, never as HTML.
+// The browser's side of handler.php: JSON frames over one WebSocket. Texts of other people are shown as text only,
+// never as HTML.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -43,7 +43,7 @@ function enter() {
   ask({ do: "enter", ...wanted, was: noted ?? "" });
 }
 
-// What the handler says, by the word in `is`.
+// The handler's messages, by the word in `is`.
 const heard = {
   hello(frame) {
     session = frame.session;
@@ -56,7 +56,7 @@ const heard = {
   },
 
   moved({ name, from, to }) {
-    // Who comes back on another node after a lost connection has not been away, as far as the others have seen.
+    // A person who reconnects to another node after a lost connection has never left, from the view of the others.
     const isBack = !from && people.get(name) === to;
     if (to) people.set(name, to);
     else people.delete(name);
@@ -91,7 +91,7 @@ const heard = {
 
   refused({ about, text }) {
     if (about === "name" && me) {
-      // Back after a lost connection, and somebody has taken the name meanwhile.
+      // Reconnected after a lost connection, but another person has taken the name meanwhile.
       showState(`${text} Trying again …`);
       setTimeout(enter, 1500);
     } else if (me) {
@@ -128,7 +128,7 @@ function arrive() {
   showState(`You are ${me}`);
   showProblem("");
   openSide(false);
-  // On a phone this would bring up the keyboard before anything is read.
+  // On a phone this would open the keyboard before the user has read anything.
   if (matchMedia("(hover: hover)").matches) $("text").focus();
 }
 
@@ -218,7 +218,7 @@ function addLine({ id, name, text, at, secret }) {
   line.classList.toggle("secret", Boolean(secret));
   line.dataset.by = who.textContent;
   if (id) {
-    // A line may come twice, as news and in the answer to `look`, and two that were said at once in either order.
+    // A line may come twice: when it is said, and in the answer to `look`. Two lines at the same time may come in either order.
     line.dataset.id = id;
     const kept = [...$("lines").querySelectorAll("[data-id]")];
     if (kept.some((other) => other.dataset.id === line.dataset.id)) return;
@@ -233,14 +233,14 @@ function addLine({ id, name, text, at, secret }) {
   append(line);
 }
 
-/** Only the first of several lines by one person says whose they are. */
+/** Only the first of several lines of one person shows the name. */
 function group(line) {
   line.classList.toggle("first", line.previousElementSibling?.dataset.by !== line.dataset.by);
 }
 
 function append(element) {
   const lines = $("lines");
-  // Who has scrolled up to read is left there.
+  // Do not scroll if the user has scrolled up to read.
   const follows = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 80 || element.matches(".mine");
   lines.append(element);
   group(element);

@@ -1,6 +1,6 @@
 <?php
 
-// A chat with names, rooms and private messages. index.html is the other side of it, README.md explains both.
+// A chat with names, rooms and private messages. index.html is its page; README.md explains both.
 
 declare(strict_types=1);
 
@@ -12,7 +12,7 @@ const KEPT_LINES = 50;  // of each room, for those who come later
 const MAX_ROOMS = 100;  // whose lines are kept; the one that was silent for longest makes room for the next
 const MAX_PEOPLE = 500;
 
-// What earlier answers have bound to this session with Longwire-Set: empty until it has entered.
+// Attributes that earlier answers have set on this session with Longwire-Set: empty until it has entered.
 $name = $_SERVER['LONGWIRE_ATTR_NAME'] ?? '';
 $room = $_SERVER['LONGWIRE_ATTR_ROOM'] ?? '';
 
@@ -42,7 +42,7 @@ switch ($_SERVER['LONGWIRE_EVENT']) {
         break;
 
     case 'close':
-        // Nobody is left to answer, but the others can be told. (After a power failure this event may come twice.)
+        // This client is gone, but the others can be told. (After a power failure this event may come twice.)
         if ($name !== '' && forget($_SERVER['SESSIONID'])) {
             header('Longwire-To: channel:chat');
             answer(['is' => 'moved', 'name' => $name, 'from' => $room]);
@@ -50,10 +50,10 @@ switch ($_SERVER['LONGWIRE_EVENT']) {
         break;
 }
 
-/** Into the chat, or from one room to another; or back, after the connection of the session `$was` has been lost. */
+/** Enters the chat, changes the room, or comes back after the connection of the session `$was` was lost. */
 function enter(string $name, string $room, string $from, string $was): void
 {
-    // These names stand in headers, so they have no comma, no semicolon and no line's end.
+    // These names are used in headers, so they must have no comma, no semicolon and no line break.
     if (!preg_match('/^[\p{L}\p{N}][\p{L}\p{M}\p{N} ._\'-]{0,23}$/u', $name)) {
         refuse('name', 'A name has 1 to 24 letters and digits.');
         return;
@@ -64,7 +64,7 @@ function enter(string $name, string $room, string $from, string $was): void
     }
     $refusal = remember($_SERVER['SESSIONID'], $was, $name, $room);
     if ($refusal !== '') {
-        // By somebody who is there no more, perhaps.
+        // The name may be taken by a person who is already gone.
         forget_the_lost();
         $refusal = remember($_SERVER['SESSIONID'], $was, $name, $room);
     }
@@ -85,7 +85,7 @@ function enter(string $name, string $room, string $from, string $was): void
     answer(['is' => 'moved', 'name' => $name, 'from' => $from, 'to' => $room]);
 }
 
-/** To everybody in the room, the one who says it included: seeing one's own line means that it has arrived. */
+/** Sends a line to everybody in the room, including its author, for whom it confirms that the line has arrived. */
 function say(string $name, string $room, string $text): void
 {
     if (is_sayable($text)) {
@@ -94,7 +94,7 @@ function say(string $name, string $room, string $text): void
     }
 }
 
-/** To one person, and back to the one who says it. */
+/** Sends a line to one person, and back to its author. */
 function tell(string $name, string $to, string $text): void
 {
     $found = array_values(array_filter(people(), fn (array $person): bool => uid($person['name']) === uid($to)));
@@ -117,13 +117,13 @@ function is_sayable(string $text): bool
     return $text !== '' && strlen($text) <= MAX_LINE_BYTES;
 }
 
-/** Ann and ann are one person: the page tells them apart, people would not. */
+/** The key of a name: Ann and ann count as one person, because people would not distinguish them. */
 function uid(string $name): string
 {
     return 'chat:' . strtolower($name);
 }
 
-/** Without a Longwire-To this goes to the client that has asked. */
+/** Answers the client that has asked, because there is no Longwire-To. */
 function answer(array $frame): void
 {
     header('Longwire-Type: text');
@@ -140,24 +140,24 @@ function refuse(string $about, string $text): void
     answer(['is' => 'refused', 'about' => $about, 'text' => $text]);
 }
 
-/** Who is where: [['name' => ..., 'room' => ...], ...] */
+/** The people and their rooms: [['name' => ..., 'room' => ...], ...] */
 function people(): array
 {
     $shown = fn (array $person): array => ['name' => $person['name'], 'room' => $person['room']];
     return array_values(array_map($shown, stored('people', fn (array $people): array => $people)));
 }
 
-/** The Longwire that this session is connected to, one of several perhaps. */
+/** The node to which this session is connected. */
 function node(): string
 {
     return $_SERVER['LONGWIRE_NODE'] ?? '';
 }
 
 /**
- * Notes where a session is; a sentence if it may not be there.
+ * Notes the room of a session; returns a sentence if that is not allowed.
  *
- * It takes the place of the session that the same page had before: that one's node may have been killed, or not have noticed
- * yet that its client is gone. Only that page knows its id, so nobody takes another one's name this way.
+ * It replaces the earlier session of the same page, whose node may have been killed, or may not have noticed yet that the client is
+ * gone. Only that page knows the id of its earlier session, so no other person can take the name this way.
  */
 function remember(string $session, string $was, string $name, string $room): string
 {
@@ -194,8 +194,8 @@ function forget(string $session): bool
 }
 
 /**
- * A session gets its close event, so the list is right without this. But the list lies in a file, and a Longwire that was
- * killed takes its close events along: who is noted and not in the channel has gone that way. The others are told.
+ * Removes people from the list who are no longer in the channel, and tells the others. Normally a close event does that. But the list is
+ * in a file, and a Longwire that is killed loses its close events.
  */
 function forget_the_lost(): void
 {
@@ -206,7 +206,7 @@ function forget_the_lost(): void
     $router = new RouterClient($_SERVER['LONGWIRE_ROUTER'], 9010, $_SERVER['ROUTER_SECRET'] ?? null);
     $members = $router->channel('chat', null, 1000);
     if (!$members || !empty($members['engine_down'])) {
-        // Of several nodes only this one has answered: who is on the others is not known.
+        // Only this node has answered, so the people on other nodes are unknown.
         return;
     }
     $here = array_flip($members['sessions']);
@@ -215,8 +215,8 @@ function forget_the_lost(): void
     stored('people', function (array $people) use ($here, $silent, &$lost): array {
         $lost = array_filter(
             $people,
-            // A node that does not answer may be alive and have its people. Who has just entered joins the channel a moment
-            // after it was noted.
+            // Keep people of a node that does not answer, because it may be alive. Also keep people who have just entered, because they
+            // join the channel a moment after they are noted.
             fn (array $person, $session): bool => !isset($here[$session])
                 && !in_array($person['node'] ?? '', $silent, true) && $person['since'] <= time() - 30,
             ARRAY_FILTER_USE_BOTH
@@ -235,7 +235,7 @@ function lines(string $room): array
     return stored(room_file($room), fn (array $lines): array => $lines);
 }
 
-/** Keeps a line and gives it its number, by which a page knows it when it comes twice. */
+/** Keeps a line and gives it a number, by which a page recognises a line that comes twice. */
 function keep(string $room, array $line): array
 {
     $lines = stored(room_file($room), function (array $lines) use ($line): array {
@@ -257,15 +257,15 @@ function room_file(string $room): string
 }
 
 /**
- * A folder of this user alone among the temporary files. Everybody knows its name, so another user of this machine could have been there
- * first, with a folder or a link of his own: then nothing is kept there.
+ * A folder for temporary files that belongs to this user alone. Its name is known, so another user of this machine could have created a
+ * folder or a link there first. In that case it is not used.
  */
 function folder(): string
 {
     $folder = sys_get_temp_dir() . '/longwire-chat-' . posix_geteuid();
     @mkdir($folder, 0700);
     $found = @lstat($folder);
-    // A folder, no link to one, that nobody else may look into.
+    // It must be a folder, not a link to one, and closed to other users.
     if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
         throw new RuntimeException("$folder is not a folder of this user alone");
     }
@@ -273,7 +273,8 @@ function folder(): string
 }
 
 /**
- * Reads a list from its file and writes it back if it has changed, alone: sessions run at the same time.
+ * Reads a list from its file and writes it back if it has changed. It holds a lock, because events of several sessions run at the same
+ * time.
  *
  * @param callable(array): array $change
  */

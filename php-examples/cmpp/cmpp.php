@@ -1,7 +1,6 @@
 <?php
 
-// CMPP 2.0 on the wire (China Mobile): packets of a 12-byte header and a body. Numbers are big-endian, texts are filled up
-// with zero bytes.
+// The packets of CMPP 2.0 (China Mobile): a 12-byte header and a body. Numbers are big-endian, texts are padded with zero bytes.
 
 declare(strict_types=1);
 
@@ -15,7 +14,7 @@ const RESP = 0x80000000;
 
 const VERSION = 0x20;
 
-/** The formats of message contents that are texts, and their names for iconv(). */
+/** The message formats for text, with their names for iconv(). */
 const CHARSETS = [0 => 'ASCII', 8 => 'UCS-2BE', 15 => 'GBK'];
 
 /** A whole packet. */
@@ -25,7 +24,7 @@ function packet(int $command, int $sequence, string $body): string
 }
 
 /**
- * What the client signs its login with: MD5 of its name, nine zero bytes, the secret and the ten digits MMDDHHMMSS.
+ * The authenticator of a client's login: MD5 of its name, nine zero bytes, the secret and the ten digits MMDDHHMMSS.
  */
 function authenticator(string $account, string $secret, int $timestamp): string
 {
@@ -76,7 +75,7 @@ function submit(string $body): ?array
     ];
 }
 
-/** The body of a CMPP_DELIVER: a message from a phone, or (`$report`) what became of one to it. */
+/** The body of a CMPP_DELIVER: a message from a phone or, with `$report`, the delivery report of a message to it. */
 function deliver(string $id, string $to, string $service, string $from, int $format, string $content, bool $report): string
 {
     return pack('a8a21a10CCCa21CC', $id, $to, $service, 0, 0, $format, $from, (int) $report, strlen($content))
@@ -89,7 +88,7 @@ function report(string $id, string $state, string $submitted, string $done, stri
     return pack('a8a7a10a10a21N', $id, $state, $submitted, $done, $number, $smsc);
 }
 
-/** A message content as UTF-8; null when it is no text, or not one of that format. */
+/** A message content as UTF-8; null if it is not a text, or not valid in that format. */
 function decoded(int $format, string $content): ?string
 {
     $charset = CHARSETS[$format] ?? null;
@@ -97,7 +96,7 @@ function decoded(int $format, string $content): ?string
     return $text === false ? null : $text;
 }
 
-/** The narrowest format that can hold a text, and the text in it. @return array{int, string} */
+/** The smallest format for a text, and the text in that format. @return array{int, string} */
 function encoded(string $text): array
 {
     $is_ascii = preg_match('/^[\x00-\x7f]*$/', $text) === 1;

@@ -1,6 +1,6 @@
 <?php
 
-// A text from a phone to a client that has logged in: php deliver.php [--router HOST:PORT] ACCOUNT FROM TO TEXT
+// Sends a text from a phone to a client that has logged in: php deliver.php [--router HOST:PORT] ACCOUNT FROM TO TEXT
 
 declare(strict_types=1);
 
@@ -24,12 +24,12 @@ if (strlen($content) > 140) {
     exit(2);
 }
 $body = Cmpp\deliver(random_bytes(8), $to, '', $from, $format, $content, false);
-// Above the numbers that handler.php counts, below those of the heartbeat.
+// Above the sequence numbers that handler.php uses, below those of the heartbeat.
 $packet = Cmpp\packet(Cmpp\DELIVER, 0x40000000 | random_int(0, 0x3fffffff), $body);
 
 $router = new RouterClient($address, 9010, getenv('LONGWIRE_SECRET') ?: null, ['throw' => true]);
 try {
-    // An account may have several connections, and the message is for one of them.
+    // An account may have several connections, but the message goes to one of them.
     $session = $router->uid($account, null, 1)['sessions'][0] ?? null;
     $reached = $session !== null && $router->sendMsg($session, $packet, ['type' => 'binary'])['reached'] > 0;
 } catch (RuntimeException $error) {

@@ -1,7 +1,7 @@
 <?php
 
-// An SMS gateway that speaks CMPP 2.0. Each packet of a client is one event; who has logged in is what the session's uid
-// says. CMPP_ACTIVE_TEST never comes here: longwire.toml has the heartbeat.
+// An SMS gateway that speaks CMPP 2.0. Each packet of a client is one event. The session's uid is the account that has logged in.
+// CMPP_ACTIVE_TEST never comes here, because Longwire answers it: see the heartbeat in longwire.toml.
 
 declare(strict_types=1);
 
@@ -56,14 +56,14 @@ function goodbye(int $sequence): string
     return Cmpp\packet(Cmpp\TERMINATE | Cmpp\RESP, $sequence, '');
 }
 
-/** Takes a message, and reports at once what became of it, if the client wants to know: two packets in one answer. */
+/** Accepts a message. If the client wants a delivery report, it is sent at once: two packets in one answer. */
 function submit(string $account, int $sequence, string $body): string
 {
     $message = Cmpp\submit($body);
     if ($message === null) {
         return Cmpp\packet(Cmpp\SUBMIT | Cmpp\RESP, $sequence, str_repeat("\0", 8) . chr(WRONG_STRUCTURE));
     }
-    // The same event has the same id, should it ever come twice; no other has.
+    // If an event comes twice, it has the same id. No other event has this id.
     $id = substr(hash('sha256', "$_SERVER[SESSIONID] $_SERVER[LONGWIRE_SEQ]", true), 0, 8);
     $answer = Cmpp\packet(Cmpp\SUBMIT | Cmpp\RESP, $sequence, $id . "\0");
     $count = (int) ($_SERVER['LONGWIRE_ATTR_DELIVERS'] ?? 0);
@@ -73,7 +73,7 @@ function submit(string $account, int $sequence, string $body): string
             $time = date('ymdHi');
             $report = Cmpp\report($id, 'DELIVRD', $time, $time, $number, $count);
             $deliver = Cmpp\deliver($id, $message['from'], $message['service'], $number, 0, $report, true);
-            // Numbers of our own packets: from 1 in each session, below those that deliver.php and the heartbeat use.
+            // Sequence numbers of our own packets: from 1 in each session, below those that deliver.php and the heartbeat use.
             $answer .= Cmpp\packet(Cmpp\DELIVER, ++$count & 0x3fffffff, $deliver);
         }
     }
@@ -83,14 +83,14 @@ function submit(string $account, int $sequence, string $body): string
     return $answer;
 }
 
-/** Here a gateway of a carrier gives the message to the phone; this one writes it into the log. */
+/** A real gateway would send the message to the phone here; this one writes it to the log. */
 function hand_on(string $account, string $number, array $message): void
 {
     $text = Cmpp\decoded($message['format'], $message['content']);
     error_log("$account to $number: " . ($text ?? 'bytes ' . bin2hex($message['content'])));
 }
 
-/** The client has a CMPP_DELIVER, or does not want it. */
+/** Handles the client's answer to a CMPP_DELIVER: accepted or refused. */
 function delivered(string $account, int $sequence, string $body): string
 {
     $result = strlen($body) === 9 ? ord($body[8]) : -1;
@@ -106,7 +106,7 @@ function hang_up(string $why): string
     return '';
 }
 
-/** @return array<string, string> secrets by account, as the configuration has them: "name=secret;name=secret" */
+/** @return array<string, string> secrets by account, from the configuration: "name=secret;name=secret" */
 function accounts(): array
 {
     $accounts = [];

@@ -1,6 +1,6 @@
 <?php
 
-// Who is here: connect and close keep a list in a file, every message may ask for it.
+// Shows who is connected: connect and close events keep a list in a file, and every message is answered from it.
 
 declare(strict_types=1);
 
@@ -25,7 +25,7 @@ switch ($_SERVER['LONGWIRE_EVENT']) {
         break;
 
     case 'close':
-        // After a power failure this event may come twice. A list of names does not mind; a mere counter would.
+        // After a power failure this event may come twice. That does no harm to a list of names; a counter would be wrong.
         update(function (array $state) use ($me): array {
             if (isset($state['here'][$me])) {
                 unset($state['here'][$me]);
@@ -43,15 +43,15 @@ function people(int $count): string
 }
 
 /**
- * A folder of this user alone among the temporary files. Everybody knows its name, so another user of this machine could have been there
- * first, with a folder or a link of his own: then nothing is kept there.
+ * A folder for temporary files that belongs to this user alone. Its name is known, so another user of this machine could have created a
+ * folder or a link there first. In that case it is not used.
  */
 function folder(): string
 {
     $folder = sys_get_temp_dir() . '/longwire-events-' . posix_geteuid();
     @mkdir($folder, 0700);
     $found = @lstat($folder);
-    // A folder, no link to one, that nobody else may look into.
+    // It must be a folder, not a link to one, and closed to other users.
     if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
         throw new RuntimeException("$folder is not a folder of this user alone");
     }
@@ -59,7 +59,7 @@ function folder(): string
 }
 
 /**
- * Reads the file, changes its content and writes it back, alone: events of different sessions run at the same time.
+ * Reads the file, changes its content and writes it back. It holds a lock, because events of several sessions run at the same time.
  *
  * @param callable(array): array $change
  */

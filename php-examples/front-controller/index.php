@@ -1,7 +1,7 @@
 <?php
 
-// One index.php for everything, as frameworks have it: the path says what is wanted, the body says with what. It neither
-// knows nor cares whether a web server or a WebSocket has brought the request.
+// One index.php for everything, as in frameworks: the path selects the action, the body has its input. The script need not know
+// whether the request came from a web server or over a WebSocket.
 
 declare(strict_types=1);
 

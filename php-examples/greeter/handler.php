@@ -1,11 +1,11 @@
 <?php
 
-// A WebSocket that knows who is logged in, by the same cookie and the same $_SESSION as the web pages of the shop.
+// A WebSocket handler that knows which user is logged in, by the same cookie and the same $_SESSION as the web pages of a shop.
 
 declare(strict_types=1);
 
-// A visitor without the cookie is given one: the headers of the answer to `connect` travel with the 101, and Longwire says the
-// cookie again at each later event of this connection. An id that PHP has not made itself is not taken.
+// A visitor without the cookie gets one: the headers of the answer to `connect` are sent with the 101, and Longwire sends the
+// cookie again with each later event of this connection. A session id that PHP has not created itself is not accepted.
 session_start(['use_strict_mode' => true, 'cookie_httponly' => true, 'cookie_samesite' => 'Lax']);
 
 match ($_SERVER['LONGWIRE_EVENT']) {
@@ -18,8 +18,8 @@ function welcome(): void
     $visit = $_SESSION['visits'] = ($_SESSION['visits'] ?? 0) + 1;
     $name = $_SESSION['name'] ?? null;
     if ($name === null) {
-        // Somebody else may know the id that a stranger comes with, and may have given it to him. By the one that the 101 brings nobody but
-        // this visitor is known when he tells his name.
+        // An attacker may have planted the id with which an unknown visitor comes. So the visitor gets a new id with the 101, which no
+        // other person knows, before the visitor gives a name.
         session_regenerate_id();
     }
     echo $name === null ? 'Hello, stranger. Who are you?' : "Welcome back, $name. This is visit $visit.";

@@ -1,7 +1,7 @@
 <?php
 
-// A platform for trackers that speak JT/T 808-2013. Each packet is one event, without its flags and escapes; its checksum is
-// the last byte.
+// A platform for trackers that speak JT/T 808-2013. Each packet is one event, without its flags and escapes. Its last byte is the
+// checksum.
 
 declare(strict_types=1);
 
@@ -17,7 +17,7 @@ const NOT_SUPPORTED = 3;
 
 $packet = file_get_contents('php://input');
 if (strlen($packet) < 13 || checksum($packet) !== 0) {
-    // What is broken is not answered: the tracker sends it again.
+    // A broken packet is not answered, so the tracker sends it again.
     error_log('broken packet: ' . bin2hex($packet));
     exit;
 }
@@ -32,7 +32,7 @@ if ($id === REGISTER) {
     echo packet(GENERAL_ANSWER, $phone, pack('nnC', $serial, $id, $result));
 }
 
-/** A whole packet; its serial number is the session's to count, and the event's number does that. */
+/** A whole packet. Its serial number must count up in the session, so it is the event's number. */
 function packet(int $id, string $phone, string $body): string
 {
     $packet = pack('nn', $id, strlen($body)) . $phone . pack('n', (int) $_SERVER['LONGWIRE_SEQ'] & 0xffff) . $body;

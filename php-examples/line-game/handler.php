@@ -1,6 +1,6 @@
 <?php
 
-// A game over telnet. What the game remembers between two lines stands in the session's attributes: no file, no database.
+// A game over telnet. The game's state between two lines is kept in the session's attributes, without a file or a database.
 
 declare(strict_types=1);
 
@@ -15,7 +15,7 @@ if ($_SERVER['LONGWIRE_EVENT'] === 'connect') {
     echo play($line), "\r"; // Longwire ends the line with LF, and telnet wants CR LF
 }
 
-/** Each line is one event, and events of a session never run at once: nothing has to be locked. */
+/** Each line is one event, and events of a session never run at the same time. So no lock is needed. */
 function play(string $line): string
 {
     if ($line === 'quit') {

@@ -1,6 +1,6 @@
 <?php
 
-// An ordinary page with ordinary forms: sign in, send somebody a note, sign out. It works without JavaScript.
+// An ordinary page with ordinary forms: sign in, send a note to a user, sign out. It works without JavaScript.
 
 declare(strict_types=1);
 
@@ -10,7 +10,7 @@ require_once __DIR__ . '/../../php-client/api.php';
 const MAX_CHARACTERS = 500;
 
 session_start(SESSION_OPTIONS);
-// Only a page of ours knows it, so a form with it is one of ours. SameSite alone would let in other ports of this host.
+// The CSRF token: only our own pages know it, so a form that has it is ours. SameSite alone would admit other ports of this host.
 $_SESSION['token'] ??= bin2hex(random_bytes(16));
 
 if ($_SERVER['REQUEST_METHOD'] !== 'POST') {
@@ -31,7 +31,7 @@ if ($_SERVER['REQUEST_METHOD'] !== 'POST') {
     page(['problem' => 'Sign in first.']);
 }
 
-/** A shop asks for a password here. */
+/** A real shop would ask for a password here. */
 function enter(string $name): void
 {
     if (!is_name($name)) {
@@ -51,7 +51,7 @@ function leave(): void
     $_SESSION = [];
     session_write_close();
     if ($name !== null) {
-        // Pages that are open come back at once, and the handler looks again who they are.
+        // Open pages reconnect at once, and the handler checks again who the visitor is.
         router()->closeSession('uid:' . uid($name), 4000, 'look again');
     }
     done([]);
@@ -74,7 +74,7 @@ function send(string $name, string $to, string $text): void
             done($told + (isset($told['good']) ? ['to' => $to] : $kept));
             return;
         }
-        // RouterClient has written the reason to the error log, and has waited no longer than its timeouts.
+        // RouterClient has written the reason to the error log. It has waited at most for its timeouts.
         http_response_code(503);
         page(['problem' => 'Nobody can be reached at the moment. Try again later.'] + $kept);
         return;
@@ -83,7 +83,7 @@ function send(string $name, string $to, string $text): void
     page(['problem' => $problem] + $kept);
 }
 
-/** What the receipt says, for people. */
+/** The receipt as a sentence. */
 function told(array $receipt, string $to): array
 {
     $pages = fn (int $count): string => $count === 1 ? '1 open page' : "$count open pages";
@@ -109,13 +109,13 @@ function posted(string $field): string
     return is_string($_POST[$field] ?? null) ? trim($_POST[$field]) : '';
 }
 
-/** It stands in a header, so it has no comma and no line's end. */
+/** The name is used in a header, so it must have no comma and no line break. */
 function is_name(string $name): bool
 {
     return preg_match('/^[\p{L}\p{N}][\p{L}\p{M}\p{N} ._\'-]{0,23}$/uD', $name) === 1;
 }
 
-/** The answer to a form that did something: a page of its own, so that reloading it does nothing again. */
+/** Answers a form that did something with a redirect to another page, so that reloading does not repeat it. */
 function done(array $news): void
 {
     if ($news) {

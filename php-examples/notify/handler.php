@@ -1,7 +1,7 @@
 <?php
 
-// Gives each WebSocket the uid of its visitor. What is sent to that uid, by form.php or by any other script, reaches
-// the page; this handler has no part in it.
+// Binds each WebSocket to the uid of its visitor. Messages to that uid, from form.php or any other script, then reach the page without
+// this handler.
 
 declare(strict_types=1);
 
@@ -13,7 +13,7 @@ if (($_SERVER['LONGWIRE_EVENT'] ?? '') !== 'connect') {
 
 $name = visitor();
 if ($name === null) {
-    // Not a 403: a page's script does not get to see why a WebSocket was refused.
+    // Not a 403, because a page's script cannot see why a WebSocket was refused.
     header('Longwire-Close: 4001 sign in first');
 } else {
     header('Longwire-Uid: ' . uid($name));

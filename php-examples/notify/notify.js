@@ -1,4 +1,4 @@
-// The inbox: listens to one WebSocket. What others have written reaches the page as text only, never as HTML.
+// The inbox: listens to one WebSocket. Texts of other people are shown as text only, never as HTML.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +26,7 @@ function connect() {
   };
 }
 
-// What comes, by the word in `is`.
+// The messages, by the word in `is`.
 const heard = {
   hello({ name, form }) {
     failures = 0;

@@ -1,6 +1,6 @@
 <?php
 
-// An answer that takes its time, as a language model or a long report does: it leaves word by word while PHP still works.
+// A slow answer, like that of a language model or a long report: it is sent word by word while PHP still works.
 
 declare(strict_types=1);
 
@@ -13,8 +13,8 @@ if (str_starts_with($question, 'lines ')) {
         emit("$word\n");
     }
 } else {
-    // One frame that is sent in pieces. A length-prefixed frame needs its length up front to be sent so; without it the
-    // reply is held back until it is whole. WebSocket and raw sockets need none.
+    // One frame that is sent in pieces. With length framing the length must be announced first; otherwise the reply is held back until
+    // it is complete. WebSocket and raw sockets need no length.
     $words = think_about($question);
     header('Content-Length: ' . strlen(implode(' ', $words)));
     foreach ($words as $i => $word) {
@@ -29,7 +29,7 @@ function think_about(string $question): array
     return ['You', 'said', count($words), 'words:', ...array_reverse($words)];
 }
 
-/** Prints, and sees to it that it leaves now: PHP's own output buffer first, then php-fpm's. */
+/** Prints and flushes at once: PHP's own output buffer first, then php-fpm's. */
 function emit(string $text): void
 {
     echo $text;

@@ -7,7 +7,7 @@ namespace Longwire\Client\Internal;
 use Longwire\Client\InvalidArgument;
 
 /**
- * Where a router listens, as stream_socket_client() wants it.
+ * The address of a router, in the form that stream_socket_client() takes.
  *
  * @internal
  */

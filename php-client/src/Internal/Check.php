@@ -8,7 +8,7 @@ use Longwire\Client\InvalidArgument;
 use Longwire\Client\Target;
 
 /**
- * What names, ids and codes may be (docs/router-protocol.md). Each throws InvalidArgument.
+ * Checks of names, ids and codes (docs/router-protocol.md). Each throws InvalidArgument.
  *
  * @internal
  */
@@ -57,7 +57,7 @@ final class Check
         }
     }
 
-    /** Those that RFC 6455 section 7.4 lets an endpoint send. */
+    /** Allows the codes that an endpoint may send by RFC 6455 section 7.4. */
     public static function closeCode(int $code): void
     {
         $maySend = $code >= 1000 && $code <= 1003 || $code >= 1007 && $code <= 1014 || $code >= 3000 && $code <= 4999;
@@ -66,7 +66,7 @@ final class Check
         }
     }
 
-    /** Something that a client may have sent, so that a log line stays a short line. */
+    /** A value for an error message, shortened, because a client may have sent it. */
     private static function shown(string $text): string
     {
         $cut = strlen($text) > 40 ? substr($text, 0, 40) . '...' : $text;

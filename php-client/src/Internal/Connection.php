@@ -11,11 +11,11 @@ use Longwire\Client\ProtocolError;
 use Longwire\Client\TimedOut;
 
 /**
- * One greeted connection: open(), then transfer() as often as isIdle().
+ * One connection after the handshake: call open(), then transfer() as long as isIdle() is true.
  *
- * The socket is blocking while nothing is under way, and not blocking during a greeting or a transfer, so that every
- * wait is one of select() and ends at a deadline. That also marks a persistent stream: one that is found not blocking
- * was left in the middle of something by a page that died, perhaps behind half of a command, and is not used again.
+ * The socket is blocking while idle, and non-blocking during a handshake or a transfer, so that every wait is a select() with a deadline.
+ * This also marks a persistent stream: a non-blocking one was left in the middle of a transfer by a page that died, perhaps after half of
+ * a command. It is not used again.
  *
  * @internal
  */
@@ -28,7 +28,7 @@ final class Connection
     /** ... and is tried again after this. */
     private const BACKLOG_PAUSE_MICROSECONDS = 2000;
 
-    /** How often a socket is looked at that select() cannot wait for. */
+    /** The pause between two looks at a socket for which select() cannot wait. */
     private const LOOK_AGAIN_MICROSECONDS = 1000;
 
     private readonly FrameReader $reader;
@@ -45,7 +45,7 @@ final class Connection
 
     /**
      * @param string $url     tcp://host:port or unix:///path
-     * @param float  $timeout seconds for the connection and the greeting together
+     * @param float  $timeout seconds for the connection and the handshake together
      *
      * @throws Exception
      */
@@ -76,8 +76,8 @@ final class Connection
         $deadline = self::now() + $timeout;
         do {
             $left = max(0.001, $deadline - self::now());
-            // Persistent streams are found by their URL. That of TCP may have a path, which tells this one from others; for a Unix socket a port
-            // below 0 does that, which is part of the key and of nothing else (main/streams of PHP).
+            // Persistent streams are found by their URL. A TCP URL may have a path, which distinguishes this stream from others. For a Unix
+            // socket a port below 0 does that; it becomes part of the key and has no other effect (main/streams of PHP).
             $socket = match (true) {
                 $keptAs !== null && str_starts_with($url, 'tcp:') => @stream_socket_client(
                     "$url/$keptAs",
@@ -106,44 +106,44 @@ final class Connection
         return $socket;
     }
 
-    /** Whether a stream that an earlier page left was greeted and is between two requests. */
+    /** Whether an earlier page's stream has completed its handshake and is between two requests. */
     private function isLeftWhole(): bool
     {
         return stream_get_meta_data($this->socket)['blocked'] === true && $this->isIdle();
     }
 
-    /** Nothing is there to be read, not even an end: what a connection between two requests looks like. */
+    /** Whether there is nothing to read, not even an end of stream, as between two requests. */
     public function isIdle(): bool
     {
-        // Two routers of one page share a persistent stream, so the other may have closed it. A fork shares it truly.
+        // Two routers of one page share a persistent stream, so the other one may have closed it. After a fork, parent and child share it.
         if (!is_resource($this->socket) || $this->pid !== getmypid() || !$this->reader->isEmpty()) {
             return false;
         }
         $read = [$this->socket];
         $none = null;
-        // Not feof(): it waits for default_socket_timeout when there is nothing to read.
+        // Not feof(), because it waits for default_socket_timeout if there is nothing to read.
         $ready = @stream_select($read, $none, $none, 0);
         return $ready === false ? $this->hasNothingToRead() : $ready === 0;
     }
 
-    /** The same by a look at the socket, where select() cannot: it knows no descriptor above 1023. */
+    /** The same by peeking at the socket, for descriptors above 1023, with which select() fails. */
     private function hasNothingToRead(): bool
     {
         $wasBlocking = stream_get_meta_data($this->socket)['blocked'];
         stream_set_blocking($this->socket, false);
-        // False: there is nothing; empty: it has ended.
+        // False: nothing to read; empty: it has ended.
         $isQuiet = @stream_socket_recvfrom($this->socket, 1, STREAM_PEEK) === false;
         stream_set_blocking($this->socket, $wasBlocking);
         return $isQuiet;
     }
 
-    /** It was there before the requests that are sent now, so that the router may have closed it meanwhile. */
+    /** Whether it was open before the current requests, so that the router may have closed it meanwhile. */
     public function isKept(): bool
     {
         return $this->isKept;
     }
 
-    /** Bytes of the last transfer that the kernel has taken. */
+    /** How many bytes of the last transfer the kernel has taken. */
     public function written(): int
     {
         return $this->written;
@@ -167,14 +167,14 @@ final class Connection
     }
 
     /**
-     * Sends requests and reads as many answers as there are numbers, each to its request.
+     * Sends requests and reads one answer for each number.
      *
      * @param list<int> $numbers of the requests, in their order
      * @param float     $deadline as now() tells the time
      *
      * @return list<Frame>
      *
-     * @throws Exception after which the connection is of no use
+     * @throws Exception after which the connection must not be used
      */
     public function transfer(string $requests, array $numbers, float $deadline): array
     {
@@ -182,7 +182,7 @@ final class Connection
         $answers = $this->exchange($requests, count($numbers), $deadline);
         foreach ($answers as $i => $answer) {
             if ($answer->number() !== $numbers[$i]) {
-                // An error without a number is about the connection: the requests before it have been done.
+                // An error without a number concerns the connection. The requests before it have been done.
                 Wire::throwError($answer, $i > 0);
                 throw new ProtocolError('the router answered another request than this one', true);
             }
@@ -193,7 +193,7 @@ final class Connection
     }
 
     /**
-     * Writes and reads by turns, for a router whose answers nobody reads stops reading too.
+     * Writes and reads in turns, because a router whose answers are not read stops reading too.
      *
      * @return list<Frame>
      */
@@ -209,7 +209,7 @@ final class Connection
             }
             $frames[] = $frame;
             if ($frame->type === Frame::ERROR && $frame->number() === null) {
-                // No answer to anything else follows it.
+                // No further answers follow it.
                 return array_pad($frames, $count, $frame);
             }
         }
@@ -228,14 +228,14 @@ final class Connection
         $none = null;
         $ready = @stream_select($read, $write, $none, (int) $left, (int) (fmod($left, 1) * 1e6));
         if ($ready === false) {
-            // A signal, or a descriptor that select() does not know: above 1023, in a process with many files. The socket does not
-            // block, so it can be asked itself, after a moment; the deadline still holds.
+            // A signal, or a descriptor above 1023, with which select() fails. The socket is non-blocking, so try it directly after a moment;
+            // the deadline still holds.
             usleep(self::LOOK_AGAIN_MICROSECONDS);
             [$read, $write] = [[$this->socket], $this->written < strlen($output) ? [$this->socket] : null];
         }
         if ($write) {
             $written = @fwrite($this->socket, substr($output, $this->written, self::WRITE_BYTES));
-            // What the router said before it closed, an error perhaps, is still to be read: then read() finds the end.
+            // Read first what the router sent before it closed, perhaps an error. Then read() finds the end.
             $this->written += (int) $written;
             if ($written === false && !$read) {
                 throw $this->closed();
@@ -260,7 +260,7 @@ final class Connection
         return new Closed('the router closed the connection before it had answered', $this->written > 0);
     }
 
-    /** Seconds on a clock that nobody sets. */
+    /** Seconds of a monotonic clock. */
     public static function now(): float
     {
         return hrtime(true) / 1e9;

@@ -7,15 +7,15 @@ namespace Longwire\Client\Internal;
 use Longwire\Client\ProtocolError;
 
 /**
- * Cuts what was read into frames: push(), then next() until it gives null.
+ * Cuts received bytes into frames: call push(), then next() until it returns null.
  *
  * @internal
  */
 final class FrameReader
 {
-    /** Answers are far smaller: lists have at most 1000 names. Only something else than a router announces more. */
+    /** Answers are far smaller, because lists have at most 1000 names. A router never announces more. */
     private const MAX_BODY_BYTES = 16 * 1024 * 1024;
-    /** Bytes of frames that were taken, above which they are cut off while others wait. */
+    /** When more bytes than this belong to finished frames, they are cut off the buffer while other frames wait. */
     private const CUT_BYTES = 1024 * 1024;
 
     private string $input = '';
@@ -32,9 +32,9 @@ final class FrameReader
     }
 
     /**
-     * Null: not whole yet.
+     * The next frame; null if it is not whole yet.
      *
-     * @throws ProtocolError as soon as the bytes that are there can be no frame
+     * @throws ProtocolError as soon as the bytes cannot be a frame
      */
     public function next(): ?Frame
     {

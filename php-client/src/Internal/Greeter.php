@@ -7,8 +7,8 @@ namespace Longwire\Client\Internal;
 use Longwire\Client\ProtocolError;
 
 /**
- * The client's side of a greeting, without a socket. A client with a secret goes on only when the server has proved to know it, whatever
- * the server says that it wants.
+ * The client's side of the handshake, without a socket. A client with a secret goes on only if the server has proved that it knows it,
+ * even if the server asks for no proof.
  *
  * ```text
  *   hello() ---> sent        challenged(frame) ---> a proof to send, or nothing        welcomed(frame) ---> commands
@@ -36,7 +36,7 @@ final class Greeter
         return Wire::frame(Frame::HELLO, $fields);
     }
 
-    /** What is to be sent then; nothing where no proof is asked for. */
+    /** Returns the bytes to send next; empty if no proof is asked for. */
     public function challenged(Frame $challenge): string
     {
         Wire::throwError($challenge);

@@ -7,7 +7,7 @@ namespace Longwire\Client\Internal;
 use Longwire\Client\InvalidArgument;
 
 /**
- * Where a warning goes: a callable, a PSR-3 logger, or PHP's error log.
+ * The destination of warnings: a callable, a PSR-3 logger, or PHP's error log.
  *
  * @internal
  */

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace Longwire\Client\Internal;
 
 /**
- * What a field says (the table of docs/router-protocol.md).
+ * The tags of fields (the table in docs/router-protocol.md).
  *
  * @internal
  */
@@ -25,7 +25,7 @@ final class Tag
     public const UID = 0x11;
     public const CHANNEL = 0x12;
     public const ALL = 0x13;
-    /** What is left out has the tag of the target and this. */
+    /** The tag of an exception is the tag of the target plus this. */
     public const EXCEPT = 0x08;
     public const NAME = 0x20;
     public const KIND = 0x21;

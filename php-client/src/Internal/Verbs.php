@@ -17,27 +17,27 @@ use Longwire\Client\Target;
 use Longwire\Client\Verb;
 
 /**
- * The verbs of a RouterInterface as requests: whoever uses this does requests.
+ * Implements the verbs of a RouterInterface as requests. A class that uses it must run these requests.
  *
  * @internal
  */
 trait Verbs
 {
     /**
-     * Does commands, in their order.
+     * Runs commands in order.
      *
      * @param non-empty-list<Request> $requests
      *
-     * @return list<Receipt|Refused> to each
+     * @return list<Receipt|Refused> one for each command
      *
      * @throws Exception
      */
     abstract protected function commands(array $requests): array;
 
-    /** The body of the answer; null when what was asked for is not there. */
+    /** The body of the answer; null if the object of the query does not exist. */
     abstract protected function query(Request $request): ?string;
 
-    /** @return \Closure(string): void where a QuietRouter of this router writes to */
+    /** @return \Closure(string): void the log of a QuietRouter of this router */
     abstract protected function log(): \Closure;
 
     private function command(Request $request): Receipt
@@ -170,7 +170,7 @@ trait Verbs
     }
 
     /**
-     * The commands of a batch. One that cannot be sent keeps its place among the answers, and the others are done.
+     * Runs the commands of a batch. A command that cannot be sent keeps its place among the answers, and the others are run.
      *
      * @param non-empty-list<Request> $requests
      *
@@ -183,7 +183,7 @@ trait Verbs
             try {
                 Wire::check($request);
             } catch (InvalidArgument $wrong) {
-                // The router would say this word.
+                // The router would use this word.
                 $answers[$place] = new Refused('bad_field', $wrong->getMessage());
             }
         }

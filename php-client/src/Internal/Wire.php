@@ -12,7 +12,7 @@ use Longwire\Client\Request;
 use Longwire\Client\Target;
 
 /**
- * Requests as bytes and frames as answers (docs/router-protocol.md); no socket and no clock.
+ * Encodes requests and decodes answers (docs/router-protocol.md), without a socket or a clock.
  *
  * @internal
  */
@@ -22,7 +22,7 @@ final class Wire
     public const NONCE_BYTES = 32;
     private const MAX_FIELDS_BYTES = 65535;
     private const COUNTS = 8;
-    /** More ids than these are sent as several commands: a field has at most 65535 bytes, an id 16. */
+    /** More ids than this are sent as several commands, because a field has at most 65535 bytes, and an id has 16. */
     private const IDS_PER_COMMAND = 2000;
 
     public static function field(int $tag, string $value): string
@@ -56,7 +56,7 @@ final class Wire
         return array_map($part, array_chunk($request->to->names, self::IDS_PER_COMMAND));
     }
 
-    /** @throws InvalidArgument if it cannot be sent, and no part of it is */
+    /** @throws InvalidArgument if it cannot be sent; then no part of it is sent */
     public static function check(Request $request): void
     {
         foreach (self::parts($request) as $part) {
@@ -124,7 +124,7 @@ final class Wire
         if ($answer->type !== Frame::RECEIPT || strlen($counts) < 4 * self::COUNTS) {
             throw new ProtocolError('the router answered something else than a receipt', true);
         }
-        // A later server may add counts behind these.
+        // A later server may add counts after these.
         $numbers = array_values(unpack('N' . self::COUNTS, $counts));
         $unreachable = $answer->fields[Tag::UNREACHABLE] ?? '';
         return new Receipt(
@@ -135,7 +135,7 @@ final class Wire
     }
 
     /**
-     * The body of a result; null when what was asked for is not there.
+     * The body of a result; null if the object of the query does not exist.
      *
      * @throws Refused|ProtocolError
      */
@@ -157,13 +157,13 @@ final class Wire
         }
     }
 
-    /** @return string 32 bytes that show to the server that this client knows the secret */
+    /** @return string 32 bytes that prove to the server that this client knows the secret */
     public static function clientProof(string $secret, string $clientNonce, string $serverNonce): string
     {
         return hash_hmac('sha256', "longwire router 1 client$clientNonce$serverNonce", $secret, true);
     }
 
-    /** @return string 32 bytes that show to this client that the server knows it */
+    /** @return string 32 bytes that prove to this client that the server knows the secret */
     public static function serverProof(string $secret, string $clientNonce, string $serverNonce): string
     {
         return hash_hmac('sha256', "longwire router 1 server$serverNonce$clientNonce", $secret, true);

@@ -25,19 +25,19 @@ use Longwire\Client\Verb;
  *     (new Newsroom($fake))->announce('hello');       // what is tested
  *     $ada->bodies();                                 // ['hello']
  *
- * It knows no slow readers: a session that is there is reached. It refuses all that a Router, or a Longwire with
- * the usual limits, refuses.
+ * It has no slow readers: every existing session is reached. It refuses everything that a Router, or a Longwire with default limits,
+ * refuses.
  */
 final class FakeRouter implements RouterInterface
 {
     use Verbs;
 
-    /** What a router allows that is not configured otherwise. */
+    /** The default limits of a router. */
     private const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
     private const MAX_CHANNELS = 100;
     private const MAX_ATTRIBUTE_BYTES = 4096;
 
-    /** @var array<string, FakeSession> those that are there, by their ids, the oldest first */
+    /** @var array<string, FakeSession> the connected sessions, by their ids, the oldest first */
     private array $here = [];
     /** @var list<Request> */
     private array $requests = [];
@@ -51,27 +51,27 @@ final class FakeRouter implements RouterInterface
         $this->log = Log::of($log);
     }
 
-    /** A client connects. */
+    /** Connects a client. */
     public function connect(): FakeSession
     {
         $session = new FakeSession(sprintf('Fake%012d', ++$this->made));
         return $this->here[$session->id] = $session;
     }
 
-    /** It leaves, and its channels with it. */
+    /** Disconnects a client; it leaves its channels. */
     public function disconnect(FakeSession $session): void
     {
         unset($this->here[$session->id]);
         $session->channels = [];
     }
 
-    /** From now on each request throws this, as if there were no router; null: no longer. */
+    /** From now on every request throws this, as if the router were down; null ends that. */
     public function failWith(?Exception $failure): void
     {
         $this->failure = $failure;
     }
 
-    /** @return list<Request> all that was asked for, the oldest first; those that failed too */
+    /** @return list<Request> all requests, including failed ones, the oldest first */
     public function requests(): array
     {
         return $this->requests;

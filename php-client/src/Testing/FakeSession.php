@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Longwire\Client\Testing;
 
-/** A client of a FakeRouter, with all that happened to it. */
+/** A client of a FakeRouter, with everything that it has received. */
 final class FakeSession
 {
     /** @var list<FakeMessage> what was sent to it, oldest first */
@@ -14,7 +14,7 @@ final class FakeSession
     public ?string $uid = null;
     /** @var array<string, string> */
     public array $attributes = [];
-    /** The code that a router closed it with; null while it is there, or when it has left by itself. */
+    /** The code with which a router closed it; null while it is connected, or if it has left by itself. */
     public ?int $closeCode = null;
     public ?string $closeReason = null;
 
