@@ -430,7 +430,7 @@ if (!class_exists('RouterClient', false)) {
         private static function frame($type, $fields, $body)
         {
             if (strlen($fields) > 65535) {
-                throw new RuntimeException('too much is left out: the fields of a command have at most 65535 bytes');
+                throw new RuntimeException('too many exceptions: the fields of a command have at most 65535 bytes');
             }
             return pack('nnN', $type, strlen($fields), strlen($body)) . $fields . $body;
         }
@@ -486,11 +486,11 @@ if (!class_exists('RouterClient', false)) {
                     return null;
                 }
                 if ($answer['type'] !== 0x4C81) {
-                    throw new RuntimeException('the router answered something else than a result');
+                    throw new RuntimeException('the router sent another answer than a result');
                 }
                 $value = $json ? json_decode($answer['body'], true) : $answer['body'];
                 if ($value === null) {
-                    throw new RuntimeException('the router answered something else than JSON');
+                    throw new RuntimeException('the router sent an answer that is not JSON');
                 }
                 return $value;
             } catch (RuntimeException $error) {
@@ -532,7 +532,7 @@ if (!class_exists('RouterClient', false)) {
         {
             self::checked($answer);
             if ($answer['type'] !== 0x4C80 || !isset($answer['fields'][0x07]) || strlen($answer['fields'][0x07]) < 32) {
-                throw new RuntimeException('the router answered something else than a receipt');
+                throw new RuntimeException('the router sent another answer than a receipt');
             }
             $n = array_values(unpack('N8', $answer['fields'][0x07]));
             $fields = $answer['fields'];
@@ -729,7 +729,7 @@ if (!class_exists('RouterClient', false)) {
             $challenge = self::checked($this->read($deadline, $this->connectTimeout, $output));
             $fields = $challenge['fields'];
             if ($challenge['type'] !== 0x4C02 || !isset($fields[0x02], $fields[0x04]) || strlen($fields[0x02]) !== 32) {
-                throw new RuntimeException('this is no router of Longwire');
+                throw new RuntimeException('the server is not a Longwire router');
             }
             // An impostor would say that it needs no proof. So if a secret is set, the server must ask for it.
             $proves = $this->secret !== null && $this->secret !== '';
@@ -737,7 +737,7 @@ if (!class_exists('RouterClient', false)) {
                 throw new RuntimeException('the router asks for a secret');
             }
             if ($proves && $fields[0x04] !== "\x01") {
-                throw new RuntimeException('what answered does not ask for the secret, and need not know it');
+                throw new RuntimeException('the server does not ask for the secret, so it may not know it');
             }
             if ($proves) {
                 $proof = hash_hmac('sha256', 'longwire router 1 client' . $nonce . $fields[0x02], $this->secret, true);
@@ -746,7 +746,7 @@ if (!class_exists('RouterClient', false)) {
             }
             $welcome = self::checked($this->read($deadline, $this->connectTimeout, $output));
             if ($welcome['type'] !== 0x4C04) {
-                throw new RuntimeException('the router answered something else than a welcome');
+                throw new RuntimeException('the router sent another answer than a welcome');
             }
             if ($proves) {
                 $expected = hash_hmac('sha256', 'longwire router 1 server' . $fields[0x02] . $nonce, $this->secret, true);
@@ -811,7 +811,7 @@ if (!class_exists('RouterClient', false)) {
             $head = unpack('ntype/nslen/Nlen', substr($this->input, $this->at, 8));
             // Lists have at most 1000 names, so a router never sends a longer answer.
             if ($head['type'] >> 8 !== 0x4C || $head['len'] > 16777216) {
-                throw new RuntimeException('this is no router of Longwire');
+                throw new RuntimeException('the server is not a Longwire router');
             }
             $whole = 8 + $head['slen'] + $head['len'];
             if ($there < $whole) {

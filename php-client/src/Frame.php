@@ -18,7 +18,7 @@ final class Frame
      */
     public static function fromGlobals(): self
     {
-        return Event::fromGlobals()->frame ?? throw new NoEvent('this event is no message, so it has no frame');
+        return Event::fromGlobals()->frame ?? throw new NoEvent('this event is not a message, so it has no frame');
     }
 
     /**

@@ -89,8 +89,8 @@ final class Reply
             return $this->header('Longwire-To', "all$rest");
         }
         if ($target->names === []) {
-            // A body for nobody must not go back to the client.
-            throw new InvalidArgument('a reply goes to one session at least');
+            // Without receivers the body would go back to the client.
+            throw new InvalidArgument('the target of a reply needs at least one session');
         }
         foreach ($target->names as $name) {
             $this->header('Longwire-To', self::parameter($target->kind, $name) . $rest);
@@ -157,7 +157,7 @@ final class Reply
     public function refuse(int $status = 403, string $body = ''): self
     {
         if ($status < 400 || $status > 499) {
-            throw new InvalidArgument("a client is refused with a status of 400 to 499, not $status");
+            throw new InvalidArgument("the status of a refusal must be 400 to 499, not $status");
         }
         $this->status = $status;
         $this->body = $body;
@@ -200,7 +200,7 @@ final class Reply
             Check::name('a channel', $channel);
             self::checkSpaces('a channel in a header', $channel);
             if (str_contains($channel, ',')) {
-                throw new InvalidArgument("a comma in a header divides channels; a Router takes \"$channel\"");
+                throw new InvalidArgument("a comma separates channels in a header; use a Router for \"$channel\"");
             }
             $this->header($header, $channel);
         }
@@ -211,7 +211,7 @@ final class Reply
     {
         self::checkSpaces('a name in a header', $name);
         if (str_contains($name, ';')) {
-            throw new InvalidArgument("a semicolon in a header ends a name; a Router takes \"$name\"");
+            throw new InvalidArgument("a semicolon ends a name in a header; use a Router for \"$name\"");
         }
         return $kind === null ? $name : "$kind:$name";
     }
@@ -220,7 +220,7 @@ final class Reply
     private static function checkSpaces(string $what, string $value): void
     {
         if (trim($value, " \t\f") !== $value || strpbrk($value, "\r\n\0") !== false) {
-            throw new InvalidArgument("$what has no line breaks, and no spaces at its ends");
+            throw new InvalidArgument("$what must have no line breaks, and no spaces at its ends");
         }
     }
 

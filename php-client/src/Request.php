@@ -121,10 +121,10 @@ final class Request
             Check::closeCode($this->code);
         }
         if ($this->reason !== null && preg_match('//u', $this->reason) !== 1) {
-            throw new InvalidArgument('the reason of a close is UTF-8');
+            throw new InvalidArgument('the reason of a close must be UTF-8');
         }
         if ($this->limit !== null && ($this->limit < 0 || $this->limit > self::MAX_LIMIT)) {
-            throw new InvalidArgument('a limit is 0 to ' . self::MAX_LIMIT . ", not $this->limit");
+            throw new InvalidArgument('a limit must be 0 to ' . self::MAX_LIMIT . ", not $this->limit");
         }
     }
 }

@@ -69,7 +69,7 @@ final class Router implements RouterInterface
     ) {
         $this->urls = array_map(Address::url(...), array_values((array) $addresses));
         if ($this->urls === []) {
-            throw new InvalidArgument('a router has at least one address');
+            throw new InvalidArgument('a router needs at least one address');
         }
         $this->log = Log::of($log);
         // On a persistent connection, answers to requests of an earlier page must not be taken for answers to this one.

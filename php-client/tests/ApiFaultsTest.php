@@ -35,7 +35,7 @@ final class ApiFaultsTest extends FaultsTestCase
         return match (true) {
             preg_match('/did not answer within [\d.]+ s/', $error) === 1 => $isGreeting ? 'slow-greeting' : 'slow',
             $error === 'the router closed the connection' => 'closed',
-            str_contains($error, 'no router of Longwire'), str_contains($error, 'asks for a secret'),
+            str_contains($error, 'not a Longwire router'), str_contains($error, 'asks for a secret'),
             str_contains($error, 'does not ask for the secret'),
             str_contains($error, 'does not know the secret'), str_contains($error, 'another request') => 'no-router',
             $isGreeting && preg_match('/Connection refused|No such file/', $error) === 1 => 'down',

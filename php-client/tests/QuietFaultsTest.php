@@ -36,7 +36,7 @@ final class QuietFaultsTest extends FaultsTestCase
         return match (true) {
             str_contains($line, 'did not answer in time') => $isGreeting ? 'slow-greeting' : 'slow',
             str_contains($line, 'closed the connection before it had answered') => 'closed',
-            str_contains($line, 'no router of Longwire'), str_contains($line, 'asks for a secret'),
+            str_contains($line, 'not a Longwire router'), str_contains($line, 'asks for a secret'),
             str_contains($line, 'does not ask for the secret'),
             str_contains($line, 'does not know the secret'), str_contains($line, 'another request') => 'no-router',
             $isGreeting && preg_match('/Connection refused|No such file/', $line) === 1 => 'down',

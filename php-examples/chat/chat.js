@@ -3,15 +3,15 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const MAX_LINES = 500; // on the page; older ones go
+const MAX_LINES = 500; // on the page; older ones are removed
 const RETRY_MS = [500, 1000, 2000, 5000, 10000];
 
 let socket = null;
 let failures = 0;
-let me = null; // my name, once I am in
+let me = null; // my name, once I have entered
 let room = null;
-let session = null; // what the handler calls this connection
-let noted = null; // and the one by which it has noted me: an earlier one while I am on my way back
+let session = null; // the session id of this connection
+let noted = null; // the session id in the handler's list: an earlier one while this page reconnects
 let wanted = null; // { name, room } that I have asked for
 let privately = null; // the name of the only reader of my next line
 const people = new Map(); // name -> room

@@ -8,8 +8,8 @@ require_once __DIR__ . '/../../php-client/api.php';
 
 const FIRST_ROOM = 'lounge';
 const MAX_LINE_BYTES = 2000;
-const KEPT_LINES = 50;  // of each room, for those who come later
-const MAX_ROOMS = 100;  // whose lines are kept; the one that was silent for longest makes room for the next
+const KEPT_LINES = 50;  // per room, for people who come later
+const MAX_ROOMS = 100;  // with kept lines; beyond that, the lines of the room with the longest silence are deleted
 const MAX_PEOPLE = 500;
 
 // Attributes that earlier answers have set on this session with Longwire-Set: empty until it has entered.
@@ -78,9 +78,9 @@ function enter(string $name, string $room, string $from, string $was): void
     header("Longwire-Join: chat, room:$room");
     header('Longwire-Uid: ' . uid($name));
     header("Longwire-Set: name=$name");
-    header("Longwire-Set: room=$room", false); // beside the other one, not in its place
-    // Everybody hears of it, so every page knows who is in which room; this client does too, because it has joined by the
-    // time that the body is sent. It will ask to `look` then: what happens from now on it is told, what came before is kept.
+    header("Longwire-Set: room=$room", false); // in addition to the other Longwire-Set, not instead of it
+    // The message goes to all people, so every page knows who is in which room. This client gets it too, because it has joined before
+    // the body is sent. Then it asks to `look`, which returns the kept lines; from now on it gets new lines as they come.
     header('Longwire-To: channel:chat');
     answer(['is' => 'moved', 'name' => $name, 'from' => $from, 'to' => $room]);
 }
@@ -267,7 +267,7 @@ function folder(): string
     $found = @lstat($folder);
     // It must be a folder, not a link to one, and closed to other users.
     if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
-        throw new RuntimeException("$folder is not a folder of this user alone");
+        throw new RuntimeException("$folder does not belong to this user alone");
     }
     return $folder;
 }
@@ -289,6 +289,6 @@ function stored(string $what, callable $change): array
         ftruncate($file, 0);
         fwrite($file, json($after));
     }
-    fclose($file); // writes what is buffered, and gives the lock back
+    fclose($file); // flushes and releases the lock
     return $after;
 }

@@ -45,7 +45,7 @@ function login(int $sequence, string $body): string
         $proof = md5("\0" . $login['authenticator'] . $secret, true);
     } else {
         hang_up("4003 login refused with status $status");
-        $proof = ''; // nothing is signed for somebody who does not know the secret
+        $proof = ''; // a client that does not know the secret gets no proof
     }
     return Cmpp\packet(Cmpp\CONNECT | Cmpp\RESP, $sequence, pack('Ca16C', $status, $proof, Cmpp\VERSION));
 }

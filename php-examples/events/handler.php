@@ -53,7 +53,7 @@ function folder(): string
     $found = @lstat($folder);
     // It must be a folder, not a link to one, and closed to other users.
     if (!$found || ($found['mode'] & 0170077) !== 0040000 || $found['uid'] !== posix_geteuid()) {
-        throw new RuntimeException("$folder is not a folder of this user alone");
+        throw new RuntimeException("$folder does not belong to this user alone");
     }
     return $folder;
 }
@@ -72,6 +72,6 @@ function update(callable $change): array
     rewind($file);
     ftruncate($file, 0);
     fwrite($file, json_encode($state));
-    fclose($file); // writes what is buffered, and gives the lock back
+    fclose($file); // flushes and releases the lock
     return $state;
 }

@@ -24,7 +24,7 @@ function sum(string $body): array
     $numbers = json_decode($body);
     if (!is_array($numbers) || array_filter($numbers, 'is_numeric') !== $numbers) {
         http_response_code(422);
-        return ['error' => 'a list of numbers is wanted, such as [1, 2, 3]'];
+        return ['error' => 'send a list of numbers, such as [1, 2, 3]'];
     }
     return ['sum' => array_sum($numbers)];
 }

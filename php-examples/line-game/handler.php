@@ -39,5 +39,5 @@ function play(string $line): string
 function think(): void
 {
     header('Longwire-Set: secret=' . random_int(1, HIGHEST));
-    header('Longwire-Set: tries=0', false); // beside the other one, not in its place
+    header('Longwire-Set: tries=0', false); // in addition to the other one, not instead of it
 }

@@ -39,7 +39,7 @@ function enter(string $name): void
         page(['problem' => 'A name has 1 to 24 letters and digits.', 'name' => $name]);
         return;
     }
-    session_regenerate_id(true); // nobody can have prepared the cookie of somebody who is signed in
+    session_regenerate_id(true); // a new id, so that no attacker can have planted the cookie of a signed-in user
     $_SESSION = ['name' => $name];
     done([]);
 }

@@ -8,7 +8,7 @@ declare(strict_types=1);
 require_once __DIR__ . '/visitor.php';
 
 if (($_SERVER['LONGWIRE_EVENT'] ?? '') !== 'connect') {
-    exit; // the page only listens, and nothing has to be tidied up: a uid goes with its session
+    exit; // the page only listens, and there is nothing to clean up: the uid ends with the session
 }
 
 $name = visitor();

@@ -2,14 +2,14 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const MAX_NOTES = 100; // on the page; older ones go
+const MAX_NOTES = 100; // on the page; older ones are removed
 const RETRY_MS = [500, 1000, 2000, 5000, 10000];
 
 let failures = 0;
-let me = null; // whom the handler took this page for
+let me = null; // the name that the handler has recognised
 let isStranger = false;
 let isConnecting = false;
-let unseen = 0; // notes that came while nobody looked
+let unseen = 0; // notes that came while the page was hidden
 
 function connect() {
   isConnecting = true;
@@ -20,7 +20,7 @@ function connect() {
   };
   socket.onclose = () => {
     isConnecting = false;
-    if (isStranger) return; // until somebody comes back to this page, perhaps from signing in
+    if (isStranger) return; // until the user comes back to this page, perhaps after signing in
     showState("Not connected. Trying again …");
     setTimeout(connect, RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)] * (0.75 + Math.random() / 2));
   };
@@ -31,7 +31,7 @@ const heard = {
   hello({ name, form }) {
     failures = 0;
     isStranger = name === null;
-    if (name !== me) $("notes").replaceChildren(); // those were another's
+    if (name !== me) $("notes").replaceChildren(); // those belonged to another user
     me = name;
     $("name").textContent = name ?? "";
     $("stranger").hidden = !isStranger;

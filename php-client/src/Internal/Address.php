@@ -24,7 +24,7 @@ final class Address
     {
         if (str_starts_with($address, 'unix:')) {
             $path = preg_replace('#^unix:(//)?#', '', $address);
-            return $path !== '' ? "unix://$path" : throw new InvalidArgument("$address names no socket");
+            return $path !== '' ? "unix://$path" : throw new InvalidArgument("$address has no path of a socket");
         }
         $rest = str_starts_with($address, 'tcp://') ? substr($address, 6) : $address;
         if (preg_match('#^(\[[0-9A-Fa-f:.%]+\]|[^:/\[\]\s]+)(?::(\d{1,5}))?$#D', $rest, $parts) !== 1) {

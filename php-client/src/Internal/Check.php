@@ -19,10 +19,10 @@ final class Check
         self::targetAlone($target);
         foreach ($target->except as $except) {
             if ($except->kind === 'all') {
-                throw new InvalidArgument('all cannot be left out');
+                throw new InvalidArgument('Target::all() cannot be an exception');
             }
             if ($except->except !== []) {
-                throw new InvalidArgument('what is left out cannot leave out others');
+                throw new InvalidArgument('an exception cannot have exceptions itself');
             }
             self::targetAlone($except);
         }

@@ -44,7 +44,7 @@ final class FrameReader
         }
         ['type' => $type, 'slen' => $slen, 'len' => $len] = unpack('ntype/nslen/Nlen', $this->input, $this->at);
         if ($type >> 8 !== 0x4C || $len > self::MAX_BODY_BYTES) {
-            throw new ProtocolError('what answered is no router of Longwire', true);
+            throw new ProtocolError('the server is not a Longwire router', true);
         }
         if ($there < 8 + $slen + $len) {
             return null;
@@ -67,7 +67,7 @@ final class FrameReader
             $head = strlen($bytes) - $at >= 3 ? unpack('Ctag/nlength', $bytes, $at) : null;
             $length = $head['length'] ?? 0;
             if ($head === null || $at + 3 + $length > strlen($bytes)) {
-                throw new ProtocolError('the fields of an answer do not fit into it', true);
+                throw new ProtocolError('the fields of an answer are longer than the answer', true);
             }
             $fields[$head['tag']] = substr($bytes, $at + 3, $length);
         }

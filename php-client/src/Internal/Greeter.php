@@ -44,14 +44,14 @@ final class Greeter
         $this->serverNonce = $challenge->fields[Tag::NONCE] ?? '';
         $isWhole = strlen($this->serverNonce) === Wire::NONCE_BYTES && strlen($auth) === 1;
         if ($challenge->type !== Frame::CHALLENGE || !$isWhole) {
-            throw new ProtocolError('what answered is no router of Longwire');
+            throw new ProtocolError('the server is not a Longwire router');
         }
         if ($this->secret === null) {
             return $auth === "\0" ? '' : throw new ProtocolError('the router asks for a secret');
         }
         if ($auth !== "\1") {
-            // An impostor would say that nothing has to be proved.
-            throw new ProtocolError('what answered does not ask for the secret, and need not know it');
+            // An impostor would say that it needs no proof.
+            throw new ProtocolError('the server does not ask for the secret, so it may not know it');
         }
         $proof = Wire::clientProof($this->secret, $this->nonce, $this->serverNonce);
         return Wire::frame(Frame::PROOF, Wire::field(Tag::PROOF, $proof));
@@ -61,12 +61,12 @@ final class Greeter
     {
         Wire::throwError($welcome);
         if ($welcome->type !== Frame::WELCOME) {
-            throw new ProtocolError('the router answered something else than a welcome');
+            throw new ProtocolError('the router sent another answer than a welcome');
         }
         if ($this->secret !== null) {
             $expected = Wire::serverProof($this->secret, $this->nonce, $this->serverNonce);
             if (!hash_equals($expected, $welcome->fields[Tag::PROOF] ?? '')) {
-                throw new ProtocolError('what answered does not know the secret');
+                throw new ProtocolError('the server does not know the secret');
             }
         }
     }

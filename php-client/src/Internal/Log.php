@@ -26,7 +26,7 @@ final class Log
             is_callable([$log, 'warning']) => static function (string $line) use ($log): void {
                 $log->warning($line);
             },
-            default => throw new InvalidArgument('a log is a callable, or an object with a method warning()'),
+            default => throw new InvalidArgument('a log must be a callable, or an object with a method warning()'),
         };
     }
 }

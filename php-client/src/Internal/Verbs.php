@@ -54,14 +54,14 @@ trait Verbs
             return null;
         }
         $value = json_decode($json, true);
-        return is_array($value) ? $value : throw new ProtocolError('the router answered something else than JSON');
+        return is_array($value) ? $value : throw new ProtocolError('the router sent an answer that is not JSON');
     }
 
     /** @return array<string, mixed> */
     private function list(Verb $verb, ?Target $of, ?string $after, ?int $limit): array
     {
         $request = new Request($verb, $of, after: $after, limit: $limit);
-        return $this->read($request) ?? throw new ProtocolError('the router answered that there is no such list');
+        return $this->read($request) ?? throw new ProtocolError('the router answered that the list does not exist');
     }
 
     public function send(Target $to, string $message, ?Kind $kind = null, ?string $key = null, ?string $id = null): Receipt

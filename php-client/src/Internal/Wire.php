@@ -36,7 +36,7 @@ final class Wire
     public static function frame(int $type, string $fields, string $body = ''): string
     {
         if (strlen($fields) > self::MAX_FIELDS_BYTES) {
-            throw new InvalidArgument('too much is left out: the fields of a request have at most 65535 bytes');
+            throw new InvalidArgument('too many exceptions: the fields of a request have at most 65535 bytes');
         }
         if (strlen($body) > 0xFFFFFFFF) {
             throw new InvalidArgument('a message has at most 4 GiB');
@@ -122,7 +122,7 @@ final class Wire
         self::throwError($answer);
         $counts = $answer->fields[Tag::COUNTS] ?? '';
         if ($answer->type !== Frame::RECEIPT || strlen($counts) < 4 * self::COUNTS) {
-            throw new ProtocolError('the router answered something else than a receipt', true);
+            throw new ProtocolError('the router sent another answer than a receipt', true);
         }
         // A later server may add counts after these.
         $numbers = array_values(unpack('N' . self::COUNTS, $counts));
@@ -145,7 +145,7 @@ final class Wire
         return match ($answer->type) {
             Frame::RESULT => $answer->body,
             Frame::ABSENT => null,
-            default => throw new ProtocolError('the router answered something else than a result'),
+            default => throw new ProtocolError('the router sent another answer than a result'),
         };
     }
 

@@ -188,7 +188,7 @@ final class FakeRouter implements RouterInterface
             Verb::Channels => $this->channelsPage($request),
             Verb::Node => $this->nodeShown(),
             Verb::Nodes => ['nodes' => [$this->nodeShown()]],
-            default => throw new \LogicException("{$request->verb->name} is no query"),
+            default => throw new \LogicException("{$request->verb->name} is not a query"),
         };
     }
 

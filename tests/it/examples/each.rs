@@ -160,7 +160,7 @@ async fn no_example_follows_a_link_that_another_user_may_have_put_among_the_temp
         let _client = Client::try_upgrade(example.node.address("web"), "/ws", "").await;
         example
             .node
-            .wait_for_log("the script refuses", |line| line.to_string().contains("is not a folder of this user alone"));
+            .wait_for_log("the script refuses", |line| line.to_string().contains("does not belong to this user alone"));
         assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "precious", "{script}");
         let found = std::fs::read_dir(theirs.path()).expect("it is there").count();
         assert_eq!(found, 1, "{script} has put something into a folder that is not its own");
@@ -268,7 +268,7 @@ async fn front_controller_answers_a_socket_as_it_answers_a_web_server() {
         ("/ws/reverse", "Grüße", 200, r#"{"reversed":"eßürG"}"#),
         ("/ws/reverse?x=1", "ab", 200, r#"{"reversed":"ba"}"#),
         ("/ws/sum", "[1, 2, 3]", 200, r#"{"sum":6}"#),
-        ("/ws/sum", "one, two", 422, r#"{"error":"a list of numbers is wanted, such as [1, 2, 3]"}"#),
+        ("/ws/sum", "one, two", 422, r#"{"error":"send a list of numbers, such as [1, 2, 3]"}"#),
         ("/ws/nowhere", "", 404, r#"{"error":"nothing here"}"#),
         ("/ws", "", 200, r#"{"try":["/ws/time","/ws/reverse","/ws/sum"]}"#),
     ];
