@@ -8,7 +8,7 @@ use PHPUnit\Framework\TestCase;
 
 require_once dirname(__DIR__) . '/api.php';
 
-/** api.php: values that old scripts hand it, and what is said of them. */
+/** api.php: odd values that old scripts pass, and the errors for them. */
 final class ApiValuesTest extends TestCase
 {
     use ErrorLog;

@@ -6,12 +6,12 @@ namespace Longwire\Client\Tests;
 
 use PHPUnit\Framework\TestCase;
 
-/** What a page gets from each client when the router is away, slow, or breaks off; and that it gets it in time. */
+/** Checks the results of each client, and their timing, when the router is down, slow, or breaks off. */
 abstract class FaultsTestCase extends TestCase
 {
-    /** Seconds, both to connect and for the rest, where nothing is to be slow; not even on a loaded machine. */
+    /** Timeout in seconds, both to connect and for the rest, for tests in which it must not be reached, even on a loaded machine. */
     protected const TIMEOUT = 20.0;
-    /** Where the timeout is what is tested. */
+    /** Timeout in seconds for tests of the timeout. */
     protected const SHORT_TIMEOUT = 0.8;
     /** Seconds beyond the timeouts that a loaded machine may take. */
     private const SLACK = 5.0;
@@ -22,13 +22,13 @@ abstract class FaultsTestCase extends TestCase
     /** A new client; its timeouts are TIMEOUT unless the option timeout is given. */
     abstract protected function client(string|array $addresses, array $options = []): object;
 
-    /** How many were reached, or a word: down, slow-greeting, slow, closed, no-router, refused. */
+    /** The number of sessions reached, or a word: down, slow-greeting, slow, closed, no-router, refused. */
     abstract protected function publish(object $client, string $message): int|string;
 
-    /** What node() gives, or a word. */
+    /** The result of node(), or such a word. */
     abstract protected function ask(object $client): array|string;
 
-    /** What publishing at an address says: at once, or when the timeouts are over; and with one line in the log. */
+    /** Checks the result of publishing at an address: at once or after the timeouts, and with one line in the log. */
     private function checkFails(string $address, string $expected, string $message = 'hello'): void
     {
         $timeout = str_starts_with($expected, 'slow') ? self::SHORT_TIMEOUT : self::TIMEOUT;
@@ -92,7 +92,7 @@ abstract class FaultsTestCase extends TestCase
 
     public function testAnswerThatEndsInMidFrameIsAnEnd(): void
     {
-        // In the header, behind it, in a field, one byte before the end.
+        // Break off in the header, after it, in a field, and one byte before the end.
         foreach ([1, 7, 8, 20, 49] as $bytes) {
             $this->forgetLog();
             $peer = Peer::router('cut', $bytes);

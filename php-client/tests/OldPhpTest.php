@@ -7,8 +7,8 @@ namespace Longwire\Client\Tests;
 use PHPUnit\Framework\TestCase;
 
 /**
- * api.php is written in the PHP of 2017. No such PHP is in Debian any more, so its tokens are read: everything that the
- * syntax of 7.3 and later brought, and functions and classes that 7.2 does not have.
+ * Checks that api.php runs on PHP 7.2. Debian has no such PHP any more, so this test looks at the tokens: it finds syntax of 7.3 and later,
+ * and functions and classes that 7.2 does not have.
  */
 final class OldPhpTest extends TestCase
 {
@@ -144,7 +144,7 @@ final class OldPhpTest extends TestCase
         return $opening > 0 && $tokens[$opening - 1]->is(T_CATCH);
     }
 
-    /** Where the parenthesis opens that something stands in; -1: in none. */
+    /** The position of the enclosing opening parenthesis; -1 if there is none. */
     private static function opening(array $tokens, int $at): int
     {
         for ($depth = 0; --$at >= 0;) {

@@ -4,20 +4,20 @@ declare(strict_types=1);
 
 namespace Longwire\Client\Tests;
 
-/** A process beside the tests, which prints where it listens and then what happens: peers/router.php in one mode. */
+/** A process started by the tests, peers/router.php in one mode. It prints its address and then its events. */
 final class Peer
 {
-    /** Seconds, above which whatever is waited for does not come. */
+    /** Longest wait in seconds. */
     private const PATIENCE = 20.0;
 
-    /** Where it listens. */
+    /** Its address. */
     public readonly string $address;
     /** @var resource */
     private $process;
     /** @var array<int, resource> */
     private array $pipes = [];
     private string $output = '';
-    /** @var list<array<string, mixed>> what it has said so far */
+    /** @var list<array<string, mixed>> the events so far */
     private array $events = [];
 
     /** @param list<string> $command */
@@ -41,7 +41,7 @@ final class Peer
     }
 
     /**
-     * What happened of one sort, waiting until there are so many.
+     * Waits for this number of events of one kind and returns them.
      *
      * @return list<array<string, mixed>>
      */
@@ -57,7 +57,7 @@ final class Peer
         }
     }
 
-    /** The next line that the peer says; null when it says nothing in that many seconds, or has ended. */
+    /** The next line of the peer; null if none comes in that many seconds, or if the peer has ended. */
     private function line(float $seconds): ?string
     {
         $deadline = microtime(true) + $seconds;

@@ -81,7 +81,7 @@ final class PersistentTest extends TestCase
             try {
                 $reached = $publish();
             } finally {
-                // Without this test's end, which is its parent's.
+                // Exit without phpunit's shutdown, which belongs to the parent.
                 posix_kill((int) getmypid(), ($reached ?? 0) === 1 ? SIGTERM : SIGKILL);
             }
         }
@@ -96,7 +96,7 @@ final class PersistentTest extends TestCase
     {
         foreach (['tcp://127.0.0.1:0', 'unix://' . sys_get_temp_dir() . "/longwire-fork-$client.sock"] as $address) {
             $peer = Peer::router('good', 0, $address);
-            // In a process of its own, whose children end as they like.
+            // In a separate process, whose children may end in any way.
             $code = 'require $argv[1]; require $argv[2]; mt_srand(1);
                 $publish = static function () use ($argv): int {
                     $client = $argv[3] === "Router"

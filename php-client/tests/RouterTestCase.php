@@ -12,13 +12,13 @@ use Longwire\Client\RouterInterface;
 use Longwire\Client\Target;
 use PHPUnit\Framework\TestCase;
 
-/** What every router does: a running one asked by either client, and the one in memory. */
+/** Tests for every router: a running one with either client, and the one in memory. */
 abstract class RouterTestCase extends TestCase
 {
     private const NOBODY = 'AAAAAAAAAAAAAAAA';
 
     protected RouterInterface $router;
-    /** Of channels and users, so that tests that run on one node do not meet. */
+    /** A prefix for names of channels and users, so that tests on one node do not interfere. */
     protected string $room;
 
     abstract protected function makeRouter(): RouterInterface;
@@ -187,7 +187,7 @@ abstract class RouterTestCase extends TestCase
             ->publish($this->room, 'two')
             ->close(Target::session($b), 4000, 'enough', 'bye')
             ->run();
-        // By the router, and before anything was sent: both keep their places, and the others are done.
+        // One is refused by the router, one before it is sent. Both keep their places, and the other commands are run.
         $this->assertInstanceOf(Refused::class, $answers[2]);
         $this->assertInstanceOf(Refused::class, $answers[3]);
         $this->assertFalse($answers[3]->mayBeDone());

@@ -68,7 +68,7 @@ final class SecretTest extends TestCase
 
     public function testRouterThatAsksForNoSecretIsNotTakenForOneThatKnowsIt(): void
     {
-        // Anybody could stand there instead and say that nothing has to be proved.
+        // An impostor could listen there and say that it needs no proof.
         $open = Environment::get('LONGWIRE_ROUTER');
         try {
             (new Router($open, secret: $this->secret))->node();

@@ -148,9 +148,9 @@ final class VectorsTest extends TestCase
         for ($at = 8; $at < 8 + $slen; $at += 3 + $length) {
             ['tag' => $tag, 'length' => $length] = unpack('Ctag/nlength', $bytes, $at);
             $value = substr($bytes, $at + 3, $length);
-            // What is left out is a set: ids may stand in one field or in several.
+            // The exceptions are a set: ids may be in one field or in several.
             $values = $tag === 0x18 ? str_split($value, 16) : [$value];
-            // What an absent code or reason means.
+            // The defaults for an absent code or reason.
             $isDefault = $tag === 0x23 && $value === pack('n', 1000) || $tag === 0x24 && $value === '';
             foreach ($isDefault ? [] : $values as $one) {
                 $fields[] = sprintf('%02x %s', $tag, bin2hex($one));

@@ -2,7 +2,7 @@
 
 declare(strict_types=1);
 
-// The handler behind the listener of the tests: a message is JSON that says what the answer is to be.
+// The handler of the tests' listener: a message is JSON that describes the wanted answer.
 
 use Longwire\Client\Event;
 use Longwire\Client\EventKind;

@@ -98,7 +98,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            # Root may not use the sandbox; the page is ours.
+            # Chromium's sandbox does not work as root, and the page can be trusted.
             args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-quic"],
         )
         expect.set_options(timeout=20_000)
@@ -156,10 +156,10 @@ def lines(ann: Person, bob: Person, cleo: Person) -> None:
         person.sees(NASTY)
         assert person.page.locator("#lines img, #lines b").count() == 0, "a line became HTML"
         assert person.page.title() == "lounge · Chat"
-        # Two lines in a row have one head.
+        # Only the first of two lines in a row shows the name.
         expect(person.page.locator("#lines .line .who:visible")).to_have_text(["Ann", "Bob"])
     cleo.says("x" * 3000)
-    # The page does not take more.
+    # The page cuts longer lines.
     ann.sees("x" * 1000)
     assert "x" * 1001 not in ann.page.get_by_role("log").inner_text()
     cleo.page.evaluate("ask({ do: 'say', text: 'y'.repeat(3000) })")
@@ -204,7 +204,7 @@ def other_rooms(ann: Person, bob: Person, cleo: Person) -> None:
     bob.sees("Still there?")
     ann.page.keyboard.press("Escape")
     ann.sees_no("The tea is good here.")
-    # Who comes back finds what was said meanwhile.
+    # After coming back, a person finds the lines that were said meanwhile.
     bob.goes_to("lounge", known=True)
     bob.sees("He has gone. Cake or a book?")
     bob.sees("how is the train?")

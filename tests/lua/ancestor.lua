@@ -1,6 +1,6 @@
--- websocket.lua once more, written as scripts for fooking are: what comes is looked at before it is known how much there is, so a frame
--- of which one byte has come is an error; bodies are glued together byte by byte; what is to be written is taken before it is known
--- whether there is any, so an empty body is an error; a close frame is answered by nothing.
+-- websocket.lua again, written like typical scripts for fooking, with their faults. It reads input before it checks the length, so a
+-- frame of which one byte has come is an error. It builds bodies byte by byte. It reads the body to write before it checks the length,
+-- so an empty body is an error. It does not answer a close frame.
 
 local fb = require("fooking.buffer")
 local fc = require("fooking.connection")

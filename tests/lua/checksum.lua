@@ -1,6 +1,5 @@
--- Two bytes of length, the body, and two bytes of checksum (the sum of the body's bytes). A frame with a wrong sum ends its
--- session with a message. Frames that leave are numbered in the byte before the body, so that a frame that overtakes another
--- would show.
+-- Two bytes of length, the body, and two bytes of checksum (the sum of the body's bytes). A frame with a wrong sum ends its session
+-- with a message. Outgoing frames have a sequence number in the byte before the body, which shows if a frame overtakes another.
 
 local buffer = require("longwire.buffer")
 local connection = require("longwire.connection")

@@ -1,4 +1,4 @@
--- Length framing until a frame asks for trouble: its first word says which.
+-- Length framing with faults on request: the first word of a frame selects the fault.
 
 local fb = require("fooking.buffer")
 local fc = require("fooking.connection")
@@ -9,7 +9,7 @@ function faults.loop()
     while true do end
 end
 
--- Takes a minute to find that 30 bytes are 30 bytes.
+-- A pattern that takes a minute to match 30 bytes.
 function faults.pattern()
     return (("a"):rep(30):find(("a?"):rep(30) .. ("a"):rep(30)))
 end
@@ -38,7 +38,7 @@ function faults.eat()
     end
 end
 
--- What stays after the call.
+-- Memory that is kept after the call.
 eaten = {}
 function faults.hoard()
     while true do

@@ -1,4 +1,4 @@
--- The standard framing, by a script: what the benchmark sets beside the same framing without one.
+-- The default framing as a script. The benchmark compares it with the native one.
 
 local fb = require("longwire.buffer")
 

@@ -1,5 +1,5 @@
--- WebSocket by a script: handshake, masked frames from clients, fragments, pings and close. In the manner of the scripts that fooking's
--- users have: globals, a table of states keyed by the session's id, fooking.* modules, a file beside it loaded with dofile.
+-- WebSocket by a script: handshake, masked frames from clients, fragments, pings and close. It is written like scripts of fooking's
+-- users: globals, a table of states by session id, fooking.* modules, another file loaded with dofile.
 
 local fb = require("fooking.buffer")
 local fc = require("fooking.connection")
@@ -40,7 +40,7 @@ local function unmask(body, mask)
     return table.concat(out)
 end
 
--- What each session said so far of a message in fragments.
+-- The fragments of an incomplete message, by session.
 parts = {}
 
 function onConnect(conn)

@@ -2,7 +2,7 @@
 //
 //	echo SOCKET
 //
-// A goroutine for each request; connections are kept.
+// One goroutine per request; connections are kept open.
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 		if err != nil {
 			panic(err)
 		}
-		// The prefix of the app makes a header of SESSIONID.
+		// The app's param_prefix turns SESSIONID into a header.
 		fmt.Fprintf(notes, "%s %s %s\n", env["LONGWIRE_EVENT"], r.Header.Get("Sessionid"), env["LONGWIRE_SEQ"])
 		notes.Close()
 		body, err := io.ReadAll(r.Body)

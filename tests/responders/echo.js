@@ -2,7 +2,7 @@
 //
 //   node echo.js SOCKET
 //
-// One process, as many requests at once as there are. It closes a connection behind each answer.
+// One process without a limit of requests at once. It closes the connection after each answer.
 "use strict";
 
 const fs = require("node:fs");

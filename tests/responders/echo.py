@@ -32,7 +32,7 @@ def app(environ, start_response):
     note(environ)
     headers = []
     if environ["LONGWIRE_EVENT"] != "message":
-        # A greeting of headers, where a prefix makes some.
+        # Greet with the headers, if the app's param_prefix makes some.
         body = "\n".join(go_headers(environ)).encode()
     elif body == b"die":
         raise RuntimeError("told to die")
@@ -47,7 +47,7 @@ def app(environ, start_response):
     else:
         headers = [("Content-Length", str(len(body)))]
     start_response("200 OK", headers)
-    # For a single piece flup announces its length, and an announced empty reply is one.
+    # flup announces the length of a single piece, and an announced empty reply would count as a reply.
     return [body] if body or headers else []
 
 

@@ -2,11 +2,11 @@
 # A CGI script behind fcgiwrap: echoes frames, notes events, and fails when it is told to.
 echo "$LONGWIRE_EVENT $SESSIONID $LONGWIRE_SEQ" >>"$NOTES"
 if [ "$LONGWIRE_EVENT" != message ]; then
-    # fcgiwrap makes a 502 of an answer without any header.
+    # fcgiwrap turns an answer without headers into a 502.
     printf 'Status: 200\n\n'
     exit
 fi
-# Frames are bytes, and a variable of the shell can hold neither a NUL nor a last newline.
+# Frames may have any bytes, but a shell variable can hold neither a NUL nor a trailing newline.
 frame=$(mktemp)
 trap 'rm -f "$frame"' EXIT
 cat >"$frame"

@@ -3,7 +3,7 @@
 #
 #   mojo.pl PROCESSES        with the listening socket as its standard input
 #
-# One request at a time in each process, which closes the connection behind its answer.
+# One request at a time in each process, which closes the connection after its answer.
 use Mojolicious::Lite -signatures;
 use Mojo::Server::FastCGI;
 

@@ -1,9 +1,9 @@
 <?php
 
-// A router that does one thing wrong, as a process of its own: php router.php ADDRESS MODE [NUMBER]
+// A faulty router in its own process; MODE selects the fault: php router.php ADDRESS MODE [NUMBER]
 //
-// The first line that it prints is where it listens; then a line of JSON for each thing that happens. It ends with its
-// standard input. The protocol is written here once more, so that a mistake of the clients is not made on both sides.
+// The first line that it prints is its address. Then it prints a line of JSON for each event. It ends when its standard input ends. The
+// protocol is implemented here independently, so that the clients' mistakes are not repeated on this side.
 
 declare(strict_types=1);
 
