@@ -20,7 +20,7 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"> & <b>bold</b>"
 
 
 class Person:
-    """A page and the hand on it."""
+    """A person: a browser page and the actions on it."""
 
     def __init__(self, browser: Browser, name: str, **screen) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class Person:
         expect(self.page.get_by_role("log")).to_contain_text(text)
 
     def sees_no(self, text: str) -> None:
-        """Of use only after something that was sent later has been seen."""
+        """Call this only after a message that was sent later has been seen."""
         expect(self.page.get_by_role("log")).not_to_contain_text(text)
 
     def opens_the_list(self) -> None:

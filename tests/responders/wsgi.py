@@ -1,4 +1,4 @@
-"""A WSGI application behind uWSGI: echoes frames and notes events. uWSGI closes a connection behind each answer."""
+"""A WSGI application behind uWSGI: echoes frames and notes events. uWSGI closes the connection after each answer."""
 
 
 def application(environ, start_response):
