@@ -212,7 +212,7 @@ impl Sessions {
             clients.push(far);
             Link::to(Transport::new(near).expect("the runtime has room"))
         });
-        // Writes fail until somebody has waited for the socket to be writable, and there is no session's task here that would.
+        // Writes fail until a task has waited for the socket to be writable, and there is no session's task here that would.
         for outbox in &outboxes {
             runtime.block_on(poll_fn(|cx| outbox.link().poll_write_ready(cx))).expect("both ends are open");
         }
