@@ -32,7 +32,7 @@ pub(super) fn run(dir: &Path, settings: &Settings) -> io::Result<()> {
         }
     }
     if nginx.is_none() {
-        notes.push("nginx is not installed here, so nothing stands beside Longwire.".to_owned());
+        notes.push("nginx is not installed here, so Longwire is not compared with it.".to_owned());
     }
     let mut columns = columns("php-fpm");
     let both = &["/cpu/cpu_us_per_message/0", "/cpu/cpu_us_per_message/1"];

@@ -136,7 +136,7 @@ impl Demo {
         // A child process that another test has just forked may hold such a port until its exec.
         for offset in 0..PORTS {
             let is_free = || std::net::TcpStream::connect(self.address(offset)).is_err();
-            wait_until(&format!("nobody listens on {offset}"), is_free);
+            wait_until(&format!("port offset {offset} is free"), is_free);
         }
     }
 

@@ -279,7 +279,7 @@ async fn cut(kind: Kind) {
     let since = Instant::now();
     // No node has noticed yet. The answer must still say that it is incomplete.
     assert_eq!(stage.presence(0).await, Seen::without(2, "n3"), "{kind:?}");
-    stage.soon("cut: an answer has who is left, and names who is missing", since.elapsed());
+    stage.soon("cut: an answer has the remaining members and names the missing node", since.elapsed());
     assert_eq!(stage.publish(0, "first").await, (reached(2), vec!["n3".to_owned()], false), "{kind:?}");
     stage.read(&[0, 1], "first").await;
     let (receipt, unreachable, engine_down) = stage.publish(2, "here").await;
@@ -362,7 +362,7 @@ async fn node_killed(kind: Kind) {
     let since = Instant::now();
     stage.nodes[2].wait();
     assert_eq!(stage.presence(0).await, Seen::without(2, "n3"), "{kind:?}");
-    stage.soon("node killed: an answer has who is left, and names who is missing", since.elapsed());
+    stage.soon("node killed: an answer has the remaining members and names the missing node", since.elapsed());
     let times = stage.until_said([0, 1].map(|node| (node, "longwire_cluster_nodes", 1.0)), since).await;
     stage.soon("node killed: the others wait for it no more", times[0].max(times[1]));
     let since = Instant::now();

@@ -15,7 +15,7 @@ const INNOCENT: &[(&str, &str, &str)] = &[
     (
         "lua",
         "read",
-        "a session's codec is locked for as long as its script runs, and nobody waits for it but its own session",
+        "a session's codec is locked for as long as its script runs, and only its own session waits for it",
     ),
     ("lua", "write", "the same"),
     ("lua", "note", "the same"),

@@ -404,7 +404,7 @@ async fn clients_that_do_not_read_leave_half_of_the_workers_to_others() {
     println!("a stranger waited for {waited:?}");
     assert!(waited < Duration::from_secs(6), "a stranger waited for {waited:?}");
     let is_slow = |line: &serde_json::Value| line["message"] == "session closed" && line["reason"] == "slow_reader";
-    eventually("nobody waits any more", || node.metric("longwire_upstream_queued_requests", "") == 0.0).await;
+    eventually("no request waits any more", || node.metric("longwire_upstream_queued_requests", "") == 0.0).await;
     let closed = node.log_lines(is_slow).len();
     assert!((4..20).contains(&closed), "{closed} were closed");
     // Half of the workers are still occupied by them, because no request waits.

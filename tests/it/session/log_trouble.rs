@@ -204,7 +204,7 @@ async fn heard_again(node: &mut Node) {
         asked += 500;
     }
     drop(client);
-    let mut reader = node.log.take().expect("nobody reads it");
+    let mut reader = node.log.take().expect("the test has not taken the reader yet");
     let (lines_tx, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut text = Vec::new();

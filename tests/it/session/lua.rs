@@ -473,7 +473,7 @@ async fn each_function_is_called_as_often_as_it_should_with_the_requestid_that_i
         let id = id["session"].as_str().unwrap().to_owned();
         let count = |what: &str| printed(&node, &id).iter().filter(|line| line.starts_with(what)).count();
         // The log may come a little later than the answer.
-        eventually("what was said so far was looked at", || count("read") == reads).await;
+        eventually("the script has read all bytes so far", || count("read") == reads).await;
         assert_eq!((count("connect"), count("close")), (1, 0));
     }
     socket.shutdown().await.unwrap();

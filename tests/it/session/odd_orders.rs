@@ -188,7 +188,7 @@ async fn clients_are_not_blamed_for_the_time_in_which_the_node_was_stopped() {
     assert_eq!(closed, Vec::<serde_json::Value>::new());
     stop.cancel();
     for ended in tasks.join_all().await {
-        ended.expect("nobody is turned away");
+        ended.expect("no client may be refused");
     }
 }
 
