@@ -217,7 +217,7 @@ async fn a_channel_that_is_too_long_for_one_envelope_is_known_to_a_node_that_com
         assert!(left().iter().all(|line| !line.contains(&sid)), "{kind:?}: it is still there");
         assert!(
             notices(&fpm).iter().all(|line| !line.starts_with("vacated ")),
-            "{kind:?}: so nobody says that nobody is"
+            "{kind:?}: the channel still has a member, so it must not be vacated"
         );
     }
 }
