@@ -5,6 +5,9 @@
 //! `target/bench/ROW.json`, and with `--write` tables and pictures to docs/performance.md and the folder of that name. Compare
 //! variants of one run only: another machine, or a busy one, gives other figures.
 
+// Load generators and peers block, print, and make sockets as the other side would.
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)]
+
 mod document;
 mod measure;
 mod peers;

@@ -188,7 +188,7 @@ fn try_connect(address: &Bind, timeout: Duration) -> io::Result<()> {
         }
         Bind::Unix(path) => {
             let socket = sockets::unix(Type::STREAM)?;
-            // A blocking connect would wait without limit for a place in a full backlog; a full one is somebody there.
+            // A blocking connect would wait without limit if the backlog is full. A full backlog means that a process listens.
             socket.set_nonblocking(true)?;
             match socket.connect(&SockAddr::unix(path)?) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),

@@ -113,6 +113,7 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn default() -> Self {
         let mut registry = Registry::with_prefix("longwire");
         let r = &mut registry;

@@ -93,18 +93,8 @@ impl Running {
         let (hub, cluster_life, presence) =
             hub(config, shares.sessions, router_address(&config.router, bound.router.as_ref()))?;
         let hub = Arc::new(hub);
-        let mut upstream_configs = config.upstreams.clone();
-        let mut supervisors = Vec::new();
-        for upstream in &mut upstream_configs {
-            if let Some(spawn) = &upstream.spawn {
-                let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
-                    .await
-                    .map_err(|error| StartError::Spawn { upstream: upstream.name.clone(), error })?;
-                supervisors.push(supervisor);
-                upstream.backends = vec![model::Backend { address, weight: 1 }];
-            }
-        }
-        let upstreams: HashMap<_, _> = upstream_configs
+        let (supervisors, with_backends) = spawn_pools(&config.upstreams).await?;
+        let upstreams: HashMap<_, _> = with_backends
             .into_iter()
             .map(|upstream| {
                 let handles = hub.metrics.upstream.of(&upstream.name);
@@ -143,45 +133,42 @@ impl Running {
             services.push((listener, listening, service));
         }
         if let Some(listening) = bound.admin {
-            info!(listener = "admin", bind = %listening.local(), "listening");
-            running.admin = Some(listening.local().clone());
+            running.admin = Some(announced("admin", &listening));
             let serving = serve_admin(listening, hub.metrics.clone(), running.readiness());
             running.housekeeping.spawn_on(running.watched("the admin listener", serving), control);
         }
         let memory = running.memory.clone();
         if let Some(listening) = bound.router {
-            info!(listener = "router", bind = %listening.local(), "listening");
-            running.router = Some(listening.local().clone());
+            running.router = Some(announced("router", &listening));
             let router = model::Router { max_connections: shares.router, ..config.router.clone() };
             running.keep("the router port", serve_router(listening, router, memory.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
-            info!(listener = "api", bind = %listening.local(), "listening");
-            running.api = Some(listening.local().clone());
+            running.api = Some(announced("api", &listening));
             let serving = serve_api(listening, config.api.clone(), shares.api, memory, hub.clone());
             running.keep("the HTTP API", serving);
         }
         for (listener, listening, service) in services {
-            running.listeners.push((listener.name.clone(), listening.local().clone()));
-            info!(listener = %listener.name, bind = %listening.local(), "listening");
-            let entrance = Entrance {
-                hub: hub.clone(),
-                name: listener.name.clone(),
-                tcp: listener.tcp,
-                preparation: Preparation::new(
-                    listener.proxy_protocol.clone(),
-                    running.acceptor(&listener.name),
-                    &config.limits,
-                ),
-                service,
-            };
-            let part = format!("listener {}", listener.name);
-            running.accepting.spawn(running.watched(&part, entrance.accept_loop(listening)));
+            running.accept(listener, listening, service, &config.limits);
         }
         running.keep_probing();
         running.keep("the watch on certificates", watch_certificates(running.acceptors.clone(), hub.clone()));
         info!(node = %hub.node_name, "started");
         Ok(running)
+    }
+
+    /// Serves the clients of a listener.
+    fn accept(&mut self, of: &model::Listener, listening: Listening, service: Service, limits: &model::Limits) {
+        self.listeners.push((of.name.clone(), announced(&of.name, &listening)));
+        let entrance = Entrance {
+            hub: self.hub.clone(),
+            name: of.name.clone(),
+            tcp: of.tcp,
+            preparation: Preparation::new(of.proxy_protocol.clone(), self.acceptor(&of.name), limits),
+            service,
+        };
+        let part = format!("listener {}", of.name);
+        self.accepting.spawn(self.watched(&part, entrance.accept_loop(listening)));
     }
 
     /// Runs `work` for as long as the node runs.
@@ -387,6 +374,28 @@ struct Bound {
     admin: Option<Listening>,
     router: Option<Listening>,
     api: Option<Listening>,
+}
+
+/// Logs that a listener listens. Gives its address, with the port that the system chose if the configured one is 0.
+fn announced(listener: &str, listening: &Listening) -> Bind {
+    let bind = listening.local().clone();
+    info!(listener, %bind, "listening");
+    bind
+}
+
+/// Starts the php-fpm of each upstream that has one of its own. Gives the upstreams with the addresses of their backends.
+async fn spawn_pools(upstreams: &[model::Upstream]) -> Result<(Vec<Supervisor>, Vec<model::Upstream>), StartError> {
+    let (mut supervisors, mut upstreams) = (Vec::new(), upstreams.to_vec());
+    for upstream in &mut upstreams {
+        if let Some(spawn) = &upstream.spawn {
+            let (supervisor, address) = Supervisor::start(spawn, &upstream.name)
+                .await
+                .map_err(|error| StartError::Spawn { upstream: upstream.name.clone(), error })?;
+            supervisors.push(supervisor);
+            upstream.backends = vec![model::Backend { address, weight: 1 }];
+        }
+    }
+    Ok((supervisors, upstreams))
 }
 
 fn bind_all(config: &Config, control: &Handle) -> Result<Bound, BindError> {

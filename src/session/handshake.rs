@@ -78,6 +78,7 @@ pub enum Verdict {
 ///
 /// While PHP is asked, the session is a guest, and commands already find it. If it never becomes live, the effects of
 /// those commands are discarded.
+#[expect(clippy::too_many_lines, reason = "the order of its steps is what matters")]
 pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>) {
     let endpoint = opening.endpoint;
     let events = endpoint.app.events;

@@ -105,6 +105,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Serves one request and waits for the next. `None` if the connection is over; the lease is then given up.
+    #[expect(clippy::too_many_lines, reason = "one arm for each way in which an exchange ends")]
     async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {
         let Turn { mut lease, mut work, began: mut started } = turn;
         let scheduler = lease.scheduler.clone();

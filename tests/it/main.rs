@@ -6,6 +6,8 @@
 // A test binary has no users outside, so `pub` here means "for the other files of the tests".
 #![allow(unreachable_pub)]
 // Tests may block, panic on a lock, print and make sockets as they like.
+// A test may tell one long story.
+#![allow(clippy::too_many_lines)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 mod cluster;

@@ -118,7 +118,6 @@ fn from_the_root(module: &Module, path: &[String]) -> Option<Module> {
     Some(from)
 }
 
-/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Text files that people write.
+/// Extensions of text files that are written by hand.
 const TEXT: &[&str] = &["rs", "toml", "md", "php", "html", "sh", "yaml", "yml", "py", "txt", "json", ""];
-/// A file: where it is below the crate's folder, with `/`, and what it says.
+/// A file: its path below the crate's folder, with `/`, and its text.
 pub struct File {
     pub path: String,
     pub text: String,
 }
-/// What stands before the module of unit tests, which ends a file.
+/// The text before the module of unit tests, which is at the end of a file.
 pub fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
-/// Code without comments, and without what stands in strings; lines stay where they are.
+/// The code without comments and without the contents of strings. Lines keep their numbers.
 pub fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,5 +1,4 @@
-//! Rules that the compiler does not check: which modules may use which others, what `proto` must not use, the length of files, and
-//! packages that `Cargo.lock` must not have.
+//! Rules that neither compiler nor clippy checks: which modules may use which others, what `proto` must not use, the length of files.
 //!
 //! Each rule is a function from a file to its complaints, and each has a test in which it complains.
 
@@ -70,7 +69,6 @@ pub const TEST_ONLY: &[&str] = &[
 /// Files that may name a home folder.
 const MADE_UP_HOMES: &[(&str, &str)] = &[("tests/it/commands/check.rs", "sets one that must not be printed")];
 
-/// Extensions of text files that are written by hand.
 #[test]
 fn modules_name_only_modules_to_their_left() {
     complain_about(&sources(), direction);
@@ -101,7 +99,6 @@ fn nothing_points_to_a_developers_machine() {
     complain_about(&everything(), foreign_paths);
 }
 
-/// A file: its path below the crate's folder, with `/`, and its text.
 fn complain_about(files: &[File], rule: fn(&File) -> Vec<String>) {
     assert!(files.len() > 20, "only {} files were found", files.len());
     let complaints: Vec<_> =
@@ -193,6 +190,7 @@ fn length(file: &File) -> Vec<String> {
     if lines > MAX_LINES && !allowed { vec![format!("{lines} lines")] } else { Vec::new() }
 }
 
+/// Finds log fields recorded with `?`, and texts with `{:?}`. Both show Rust's own syntax: `Some("x")`, the name of a variant, `1.5s`.
 fn debug_fields(file: &File) -> Vec<String> {
     let text = without_tests(&file.text);
     let calls = ["trace!(", "debug!(", "info!(", "warn!(", "error!("].iter().flat_map(|call| text.match_indices(call));
@@ -207,7 +205,6 @@ fn debug_fields(file: &File) -> Vec<String> {
         .collect()
 }
 
-/// Finds std's print macros. They panic if the output is closed, and block if it is not read.
 /// From an opening bracket to the one that closes it.
 fn in_brackets(text: &str) -> &str {
     let (mut at, mut depth) = (0, 0);
@@ -225,8 +222,6 @@ fn in_brackets(text: &str) -> &str {
     &text[..at]
 }
 
-/// Finds a second cryptography provider in `Cargo.lock`. async-nats lets rustls choose the provider from the compiled features, and rustls
-/// panics if there are two.
 fn foreign_paths(file: &File) -> Vec<String> {
     if MADE_UP_HOMES.iter().any(|(path, _)| *path == file.path) {
         return Vec::new();
@@ -240,7 +235,6 @@ fn foreign_paths(file: &File) -> Vec<String> {
     homes.iter().filter(|home| file.text.contains(**home)).map(|home| format!("has the path {home}")).collect()
 }
 
-/// The text before the module of unit tests, which is at the end of a file.
 #[cfg(test)]
 mod tests {
     use super::*;
