@@ -7,34 +7,42 @@
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat
-# Tests wait for processes and leases more than they compute: with one for each core two cores are half idle.
-export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 2)))
+# Tests wait for processes and leases about as much as they compute: with one for each core the cores are idle half of the time.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 4)))
+# Notes how long a step takes.
+TIMED := tests/timed.sh
 
-.PHONY: demo cluster test lint bench bench-micro
+.PHONY: demo cluster test packages lint bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
-	$(CARGO) run --release --locked -- dev $(DEMO)
+	$(CARGO) run --profile demo --locked -- dev $(DEMO)
 
 cluster:
 	tests/install-deps.sh cluster
-	$(CARGO) build --release --locked
-	tests/cluster.sh "$${CARGO_TARGET_DIR:-target}/release/longwire"
+	$(CARGO) build --profile demo --locked
+	tests/cluster.sh "$${CARGO_TARGET_DIR:-target}/demo/longwire"
 
 test:
-	tests/install-deps.sh test
-	tests/venv.sh autobahn chat responders schemathesis
-	tests/npm.sh responders
-	$(MAKE) lint
-	$(CARGO) test --locked -- --skip autobahn
-	$(CARGO) test --locked --test it -- autobahn
-	$(CARGO) test --locked --bench system -- --quick
+	@$(TIMED) >/dev/null
+	tests/install-deps.sh build
+	$(TIMED) "packages, and lint beside them" $(MAKE) --jobs=2 --no-print-directory packages lint
+	$(TIMED) "build of the tests" $(CARGO) test --locked --no-run
+	$(TIMED) "tests" $(CARGO) test --locked -- --skip autobahn
+	$(TIMED) "Autobahn" $(CARGO) test --locked --test it -- autobahn
+	$(TIMED) "benches, a quick look" $(CARGO) test --locked --bench system -- --quick
+	@$(TIMED)
+
+packages:
+	$(TIMED) "packages of Debian" tests/install-deps.sh test
+	$(TIMED) "packages of PyPI" tests/venv.sh autobahn chat responders schemathesis
+	$(TIMED) "packages of npm" tests/npm.sh responders
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(TIMED) "fmt" $(CARGO) fmt --check
+	$(TIMED) "clippy" $(CARGO) clippy --locked --all-targets -- -D warnings
+	$(TIMED) "clippy without features" $(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(TIMED) "rustdoc" $(CARGO) doc --locked --no-deps
 
 bench:
 	tests/install-deps.sh bench

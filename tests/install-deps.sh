@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a make target needs beside cargo, from Debian's packages.
 #
-#   tests/install-deps.sh demo     what `make demo` needs: php-fpm
+#   tests/install-deps.sh build    what cargo needs to build: a C compiler
+#   tests/install-deps.sh demo     what `make demo` needs beside that: php-fpm
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
 #   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, nginx, openssl, curl, a browser with its
 #                                  driver, ip (for networks of their own), python's venv and its YAML, and what answers FastCGI: a C
@@ -13,7 +14,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,12p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,13p' "$0" >&2
     exit 2
 }
 
@@ -32,6 +33,8 @@ has_php_fpm() {
 }
 
 missing_for() {
+    has cc || printf '%s\n' gcc libc6-dev
+    [[ $1 != build ]] || return 0
     has_php_fpm || echo php-fpm
     if [[ $1 == bench ]]; then
         # Its package brings an nginx that it was built for.
@@ -52,7 +55,6 @@ missing_for() {
     [[ -x /usr/sbin/ip || -x /sbin/ip ]] || echo iproute2
     # Debian's python, whatever else is called python3.
     /usr/bin/python3 -c 'import yaml' >/dev/null 2>&1 || echo python3-yaml
-    has cc || printf '%s\n' gcc libc6-dev
     [[ -e /usr/include/fcgiapp.h ]] || echo libfcgi-dev
     [[ -x /usr/sbin/fcgiwrap ]] || echo fcgiwrap
     perl -MFCGI -e 1 2>/dev/null || echo libfcgi-perl
@@ -69,7 +71,7 @@ missing_for() {
 }
 
 case ${1:-} in
-    demo | cluster | test | bench) group=$1 ;;
+    build | demo | cluster | test | bench) group=$1 ;;
     *) usage ;;
 esac
 
