@@ -78,7 +78,7 @@
 //!
 //! - [`proto`] has no runtime, no clock, no locks, no logging. Its decoders take slices and limits, and answer *here it is*, *not
 //!   yet* or *broken*.
-//! - [`session::State`] is everything about a session except its socket, and can be serialized: id, ends, handshake params,
+//! - [`session::SessionState`] is everything about a session except its socket, and can be serialized: id, ends, handshake params,
 //!   the number of the next event, the decoder in mid-frame, waiting frames, events that PHP is still to get.
 //! - [`config::model`] is the checked configuration, without a trace of TOML.
 //! - `outbox/stage.rs` says which bytes may leave for a client at which point, and `outbox/backlog.rs` holds the waiting ones.

@@ -82,10 +82,10 @@ pub struct Acceptor {
     settings: Settings,
     provider: Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
-    state: Mutex<State>,
+    state: Mutex<LoadedCertificates>,
 }
 
-struct State {
+struct LoadedCertificates {
     config: Arc<ServerConfig>,
     /// The state of the files when they were last checked, valid or not.
     stamps: Vec<Stamp>,
@@ -106,7 +106,7 @@ impl Acceptor {
         // Taken before the files are read, so that a change in between is noticed.
         let stamps = stamps(&settings);
         let (config, remarks) = configure(&settings, &provider, &ticketer)?;
-        Ok((Self { settings, provider, ticketer, state: Mutex::new(State { config, stamps }) }, remarks))
+        Ok((Self { settings, provider, ticketer, state: Mutex::new(LoadedCertificates { config, stamps }) }, remarks))
     }
 
     /// The configuration for the next handshake.
@@ -141,11 +141,11 @@ impl Acceptor {
             ClientCerts::Optional | ClientCerts::Required => make_ticketer(&self.settings)?,
         };
         let (config, _) = configure(&self.settings, &self.provider, &ticketer)?;
-        *self.lock() = State { config, stamps };
+        *self.lock() = LoadedCertificates { config, stamps };
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LoadedCertificates> {
         lock(&self.state)
     }
 }

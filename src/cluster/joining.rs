@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use super::net::{CLAIM_WAIT, Interests, Net, State};
+use super::net::{CLAIM_WAIT, Interests, JoinState, Net};
 use super::orders::{Order, OrdersReader};
 use super::requests::Answers;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
@@ -78,8 +78,8 @@ impl Net {
             self.metrics.engine_up.set(0);
             self.metrics.engine_failures.inc();
             let state = match end {
-                End::Lost(error) => State::Away(error.to_string()),
-                End::Refused(who) => State::Refused(format!(
+                End::Lost(error) => JoinState::Away(error.to_string()),
+                End::Refused(who) => JoinState::Refused(format!(
                     "node number {} is taken by node {who:?}: set another [node] number",
                     self.me.node
                 )),
@@ -87,9 +87,11 @@ impl Net {
             let before = self.state.send_replace(state.clone());
             if before != state {
                 match &state {
-                    State::Refused(why) => error!("cannot join the other nodes: {why}"),
-                    State::Away(why) => warn!("engine unreachable, only this node's own sessions are reached: {why}"),
-                    State::Starting | State::Joined => {}
+                    JoinState::Refused(why) => error!("cannot join the other nodes: {why}"),
+                    JoinState::Away(why) => {
+                        warn!("engine unreachable, only this node's own sessions are reached: {why}")
+                    }
+                    JoinState::Starting | JoinState::Joined => {}
                 }
             }
             *self.interests() = Interests::default();
@@ -120,7 +122,7 @@ impl Net {
         self.metrics.engine_up.set(1);
         *pause = FIRST_PAUSE;
         orders.open();
-        self.state.send_replace(State::Joined);
+        self.state.send_replace(JoinState::Joined);
         info!(number = self.me.node, partitions = interest.len(), "joined the other nodes");
         tokio::select! {
             end = self.send(listening, orders, interest) => end,

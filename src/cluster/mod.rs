@@ -50,7 +50,7 @@ use tracing::warn;
 
 use self::asking::with_target;
 use self::members::Place;
-use self::net::{Identity, Net, State, joined_by};
+use self::net::{Identity, JoinState, Net, joined_by};
 pub use self::outcome::{Asked, Beyond, Outcome};
 use self::presence::{Presence, View};
 use self::requests::Answers;
@@ -194,7 +194,7 @@ impl Cluster {
     pub async fn begun(&self) -> Result<(), JoinError> {
         let Some(net) = &self.net else { return Ok(()) };
         match net.begun().await {
-            State::Refused(why) => Err(JoinError::Taken(why)),
+            JoinState::Refused(why) => Err(JoinError::Taken(why)),
             _ => Ok(()),
         }
     }
@@ -217,9 +217,9 @@ impl Cluster {
     pub fn missing(&self) -> Option<String> {
         let net = self.net.as_ref()?;
         match net.state() {
-            State::Joined => net.not_understood().map(|why| format!("cluster: {why}")),
-            State::Starting => Some("cluster: not joined yet".to_owned()),
-            State::Away(why) | State::Refused(why) => Some(format!("cluster: {why}")),
+            JoinState::Joined => net.not_understood().map(|why| format!("cluster: {why}")),
+            JoinState::Starting => Some("cluster: not joined yet".to_owned()),
+            JoinState::Away(why) | JoinState::Refused(why) => Some(format!("cluster: {why}")),
         }
     }
 

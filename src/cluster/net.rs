@@ -39,7 +39,7 @@ pub(super) struct Net {
     interests: Mutex<Interests>,
     /// Nodes that speak another version of the envelope, by number.
     foreign: Mutex<BTreeMap<u16, Foreign>>,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<JoinState>,
 }
 
 /// The partitions that this node listens to.
@@ -68,7 +68,7 @@ pub(super) struct Identity {
 
 /// Whether this node is joined to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum JoinState {
     /// It is starting.
     Starting,
     /// It is joined.
@@ -100,7 +100,7 @@ impl Net {
             orders,
             interests: Mutex::default(),
             foreign: Mutex::default(),
-            state: watch::Sender::new(State::Starting),
+            state: watch::Sender::new(JoinState::Starting),
             settings,
         }
     }
@@ -127,20 +127,20 @@ impl Net {
         foreign.iter().next().map(|(node, of)| not_understood(*node, of.version))
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> JoinState {
         self.state.borrow().clone()
     }
 
     pub(super) fn is_joined(&self) -> bool {
-        *self.state.borrow() == State::Joined
+        *self.state.borrow() == JoinState::Joined
     }
 
     /// How the first attempt to join ended.
-    pub(super) async fn begun(&self) -> State {
+    pub(super) async fn begun(&self) -> JoinState {
         let mut state = self.state.subscribe();
-        match state.wait_for(|state| *state != State::Starting).await {
+        match state.wait_for(|state| *state != JoinState::Starting).await {
             Ok(state) => state.clone(),
-            Err(_) => State::Away("the task that connects to the engine has ended".to_owned()),
+            Err(_) => JoinState::Away("the task that connects to the engine has ended".to_owned()),
         }
     }
 
@@ -157,7 +157,7 @@ impl Net {
     /// that is told that a session has joined may rely on it. Never waits longer than a receipt may take.
     pub(super) async fn settled(&self, partition: Partition) {
         let mut state = self.state.subscribe();
-        let is_settled = |state: &State| *state != State::Joined || self.interests().known.has(partition);
+        let is_settled = |state: &JoinState| *state != JoinState::Joined || self.interests().known.has(partition);
         // `tell` waits half a receipt's timeout for a node that does not answer. This waits a little longer, for an engine that is
         // slow and may get lost. The rest is for the receipt's way back.
         let _ = timeout(self.settings.receipt_timeout * 3 / 4, state.wait_for(is_settled)).await;

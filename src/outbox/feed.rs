@@ -28,10 +28,10 @@ pub const MAX_BYTES: usize = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Feed(Mutex<State>);
+pub struct Feed(Mutex<FeedState>);
 
 #[derive(Debug)]
-struct State {
+struct FeedState {
     chunks: VecDeque<Bytes>,
     bytes: usize,
     /// Bytes that a reader has taken so far.
@@ -79,7 +79,7 @@ impl Feed {
     }
 
     fn new(readers: Readers) -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(FeedState {
             chunks: VecDeque::new(),
             bytes: 0,
             taken: 0,
@@ -189,12 +189,12 @@ impl Feed {
         Turn { feed: self.clone(), turn }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
         lock(&self.0)
     }
 }
 
-impl State {
+impl FeedState {
     fn has_room(&self) -> bool {
         self.bytes < MAX_BYTES && !matches!(self.readers, Readers::Polls { is_here: false, .. })
     }
@@ -298,12 +298,12 @@ impl Turn {
         Poll::Pending
     }
 
-    fn is_mine(&self, state: &State) -> bool {
+    fn is_mine(&self, state: &FeedState) -> bool {
         matches!(state.readers, Readers::Polls { turn, is_here: true } if turn == self.turn)
     }
 }
 
-impl State {
+impl FeedState {
     fn end_turn(&mut self) {
         if let Readers::Polls { is_here, .. } = &mut self.readers {
             *is_here = false;

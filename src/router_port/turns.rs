@@ -51,12 +51,12 @@ struct Lines {
 
 /// A connection's place in its line.
 struct Place {
-    state: Mutex<State>,
+    state: Mutex<TurnState>,
     /// Notified when `state` changes in a way that others may wait for.
     moved: Notify,
 }
 
-struct State {
+struct TurnState {
     /// The connection's socket. `None` when it has left the line.
     transport: Option<Arc<Transport>>,
     /// Bytes read so far.
@@ -83,7 +83,7 @@ impl Turns {
         let owing = line.values().rev().filter_map(|place| Some((place.clone(), place.owes()?)));
         let mut awaited: Vec<_> = owing.take(MAX_AWAITED).collect();
         awaited.reverse();
-        let state = State {
+        let state = TurnState {
             transport: Some(transport.clone()),
             read: 0,
             done: 0,
@@ -209,7 +209,7 @@ impl Place {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TurnState> {
         lock(&self.state)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::warn;
 
-use super::State;
+use super::SessionState;
 use super::cgi;
 use super::endpoint::Endpoint;
 use crate::proto::cookie;
@@ -18,7 +18,7 @@ const NAME: &[u8] = b"HTTP_COOKIE";
 
 impl Endpoint {
     /// Applies these values of `Set-Cookie` to the session's cookies.
-    pub(super) fn keep_cookies(&self, state: &mut State, set: &[Box<[u8]>]) {
+    pub(super) fn keep_cookies(&self, state: &mut SessionState, set: &[Box<[u8]>]) {
         if set.is_empty() || cgi::is_ours(&self.app, NAME) {
             return;
         }

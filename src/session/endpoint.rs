@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::State;
+use super::SessionState;
 use super::answer::{Answer, EventInfo, Hints, HttpAnswer, HttpReply};
 use super::cgi::{self, EventParams};
 use super::delivery::{Absence, Owed};
@@ -228,7 +228,7 @@ impl Endpoint {
     }
 
     /// Hands an event of a session to PHP.
-    pub(super) fn submit(&self, state: &State, event: Event, responder: Answer) {
+    pub(super) fn submit(&self, state: &SessionState, event: Event, responder: Answer) {
         let own = EventParams {
             id: state.id,
             class: event.class,
@@ -293,7 +293,7 @@ impl Endpoint {
     /// delivered.
     pub(super) fn close_event(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut SessionState,
         profile: EncodedParams,
         close: &Close,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {

@@ -19,7 +19,7 @@ use super::answer::{Answer, ConnectAnswer, EventInfo, HandshakeAnswer, Head};
 use super::endpoint::{Endpoint, Event};
 use super::limits::Permit;
 use super::pending::Pending;
-use super::{Session, State};
+use super::{Session, SessionState};
 use crate::outbox::{Close, Feed, Link, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
@@ -82,7 +82,7 @@ pub enum Verdict {
 pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>) {
     let endpoint = opening.endpoint;
     let events = endpoint.app.events;
-    let mut state = State {
+    let mut state = SessionState {
         id: endpoint.hub.ids.next_id(),
         peer: opening.peer.into(),
         local: opening.local.into(),
@@ -218,7 +218,7 @@ impl Drop for Guest<'_> {
 /// whether PHP may have seen the event.
 async fn ask(
     endpoint: &Arc<Endpoint>,
-    state: &mut State,
+    state: &mut SessionState,
     verdict: &mut oneshot::Sender<Verdict>,
 ) -> Option<ConnectAnswer> {
     let event = Event {
@@ -255,7 +255,7 @@ async fn ask(
 }
 
 /// Sends the close event of a session that never became live, because PHP may have admitted it.
-async fn never_live(endpoint: &Arc<Endpoint>, mut state: State, profile: EncodedParams, reason: CloseReason) {
+async fn never_live(endpoint: &Arc<Endpoint>, mut state: SessionState, profile: EncodedParams, reason: CloseReason) {
     if reason == CloseReason::ClientGone {
         endpoint.hub.count_refused(&endpoint.listener, reason);
     }

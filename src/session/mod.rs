@@ -58,7 +58,7 @@ pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use limits::{Admission, ConnectGates, PassedLimits, Permit};
 pub use notices::tell_apps;
 pub use posts::{NotTaken, Post, PostBoxes, Posts};
-pub use state::State;
+pub use state::SessionState;
 
 use self::answer::{EventInfo, HttpAnswer, Reply};
 use self::clock::Clock;
@@ -82,7 +82,7 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
     let events = endpoint.app.events;
     let id = endpoint.hub.ids.next_id();
     let framing = endpoint.framing.of_session(id);
-    let state = State {
+    let state = SessionState {
         id,
         peer: peer.into(),
         local: local.into(),
@@ -109,7 +109,7 @@ struct Session {
     endpoint: Arc<Endpoint>,
     outbox: Arc<Outbox>,
     permit: Permit,
-    state: State,
+    state: SessionState,
     /// The source of its frames if the client sends them as HTTP requests. `None` if they come from a socket.
     posts: Option<Arc<Posts>>,
     /// The state of its rate limits, if the app has any.
@@ -175,7 +175,7 @@ impl Future for Task {
 
 impl Session {
     /// Makes a session for an outbox that is already registered with the router.
-    fn new(endpoint: Arc<Endpoint>, state: State, outbox: Arc<Outbox>, permit: Permit) -> Self {
+    fn new(endpoint: Arc<Endpoint>, state: SessionState, outbox: Arc<Outbox>, permit: Permit) -> Self {
         let now = endpoint.hub.wheel.now();
         let labels = ListenerLabels { listener: endpoint.listener.clone() };
         endpoint.hub.metrics.sessions_opened.get_or_create(&labels).inc();

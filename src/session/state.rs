@@ -10,7 +10,7 @@ use crate::transport::PackedPeer;
 
 /// A session without its socket: plain data that can be serialized and resumed elsewhere.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct State {
+pub struct SessionState {
     /// Its name.
     pub id: SessionId,
     /// The other end.

@@ -51,7 +51,7 @@ pub(super) struct Scheduler<R> {
     pub(super) config: model::Upstream,
     pub(super) metrics: UpstreamHandles,
     pub(super) stopping: CancellationToken,
-    pub(super) state: Mutex<State<R>>,
+    pub(super) state: Mutex<SchedulerState<R>>,
     /// The learned habits of each backend.
     pub(super) habits: Vec<Habits>,
     /// Answers that wait for their clients.
@@ -68,7 +68,7 @@ pub(super) struct Scheduler<R> {
 
 /// The data that the lock guards.
 #[derive(Debug)]
-pub(super) struct State<R> {
+pub(super) struct SchedulerState<R> {
     pub(super) queue: Queue<Box<Job<R>>>,
     pub(super) backends: Backends<Arc<Handoff<R>>>,
     /// When the housekeeper wakes by itself.
@@ -120,7 +120,7 @@ impl<R: Responder> Scheduler<R> {
             eject_after: config.eject_after.max(1),
             eject_time: config.eject_time,
         };
-        let state = State {
+        let state = SchedulerState {
             queue: Queue::new(bounds),
             backends: Backends::new(rules, config.backends.iter().map(|backend| backend.weight)),
             armed: None,
@@ -306,7 +306,7 @@ impl<R: Responder> Scheduler<R> {
     }
 
     /// Called before the lock is released: sets gauges and the housekeeper's alarm. True if another request might find a place.
-    pub(super) fn settle(&self, state: &mut State<R>) -> bool {
+    pub(super) fn settle(&self, state: &mut SchedulerState<R>) -> bool {
         for (class, label) in Class::ALL.into_iter().zip(RequestClass::ALL) {
             self.metrics.set_queued(*label, state.queue.len_of(class));
         }
@@ -424,7 +424,7 @@ impl<R: Responder> Scheduler<R> {
     }
 }
 
-impl<R> State<R> {
+impl<R> SchedulerState<R> {
     fn assign(&mut self, now: Instant) -> Option<Assigned<R>> {
         if self.queue.has_nobody_in_line() {
             return None;

@@ -100,7 +100,7 @@ pub struct ResponseDecoder {
     last: Option<u16>,
     /// FCGI_GET_VALUES was sent and not answered yet.
     asked: bool,
-    state: State,
+    state: RecordPart,
 }
 
 /// The meaning of a record's content.
@@ -114,7 +114,7 @@ enum Content {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum RecordPart {
     /// `have` bytes of a header have arrived.
     Header { bytes: [u8; HEADER_LEN], have: usize },
     /// In the content of a stream record, or of the answer to a question.
@@ -127,7 +127,7 @@ enum State {
     Padding(u8),
 }
 
-const BEFORE_HEADER: State = State::Header { bytes: [0; HEADER_LEN], have: 0 };
+const BEFORE_HEADER: RecordPart = RecordPart::Header { bytes: [0; HEADER_LEN], have: 0 };
 
 impl ResponseDecoder {
     /// A decoder for the answer to request `id`, the first on its connection.
@@ -162,11 +162,11 @@ impl ResponseDecoder {
         loop {
             // These states end without further input when no content or padding is left.
             match self.state {
-                State::EndPadding { end, padding: 0 } => {
+                RecordPart::EndPadding { end, padding: 0 } => {
                     (self.state, self.is_ended) = (BEFORE_HEADER, true);
                     return Ok(Some(Event::End(end)));
                 }
-                State::Content { of: Content::Values, left: 0, padding } => {
+                RecordPart::Content { of: Content::Values, left: 0, padding } => {
                     (self.state, self.asked) = (after_content(padding), false);
                     return Ok(Some(Event::Heard));
                 }
@@ -176,14 +176,14 @@ impl ResponseDecoder {
                 return Ok(None);
             }
             match &mut self.state {
-                State::Header { bytes, have } => {
+                RecordPart::Header { bytes, have } => {
                     *have += fill(&mut bytes[*have..], input);
                     if *have == HEADER_LEN {
                         let bytes = *bytes;
                         self.state = self.after_header(bytes)?;
                     }
                 }
-                State::Content { of, left, padding } => {
+                RecordPart::Content { of, left, padding } => {
                     let (of, padding) = (*of, *padding);
                     let piece = take(input, usize::from(*left));
                     *left -= piece.len() as u16;
@@ -198,16 +198,16 @@ impl ResponseDecoder {
                         Content::Values => continue,
                     }));
                 }
-                State::EndBody { bytes, have, padding } => {
+                RecordPart::EndBody { bytes, have, padding } => {
                     *have += fill(&mut bytes[*have..], input);
                     if *have == END_BODY_LEN {
-                        self.state = State::EndPadding { end: End::decode(*bytes), padding: *padding };
+                        self.state = RecordPart::EndPadding { end: End::decode(*bytes), padding: *padding };
                     }
                 }
-                State::EndPadding { padding, .. } => {
+                RecordPart::EndPadding { padding, .. } => {
                     *padding -= take(input, usize::from(*padding)).len() as u8;
                 }
-                State::Padding(padding) => {
+                RecordPart::Padding(padding) => {
                     let left = *padding - take(input, usize::from(*padding)).len() as u8;
                     self.state = after_content(left);
                 }
@@ -215,7 +215,7 @@ impl ResponseDecoder {
         }
     }
 
-    fn after_header(&self, bytes: [u8; HEADER_LEN]) -> Result<State, ResponseError> {
+    fn after_header(&self, bytes: [u8; HEADER_LEN]) -> Result<RecordPart, ResponseError> {
         let Header { kind, id, content, padding } =
             Header::decode(bytes).map_err(|version| ResponseError::Version(version.0))?;
         let is_late = if id == self.id { self.is_ended } else { self.last == Some(id) };
@@ -223,7 +223,7 @@ impl ResponseDecoder {
             (Some(Kind::Stdout), true) => Content::LateStdout,
             (Some(Kind::Stderr), true) => Content::LateStderr,
             (Some(Kind::GetValuesResult), _) if self.asked && id == 0 => {
-                return Ok(State::Content { of: Content::Values, left: content, padding });
+                return Ok(RecordPart::Content { of: Content::Values, left: content, padding });
             }
             _ if self.is_ended => return Err(ResponseError::AfterEnd),
             (Some(Kind::Stdout), _) => Content::Stdout,
@@ -232,7 +232,7 @@ impl ResponseDecoder {
                 return Err(ResponseError::EndLength(content));
             }
             (Some(Kind::End), _) if id == self.id => {
-                return Ok(State::EndBody { bytes: [0; END_BODY_LEN], have: 0, padding });
+                return Ok(RecordPart::EndBody { bytes: [0; END_BODY_LEN], have: 0, padding });
             }
             (Some(Kind::End), _) => return Err(ResponseError::RequestId { expected: self.id, got: id }),
             _ => return Err(ResponseError::RecordType(kind)),
@@ -241,7 +241,7 @@ impl ResponseDecoder {
             return Err(ResponseError::RequestId { expected: self.id, got: id });
         }
         // An empty record ends its stream (section 3.3). END_REQUEST says the same, so the record is ignored.
-        Ok(if content == 0 { after_content(padding) } else { State::Content { of, left: content, padding } })
+        Ok(if content == 0 { after_content(padding) } else { RecordPart::Content { of, left: content, padding } })
     }
 }
 
@@ -273,8 +273,8 @@ impl ProtocolStatus {
     }
 }
 
-const fn after_content(padding: u8) -> State {
-    if padding == 0 { BEFORE_HEADER } else { State::Padding(padding) }
+const fn after_content(padding: u8) -> RecordPart {
+    if padding == 0 { BEFORE_HEADER } else { RecordPart::Padding(padding) }
 }
 
 fn take<'a>(input: &mut &'a [u8], at_most: usize) -> &'a [u8] {

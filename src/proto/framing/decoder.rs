@@ -8,11 +8,11 @@ use super::{FrameError, Framing, Item, custom, delimiter, flagged, gap, length, 
 /// Cuts frames out of the bytes of one peer; there is one for each session. Holds no heap memory between frames. It is plain data, so a
 /// half-received frame can be serialized and completed in another process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Decoder(State);
+pub struct Decoder(DecoderState);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum DecoderState {
     Length(length::Decoder),
     Delimiter(delimiter::Decoder),
     // Boxed, because few sessions have one and these decoders must keep state between frames too.
@@ -48,25 +48,25 @@ impl Decoder {
         Decoder(match framing {
             Framing::Length(options) => {
                 debug_assert!(options.is_valid(), "config refuses such numbers: {options:?}");
-                State::Length(length::Decoder::default())
+                DecoderState::Length(length::Decoder::default())
             }
             Framing::Delimiter(options) => {
                 debug_assert!(!options.delimiter.is_empty(), "config refuses an empty delimiter");
-                State::Delimiter(delimiter::Decoder::default())
+                DecoderState::Delimiter(delimiter::Decoder::default())
             }
             Framing::Packet(options) => {
                 debug_assert_eq!(options.check(), Ok(()), "config refuses such options");
-                State::Packet(Box::default())
+                DecoderState::Packet(Box::default())
             }
             Framing::Flagged(options) => {
                 debug_assert_eq!(options.check(), Ok(()), "config refuses such options");
-                State::Flagged(Box::new(flagged::Decoder::new(options)))
+                DecoderState::Flagged(Box::new(flagged::Decoder::new(options)))
             }
-            Framing::Gap(_) => State::Gap(gap::Decoder::default()),
-            Framing::Raw => State::Raw,
-            Framing::WebSocket { .. } => State::WebSocket(websocket::Decoder::new(role)),
-            Framing::EventStream => State::EventStream,
-            Framing::Custom(_) => State::Custom { buffered: 0 },
+            Framing::Gap(_) => DecoderState::Gap(gap::Decoder::default()),
+            Framing::Raw => DecoderState::Raw,
+            Framing::WebSocket { .. } => DecoderState::WebSocket(websocket::Decoder::new(role)),
+            Framing::EventStream => DecoderState::EventStream,
+            Framing::Custom(_) => DecoderState::Custom { buffered: 0 },
         })
     }
 
@@ -83,23 +83,27 @@ impl Decoder {
         input: &[u8],
     ) -> Result<(usize, Option<Item>), FrameError> {
         let found = match (&mut self.0, framing) {
-            (State::Length(decoder), Framing::Length(options)) => decoder.decode(options, max_frame, input),
-            (State::Delimiter(decoder), Framing::Delimiter(options)) => decoder.decode(options, max_frame, input),
-            (State::Packet(decoder), Framing::Packet(options)) => decoder.decode(options, max_frame, input),
-            (State::Flagged(decoder), Framing::Flagged(options)) => decoder.decode(options, max_frame, input),
-            (State::Gap(decoder), Framing::Gap(_)) => decoder.decode(max_frame, input),
-            (State::Raw, Framing::Raw) => Ok(raw::decode(max_frame, input)),
-            (State::WebSocket(decoder), Framing::WebSocket { deflate }) => {
+            (DecoderState::Length(decoder), Framing::Length(options)) => decoder.decode(options, max_frame, input),
+            (DecoderState::Delimiter(decoder), Framing::Delimiter(options)) => {
+                decoder.decode(options, max_frame, input)
+            }
+            (DecoderState::Packet(decoder), Framing::Packet(options)) => decoder.decode(options, max_frame, input),
+            (DecoderState::Flagged(decoder), Framing::Flagged(options)) => decoder.decode(options, max_frame, input),
+            (DecoderState::Gap(decoder), Framing::Gap(_)) => decoder.decode(max_frame, input),
+            (DecoderState::Raw, Framing::Raw) => Ok(raw::decode(max_frame, input)),
+            (DecoderState::WebSocket(decoder), Framing::WebSocket { deflate }) => {
                 decoder.decode(deflate.is_some(), max_frame, input)
             }
-            (State::EventStream, Framing::EventStream) => Ok((input.len(), None)),
-            (State::Custom { buffered }, Framing::Custom(codec)) => custom::decode(codec, buffered, max_frame, input),
-            (State::Broken(error), _) => Err(*error),
+            (DecoderState::EventStream, Framing::EventStream) => Ok((input.len(), None)),
+            (DecoderState::Custom { buffered }, Framing::Custom(codec)) => {
+                custom::decode(codec, buffered, max_frame, input)
+            }
+            (DecoderState::Broken(error), _) => Err(*error),
             (state, framing) => unreachable!("a session keeps its framing: {state:?} met {framing:?}"),
         };
         if let Err(error) = found {
             // This also frees the bytes that were kept: nothing needs them now.
-            self.0 = State::Broken(error);
+            self.0 = DecoderState::Broken(error);
         }
         found
     }
@@ -108,21 +112,21 @@ impl Decoder {
     /// ends now, if silence ends frames in this framing.
     pub fn silence(&mut self) -> Option<Item> {
         match &mut self.0 {
-            State::Gap(decoder) => decoder.silence(),
+            DecoderState::Gap(decoder) => decoder.silence(),
             _ => None,
         }
     }
 
     /// Whether the kept bytes may contain another frame. Then call [`Decoder::decode`] again, even with empty input.
     pub fn has_rest(&self) -> bool {
-        matches!(&self.0, State::Packet(decoder) if decoder.has_rest())
+        matches!(&self.0, DecoderState::Packet(decoder) if decoder.has_rest())
     }
 
     /// Bytes that were skipped since the last call.
     pub fn take_skipped(&mut self) -> u64 {
         match &mut self.0 {
-            State::Packet(decoder) => decoder.skipped.take(),
-            State::Flagged(decoder) => decoder.skipped.take(),
+            DecoderState::Packet(decoder) => decoder.skipped.take(),
+            DecoderState::Flagged(decoder) => decoder.skipped.take(),
             _ => 0,
         }
     }
@@ -130,8 +134,8 @@ impl Decoder {
     /// Bytes that were skipped in all.
     pub fn skipped(&self) -> u64 {
         match &self.0 {
-            State::Packet(decoder) => decoder.skipped.total,
-            State::Flagged(decoder) => decoder.skipped.total,
+            DecoderState::Packet(decoder) => decoder.skipped.total,
+            DecoderState::Flagged(decoder) => decoder.skipped.total,
             _ => 0,
         }
     }
@@ -140,14 +144,14 @@ impl Decoder {
     /// input nothing else needs to be fetched, unless [`Decoder::has_rest`] is true.
     pub fn is_mid_frame(&self) -> bool {
         match &self.0 {
-            State::Length(decoder) => decoder.is_mid_frame(),
-            State::Delimiter(decoder) => decoder.is_mid_frame(),
-            State::Packet(decoder) => decoder.is_mid_frame(),
-            State::Flagged(decoder) => decoder.is_mid_frame(),
-            State::Gap(decoder) => decoder.is_mid_frame(),
-            State::WebSocket(decoder) => decoder.is_mid_frame(),
-            State::Custom { buffered } => *buffered > 0,
-            State::Raw | State::EventStream | State::Broken(_) => false,
+            DecoderState::Length(decoder) => decoder.is_mid_frame(),
+            DecoderState::Delimiter(decoder) => decoder.is_mid_frame(),
+            DecoderState::Packet(decoder) => decoder.is_mid_frame(),
+            DecoderState::Flagged(decoder) => decoder.is_mid_frame(),
+            DecoderState::Gap(decoder) => decoder.is_mid_frame(),
+            DecoderState::WebSocket(decoder) => decoder.is_mid_frame(),
+            DecoderState::Custom { buffered } => *buffered > 0,
+            DecoderState::Raw | DecoderState::EventStream | DecoderState::Broken(_) => false,
         }
     }
 
@@ -155,14 +159,14 @@ impl Decoder {
     /// message, and while bytes are skipped, `max_frame` may be exceeded by an eighth.
     pub fn buffered(&self) -> usize {
         match &self.0 {
-            State::Length(decoder) => decoder.buffered(),
-            State::Delimiter(decoder) => decoder.buffered(),
-            State::Packet(decoder) => decoder.buffered(),
-            State::Flagged(decoder) => decoder.buffered(),
-            State::Gap(decoder) => decoder.buffered(),
-            State::WebSocket(decoder) => decoder.buffered(),
-            State::Custom { buffered } => *buffered,
-            State::Raw | State::EventStream | State::Broken(_) => 0,
+            DecoderState::Length(decoder) => decoder.buffered(),
+            DecoderState::Delimiter(decoder) => decoder.buffered(),
+            DecoderState::Packet(decoder) => decoder.buffered(),
+            DecoderState::Flagged(decoder) => decoder.buffered(),
+            DecoderState::Gap(decoder) => decoder.buffered(),
+            DecoderState::WebSocket(decoder) => decoder.buffered(),
+            DecoderState::Custom { buffered } => *buffered,
+            DecoderState::Raw | DecoderState::EventStream | DecoderState::Broken(_) => 0,
         }
     }
 }

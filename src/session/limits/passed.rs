@@ -18,12 +18,12 @@ const TELL_EVERY_MS: u64 = 10_000;
 pub struct PassedLimits {
     metrics: Arc<Metrics>,
     started: Instant,
-    limits: [State; Limit::WORDS.len()],
+    limits: [LimitState; Limit::WORDS.len()],
     full: Telling,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LimitState {
     is_dry_run: bool,
     telling: Telling,
 }
@@ -56,7 +56,8 @@ impl Telling {
 impl PassedLimits {
     /// Enforces every limit that is not in `dry_run`.
     pub fn new(dry_run: &[Limit], metrics: Arc<Metrics>) -> Self {
-        let state = |(_, limit): &(&str, Limit)| State { is_dry_run: dry_run.contains(limit), ..State::default() };
+        let state =
+            |(_, limit): &(&str, Limit)| LimitState { is_dry_run: dry_run.contains(limit), ..LimitState::default() };
         let limits = std::array::from_fn(|at| state(&Limit::WORDS[at]));
         Self { metrics, started: Instant::now(), limits, full: Telling::default() }
     }

@@ -41,7 +41,8 @@ pub(super) use self::php::Desk;
 use self::php::Job;
 use super::wheel::{TICK, Wheel, ticks};
 use super::{
-    Admission, Answer, Clients, ConnectGates, Endpoint, Hub, OverHttp, PassedLimits, PostBoxes, Posts, Session, State,
+    Admission, Answer, Clients, ConnectGates, Endpoint, Hub, OverHttp, PassedLimits, PostBoxes, Posts, Session,
+    SessionState,
 };
 use crate::cluster::{Cluster, Facts};
 use crate::config::model::Config;
@@ -280,7 +281,7 @@ impl World {
             true => Outbox::of_guest(id, framing.clone(), terms, link),
             false => Outbox::new(id, framing.clone(), terms, link),
         });
-        let state = State {
+        let state = SessionState {
             id,
             peer: Peer::Unix.into(),
             local: Peer::Unix.into(),

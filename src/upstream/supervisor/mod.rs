@@ -108,18 +108,18 @@ impl std::error::Error for SpawnError {}
 /// A php-fpm that is kept running. Dropping it tells php-fpm to stop; [`stop`](Self::stop) also waits.
 #[derive(Debug)]
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    shared: Arc<SharedMaster>,
     ended: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedMaster {
+    state: Mutex<MasterState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct MasterState {
     /// The running master, which leads the process group of this number.
     master: Option<i32>,
     stopping: bool,
@@ -152,8 +152,10 @@ impl Supervisor {
         }
 
         let pool = Pool { name: name.to_owned(), binary, ini, home, config, last_lines: Arc::default() };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State { master: None, stopping: false }), changed: Condvar::new() });
+        let shared = Arc::new(SharedMaster {
+            state: Mutex::new(MasterState { master: None, stopping: false }),
+            changed: Condvar::new(),
+        });
         let (started_tx, started) = tokio::sync::oneshot::channel();
         let (ended_tx, ended) = watch::channel(false);
         let for_thread = shared.clone();
@@ -210,8 +212,8 @@ impl Drop for Supervisor {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+impl SharedMaster {
+    fn lock(&self) -> std::sync::MutexGuard<'_, MasterState> {
         lock(&self.state)
     }
 
