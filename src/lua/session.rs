@@ -45,7 +45,7 @@ pub(super) struct Session {
 
 #[derive(Default)]
 struct Inner {
-    stage: Stage,
+    stage: CodecStage,
     /// How often `onRead` has handled something so far; the script gets it as `requestid`.
     requests: u64,
     /// Received bytes that the script has not taken yet.
@@ -56,7 +56,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum CodecStage {
     #[default]
     New,
     Live,
@@ -71,8 +71,8 @@ impl Session {
     }
 
     fn begin(&self, inner: &mut Inner) {
-        if inner.stage == Stage::New {
-            inner.stage = Stage::Live;
+        if inner.stage == CodecStage::New {
+            inner.stage = CodecStage::Live;
             match self.run(inner, Function::Connect, None) {
                 Ok((_, call)) => inner.unsent.extend_from_slice(&call.sent),
                 Err(failure) => self.forgive(inner, failure),
@@ -102,8 +102,8 @@ impl Session {
             None => std::mem::take(&mut call.input),
         };
         let counts = result.is_ok() || function == Function::Write;
-        if call.closes && counts && inner.stage == Stage::Live {
-            inner.stage = Stage::Closing;
+        if call.closes && counts && inner.stage == CodecStage::Live {
+            inner.stage = CodecStage::Closing;
             inner.end = Some((CloseReason::CodecClosed, String::new()));
         }
         result.map(|verdict| (verdict, call))
@@ -119,7 +119,7 @@ impl Session {
 
     fn fail(&self, inner: &mut Inner, failure: Failure) {
         self.pool.note(self.id, &failure);
-        inner.stage = Stage::Failed;
+        inner.stage = CodecStage::Failed;
         inner.received = Buffer::default();
         // If there are several reasons, the first one counts.
         inner.end.get_or_insert((failure.reason, failure.text));
@@ -153,7 +153,7 @@ impl Session {
             Verdict::Handled => (!call.output.is_empty()).then(|| frame(call.output.into())),
         };
         inner.requests += 1;
-        if inner.received.len() == before && inner.stage == Stage::Live {
+        if inner.received.len() == before && inner.stage == CodecStage::Live {
             let text = "onRead returned a number above 0 but took nothing from its input: it would be called for ever";
             self.fail(inner, Failure::new(CloseReason::CodecFailed, text));
             return Ok(Found::Nothing);
@@ -192,7 +192,7 @@ impl SessionCodec for Session {
     fn open(&self) -> bool {
         let mut inner = lock(&self.inner);
         self.begin(&mut inner);
-        inner.stage == Stage::Live
+        inner.stage == CodecStage::Live
     }
 
     fn decode(&self, max_frame: usize, input: &[u8]) -> Result<Decoded, FrameError> {
@@ -201,7 +201,7 @@ impl SessionCodec for Session {
         // One byte more than `most` may be kept: it shows that the limit is exceeded.
         let most = max_frame.saturating_add(HEADER_ROOM).min(usize::MAX - 1);
         let mut taken = 0;
-        while taken < input.len() && inner.stage == Stage::Live {
+        while taken < input.len() && inner.stage == CodecStage::Live {
             let kept = inner.received.len();
             // How many bytes of `input`, from `taken` on, the script has seen.
             let mut seen = 0;
@@ -212,7 +212,8 @@ impl SessionCodec for Session {
                 inner.received.append(&rest[..more], most + 1);
                 seen += more;
                 let found = self.read(inner, max_frame);
-                let is_over = inner.stage != Stage::Live || taken + seen == input.len() || inner.received.len() > most;
+                let is_over =
+                    inner.stage != CodecStage::Live || taken + seen == input.len() || inner.received.len() > most;
                 if is_over || !matches!(found, Ok(Found::Nothing)) {
                     break found;
                 }
@@ -243,7 +244,7 @@ impl SessionCodec for Session {
                 }
             }
         }
-        if inner.stage != Stage::Live {
+        if inner.stage != CodecStage::Live {
             inner.received = Buffer::default();
         }
         Ok(Decoded { taken: input.len(), frame: None, buffered: inner.received.held() })
@@ -257,7 +258,7 @@ impl SessionCodec for Session {
         let inner = &mut *lock(&self.inner);
         self.begin(inner);
         settle(inner, deliver);
-        if !matches!(inner.stage, Stage::Live | Stage::Closing) {
+        if !matches!(inner.stage, CodecStage::Live | CodecStage::Closing) {
             return Ok(());
         }
         let written = match self.write(inner, body) {
@@ -281,16 +282,16 @@ impl SessionCodec for Session {
 
     fn close(&self) {
         let inner = &mut *lock(&self.inner);
-        let was = std::mem::replace(&mut inner.stage, Stage::Closed);
-        if matches!(was, Stage::New | Stage::Closed) {
+        let was = std::mem::replace(&mut inner.stage, CodecStage::Closed);
+        if matches!(was, CodecStage::New | CodecStage::Closed) {
             return;
         }
         match self.run(inner, Function::Close, None) {
-            Ok((_, call)) if was != Stage::Failed => inner.unsent.extend_from_slice(&call.sent),
+            Ok((_, call)) if was != CodecStage::Failed => inner.unsent.extend_from_slice(&call.sent),
             Ok(_) => {}
             Err(failure) => self.fail(inner, failure),
         }
-        inner.stage = Stage::Closed;
+        inner.stage = CodecStage::Closed;
         inner.received = Buffer::default();
         // The session is ending already, so no reason is needed.
         inner.end = None;

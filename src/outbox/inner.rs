@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::backlog::{Backlog, Kind};
 use super::close::Close;
 use super::link::Link;
-use super::stage::Stage;
+use super::stage::OutboxStage;
 use crate::transport::MAX_SLICES;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Inner {
     /// must not come inside another one.
     pub(super) backlog: Backlog,
     /// Decides what may leave now. The decision and the write happen under one lock.
-    pub(super) stage: Stage,
+    pub(super) stage: OutboxStage,
     pub(super) asked_close: Option<Box<Close>>,
     /// The wakers of replies that wait for room or for the end of the session. There is nearly always one.
     pub(super) waiters: SmallVec<[Waker; 1]>,

@@ -68,7 +68,7 @@ use self::inner::{Inner, copy_tail};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
 pub use self::signals::Signals;
-use self::stage::{Place, Stage, Unit, What};
+use self::stage::{OutboxStage, Place, Unit, What};
 pub use crate::config::model::SlowReader;
 
 /// The settings shared by all sessions of one endpoint.
@@ -128,7 +128,7 @@ impl Outbox {
     pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
         let mut outbox = Self::new(id, framing, terms, link);
         if outbox.framing.codec().is_none() {
-            outbox.inner.get_mut().expect("a new mutex is not poisoned").stage = Stage::GUEST;
+            outbox.inner.get_mut().expect("a new mutex is not poisoned").stage = OutboxStage::GUEST;
         }
         outbox
     }

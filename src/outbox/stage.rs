@@ -11,11 +11,11 @@
 //! ```
 //!
 //! Plain data: it decides, and [`super::Outbox`] acts, both under one lock. Everything that leaves goes through
-//! [`Stage::place_of`].
+//! [`OutboxStage::place_of`].
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stage {
+pub(super) struct OutboxStage {
     life: Life,
     reply: Reply,
 }
@@ -80,7 +80,7 @@ pub(super) enum Place {
     Nowhere,
 }
 
-impl Stage {
+impl OutboxStage {
     /// The stage of a guest.
     pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
 
@@ -189,14 +189,14 @@ mod tests {
 
     const WHATS: [What; 5] = [What::Push, What::Frame, What::Piece, What::Control, What::Goodbye];
 
-    fn places(stage: Stage) -> [Place; 5] {
+    fn places(stage: OutboxStage) -> [Place; 5] {
         WHATS.map(|what| stage.place_of(what))
     }
 
     #[test]
     fn what_may_leave_is_known_at_each_stage() {
         use Place::{Later, Now, Nowhere};
-        let mut stage = Stage::default();
+        let mut stage = OutboxStage::default();
         assert_eq!(places(stage), [Now, Now, Nowhere, Now, Now]);
         assert!(stage.begin(Unit::Pieces) && !stage.begin(Unit::Frame));
         assert_eq!(places(stage), [Later, Later, Now, Now, Now]);
@@ -207,14 +207,16 @@ mod tests {
         assert_eq!(places(stage), [Nowhere; 5]);
         assert!(stage.begin(Unit::Pieces));
         assert_eq!(places(stage), [Nowhere; 5], "nothing follows what is broken");
-        let mut guest = Stage::GUEST;
+        let mut guest = OutboxStage::GUEST;
         assert_eq!(places(guest), [Later, Now, Nowhere, Now, Now]);
         assert!(guest.begin(Unit::Pieces));
         guest.end();
         assert!(!guest.lets_held_go() && guest.admit() && guest.lets_held_go() && !guest.admit());
-        for (mut stage, change) in
-            [(Stage::default(), Stage::say as fn(&mut Stage)), (Stage::GUEST, Stage::deafen), (guest, Stage::finish)]
-        {
+        for (mut stage, change) in [
+            (OutboxStage::default(), OutboxStage::say as fn(&mut OutboxStage)),
+            (OutboxStage::GUEST, OutboxStage::deafen),
+            (guest, OutboxStage::finish),
+        ] {
             change(&mut stage);
             assert!(!stage.admit());
             assert_eq!(places(stage), [Nowhere; 5], "{stage:?}");

@@ -72,7 +72,7 @@ async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usiz
 }
 
 /// The stage of a connection.
-enum Stage {
+enum ProtocolStage {
     /// No complete frame has come.
     Fresh,
     /// It speaks the short protocol.
@@ -95,7 +95,7 @@ pub(super) struct Connection<'p> {
     set_aside: Option<SetAside>,
     output: BytesMut,
     sends: Sends,
-    stage: Stage,
+    stage: ProtocolStage,
 }
 
 /// Commands that send to the same sessions and have not run yet.
@@ -150,7 +150,7 @@ impl<'p> Connection<'p> {
             set_aside: None,
             output: BytesMut::new(),
             sends: Sends::default(),
-            stage: Stage::Fresh,
+            stage: ProtocolStage::Fresh,
             port,
         }
     }
@@ -240,8 +240,8 @@ impl<'p> Connection<'p> {
 
     fn door(&self) -> Door {
         match self.stage {
-            Stage::Short | Stage::Fresh => Door::Short,
-            Stage::Greeting { .. } | Stage::Long => Door::Long,
+            ProtocolStage::Short | ProtocolStage::Fresh => Door::Short,
+            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Door::Long,
         }
     }
 
@@ -252,17 +252,17 @@ impl<'p> Connection<'p> {
         }
         let text = format!("the client closed its side in the middle of a frame, after {} bytes", self.input.len());
         Err(match self.stage {
-            Stage::Fresh | Stage::Short => End::Refused("truncated", text),
-            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
+            ProtocolStage::Fresh | ProtocolStage::Short => End::Refused("truncated", text),
+            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
         })
     }
 
     /// Whether the client still has to prove that it knows the secret. Until then it gets little time and no memory.
     fn is_stranger(&self) -> bool {
         match self.stage {
-            Stage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
-            Stage::Greeting { .. } => true,
-            Stage::Short | Stage::Long => false,
+            ProtocolStage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
+            ProtocolStage::Greeting { .. } => true,
+            ProtocolStage::Short | ProtocolStage::Long => false,
         }
     }
 
@@ -273,7 +273,9 @@ impl<'p> Connection<'p> {
             return Err(Wrong::new(ErrorWord::BadFrame, "the greeting is too long").into());
         }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
-            (Stage::Short, _) | (Stage::Fresh, Some(Protocol::Short)) => End::Refused("bad_frame", error.to_string()),
+            (ProtocolStage::Short, _) | (ProtocolStage::Fresh, Some(Protocol::Short)) => {
+                End::Refused("bad_frame", error.to_string())
+            }
             _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
         })
     }
@@ -285,9 +287,11 @@ impl<'p> Connection<'p> {
         }
         let idle = match self.stage {
             // A client that has sent nothing yet may speak the short protocol, which has no ping.
-            Stage::Short => self.port.config.short_idle_timeout,
-            Stage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
-            Stage::Fresh | Stage::Greeting { .. } | Stage::Long => self.port.config.idle_timeout,
+            ProtocolStage::Short => self.port.config.short_idle_timeout,
+            ProtocolStage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
+            ProtocolStage::Fresh | ProtocolStage::Greeting { .. } | ProtocolStage::Long => {
+                self.port.config.idle_timeout
+            }
         };
         let is_stranger = self.is_stranger();
         let deadline = match is_stranger {
@@ -351,8 +355,8 @@ impl<'p> Connection<'p> {
     fn late(&self) -> End {
         let text = format!("a message did not arrive completely in time: {} bytes of it came", self.input.len());
         match self.stage {
-            Stage::Fresh | Stage::Short => End::Refused("timeout", text),
-            Stage::Greeting { .. } | Stage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
+            ProtocolStage::Fresh | ProtocolStage::Short => End::Refused("timeout", text),
+            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
         }
     }
 
@@ -383,22 +387,22 @@ impl<'p> Connection<'p> {
 
     async fn take(&mut self, frame: Frame) -> Result<(), End> {
         match (&self.stage, Protocol::of(frame.kind)) {
-            (Stage::Fresh, Some(Protocol::Short)) => {
+            (ProtocolStage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
                     return Err(End::Refused("short_protocol", "[router] short_protocol is turned off".to_owned()));
                 }
-                self.stage = Stage::Short;
+                self.stage = ProtocolStage::Short;
                 if let Some(turn) = &mut self.turn {
                     turn.comes().await;
                 }
                 self.take_order(&frame).await
             }
-            (Stage::Short, _) => self.take_order(&frame).await,
-            (Stage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
-            (Stage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
+            (ProtocolStage::Short, _) => self.take_order(&frame).await,
+            (ProtocolStage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
+            (ProtocolStage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
                 self.take_proof(&frame, *client_nonce, *server_nonce)
             }
-            (Stage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
+            (ProtocolStage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
             _ => Err(Wrong::new(
                 ErrorWord::BadFrame,
                 format!("frame type 0x{:04X} does not belong to this protocol", frame.kind),
@@ -435,10 +439,10 @@ impl<'p> Connection<'p> {
         debug!(peer = %self.peer, client = hello.peer, "router client connected");
         self.turn = None;
         if wants_proof {
-            self.stage = Stage::Greeting { client_nonce: hello.nonce, server_nonce };
+            self.stage = ProtocolStage::Greeting { client_nonce: hello.nonce, server_nonce };
         } else {
             long::welcome(None, &mut self.output);
-            self.stage = Stage::Long;
+            self.stage = ProtocolStage::Long;
         }
         Ok(())
     }
@@ -460,7 +464,7 @@ impl<'p> Connection<'p> {
             .into());
         }
         long::welcome(Some(&proofs.of_server()), &mut self.output);
-        self.stage = Stage::Long;
+        self.stage = ProtocolStage::Long;
         Ok(())
     }
 

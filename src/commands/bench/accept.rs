@@ -9,9 +9,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::BenchError;
+use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
 use super::report;
-use super::stage::Stage;
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
@@ -23,8 +23,8 @@ const SCAN: Nanos = 50_000_000;
 pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
     let usage = BenchError::Usage;
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
-    let mut stage = Stage::new(args.parallel, &args.common)?;
-    stage.swarm.max_opening = args.parallel;
+    let mut run = BenchRun::new(args.parallel, &args.common)?;
+    run.swarm.max_opening = args.parallel;
     let mut accept = Accept {
         asked: vec![None; args.parallel],
         begun: vec![0; args.parallel],
@@ -41,23 +41,22 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
         troubles: Troubles::default(),
     };
     for _ in 0..args.parallel {
-        stage.swarm.add(&endpoint);
+        run.swarm.add(&endpoint);
     }
     // Give up if nothing was accepted after as many errors as there are clients.
-    stage
-        .go(&mut accept, Nanos::MAX, |accept, _| accept.total > 0 || accept.troubles.total() >= args.parallel as u64)?;
+    run.go(&mut accept, Nanos::MAX, |accept, _| accept.total > 0 || accept.troubles.total() >= args.parallel as u64)?;
     if accept.total == 0 {
-        stage.finish();
+        run.finish();
         let why = accept.troubles.worst().unwrap_or("interrupted");
         return Err(BenchError::Nobody(format!(
             "none of {} connections to {} could be opened: {why}",
             args.parallel, args.url
         )));
     }
-    stage.event("connected");
-    let [before, after] = stage.measure(&mut accept, &args.times)?;
-    let interrupted = stage.swarm.is_interrupted();
-    stage.finish();
+    run.event("connected");
+    let [before, after] = run.measure(&mut accept, &args.times)?;
+    let interrupted = run.swarm.is_interrupted();
+    run.finish();
 
     let window = (accept.end - accept.begin) as f64 / 1e9;
     let report = report::Accept {

@@ -25,7 +25,7 @@ use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client};
 pub(super) struct Connection {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
-    stage: Stage,
+    stage: ConnectionStage,
     /// `None` for HTTP, which carries no frames.
     decoder: Option<Decoder>,
     /// Bytes of an incomplete handshake or HTTP reply.
@@ -38,7 +38,7 @@ pub(super) struct Connection {
 }
 
 #[derive(PartialEq)]
-enum Stage {
+enum ConnectionStage {
     Connecting,
     Upgrading { key: String },
     Open,
@@ -99,7 +99,7 @@ impl Connection {
         Ok(Self {
             socket,
             tls,
-            stage: Stage::Connecting,
+            stage: ConnectionStage::Connecting,
             decoder,
             pending: Vec::new(),
             outgoing: Vec::new(),
@@ -115,7 +115,7 @@ impl Connection {
 
     /// All handshakes are complete.
     pub(super) fn is_open(&self) -> bool {
-        self.stage == Stage::Open && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
+        self.stage == ConnectionStage::Open && self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking())
     }
 
     /// Bytes wait because the socket's send buffer is full.
@@ -152,7 +152,7 @@ impl Connection {
 
     /// Writes queued bytes until the socket takes no more.
     pub(super) fn flush(&mut self) -> Result<(), Trouble> {
-        if self.stage == Stage::Connecting {
+        if self.stage == ConnectionStage::Connecting {
             return Ok(());
         }
         if let Some(tls) = &mut self.tls {
@@ -197,7 +197,7 @@ impl Connection {
         scratch: &mut Scratch,
         heard: &mut Vec<Heard>,
     ) -> Result<(), Trouble> {
-        if self.stage == Stage::Connecting {
+        if self.stage == ConnectionStage::Connecting {
             if let Some(error) = self.socket.take_error().map_err(Trouble::Connect)? {
                 return Err(Trouble::Connect(error));
             }
@@ -208,9 +208,9 @@ impl Connection {
                     self.outgoing.extend_from_slice(before_key);
                     self.outgoing.extend_from_slice(key.as_bytes());
                     self.outgoing.extend_from_slice(after_key);
-                    Stage::Upgrading { key }
+                    ConnectionStage::Upgrading { key }
                 }
-                Speech::Stream(_) | Speech::Http { .. } => Stage::Open,
+                Speech::Stream(_) | Speech::Http { .. } => ConnectionStage::Open,
             };
             if self.tls.is_none() && self.is_open() {
                 heard.push(Heard::Opened);
@@ -296,7 +296,7 @@ impl Connection {
             let _unheard = self.flush();
             return Err(Trouble::Tls(error.to_string()));
         }
-        if was_handshaking && !tls.is_handshaking() && self.stage == Stage::Open {
+        if was_handshaking && !tls.is_handshaking() && self.stage == ConnectionStage::Open {
             heard.push(Heard::Opened);
         }
         loop {
@@ -320,12 +320,12 @@ impl Connection {
         match &endpoint.speech {
             Speech::Stream(framing) => self.take_frames(endpoint, framing, bytes, scratch, heard),
             Speech::WebSocket { framing, .. } => {
-                let Stage::Upgrading { key } = &self.stage else {
+                let ConnectionStage::Upgrading { key } = &self.stage else {
                     return self.take_frames(endpoint, framing, bytes, scratch, heard);
                 };
                 self.pending.extend_from_slice(bytes);
                 let Some(len) = http::upgraded(&self.pending, key)? else { return Ok(()) };
-                self.stage = Stage::Open;
+                self.stage = ConnectionStage::Open;
                 heard.push(Heard::Opened);
                 let pending = std::mem::take(&mut self.pending);
                 self.take_frames(endpoint, framing, &pending[len..], scratch, heard)

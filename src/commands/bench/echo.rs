@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::BenchError;
+use super::bench_run::BenchRun;
 use super::endpoint::{Endpoint, Speech};
 use super::report;
-use super::stage::Stage;
 use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
 use super::times::Times;
@@ -37,15 +37,15 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     if is_http && args.in_flight > 1 {
         return Err(usage("--in-flight must be 1 for http://: a connection carries one request at a time".into()));
     }
-    let mut stage = Stage::new(args.connections, &args.common)?;
+    let mut run = BenchRun::new(args.connections, &args.common)?;
     let mut echo = Echo::new(args, message, is_http, endpoint.is_raw() && !args.any_reply);
     for _ in 0..args.connections {
-        stage.swarm.add(&endpoint);
+        run.swarm.add(&endpoint);
     }
-    stage.go(&mut echo, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    run.go(&mut echo, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
     let connected = echo.clients.iter().filter(|client| client.is_open).count();
     if connected == 0 {
-        stage.finish();
+        run.finish();
         return Err(BenchError::Nobody(format!(
             "none of {} connections to {} could be opened: {}",
             args.connections,
@@ -53,13 +53,13 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
             echo.troubles.worst().unwrap_or("interrupted")
         )));
     }
-    stage.event("connected");
-    let [before, after] = stage.measure(&mut echo, &args.times)?;
-    let interrupted = stage.swarm.is_interrupted();
+    run.event("connected");
+    let [before, after] = run.measure(&mut echo, &args.times)?;
+    let interrupted = run.swarm.is_interrupted();
     let in_flight_at_end = echo.waiting();
-    let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
-    stage.go(&mut echo, drained, |echo, _| echo.waiting() == 0)?;
-    stage.finish();
+    let drained = run.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
+    run.go(&mut echo, drained, |echo, _| echo.waiting() == 0)?;
+    run.finish();
 
     let window = (echo.end - echo.begin) as f64 / 1e9;
     let report = report::Echo {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::BenchError;
+use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
 use super::publisher::{CHANNEL, Publisher};
 use super::report;
-use super::stage::Stage;
 use super::stamp::{Fit, Message};
 use super::subscriber::{Subscriber, Underway};
 use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
@@ -41,20 +41,20 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         ));
     }
     let publisher = Publisher::new(args).map_err(usage)?;
-    let mut stage = Stage::new(args.connections + 1, &args.common)?;
+    let mut run = BenchRun::new(args.connections + 1, &args.common)?;
     for _ in 0..args.connections {
-        stage.swarm.add(&endpoint);
+        run.swarm.add(&endpoint);
     }
-    let publishing_place = stage.swarm.add(&publisher.endpoint);
+    let publishing_place = run.swarm.add(&publisher.endpoint);
     let mut fanout = Fanout::new(args, message, publisher, publishing_place);
-    stage.go(&mut fanout, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
-    let answered = stage.after(args.common.timeout);
-    stage.go(&mut fanout, answered, |fanout, _| fanout.is_prepared())?;
-    fanout.give_up_mute(&mut stage.swarm);
+    run.go(&mut fanout, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    let answered = run.after(args.common.timeout);
+    run.go(&mut fanout, answered, |fanout, _| fanout.is_prepared())?;
+    fanout.give_up_mute(&mut run.swarm);
     let connected = fanout.subscribers.iter().filter(|subscriber| subscriber.is_live()).count();
     let why = |fanout: &Fanout| fanout.troubles.worst().unwrap_or("interrupted").to_owned();
     if connected == 0 {
-        stage.finish();
+        run.finish();
         return Err(BenchError::Nobody(format!(
             "none of {} subscribers could join at {}: {}",
             args.connections,
@@ -63,16 +63,16 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
         )));
     }
     if !fanout.publisher.is_ready() {
-        stage.finish();
+        run.finish();
         let why = fanout.publisher_trouble.take().unwrap_or_else(|| why(&fanout));
         return Err(BenchError::Nobody(format!("cannot publish at {}: {why}", args.publish)));
     }
-    stage.event("connected");
-    let [before, after] = stage.measure(&mut fanout, &args.times)?;
-    let interrupted = stage.swarm.is_interrupted();
-    let drained = stage.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
-    stage.go(&mut fanout, drained, |fanout, _| fanout.underway.is_empty())?;
-    stage.finish();
+    run.event("connected");
+    let [before, after] = run.measure(&mut fanout, &args.times)?;
+    let interrupted = run.swarm.is_interrupted();
+    let drained = run.after(args.common.timeout + Duration::from_nanos(2 * SCAN));
+    run.go(&mut fanout, drained, |fanout, _| fanout.underway.is_empty())?;
+    run.finish();
 
     let window = (fanout.end - fanout.begin) as f64 / 1e9;
     let report = report::Fanout {

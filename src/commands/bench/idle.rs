@@ -5,10 +5,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::BenchError;
+use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
 use super::process::{Memory, memory};
 use super::report;
-use super::stage::Stage;
 use super::swarm::{After, Link, Load, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::IdleArgs;
@@ -18,7 +18,7 @@ const SECOND: Nanos = 1_000_000_000;
 pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     let usage = BenchError::Usage;
     let endpoint = Rc::new(Endpoint::new(&args.url, &args.common.header, &args.common, false).map_err(usage)?);
-    let mut stage = Stage::new(args.connections, &args.common)?;
+    let mut run = BenchRun::new(args.connections, &args.common)?;
     let base: Vec<Option<Memory>> = args.common.pid.iter().map(|pid| memory(*pid)).collect();
     let mut idle = Idle {
         places: vec![Place::Closed; args.connections],
@@ -29,41 +29,41 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
         closed: 0,
         troubles: Troubles::default(),
     };
-    let began = stage.swarm.now();
+    let began = run.swarm.now();
     for _ in 0..args.connections {
-        stage.swarm.add(&endpoint);
+        run.swarm.add(&endpoint);
     }
-    stage.go(&mut idle, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
-    let answered = stage.after(args.common.timeout);
-    stage.go(&mut idle, answered, |idle, _| idle.count(Place::Asked) == 0)?;
-    let set_up = (stage.swarm.now() - began) as f64 / 1e9;
+    run.go(&mut idle, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
+    let answered = run.after(args.common.timeout);
+    run.go(&mut idle, answered, |idle, _| idle.count(Place::Asked) == 0)?;
+    let set_up = (run.swarm.now() - began) as f64 / 1e9;
     for _ in 0..idle.count(Place::Asked) {
         idle.troubles.count(&Trouble::Timeout("no answer to --say"));
     }
     let answered = idle.count(Place::Ready);
     let connected = answered + idle.count(Place::Asked);
     if connected == 0 {
-        stage.finish();
+        run.finish();
         let why = idle.troubles.worst().unwrap_or("interrupted");
         return Err(BenchError::Nobody(format!(
             "none of {} connections to {} could be opened: {why}",
             args.connections, args.url
         )));
     }
-    stage.event("connected");
+    run.event("connected");
     idle.is_holding = true;
-    let before = stage.usage();
-    let begin = stage.swarm.now();
-    stage.event("begin");
-    let end = stage.after(args.hold);
-    stage.go(&mut idle, end, |idle, _| idle.open() == 0)?;
-    let window = (stage.swarm.now() - begin) as f64 / 1e9;
-    let after = stage.usage();
+    let before = run.usage();
+    let begin = run.swarm.now();
+    run.event("begin");
+    let end = run.after(args.hold);
+    run.go(&mut idle, end, |idle, _| idle.open() == 0)?;
+    let window = (run.swarm.now() - begin) as f64 / 1e9;
+    let after = run.usage();
     let held: Vec<Option<Memory>> = args.common.pid.iter().map(|pid| memory(*pid)).collect();
-    stage.event("end");
+    run.event("end");
     let still_open = idle.open();
-    let interrupted = stage.swarm.is_interrupted();
-    stage.finish();
+    let interrupted = run.swarm.is_interrupted();
+    run.finish();
 
     let cpu = before.until(&after, 0);
     let processes = args.common.pid.iter().zip(base.iter().zip(&held)).zip(&cpu.pid_cpu_us);

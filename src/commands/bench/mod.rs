@@ -5,10 +5,11 @@
 //!
 //! `swarm` holds the connections of a run on one thread, because the generator shares its machine with the server. It has an epoll of
 //! its own, and needs one system call for a read and one for a write. `connection` is one of these connections, `endpoint` is their
-//! common part, `stage` has the phases of a run, and `report` prints the results. [`process`] reads from /proc the CPU and memory of
+//! common part, `bench_run` has the phases of a run, and `report` prints the results. [`process`] reads from /proc the CPU and memory of
 //! other processes, [`timer`] wakes the thread in time and [`times`] collects durations.
 
 mod accept;
+mod bench_run;
 mod connection;
 mod echo;
 mod endpoint;
@@ -18,7 +19,6 @@ mod idle;
 pub mod process;
 mod publisher;
 mod report;
-mod stage;
 mod stamp;
 mod subscriber;
 mod swarm;

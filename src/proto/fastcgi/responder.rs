@@ -67,7 +67,7 @@ impl fmt::Display for RequestError {
 impl std::error::Error for RequestError {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum RequestStage {
     Begin,
     Params,
     Stdin,
@@ -77,7 +77,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub struct RequestDecoder {
     max_bytes: usize,
-    stage: Stage,
+    stage: RequestStage,
     header: [u8; HEADER_LEN],
     header_have: usize,
     /// The record whose content is being read.
@@ -92,7 +92,7 @@ impl RequestDecoder {
     pub fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,
-            stage: Stage::Begin,
+            stage: RequestStage::Begin,
             header: [0; HEADER_LEN],
             header_have: 0,
             record: None,
@@ -132,7 +132,7 @@ impl RequestDecoder {
             let done = self.whole_record(record)?;
             self.content.clear();
             if done {
-                self.stage = Stage::Begin;
+                self.stage = RequestStage::Begin;
                 return Ok(Some(std::mem::take(&mut self.request)));
             }
         }
@@ -142,18 +142,19 @@ impl RequestDecoder {
     fn check(&self, header: [u8; HEADER_LEN]) -> Result<Header, RequestError> {
         let record = Header::decode(header).map_err(|version| RequestError::Version(version.0))?;
         // php-fpm checks this for params only; fastcgi-client pads stdin records of 65 535 bytes by one byte.
-        if self.stage == Stage::Params && usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT {
+        if self.stage == RequestStage::Params && usize::from(record.content) + usize::from(record.padding) > MAX_CONTENT
+        {
             return Err(RequestError::RecordTooLong);
         }
         let (expected, held) = match self.stage {
-            Stage::Begin => (Kind::Begin, 0),
-            Stage::Params => (Kind::Params, self.request.params.len()),
-            Stage::Stdin => (Kind::Stdin, self.request.body.len()),
+            RequestStage::Begin => (Kind::Begin, 0),
+            RequestStage::Params => (Kind::Params, self.request.params.len()),
+            RequestStage::Stdin => (Kind::Stdin, self.request.body.len()),
         };
         match Kind::from_number(record.kind) {
             Some(kind) if kind == expected => {}
             // fastcgi-client ends an empty stdin twice. php-fpm skips the second end, and so does this decoder.
-            Some(Kind::Stdin) if self.stage == Stage::Begin && record.content == 0 => return Ok(record),
+            Some(Kind::Stdin) if self.stage == RequestStage::Begin && record.content == 0 => return Ok(record),
             Some(Kind::Abort) => return Err(RequestError::Aborted),
             _ => return Err(RequestError::UnexpectedRecord(record.kind)),
         }
@@ -171,14 +172,14 @@ impl RequestDecoder {
 
     fn whole_record(&mut self, record: Header) -> Result<bool, RequestError> {
         match self.stage {
-            Stage::Begin if record.content == 0 => {}
-            Stage::Begin => {
+            RequestStage::Begin if record.content == 0 => {}
+            RequestStage::Begin => {
                 self.request.id = record.id;
                 self.request.keep_conn = self.content[2] & KEEP_CONN != 0;
-                self.stage = Stage::Params;
+                self.stage = RequestStage::Params;
             }
-            Stage::Params if record.content == 0 => self.stage = Stage::Stdin,
-            Stage::Params => {
+            RequestStage::Params if record.content == 0 => self.stage = RequestStage::Stdin,
+            RequestStage::Params => {
                 let mut pairs = Pairs::new(&self.content);
                 pairs.by_ref().for_each(drop);
                 if !pairs.rest().is_empty() {
@@ -186,8 +187,8 @@ impl RequestDecoder {
                 }
                 self.request.params.extend_from_slice(&self.content);
             }
-            Stage::Stdin if record.content == 0 => return Ok(true),
-            Stage::Stdin => self.request.body.extend_from_slice(&self.content),
+            RequestStage::Stdin if record.content == 0 => return Ok(true),
+            RequestStage::Stdin => self.request.body.extend_from_slice(&self.content),
         }
         Ok(false)
     }

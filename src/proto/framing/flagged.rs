@@ -86,8 +86,8 @@ impl FlaggedFraming {
         self.start == self.delimiter.delimiter
     }
 
-    fn first_stage(&self) -> Stage {
-        if self.start.is_empty() { Stage::Inside } else { Stage::Seeking }
+    fn first_stage(&self) -> FrameStage {
+        if self.start.is_empty() { FrameStage::Inside } else { FrameStage::Seeking }
     }
 
     /// Called for `bytes` bytes that cannot be part of a frame. Returns how many to skip; without `resync` it is an error.
@@ -135,7 +135,7 @@ impl FlaggedFraming {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Stage {
+enum FrameStage {
     /// Between frames.
     Seeking,
     /// Inside a frame.
@@ -145,7 +145,7 @@ enum Stage {
 /// The bytes of a frame, or of a start, so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decoder {
-    stage: Stage,
+    stage: FrameStage,
     /// The first byte of a code whose second byte has not arrived.
     lead: Option<u8>,
     /// Bytes of this frame on the wire so far.
@@ -185,14 +185,14 @@ impl Decoder {
         while taken < input.len() {
             let rest = &input[taken..];
             let (n, body) = match self.stage {
-                Stage::Seeking => (self.seek(framing, max_frame, rest)?, None),
-                Stage::Inside if framing.wraps() => self.take_plain(framing, max_frame, rest)?,
-                Stage::Inside => self.take_escaped(framing, max_frame, rest)?,
+                FrameStage::Seeking => (self.seek(framing, max_frame, rest)?, None),
+                FrameStage::Inside if framing.wraps() => self.take_plain(framing, max_frame, rest)?,
+                FrameStage::Inside => self.take_escaped(framing, max_frame, rest)?,
             };
             taken += n;
             let Some(body) = body else { continue };
             self.wire = 0;
-            self.stage = if framing.is_flag() { Stage::Inside } else { framing.first_stage() };
+            self.stage = if framing.is_flag() { FrameStage::Inside } else { framing.first_stage() };
             if !(body.is_empty() && (framing.skip_empty || framing.is_flag())) {
                 self.skipped.end();
                 return Ok((taken, Some(Item::Frame(Frame { kind: framing.kind(), body }))));
@@ -205,7 +205,7 @@ impl Decoder {
         !self.partial.is_empty()
             || self.plain.is_mid_frame()
             || self.lead.is_some()
-            || self.stage == Stage::Inside && self.wire > 0
+            || self.stage == FrameStage::Inside && self.wire > 0
     }
 
     pub(super) fn buffered(&self) -> usize {
@@ -244,7 +244,7 @@ impl Decoder {
     /// Called when a start is complete.
     fn enter(&mut self, framing: &FlaggedFraming) {
         self.partial = Vec::new();
-        self.stage = Stage::Inside;
+        self.stage = FrameStage::Inside;
         // A flag may also have ended the skipped bytes: a frame has begun only when another byte follows.
         self.wire = if framing.is_flag() { 0 } else { framing.start.len() };
     }
@@ -290,7 +290,7 @@ impl Decoder {
                     return Err(error);
                 }
                 self.skipped.add(self.wire + at, max_frame)?;
-                *self = Self { stage: Stage::Seeking, skipped: self.skipped, ..Self::new(framing) };
+                *self = Self { stage: FrameStage::Seeking, skipped: self.skipped, ..Self::new(framing) };
                 Ok((at, None))
             }
             (None, Some(at)) => Ok((at + 1, Some(std::mem::take(&mut self.partial).into()))),

@@ -60,7 +60,7 @@ pub struct HttpAnswer {
     pub(super) event: EventInfo,
     /// The outbox of the event's session. `None` for a plain request.
     session: Option<Arc<Outbox>>,
-    stage: Stage,
+    stage: ResponseStage,
     status: u16,
     bytes_out: u64,
     close: Option<(u16, Box<str>)>,
@@ -70,7 +70,7 @@ pub struct HttpAnswer {
     reply: Option<oneshot::Sender<HttpReply>>,
 }
 
-enum Stage {
+enum ResponseStage {
     Head(HeadReader),
     Body(Box<Body>),
     Failed(Fault),
@@ -88,7 +88,7 @@ struct Body {
 impl HttpAnswer {
     /// Makes the answer to an event that is about to be submitted.
     pub fn new(event: EventInfo, session: Option<Arc<Outbox>>, reply: oneshot::Sender<HttpReply>) -> Self {
-        let stage = Stage::Head(HeadReader::default());
+        let stage = ResponseStage::Head(HeadReader::default());
         Self { event, session, stage, status: 0, bytes_out: 0, close: None, is_bodyless: false, reply: Some(reply) }
     }
 
@@ -100,16 +100,16 @@ impl HttpAnswer {
 
     pub(super) fn stdout(&mut self, data: &[u8]) {
         match &mut self.stage {
-            Stage::Head(reader) => match reader.push(data, true) {
+            ResponseStage::Head(reader) => match reader.push(data, true) {
                 Ok(None) => {}
                 Ok(Some((head, used))) => {
                     self.begin_body(head, &data[used..]);
                     self.body(&data[used..]);
                 }
-                Err(error) => self.stage = Stage::Failed(Fault::BadHead(error.to_string())),
+                Err(error) => self.stage = ResponseStage::Failed(Fault::BadHead(error.to_string())),
             },
-            Stage::Body(_) => self.body(data),
-            Stage::Failed(_) => {}
+            ResponseStage::Body(_) => self.body(data),
+            ResponseStage::Failed(_) => {}
         }
     }
 
@@ -124,7 +124,7 @@ impl HttpAnswer {
             // A 5xx page of the handler goes to the client as it is.
             Some(Fault::Status(_)) if self.session.is_none() => {}
             Some(fault) => {
-                self.stage = Stage::Failed(fault);
+                self.stage = ResponseStage::Failed(fault);
                 return;
             }
             None => {}
@@ -146,11 +146,11 @@ impl HttpAnswer {
         let is_held = to_others || head.content_offset < 0;
         // A held body is sliced when it is complete.
         let slice = if is_held || self.is_bodyless { Slice::of(&Head::default()) } else { Slice::of(&head) };
-        self.stage = Stage::Body(Box::new(Body { head, slice, is_held, pending: Vec::new(), feed: None }));
+        self.stage = ResponseStage::Body(Box::new(Body { head, slice, is_held, pending: Vec::new(), feed: None }));
     }
 
     fn body(&mut self, data: &[u8]) {
-        let Stage::Body(body) = &mut self.stage else { return };
+        let ResponseStage::Body(body) = &mut self.stage else { return };
         if self.is_bodyless {
             return;
         }
@@ -159,27 +159,27 @@ impl HttpAnswer {
         if body.pending.len() >= MAX_PIECE_BYTES {
             self.pause();
         }
-        if let Stage::Body(body) = &self.stage
+        if let ResponseStage::Body(body) = &self.stage
             && body.pending.len() > self.event.endpoint.app.max_reply_bytes
         {
-            self.stage = Stage::Failed(Fault::TooLarge);
+            self.stage = ResponseStage::Failed(Fault::TooLarge);
         }
     }
 
     /// PHP reports that the script died. Then the body is incomplete, unless everything that was announced has come.
     pub(super) fn died(&mut self) {
-        if let Stage::Body(body) = &self.stage
+        if let ResponseStage::Body(body) = &self.stage
             && self.status < 500
             && !body.slice.is_through()
         {
             body.feed.iter().for_each(|feed| feed.break_off());
-            self.stage = Stage::Failed(Fault::Died);
+            self.stage = ResponseStage::Failed(Fault::Died);
         }
     }
 
     /// Sends everything that can be sent now.
     pub(super) fn pause(&mut self) {
-        let Stage::Body(body) = &mut self.stage else { return };
+        let ResponseStage::Body(body) = &mut self.stage else { return };
         if body.is_held || body.pending.is_empty() {
             return;
         }
@@ -206,7 +206,7 @@ impl HttpAnswer {
     /// for more than its client, so it is cancelled only when its session has ended, or when a response that has begun
     /// is not read any more.
     pub(super) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Stage::Body(body) = &self.stage
+        if let ResponseStage::Body(body) = &self.stage
             && let Some(feed) = &body.feed
             // A client that has everything that was announced stops reading, but the script may still have work to do.
             && !body.slice.is_through()
@@ -223,7 +223,7 @@ impl HttpAnswer {
 
     fn feed(&self) -> Option<&Arc<Feed>> {
         match &self.stage {
-            Stage::Body(body) => body.feed.as_ref(),
+            ResponseStage::Body(body) => body.feed.as_ref(),
             _ => None,
         }
     }
@@ -245,18 +245,18 @@ impl HttpAnswer {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Timing, Fault> {
-        match (outcome, std::mem::replace(&mut self.stage, Stage::Head(HeadReader::default()))) {
+        match (outcome, std::mem::replace(&mut self.stage, ResponseStage::Head(HeadReader::default()))) {
             (Outcome::Failed(failure), stage) => {
-                if let Stage::Body(body) = stage
+                if let ResponseStage::Body(body) = stage
                     && let Some(feed) = body.feed
                 {
                     feed.break_off();
                 }
                 Err(Fault::Upstream(failure))
             }
-            (_, Stage::Failed(fault)) => Err(fault),
-            (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
-            (Outcome::Done(timing), Stage::Body(body)) => {
+            (_, ResponseStage::Failed(fault)) => Err(fault),
+            (_, ResponseStage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
+            (Outcome::Done(timing), ResponseStage::Body(body)) => {
                 self.finish_body(*body)?;
                 Ok(timing)
             }

@@ -38,7 +38,7 @@ use crate::upstream::{Class, Failure, Outcome, Timing};
 pub struct Reply {
     pub(super) event: EventInfo,
     pub(super) outbox: Arc<Outbox>,
-    stage: Stage,
+    stage: ReplyStage,
     /// Actions that wait. Nothing of the body leaves before they are done.
     held: Option<Held>,
     status: u16,
@@ -67,7 +67,7 @@ impl Drop for Reply {
     }
 }
 
-enum Stage {
+enum ReplyStage {
     Head(HeadReader),
     Body(FramedBody),
     Discard,
@@ -77,7 +77,7 @@ enum Stage {
 impl Reply {
     /// Makes the reply to an event that is about to be submitted.
     pub fn new(event: EventInfo, outbox: Arc<Outbox>) -> Self {
-        let stage = Stage::Head(HeadReader::default());
+        let stage = ReplyStage::Head(HeadReader::default());
         let (held, close) = (None, None);
         Self {
             event,
@@ -112,17 +112,17 @@ impl Reply {
     /// Whether some of it has left for the client, and the rest goes only there too.
     pub(super) fn is_for_the_client_alone(&self) -> bool {
         match &self.stage {
-            Stage::Body(FramedBody { mode: Mode::Lines, destinations, .. }) => {
+            ReplyStage::Body(FramedBody { mode: Mode::Lines, destinations, .. }) => {
                 self.bytes_out > 0 && destinations.iter().all(|destination| *destination == Destination::Client)
             }
-            Stage::Body(body) => body.has_begun(),
+            ReplyStage::Body(body) => body.has_begun(),
             _ => false,
         }
     }
 
     pub(super) fn stdout(&mut self, data: &[u8]) {
         match &mut self.stage {
-            Stage::Head(reader) => match reader.push(data, false) {
+            ReplyStage::Head(reader) => match reader.push(data, false) {
                 Ok(None) => {}
                 Ok(Some((head, used))) => {
                     self.begin_body(head, &data[used..]);
@@ -130,8 +130,8 @@ impl Reply {
                 }
                 Err(error) => self.fail(Fault::BadHead(error.to_string())),
             },
-            Stage::Body(_) => self.body(data),
-            Stage::Discard | Stage::Failed(_) => {}
+            ReplyStage::Body(_) => self.body(data),
+            ReplyStage::Discard | ReplyStage::Failed(_) => {}
         }
     }
 
@@ -151,7 +151,7 @@ impl Reply {
         }
         // The page of a redirect is for browsers, which come over HTTP.
         if !head.has_body() || refuses && head.status < 400 || !self.event.is_reply(&head) {
-            self.stage = Stage::Discard;
+            self.stage = ReplyStage::Discard;
             return;
         }
         if let Err(fault) = refuse_encoded(&head) {
@@ -180,7 +180,7 @@ impl Reply {
         } else {
             Mode::Stream { begun: false, shape: self.shape(head.content_length) }
         };
-        self.stage = Stage::Body(FramedBody {
+        self.stage = ReplyStage::Body(FramedBody {
             kind,
             destinations: head.destinations,
             kind_for_others: self.event.kind_for_others(head.kind),
@@ -207,7 +207,7 @@ impl Reply {
     }
 
     fn body(&mut self, data: &[u8]) {
-        let Stage::Body(body) = &mut self.stage else { return };
+        let ReplyStage::Body(body) = &mut self.stage else { return };
         if data.starts_with(Hint::BYTE_ORDER_MARK) && body.pending.is_empty() && self.bytes_out == 0 {
             self.event.hint(Hint::ByteOrderMark);
         }
@@ -222,15 +222,15 @@ impl Reply {
         self.pause();
         match &self.stage {
             // While actions wait, the body leaves later. It is at most one read, because `poll_room` admits no other.
-            Stage::Body(FramedBody { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
-            Stage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
+            ReplyStage::Body(FramedBody { mode: Mode::Stream { .. } | Mode::Lines, .. }) if self.held.is_some() => {}
+            ReplyStage::Body(body) if body.pending.len() > max_bytes => self.fail(Fault::TooLarge),
             _ => {}
         }
     }
 
     /// PHP reports that the script died. Then the reply is incomplete, unless everything that was announced has come.
     pub(super) fn died(&mut self) {
-        if let Stage::Body(body) = &self.stage
+        if let ReplyStage::Body(body) = &self.stage
             && !body.slice.is_through()
         {
             if let Mode::Lines = body.mode {
@@ -256,13 +256,13 @@ impl Reply {
     /// connect event. A greeting by lines is an exception: it has admitted its client, and may continue for as long as
     /// it likes.
     pub(super) fn is_waited_for(&self) -> bool {
-        let by_lines = matches!(&self.stage, Stage::Body(FramedBody { mode: Mode::Lines, .. }));
+        let by_lines = matches!(&self.stage, ReplyStage::Body(FramedBody { mode: Mode::Lines, .. }));
         self.event.class == Class::Connect && !self.is_greeting && !by_lines
     }
 
     /// Whether this is the streaming reply that the outbox holds other frames back for.
     fn streams(&self) -> bool {
-        matches!(&self.stage, Stage::Body(body) if body.has_begun())
+        matches!(&self.stage, ReplyStage::Body(body) if body.has_begun())
     }
 
     /// Runs the actions that wait.
@@ -278,7 +278,7 @@ impl Reply {
             return;
         }
         let result = match &mut self.stage {
-            Stage::Body(body) => match body.mode {
+            ReplyStage::Body(body) => match body.mode {
                 Mode::Stream { .. } => body.stream(&self.outbox, &self.event, false),
                 Mode::Lines => body.lines(&self.outbox, &self.event, false),
                 Mode::Hold { .. } => Ok(0),
@@ -302,21 +302,21 @@ impl Reply {
         // No reply follows a failed event, so its actions need not wait.
         self.let_go();
         // Everything that was announced has come. A failure of the script after that is counted, but the reply stands.
-        let is_whole = matches!(&self.stage, Stage::Body(body) if body.slice.is_through())
+        let is_whole = matches!(&self.stage, ReplyStage::Body(body) if body.slice.is_through())
             && (matches!(outcome, Outcome::Done(_)) || self.event.class == Class::Message);
-        if let Stage::Body(body) = &mut self.stage
+        if let ReplyStage::Body(body) = &mut self.stage
             && (is_whole || matches!(outcome, Outcome::Done(_)))
         {
             let result = body.finish(&self.outbox, &self.event);
             self.sent(result);
         }
-        let stands = is_whole && matches!(self.stage, Stage::Body(_));
-        let result = match (outcome, std::mem::replace(&mut self.stage, Stage::Discard)) {
+        let stands = is_whole && matches!(self.stage, ReplyStage::Body(_));
+        let result = match (outcome, std::mem::replace(&mut self.stage, ReplyStage::Discard)) {
             (Outcome::Failed(failure), stage) => {
                 if let Failure::SlowReader { .. } = failure {
                     self.outbox.ask_close(Close::new(CloseReason::SlowReader).because(failure.to_string()));
                 }
-                if let Stage::Body(body) = stage
+                if let ReplyStage::Body(body) = stage
                     && body.has_begun()
                     && !stands
                 {
@@ -324,9 +324,9 @@ impl Reply {
                 }
                 Err(Fault::Upstream(failure))
             }
-            (_, Stage::Failed(fault)) => Err(fault),
+            (_, ReplyStage::Failed(fault)) => Err(fault),
             // The empty line after the headers is missing, although php-fpm always sends it.
-            (_, Stage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
+            (_, ReplyStage::Head(_)) => Err(Fault::BadHead("the answer ended inside its headers".to_owned())),
             (Outcome::Done(timing), _) => self.event.ended(timing),
         };
         self.event.report(self.status, self.bytes_out, &result);
@@ -402,8 +402,8 @@ impl Reply {
     }
 
     fn fail(&mut self, fault: Fault) {
-        let stage = std::mem::replace(&mut self.stage, Stage::Failed(fault));
-        if matches!(stage, Stage::Body(body) if body.has_begun()) {
+        let stage = std::mem::replace(&mut self.stage, ReplyStage::Failed(fault));
+        if matches!(stage, ReplyStage::Body(body) if body.has_begun()) {
             self.break_off();
         }
     }

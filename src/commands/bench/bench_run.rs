@@ -17,13 +17,13 @@ const OTHER_DESCRIPTORS: usize = 16;
 const SECOND: Nanos = 1_000_000_000;
 
 /// A run.
-pub(super) struct Stage<'a> {
+pub(super) struct BenchRun<'a> {
     pub(super) swarm: Swarm,
     pub(super) args: &'a BenchArgs,
     progress: Progress,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> BenchRun<'a> {
     /// Prepares a run with this many connections: raises the limit of open files if needed.
     pub(super) fn new(connections: usize, args: &'a BenchArgs) -> Result<Self, BenchError> {
         raise_descriptors(connections)?;
