@@ -3,7 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::members::Place;
+use super::members::SessionLocation;
 use super::net::{Net, joined_by};
 use super::outcome::Beyond;
 use super::requests::{AllAnswered, Answers};
@@ -104,14 +104,16 @@ impl Net {
                 let mut by_node: Vec<(u16, Vec<SessionId>)> = Vec::new();
                 for id in others {
                     match members.locate(id) {
-                        Place::Gone if is_joined => plan.gone += 1,
-                        Place::Silent(node) => plan.silent.push(node),
-                        Place::At(node) if is_joined => match by_node.iter_mut().find(|(known, _)| *known == node) {
-                            Some((_, ids)) => ids.push(id),
-                            None => by_node.push((node, vec![id])),
-                        },
+                        SessionLocation::Gone if is_joined => plan.gone += 1,
+                        SessionLocation::Silent(node) => plan.silent.push(node),
+                        SessionLocation::At(node) if is_joined => {
+                            match by_node.iter_mut().find(|(known, _)| *known == node) {
+                                Some((_, ids)) => ids.push(id),
+                                None => by_node.push((node, vec![id])),
+                            }
+                        }
                         // Without an engine this node cannot know.
-                        Place::Gone | Place::At(_) => plan.engine_down = true,
+                        SessionLocation::Gone | SessionLocation::At(_) => plan.engine_down = true,
                     }
                 }
                 for (node, ids) in by_node {

@@ -76,7 +76,7 @@ pub enum Heard {
 
 /// Where a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SessionLocation {
     /// On this node, which is there.
     At(u16),
     /// On this node, which does not answer.
@@ -197,14 +197,16 @@ impl Members {
     }
 
     /// Where a session of another node is.
-    pub fn locate(&self, id: SessionId) -> Place {
+    pub fn locate(&self, id: SessionId) -> SessionLocation {
         match self.by_number.get(&id.node()) {
             Some(member) if member.epoch == id.epoch() => match member.silent_since {
-                None => Place::At(id.node()),
-                Some(_) => Place::Silent(id.node()),
+                None => SessionLocation::At(id.node()),
+                Some(_) => SessionLocation::Silent(id.node()),
             },
-            Some(member) if member.rival.is_some_and(|(epoch, _)| epoch == id.epoch()) => Place::Silent(id.node()),
-            _ => Place::Gone,
+            Some(member) if member.rival.is_some_and(|(epoch, _)| epoch == id.epoch()) => {
+                SessionLocation::Silent(id.node())
+            }
+            _ => SessionLocation::Gone,
         }
     }
 
@@ -330,23 +332,23 @@ mod tests {
         // It is killed, and started again after the clock was set back.
         let again = || Beat { started_ms: 500, epoch: 2, ..beat(None) };
         assert_eq!(members.heard(at(4), new, again()), Heard::Outdated);
-        assert_eq!(members.locate(session_of(1)), Place::At(7));
-        assert_eq!(members.locate(session_of(2)), Place::Silent(7), "it may still be there");
-        assert_eq!(members.locate(session_of(3)), Place::Gone);
+        assert_eq!(members.locate(session_of(1)), SessionLocation::At(7));
+        assert_eq!(members.locate(session_of(2)), SessionLocation::Silent(7), "it may still be there");
+        assert_eq!(members.locate(session_of(3)), SessionLocation::Gone);
         assert_eq!(members.expire(at(6)), ["n7"]);
         assert_eq!(members.heard(at(6), new, again()), Heard::Restarted);
-        assert_eq!(members.locate(session_of(2)), Place::At(7));
-        assert_eq!(members.locate(session_of(1)), Place::Gone);
+        assert_eq!(members.locate(session_of(2)), SessionLocation::At(7));
+        assert_eq!(members.locate(session_of(1)), SessionLocation::Gone);
         // A late beat of the old run does not count while the new one is here.
         let late = Beat { started_ms: 400, ..beat(None) };
         assert_eq!(members.heard(at(7), old, late), Heard::Outdated);
-        assert_eq!(members.locate(session_of(2)), Place::At(7));
-        assert_eq!(members.locate(session_of(1)), Place::Silent(7));
+        assert_eq!(members.locate(session_of(2)), SessionLocation::At(7));
+        assert_eq!(members.locate(session_of(1)), SessionLocation::Silent(7));
         for second in [8, 10, 13] {
             members.heard_ourselves(at(second));
         }
         members.heard(at(13), new, again());
         members.expire(at(13));
-        assert_eq!(members.locate(session_of(1)), Place::Gone, "nothing was heard of it for a lease");
+        assert_eq!(members.locate(session_of(1)), SessionLocation::Gone, "nothing was heard of it for a lease");
     }
 }

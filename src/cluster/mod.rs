@@ -49,7 +49,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use self::asking::with_target;
-use self::members::Place;
+use self::members::SessionLocation;
 use self::net::{Identity, JoinState, Net, joined_by};
 pub use self::outcome::{Asked, Beyond, Outcome};
 use self::presence::{Presence, View};
@@ -334,9 +334,9 @@ impl Cluster {
         }
         let place = net.members().locate(id);
         match place {
-            Place::Gone => alone(Answer::Absent),
-            Place::Silent(node) => Asked { answer: Answer::Absent, beyond: net.beyond(vec![node], false) },
-            Place::At(node) => {
+            SessionLocation::Gone => alone(Answer::Absent),
+            SessionLocation::Silent(node) => Asked { answer: Answer::Absent, beyond: net.beyond(vec![node], false) },
+            SessionLocation::At(node) => {
                 let (mut answers, missing) = net.query(Subject::Node(node), vec![node], query).await;
                 let answer = merge::of_one(query, answers.pop()).unwrap_or(Answer::Absent);
                 Asked { answer, beyond: net.beyond(missing, !net.is_joined()) }

@@ -62,7 +62,7 @@ pub(super) struct Connection {
     /// Params of the connection itself.
     pub(super) params: EncodedParams,
     /// Its place among the connections that are not sessions.
-    pub(super) place: Place,
+    pub(super) place: ConnectionPlace,
     /// Cancelled to end the connection at once, because its client takes nothing.
     pub(super) cut: CancellationToken,
     /// How much of the answers the client has taken.
@@ -78,12 +78,12 @@ pub(super) struct Connection {
 pub(super) struct KeepOpen;
 
 /// A place among the connections that are not sessions.
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
     gauge: Gauge,
 }
 
-impl Place {
+impl ConnectionPlace {
     fn new(permit: OwnedSemaphorePermit, gauge: Gauge) -> Self {
         gauge.inc();
         Self { permit: Mutex::new(Some(permit)), gauge }
@@ -107,7 +107,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.leave();
     }
@@ -120,7 +120,7 @@ pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSe
         peer,
         local,
         params,
-        place: Place::new(permit, site.hub.metrics.handshakes.clone()),
+        place: ConnectionPlace::new(permit, site.hub.metrics.handshakes.clone()),
         cut: CancellationToken::new(),
         progress: Arc::default(),
         busy: AtomicUsize::new(0),

@@ -68,7 +68,7 @@ use self::inner::{Inner, copy_tail};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
 pub use self::signals::Signals;
-use self::stage::{OutboxStage, Place, Unit, What};
+use self::stage::{Departure, OutboxStage, Unit, What};
 pub use crate::config::model::SlowReader;
 
 /// The settings shared by all sessions of one endpoint.
@@ -201,19 +201,19 @@ impl Outbox {
 
     fn write(&self, what: What, slices: &[IoSlice<'_>]) {
         let mut inner = self.lock();
-        let place = inner.stage.place_of(what);
+        let departure = inner.stage.departure_of(what);
         #[cfg(test)]
         if faults::Fault::LockDropped.is_on() {
             drop(inner);
             inner = self.lock();
         }
-        match place {
-            Place::Now => {}
-            Place::Later => {
+        match departure {
+            Departure::Now => {}
+            Departure::Later => {
                 inner.backlog.hold(copy_tail(slices, slices.iter().map(|slice| slice.len()).sum()), Kind::Reply);
                 return;
             }
-            Place::Nowhere => return,
+            Departure::Never => return,
         }
         let queued_before = self.writable(&inner);
         inner.write(&self.link, slices, Kind::Reply, |rest| copy_tail(slices, rest));
@@ -235,10 +235,10 @@ impl Outbox {
 
     fn queue(&self, what: What, frame: Bytes) {
         let mut inner = self.lock();
-        match inner.stage.place_of(what) {
-            Place::Now => inner.backlog.enqueue(frame, Kind::Reply),
-            Place::Later => inner.backlog.hold(frame, Kind::Reply),
-            Place::Nowhere => {}
+        match inner.stage.departure_of(what) {
+            Departure::Now => inner.backlog.enqueue(frame, Kind::Reply),
+            Departure::Later => inner.backlog.hold(frame, Kind::Reply),
+            Departure::Never => {}
         }
     }
 
@@ -250,7 +250,7 @@ impl Outbox {
     /// Whether nothing waits and no reply streams. Then a frame sent now is the next one that the client sees.
     pub fn is_clear(&self) -> bool {
         let inner = self.lock();
-        inner.stage.place_of(What::Frame) == Place::Now && !inner.waits()
+        inner.stage.departure_of(What::Frame) == Departure::Now && !inner.waits()
     }
 
     /// A reply begins to stream. Whole frames are held until [`Self::end_stream`]. If the reply is one frame, control
@@ -406,7 +406,7 @@ impl Outbox {
     /// is not sent, because it would pass for a part of that frame.
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
-        if let Some(frame) = frame.filter(|_| inner.stage.place_of(What::Goodbye) == Place::Now) {
+        if let Some(frame) = frame.filter(|_| inner.stage.departure_of(What::Goodbye) == Departure::Now) {
             inner.backlog.enqueue(frame, Kind::Reply);
         }
         inner.stage.say();

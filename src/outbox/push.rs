@@ -10,7 +10,7 @@ use super::Outbox;
 use super::backlog::{Kind, Topic};
 use super::close::Close;
 use super::inner::Inner;
-use super::stage::{Place, What};
+use super::stage::{Departure, What};
 use crate::config::model::SlowReader;
 use crate::proto::close::CloseReason;
 use crate::transport::MAX_SLICES;
@@ -86,7 +86,7 @@ impl Outbox {
     fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
         let mut together = Together::default();
         let mut inner = self.lock();
-        if inner.stage.place_of(What::Push) != Place::Now || self.writable(&inner) > 0 {
+        if inner.stage.departure_of(What::Push) != Departure::Now || self.writable(&inner) > 0 {
             return together;
         }
         for chunk in pushes.chunks(MAX_SLICES) {
@@ -128,8 +128,8 @@ impl Outbox {
     pub fn push(&self, push: Push<'_>) -> Pushed {
         let rule = push.rule.unwrap_or(self.terms.slow_reader);
         let mut inner = self.lock();
-        let place = inner.stage.place_of(What::Push);
-        if place == Place::Nowhere {
+        let departure = inner.stage.departure_of(What::Push);
+        if departure == Departure::Never {
             return Fate::Gone.into();
         }
         let was_full = self.has_no_room(&inner);
@@ -160,7 +160,7 @@ impl Outbox {
             return Pushed { fate: Fate::DroppedClose, ..pushed };
         }
         let kind = self.kind_of(&push);
-        if place == Place::Later {
+        if departure == Departure::Later {
             inner.backlog.hold(push.frame, kind);
             return pushed;
         }

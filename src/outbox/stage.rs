@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Plain data: it decides, and [`super::Outbox`] acts, both under one lock. Everything that leaves goes through
-//! [`OutboxStage::place_of`].
+//! [`OutboxStage::departure_of`].
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,15 +69,15 @@ pub(super) enum What {
     Goodbye,
 }
 
-/// The place where it goes.
+/// When it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Departure {
     /// To the socket, or to the end of the ready queue.
     Now,
     /// It is held until the streaming reply is complete, or the guest is admitted.
     Later,
     /// It is dropped: it would be misread after a broken frame, or the client is gone.
-    Nowhere,
+    Never,
 }
 
 impl OutboxStage {
@@ -85,32 +85,32 @@ impl OutboxStage {
     pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
 
     /// The complete rule.
-    pub(super) fn place_of(self, what: What) -> Place {
+    pub(super) fn departure_of(self, what: What) -> Departure {
         match (self.life, self.reply, what) {
-            (Life::Said | Life::Deaf | Life::Ended, ..) => Place::Nowhere,
+            (Life::Said | Life::Deaf | Life::Ended, ..) => Departure::Never,
             // A close frame may follow an unfinished sequence of fragments.
-            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), What::Goodbye) => Place::Now,
-            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), What::Goodbye) => Place::Nowhere,
-            (_, Reply::Streams(_), What::Piece) | (_, Reply::Streams(Unit::Pieces), What::Control) => Place::Now,
-            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, What::Push) => Place::Later,
-            (_, Reply::Whole, What::Piece) => Place::Nowhere,
-            (_, Reply::Whole, _) => Place::Now,
+            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), What::Goodbye) => Departure::Now,
+            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), What::Goodbye) => Departure::Never,
+            (_, Reply::Streams(_), What::Piece) | (_, Reply::Streams(Unit::Pieces), What::Control) => Departure::Now,
+            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, What::Push) => Departure::Later,
+            (_, Reply::Whole, What::Piece) => Departure::Never,
+            (_, Reply::Whole, _) => Departure::Now,
         }
     }
 
     /// Whether held frames may leave.
     pub(super) fn lets_held_go(self) -> bool {
-        self.place_of(What::Push) == Place::Now
+        self.departure_of(What::Push) == Departure::Now
     }
 
     /// Whether pushes can leave, now or later.
     pub(super) fn takes_pushes(self) -> bool {
-        self.place_of(What::Push) != Place::Nowhere
+        self.departure_of(What::Push) != Departure::Never
     }
 
     /// Whether replies can leave, now or later.
     pub(super) fn takes_replies(self) -> bool {
-        self.place_of(What::Frame) != Place::Nowhere
+        self.departure_of(What::Frame) != Departure::Never
     }
 
     pub(super) fn streams(self) -> bool {
@@ -189,26 +189,26 @@ mod tests {
 
     const WHATS: [What; 5] = [What::Push, What::Frame, What::Piece, What::Control, What::Goodbye];
 
-    fn places(stage: OutboxStage) -> [Place; 5] {
-        WHATS.map(|what| stage.place_of(what))
+    fn departures(stage: OutboxStage) -> [Departure; 5] {
+        WHATS.map(|what| stage.departure_of(what))
     }
 
     #[test]
     fn what_may_leave_is_known_at_each_stage() {
-        use Place::{Later, Now, Nowhere};
+        use Departure::{Later, Never, Now};
         let mut stage = OutboxStage::default();
-        assert_eq!(places(stage), [Now, Now, Nowhere, Now, Now]);
+        assert_eq!(departures(stage), [Now, Now, Never, Now, Now]);
         assert!(stage.begin(Unit::Pieces) && !stage.begin(Unit::Frame));
-        assert_eq!(places(stage), [Later, Later, Now, Now, Now]);
+        assert_eq!(departures(stage), [Later, Later, Now, Now, Now]);
         stage.end();
         assert!(stage.begin(Unit::Frame));
-        assert_eq!(places(stage), [Later, Later, Now, Later, Nowhere]);
+        assert_eq!(departures(stage), [Later, Later, Now, Later, Never]);
         stage.break_off();
-        assert_eq!(places(stage), [Nowhere; 5]);
+        assert_eq!(departures(stage), [Never; 5]);
         assert!(stage.begin(Unit::Pieces));
-        assert_eq!(places(stage), [Nowhere; 5], "nothing follows what is broken");
+        assert_eq!(departures(stage), [Never; 5], "nothing follows what is broken");
         let mut guest = OutboxStage::GUEST;
-        assert_eq!(places(guest), [Later, Now, Nowhere, Now, Now]);
+        assert_eq!(departures(guest), [Later, Now, Never, Now, Now]);
         assert!(guest.begin(Unit::Pieces));
         guest.end();
         assert!(!guest.lets_held_go() && guest.admit() && guest.lets_held_go() && !guest.admit());
@@ -219,7 +219,7 @@ mod tests {
         ] {
             change(&mut stage);
             assert!(!stage.admit());
-            assert_eq!(places(stage), [Nowhere; 5], "{stage:?}");
+            assert_eq!(departures(stage), [Never; 5], "{stage:?}");
             stage.deafen();
             stage.say();
             assert_eq!(stage.is_ended(), matches!(stage.life, Life::Ended), "no step leads back: {stage:?}");

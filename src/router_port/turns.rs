@@ -45,12 +45,12 @@ pub(super) struct Turns(Mutex<Lines>);
 
 #[derive(Default)]
 struct Lines {
-    places: HashMap<Option<IpAddr>, BTreeMap<u64, Arc<Place>>>,
+    places: HashMap<Option<IpAddr>, BTreeMap<u64, Arc<PlaceInLine>>>,
     accepted: u64,
 }
 
 /// A connection's place in its line.
-struct Place {
+struct PlaceInLine {
     state: Mutex<TurnState>,
     /// Notified when `state` changes in a way that others may wait for.
     moved: Notify,
@@ -91,7 +91,7 @@ impl Turns {
             since: now,
             has_stalled: false,
         };
-        let place = Arc::new(Place { state: Mutex::new(state), moved: Notify::new() });
+        let place = Arc::new(PlaceInLine { state: Mutex::new(state), moved: Notify::new() });
         line.insert(number, place.clone());
         Turn { turns: self.clone(), address, number, place, awaited, accepted: now }
     }
@@ -102,10 +102,10 @@ pub(super) struct Turn {
     turns: Arc<Turns>,
     address: Option<IpAddr>,
     number: u64,
-    place: Arc<Place>,
+    place: Arc<PlaceInLine>,
     /// Earlier connections, each with the number of bytes that it must have handled. Empty once this connection's turn
     /// has come.
-    awaited: Vec<(Arc<Place>, u64)>,
+    awaited: Vec<(Arc<PlaceInLine>, u64)>,
     accepted: Instant,
 }
 
@@ -170,7 +170,7 @@ impl Drop for Turn {
     }
 }
 
-impl Place {
+impl PlaceInLine {
     /// The number of bytes that it must handle until everything that has arrived is done. `None` if all is done, or if
     /// it has stalled.
     fn owes(&self) -> Option<u64> {

@@ -26,7 +26,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where the next request goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place<H> {
+pub(super) enum Placement<H> {
     /// An idle connection.
     Reuse(H),
     /// A connection that has to be opened.
@@ -110,7 +110,7 @@ impl<H> Backends<H> {
     }
 
     /// Finds a place for one more request, and counts it. `None` if every backend is busy or ejected.
-    pub(super) fn place(&mut self, now: Instant) -> Option<(usize, Place<H>)> {
+    pub(super) fn place(&mut self, now: Instant) -> Option<(usize, Placement<H>)> {
         let none_up = self.up() == 0;
         let at = (0..self.list.len())
             .filter(|at| self.has_room(*at, none_up, now))
@@ -118,14 +118,14 @@ impl<H> Backends<H> {
         let backend = &mut self.list[at];
         backend.busy += 1;
         if let Some(handle) = backend.idle.pop() {
-            return Some((at, Place::Reuse(handle)));
+            return Some((at, Placement::Reuse(handle)));
         }
         backend.open += 1;
         if let Health::Ejected { .. } = backend.health {
             backend.health = Health::Trial;
-            return Some((at, Place::Trial));
+            return Some((at, Placement::Trial));
         }
-        Some((at, Place::Open))
+        Some((at, Placement::Open))
     }
 
     fn has_room(&self, at: usize, none_up: bool, now: Instant) -> bool {
@@ -363,11 +363,11 @@ mod tests {
     fn an_idle_connection_is_used_before_another_is_opened_elsewhere() {
         let mut backends = backends(&[1, 1]);
         let now = Instant::now();
-        assert_eq!(backends.place(now), Some((0, Place::Open)));
-        assert_eq!(backends.place(now), Some((1, Place::Open)));
+        assert_eq!(backends.place(now), Some((0, Placement::Open)));
+        assert_eq!(backends.place(now), Some((1, Placement::Open)));
         backends.closed(0);
         backends.idle(1, 7, true);
-        assert_eq!(backends.place(now), Some((1, Place::Reuse(7))));
+        assert_eq!(backends.place(now), Some((1, Placement::Reuse(7))));
         backends.idle(1, 8, true);
         assert!(!backends.take_idle(1, |handle| *handle == 7));
         assert!(backends.take_idle(1, |handle| *handle == 8));
@@ -379,7 +379,7 @@ mod tests {
         let mut backends = backends(&[1]);
         let now = Instant::now();
         for _ in 0..3 {
-            assert_eq!(backends.place(now), Some((0, Place::Open)));
+            assert_eq!(backends.place(now), Some((0, Placement::Open)));
         }
         for (handle, is_back) in [(1, true), (2, true), (3, false)] {
             backends.idle(0, handle, is_back);
@@ -388,7 +388,7 @@ mod tests {
         assert!(backends.busy_after_all(0, |handle| *handle == 1));
         assert_eq!(backends.counts(0), (3, 1));
         let order: Vec<_> = (0..3).map(|_| backends.place(now).expect("room")).collect();
-        assert_eq!(order, [(0, Place::Reuse(2)), (0, Place::Reuse(3)), (0, Place::Open)]);
+        assert_eq!(order, [(0, Placement::Reuse(2)), (0, Placement::Reuse(3)), (0, Placement::Open)]);
     }
 
     #[test]
@@ -419,12 +419,12 @@ mod tests {
         assert_eq!((before, backends.place(start)), (vec![Some(1); 4], None));
 
         let later = start + RULES.eject_time;
-        assert_eq!(backends.place(later), Some((0, Place::Trial)));
+        assert_eq!(backends.place(later), Some((0, Placement::Trial)));
         assert_eq!(backends.place(later), None, "one trial at a time");
         assert_eq!(backends.failed(0, later), Verdict::Unchanged);
         assert_eq!(backends.place(later), None, "whatever ends meanwhile");
         assert!(backends.is_there(0));
-        assert_eq!(backends.place(later), Some((0, Place::Open)));
+        assert_eq!(backends.place(later), Some((0, Placement::Open)));
         assert_eq!(backends.failed(0, later), Verdict::Ejected, "on probation one failure is enough");
     }
 
@@ -438,7 +438,7 @@ mod tests {
             let at = backends.next_trial().expect("it is tried again");
             pauses.push((at - now).as_millis());
             now = at;
-            assert_eq!(backends.place(now), Some((0, Place::Trial)));
+            assert_eq!(backends.place(now), Some((0, Placement::Trial)));
             backends.trial_failed(0, now);
             backends.closed(0);
         }
@@ -455,7 +455,7 @@ mod tests {
             let at = backends.next_trial().expect("it is tried again");
             pauses.push((at - now).as_millis());
             now = at;
-            assert_eq!(backends.place(now), Some((0, Place::Trial)));
+            assert_eq!(backends.place(now), Some((0, Placement::Trial)));
             assert!(backends.is_there(0));
             if round == 3 {
                 backends.succeeded(0);
@@ -472,7 +472,7 @@ mod tests {
         let mut backends = backends(&[1, 1]);
         let now = Instant::now();
         assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 0 });
-        assert_eq!(backends.place(now), Some((0, Place::Open)));
+        assert_eq!(backends.place(now), Some((0, Placement::Open)));
         assert_eq!(backends.standing(0, now), Standing::Known, "its connection tells");
         backends.failed(0, now);
         backends.closed(0);
@@ -520,7 +520,7 @@ mod tests {
             for (handle, (step, at)) in (0u32..).zip(steps) {
                 match step {
                     0 | 1 => if let Some((at, place)) = backends.place(now) {
-                        if let Place::Reuse(handle) = place {
+                        if let Placement::Reuse(handle) = place {
                             let found = idle.iter().position(|other| *other == (at, handle));
                             idle.remove(found.expect("only idle connections are reused"));
                         }

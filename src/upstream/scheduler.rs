@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use super::backend::{Backends, Place, Rules};
+use super::backend::{Backends, Placement, Rules};
 use super::connection;
 use super::habits::{Habits, Test};
 use super::lease::{Handoff, Lease};
@@ -432,12 +432,12 @@ impl<R> SchedulerState<R> {
         let (backend, place) = self.backends.place(now)?;
         let work = self.queue.pop().expect("the line is not empty");
         Some(match place {
-            Place::Reuse(handoff) => {
+            Placement::Reuse(handoff) => {
                 handoff.put(work);
                 Assigned::Reused(handoff)
             }
-            Place::Open => Assigned::Open { backend, work, is_trial: false },
-            Place::Trial => Assigned::Open { backend, work, is_trial: true },
+            Placement::Open => Assigned::Open { backend, work, is_trial: false },
+            Placement::Trial => Assigned::Open { backend, work, is_trial: true },
         })
     }
 

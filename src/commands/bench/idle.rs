@@ -21,7 +21,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     let mut run = BenchRun::new(args.connections, &args.common)?;
     let base: Vec<Option<Memory>> = args.common.pid.iter().map(|pid| memory(*pid)).collect();
     let mut idle = Idle {
-        places: vec![Place::Closed; args.connections],
+        phases: vec![ConnectionPhase::Closed; args.connections],
         say: args.say.as_ref().map(|text| text.as_bytes().to_vec()),
         is_holding: false,
         pings: 0,
@@ -35,13 +35,13 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     }
     run.go(&mut idle, Nanos::MAX, |_, swarm| swarm.pending() == 0)?;
     let answered = run.after(args.common.timeout);
-    run.go(&mut idle, answered, |idle, _| idle.count(Place::Asked) == 0)?;
+    run.go(&mut idle, answered, |idle, _| idle.count(ConnectionPhase::Asked) == 0)?;
     let set_up = (run.swarm.now() - began) as f64 / 1e9;
-    for _ in 0..idle.count(Place::Asked) {
+    for _ in 0..idle.count(ConnectionPhase::Asked) {
         idle.troubles.count(&Trouble::Timeout("no answer to --say"));
     }
-    let answered = idle.count(Place::Ready);
-    let connected = answered + idle.count(Place::Asked);
+    let answered = idle.count(ConnectionPhase::Ready);
+    let connected = answered + idle.count(ConnectionPhase::Asked);
     if connected == 0 {
         run.finish();
         let why = idle.troubles.worst().unwrap_or("interrupted");
@@ -109,7 +109,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ConnectionPhase {
     Closed,
     /// The answer to `--say` has not come yet.
     Asked,
@@ -117,7 +117,7 @@ enum Place {
 }
 
 struct Idle {
-    places: Vec<Place>,
+    phases: Vec<ConnectionPhase>,
     say: Option<Vec<u8>>,
     is_holding: bool,
     pings: u64,
@@ -129,30 +129,30 @@ struct Idle {
 }
 
 impl Idle {
-    fn count(&self, wanted: Place) -> usize {
-        self.places.iter().filter(|place| **place == wanted).count()
+    fn count(&self, wanted: ConnectionPhase) -> usize {
+        self.phases.iter().filter(|phase| **phase == wanted).count()
     }
 
     fn open(&self) -> usize {
-        self.places.len() - self.count(Place::Closed)
+        self.phases.len() - self.count(ConnectionPhase::Closed)
     }
 }
 
 impl Load for Idle {
     fn opened(&mut self, link: &mut Link<'_>) {
-        self.places[link.who] = match &self.say {
+        self.phases[link.who] = match &self.say {
             Some(text) => {
                 link.say(text);
-                Place::Asked
+                ConnectionPhase::Asked
             }
-            None => Place::Ready,
+            None => ConnectionPhase::Ready,
         };
     }
 
     fn heard(&mut self, link: &mut Link<'_>, _body: &Bytes) {
-        match self.places[link.who] {
-            Place::Asked => self.places[link.who] = Place::Ready,
-            Place::Ready | Place::Closed => self.frames += 1,
+        match self.phases[link.who] {
+            ConnectionPhase::Asked => self.phases[link.who] = ConnectionPhase::Ready,
+            ConnectionPhase::Ready | ConnectionPhase::Closed => self.frames += 1,
         }
     }
 
@@ -166,8 +166,8 @@ impl Load for Idle {
 
     fn ended(&mut self, who: usize, _now: Nanos, trouble: Trouble) -> After {
         self.troubles.count(&trouble);
-        self.closed += u64::from(self.is_holding && self.places[who] != Place::Closed);
-        self.places[who] = Place::Closed;
+        self.closed += u64::from(self.is_holding && self.phases[who] != ConnectionPhase::Closed);
+        self.phases[who] = ConnectionPhase::Closed;
         After::Gone
     }
 

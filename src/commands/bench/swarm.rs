@@ -124,7 +124,7 @@ impl Link<'_> {
     }
 }
 
-struct Place {
+struct ConnectionSlot {
     endpoint: Rc<Endpoint>,
     connection: Option<Connection>,
     /// Number of connection attempts at this place.
@@ -139,7 +139,7 @@ pub(super) struct Swarm {
     events: Events,
     timer: Timer,
     timer_at: Nanos,
-    places: Vec<Place>,
+    slots: Vec<ConnectionSlot>,
     to_open: VecDeque<usize>,
     /// Places that wait to connect again, and until when.
     pausing: VecDeque<(Nanos, usize)>,
@@ -164,7 +164,7 @@ impl Swarm {
             events: Events::with_capacity(1024),
             timer,
             timer_at: 0,
-            places: Vec::new(),
+            slots: Vec::new(),
             to_open: VecDeque::new(),
             pausing: VecDeque::new(),
             opening: VecDeque::new(),
@@ -187,10 +187,10 @@ impl Swarm {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Adds a place; its connection is opened in one of the next turns.
+    /// Adds a slot; its connection is opened in one of the next turns.
     pub(super) fn add(&mut self, endpoint: &Rc<Endpoint>) -> usize {
-        let who = self.places.len();
-        self.places.push(Place {
+        let who = self.slots.len();
+        self.slots.push(ConnectionSlot {
             endpoint: endpoint.clone(),
             connection: None,
             times: 0,
@@ -214,7 +214,7 @@ impl Swarm {
 
     /// Closes a connection from our side, without a call to the load.
     pub(super) fn drop_connection(&mut self, who: usize) {
-        if let Some(connection) = self.places[who].connection.take() {
+        if let Some(connection) = self.slots[who].connection.take() {
             if !connection.is_open() {
                 self.pending -= 1;
             }
@@ -231,7 +231,7 @@ impl Swarm {
     pub(super) fn reset_all(&mut self) {
         self.to_open.clear();
         self.pausing.clear();
-        for who in 0..self.places.len() {
+        for who in 0..self.slots.len() {
             self.drop_connection(who);
         }
     }
@@ -311,10 +311,10 @@ impl Swarm {
         while self.pending < self.max_opening {
             let Some(who) = self.to_open.pop_front() else { return };
             let now = self.now();
-            let place = &mut self.places[who];
-            place.times += 1;
-            place.begun = now;
-            let begun = Connection::begin(&place.endpoint, who + place.times as usize).and_then(|connection| {
+            let slot = &mut self.slots[who];
+            slot.times += 1;
+            slot.begun = now;
+            let begun = Connection::begin(&slot.endpoint, who + slot.times as usize).and_then(|connection| {
                 // epoll reports TCP as writable only after its buffer was full, but a Unix socket after every read of the peer.
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 let registered = self.poll.registry().register(&mut SourceFd(&connection.fd()), Token(who), interest);
@@ -322,10 +322,10 @@ impl Swarm {
             });
             match begun {
                 Ok(connection) => {
-                    place.wants_write = true;
-                    place.connection = Some(connection);
+                    slot.wants_write = true;
+                    slot.connection = Some(connection);
                     self.pending += 1;
-                    self.opening.push_back((now + self.timeout.as_nanos() as Nanos, who, place.times));
+                    self.opening.push_back((now + self.timeout.as_nanos() as Nanos, who, slot.times));
                 }
                 Err(trouble) => {
                     // Do not retry in this turn: the same error would come again, in an endless loop.
@@ -344,8 +344,8 @@ impl Swarm {
         }
         let now = self.now();
         while let Some((late, who, times)) = self.opening.front().copied() {
-            let place = &self.places[who];
-            let is_settled = place.times != times || place.connection.as_ref().is_none_or(Connection::is_open);
+            let slot = &self.slots[who];
+            let is_settled = slot.times != times || slot.connection.as_ref().is_none_or(Connection::is_open);
             if !is_settled && late > now {
                 return;
             }
@@ -367,9 +367,9 @@ impl Swarm {
         step: impl FnOnce(&mut Connection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
         act: Option<impl FnOnce(&mut L, &mut Link<'_>)>,
     ) {
-        let place = &mut self.places[who];
-        let endpoint = &*place.endpoint;
-        let Some(connection) = place.connection.as_mut() else { return };
+        let slot = &mut self.slots[who];
+        let endpoint = &*slot.endpoint;
+        let Some(connection) = slot.connection.as_mut() else { return };
         let was_open = connection.is_open();
         let mut heard = std::mem::take(&mut self.heard);
         let result = step(connection, endpoint, &mut self.scratch, &mut heard);
@@ -384,7 +384,7 @@ impl Swarm {
             scratch: &mut self.scratch,
             verdict: Ok(()),
             leaves: None,
-            begun: place.begun,
+            begun: slot.begun,
         };
         for what in heard.drain(..) {
             match what {
@@ -403,7 +403,7 @@ impl Swarm {
             act(load, &mut link);
         }
         let Link { verdict, leaves, .. } = link;
-        let connection = place.connection.as_mut().expect("the connection was there above");
+        let connection = slot.connection.as_mut().expect("the connection was there above");
         // A fault that the load found in the last bytes tells more than the end of the connection.
         let result = if leaves.is_some() { Ok(()) } else { verdict.and(result).and_then(|()| connection.flush()) };
         let is_open = connection.is_open();
@@ -411,7 +411,7 @@ impl Swarm {
             if !is_open {
                 self.pending -= 1;
             }
-            place.connection.take().expect("the connection was there above").reset();
+            slot.connection.take().expect("the connection was there above").reset();
             let after = match (leaves, result) {
                 (None, Err(trouble)) => load.ended(who, now, trouble),
                 (leaves, _) => leaves.unwrap_or(After::Gone),
@@ -420,11 +420,11 @@ impl Swarm {
             return;
         }
         let wants_write = !endpoint.is_unix() || !is_open || connection.is_blocked();
-        if place.wants_write != wants_write {
+        if slot.wants_write != wants_write {
             let interest = if wants_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             // If this fails, `wants_write` keeps its value and the next event tries again.
             if self.poll.registry().reregister(&mut SourceFd(&connection.fd()), Token(who), interest).is_ok() {
-                place.wants_write = wants_write;
+                slot.wants_write = wants_write;
             }
         }
     }
