@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput};
 use longwire::proto::command::{Action, Command, Message, Name, Receipt, Target};
-use longwire::proto::control::long::{Answer, Request, What};
+use longwire::proto::control::long::{Answer, Operation, Request};
 use longwire::proto::control::{Frame, short};
 use longwire::proto::id::SessionIds;
 
@@ -19,8 +19,8 @@ pub(super) fn benches(criterion: &mut Criterion) {
     let to = |count: usize| Target::Sessions((0..count).map(|_| ids.next_id()).collect());
     let channel = Target::Channel(Name::new(b"room:1").expect("it is a name"));
     for (name, to) in [("channel", channel), ("1 session", to(1)), ("1000 sessions", to(1000))] {
-        let what = What::Command(Command::new(to, Action::Send(Message::new(text(64)))));
-        let request = Request { number: 1, what };
+        let operation = Operation::Command(Command::new(to, Action::Send(Message::new(text(64)))));
+        let request = Request { number: 1, operation };
         let mut out = BytesMut::new();
         bench(&mut group, format!("encode send to {name}"), Throughput::Elements(1), || {
             out.clear();

@@ -11,7 +11,7 @@ use super::members::Heard;
 use super::merge::found_by;
 use super::net::{Foreign, Net, not_understood};
 use super::windows::{Arrival, Windows};
-use super::workers::{Job, Queue, What, Workers};
+use super::workers::{Job, JobContent, Queue, Workers};
 use crate::engine::{EngineError, InboxReader, Incoming, Subject};
 use crate::metrics::router::Door;
 use crate::proto::command::Query;
@@ -84,7 +84,11 @@ impl Net {
     fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
         match verb::published(payload) {
             Ok(command) => {
-                workers.put(self, subject, Job { from: self.me, request: None, what: What::Commands(vec![command]) });
+                workers.put(
+                    self,
+                    subject,
+                    Job { from: self.me, request: None, content: JobContent::Commands(vec![command]) },
+                );
             }
             Err(wrong) => {
                 self.metrics.count_dropped("malformed", 1);
@@ -177,7 +181,7 @@ impl Net {
                 }
             }
             Body::Commands { request, commands } => {
-                workers.put(self, subject, Job { from, request, what: What::Commands(commands) });
+                workers.put(self, subject, Job { from, request, content: JobContent::Commands(commands) });
             }
             // The query also asks whether we have handled the envelopes before it. The answer must not wait for the jobs of our
             // workers.
@@ -186,7 +190,7 @@ impl Net {
                 self.order(Subject::Node(from.node), Body::Found { request, found }, None);
             }
             Body::Query { request, query } => {
-                workers.put(self, subject, Job { from, request: Some(request), what: What::Query(query) });
+                workers.put(self, subject, Job { from, request: Some(request), content: JobContent::Query(query) });
             }
             Body::Receipts { request, receipts } => {
                 let joined = self.requests().joins(request).filter(|_| receipts.iter().any(|done| done.reached > 0));
@@ -209,12 +213,12 @@ impl Net {
     /// Does a job and sends its answer. If the answer has to wait, returns a future that waits and then sends it. Nothing else
     /// waits for that future: a node that does not answer must not keep this one from doing other nodes' jobs.
     pub(super) async fn work(&self, job: Job) -> Option<impl Future<Output = ()> + '_> {
-        let (body, partition) = match job.what {
-            What::Commands(commands) => {
+        let (body, partition) = match job.content {
+            JobContent::Commands(commands) => {
                 let receipts = self.router.run_together(Door::Engine, &commands).await;
                 (Body::Receipts { request: job.request?, receipts }, self.settles(&commands[0].action))
             }
-            What::Query(query) => {
+            JobContent::Query(query) => {
                 (Body::Found { request: job.request?, found: found_by(self.router.ask(&query)) }, None)
             }
         };

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::members::Members;
-use super::presence::{Books, Notice, What, split_mix};
+use super::presence::{Books, ChannelChange, Notice, split_mix};
 use super::requests::{AllAnswered, Answers, Requests};
 use super::windows::{Arrival, Windows};
 use crate::engine::Subject;
@@ -444,7 +444,9 @@ impl World {
         let steps = node.books.steps();
         for (partition, notices) in steps.notices {
             for notice in notices {
-                self.say(|| format!("n{} tells {:?} {} {}", at + 1, notice.what, notice.of.channel, notice.of.session));
+                self.say(|| {
+                    format!("n{} tells {:?} {} {}", at + 1, notice.change, notice.of.channel, notice.of.session)
+                });
                 self.seen.told.push(notice);
             }
             let until = now + self.chance.below(3);
@@ -612,11 +614,11 @@ impl World {
         for (channel, name) in self.names.iter().enumerate() {
             let (mut members, mut is_occupied) = (BTreeSet::new(), false);
             for notice in self.seen.told.iter().filter(|notice| notice.of.channel == *name) {
-                match notice.what {
-                    What::Join => drop(members.insert(notice.of.session)),
-                    What::Leave => drop(members.remove(&notice.of.session)),
-                    What::Occupied => is_occupied = true,
-                    What::Vacated => is_occupied = false,
+                match notice.change {
+                    ChannelChange::Join => drop(members.insert(notice.of.session)),
+                    ChannelChange::Leave => drop(members.remove(&notice.of.session)),
+                    ChannelChange::Occupied => is_occupied = true,
+                    ChannelChange::Vacated => is_occupied = false,
                 }
             }
             assert_eq!(members, self.members(channel), "the sessions that apps have in {name}");

@@ -22,10 +22,10 @@ use crate::proto::run::RequestId;
 pub(super) struct Job {
     pub(super) from: Sender,
     pub(super) request: Option<RequestId>,
-    pub(super) what: What,
+    pub(super) content: JobContent,
 }
 
-pub(super) enum What {
+pub(super) enum JobContent {
     Commands(Vec<Command>),
     Query(Query),
 }
@@ -34,9 +34,9 @@ impl Job {
     /// Roughly the memory that it takes.
     fn bytes(&self) -> usize {
         const SMALL: usize = 256;
-        match &self.what {
-            What::Commands(commands) => commands.iter().map(|command| SMALL + command.payload_bytes()).sum(),
-            What::Query(_) => SMALL,
+        match &self.content {
+            JobContent::Commands(commands) => commands.iter().map(|command| SMALL + command.payload_bytes()).sum(),
+            JobContent::Query(_) => SMALL,
         }
     }
 }

@@ -68,7 +68,7 @@ use self::inner::{Inner, copy_tail};
 pub use self::link::Link;
 pub use self::push::{Fate, Push, Pushed};
 pub use self::signals::Signals;
-use self::stage::{Departure, OutboxStage, Unit, What};
+use self::stage::{Departure, OutboxStage, OutputKind, Unit};
 pub use crate::config::model::SlowReader;
 
 /// The settings shared by all sessions of one endpoint.
@@ -191,17 +191,17 @@ impl Outbox {
 
     /// Sends a whole frame of a reply. It is always taken, even above the bound (see the module).
     pub fn write_frame(&self, slices: &[IoSlice<'_>]) {
-        self.write(What::Frame, slices);
+        self.write(OutputKind::Frame, slices);
     }
 
     /// Sends bytes of the reply that streams. They are always taken, even above the bound (see the module).
     pub fn write_piece(&self, slices: &[IoSlice<'_>]) {
-        self.write(What::Piece, slices);
+        self.write(OutputKind::Piece, slices);
     }
 
-    fn write(&self, what: What, slices: &[IoSlice<'_>]) {
+    fn write(&self, kind: OutputKind, slices: &[IoSlice<'_>]) {
         let mut inner = self.lock();
-        let departure = inner.stage.departure_of(what);
+        let departure = inner.stage.departure_of(kind);
         #[cfg(test)]
         if faults::Fault::LockDropped.is_on() {
             drop(inner);
@@ -224,18 +224,18 @@ impl Outbox {
     /// handled, so that all control frames leave in one write. A control frame may come between the fragments of a
     /// message. Inside a frame it waits.
     pub fn queue_control(&self, frame: Bytes) {
-        self.queue(What::Control, frame);
+        self.queue(OutputKind::Control, frame);
     }
 
     /// The same for a frame that is not a control frame. It must not come inside another message, so it waits for the
     /// end of a reply that streams.
     pub fn queue_frame(&self, frame: Bytes) {
-        self.queue(What::Frame, frame);
+        self.queue(OutputKind::Frame, frame);
     }
 
-    fn queue(&self, what: What, frame: Bytes) {
+    fn queue(&self, kind: OutputKind, frame: Bytes) {
         let mut inner = self.lock();
-        match inner.stage.departure_of(what) {
+        match inner.stage.departure_of(kind) {
             Departure::Now => inner.backlog.enqueue(frame, Kind::Reply),
             Departure::Later => inner.backlog.hold(frame, Kind::Reply),
             Departure::Never => {}
@@ -250,7 +250,7 @@ impl Outbox {
     /// Whether nothing waits and no reply streams. Then a frame sent now is the next one that the client sees.
     pub fn is_clear(&self) -> bool {
         let inner = self.lock();
-        inner.stage.departure_of(What::Frame) == Departure::Now && !inner.waits()
+        inner.stage.departure_of(OutputKind::Frame) == Departure::Now && !inner.waits()
     }
 
     /// A reply begins to stream. Whole frames are held until [`Self::end_stream`]. If the reply is one frame, control
@@ -406,7 +406,7 @@ impl Outbox {
     /// is not sent, because it would pass for a part of that frame.
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
-        if let Some(frame) = frame.filter(|_| inner.stage.departure_of(What::Goodbye) == Departure::Now) {
+        if let Some(frame) = frame.filter(|_| inner.stage.departure_of(OutputKind::Goodbye) == Departure::Now) {
             inner.backlog.enqueue(frame, Kind::Reply);
         }
         inner.stage.say();

@@ -10,7 +10,7 @@ use super::Outbox;
 use super::backlog::{Kind, Topic};
 use super::close::Close;
 use super::inner::Inner;
-use super::stage::{Departure, What};
+use super::stage::{Departure, OutputKind};
 use crate::config::model::SlowReader;
 use crate::proto::close::CloseReason;
 use crate::transport::MAX_SLICES;
@@ -86,7 +86,7 @@ impl Outbox {
     fn push_together<T>(&self, pushes: &[(Push<'_>, T)]) -> Together {
         let mut together = Together::default();
         let mut inner = self.lock();
-        if inner.stage.departure_of(What::Push) != Departure::Now || self.writable(&inner) > 0 {
+        if inner.stage.departure_of(OutputKind::Push) != Departure::Now || self.writable(&inner) > 0 {
             return together;
         }
         for chunk in pushes.chunks(MAX_SLICES) {
@@ -128,7 +128,7 @@ impl Outbox {
     pub fn push(&self, push: Push<'_>) -> Pushed {
         let rule = push.rule.unwrap_or(self.terms.slow_reader);
         let mut inner = self.lock();
-        let departure = inner.stage.departure_of(What::Push);
+        let departure = inner.stage.departure_of(OutputKind::Push);
         if departure == Departure::Never {
             return Fate::Gone.into();
         }

@@ -54,9 +54,9 @@ pub(super) enum Unit {
     Frame,
 }
 
-/// The things that may leave.
+/// The kinds of output that may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum OutputKind {
     /// A frame of a command.
     Push,
     /// A whole frame of this session: a reply, a probe.
@@ -85,32 +85,34 @@ impl OutboxStage {
     pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
 
     /// The complete rule.
-    pub(super) fn departure_of(self, what: What) -> Departure {
-        match (self.life, self.reply, what) {
+    pub(super) fn departure_of(self, kind: OutputKind) -> Departure {
+        match (self.life, self.reply, kind) {
             (Life::Said | Life::Deaf | Life::Ended, ..) => Departure::Never,
             // A close frame may follow an unfinished sequence of fragments.
-            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), What::Goodbye) => Departure::Now,
-            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), What::Goodbye) => Departure::Never,
-            (_, Reply::Streams(_), What::Piece) | (_, Reply::Streams(Unit::Pieces), What::Control) => Departure::Now,
-            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, What::Push) => Departure::Later,
-            (_, Reply::Whole, What::Piece) => Departure::Never,
+            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), OutputKind::Goodbye) => Departure::Now,
+            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), OutputKind::Goodbye) => Departure::Never,
+            (_, Reply::Streams(_), OutputKind::Piece) | (_, Reply::Streams(Unit::Pieces), OutputKind::Control) => {
+                Departure::Now
+            }
+            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, OutputKind::Push) => Departure::Later,
+            (_, Reply::Whole, OutputKind::Piece) => Departure::Never,
             (_, Reply::Whole, _) => Departure::Now,
         }
     }
 
     /// Whether held frames may leave.
     pub(super) fn lets_held_go(self) -> bool {
-        self.departure_of(What::Push) == Departure::Now
+        self.departure_of(OutputKind::Push) == Departure::Now
     }
 
     /// Whether pushes can leave, now or later.
     pub(super) fn takes_pushes(self) -> bool {
-        self.departure_of(What::Push) != Departure::Never
+        self.departure_of(OutputKind::Push) != Departure::Never
     }
 
     /// Whether replies can leave, now or later.
     pub(super) fn takes_replies(self) -> bool {
-        self.departure_of(What::Frame) != Departure::Never
+        self.departure_of(OutputKind::Frame) != Departure::Never
     }
 
     pub(super) fn streams(self) -> bool {
@@ -187,10 +189,11 @@ impl OutboxStage {
 mod tests {
     use super::*;
 
-    const WHATS: [What; 5] = [What::Push, What::Frame, What::Piece, What::Control, What::Goodbye];
+    const KINDS: [OutputKind; 5] =
+        [OutputKind::Push, OutputKind::Frame, OutputKind::Piece, OutputKind::Control, OutputKind::Goodbye];
 
     fn departures(stage: OutboxStage) -> [Departure; 5] {
-        WHATS.map(|what| stage.departure_of(what))
+        KINDS.map(|kind| stage.departure_of(kind))
     }
 
     #[test]

@@ -19,7 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::command::{Command, Name, Query, Receipt};
-use super::control::long::{Request, What};
+use super::control::long::{Operation, Request};
 use super::partition::Partition;
 use super::presence::{Account, Gone, Report};
 pub use super::reader::Malformed;
@@ -367,7 +367,7 @@ impl Body {
             Body::Commands { request, commands } => {
                 out.put_u64(request.map_or(NO_REQUEST, RequestId::number));
                 for command in commands {
-                    Request { number: 0, what: What::Command(command.clone()) }.encode(out);
+                    Request { number: 0, operation: Operation::Command(command.clone()) }.encode(out);
                 }
             }
             Body::Receipts { request, receipts } => {
@@ -376,7 +376,7 @@ impl Body {
             }
             Body::Query { request, query } => {
                 out.put_u64(request.number());
-                Request { number: 0, what: What::Query(query.clone()) }.encode(out);
+                Request { number: 0, operation: Operation::Query(query.clone()) }.encode(out);
             }
             Body::Found { request, found } => {
                 put_answered(*request, out);
@@ -420,8 +420,8 @@ impl Body {
             kind::TAKEN => Body::Taken { run: reader.run()?, name: reader.text()? },
             kind::COMMANDS => {
                 let (request, mut commands) = (asked(reader.u64()?), Vec::new());
-                while let Some(what) = reader.frame()? {
-                    let What::Command(command) = what else { return Err(Malformed::QueryAmongCommands) };
+                while let Some(operation) = reader.frame()? {
+                    let Operation::Command(command) = operation else { return Err(Malformed::QueryAmongCommands) };
                     commands.push(command);
                 }
                 let [first, others @ ..] = &commands[..] else { return Err(Malformed::NoCommand) };
@@ -444,7 +444,7 @@ impl Body {
             kind::QUERY => {
                 let request = asked(reader.u64()?).ok_or(Malformed::NoNumber)?;
                 match reader.frame()? {
-                    Some(What::Query(query)) => Body::Query { request, query },
+                    Some(Operation::Query(query)) => Body::Query { request, query },
                     _ => return Err(Malformed::NoQuery),
                 }
             }

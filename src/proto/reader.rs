@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::control::Frame;
-use super::control::long::{Request, What, Wrong};
+use super::control::long::{Operation, Request, Wrong};
 use super::name::BadName;
 use super::partition::Partition;
 use super::run::{RequestId, Run};
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     /// The next frame of the long protocol; `None` at the end.
-    pub(super) fn frame(&mut self) -> Result<Option<What>, Malformed> {
+    pub(super) fn frame(&mut self) -> Result<Option<Operation>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -142,7 +142,7 @@ impl Reader {
         match Frame::decode(&mut input, usize::MAX) {
             Ok(Some(frame)) => {
                 self.0 = input.freeze();
-                Request::decode(&frame).map(|request| Some(request.what)).map_err(Malformed::Frame)
+                Request::decode(&frame).map(|request| Some(request.operation)).map_err(Malformed::Frame)
             }
             _ => Err(Malformed::CutFrame),
         }

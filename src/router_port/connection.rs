@@ -19,7 +19,7 @@ use crate::cluster::Outcome;
 use crate::config::model;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::{Action, Command, Query};
-use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Proofs, Request, What, Wrong};
+use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, Request, Wrong};
 use crate::proto::control::short::{self, Gateway, Order};
 use crate::proto::control::{Frame, Protocol};
 use crate::router::{Answer as QueryAnswer, NodeAnswer};
@@ -470,11 +470,11 @@ impl<'p> Connection<'p> {
 
     async fn take_request(&mut self, frame: &Frame) -> Result<(), End> {
         let answer = match Request::decode(frame) {
-            Ok(Request { number, what: What::Command(command) }) => {
+            Ok(Request { number, operation: Operation::Command(command) }) => {
                 self.command(Some(number), command).await;
                 return Ok(());
             }
-            Ok(Request { number, what: What::Query(query) }) => {
+            Ok(Request { number, operation: Operation::Query(query) }) => {
                 self.send().await;
                 self.port.metrics().count_query(Door::Long);
                 let asked = self.port.hub.cluster.ask(&query).await;

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, Uri, Version, header};
 
 use super::endpoint::{Hub, PlainRequest};
-use crate::cluster::presence::{Notice, What};
+use crate::cluster::presence::{ChannelChange, Notice};
 use crate::config::model::App;
 use crate::outbox::Close;
 use crate::proto::fastcgi::params::{EncodedParams, PairTooLong, Params};
@@ -218,29 +218,29 @@ impl EventParams<'_> {
 }
 
 /// `LONGWIRE_EVENT` of a channel event.
-pub(super) fn event_of(what: What) -> &'static str {
-    match what {
-        What::Join => "join",
-        What::Leave => "leave",
-        What::Occupied => "occupied",
-        What::Vacated => "vacated",
+pub(super) fn event_of(change: ChannelChange) -> &'static str {
+    match change {
+        ChannelChange::Join => "join",
+        ChannelChange::Leave => "leave",
+        ChannelChange::Occupied => "occupied",
+        ChannelChange::Vacated => "vacated",
     }
 }
 
 /// The own block of a channel event.
 pub(super) fn notice_params(notice: &Notice, app: &App) -> EncodedParams {
     let mut block = Block::default();
-    let number = match notice.what {
-        What::Join => "3",
-        What::Leave => "4",
-        What::Occupied => "5",
-        What::Vacated => "6",
+    let number = match notice.change {
+        ChannelChange::Join => "3",
+        ChannelChange::Leave => "4",
+        ChannelChange::Occupied => "5",
+        ChannelChange::Vacated => "6",
     };
     // Without EVENT, a script would take it for a message.
     block.put_prefixed(app, "EVENT", number);
-    block.put("LONGWIRE_EVENT", event_of(notice.what));
+    block.put("LONGWIRE_EVENT", event_of(notice.change));
     block.put_bytes("LONGWIRE_CHANNEL", notice.of.channel.as_bytes());
-    if matches!(notice.what, What::Join | What::Leave) {
+    if matches!(notice.change, ChannelChange::Join | ChannelChange::Leave) {
         block.put_prefixed(app, "SESSIONID", notice.of.session.as_str());
         if let Some(uid) = &notice.uid {
             block.put_bytes("LONGWIRE_UID", uid.as_bytes());

@@ -9,7 +9,7 @@ use tracing::error;
 use super::cgi;
 use super::delivery::Owed;
 use super::endpoint::Endpoint;
-use crate::cluster::presence::{Notice, Notices, Presence, What};
+use crate::cluster::presence::{ChannelChange, Notice, Notices, Presence};
 use crate::config::model::Events;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::upstream::Class;
@@ -26,7 +26,7 @@ pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: Hash
         telling.spawn(async move {
             for notice in &notices {
                 match apps.get(&notice.of.app.to_string()) {
-                    Some(endpoint) if wants(endpoint.app.events, notice.what) => endpoint.tell(notice).await,
+                    Some(endpoint) if wants(endpoint.app.events, notice.change) => endpoint.tell(notice).await,
                     Some(_) => {}
                     None => error!(app = %notice.of.app, "channel event dropped: another node has channel events turned on for this app, this node has not; configure the app alike on all nodes"),
                 }
@@ -36,12 +36,12 @@ pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: Hash
     }
 }
 
-fn wants(events: Events, what: What) -> bool {
-    match what {
-        What::Join => events.join,
-        What::Leave => events.leave,
-        What::Occupied => events.occupied,
-        What::Vacated => events.vacated,
+fn wants(events: Events, change: ChannelChange) -> bool {
+    match change {
+        ChannelChange::Join => events.join,
+        ChannelChange::Leave => events.leave,
+        ChannelChange::Occupied => events.occupied,
+        ChannelChange::Vacated => events.vacated,
     }
 }
 
@@ -50,7 +50,7 @@ impl Endpoint {
     async fn tell(self: &Arc<Self>, notice: &Notice) {
         let none = EncodedParams::default();
         let params = [self.params.clone(), none.clone(), none, cgi::notice_params(notice, &self.app)];
-        let label = cgi::event_of(notice.what);
+        let label = cgi::event_of(notice.change);
         self.deliver(Owed { id: notice.of.session, class: Class::Presence, label, seq: 0, params }).await;
     }
 }

@@ -20,7 +20,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Notice, Roll, Told, View, What, keepers};
+use super::{ChannelChange, Notice, Roll, Told, View, keepers};
 use crate::proto::command::Name;
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
@@ -298,14 +298,14 @@ impl Part {
         let Standing { of, is_in, again, uid } = standing;
         let again = again && self.told_again.insert((of.app.clone(), of.channel.clone()));
         let members: usize = self.records.values().map(|record| record.roll.count(&of)).sum();
-        let notice = |what| Notice { what, of: of.clone(), uid: uid.clone() };
+        let notice = |change| Notice { change, of: of.clone(), uid: uid.clone() };
         match (is_in, members) {
             // If it is unknown what apps were told of the channel, they are told that it is occupied.
-            (true, _) if members == 1 || again => vec![notice(What::Occupied), notice(What::Join)],
-            (true, _) => vec![notice(What::Join)],
-            (false, 0) => vec![notice(What::Leave), notice(What::Vacated)],
-            (false, _) if again => vec![notice(What::Leave), notice(What::Occupied)],
-            (false, _) => vec![notice(What::Leave)],
+            (true, _) if members == 1 || again => vec![notice(ChannelChange::Occupied), notice(ChannelChange::Join)],
+            (true, _) => vec![notice(ChannelChange::Join)],
+            (false, 0) => vec![notice(ChannelChange::Leave), notice(ChannelChange::Vacated)],
+            (false, _) if again => vec![notice(ChannelChange::Leave), notice(ChannelChange::Occupied)],
+            (false, _) => vec![notice(ChannelChange::Leave)],
         }
     }
 }
@@ -383,11 +383,11 @@ mod tests {
         Report { partition, piece: Piece::WHOLE, is_lead: true, is_new: false, settled, whole, from: settled, changes }
     }
 
-    fn told(keeper: &mut Keeper) -> Vec<(What, u16)> {
+    fn told(keeper: &mut Keeper) -> Vec<(ChannelChange, u16)> {
         let (told, _) = keeper.next();
         told.into_iter()
             .flat_map(|(_, notices)| notices)
-            .map(|notice| (notice.what, notice.of.session.node()))
+            .map(|notice| (notice.change, notice.of.session.node()))
             .collect()
     }
 
@@ -398,14 +398,18 @@ mod tests {
         let leaves = report(partition, &[standing(2, true)], 3, &[standing(2, false)]);
         keeper.report(sender(1), report(partition, &[], 0, &[]));
         keeper.report(sender(2), leaves.clone());
-        assert_eq!(told(&mut keeper), [(What::Leave, 2), (What::Vacated, 2)]);
+        assert_eq!(told(&mut keeper), [(ChannelChange::Leave, 2), (ChannelChange::Vacated, 2)]);
         keeper.report(sender(2), leaves.clone());
         keeper.report(sender(1), report(partition, &[], 0, &[standing(1, true)]));
         assert_eq!(told(&mut keeper), [], "one change at a time");
         let (of, account) = keeper.told(partition).unwrap();
         assert_eq!((of, account.settled), (sender(2), 4));
         keeper.report(sender(2), leaves);
-        assert_eq!(told(&mut keeper), [(What::Occupied, 1), (What::Join, 1)], "no other session is in there");
+        assert_eq!(
+            told(&mut keeper),
+            [(ChannelChange::Occupied, 1), (ChannelChange::Join, 1)],
+            "no other session is in there"
+        );
         keeper.told(partition);
         assert_eq!(told(&mut keeper), []);
     }
@@ -421,7 +425,7 @@ mod tests {
             // Other keepers have told that this session joins and leaves, and this keeper does not know it.
             let comes_and_goes = standing(2, true);
             keeper.report(sender(2), report(partition, &[], 0, slice::from_ref(&comes_and_goes)));
-            assert_eq!(told(&mut keeper), [(What::Occupied, 2), (What::Join, 2)]);
+            assert_eq!(told(&mut keeper), [(ChannelChange::Occupied, 2), (ChannelChange::Join, 2)]);
             keeper.told(partition);
             if is_doubted {
                 keeper.doubt(sender(1));
@@ -438,9 +442,9 @@ mod tests {
                 corrected.extend(told(&mut keeper));
                 keeper.told(partition);
             }
-            corrected.retain(|(what, _)| *what != What::Occupied);
-            corrected.sort_by_key(|(what, _)| *what == What::Join);
-            assert_eq!(corrected, [(What::Leave, 2), (What::Join, 2)], "{is_doubted}");
+            corrected.retain(|(change, _)| *change != ChannelChange::Occupied);
+            corrected.sort_by_key(|(change, _)| *change == ChannelChange::Join);
+            assert_eq!(corrected, [(ChannelChange::Leave, 2), (ChannelChange::Join, 2)], "{is_doubted}");
             keeper.report(sender(2), whole);
             assert_eq!(told(&mut keeper), [], "once");
         }

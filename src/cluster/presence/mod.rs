@@ -51,7 +51,7 @@ const MAX_REPORTS: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The change.
-    pub what: What,
+    pub change: ChannelChange,
     /// The session and the channel. For a channel that is occupied or vacated: the session that caused it.
     pub of: Membership,
     /// The uid that the session belongs to.
@@ -60,7 +60,7 @@ pub struct Notice {
 
 /// A change in a channel that an app is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum ChannelChange {
     /// It has its first member.
     Occupied,
     /// A session has joined.

@@ -11,7 +11,7 @@ use crate::commands::cli::FanoutArgs;
 use crate::config::Secret;
 use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::control::Frame;
-use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, Proofs, Request, VERSION, What};
+use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, Operation, Proofs, Request, VERSION};
 
 /// Longest answer of the router port to the publisher's commands.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -116,7 +116,7 @@ impl Publisher {
                 router.number = router.number.wrapping_add(1);
                 let action = Action::Send(Message::new(Bytes::copy_from_slice(message)));
                 let command = Command::new(Target::Channel(router.channels[channel].clone()), action);
-                Request { number: router.number, what: What::Command(command) }.encode(&mut router.output);
+                Request { number: router.number, operation: Operation::Command(command) }.encode(&mut router.output);
                 link.say_raw(&router.output);
                 router.output.clear();
                 self.unanswered += 1;

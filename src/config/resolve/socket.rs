@@ -16,7 +16,7 @@ const LONGEST_ENTRY: usize = 1 << 20;
 
 /// Whether an account is a user or a group.
 #[derive(Clone, Copy)]
-enum What {
+enum AccountKind {
     User,
     Group,
 }
@@ -32,8 +32,8 @@ pub(super) fn resolve(socket: &written::Socket, address: Option<&Address>, repor
     }
     SocketFile {
         mode: socket.mode.as_ref().map(|entry| entry.value.0),
-        owner: socket.owner.as_ref().and_then(|entry| number_of(entry, What::User, report)),
-        group: socket.group.as_ref().and_then(|entry| number_of(entry, What::Group, report)),
+        owner: socket.owner.as_ref().and_then(|entry| number_of(entry, AccountKind::User, report)),
+        group: socket.group.as_ref().and_then(|entry| number_of(entry, AccountKind::Group, report)),
     }
 }
 
@@ -41,16 +41,16 @@ fn place<T>(entry: &Option<Entry<T>>) -> &Option<Place> {
     entry.as_ref().map_or(&None, |entry| &entry.place)
 }
 
-fn number_of(entry: &Entry<Account>, what: What, report: &mut Report<'_>) -> Option<u32> {
+fn number_of(entry: &Entry<Account>, kind: AccountKind, report: &mut Report<'_>) -> Option<u32> {
     let name = match &entry.value {
         Account::Number(number) => return Some(*number),
         Account::Name(name) => name,
     };
-    let word = match what {
-        What::User => "user",
-        What::Group => "group",
+    let word = match kind {
+        AccountKind::User => "user",
+        AccountKind::Group => "group",
     };
-    let problem = match look_up(name, what) {
+    let problem = match look_up(name, kind) {
         Ok(Some(number)) => return Some(number),
         Ok(None) => format!("there is no {word} of this name"),
         Err(error) => format!("the {word} cannot be looked up: {error}"),
@@ -60,12 +60,12 @@ fn number_of(entry: &Entry<Account>, what: What, report: &mut Report<'_>) -> Opt
 }
 
 /// The number of a user or group, if there is one of this name.
-fn look_up(name: &str, what: What) -> io::Result<Option<u32>> {
+fn look_up(name: &str, kind: AccountKind) -> io::Result<Option<u32>> {
     let name = CString::new(name)?;
     let mut buffer = vec![0; 4096];
     loop {
-        let (status, number) = match what {
-            What::User => {
+        let (status, number) = match kind {
+            AccountKind::User => {
                 // SAFETY: a passwd consists of numbers and pointers, for which zeros are values.
                 let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
                 let mut found = ptr::null_mut();
@@ -75,7 +75,7 @@ fn look_up(name: &str, what: What) -> io::Result<Option<u32>> {
                 };
                 (status, (!found.is_null()).then_some(entry.pw_uid))
             }
-            What::Group => {
+            AccountKind::Group => {
                 // SAFETY: as above.
                 let mut entry: libc::group = unsafe { std::mem::zeroed() };
                 let mut found = ptr::null_mut();
@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn users_and_groups_are_found_by_name() {
-        assert_eq!(look_up("root", What::User).unwrap(), Some(0));
-        assert_eq!(look_up("root", What::Group).unwrap(), Some(0));
-        assert_eq!(look_up("nobody-has-this-name", What::User).unwrap(), None);
-        assert_eq!(look_up("nobody-has-this-name", What::Group).unwrap(), None);
+        assert_eq!(look_up("root", AccountKind::User).unwrap(), Some(0));
+        assert_eq!(look_up("root", AccountKind::Group).unwrap(), Some(0));
+        assert_eq!(look_up("nobody-has-this-name", AccountKind::User).unwrap(), None);
+        assert_eq!(look_up("nobody-has-this-name", AccountKind::Group).unwrap(), None);
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::Frame;
-use super::long::{self, Answer, Challenge, ErrorWord, Hello, Proofs, Request, What};
+use super::long::{self, Answer, Challenge, ErrorWord, Hello, Operation, Proofs, Request};
 use super::short::{self, Gateway, Order};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::framing::FrameKind;
@@ -219,11 +219,11 @@ fn the_greeting_both_ways() {
 #[test]
 fn requests_both_ways() {
     each("requests", |example| {
-        let what = match example.get("do") {
-            Some(_) => What::Command(command(example)),
-            None => What::Query(query(example)),
+        let operation = match example.get("do") {
+            Some(_) => Operation::Command(command(example)),
+            None => Operation::Query(query(example)),
         };
-        let request = Request { number: example["request"].as_u64().unwrap() as u32, what };
+        let request = Request { number: example["request"].as_u64().unwrap() as u32, operation };
         assert_eq!(Request::decode(&frame(example)).as_ref(), Ok(&request));
         let mut out = BytesMut::new();
         request.encode(&mut out);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, Name, Receipt, Target};
-use longwire::proto::control::long::What;
+use longwire::proto::control::long::Operation;
 use longwire::proto::partition::Partition;
 use tokio::task::JoinHandle;
 
@@ -462,7 +462,7 @@ async fn what_is_too_large_for_nats_is_told_and_nobody_is_cut_off() {
     let (mut far, sid) = client(&nodes[1]).await;
     let mut router = router(&nodes[0]).await;
     let large = send(Target::session(session(&sid)), &"x".repeat(2 << 20));
-    let number = router.start(What::Command(large)).await;
+    let number = router.start(Operation::Command(large)).await;
     let told = router.outcome(number).await;
     assert_eq!(told, (Receipt::default(), vec!["n2".to_owned()], false));
     assert_eq!(router.run(send(Target::session(session(&sid)), "small")).await, reached(1));

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use longwire::proto::command::{Action, Target};
-use longwire::proto::control::long::What;
+use longwire::proto::control::long::Operation;
 
 use crate::support::cluster::{all_know, brisk_config, client, next, reached, router, send};
 use crate::support::engine::{Clients, EngineServer, Kind, PASSWORD};
@@ -46,7 +46,7 @@ async fn is_alone(node: &Longwire, why: &[&str]) {
     assert_eq!(node.log_lines(|line| has_password(&line.to_string())), Vec::<serde_json::Value>::new());
     let (mut own, sid) = client(node).await;
     let mut router = router(node).await;
-    let number = router.start(What::Command(send(Target::session(session(&sid)), "my own"))).await;
+    let number = router.start(Operation::Command(send(Target::session(session(&sid)), "my own"))).await;
     let (receipt, unreachable, _) = router.outcome(number).await;
     assert_eq!((receipt, unreachable), (reached(1), Vec::new()));
     assert_eq!(next(&mut own).await, "my own");

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, Page, Query, Receipt, Target};
-use longwire::proto::control::long::What;
+use longwire::proto::control::long::Operation;
 use longwire::proto::framing::{Framing, LengthFraming};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -149,7 +149,7 @@ impl Stage {
     /// Publishes from a node. Returns the receipt, the nodes that did not answer, and whether the engine was unavailable.
     async fn publish(&mut self, node: usize, text: &str) -> (Receipt, Vec<String>, bool) {
         let router = &mut self.routers[node];
-        let number = router.start(What::Command(send(Target::Channel(name("news")), text))).await;
+        let number = router.start(Operation::Command(send(Target::Channel(name("news")), text))).await;
         router.outcome(number).await
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use longwire::proto::command::{Action, AttributeKey, Command, Expect, Message, Receipt, Target};
-use longwire::proto::control::long::{Request, What};
+use longwire::proto::control::long::{Operation, Request};
 use longwire::proto::envelope::VERSION;
 use longwire::proto::id::SessionIds;
 use longwire::proto::partition::Partition;
@@ -116,7 +116,7 @@ async fn an_answer_to_an_earlier_run_is_not_taken_for_one_to_this() {
         value: "v".into(),
         expect: Expect::Value("never so".into()),
     };
-    let number = router.start(What::Command(Command::new(Target::session(theirs), set))).await;
+    let number = router.start(Operation::Command(Command::new(Target::session(theirs), set))).await;
     let asked = next_of(COMMANDS, &mut heard).await;
     let run = u64::from_be_bytes(asked[6..14].try_into().unwrap());
     let request = &asked[HEADER_BYTES..HEADER_BYTES + 8];
@@ -222,7 +222,7 @@ async fn a_hundred_peers_cost_no_more_an_envelope_than_forty_eight() {
     let mut body = BytesMut::new();
     body.put_u64(0);
     let send = Command::new(Target::Channel(name("nobody is in here")), Action::Send(Message::new("hi")));
-    Request { number: 0, what: What::Command(send) }.encode(&mut body);
+    Request { number: 0, operation: Operation::Command(send) }.encode(&mut body);
     let subjects: Vec<String> = (0..Partition::COUNT).map(|number| format!("longwire:part:{number}")).collect();
 
     let mut peers: Vec<Peer> = Vec::new();

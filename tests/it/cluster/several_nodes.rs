@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Page, Query, Receipt, Target};
-use longwire::proto::control::long::{Answer, What};
+use longwire::proto::control::long::{Answer, Operation};
 
 use crate::support::client::Client;
 use crate::support::cluster::{self, LEASE, all_know, brisk_config, client, next, reached, router, send};
@@ -245,7 +245,7 @@ async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back(
         // Until the lease of the dead node expires, receipts name it as missing.
         for to in [Target::Channel(name("news")), Target::All, Target::session(session(&far_sid))] {
             let is_session = matches!(to, Target::Sessions(_));
-            let number = publisher.start(What::Command(send(to, "still here?"))).await;
+            let number = publisher.start(Operation::Command(send(to, "still here?"))).await;
             let (receipt, unreachable, engine_down) = publisher.outcome(number).await;
             assert_eq!(receipt, if is_session { Receipt::default() } else { reached(1) }, "{kind:?}");
             assert_eq!((unreachable, engine_down), (vec!["n3".to_owned()], false), "{kind:?}");
@@ -291,11 +291,11 @@ async fn a_lost_engine_leaves_a_node_its_own_sessions_and_says_so() {
                 .await;
             let (status, text) = nodes[0].admin("/ready");
             assert!(status == 503 && text.contains("cluster: "), "{status} {text}");
-            let number = publisher.start(What::Command(send(Target::Channel(name("news")), "alone"))).await;
+            let number = publisher.start(Operation::Command(send(Target::Channel(name("news")), "alone"))).await;
             let (receipt, _, engine_down) = publisher.outcome(number).await;
             assert_eq!((receipt, engine_down), (reached(1), true), "{kind:?} {round}");
             assert_eq!(next(&mut near).await, "alone");
-            let number = publisher.start(What::Command(send(Target::session(session(&far_sid)), "?"))).await;
+            let number = publisher.start(Operation::Command(send(Target::session(session(&far_sid)), "?"))).await;
             // Its node's lease may have expired by now. Then the receipt names the node too.
             let (receipt, _, engine_down) = publisher.outcome(number).await;
             assert_eq!((receipt, engine_down), (Receipt::default(), true), "{kind:?} {round}");
@@ -338,7 +338,7 @@ async fn what_is_larger_than_the_engine_takes_is_said_and_nothing_else_suffers()
     let mut publisher = router(&nodes[0]).await;
     publisher.do_to(Target::All, Action::Join(name("news"))).await;
     let large = "x".repeat(100_000);
-    let number = publisher.start(What::Command(send(Target::Channel(name("news")), &large))).await;
+    let number = publisher.start(Operation::Command(send(Target::Channel(name("news")), &large))).await;
     assert_eq!(publisher.outcome(number).await, (reached(1), vec!["n2".to_owned()], false));
     assert_eq!(next(&mut near).await, large);
     assert_eq!(publisher.publish("news", "small").await, reached(2));
@@ -436,13 +436,13 @@ async fn a_node_that_hangs_makes_no_other_one_unreachable() {
         let mut joins = Vec::new();
         for (number, router) in routers.iter_mut().enumerate() {
             let join = Action::Join(name(&format!("fresh {number}")));
-            let number = router.start(What::Command(Command::new(Target::session(session(&far_sid)), join))).await;
+            let number = router.start(Operation::Command(Command::new(Target::session(session(&far_sid)), join))).await;
             joins.push((router, number));
         }
         let mut slowest = Duration::ZERO;
         for number in 0..5 {
             let (begun, body) = (Instant::now(), format!("{number}"));
-            let sent = publisher.start(What::Command(send(Target::session(session(&far_sid)), &body))).await;
+            let sent = publisher.start(Operation::Command(send(Target::session(session(&far_sid)), &body))).await;
             assert_eq!(publisher.outcome(sent).await, (reached(1), Vec::new(), false), "{kind:?}: {number}");
             assert_eq!(next(&mut far).await, body);
             slowest = slowest.max(begun.elapsed());
@@ -482,7 +482,7 @@ async fn a_node_that_leaves_partitions_keeps_no_publisher_waiting() {
                     for _ in 0..10 {
                         let begun = Instant::now();
                         let sent =
-                            router.start(What::Command(send(Target::Channel(name(&channel(number))), "?"))).await;
+                            router.start(Operation::Command(send(Target::Channel(name(&channel(number))), "?"))).await;
                         let (_, unreachable, engine_down) = router.outcome(sent).await;
                         stalls += usize::from(!unreachable.is_empty() || engine_down);
                         slowest = slowest.max(begun.elapsed());

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, Command, Message, Page, Query, Receipt, Target};
-use longwire::proto::control::long::What;
+use longwire::proto::control::long::Operation;
 use longwire::proto::framing::{Framing, Item, LengthFraming};
 use longwire::proto::id::SessionId;
 use tokio::task::JoinSet;
@@ -283,7 +283,7 @@ async fn publish(mut router: Router, publisher: usize, messages: usize, progress
         let number = progress.begun[place].fetch_add(1, Ordering::SeqCst);
         let message = Action::Send(Message::new(format!("{publisher} {channel} {number}")));
         let command = Command::new(Target::Channel(name(&channel.to_string())), message);
-        let request = router.start(What::Command(command)).await;
+        let request = router.start(Operation::Command(command)).await;
         let (receipt, unreachable, engine_down) = router.outcome(request).await;
         assert_eq!((unreachable, engine_down), (Vec::new(), false));
         progress.done[place].store(number + 1, Ordering::SeqCst);

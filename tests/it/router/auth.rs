@@ -5,7 +5,7 @@ use std::process::Command as Process;
 use bytes::BytesMut;
 use longwire::proto::command::{Action, Command, Message, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Answer, Proofs, Request, What};
+use longwire::proto::control::long::{Answer, Operation, Proofs, Request};
 
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
@@ -61,14 +61,14 @@ async fn commands_before_the_proof_are_refused() {
     let fpm = Pool::of(1).start();
     let node = guarded(&fpm);
     let mut first = Router::bare(node.address("router")).await;
-    first.start(What::Command(Command::new(Target::All, Action::Touch))).await;
+    first.start(Operation::Command(Command::new(Target::All, Action::Touch))).await;
     assert_eq!(first.error().await.0, "unauthenticated");
     assert_eq!(first.frame().await, None);
     refused(&node, "unauthenticated", 1.0).await;
 
     let mut second = Router::bare(node.address("router")).await;
     assert!(second.hello().await.wants_proof);
-    second.start(What::Query(Query::Node)).await;
+    second.start(Operation::Query(Query::Node)).await;
     assert_eq!(second.error().await.0, "unauthenticated");
     assert_eq!(second.frame().await, None);
     refused(&node, "unauthenticated", 2.0).await;
@@ -76,7 +76,7 @@ async fn commands_before_the_proof_are_refused() {
     // Before the handshake a frame may not have a long body.
     let mut third = Router::bare(node.address("router")).await;
     assert!(third.hello().await.wants_proof);
-    third.start(What::Command(send_to_all())).await;
+    third.start(Operation::Command(send_to_all())).await;
     assert_eq!(third.error().await.0, "bad_frame");
     assert_eq!(third.frame().await, None);
     refused(&node, "bad_frame", 1.0).await;
@@ -132,7 +132,7 @@ async fn without_a_secret_commands_may_follow_the_hello_at_once() {
     let mut router = Router::bare(node.address("router")).await;
     let mut out = BytesMut::new();
     Frame::encode(0x4C01, &[&[1, 0, 1, 1, 2, 0, 32][..], &[9; 32]].concat(), b"", &mut out);
-    Request { number: 77, what: What::Command(send_to_all()) }.encode(&mut out);
+    Request { number: 77, operation: Operation::Command(send_to_all()) }.encode(&mut out);
     router.bytes(&out).await;
     assert_eq!(router.frame().await.expect("a challenge").kind, 0x4C02);
     assert_eq!(router.frame().await.expect("a welcome").kind, 0x4C04);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Answer, Request, What};
+use longwire::proto::control::long::{Answer, Operation, Request};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -453,7 +453,7 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
     let node = node(&fpm, "");
     let (_client, sid) = tcp(&node).await;
     let mut router = Router::connect(node.address("router"), "").await;
-    let exists = || What::Command(Command::new(Target::session(session(&sid)), Action::Touch));
+    let exists = || Operation::Command(Command::new(Target::session(session(&sid)), Action::Touch));
     let mut numbers = Vec::new();
     for _ in 0..5000 {
         numbers.push(router.start(exists()).await);
@@ -467,7 +467,7 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
     let before = node.memory();
     let writer = async {
         loop {
-            greedy.start(What::Query(Query::Node)).await;
+            greedy.start(Operation::Query(Query::Node)).await;
         }
     };
     let stuck = || async {
@@ -575,7 +575,7 @@ async fn what_comes_in_one_go_is_answered_in_one_go() {
         let mut batch = BytesMut::new();
         for number in 0..count {
             let news = Command::new(Target::Channel(name("news")), Action::Send(Message::new("x".repeat(bytes))));
-            Request { number, what: What::Command(news) }.encode(&mut batch);
+            Request { number, operation: Operation::Command(news) }.encode(&mut batch);
         }
         let before = data_segments(&socket);
         socket.write_all(&batch).await.expect("it reads");

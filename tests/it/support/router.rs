@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use longwire::proto::command::{Action, Command, Except, Message, Name, Query, Receipt, Target};
 use longwire::proto::control::Frame;
 use longwire::proto::control::long::{
-    Answer, Challenge, Hello, Proofs, Request, VERSION, What, decode_welcome, encode_proof,
+    Answer, Challenge, Hello, Operation, Proofs, Request, VERSION, decode_welcome, encode_proof,
 };
 use longwire::proto::id::SessionId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -137,10 +137,10 @@ impl Router {
     }
 
     /// Sends a request without waiting; returns its number.
-    pub async fn start(&mut self, what: What) -> u32 {
+    pub async fn start(&mut self, operation: Operation) -> u32 {
         let mut out = BytesMut::new();
         self.next += 1;
-        Request { number: self.next, what }.encode(&mut out);
+        Request { number: self.next, operation }.encode(&mut out);
         self.bytes(&out).await;
         self.next
     }
@@ -151,7 +151,7 @@ impl Router {
         let first = self.next + 1;
         for command in commands {
             self.next += 1;
-            Request { number: self.next, what: What::Command(command) }.encode(&mut out);
+            Request { number: self.next, operation: Operation::Command(command) }.encode(&mut out);
         }
         self.bytes(&out).await;
         (first..=self.next).collect()
@@ -159,7 +159,7 @@ impl Router {
 
     /// Runs a command and returns its receipt.
     pub async fn run(&mut self, command: Command) -> Receipt {
-        let number = self.start(What::Command(command)).await;
+        let number = self.start(Operation::Command(command)).await;
         self.receipt(number).await
     }
 
@@ -187,7 +187,7 @@ impl Router {
 
     /// The answer to a query.
     pub async fn ask(&mut self, query: Query) -> Answer {
-        self.start(What::Query(query)).await;
+        self.start(Operation::Query(query)).await;
         self.answer().await.expect("an answer comes")
     }
 

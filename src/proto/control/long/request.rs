@@ -15,12 +15,12 @@ pub struct Request {
     /// The client's number for it.
     pub number: u32,
     /// The command or query.
-    pub what: What,
+    pub operation: Operation,
 }
 
 /// A command or a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Operation {
     /// Answered with a receipt.
     Command(Command),
     /// Answered with a result.
@@ -32,11 +32,11 @@ impl Request {
     /// not exactly one request number, so the answer cannot name a request.
     pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
         let number = request_number(frame)?;
-        let what = match is_request(frame.kind) {
-            true => Parts::of(frame).and_then(|parts| parts.into_what(frame)),
+        let operation = match is_request(frame.kind) {
+            true => Parts::of(frame).and_then(|parts| parts.into_operation(frame)),
             false => Err(Wrong::new(ErrorWord::UnknownType, format!("unknown type 0x{:04X}", frame.kind))),
         };
-        what.map(|what| Self { number, what }).map_err(|wrong| Wrong { request: Some(number), ..wrong })
+        operation.map(|operation| Self { number, operation }).map_err(|wrong| Wrong { request: Some(number), ..wrong })
     }
 
     /// Appends it.
@@ -44,13 +44,13 @@ impl Request {
         let mut fields = FieldWriter::default();
         fields.put(tag::REQUEST, &self.number.to_be_bytes());
         let mut body = Bytes::new();
-        let kind = match &self.what {
-            What::Command(command) => {
+        let kind = match &self.operation {
+            Operation::Command(command) => {
                 fields.put_target(&command.to);
                 fields.put_except(&command.except);
                 fields.put_action(&command.action, &mut body)
             }
-            What::Query(query) => fields.put_query(query),
+            Operation::Query(query) => fields.put_query(query),
         };
         Frame::encode(kind, &fields.0, &body, out);
     }
@@ -202,7 +202,7 @@ impl Parts {
     }
 
     /// Combines the fields that the type needs, and refuses fields that it does not allow.
-    fn into_what(mut self, frame: &Frame) -> Result<What, Wrong> {
+    fn into_operation(mut self, frame: &Frame) -> Result<Operation, Wrong> {
         let allowed: &[u8] = match frame.kind {
             kind::SEND => &[tag::KIND, tag::KEY, tag::ID],
             kind::JOIN | kind::LEAVE | kind::BIND | kind::DELETE => &[tag::NAME],
@@ -239,7 +239,11 @@ impl Parts {
         if !has_body && !frame.body.is_empty() {
             return Err(Wrong::field(format!("type 0x{:04X} must have no body", frame.kind)));
         }
-        if is_command { self.command(frame).map(What::Command) } else { self.query(frame.kind).map(What::Query) }
+        if is_command {
+            self.command(frame).map(Operation::Command)
+        } else {
+            self.query(frame.kind).map(Operation::Query)
+        }
     }
 
     fn command(&mut self, frame: &Frame) -> Result<Command, Wrong> {
@@ -471,7 +475,7 @@ mod tests {
         ] {
             assert_eq!(command_fits(&command), fits, "{:?}", command.action);
             if fits {
-                Request { number: 1, what: What::Command(command) }.encode(&mut BytesMut::new());
+                Request { number: 1, operation: Operation::Command(command) }.encode(&mut BytesMut::new());
             }
         }
     }
