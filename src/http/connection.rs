@@ -45,7 +45,7 @@ pub(super) struct Caller<'c> {
     pub(super) local: Peer,
     /// Params of the connection itself.
     pub(super) params: EncodedParams,
-    pub(super) connection: &'c Connection,
+    pub(super) connection: &'c HttpConnection,
 }
 
 impl Caller<'_> {
@@ -56,7 +56,7 @@ impl Caller<'_> {
 }
 
 /// The facts that all requests on one connection share.
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     pub(super) peer: Peer,
     pub(super) local: Peer,
     /// Params of the connection itself.
@@ -116,7 +116,7 @@ impl Drop for ConnectionPlace {
 /// Serves one HTTP connection until it ends or becomes a session.
 pub async fn serve_connection(site: Arc<Site>, arrival: Arrival, permit: OwnedSemaphorePermit) {
     let Arrival { transport, peer, local, params, accepted } = arrival;
-    let connection = Arc::new(Connection {
+    let connection = Arc::new(HttpConnection {
         peer,
         local,
         params,
@@ -165,7 +165,7 @@ impl From<hyper::Error> for Ended {
 async fn serve(
     site: &Arc<Site>,
     transport: Transport,
-    connection: &Arc<Connection>,
+    connection: &Arc<HttpConnection>,
     is_heard: &Arc<AtomicBool>,
     first_deadline: Instant,
 ) -> Result<(), Ended> {
@@ -224,7 +224,7 @@ async fn serve(
 async fn one_request(
     site: &Arc<Site>,
     mut request: Request<Incoming>,
-    connection: Arc<Connection>,
+    connection: Arc<HttpConnection>,
 ) -> Response<Watched<AnyBody, Busy>> {
     let busy = Busy::new(connection.clone());
     let version = request.version();
@@ -306,7 +306,7 @@ async fn begins_http2(site: &Site, transport: &Transport, deadline: Instant) -> 
     }
 }
 
-impl Connection {
+impl HttpConnection {
     /// While the node stops: finishes answers, and serves requests that are on their way. It does not wait for an idle client,
     /// which may not even notice that it is to leave (an HTTP/2 client that answers no PING, an HTTP/1.1 client that sends
     /// nothing).
@@ -355,10 +355,10 @@ impl Connection {
 }
 
 /// A request that is not completely answered yet.
-pub(super) struct Busy(Arc<Connection>);
+pub(super) struct Busy(Arc<HttpConnection>);
 
 impl Busy {
-    fn new(connection: Arc<Connection>) -> Self {
+    fn new(connection: Arc<HttpConnection>) -> Self {
         connection.busy.fetch_add(1, Ordering::Relaxed);
         connection.requests.fetch_add(1, Ordering::Relaxed);
         Self(connection)

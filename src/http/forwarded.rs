@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, header};
 use tracing::debug;
 
 use super::Site;
-use super::connection::{Caller, Connection};
+use super::connection::{Caller, HttpConnection};
 use crate::config::model::{Dialect, Forwarding};
 use crate::metrics::ListenerLabels;
 use crate::proto::fastcgi::params::{EncodedParams, Params};
@@ -20,8 +20,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The client of this request: the connection's peer, or the client that a trusted proxy names.
-pub(super) fn caller<'c>(site: &Site, headers: &HeaderMap, connection: &'c Connection) -> Caller<'c> {
-    let Connection { peer, local, ref params, .. } = *connection;
+pub(super) fn caller<'c>(site: &Site, headers: &HeaderMap, connection: &'c HttpConnection) -> Caller<'c> {
+    let HttpConnection { peer, local, ref params, .. } = *connection;
     let direct = Caller { peer, local, params: params.clone(), connection };
     let Forwarding { trusted_proxies, dialect } = &site.forwarding;
     if !trusted_proxies.contains(peer.address()) {

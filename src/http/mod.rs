@@ -37,7 +37,7 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::body::{AnyBody, whole};
-use self::connection::{Caller, Connection};
+use self::connection::{Caller, HttpConnection};
 use self::events::Addresses;
 use self::static_files::StaticFiles;
 use self::strays::Strays;
@@ -199,7 +199,7 @@ impl Site {
     }
 }
 
-async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &Connection) -> Response<AnyBody> {
+async fn answer(site: &Arc<Site>, request: Request<Incoming>, connection: &HttpConnection) -> Response<AnyBody> {
     let caller = &forwarded::caller(site, request.headers(), connection);
     // Routes and pages are found by the canonical path. PHP gets the path as it was sent.
     let path = path::canonical(request.uri().path());

@@ -83,7 +83,7 @@ enum ProtocolStage {
     Long,
 }
 
-pub(super) struct Connection<'p> {
+pub(super) struct RouterConnection<'p> {
     port: &'p Port,
     peer: Peer,
     accepted: Instant,
@@ -139,7 +139,7 @@ impl From<Wrong> for End {
     }
 }
 
-impl<'p> Connection<'p> {
+impl<'p> RouterConnection<'p> {
     pub(super) fn new(port: &'p Port, transport: Arc<Transport>, peer: Peer, turn: Option<Turn>) -> Self {
         Self {
             peer,

@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use self::connection::{Connection, Port};
+use self::connection::{Port, RouterConnection};
 pub use self::memory::{Memory, SetAside};
 use self::turns::Turns;
 use crate::config::model;
@@ -68,7 +68,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
         let port = port.clone();
         accepted.spawn(async move {
             port.metrics().connections.inc();
-            Connection::new(&port, transport, peer, turn).serve().await;
+            RouterConnection::new(&port, transport, peer, turn).serve().await;
             // The place is freed before the gauge: a program that sees a free place in the gauge can use it.
             drop(place);
             port.metrics().connections.dec();

@@ -66,7 +66,7 @@ pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let alarm = Alarm::new(Instant::now() + config.response_timeout);
     let began = Instant::now();
     let mut connection =
-        Connection { exchange: Exchange::new(stream, alarm), is_reused: false, answers: 0, ended: began };
+        BackendConnection { exchange: Exchange::new(stream, alarm), is_reused: false, answers: 0, ended: began };
     let mut turn = Turn { lease, work, began };
     while let Some(next) = connection.serve(turn).await {
         turn = next;
@@ -93,7 +93,7 @@ struct Turn<R: Responder> {
     began: Instant,
 }
 
-pub(super) struct Connection {
+pub(super) struct BackendConnection {
     pub(super) exchange: Exchange,
     /// It has served a request, or was about to.
     is_reused: bool,
@@ -103,7 +103,7 @@ pub(super) struct Connection {
     pub(super) ended: Instant,
 }
 
-impl Connection {
+impl BackendConnection {
     /// Serves one request and waits for the next. `None` if the connection is over; the lease is then given up.
     #[expect(clippy::too_many_lines, reason = "one arm for each way in which an exchange ends")]
     async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {

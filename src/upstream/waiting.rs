@@ -5,7 +5,7 @@ use std::io;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::connection::{BUSY_CHECK, Connection};
+use super::connection::{BUSY_CHECK, BackendConnection};
 use super::habits::KEEP_PATIENCE;
 use super::lease::{Handoff, Lease};
 use super::request::Responder;
@@ -15,7 +15,7 @@ use super::scheduler::Work;
 /// 20 us, or some milliseconds on a busy machine, where it waits for a core. The rest is too short to be noticed.
 const GRACE: Duration = Duration::from_millis(10);
 
-impl Connection {
+impl BackendConnection {
     /// Called before a request is written to a kept connection. Resets `started` if it had to wait. False if the worker is
     /// still busy. An error means that the connection has ended or cannot be used any more.
     pub(super) async fn until_usable<R: Responder>(

@@ -22,7 +22,7 @@ use crate::commands::client::handshake;
 use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client};
 
 /// A connection.
-pub(super) struct Connection {
+pub(super) struct BenchConnection {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     stage: ConnectionStage,
@@ -88,7 +88,7 @@ impl Scratch {
     }
 }
 
-impl Connection {
+impl BenchConnection {
     pub(super) fn begin(endpoint: &Endpoint, turn: usize) -> Result<Self, Trouble> {
         let socket = endpoint.begin(turn).map_err(Trouble::Connect)?;
         let tls = endpoint.tls().map_err(|error| Trouble::Tls(error.to_string()))?;
@@ -128,7 +128,7 @@ impl Connection {
         self.closes
     }
 
-    /// Queues a message for [`Connection::flush`].
+    /// Queues a message for [`BenchConnection::flush`].
     pub(super) fn say(&mut self, endpoint: &Endpoint, body: &[u8], scratch: &mut Scratch) -> Result<(), Trouble> {
         match &endpoint.speech {
             Speech::Stream(framing) | Speech::WebSocket { framing, .. } => {

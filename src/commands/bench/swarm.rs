@@ -15,7 +15,7 @@ use bytes::Bytes;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connection::{Connection, Heard, Scratch};
+use super::connection::{BenchConnection, Heard, Scratch};
 use super::endpoint::Endpoint;
 use super::timer::Timer;
 use super::trouble::Trouble;
@@ -78,7 +78,7 @@ pub(super) struct Link<'s> {
     pub(super) who: usize,
     /// The time of the event.
     pub(super) now: Nanos,
-    connection: &'s mut Connection,
+    connection: &'s mut BenchConnection,
     endpoint: &'s Endpoint,
     scratch: &'s mut Scratch,
     verdict: Result<(), Trouble>,
@@ -126,7 +126,7 @@ impl Link<'_> {
 
 struct ConnectionSlot {
     endpoint: Rc<Endpoint>,
-    connection: Option<Connection>,
+    connection: Option<BenchConnection>,
     /// Number of connection attempts at this place.
     times: u32,
     begun: Nanos,
@@ -314,7 +314,7 @@ impl Swarm {
             let slot = &mut self.slots[who];
             slot.times += 1;
             slot.begun = now;
-            let begun = Connection::begin(&slot.endpoint, who + slot.times as usize).and_then(|connection| {
+            let begun = BenchConnection::begin(&slot.endpoint, who + slot.times as usize).and_then(|connection| {
                 // epoll reports TCP as writable only after its buffer was full, but a Unix socket after every read of the peer.
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 let registered = self.poll.registry().register(&mut SourceFd(&connection.fd()), Token(who), interest);
@@ -345,7 +345,7 @@ impl Swarm {
         let now = self.now();
         while let Some((late, who, times)) = self.opening.front().copied() {
             let slot = &self.slots[who];
-            let is_settled = slot.times != times || slot.connection.as_ref().is_none_or(Connection::is_open);
+            let is_settled = slot.times != times || slot.connection.as_ref().is_none_or(BenchConnection::is_open);
             if !is_settled && late > now {
                 return;
             }
@@ -364,7 +364,7 @@ impl Swarm {
         who: usize,
         now: Nanos,
         load: &mut L,
-        step: impl FnOnce(&mut Connection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
+        step: impl FnOnce(&mut BenchConnection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
         act: Option<impl FnOnce(&mut L, &mut Link<'_>)>,
     ) {
         let slot = &mut self.slots[who];

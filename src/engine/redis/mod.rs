@@ -85,7 +85,7 @@ impl Redis {
 
 /// A connection. Clones share it, and it ends when the last clone is dropped.
 #[derive(Clone)]
-struct Connection {
+struct RedisConnection {
     requests: MultiplexedConnection,
     /// The task that redis-rs would hold itself if it had made the stream.
     _driver: Option<Arc<AbortOnDropHandle<()>>>,
@@ -96,7 +96,7 @@ impl Redis {
     ///
     /// TLS is not left to redis-rs. It reads the system's authorities for each connection, even if other authorities are set, and
     /// fails if one of their files cannot be read.
-    async fn dial(&self, server: &ConnectionInfo, pushes: Option<Pushes>) -> Result<Connection, RedisError> {
+    async fn dial(&self, server: &ConnectionInfo, pushes: Option<Pushes>) -> Result<RedisConnection, RedisError> {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
@@ -105,7 +105,7 @@ impl Redis {
         }
         let ConnectionAddr::TcpTls { host, port, .. } = server.addr() else {
             let requests = Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await?;
-            return Ok(Connection { requests, _driver: None });
+            return Ok(RedisConnection { requests, _driver: None });
         };
         let dialing = async {
             let stream = tls::connect(&self.tls, host, *port).await?;
@@ -114,7 +114,7 @@ impl Redis {
         let dialed = timeout(CONNECT_TIMEOUT, dialing).await;
         let (requests, driver) = dialed.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        Ok(Connection { requests, _driver: Some(Arc::new(driver)) })
+        Ok(RedisConnection { requests, _driver: Some(Arc::new(driver)) })
     }
 
     /// Turns an error into one that names the server.
@@ -167,7 +167,7 @@ pub struct RedisLink {
 }
 
 enum Masters {
-    One(Connection),
+    One(RedisConnection),
     Shards(Shards),
 }
 

@@ -2,7 +2,7 @@
 
 use redis::{ConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
 
-use super::{Connection, Pushes, Redis};
+use super::{Pushes, Redis, RedisConnection};
 use crate::engine::EngineError;
 
 impl Redis {
@@ -13,7 +13,7 @@ impl Redis {
         sentinel: &ConnectionInfo,
         master: &str,
         pushes: Pushes,
-    ) -> Result<Connection, EngineError> {
+    ) -> Result<RedisConnection, EngineError> {
         let Some((host, port)) = self.ask(sentinel, master).await.map_err(self.of(sentinel))? else {
             return Err(EngineError(format!("the Sentinel at {} knows no master {master:?}", sentinel.addr())));
         };

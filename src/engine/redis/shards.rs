@@ -16,7 +16,7 @@ use redis::{ConnectionInfo, Pipeline, Value, from_redis_value_ref};
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Connection, Pushes, Redis};
+use super::{Pushes, Redis, RedisConnection};
 use crate::engine::EngineError;
 
 const SLOTS: usize = 16_384;
@@ -25,7 +25,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Shards {
-    masters: Vec<Connection>,
+    masters: Vec<RedisConnection>,
     /// For each slot, the index of its master in `masters`.
     by_slot: Box<[u16]>,
     _probing: AbortOnDropHandle<()>,
@@ -105,7 +105,7 @@ impl Shards {
 
 /// Notices a master that does not answer. A connection that answers still has its subscriptions, because a server says so when it
 /// ends one.
-async fn probe(masters: Vec<Connection>, pushes: Pushes) {
+async fn probe(masters: Vec<RedisConnection>, pushes: Pushes) {
     let mut rounds = interval(PROBE_INTERVAL);
     loop {
         rounds.tick().await;
