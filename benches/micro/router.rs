@@ -10,7 +10,7 @@ use criterion::{Criterion, Throughput};
 use longwire::config::model::{ChannelRule, ProfileLimits};
 use longwire::metrics::Metrics;
 use longwire::metrics::router::Door;
-use longwire::outbox::{Feed, Link, Outbox, SlowReader, Terms};
+use longwire::outbox::{ClientLink, Feed, Outbox, SlowReader, Terms};
 use longwire::proto::command::{Action, Command, Message, Name, Target};
 use longwire::proto::framing::{Framing, LengthFraming};
 use longwire::proto::id::{SessionId, SessionIds};
@@ -49,7 +49,7 @@ fn registry(criterion: &mut Criterion) {
         });
         // Add one session and remove the oldest, so that neither is in the CPU caches if there are many.
         let router = router_without_sessions();
-        let all = outboxes(2 * count, || Link::Feed(Feed::polled()));
+        let all = outboxes(2 * count, || ClientLink::Feed(Feed::polled()));
         let (first, _) = all.split_at(count);
         first.iter().for_each(|outbox| router.insert(outbox.clone()));
         let (mut going, mut coming) = (all.iter().cycle(), all.iter().cycle().skip(count));
@@ -202,7 +202,7 @@ struct Sessions {
 
 impl Sessions {
     fn without_sockets(count: usize) -> Self {
-        Self::with(outboxes(count, || Link::Feed(Feed::polled())))
+        Self::with(outboxes(count, || ClientLink::Feed(Feed::polled())))
     }
 
     fn with_sockets(runtime: &Runtime, count: usize) -> (Self, Vec<Socket>) {
@@ -210,7 +210,7 @@ impl Sessions {
         let outboxes = outboxes(count, || {
             let (near, far) = pair();
             clients.push(far);
-            Link::to(Transport::new(near).expect("the runtime has room"))
+            ClientLink::to(Transport::new(near).expect("the runtime has room"))
         });
         // Writes fail until a task has waited for the socket to be writable, and there is no session's task here that would.
         for outbox in &outboxes {
@@ -244,7 +244,7 @@ fn router_without_sessions() -> Router {
 }
 
 /// Outboxes in an order that is unrelated to their place in memory.
-fn outboxes(count: usize, mut link: impl FnMut() -> Link) -> Vec<Arc<Outbox>> {
+fn outboxes(count: usize, mut link: impl FnMut() -> ClientLink) -> Vec<Arc<Outbox>> {
     let terms = Arc::new(Terms {
         listener: "tcp".to_owned(),
         app: "app".to_owned(),

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::backlog::{Backlog, Kind};
 use super::close::Close;
-use super::link::Link;
+use super::link::ClientLink;
 use super::stage::OutboxStage;
 use crate::transport::MAX_SLICES;
 
@@ -48,7 +48,13 @@ impl Inner {
     }
 
     /// Writes straight to the socket if nothing waits. `rest(n)` returns the last `n` bytes, which are queued.
-    pub(super) fn write(&mut self, link: &Link, slices: &[IoSlice<'_>], kind: Kind, rest: impl FnOnce(usize) -> Bytes) {
+    pub(super) fn write(
+        &mut self,
+        link: &ClientLink,
+        slices: &[IoSlice<'_>],
+        kind: Kind,
+        rest: impl FnOnce(usize) -> Bytes,
+    ) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut written = 0;
         if self.backlog.has_nothing_ready() && len > 0 && !self.stage.is_deaf() {
@@ -64,7 +70,7 @@ impl Inner {
     }
 
     /// Writes as much of the queue as the socket takes.
-    pub(super) fn flush(&mut self, link: &Link) {
+    pub(super) fn flush(&mut self, link: &ClientLink) {
         while !self.backlog.has_nothing_ready() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.backlog.slices(&mut slices);
@@ -89,7 +95,7 @@ impl Inner {
         }
     }
 
-    pub(super) fn try_write(&mut self, link: &Link, slices: &[IoSlice<'_>]) -> usize {
+    pub(super) fn try_write(&mut self, link: &ClientLink, slices: &[IoSlice<'_>]) -> usize {
         match Self::try_write_counted(&mut self.bytes_out, link, slices) {
             Ok(written) => written,
             Err(error) => {
@@ -99,7 +105,7 @@ impl Inner {
         }
     }
 
-    fn try_write_counted(count: &mut u64, link: &Link, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write_counted(count: &mut u64, link: &ClientLink, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match link.try_write(slices) {
             Ok(written) => {
                 *count += written as u64;

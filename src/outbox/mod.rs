@@ -65,7 +65,7 @@ pub use self::backlog::Topic;
 pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
 use self::inner::{Inner, copy_tail};
-pub use self::link::Link;
+pub use self::link::ClientLink;
 pub use self::push::{Fate, Push, Pushed};
 pub use self::signals::Signals;
 use self::stage::{Departure, OutboxStage, OutputKind, Unit};
@@ -93,7 +93,7 @@ pub struct Outbox {
     id: SessionId,
     framing: Framing,
     terms: Arc<Terms>,
-    link: Link,
+    link: ClientLink,
     task: AtomicWaker,
     signals: AtomicU32,
     /// `inner` has nothing that the task must handle: no bytes, no close, no end. [`Guard`] keeps it up to date. A read
@@ -108,7 +108,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// The outbox of a new session.
-    pub fn new(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
+    pub fn new(id: SessionId, framing: Framing, terms: Arc<Terms>, link: ClientLink) -> Self {
         Self {
             id,
             framing,
@@ -125,7 +125,7 @@ impl Outbox {
 
     /// The outbox of a guest: pushes are held until the session is [admitted](Self::admit). If a codec frames the
     /// messages, nothing is held: its bytes must leave in the order in which it made them, and its own messages cannot wait for PHP.
-    pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: Link) -> Self {
+    pub fn of_guest(id: SessionId, framing: Framing, terms: Arc<Terms>, link: ClientLink) -> Self {
         let mut outbox = Self::new(id, framing, terms, link);
         if outbox.framing.codec().is_none() {
             outbox.inner.get_mut().expect("a new mutex is not poisoned").stage = OutboxStage::GUEST;
@@ -133,7 +133,7 @@ impl Outbox {
         outbox
     }
 
-    /// Sets the socket that [`Link::awaited`] waits for.
+    /// Sets the socket that [`ClientLink::awaited`] waits for.
     pub fn arrive(&self, transport: Transport) {
         self.link.arrive(transport);
         // TLS may keep bytes, so `is_quiet` has to be computed again, which dropping the guard does.
@@ -164,7 +164,7 @@ impl Outbox {
     }
 
     /// The link to the client, from which the session's task reads.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &ClientLink {
         &self.link
     }
 

@@ -43,13 +43,13 @@ fn terms(max_bytes: usize) -> Arc<Terms> {
 
 fn outbox(max_bytes: usize) -> (Arc<Outbox>, socket2::Socket) {
     let (near, far) = pair();
-    (Arc::new(Outbox::new(id(), framing(), terms(max_bytes), Link::to(near))), far)
+    (Arc::new(Outbox::new(id(), framing(), terms(max_bytes), ClientLink::to(near))), far)
 }
 
 #[tokio::test]
 async fn what_is_pushed_to_a_guest_waits_within_the_bound_and_follows_what_was_written() {
     let frame = |text: &str| framing().encode(FrameKind::Text, text.as_bytes()).unwrap();
-    let guest = Outbox::of_guest(id(), framing(), terms(1000), Link::awaited());
+    let guest = Outbox::of_guest(id(), framing(), terms(1000), ClientLink::awaited());
     let together: SmallVec<[_; 1]> = ["one", "two"]
         .into_iter()
         .map(|text| {
@@ -75,7 +75,7 @@ async fn what_is_pushed_to_a_guest_waits_within_the_bound_and_follows_what_was_w
     far.read_exact(&mut read).unwrap();
     assert_eq!(read, expected);
 
-    let refused = Outbox::of_guest(id(), framing(), terms(1000), Link::awaited());
+    let refused = Outbox::of_guest(id(), framing(), terms(1000), ClientLink::awaited());
     push(&refused, frame("one"), SlowReader::Newest, b"");
     assert_eq!(refused.end(), 1, "it is counted as lost");
     assert_eq!(push(&refused, frame("two"), SlowReader::Newest, b"").fate, Fate::Gone);

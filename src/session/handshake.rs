@@ -20,7 +20,7 @@ use super::endpoint::{Endpoint, Event};
 use super::limits::Permit;
 use super::pending::Pending;
 use super::{Session, SessionState};
-use crate::outbox::{Close, Feed, Link, Outbox};
+use crate::outbox::{ClientLink, Close, Feed, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, FrameKind, Framing};
@@ -94,8 +94,8 @@ pub async fn shake_hands(opening: Opening, mut verdict: oneshot::Sender<Verdict>
         close_owed: false,
     };
     let link = match &opening.way {
-        Way::Socket(_) => Link::awaited(),
-        Way::Responses { feed, .. } => Link::Feed(feed.clone()),
+        Way::Socket(_) => ClientLink::awaited(),
+        Way::Responses { feed, .. } => ClientLink::Feed(feed.clone()),
     };
     let guest = Guest::new(&endpoint, Outbox::of_guest(state.id, opening.framing, endpoint.terms.clone(), link));
     let mut first_reply = None;

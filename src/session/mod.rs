@@ -69,7 +69,7 @@ use self::pending::Pending;
 use crate::metrics::{ListenerLabels, ReasonLabels};
 #[cfg(test)]
 use crate::outbox::faults::Fault;
-use crate::outbox::{Close, Link, Outbox};
+use crate::outbox::{ClientLink, Close, Outbox};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, FrameKind};
@@ -95,7 +95,7 @@ pub fn spawn_stream(endpoint: Arc<Endpoint>, arrival: Arrival, permit: Permit) {
         // app asked for it.
         close_owed: !events.connect,
     };
-    let (terms, link) = (endpoint.terms.clone(), Link::to(transport));
+    let (terms, link) = (endpoint.terms.clone(), ClientLink::to(transport));
     let outbox = Arc::new(match events.connect {
         true => Outbox::of_guest(id, framing, terms, link),
         false => Outbox::new(id, framing, terms, link),

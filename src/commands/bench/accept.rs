@@ -12,7 +12,7 @@ use super::BenchError;
 use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
 use super::report;
-use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::swarm::{After, ConnectionHandle, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::AcceptArgs;
@@ -135,24 +135,24 @@ impl Measured for Accept {
 }
 
 impl Load for Accept {
-    fn opened(&mut self, link: &mut Link<'_>) {
+    fn opened(&mut self, handle: &mut ConnectionHandle<'_>) {
         match &self.say {
-            Some(text) => link.say(text),
-            None if self.waits_for_end => link.finish(),
-            None => return self.heard(link, &Bytes::new()),
+            Some(text) => handle.say(text),
+            None if self.waits_for_end => handle.finish(),
+            None => return self.heard(handle, &Bytes::new()),
         }
-        self.asked[link.who] = Some(link.now);
-        self.begun[link.who] = link.begun;
+        self.asked[handle.who] = Some(handle.now);
+        self.begun[handle.who] = handle.begun;
     }
 
-    fn heard(&mut self, link: &mut Link<'_>, _body: &Bytes) {
-        self.done(link.who, link.now, link.now - link.begun);
-        link.leave(After::Again);
+    fn heard(&mut self, handle: &mut ConnectionHandle<'_>, _body: &Bytes) {
+        self.done(handle.who, handle.now, handle.now - handle.begun);
+        handle.leave(After::Again);
     }
 
-    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
-        self.fail(link.who, link.now, &trouble);
-        link.leave(After::Later);
+    fn failed(&mut self, handle: &mut ConnectionHandle<'_>, trouble: Trouble) {
+        self.fail(handle.who, handle.now, &trouble);
+        handle.leave(After::Later);
     }
 
     fn ended(&mut self, who: usize, now: Nanos, trouble: Trouble) -> After {

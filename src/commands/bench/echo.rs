@@ -16,7 +16,7 @@ use super::bench_run::BenchRun;
 use super::endpoint::{Endpoint, Speech};
 use super::report;
 use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
-use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::swarm::{After, ConnectionHandle, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::EchoArgs;
@@ -214,8 +214,8 @@ impl Echo {
     }
 
     /// Sends messages until this client has `in_flight` without a reply or, with a rate, no more is due.
-    fn fill(&mut self, link: &mut Link<'_>) {
-        let who = link.who;
+    fn fill(&mut self, handle: &mut ConnectionHandle<'_>) {
+        let who = handle.who;
         while self.is_sending && self.clients[who].waiting.len() < self.in_flight {
             let number = self.clients[who].next;
             let from = if self.rate.is_some() {
@@ -225,15 +225,15 @@ impl Echo {
                 self.clients[who].backlog -= 1;
                 self.due_at(who, number)
             } else {
-                link.now
+                handle.now
             };
             let client = &mut self.clients[who];
-            link.say(self.message.stamped(who, number, 0));
+            handle.say(self.message.stamped(who, number, 0));
             client.next += 1;
             if client.waiting.is_empty() {
-                client.since = link.now;
+                client.since = handle.now;
             }
-            client.waiting.push_back(Waiting { number, from, sent: link.now });
+            client.waiting.push_back(Waiting { number, from, sent: handle.now });
         }
     }
 
@@ -367,43 +367,43 @@ impl Measured for Echo {
 }
 
 impl Load for Echo {
-    fn opened(&mut self, link: &mut Link<'_>) {
-        let client = &mut self.clients[link.who];
+    fn opened(&mut self, handle: &mut ConnectionHandle<'_>) {
+        let client = &mut self.clients[handle.who];
         (client.is_open, client.is_returning) = (true, false);
-        self.fill(link);
+        self.fill(handle);
     }
 
-    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) {
+    fn heard(&mut self, handle: &mut ConnectionHandle<'_>, body: &Bytes) {
         if self.cuts {
-            let mut partial = std::mem::take(&mut self.clients[link.who].partial);
+            let mut partial = std::mem::take(&mut self.clients[handle.who].partial);
             partial.extend_from_slice(body);
             let whole = partial.len() - partial.len() % self.message.len();
             for reply in partial[..whole].chunks(self.message.len()) {
-                self.reply(link.who, link.now, reply);
+                self.reply(handle.who, handle.now, reply);
             }
             partial.drain(..whole);
-            self.clients[link.who].partial = partial;
+            self.clients[handle.who].partial = partial;
         } else {
-            self.reply(link.who, link.now, body);
+            self.reply(handle.who, handle.now, body);
         }
-        if self.is_http && link.closes() {
-            link.leave(After::Again);
+        if self.is_http && handle.closes() {
+            handle.leave(After::Again);
         } else {
-            self.fill(link);
+            self.fill(handle);
         }
     }
 
-    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
+    fn failed(&mut self, handle: &mut ConnectionHandle<'_>, trouble: Trouble) {
         self.troubles.count(&trouble);
-        let client = &mut self.clients[link.who];
+        let client = &mut self.clients[handle.who];
         if let Some(waiting) = client.waiting.pop_front() {
             client.sequence.take(waiting.number);
-            client.answered_at(link.now, self.begin, self.end);
+            client.answered_at(handle.now, self.begin, self.end);
         }
-        if link.closes() {
-            link.leave(After::Again);
+        if handle.closes() {
+            handle.leave(After::Again);
         } else {
-            self.fill(link);
+            self.fill(handle);
         }
     }
 

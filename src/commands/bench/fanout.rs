@@ -17,7 +17,7 @@ use super::publisher::{CHANNEL, Publisher};
 use super::report;
 use super::stamp::{Fit, Message};
 use super::subscriber::{Subscriber, Underway};
-use super::swarm::{After, Link, Load, Measured, Nanos, Swarm};
+use super::swarm::{After, ConnectionHandle, Load, Measured, Nanos, Swarm};
 use super::times::Times;
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::FanoutArgs;
@@ -245,21 +245,21 @@ impl Fanout {
     }
 
     fn publish(&mut self, swarm: &mut Swarm) {
-        swarm.with(self.publishing_place, self, |fanout: &mut Self, link| {
+        swarm.with(self.publishing_place, self, |fanout: &mut Self, handle| {
             let from = match fanout.rate {
                 Some(_) => fanout.nth_due(fanout.published.len() as u64),
-                None => link.now,
+                None => handle.now,
             };
             let number = fanout.published.len() as u64;
             let channel = fanout.channel(number);
             let body = fanout.message.stamped(0, number, from / 1000);
-            fanout.publisher.publish(link, channel, body);
+            fanout.publisher.publish(handle, channel, body);
             fanout.published.push(from);
             let missing = fanout.live_in[channel];
             fanout.underway.push_back(Underway { number, missing });
             fanout.unfinished += usize::from(missing > 0);
             fanout.forget_finished();
-            if (fanout.begin..fanout.end).contains(&link.now) {
+            if (fanout.begin..fanout.end).contains(&handle.now) {
                 fanout.messages += 1;
             }
         });
@@ -379,41 +379,41 @@ impl Measured for Fanout {
 }
 
 impl Load for Fanout {
-    fn opened(&mut self, link: &mut Link<'_>) {
-        if link.who == self.publishing_place {
-            return self.publisher.opened(link);
+    fn opened(&mut self, handle: &mut ConnectionHandle<'_>) {
+        if handle.who == self.publishing_place {
+            return self.publisher.opened(handle);
         }
-        self.subscribers[link.who].is_open = true;
+        self.subscribers[handle.who].is_open = true;
         match &self.say {
-            Some(text) => link.say(in_channel(text, self.channel(link.who as u64)).as_bytes()),
-            None => self.join(link.who),
+            Some(text) => handle.say(in_channel(text, self.channel(handle.who as u64)).as_bytes()),
+            None => self.join(handle.who),
         }
     }
 
-    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) {
-        if link.who == self.publishing_place {
-            if let Err(trouble) = self.publisher.heard(link, body) {
+    fn heard(&mut self, handle: &mut ConnectionHandle<'_>, body: &Bytes) {
+        if handle.who == self.publishing_place {
+            if let Err(trouble) = self.publisher.heard(handle, body) {
                 self.troubles.count(&trouble);
             }
-            if link.closes() {
+            if handle.closes() {
                 self.publisher.ended();
-                link.leave(After::Again);
+                handle.leave(After::Again);
             }
             return;
         }
-        if !self.subscribers[link.who].has_joined {
-            self.join(link.who);
+        if !self.subscribers[handle.who].has_joined {
+            self.join(handle.who);
         } else if !self.published.is_empty() {
-            self.deliver(link.who, link.now, body);
+            self.deliver(handle.who, handle.now, body);
         }
     }
 
-    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble) {
+    fn failed(&mut self, handle: &mut ConnectionHandle<'_>, trouble: Trouble) {
         self.troubles.count(&trouble);
         self.publisher.failed();
-        if link.closes() {
+        if handle.closes() {
             self.publisher.ended();
-            link.leave(After::Again);
+            handle.leave(After::Again);
         }
     }
 

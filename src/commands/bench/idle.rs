@@ -9,7 +9,7 @@ use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
 use super::process::{Memory, memory};
 use super::report;
-use super::swarm::{After, Link, Load, Nanos, Swarm};
+use super::swarm::{After, ConnectionHandle, Load, Nanos, Swarm};
 use super::trouble::{Trouble, Troubles};
 use crate::commands::cli::IdleArgs;
 
@@ -139,24 +139,24 @@ impl Idle {
 }
 
 impl Load for Idle {
-    fn opened(&mut self, link: &mut Link<'_>) {
-        self.phases[link.who] = match &self.say {
+    fn opened(&mut self, handle: &mut ConnectionHandle<'_>) {
+        self.phases[handle.who] = match &self.say {
             Some(text) => {
-                link.say(text);
+                handle.say(text);
                 ConnectionPhase::Asked
             }
             None => ConnectionPhase::Ready,
         };
     }
 
-    fn heard(&mut self, link: &mut Link<'_>, _body: &Bytes) {
-        match self.phases[link.who] {
-            ConnectionPhase::Asked => self.phases[link.who] = ConnectionPhase::Ready,
+    fn heard(&mut self, handle: &mut ConnectionHandle<'_>, _body: &Bytes) {
+        match self.phases[handle.who] {
+            ConnectionPhase::Asked => self.phases[handle.who] = ConnectionPhase::Ready,
             ConnectionPhase::Ready | ConnectionPhase::Closed => self.frames += 1,
         }
     }
 
-    fn failed(&mut self, _link: &mut Link<'_>, trouble: Trouble) {
+    fn failed(&mut self, _link: &mut ConnectionHandle<'_>, trouble: Trouble) {
         self.troubles.count(&trouble);
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use super::endpoint::{Endpoint, Speech};
-use super::swarm::Link;
+use super::swarm::ConnectionHandle;
 use super::trouble::Trouble;
 use crate::commands::cli::FanoutArgs;
 use crate::config::Secret;
@@ -96,13 +96,13 @@ impl Publisher {
         matches!(self.door, Door::Http)
     }
 
-    pub(super) fn opened(&mut self, link: &mut Link<'_>) {
+    pub(super) fn opened(&mut self, handle: &mut ConnectionHandle<'_>) {
         match &mut self.door {
             Door::Router(router) => {
                 let versions = Bytes::from_static(&[VERSION]);
                 let hello = Hello { versions, nonce: router.nonce, peer: "longwire bench".to_owned() };
                 hello.encode(&mut router.output);
-                link.say_raw(&router.output);
+                handle.say_raw(&router.output);
                 router.output.clear();
             }
             Door::Http | Door::Frames => self.is_ready = true,
@@ -110,28 +110,28 @@ impl Publisher {
     }
 
     /// Publishes a message in one of the channels.
-    pub(super) fn publish(&mut self, link: &mut Link<'_>, channel: usize, message: &[u8]) {
+    pub(super) fn publish(&mut self, handle: &mut ConnectionHandle<'_>, channel: usize, message: &[u8]) {
         match &mut self.door {
             Door::Router(router) => {
                 router.number = router.number.wrapping_add(1);
                 let action = Action::Send(Message::new(Bytes::copy_from_slice(message)));
                 let command = Command::new(Target::Channel(router.channels[channel].clone()), action);
                 Request { number: router.number, operation: Operation::Command(command) }.encode(&mut router.output);
-                link.say_raw(&router.output);
+                handle.say_raw(&router.output);
                 router.output.clear();
                 self.unanswered += 1;
             }
             Door::Http => {
-                link.say(message);
+                handle.say(message);
                 self.unanswered += 1;
             }
             // Nothing is counted as unanswered, because the script decides whether it answers.
-            Door::Frames => link.say(message),
+            Door::Frames => handle.say(message),
         }
     }
 
     /// Handles an answer; an error means that one message was not published.
-    pub(super) fn heard(&mut self, link: &mut Link<'_>, body: &Bytes) -> Result<(), Trouble> {
+    pub(super) fn heard(&mut self, handle: &mut ConnectionHandle<'_>, body: &Bytes) -> Result<(), Trouble> {
         match &mut self.door {
             Door::Router(router) => {
                 router.input.extend_from_slice(body);
@@ -153,16 +153,16 @@ impl Publisher {
                         Ok(Some(frame)) => match router.greet(&frame) {
                             Ok(is_done) => {
                                 self.is_ready = is_done;
-                                link.say_raw(&router.output);
+                                handle.say_raw(&router.output);
                                 router.output.clear();
                             }
                             Err(text) => {
-                                link.refuse(Trouble::Router(text));
+                                handle.refuse(Trouble::Router(text));
                                 return Ok(());
                             }
                         },
                         Err(trouble) => {
-                            link.refuse(trouble);
+                            handle.refuse(trouble);
                             return Ok(());
                         }
                     }

@@ -34,11 +34,11 @@ pub(super) type Nanos = u64;
 /// The work of a run.
 pub(super) trait Load {
     /// A connection is open.
-    fn opened(&mut self, link: &mut Link<'_>);
+    fn opened(&mut self, handle: &mut ConnectionHandle<'_>);
     /// A frame came, or a reply.
-    fn heard(&mut self, link: &mut Link<'_>, body: &Bytes);
+    fn heard(&mut self, handle: &mut ConnectionHandle<'_>, body: &Bytes);
     /// A reply with an error status came.
-    fn failed(&mut self, link: &mut Link<'_>, trouble: Trouble);
+    fn failed(&mut self, handle: &mut ConnectionHandle<'_>, trouble: Trouble);
     /// The server sent a ping.
     fn pinged(&mut self) {}
     /// A connection has ended or could not be opened.
@@ -73,7 +73,7 @@ pub(super) enum After {
 }
 
 /// One connection, as passed to the load in an event.
-pub(super) struct Link<'s> {
+pub(super) struct ConnectionHandle<'s> {
     /// Its number.
     pub(super) who: usize,
     /// The time of the event.
@@ -87,7 +87,7 @@ pub(super) struct Link<'s> {
     pub(super) begun: Nanos,
 }
 
-impl Link<'_> {
+impl ConnectionHandle<'_> {
     /// Queues a message; it is sent with the others of this event.
     pub(super) fn say(&mut self, body: &[u8]) {
         let said = self.connection.say(self.endpoint, body, self.scratch);
@@ -207,7 +207,12 @@ impl Swarm {
     }
 
     /// Lets the load act on a connection outside of an event. Does nothing if the place has no connection.
-    pub(super) fn with<L: Load>(&mut self, who: usize, load: &mut L, act: impl FnOnce(&mut L, &mut Link<'_>)) {
+    pub(super) fn with<L: Load>(
+        &mut self,
+        who: usize,
+        load: &mut L,
+        act: impl FnOnce(&mut L, &mut ConnectionHandle<'_>),
+    ) {
         let now = self.now();
         self.drive(who, now, load, |_, _, _, _| Ok(()), Some(act));
     }
@@ -279,7 +284,7 @@ impl Swarm {
                     }
                     Ok(())
                 },
-                None::<fn(&mut L, &mut Link<'_>)>,
+                None::<fn(&mut L, &mut ConnectionHandle<'_>)>,
             );
         }
         self.events = events;
@@ -365,7 +370,7 @@ impl Swarm {
         now: Nanos,
         load: &mut L,
         step: impl FnOnce(&mut BenchConnection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
-        act: Option<impl FnOnce(&mut L, &mut Link<'_>)>,
+        act: Option<impl FnOnce(&mut L, &mut ConnectionHandle<'_>)>,
     ) {
         let slot = &mut self.slots[who];
         let endpoint = &*slot.endpoint;
@@ -376,7 +381,7 @@ impl Swarm {
         if !was_open && connection.is_open() {
             self.pending -= 1;
         }
-        let mut link = Link {
+        let mut handle = ConnectionHandle {
             who,
             now,
             connection,
@@ -388,21 +393,21 @@ impl Swarm {
         };
         for what in heard.drain(..) {
             match what {
-                Heard::Opened => load.opened(&mut link),
-                Heard::Frame(body) => load.heard(&mut link, &body),
+                Heard::Opened => load.opened(&mut handle),
+                Heard::Frame(body) => load.heard(&mut handle, &body),
                 Heard::Ping => load.pinged(),
-                Heard::Failure(trouble) => load.failed(&mut link, trouble),
+                Heard::Failure(trouble) => load.failed(&mut handle, trouble),
             }
-            if link.leaves.is_some() {
+            if handle.leaves.is_some() {
                 break;
             }
         }
         heard.clear();
         self.heard = heard;
         if let Some(act) = act {
-            act(load, &mut link);
+            act(load, &mut handle);
         }
-        let Link { verdict, leaves, .. } = link;
+        let ConnectionHandle { verdict, leaves, .. } = handle;
         let connection = slot.connection.as_mut().expect("the connection was there above");
         // A fault that the load found in the last bytes tells more than the end of the connection.
         let result = if leaves.is_some() { Ok(()) } else { verdict.and(result).and_then(|()| connection.flush()) };

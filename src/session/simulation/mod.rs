@@ -49,7 +49,7 @@ use crate::config::model::Config;
 use crate::config::model::{App, Protocol, SlowReader};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::faults::{Fault, Pipe, set_others};
-use crate::outbox::{Close, Fate, Feed, Link, Outbox, Push, Terms, Topic, Turn};
+use crate::outbox::{ClientLink, Close, Fate, Feed, Outbox, Push, Terms, Topic, Turn};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, DelimiterFraming, FrameKind, Framing};
@@ -272,8 +272,8 @@ impl World {
         let endpoint = Arc::new(endpoint);
         let (pipe, feed) = (Arc::new(Pipe::default()), (kind == Kind::Polled).then(Feed::polled));
         let link = match &feed {
-            Some(feed) => Link::Feed(feed.clone()),
-            None => Link::Pipe(pipe.clone()),
+            Some(feed) => ClientLink::Feed(feed.clone()),
+            None => ClientLink::Pipe(pipe.clone()),
         };
         let id = node.hub.ids.next_id();
         let terms: Arc<Terms> = endpoint.terms.clone();
