@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput};
 use longwire::proto::command::{Action, Command, Message, Name, Receipt, Target};
-use longwire::proto::control::long::{Answer, Operation, Request};
+use longwire::proto::control::long::{Operation, Request, RouterAnswer};
 use longwire::proto::control::{Frame, short};
 use longwire::proto::id::SessionIds;
 
@@ -46,7 +46,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
     let mut out = BytesMut::new();
     bench(&mut group, "encode receipt", Throughput::Elements(1), || {
         out.clear();
-        Answer::receipt(1, black_box(&Receipt::default()), Vec::new(), false).encode(&mut out);
+        RouterAnswer::receipt(1, black_box(&Receipt::default()), Vec::new(), false).encode(&mut out);
     });
     group.finish();
 }

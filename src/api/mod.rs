@@ -37,7 +37,7 @@ use crate::proto::arguments::Arguments;
 use crate::proto::command::{AttributeKey, Name, Query};
 use crate::proto::id::SessionId;
 use crate::proto::verb::Verb;
-use crate::router::Answer;
+use crate::router::QueryAnswer;
 use crate::router_port::{Memory, SetAside};
 use crate::session::Hub;
 use crate::transport::Peer;
@@ -165,14 +165,14 @@ impl Api {
         self.hub.metrics.router.count_query(Door::Api);
         let asked = self.hub.cluster.ask(query).await;
         match &asked.answer {
-            Answer::Absent if !asked.beyond.is_empty() => {
+            QueryAnswer::Absent if !asked.beyond.is_empty() => {
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", asked.beyond.to_string()))
             }
-            Answer::Absent => Err(match query {
+            QueryAnswer::Absent => Err(match query {
                 Query::Attribute(..) => Problem::absent("there is no such session, or it has no such attribute"),
                 _ => Problem::absent("there is no such session"),
             }),
-            Answer::Value(value) => Ok(response("application/octet-stream", value.clone())),
+            QueryAnswer::Value(value) => Ok(response("application/octet-stream", value.clone())),
             _ => Ok(json_response(asked.json())),
         }
     }

@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use crate::proto::command::{Name, Page, Query};
 use crate::proto::envelope::Found;
 use crate::proto::id::SessionId;
-use crate::router::{Answer, ChannelCount, NodeAnswer};
+use crate::router::{ChannelCount, NodeAnswer, QueryAnswer};
 
 /// The form in which a node sends its answer to another node.
-pub(super) fn found_by(answer: Answer) -> Found {
+pub(super) fn found_by(answer: QueryAnswer) -> Found {
     let page = |count: usize, ids: Vec<SessionId>, goes_on| Found::List {
         count: count as u64,
         items: ids.iter().map(|id| (name_of(*id), 0)).collect(),
         goes_on,
     };
     match answer {
-        Answer::Absent => Found::Absent,
-        Answer::Value(value) => Found::Whole(value),
-        Answer::Channel { count, sessions, next, .. }
-        | Answer::Uid { count, sessions, next, .. }
-        | Answer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
-        Answer::Channels { count, channels, next } => Found::List {
+        QueryAnswer::Absent => Found::Absent,
+        QueryAnswer::Value(value) => Found::Whole(value),
+        QueryAnswer::Channel { count, sessions, next, .. }
+        | QueryAnswer::Uid { count, sessions, next, .. }
+        | QueryAnswer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
+        QueryAnswer::Channels { count, channels, next } => Found::List {
             count: count as u64,
             items: channels.into_iter().map(|one| (one.channel, one.count as u32)).collect(),
             goes_on: next.is_some(),
@@ -34,21 +34,21 @@ pub(super) fn found_by(answer: Answer) -> Found {
 /// A page of the whole is made of the same pages of the parts: an item among the first entries overall is among the first of its
 /// own node. Counts of sessions add up, because a session is on one node. A channel may be on several nodes, so the count of
 /// channels is the sum over nodes, unless the whole list fits into the page.
-pub(super) fn merge(query: &Query, own: Answer, found: Vec<Found>) -> Answer {
+pub(super) fn merge(query: &Query, own: QueryAnswer, found: Vec<Found>) -> QueryAnswer {
     match (query, own) {
-        (Query::Channel(_, page), Answer::Channel { channel, count, sessions, next }) => {
+        (Query::Channel(_, page), QueryAnswer::Channel { channel, count, sessions, next }) => {
             let (count, sessions, next) = of_sessions(page, count, sessions, next.is_some(), found);
-            Answer::Channel { channel, count, sessions, next }
+            QueryAnswer::Channel { channel, count, sessions, next }
         }
-        (Query::Uid(_, page), Answer::Uid { uid, count, sessions, next }) => {
+        (Query::Uid(_, page), QueryAnswer::Uid { uid, count, sessions, next }) => {
             let (count, sessions, next) = of_sessions(page, count, sessions, next.is_some(), found);
-            Answer::Uid { uid, count, sessions, next }
+            QueryAnswer::Uid { uid, count, sessions, next }
         }
-        (Query::Sessions(page), Answer::Sessions { count, sessions, next }) => {
+        (Query::Sessions(page), QueryAnswer::Sessions { count, sessions, next }) => {
             let (count, sessions, next) = of_sessions(page, count, sessions, next.is_some(), found);
-            Answer::Sessions { count, sessions, next }
+            QueryAnswer::Sessions { count, sessions, next }
         }
-        (Query::Channels(page), Answer::Channels { count, channels, next }) => {
+        (Query::Channels(page), QueryAnswer::Channels { count, channels, next }) => {
             let mut by_name: BTreeMap<Name, usize> = channels.into_iter().map(|one| (one.channel, one.count)).collect();
             let (mut count, mut goes_on) = (count, next.is_some());
             for found in found {
@@ -68,23 +68,23 @@ pub(super) fn merge(query: &Query, own: Answer, found: Vec<Found>) -> Answer {
                 .map(|(channel, count)| ChannelCount { channel, count })
                 .collect();
             let next = channels.last().filter(|_| goes_on).map(|last| last.channel.clone());
-            Answer::Channels { count, channels, next }
+            QueryAnswer::Channels { count, channels, next }
         }
-        (Query::Nodes, Answer::Nodes { mut nodes }) => {
+        (Query::Nodes, QueryAnswer::Nodes { mut nodes }) => {
             nodes.extend(found.iter().filter_map(node_in));
             nodes.sort_unstable_by_key(|node| node.number);
-            Answer::Nodes { nodes }
+            QueryAnswer::Nodes { nodes }
         }
         (_, own) => own,
     }
 }
 
 /// The answer about a session from the one node that has it.
-pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<Answer> {
+pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<QueryAnswer> {
     match (query, found?) {
-        (_, Found::Absent) => Some(Answer::Absent),
-        (Query::Attribute(..), Found::Whole(value)) => Some(Answer::Value(value)),
-        (_, Found::Whole(json)) => Some(Answer::Json(json)),
+        (_, Found::Absent) => Some(QueryAnswer::Absent),
+        (Query::Attribute(..), Found::Whole(value)) => Some(QueryAnswer::Value(value)),
+        (_, Found::Whole(json)) => Some(QueryAnswer::Json(json)),
         (_, Found::List { .. }) => None,
     }
 }
@@ -143,12 +143,12 @@ mod tests {
     }
 
     /// A node's own answer.
-    fn answer_of(members: &BTreeSet<u16>, page: &Page) -> Answer {
+    fn answer_of(members: &BTreeSet<u16>, page: &Page) -> QueryAnswer {
         let behind = |id: &SessionId| page.after.as_ref().is_none_or(|after| id.as_str().as_bytes() > &after[..]);
         let all: Vec<SessionId> = members.iter().map(|number| id(*number)).filter(behind).collect();
         let sessions: Vec<SessionId> = all.iter().take(page.limit).copied().collect();
         let next = sessions.last().copied().filter(|_| all.len() > page.limit);
-        Answer::Channel { channel: news(), count: all.len(), sessions, next }
+        QueryAnswer::Channel { channel: news(), count: all.len(), sessions, next }
     }
 
     proptest! {
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_channel_on_several_nodes_is_one_where_the_whole_list_is_there() {
-        let on = |counts: &[(&str, usize)]| Answer::Channels {
+        let on = |counts: &[(&str, usize)]| QueryAnswer::Channels {
             count: counts.len(),
             channels: counts
                 .iter()

@@ -65,7 +65,7 @@ use crate::proto::envelope::Sender;
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
 use crate::proto::run::Run;
-use crate::router::{Answer, Expected, Router};
+use crate::router::{Expected, QueryAnswer, Router};
 
 /// See the module.
 pub struct Cluster {
@@ -330,15 +330,17 @@ impl Cluster {
             return alone(self.router.ask(query));
         }
         if !net.is_joined() {
-            return Asked { answer: Answer::Absent, beyond: net.beyond(Vec::new(), true) };
+            return Asked { answer: QueryAnswer::Absent, beyond: net.beyond(Vec::new(), true) };
         }
         let place = net.members().locate(id);
         match place {
-            SessionLocation::Gone => alone(Answer::Absent),
-            SessionLocation::Silent(node) => Asked { answer: Answer::Absent, beyond: net.beyond(vec![node], false) },
+            SessionLocation::Gone => alone(QueryAnswer::Absent),
+            SessionLocation::Silent(node) => {
+                Asked { answer: QueryAnswer::Absent, beyond: net.beyond(vec![node], false) }
+            }
             SessionLocation::At(node) => {
                 let (mut answers, missing) = net.query(Subject::Node(node), vec![node], query).await;
-                let answer = merge::of_one(query, answers.pop()).unwrap_or(Answer::Absent);
+                let answer = merge::of_one(query, answers.pop()).unwrap_or(QueryAnswer::Absent);
                 Asked { answer, beyond: net.beyond(missing, !net.is_joined()) }
             }
         }

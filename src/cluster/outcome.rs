@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::proto::command::Receipt;
-use crate::router::Answer;
+use crate::router::QueryAnswer;
 
 /// The result of a command on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ impl From<Receipt> for Outcome {
 pub struct Asked {
     /// From this node and the nodes that answered.
     #[serde(flatten)]
-    pub answer: Answer,
+    pub answer: QueryAnswer,
     /// Which nodes have not answered.
     #[serde(flatten)]
     pub beyond: Beyond,
@@ -68,7 +68,7 @@ impl Asked {
     /// As JSON. Empty if there is no answer, or the answer is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match &self.answer {
-            Answer::Absent | Answer::Value(_) | Answer::Json(_) => self.answer.json(),
+            QueryAnswer::Absent | QueryAnswer::Value(_) | QueryAnswer::Json(_) => self.answer.json(),
             _ if self.beyond.is_empty() => self.answer.json(),
             _ => serde_json::to_vec(self).expect("names are text and nothing else can fail"),
         }

@@ -4,7 +4,7 @@
 //!   router port, HTTP API, a handler's answer
 //!                  │ Command                    Query
 //!                  v                              v
-//!              Delivery ── picks ──> sessions   Answer
+//!              Delivery ── picks ──> sessions   QueryAnswer
 //!                  │                    │
 //!                  │ Receipt            └─ push, ask_close ──> Outbox
 //! ```
@@ -13,18 +13,18 @@
 //! - `groups`: the members of channels and uids. `interest`: the partitions that have members here.
 //! - `delivery`: runs a command on its sessions, some at a time.
 //! - `encodings`: a message, encoded once per framing, or by the codec of each session that has one.
-//! - `answer`: the answers to queries.
+//! - `query_answer`: the answers to queries.
 //!
 //! Promises: when [`Router::remove`] has returned, the session is in no channel and has no uid. A publisher's frames
 //! reach each session in the order of its commands. Locks are taken in one order, a session's before a group's. No code
 //! of a session is called while a lock is held.
 
-mod answer;
 mod delivery;
 mod encodings;
 mod groups;
 mod interest;
 mod profile;
+mod query_answer;
 mod registry;
 
 use std::slice;
@@ -35,9 +35,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-pub use self::answer::{Answer, ChannelCount, NodeAnswer, SessionAnswer};
 pub use self::interest::{Expected, LocalInterest};
 pub use self::profile::Profile;
+pub use self::query_answer::{ChannelCount, NodeAnswer, QueryAnswer, SessionAnswer};
 
 use self::delivery::Delivery;
 use self::groups::Groups;
@@ -221,8 +221,8 @@ impl Router {
     }
 
     /// Answers a query.
-    pub fn ask(&self, query: &Query) -> Answer {
-        answer::answer(self, query)
+    pub fn ask(&self, query: &Query) -> QueryAnswer {
+        query_answer::answer(self, query)
     }
 
     fn count(&self, door: Door, commands: &[Command], delivery: Delivery<'_>) -> Vec<Receipt> {

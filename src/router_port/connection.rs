@@ -19,10 +19,12 @@ use crate::cluster::Outcome;
 use crate::config::model;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::{Action, Command, Query};
-use crate::proto::control::long::{self, Answer, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, Request, Wrong};
+use crate::proto::control::long::{
+    self, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, Request, RouterAnswer, Wrong,
+};
 use crate::proto::control::short::{self, Gateway, Order};
 use crate::proto::control::{Frame, Protocol};
-use crate::router::{Answer as QueryAnswer, NodeAnswer};
+use crate::router::{NodeAnswer, QueryAnswer};
 use crate::session::Hub;
 use crate::transport::{Peer, Transport};
 
@@ -47,8 +49,8 @@ thread_local! {
 }
 
 /// The receipt of a command, for the wire.
-fn receipt(request: u32, outcome: Outcome) -> Answer {
-    Answer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
+fn receipt(request: u32, outcome: Outcome) -> RouterAnswer {
+    RouterAnswer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
 }
 
 /// The state shared by all connections.
@@ -160,7 +162,7 @@ impl<'p> RouterConnection<'p> {
         self.turn = None;
         let (door, cause, text) = match end {
             End::Wrong(wrong) => {
-                Answer::error(&wrong).encode(&mut self.output);
+                RouterAnswer::error(&wrong).encode(&mut self.output);
                 // A client that does not take the error is gone anyway.
                 let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
                 self.transport.shutdown_write();
@@ -481,11 +483,11 @@ impl<'p> RouterConnection<'p> {
                 match &asked.answer {
                     QueryAnswer::Absent if !asked.beyond.is_empty() => {
                         let wrong = Wrong::new(ErrorWord::Unreachable, asked.beyond.to_string());
-                        Answer::error(&Wrong { request: Some(number), ..wrong })
+                        RouterAnswer::error(&Wrong { request: Some(number), ..wrong })
                     }
-                    QueryAnswer::Absent => Answer::Absent { request: number },
-                    QueryAnswer::Value(value) => Answer::Result { request: number, body: value.clone() },
-                    _ => Answer::Result { request: number, body: asked.json().into() },
+                    QueryAnswer::Absent => RouterAnswer::Absent { request: number },
+                    QueryAnswer::Value(value) => RouterAnswer::Result { request: number, body: value.clone() },
+                    _ => RouterAnswer::Result { request: number, body: asked.json().into() },
                 }
             }
             // The request number is unknown, so no answer can be sent to it.
@@ -493,7 +495,7 @@ impl<'p> RouterConnection<'p> {
             Err(wrong) => {
                 self.send().await;
                 self.port.metrics().count_refused(Door::Long, wrong.word.label());
-                Answer::error(&wrong)
+                RouterAnswer::error(&wrong)
             }
         };
         answer.encode(&mut self.output);

@@ -9,7 +9,7 @@ use longwire::commands::bench::process::Usage;
 use longwire::commands::bench::times::Times;
 use longwire::proto::command::{Action, Command, Message, Name, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{self, Answer, Hello, NONCE_BYTES, Operation, Request, VERSION};
+use longwire::proto::control::long::{self, Hello, NONCE_BYTES, Operation, Request, RouterAnswer, VERSION};
 use mio::{Events, Poll, Token};
 use serde_json::json;
 
@@ -100,7 +100,7 @@ pub(super) fn floor() -> io::Result<()> {
     watch(&poll, &listener, LISTENER)?;
     println!("{}", listener.local_addr()?);
     let mut receipt = BytesMut::new();
-    Answer::receipt(1, &longwire::proto::command::Receipt::default(), Vec::new(), false).encode(&mut receipt);
+    RouterAnswer::receipt(1, &longwire::proto::command::Receipt::default(), Vec::new(), false).encode(&mut receipt);
     let mut welcome = BytesMut::new();
     long::challenge(&[9; NONCE_BYTES], false, "floor", &mut welcome);
     long::welcome(None, &mut welcome);

@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use socket2::{SockAddr, Socket, Type};
 
 use crate::commands::cli::BenchArgs;
-use crate::commands::client::target::Target;
+use crate::commands::client::server_address::ServerAddress;
 use crate::commands::client::{self, handshake, tls};
 use crate::proto::framing::{Framing, LengthFraming};
 use crate::sockets;
@@ -59,11 +59,11 @@ impl Endpoint {
         if is_http && !with_http {
             return Err(format!("{url:?} cannot receive frames: use tcp://, tls://, unix:, ws:// or wss://"));
         }
-        let target = Target::parse(as_web.as_deref().unwrap_or(url))?;
-        let (address, name, speech) = match target {
-            Target::Tcp { address, tls } => (resolve(&address)?, tls, Speech::Stream(framing(args)?)),
-            Target::Unix(path) => (Address::Unix(path), None, Speech::Stream(framing(args)?)),
-            Target::WebSocket { address, host, path, tls } => {
+        let server = ServerAddress::parse(as_web.as_deref().unwrap_or(url))?;
+        let (address, name, speech) = match server {
+            ServerAddress::Tcp { address, tls } => (resolve(&address)?, tls, Speech::Stream(framing(args)?)),
+            ServerAddress::Unix(path) => (Address::Unix(path), None, Speech::Stream(framing(args)?)),
+            ServerAddress::WebSocket { address, host, path, tls } => {
                 let speech = if is_http { post(&host, &path, headers)? } else { upgrade(&host, &path, headers)? };
                 (resolve(&address)?, tls, speech)
             }

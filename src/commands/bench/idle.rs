@@ -156,7 +156,7 @@ impl Load for Idle {
         }
     }
 
-    fn failed(&mut self, _link: &mut ConnectionHandle<'_>, trouble: Trouble) {
+    fn failed(&mut self, _handle: &mut ConnectionHandle<'_>, trouble: Trouble) {
         self.troubles.count(&trouble);
     }
 

@@ -11,7 +11,9 @@ use crate::commands::cli::FanoutArgs;
 use crate::config::Secret;
 use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::control::Frame;
-use crate::proto::control::long::{self, Answer, Challenge, Hello, NONCE_BYTES, Operation, Proofs, Request, VERSION};
+use crate::proto::control::long::{
+    self, Challenge, Hello, NONCE_BYTES, Operation, Proofs, Request, RouterAnswer, VERSION,
+};
 
 /// Longest answer of the router port to the publisher's commands.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -139,12 +141,12 @@ impl Publisher {
                     let frame = Frame::decode(&mut router.input, MAX_ANSWER_BYTES);
                     match frame.map_err(|error| Trouble::Router(format!("the router port: {error}"))) {
                         Ok(None) => return Ok(()),
-                        Ok(Some(frame)) if self.is_ready => match Answer::decode(&frame) {
-                            Ok(Answer::Receipt { counts, .. }) => {
+                        Ok(Some(frame)) if self.is_ready => match RouterAnswer::decode(&frame) {
+                            Ok(RouterAnswer::Receipt { counts, .. }) => {
                                 self.unanswered = self.unanswered.saturating_sub(1);
                                 self.reached += u64::from(counts.first().copied().unwrap_or(0));
                             }
-                            Ok(Answer::Error { word, text, .. }) => {
+                            Ok(RouterAnswer::Error { word, text, .. }) => {
                                 return Err(Trouble::Router(format!("the router port: {word}: {text}")));
                             }
                             Ok(_) => return Err(Trouble::Router("the router port sent an unexpected answer".into())),
@@ -190,7 +192,7 @@ impl Publisher {
 impl Router {
     /// Handles a frame of the router port's handshake; true when it is complete and commands may be sent.
     fn greet(&mut self, frame: &Frame) -> Result<bool, String> {
-        if let Ok(Answer::Error { word, text, .. }) = Answer::decode(frame) {
+        if let Ok(RouterAnswer::Error { word, text, .. }) = RouterAnswer::decode(frame) {
             return Err(format!("the router port: {word}: {text}"));
         }
         let wrong = |wrong: long::Wrong| format!("the router port: {wrong}");

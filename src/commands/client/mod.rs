@@ -3,7 +3,7 @@
 //! Owns nothing that runs: `connect` has one task for its connection, `bench` one thread for thousands.
 
 pub(crate) mod handshake;
-pub(crate) mod target;
+pub(crate) mod server_address;
 pub(crate) mod tls;
 
 use crate::commands::cli::{self, FramingArgs};

@@ -17,7 +17,7 @@ use super::ConnectError;
 use super::wire::{Stream, Wire};
 use crate::commands::cli::ConnectArgs;
 use crate::commands::client::handshake::{self, accept_value, parse_header};
-use crate::commands::client::target::Target;
+use crate::commands::client::server_address::ServerAddress;
 use crate::commands::client::{self, tls};
 use crate::proto::framing::Framing;
 use crate::sockets;
@@ -26,20 +26,20 @@ use crate::sockets;
 const MAX_REFUSAL_BYTES: usize = 4096;
 
 /// Connects, with handshakes if needed, and returns a wire that is ready for frames.
-pub(super) async fn dial(target: &Target, args: &ConnectArgs) -> Result<Wire, ConnectError> {
+pub(super) async fn dial(server: &ServerAddress, args: &ConnectArgs) -> Result<Wire, ConnectError> {
     let fail = |error: io::Error| ConnectError::Dial { url: args.url.clone(), error };
-    match target {
-        Target::Tcp { address, tls } => {
+    match server {
+        ServerAddress::Tcp { address, tls } => {
             let framing = stream_framing(args)?;
             let stream = open(address, tls.as_ref(), None, args).await?;
             Ok(Wire::new(stream, framing, args.max_frame_bytes, &Bytes::new()))
         }
-        Target::Unix(path) => {
+        ServerAddress::Unix(path) => {
             let framing = stream_framing(args)?;
             let stream = UnixStream::connect(path).await.map_err(fail)?;
             Ok(Wire::new(Box::new(stream), framing, args.max_frame_bytes, &Bytes::new()))
         }
-        Target::WebSocket { address, host, path, tls } => {
+        ServerAddress::WebSocket { address, host, path, tls } => {
             let key = handshake::key(random());
             let request = request(host, path, &key, args)?;
             let stream = open(address, tls.as_ref(), Some(b"http/1.1"), args).await?;

@@ -22,7 +22,7 @@ use self::script::{Order, Script};
 use self::show::Show;
 use self::wire::{Arrival, Wire};
 use crate::commands::cli::{ConnectArgs, parse_hex, unescape};
-use crate::commands::client::target::Target;
+use crate::commands::client::server_address::ServerAddress;
 use crate::proto::framing::{BodyDoesNotFit, Frame, FrameError, FrameKind};
 
 /// Received frames that a script has not looked at yet. While this many wait, the socket is not read.
@@ -102,10 +102,10 @@ impl From<BodyDoesNotFit> for ConnectError {
 ///
 /// Says in one line what went wrong.
 pub async fn run(args: &ConnectArgs) -> Result<ExitCode, ConnectError> {
-    let target = Target::parse(&args.url).map_err(ConnectError::Usage)?;
+    let server = ServerAddress::parse(&args.url).map_err(ConnectError::Usage)?;
     let plan = Plan::new(args)?;
     let started = Instant::now();
-    let dialled = timeout(args.timeout, dial::dial(&target, args)).await;
+    let dialled = timeout(args.timeout, dial::dial(&server, args)).await;
     let wire =
         dialled.map_err(|_| ConnectError::Dial { url: args.url.clone(), error: io::ErrorKind::TimedOut.into() })??;
     let show = Show::new(args.quiet);

@@ -141,7 +141,7 @@ mod tests {
                 let _ = short::decode(&frame);
                 let _ = long::Request::decode(&frame);
                 let _ = long::Hello::decode(&frame);
-                let _ = long::Answer::decode(&frame);
+                let _ = long::RouterAnswer::decode(&frame);
             }
             if let Some(header) = input.first_chunk::<HEADER_BYTES>() {
                 let len = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;

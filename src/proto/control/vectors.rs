@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::Frame;
-use super::long::{self, Answer, Challenge, ErrorWord, Hello, Operation, Proofs, Request};
+use super::long::{self, Challenge, ErrorWord, Hello, Operation, Proofs, Request, RouterAnswer};
 use super::short::{self, Gateway, Order};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::framing::FrameKind;
@@ -253,17 +253,17 @@ fn answers_both_ways() {
         let request = example["request"].as_u64().map(|request| request as u32);
         let expected = if let Some(counts) = example["receipt"].as_array() {
             let counts = counts.iter().map(|count| count.as_u64().unwrap() as u32).collect();
-            Answer::Receipt { request: request.unwrap(), counts, unreachable: Vec::new(), engine_down: false }
+            RouterAnswer::Receipt { request: request.unwrap(), counts, unreachable: Vec::new(), engine_down: false }
         } else if example["result"].is_string() {
-            Answer::Result { request: request.unwrap(), body: bytes(example, "result") }
+            RouterAnswer::Result { request: request.unwrap(), body: bytes(example, "result") }
         } else if example["absent"] == true {
-            Answer::Absent { request: request.unwrap() }
+            RouterAnswer::Absent { request: request.unwrap() }
         } else {
             let text = |key: &str| example[key].as_str().unwrap().to_owned();
-            Answer::Error { request, word: text("error"), text: text("text") }
+            RouterAnswer::Error { request, word: text("error"), text: text("text") }
         };
         let frame = frame(example);
-        assert_eq!(Answer::decode(&frame).as_ref(), Ok(&expected));
+        assert_eq!(RouterAnswer::decode(&frame).as_ref(), Ok(&expected));
         let mut out = BytesMut::new();
         expected.encode(&mut out);
         // Later servers may send more than this one.

@@ -298,7 +298,7 @@ mod tests {
 
     /// The parts of one answer, joined.
     #[derive(Debug, Default, PartialEq, Eq)]
-    struct Answer {
+    struct JoinedAnswer {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
         end: Option<End>,
@@ -307,9 +307,9 @@ mod tests {
     }
 
     /// Decodes `pieces`, each as one read.
-    fn decode<'a>(id: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Answer, ResponseError> {
+    fn decode<'a>(id: u16, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<JoinedAnswer, ResponseError> {
         let mut decoder = ResponseDecoder::new(id);
-        let mut answer = Answer::default();
+        let mut answer = JoinedAnswer::default();
         for mut piece in pieces {
             while let Some(event) = decoder.decode(&mut piece)? {
                 match event {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     /// An answer with padding after every record.
-    fn encode(id: u16, answer: &Answer, padding: u8) -> Vec<u8> {
+    fn encode(id: u16, answer: &JoinedAnswer, padding: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         push_stderr(&mut bytes, id, &answer.stderr);
         push_stdout(&mut bytes, id, &answer.stdout);
@@ -346,7 +346,7 @@ mod tests {
         padded
     }
 
-    fn answer() -> impl Strategy<Value = Answer> {
+    fn answer() -> impl Strategy<Value = JoinedAnswer> {
         let status = prop_oneof![
             Just(ProtocolStatus::Complete),
             Just(ProtocolStatus::Overloaded),
@@ -355,7 +355,7 @@ mod tests {
         let end = prop::option::of((any::<u32>(), status).prop_map(|(app_status, status)| End { app_status, status }));
         (any::<Vec<u8>>(), any::<Vec<u8>>(), end, any::<Vec<u8>>()).prop_map(|(stdout, stderr, end, late)| {
             let late = if end.is_some() { late } else { Vec::new() };
-            Answer { stdout, stderr, end, late }
+            JoinedAnswer { stdout, stderr, end, late }
         })
     }
 

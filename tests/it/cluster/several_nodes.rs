@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Page, Query, Receipt, Target};
-use longwire::proto::control::long::{Answer, Operation};
+use longwire::proto::control::long::{Operation, RouterAnswer};
 
 use crate::support::client::Client;
 use crate::support::cluster::{self, LEASE, all_know, brisk_config, client, next, reached, router, send};
@@ -187,7 +187,7 @@ async fn what_is_asked_of_one_node_is_answered_for_all() {
                 let of_session = router.json(Query::Session(*id)).await;
                 assert_eq!((&of_session["session"], &of_session["uid"]), (&id.as_str().into(), &"ann".into()));
                 match router.ask(Query::Attribute(*id, key.clone())).await {
-                    Answer::Result { body, .. } => assert_eq!(&body[..], b"red"),
+                    RouterAnswer::Result { body, .. } => assert_eq!(&body[..], b"red"),
                     other => panic!("no value: {other:?}"),
                 }
             }
@@ -257,7 +257,7 @@ async fn a_killed_node_is_unreachable_and_its_sessions_are_gone_when_it_is_back(
         assert!(killed.elapsed() < LEASE + Duration::from_secs(2), "{kind:?}: {:?}", killed.elapsed());
         // After that the answer comes at once. It still names the node, because its sessions may be alive behind a cut cable.
         match publisher.ask(Query::Session(session(&far_sid))).await {
-            Answer::Error { word, .. } => assert_eq!(word, "unreachable"),
+            RouterAnswer::Error { word, .. } => assert_eq!(word, "unreachable"),
             other => panic!("the answer must be that the session is unknown: {other:?}"),
         }
         let whole = publisher.json(Query::Channel(name("news"), Page::default())).await;

@@ -5,7 +5,7 @@ use std::process::Command as Process;
 use bytes::BytesMut;
 use longwire::proto::command::{Action, Command, Message, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Answer, Operation, Proofs, Request};
+use longwire::proto::control::long::{Operation, Proofs, Request, RouterAnswer};
 
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
@@ -50,7 +50,7 @@ async fn a_wrong_secret_is_refused() {
     for (count, secret) in ["a secret of a shoq", "", "a secret of a shop "].into_iter().enumerate() {
         let mut router = Router::bare(node.address("router")).await;
         let error = router.greet(secret).await.expect_err("it is wrong");
-        assert!(matches!(error, Answer::Error { word, request: None, .. } if word == "bad_proof"));
+        assert!(matches!(error, RouterAnswer::Error { word, request: None, .. } if word == "bad_proof"));
         assert_eq!(router.frame().await, None);
         refused(&node, "bad_proof", count as f64 + 1.0).await;
     }

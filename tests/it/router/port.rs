@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Answer, Operation, Request};
+use longwire::proto::control::long::{Operation, Request, RouterAnswer};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -406,7 +406,7 @@ async fn every_command_and_query_of_the_long_protocol() {
     assert_eq!(done(router.do_to(one_alone(), set("admin", Expect::Absent)).await), (0, 1, 0));
     assert_eq!(done(router.do_to(one_alone(), set("admin", Expect::Value("guest".into()))).await), (1, 0, 0));
     let attribute = || Query::Attribute(session(&first), key.clone());
-    assert!(matches!(router.ask(attribute()).await, Answer::Result { body, .. } if &body[..] == b"admin"));
+    assert!(matches!(router.ask(attribute()).await, RouterAnswer::Result { body, .. } if &body[..] == b"admin"));
 
     let known = router.json(Query::Session(session(&first))).await;
     assert_eq!(known["uid"], "42");
@@ -433,7 +433,7 @@ async fn every_command_and_query_of_the_long_protocol() {
     assert_eq!(&two.frame().await.body[..], b"to the rest");
 
     assert_eq!(done(router.do_to(one_alone(), Action::Delete(key.clone())).await), (1, 0, 0));
-    assert!(matches!(router.ask(attribute()).await, Answer::Absent { .. }));
+    assert!(matches!(router.ask(attribute()).await, RouterAnswer::Absent { .. }));
     assert_eq!(done(router.do_to(both(), Action::Leave(name("room"))).await), (2, 0, 0));
     assert_eq!(router.publish("room", "nobody is there").await, Default::default());
     assert_eq!(done(router.do_to(both(), Action::Unbind).await), (2, 0, 0));
@@ -444,7 +444,7 @@ async fn every_command_and_query_of_the_long_protocol() {
     assert_eq!((one.end().await, two.end().await), (None, Some(4001)));
     node.closed(2);
     assert_eq!(done(router.do_to(both(), Action::Touch).await), (0, 0, 2));
-    assert!(matches!(router.ask(Query::Session(session(&first))).await, Answer::Absent { .. }));
+    assert!(matches!(router.ask(Query::Session(session(&first))).await, RouterAnswer::Absent { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use longwire::proto::command::{Action, Command, Except, Message, Name, Query, Receipt, Target};
 use longwire::proto::control::Frame;
 use longwire::proto::control::long::{
-    Answer, Challenge, Hello, Operation, Proofs, Request, VERSION, decode_welcome, encode_proof,
+    Challenge, Hello, Operation, Proofs, Request, RouterAnswer, VERSION, decode_welcome, encode_proof,
 };
 use longwire::proto::id::SessionId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -60,7 +60,7 @@ impl Router {
     }
 
     /// Makes the whole handshake. With a wrong secret it returns the error that ends the connection.
-    pub async fn greet(&mut self, secret: &str) -> Result<(), Answer> {
+    pub async fn greet(&mut self, secret: &str) -> Result<(), RouterAnswer> {
         let challenge = self.hello().await;
         let proofs = Proofs { secret: secret.as_bytes(), client_nonce: NONCE, server_nonce: challenge.nonce };
         if challenge.wants_proof {
@@ -77,7 +77,7 @@ impl Router {
                 );
                 Ok(())
             }
-            Err(_) => Err(Answer::decode(&frame).expect("then it is an error")),
+            Err(_) => Err(RouterAnswer::decode(&frame).expect("then it is an error")),
         }
     }
 
@@ -114,7 +114,7 @@ impl Router {
     /// Waits for an error; returns its word and the request that it belongs to.
     pub async fn error(&mut self) -> (String, Option<u32>) {
         match self.answer().await.expect("an error comes") {
-            Answer::Error { request, word, .. } => (word, request),
+            RouterAnswer::Error { request, word, .. } => (word, request),
             other => panic!("expected an error, got {other:?}"),
         }
     }
@@ -131,9 +131,9 @@ impl Router {
         }
     }
 
-    pub async fn answer(&mut self) -> Option<Answer> {
+    pub async fn answer(&mut self) -> Option<RouterAnswer> {
         let frame = self.frame().await?;
-        Some(Answer::decode(&frame).expect("the port is right"))
+        Some(RouterAnswer::decode(&frame).expect("the port is right"))
     }
 
     /// Sends a request without waiting; returns its number.
@@ -166,7 +166,7 @@ impl Router {
     /// The receipt of a request, the nodes that did not answer in time, and whether the engine was unavailable.
     pub async fn outcome(&mut self, number: u32) -> (Receipt, Vec<String>, bool) {
         match self.answer().await.expect("a receipt comes") {
-            Answer::Receipt { request, counts, unreachable, engine_down } => {
+            RouterAnswer::Receipt { request, counts, unreachable, engine_down } => {
                 assert_eq!(request, number, "answers come in order");
                 let receipt = Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"));
                 (receipt, unreachable, engine_down)
@@ -177,7 +177,7 @@ impl Router {
 
     pub async fn receipt(&mut self, number: u32) -> Receipt {
         match self.answer().await.expect("a receipt comes") {
-            Answer::Receipt { request, counts, .. } => {
+            RouterAnswer::Receipt { request, counts, .. } => {
                 assert_eq!(request, number, "answers come in order");
                 Receipt::from_counts(counts.try_into().expect("a receipt has eight counts"))
             }
@@ -186,7 +186,7 @@ impl Router {
     }
 
     /// The answer to a query.
-    pub async fn ask(&mut self, query: Query) -> Answer {
+    pub async fn ask(&mut self, query: Query) -> RouterAnswer {
         self.start(Operation::Query(query)).await;
         self.answer().await.expect("an answer comes")
     }
@@ -198,7 +198,7 @@ impl Router {
     /// The JSON result of a query; panics if the answer is not a result.
     pub async fn json(&mut self, query: Query) -> serde_json::Value {
         match self.ask(query).await {
-            Answer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
+            RouterAnswer::Result { body, .. } => serde_json::from_slice(&body).expect("it is JSON"),
             other => panic!("expected a result, got {other:?}"),
         }
     }

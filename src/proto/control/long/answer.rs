@@ -12,7 +12,7 @@ const MAX_NAMES: usize = 200;
 
 /// A server's answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RouterAnswer {
     /// The answer to a command.
     Receipt {
         /// The client's number of the request.
@@ -47,22 +47,22 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl RouterAnswer {
     /// The answer to a command.
     pub fn receipt(request: u32, receipt: &Receipt, unreachable: Vec<String>, engine_down: bool) -> Self {
-        Answer::Receipt { request, counts: receipt.counts().to_vec(), unreachable, engine_down }
+        RouterAnswer::Receipt { request, counts: receipt.counts().to_vec(), unreachable, engine_down }
     }
 
     /// The answer to a frame with an error.
     pub fn error(wrong: &Wrong) -> Self {
-        Answer::Error { request: wrong.request, word: wrong.word.label().to_owned(), text: wrong.text.clone() }
+        RouterAnswer::Error { request: wrong.request, word: wrong.word.label().to_owned(), text: wrong.text.clone() }
     }
 
     /// Appends it.
     pub fn encode(&self, out: &mut BytesMut) {
         let mut fields = FieldWriter::default();
         match self {
-            Answer::Receipt { request, counts, unreachable, engine_down } => {
+            RouterAnswer::Receipt { request, counts, unreachable, engine_down } => {
                 fields.put(tag::REQUEST, &request.to_be_bytes());
                 let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
                 fields.put(tag::COUNTS, &counts);
@@ -76,15 +76,15 @@ impl Answer {
                 }
                 Frame::encode(kind::RECEIPT, &fields.0, &[], out);
             }
-            Answer::Result { request, body } => {
+            RouterAnswer::Result { request, body } => {
                 fields.put(tag::REQUEST, &request.to_be_bytes());
                 Frame::encode(kind::RESULT, &fields.0, body, out);
             }
-            Answer::Absent { request } => {
+            RouterAnswer::Absent { request } => {
                 fields.put(tag::REQUEST, &request.to_be_bytes());
                 Frame::encode(kind::ABSENT, &fields.0, &[], out);
             }
-            Answer::Error { request, word, text } => {
+            RouterAnswer::Error { request, word, text } => {
                 if let Some(request) = request {
                     fields.put(tag::REQUEST, &request.to_be_bytes());
                 }
@@ -118,13 +118,13 @@ impl Answer {
         match frame.kind {
             kind::RECEIPT => {
                 let counts = counts.ok_or_else(|| Wrong::field("counts are missing"))?;
-                Ok(Answer::Receipt { request: numbered?, counts, unreachable, engine_down })
+                Ok(RouterAnswer::Receipt { request: numbered?, counts, unreachable, engine_down })
             }
-            kind::RESULT => Ok(Answer::Result { request: numbered?, body: frame.body.clone() }),
-            kind::ABSENT => Ok(Answer::Absent { request: numbered? }),
+            kind::RESULT => Ok(RouterAnswer::Result { request: numbered?, body: frame.body.clone() }),
+            kind::ABSENT => Ok(RouterAnswer::Absent { request: numbered? }),
             kind::ERROR => {
                 let text = String::from_utf8_lossy(&frame.body).into_owned();
-                Ok(Answer::Error { request, word: word.unwrap_or_default(), text })
+                Ok(RouterAnswer::Error { request, word: word.unwrap_or_default(), text })
             }
             other => Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{other:04X} is not an answer"))),
         }

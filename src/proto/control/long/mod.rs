@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::Frame;
 
-pub use self::answer::Answer;
+pub use self::answer::RouterAnswer;
 pub use self::request::{Operation, Request, command_fits, query_fits};
 
 use self::fields::{FieldWriter, Fields, nonce, tag, unknown};

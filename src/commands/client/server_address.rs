@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum ServerAddress {
     Tcp {
         /// `host:port`
         address: String,
@@ -27,7 +27,7 @@ pub(crate) enum Target {
     },
 }
 
-impl Target {
+impl ServerAddress {
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
             // Some tools write unix:///path.
@@ -81,15 +81,15 @@ mod tests {
     #[test]
     fn urls_are_read_or_refused() {
         let name = |name: &str| Some(ServerName::try_from(name.to_owned()).unwrap());
-        let tcp = |address: &str, tls| Ok(Target::Tcp { address: address.into(), tls });
+        let tcp = |address: &str, tls| Ok(ServerAddress::Tcp { address: address.into(), tls });
         let web = |address: &str, host: &str, path: &str, tls| {
-            Ok(Target::WebSocket { address: address.into(), host: host.into(), path: path.into(), tls })
+            Ok(ServerAddress::WebSocket { address: address.into(), host: host.into(), path: path.into(), tls })
         };
         for (url, expected) in [
             ("tcp://127.0.0.1:9005", tcp("127.0.0.1:9005", None)),
             ("tcp://[::1]:9005/", tcp("[::1]:9005", None)),
-            ("unix:/run/a.sock", Ok(Target::Unix("/run/a.sock".into()))),
-            ("unix:///run/a.sock", Ok(Target::Unix("/run/a.sock".into()))),
+            ("unix:/run/a.sock", Ok(ServerAddress::Unix("/run/a.sock".into()))),
+            ("unix:///run/a.sock", Ok(ServerAddress::Unix("/run/a.sock".into()))),
             ("ws://localhost:8080/ws?room=1", web("localhost:8080", "localhost:8080", "/ws?room=1", None)),
             ("ws://example.org", web("example.org:80", "example.org", "/", None)),
             ("wss://example.org/ws", web("example.org:443", "example.org", "/ws", name("example.org"))),
@@ -105,7 +105,7 @@ mod tests {
             ("unix:", Err("a path is missing")),
             ("", Err("is not a URL")),
         ] {
-            match (Target::parse(url), expected) {
+            match (ServerAddress::parse(url), expected) {
                 (Err(error), Err(part)) => assert!(error.contains(part), "{url}: {error}"),
                 (found, expected) => assert_eq!(found, expected.map_err(String::from), "{url}"),
             }

@@ -12,7 +12,7 @@ use crate::proto::id::SessionId;
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum QueryAnswer {
     /// There is no such session or attribute.
     Absent,
     /// An attribute's value.
@@ -76,12 +76,12 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl QueryAnswer {
     /// The answer as JSON. Empty if there is no answer, or if it is not JSON.
     pub fn json(&self) -> Vec<u8> {
         match self {
-            Answer::Absent | Answer::Value(_) => Vec::new(),
-            Answer::Json(json) => json.to_vec(),
+            QueryAnswer::Absent | QueryAnswer::Value(_) => Vec::new(),
+            QueryAnswer::Json(json) => json.to_vec(),
             answer => serde_json::to_vec(answer).expect("names are text and nothing else can fail"),
         }
     }
@@ -149,40 +149,40 @@ pub struct NodeAnswer {
     pub seconds: u64,
 }
 
-pub(super) fn answer(router: &Router, query: &Query) -> Answer {
+pub(super) fn answer(router: &Router, query: &Query) -> QueryAnswer {
     match query {
-        Query::Session(id) => session(router, *id).map_or(Answer::Absent, Answer::Session),
-        Query::Attribute(id, key) => attribute(router, *id, key).map_or(Answer::Absent, Answer::Value),
+        Query::Session(id) => session(router, *id).map_or(QueryAnswer::Absent, QueryAnswer::Session),
+        Query::Attribute(id, key) => attribute(router, *id, key).map_or(QueryAnswer::Absent, QueryAnswer::Value),
         Query::Channel(channel, page) => {
             let (count, sessions, next) = members(&router.channels, channel, page);
-            Answer::Channel { channel: channel.clone(), count, sessions, next }
+            QueryAnswer::Channel { channel: channel.clone(), count, sessions, next }
         }
         Query::Uid(uid, page) => {
             let (count, sessions, next) = members(&router.uids, uid, page);
-            Answer::Uid { uid: uid.clone(), count, sessions, next }
+            QueryAnswer::Uid { uid: uid.clone(), count, sessions, next }
         }
         Query::Channels(page) => {
             if page.limit == 0 {
-                return Answer::Channels { count: router.channels.len(), channels: Vec::new(), next: None };
+                return QueryAnswer::Channels { count: router.channels.len(), channels: Vec::new(), next: None };
             }
             let all = router.channels.all();
             let count = all.len();
             let (some, next) = cut(all, page, |(name, _)| name.as_bytes());
             let next = next.map(|(name, _)| name);
             let channels = some.into_iter().map(|(channel, count)| ChannelCount { channel, count }).collect();
-            Answer::Channels { count, channels, next }
+            QueryAnswer::Channels { count, channels, next }
         }
         Query::Sessions(page) => {
             if page.limit == 0 {
-                return Answer::Sessions { count: router.sessions.len(), sessions: Vec::new(), next: None };
+                return QueryAnswer::Sessions { count: router.sessions.len(), sessions: Vec::new(), next: None };
             }
             let all = router.sessions.ids();
             let count = all.len();
             let (sessions, next) = cut(all, page, |id| id.as_str().as_bytes());
-            Answer::Sessions { count, sessions, next }
+            QueryAnswer::Sessions { count, sessions, next }
         }
-        Query::Node => Answer::Node(node(router)),
-        Query::Nodes => Answer::Nodes { nodes: vec![node(router)] },
+        Query::Node => QueryAnswer::Node(node(router)),
+        Query::Nodes => QueryAnswer::Nodes { nodes: vec![node(router)] },
     }
 }
 
