@@ -10,7 +10,7 @@ use super::requests::{AllAnswered, Answers};
 use crate::engine::Subject;
 use crate::proto::command::{Command, Query, Receipt, Target};
 use crate::proto::control::long::{command_fits, query_fits};
-use crate::proto::envelope::{Body, Found};
+use crate::proto::envelope::{Body, PartialAnswer};
 use crate::proto::id::SessionId;
 use crate::proto::partition::Partition;
 use crate::proto::run::RequestId;
@@ -198,14 +198,19 @@ impl Net {
         fit
     }
 
-    pub(super) async fn query(&self, subject: Subject, nodes: Vec<u16>, query: &Query) -> (Vec<Found>, Vec<u16>) {
-        let asking = self.ask(nodes, Answers::Found(Vec::new()), None);
+    pub(super) async fn query(
+        &self,
+        subject: Subject,
+        nodes: Vec<u16>,
+        query: &Query,
+    ) -> (Vec<PartialAnswer>, Vec<u16>) {
+        let asking = self.ask(nodes, Answers::Partial(Vec::new()), None);
         let request = asking.request;
         let is_sent =
             query_fits(query) && self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
         let now = Instant::now();
         match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
-            (Answers::Found(found), missing) => (found, missing),
+            (Answers::Partial(found), missing) => (found, missing),
             (Answers::Receipts(_), missing) => (Vec::new(), missing),
         }
     }

@@ -238,7 +238,7 @@ impl Net {
         self.beat();
         let here: Vec<u16> = self.members().here().map(|member| member.sender.node).collect();
         if !here.is_empty() {
-            let asking = self.ask(here, Answers::Found(Vec::new()), None);
+            let asking = self.ask(here, Answers::Partial(Vec::new()), None);
             let query = Body::Query { request: asking.request, query: Query::Node };
             if self.order(Subject::All, query, None) {
                 // Only half the time: a node that waits for our receipt, because a session of ours joins, must get it in time.

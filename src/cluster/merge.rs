@@ -3,29 +3,29 @@
 use std::collections::BTreeMap;
 
 use crate::proto::command::{Name, Page, Query};
-use crate::proto::envelope::Found;
+use crate::proto::envelope::PartialAnswer;
 use crate::proto::id::SessionId;
 use crate::router::{ChannelCount, NodeAnswer, QueryAnswer};
 
 /// The form in which a node sends its answer to another node.
-pub(super) fn found_by(answer: QueryAnswer) -> Found {
-    let page = |count: usize, ids: Vec<SessionId>, goes_on| Found::List {
+pub(super) fn found_by(answer: QueryAnswer) -> PartialAnswer {
+    let page = |count: usize, ids: Vec<SessionId>, goes_on| PartialAnswer::List {
         count: count as u64,
         items: ids.iter().map(|id| (name_of(*id), 0)).collect(),
         goes_on,
     };
     match answer {
-        QueryAnswer::Absent => Found::Absent,
-        QueryAnswer::Value(value) => Found::Whole(value),
+        QueryAnswer::Absent => PartialAnswer::Absent,
+        QueryAnswer::Value(value) => PartialAnswer::Whole(value),
         QueryAnswer::Channel { count, sessions, next, .. }
         | QueryAnswer::Uid { count, sessions, next, .. }
         | QueryAnswer::Sessions { count, sessions, next } => page(count, sessions, next.is_some()),
-        QueryAnswer::Channels { count, channels, next } => Found::List {
+        QueryAnswer::Channels { count, channels, next } => PartialAnswer::List {
             count: count as u64,
             items: channels.into_iter().map(|one| (one.channel, one.count as u32)).collect(),
             goes_on: next.is_some(),
         },
-        other => Found::Whole(other.json().into()),
+        other => PartialAnswer::Whole(other.json().into()),
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn found_by(answer: QueryAnswer) -> Found {
 /// A page of the whole is made of the same pages of the parts: an item among the first entries overall is among the first of its
 /// own node. Counts of sessions add up, because a session is on one node. A channel may be on several nodes, so the count of
 /// channels is the sum over nodes, unless the whole list fits into the page.
-pub(super) fn merge(query: &Query, own: QueryAnswer, found: Vec<Found>) -> QueryAnswer {
+pub(super) fn merge(query: &Query, own: QueryAnswer, found: Vec<PartialAnswer>) -> QueryAnswer {
     match (query, own) {
         (Query::Channel(_, page), QueryAnswer::Channel { channel, count, sessions, next }) => {
             let (count, sessions, next) = of_sessions(page, count, sessions, next.is_some(), found);
@@ -52,7 +52,7 @@ pub(super) fn merge(query: &Query, own: QueryAnswer, found: Vec<Found>) -> Query
             let mut by_name: BTreeMap<Name, usize> = channels.into_iter().map(|one| (one.channel, one.count)).collect();
             let (mut count, mut goes_on) = (count, next.is_some());
             for found in found {
-                if let Found::List { count: more, items, goes_on: on } = found {
+                if let PartialAnswer::List { count: more, items, goes_on: on } = found {
                     count += more as usize;
                     goes_on |= on;
                     items.into_iter().for_each(|(name, members)| *by_name.entry(name).or_default() += members as usize);
@@ -80,20 +80,20 @@ pub(super) fn merge(query: &Query, own: QueryAnswer, found: Vec<Found>) -> Query
 }
 
 /// The answer about a session from the one node that has it.
-pub(super) fn of_one(query: &Query, found: Option<Found>) -> Option<QueryAnswer> {
+pub(super) fn of_one(query: &Query, found: Option<PartialAnswer>) -> Option<QueryAnswer> {
     match (query, found?) {
-        (_, Found::Absent) => Some(QueryAnswer::Absent),
-        (Query::Attribute(..), Found::Whole(value)) => Some(QueryAnswer::Value(value)),
-        (_, Found::Whole(json)) => Some(QueryAnswer::Json(json)),
-        (_, Found::List { .. }) => None,
+        (_, PartialAnswer::Absent) => Some(QueryAnswer::Absent),
+        (Query::Attribute(..), PartialAnswer::Whole(value)) => Some(QueryAnswer::Value(value)),
+        (_, PartialAnswer::Whole(json)) => Some(QueryAnswer::Json(json)),
+        (_, PartialAnswer::List { .. }) => None,
     }
 }
 
 /// Another node's entry in the list of nodes.
-fn node_in(found: &Found) -> Option<NodeAnswer> {
+fn node_in(found: &PartialAnswer) -> Option<NodeAnswer> {
     match found {
-        Found::Whole(json) => serde_json::from_slice(json).ok(),
-        Found::Absent | Found::List { .. } => None,
+        PartialAnswer::Whole(json) => serde_json::from_slice(json).ok(),
+        PartialAnswer::Absent | PartialAnswer::List { .. } => None,
     }
 }
 
@@ -102,11 +102,11 @@ fn of_sessions(
     count: usize,
     sessions: Vec<SessionId>,
     goes_on: bool,
-    found: Vec<Found>,
+    found: Vec<PartialAnswer>,
 ) -> (usize, Vec<SessionId>, Option<SessionId>) {
     let (mut count, mut sessions, mut goes_on) = (count, sessions, goes_on);
     for found in found {
-        if let Found::List { count: more, items, goes_on: on } = found {
+        if let PartialAnswer::List { count: more, items, goes_on: on } = found {
             count += more as usize;
             goes_on |= on;
             sessions.extend(items.iter().filter_map(|(name, _)| SessionId::from_bytes(name.as_bytes())));
@@ -178,7 +178,8 @@ mod tests {
                 .collect(),
             next: None,
         };
-        let others = vec![found_by(on(&[("lobby", 3), ("news", 4)])), found_by(on(&[("news", 1)])), Found::Absent];
+        let others =
+            vec![found_by(on(&[("lobby", 3), ("news", 4)])), found_by(on(&[("news", 1)])), PartialAnswer::Absent];
         let merged = merge(&Query::Channels(Page::default()), on(&[("news", 2)]), others);
         assert_eq!(merged, on(&[("lobby", 3), ("news", 7)]));
     }

@@ -11,7 +11,7 @@ use super::members::Heard;
 use super::merge::found_by;
 use super::net::{Foreign, Net, not_understood};
 use super::windows::{Arrival, Windows};
-use super::workers::{Job, JobContent, Queue, Workers};
+use super::workers::{Job, JobContent, JobQueue, Workers};
 use crate::engine::{EngineError, InboxReader, Incoming, Subject};
 use crate::metrics::router::Door;
 use crate::proto::command::Query;
@@ -81,7 +81,7 @@ impl Net {
     }
 
     /// Runs a command that was published as JSON, with this node's sessions.
-    fn take_published(&self, subject: Subject, payload: &[u8], workers: &Queue) {
+    fn take_published(&self, subject: Subject, payload: &[u8], workers: &JobQueue) {
         match verb::published(payload) {
             Ok(command) => {
                 workers.put(
@@ -143,7 +143,7 @@ impl Net {
         Ok(())
     }
 
-    fn take(&self, subject: Subject, envelope: Envelope, workers: &Queue) -> Result<(), End> {
+    fn take(&self, subject: Subject, envelope: Envelope, workers: &JobQueue) -> Result<(), End> {
         let from = envelope.from;
         match envelope.body {
             Body::Beat(beat) if from.node == self.me.node => return self.compare(from, beat.started_ms, beat.name),
@@ -187,7 +187,7 @@ impl Net {
             // workers.
             Body::Query { request, query: query @ Query::Node } => {
                 let found = found_by(self.router.ask(&query));
-                self.order(Subject::Node(from.node), Body::Found { request, found }, None);
+                self.order(Subject::Node(from.node), Body::PartialAnswer { request, found }, None);
             }
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request: Some(request), content: JobContent::Query(query) });
@@ -200,7 +200,7 @@ impl Net {
                 }
                 self.requests().receipts(from.node, request, &receipts);
             }
-            Body::Found { request, found } => self.requests().found(from.node, request, found),
+            Body::PartialAnswer { request, found } => self.requests().found(from.node, request, found),
             body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone(_) | Body::KnowsGone(_)) => {
                 if let Some(presence) = &self.presence {
                     presence.heard(from, body);
@@ -219,7 +219,7 @@ impl Net {
                 (Body::Receipts { request: job.request?, receipts }, self.settles(&commands[0].action))
             }
             JobContent::Query(query) => {
-                (Body::Found { request: job.request?, found: found_by(self.router.ask(&query)) }, None)
+                (Body::PartialAnswer { request: job.request?, found: found_by(self.router.ask(&query)) }, None)
             }
         };
         let (to, request) = (Subject::Node(job.from.node), None);

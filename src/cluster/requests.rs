@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 use crate::proto::command::Receipt;
-use crate::proto::envelope::Found;
+use crate::proto::envelope::PartialAnswer;
 use crate::proto::partition::Partition;
 use crate::proto::run::{RequestId, RequestIds, Run};
 
@@ -37,7 +37,7 @@ pub(super) enum Answers {
     /// Receipts, added up, one for each command.
     Receipts(Vec<Receipt>),
     /// The query result of each node.
-    Found(Vec<Found>),
+    Partial(Vec<PartialAnswer>),
 }
 
 impl Requests {
@@ -78,9 +78,9 @@ impl Requests {
     }
 
     /// A node has answered with its query result.
-    pub(super) fn found(&mut self, node: u16, id: RequestId, found: Found) {
+    pub(super) fn found(&mut self, node: u16, id: RequestId, found: PartialAnswer) {
         self.answered(node, id, |answers| match answers {
-            Answers::Found(all) => {
+            Answers::Partial(all) => {
                 all.push(found);
                 true
             }
@@ -146,7 +146,7 @@ mod tests {
     fn sums(answers: Answers) -> Vec<Receipt> {
         match answers {
             Answers::Receipts(sums) => sums,
-            Answers::Found(found) => panic!("receipts were asked for: {found:?}"),
+            Answers::Partial(found) => panic!("receipts were asked for: {found:?}"),
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         requests.receipts(2, number, &[reached(1), reached(10)]);
         requests.receipts(2, number, &[reached(1), reached(10)]);
         requests.receipts(3, number, &[reached(5)]);
-        requests.found(3, number, Found::Absent);
+        requests.found(3, number, PartialAnswer::Absent);
         let another = RequestId::new(Run::of(1), number.number() + 1).unwrap();
         requests.receipts(3, another, &[reached(7), reached(7)]);
         // An earlier run of this node used the same number.
@@ -174,9 +174,9 @@ mod tests {
     fn it_is_ready_when_all_have_answered_or_nobody_will() {
         for end in ["answered", "nobody there", "given up"] {
             let mut requests = Requests::new(Run::of(1));
-            let (number, mut all) = requests.begin(vec![2], Answers::Found(Vec::new()), None);
+            let (number, mut all) = requests.begin(vec![2], Answers::Partial(Vec::new()), None);
             match end {
-                "answered" => requests.found(2, number, Found::Absent),
+                "answered" => requests.found(2, number, PartialAnswer::Absent),
                 "nobody there" => requests.nobody_at(number),
                 _ => requests.give_up_all(),
             }

@@ -45,12 +45,12 @@ impl Job {
 /// later, and holds up no other job. Each worker is a task, so jobs of different subjects may run at the same time. The tasks end
 /// when this is dropped.
 pub(super) struct Workers {
-    queue: Queue,
+    queue: JobQueue,
     tasks: JoinSet<()>,
 }
 
 #[derive(Clone)]
-pub(super) struct Queue {
+pub(super) struct JobQueue {
     jobs_tx: Vec<mpsc::UnboundedSender<Job>>,
     bytes: Arc<AtomicUsize>,
 }
@@ -60,7 +60,7 @@ impl Workers {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "`bytes` counts what is queued, and `Queue::put` refuses above a bound"
+        reason = "`bytes` counts what is queued, and `JobQueue::put` refuses above a bound"
     )]
     pub(super) fn start(net: &Arc<Net>) -> Self {
         let bytes = Arc::<AtomicUsize>::default();
@@ -71,11 +71,11 @@ impl Workers {
             jobs_tx
         };
         let jobs_tx = (0..Self::COUNT).map(start).collect();
-        Self { queue: Queue { jobs_tx, bytes }, tasks }
+        Self { queue: JobQueue { jobs_tx, bytes }, tasks }
     }
 
     /// Where jobs are put.
-    pub(super) fn queue(&self) -> Queue {
+    pub(super) fn queue(&self) -> JobQueue {
         self.queue.clone()
     }
 
@@ -113,7 +113,7 @@ async fn work(net: Arc<Net>, mut jobs_rx: mpsc::UnboundedReceiver<Job>, bytes: A
     }
 }
 
-impl Queue {
+impl JobQueue {
     pub(super) fn put(&self, net: &Net, subject: Subject, job: Job) {
         let bytes = job.bytes();
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -37,10 +37,10 @@ thread_local! {
 
 /// See the module. Clones are the same queue.
 #[derive(Clone)]
-pub(crate) struct Lines(Arc<Shared>);
+pub(crate) struct Lines(Arc<SharedLines>);
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedLines {
+    queue: Mutex<LineQueue>,
     /// A line came.
     more: Condvar,
     /// All waiting lines are written, or lost.
@@ -50,7 +50,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Queue {
+struct LineQueue {
     bytes: Vec<u8>,
     /// Where each line ends in `bytes`.
     ends: Vec<usize>,
@@ -67,7 +67,7 @@ impl Lines {
         notice: impl Fn(u64) -> Vec<u8> + Send + 'static,
         count: impl Fn(u64) + Send + Sync + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedLines {
             queue: Mutex::default(),
             more: Condvar::new(),
             settled: Condvar::new(),
@@ -126,9 +126,9 @@ impl Write for Lines {
     }
 }
 
-impl Shared {
+impl SharedLines {
     fn empty<S: Write, N: Fn(u64) -> Vec<u8>>(&self, mut writer: Writer<S, N>) {
-        let mut batch = Queue::default();
+        let mut batch = LineQueue::default();
         loop {
             self.take(&mut batch, writer.untold > 0);
             let lost = writer.write(&batch);
@@ -139,7 +139,7 @@ impl Shared {
     }
 
     /// Waits for lines, and takes all of them. If `retries`, it returns after a while even without any.
-    fn take(&self, batch: &mut Queue, retries: bool) {
+    fn take(&self, batch: &mut LineQueue, retries: bool) {
         batch.bytes.clear();
         batch.bytes.shrink_to(KEPT_BYTES);
         batch.ends.clear();
@@ -173,7 +173,7 @@ struct Writer<S, N> {
 
 impl<S: Write, N: Fn(u64) -> Vec<u8>> Writer<S, N> {
     /// Writes as much as it can, with a notice of lost lines. Returns how many lines of the batch are lost now.
-    fn write(&mut self, batch: &Queue) -> u64 {
+    fn write(&mut self, batch: &LineQueue) -> u64 {
         // Lines that were lost before this batch are reported before it.
         let written = if self.tell() { self.write_lines(&batch.bytes, &batch.ends) } else { 0 };
         let lost = (batch.ends.len() - written) as u64;
@@ -249,7 +249,7 @@ impl Write for Descriptor {
     }
 }
 
-fn wait<'q>(condition: &Condvar, queue: MutexGuard<'q, Queue>, within: Duration) -> MutexGuard<'q, Queue> {
+fn wait<'q>(condition: &Condvar, queue: MutexGuard<'q, LineQueue>, within: Duration) -> MutexGuard<'q, LineQueue> {
     // A panic leaves nothing half done here.
     condition.wait_timeout(queue, within).unwrap_or_else(std::sync::PoisonError::into_inner).0
 }

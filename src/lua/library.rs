@@ -22,7 +22,7 @@ use mlua::ffi::{self, lua_Integer, lua_State};
 use mlua::{Lua, Result};
 
 use super::budget;
-use super::pattern::{Found, Matcher, Stop, is_plain, worst_case};
+use super::pattern::{Captured, Matcher, Stop, is_plain, worst_case};
 
 /// Calls with at most this many steps are free: a thousand of them, between two runs of the hook, take some milliseconds.
 const FREE: u64 = 4_096;
@@ -398,8 +398,8 @@ unsafe fn push_captures(state: *mut lua_State, matcher: &Matcher<'_>, whole: Opt
         }
         for index in 0..matcher.captured() {
             match matcher.capture(index) {
-                Found::Position(at) => ffi::lua_pushinteger(state, (at + 1) as lua_Integer),
-                Found::Bytes(begin, end) => {
+                Captured::Position(at) => ffi::lua_pushinteger(state, (at + 1) as lua_Integer),
+                Captured::Bytes(begin, end) => {
                     push(&matcher.subject()[begin..end]);
                 }
             }

@@ -96,7 +96,7 @@ enum Length {
 
 /// A capture; positions count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Captured {
     /// `()`.
     Position(usize),
     /// The begin and the end of the captured bytes.
@@ -132,11 +132,11 @@ impl<'m> Matcher<'m> {
     }
 
     /// One capture of the last match. For an unfinished capture it is the position where it begins.
-    pub(super) fn capture(&self, index: usize) -> Found {
+    pub(super) fn capture(&self, index: usize) -> Captured {
         let Capture { begin, len } = self.captures[index];
         match len {
-            Length::Bytes(len) => Found::Bytes(begin, begin + len),
-            Length::Position | Length::Unfinished => Found::Position(begin),
+            Length::Bytes(len) => Captured::Bytes(begin, begin + len),
+            Length::Position | Length::Unfinished => Captured::Position(begin),
         }
     }
 

@@ -126,26 +126,26 @@ impl Session {
     }
 
     /// Calls `onRead` to find the next frame in `received`.
-    fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<Found, FrameError> {
+    fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<ReadOutcome, FrameError> {
         let before = inner.received.len();
         let (verdict, call) = match self.run(inner, Function::Read, None) {
             Ok(ran) => ran,
             Err(failure) => {
                 self.forgive(inner, failure);
-                return Ok(Found::Nothing);
+                return Ok(ReadOutcome::Nothing);
             }
         };
         inner.unsent.extend_from_slice(&call.sent);
         if inner.unsent.len() > call.max_bytes {
             let text = "onRead: the bytes that wait to be sent exceed max_memory_bytes";
             self.fail(inner, Failure::new(CloseReason::CodecOutOfMemory, text));
-            return Ok(Found::Nothing);
+            return Ok(ReadOutcome::Nothing);
         }
         let frame = match verdict {
-            Verdict::NotYet => return Ok(Found::Nothing),
+            Verdict::NotYet => return Ok(ReadOutcome::Nothing),
             Verdict::Native => match native_frame(&mut inner.received, max_frame)? {
                 Some(frame) => Some(frame),
-                None => return Ok(Found::Nothing),
+                None => return Ok(ReadOutcome::Nothing),
             },
             Verdict::Handled if call.output.len() > max_frame => {
                 return Err(FrameError::TooLarge { size: call.output.len() as u64, max: max_frame as u64 });
@@ -156,9 +156,9 @@ impl Session {
         if inner.received.len() == before && inner.stage == CodecStage::Live {
             let text = "onRead returned a number above 0 but took nothing from its input: it would be called for ever";
             self.fail(inner, Failure::new(CloseReason::CodecFailed, text));
-            return Ok(Found::Nothing);
+            return Ok(ReadOutcome::Nothing);
         }
-        Ok(Found::Handled(frame))
+        Ok(ReadOutcome::Handled(frame))
     }
 
     /// The bytes to send for a body, after the bytes that the script sent with `fc.send`. `None` if the script sends nothing.
@@ -181,7 +181,7 @@ impl Session {
 }
 
 /// The result of one call of `onRead`.
-enum Found {
+enum ReadOutcome {
     /// No frame: more bytes are needed, or the session has failed.
     Nothing,
     /// Bytes were taken, with or without a frame.
@@ -214,12 +214,12 @@ impl SessionCodec for Session {
                 let found = self.read(inner, max_frame);
                 let is_over =
                     inner.stage != CodecStage::Live || taken + seen == input.len() || inner.received.len() > most;
-                if is_over || !matches!(found, Ok(Found::Nothing)) {
+                if is_over || !matches!(found, Ok(ReadOutcome::Nothing)) {
                     break found;
                 }
             };
             match found {
-                Ok(Found::Handled(frame)) => {
+                Ok(ReadOutcome::Handled(frame)) => {
                     // Bytes of `input` that the script did not take stay in `input`.
                     let consumed = kept + seen - inner.received.len();
                     taken += consumed.saturating_sub(kept);
@@ -228,12 +228,12 @@ impl SessionCodec for Session {
                         return Ok(Decoded { taken, frame, buffered: inner.received.held() });
                     }
                 }
-                Ok(Found::Nothing) if inner.received.len() > most => {
+                Ok(ReadOutcome::Nothing) if inner.received.len() > most => {
                     let size = inner.received.len() as u64;
                     inner.received = Buffer::default();
                     return Err(FrameError::TooLarge { size, max: most as u64 });
                 }
-                Ok(Found::Nothing) => {
+                Ok(ReadOutcome::Nothing) => {
                     let len = inner.received.len();
                     inner.received.keep_first(len);
                     taken += seen;

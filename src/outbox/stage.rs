@@ -17,7 +17,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OutboxStage {
     life: Life,
-    reply: Reply,
+    reply: ReplyState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ enum Life {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Reply {
+enum ReplyState {
     /// Frames leave whole.
     #[default]
     Whole,
@@ -82,21 +82,24 @@ pub(super) enum Departure {
 
 impl OutboxStage {
     /// The stage of a guest.
-    pub(super) const GUEST: Self = Self { life: Life::Guest, reply: Reply::Whole };
+    pub(super) const GUEST: Self = Self { life: Life::Guest, reply: ReplyState::Whole };
 
     /// The complete rule.
     pub(super) fn departure_of(self, kind: OutputKind) -> Departure {
         match (self.life, self.reply, kind) {
             (Life::Said | Life::Deaf | Life::Ended, ..) => Departure::Never,
             // A close frame may follow an unfinished sequence of fragments.
-            (_, Reply::Broken(Unit::Pieces) | Reply::Streams(Unit::Pieces), OutputKind::Goodbye) => Departure::Now,
-            (_, Reply::Broken(_), _) | (_, Reply::Streams(Unit::Frame), OutputKind::Goodbye) => Departure::Never,
-            (_, Reply::Streams(_), OutputKind::Piece) | (_, Reply::Streams(Unit::Pieces), OutputKind::Control) => {
+            (_, ReplyState::Broken(Unit::Pieces) | ReplyState::Streams(Unit::Pieces), OutputKind::Goodbye) => {
                 Departure::Now
             }
-            (_, Reply::Streams(_), _) | (Life::Guest, Reply::Whole, OutputKind::Push) => Departure::Later,
-            (_, Reply::Whole, OutputKind::Piece) => Departure::Never,
-            (_, Reply::Whole, _) => Departure::Now,
+            (_, ReplyState::Broken(_), _) | (_, ReplyState::Streams(Unit::Frame), OutputKind::Goodbye) => {
+                Departure::Never
+            }
+            (_, ReplyState::Streams(_), OutputKind::Piece)
+            | (_, ReplyState::Streams(Unit::Pieces), OutputKind::Control) => Departure::Now,
+            (_, ReplyState::Streams(_), _) | (Life::Guest, ReplyState::Whole, OutputKind::Push) => Departure::Later,
+            (_, ReplyState::Whole, OutputKind::Piece) => Departure::Never,
+            (_, ReplyState::Whole, _) => Departure::Now,
         }
     }
 
@@ -116,12 +119,12 @@ impl OutboxStage {
     }
 
     pub(super) fn streams(self) -> bool {
-        matches!(self.reply, Reply::Streams(_))
+        matches!(self.reply, ReplyState::Streams(_))
     }
 
     /// Whether not even a control frame may leave.
     pub(super) fn is_inside_frame(self) -> bool {
-        matches!(self.reply, Reply::Streams(Unit::Frame) | Reply::Broken(Unit::Frame))
+        matches!(self.reply, ReplyState::Streams(Unit::Frame) | ReplyState::Broken(Unit::Frame))
     }
 
     pub(super) fn is_guest(self) -> bool {
@@ -139,8 +142,8 @@ impl OutboxStage {
     /// A reply begins to stream. Returns false while another one streams. After a broken-off reply it returns true, but
     /// nothing leaves.
     pub(super) fn begin(&mut self, unit: Unit) -> bool {
-        if self.reply == Reply::Whole {
-            self.reply = Reply::Streams(unit);
+        if self.reply == ReplyState::Whole {
+            self.reply = ReplyState::Streams(unit);
             return true;
         }
         !self.streams()
@@ -149,14 +152,14 @@ impl OutboxStage {
     /// The streaming reply has ended.
     pub(super) fn end(&mut self) {
         if self.streams() {
-            self.reply = Reply::Whole;
+            self.reply = ReplyState::Whole;
         }
     }
 
     /// The streaming reply is broken off.
     pub(super) fn break_off(&mut self) {
-        if let Reply::Streams(unit) = self.reply {
-            self.reply = Reply::Broken(unit);
+        if let ReplyState::Streams(unit) = self.reply {
+            self.reply = ReplyState::Broken(unit);
         }
     }
 

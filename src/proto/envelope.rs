@@ -91,11 +91,11 @@ pub enum Body {
         query: Query,
     },
     /// The answer to a query.
-    Found {
+    PartialAnswer {
         /// The request that this answers.
         request: RequestId,
         /// The sender's part of the answer.
-        found: Found,
+        found: PartialAnswer,
     },
     /// To a keeper: the sessions in channels.
     Reports(Vec<Report>),
@@ -187,7 +187,7 @@ impl std::fmt::Debug for Interest {
 
 /// A node's part of the answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum PartialAnswer {
     /// There is no such session, or it has no such attribute.
     Absent,
     /// The answer: JSON, or an attribute's value.
@@ -333,7 +333,7 @@ impl Body {
             Body::Commands { .. } => kind::COMMANDS,
             Body::Receipts { .. } => kind::RECEIPTS,
             Body::Query { .. } => kind::QUERY,
-            Body::Found { .. } => kind::FOUND,
+            Body::PartialAnswer { .. } => kind::FOUND,
             Body::Reports(_) => kind::REPORTS,
             Body::Accounts { .. } => kind::ACCOUNTS,
             Body::TakenForGone(_) => kind::TAKEN_FOR_GONE,
@@ -378,15 +378,15 @@ impl Body {
                 out.put_u64(request.number());
                 Request { number: 0, operation: Operation::Query(query.clone()) }.encode(out);
             }
-            Body::Found { request, found } => {
+            Body::PartialAnswer { request, found } => {
                 put_answered(*request, out);
                 match found {
-                    Found::Absent => out.put_u8(0),
-                    Found::Whole(body) => {
+                    PartialAnswer::Absent => out.put_u8(0),
+                    PartialAnswer::Whole(body) => {
                         out.put_u8(1);
                         out.put_slice(body);
                     }
-                    Found::List { count, items, goes_on } => {
+                    PartialAnswer::List { count, items, goes_on } => {
                         out.put_u8(2);
                         out.put_u64(*count);
                         out.put_u8(u8::from(*goes_on));
@@ -448,7 +448,7 @@ impl Body {
                     _ => return Err(Malformed::NoQuery),
                 }
             }
-            kind::FOUND => Body::Found { request: reader.answered()?, found: found(reader)? },
+            kind::FOUND => Body::PartialAnswer { request: reader.answered()?, found: found(reader)? },
             kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
             kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
@@ -477,10 +477,10 @@ fn put_text(text: &str, out: &mut BytesMut) {
     out.put_slice(&text.as_bytes()[..len]);
 }
 
-fn found(reader: &mut Reader) -> Result<Found, Malformed> {
+fn found(reader: &mut Reader) -> Result<PartialAnswer, Malformed> {
     match reader.u8()? {
-        0 => Ok(Found::Absent),
-        1 => Ok(Found::Whole(reader.rest())),
+        0 => Ok(PartialAnswer::Absent),
+        1 => Ok(PartialAnswer::Whole(reader.rest())),
         2 => {
             let (count, goes_on) = (reader.u64()?, reader.u8()? == 1);
             let items = reader.all(|reader| {
@@ -488,7 +488,7 @@ fn found(reader: &mut Reader) -> Result<Found, Malformed> {
                 let name = Name::new(&reader.take(usize::from(len))?).map_err(Malformed::Name)?;
                 Ok((name, reader.u32()?))
             })?;
-            Ok(Found::List { count, items, goes_on })
+            Ok(PartialAnswer::List { count, items, goes_on })
         }
         other => Err(Malformed::AnswerKind(other)),
     }
@@ -548,7 +548,7 @@ mod tests {
         let send = |to: Target, body: &'static str| Command::new(to, Action::Send(Message::new(body)));
         let id = SessionId::from_bytes(b"AAAAAAAAAAAAAAAA").unwrap();
         let channel = || Target::Channel(name("news"));
-        let found = |found| Body::Found { request: answered(9), found };
+        let found = |found| Body::PartialAnswer { request: answered(9), found };
         vec![
             Body::Beat(Beat {
                 name: "edge-1".to_owned(),
@@ -577,9 +577,9 @@ mod tests {
                 receipts: vec![Receipt::from_counts([1, 2, 3, 4, 5, 6, 7, 8]), Receipt::default()],
             },
             Body::Query { request: request(8), query: Query::Channel(name("news"), Page::default()) },
-            found(Found::Absent),
-            found(Found::Whole(Bytes::from_static(b"{}"))),
-            found(Found::List { count: 70_000, items: vec![(name("a"), 3), (name("b"), 0)], goes_on: true }),
+            found(PartialAnswer::Absent),
+            found(PartialAnswer::Whole(Bytes::from_static(b"{}"))),
+            found(PartialAnswer::List { count: 70_000, items: vec![(name("a"), 3), (name("b"), 0)], goes_on: true }),
             Body::Reports(vec![
                 report(None, Vec::new()),
                 report(Some(Vec::new()), vec![standing(false), standing(true)]),
@@ -620,7 +620,7 @@ mod tests {
                 body,
                 Body::Commands { .. }
                     | Body::Receipts { .. }
-                    | Body::Found { .. }
+                    | Body::PartialAnswer { .. }
                     | Body::Reports(_)
                     | Body::Accounts { .. }
                     | Body::TakenForGone(_)

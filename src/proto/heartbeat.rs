@@ -14,7 +14,7 @@ pub struct Heartbeat {
     /// The probes that Longwire sends to a silent peer; `None` sends none.
     pub ask: Option<Ask>,
     /// The reply to a probe of the peer; `None` passes its probes to PHP.
-    pub reply: Option<Reply>,
+    pub reply: Option<ProbeReply>,
 }
 
 /// The probes that Longwire sends.
@@ -45,7 +45,7 @@ pub struct Pattern {
 
 /// Answers to the peer's probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct ProbeReply {
     /// A frame that matches is a probe.
     pub probe: Pattern,
     /// The bytes of a reply.
@@ -93,7 +93,7 @@ impl Pattern {
     }
 }
 
-impl Reply {
+impl ProbeReply {
     /// The reply to this frame, if it is a probe. A frame too short for the bytes to copy is not a probe.
     pub fn to(&self, frame: &[u8]) -> Option<Bytes> {
         if !self.probe.matches(frame) {
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_answer_takes_over_what_it_is_told_to_from_the_probe() {
-        let reply = Reply {
+        let reply = ProbeReply {
             probe: Pattern { offset: 0, bytes: b"?".to_vec() },
             send: b"!....".to_vec(),
             copy: Some(Copied { from: 2, to: 1, len: 3 }),
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(reply.to(b"?-abcd").as_deref(), Some(&b"!abc."[..]));
         assert_eq!(reply.to(b"?-ab"), None, "too short to be one");
         assert_eq!(reply.to(b"x-abc"), None);
-        let plain = Reply { copy: None, ..reply };
+        let plain = ProbeReply { copy: None, ..reply };
         assert_eq!(plain.to(b"?").as_deref(), Some(&b"!...."[..]));
     }
 
@@ -173,7 +173,7 @@ mod tests {
         #[test]
         fn random_frames_never_panic(frame: Vec<u8>, offset in 0usize..40, from in 0usize..40, len in 0usize..5) {
             let probe = Pattern { offset, bytes: frame.get(offset..).unwrap_or(b"x").to_vec() };
-            let reply = Reply { probe, send: vec![0; 5], copy: Some(Copied { from, to: 5 - len, len }) };
+            let reply = ProbeReply { probe, send: vec![0; 5], copy: Some(Copied { from, to: 5 - len, len }) };
             let answer = reply.to(&frame);
             prop_assert_eq!(answer.is_some(), offset <= frame.len() && from + len <= frame.len());
         }

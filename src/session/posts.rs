@@ -43,13 +43,13 @@ pub struct Posts {
     outbox: Arc<Outbox>,
     max_posts: usize,
     max_bytes: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<PostQueue>,
     /// Ends the HTTP connection of a client that does not read.
     cut: CancellationToken,
 }
 
 #[derive(Default)]
-struct Queue {
+struct PostQueue {
     posts: VecDeque<Post>,
     bytes: usize,
     is_closed: bool,
@@ -112,7 +112,7 @@ impl Posts {
         self.cut.cancel();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, PostQueue> {
         lock(&self.queue)
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble
 }
 
 /// A reply to a POST.
-pub(super) struct Reply {
+pub(super) struct PostReply {
     pub(super) status: u16,
     pub(super) body: Bytes,
     /// The server will close after this reply.
@@ -98,18 +98,18 @@ pub(super) struct Reply {
 
 /// The next reply at the front of `input`, with its length in bytes; `None` while it is incomplete. `ended` says that no more bytes
 /// will come.
-pub(super) fn reply(input: &[u8], max_body: usize, ended: bool) -> Result<Option<(usize, Reply)>, Trouble> {
+pub(super) fn reply(input: &[u8], max_body: usize, ended: bool) -> Result<Option<(usize, PostReply)>, Trouble> {
     let Some(head) = head(input)? else { return Ok(None) };
     let rest = &input[head.len..];
     let too_long = || Trouble::Broken(format!("a reply is longer than {max_body} bytes"));
-    let made = |body| Reply { status: head.status, body, closes: head.closes };
+    let made = |body| PostReply { status: head.status, body, closes: head.closes };
     match head.body {
         Body::Length(len) if len > max_body => Err(too_long()),
         Body::Length(len) if rest.len() < len => Ok(None),
         Body::Length(len) => Ok(Some((head.len + len, made(Bytes::copy_from_slice(&rest[..len]))))),
         Body::UntilEnd if rest.len() > max_body => Err(too_long()),
         Body::UntilEnd if ended => {
-            Ok(Some((input.len(), Reply { status: head.status, body: Bytes::copy_from_slice(rest), closes: true })))
+            Ok(Some((input.len(), PostReply { status: head.status, body: Bytes::copy_from_slice(rest), closes: true })))
         }
         Body::UntilEnd => Ok(None),
         Body::Chunked => Ok(chunks(rest, max_body)?.map(|(taken, body)| (head.len + taken, made(body.into())))),

@@ -11,7 +11,7 @@ use crate::config::problem::{Place, Report};
 use crate::config::schema::{Entry, IfWritten};
 use crate::config::written;
 use crate::proto::framing::{Decoder, Item};
-use crate::proto::heartbeat::{Ask, Pattern, Reply};
+use crate::proto::heartbeat::{Ask, Pattern, ProbeReply};
 
 /// The heartbeat; `Some(None)` if none is written. `None` only if `report` has errors. `framing` and `max_frame` are
 /// `None` if they have errors of their own.
@@ -37,7 +37,7 @@ pub(super) fn resolve(
         sequence: written.sequence.as_ref().map(|entry| entry.value.0.clone()),
         answer: pattern(&written.answer),
     });
-    let reply = pattern(&written.probe).zip(written.reply.as_ref()).map(|(probe, reply)| Reply {
+    let reply = pattern(&written.probe).zip(written.reply.as_ref()).map(|(probe, reply)| ProbeReply {
         probe,
         send: reply.value.0.clone(),
         copy: written.copy.as_ref().map(|entry| entry.value.0),

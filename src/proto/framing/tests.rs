@@ -78,7 +78,7 @@ fn flagged() -> Vec<FlaggedFraming> {
 }
 
 /// The result of decoding an input in pieces of one size.
-pub(super) struct Found {
+pub(super) struct DecodedPieces {
     pub(super) bodies: Vec<Vec<u8>>,
     pub(super) error: Option<FrameError>,
     pub(super) decoder: Decoder,
@@ -94,7 +94,7 @@ pub(super) fn check_in_pieces(
     skipped: u64,
 ) {
     for size in 1..=input.len() {
-        let Found { bodies, error, decoder } = pieces(framing, max_frame, input, size);
+        let DecodedPieces { bodies, error, decoder } = pieces(framing, max_frame, input, size);
         let found = error.map_or(Ok(bodies), Err);
         assert_eq!(found, expected.map(|bodies| bodies.iter().map(|b| b.to_vec()).collect()), "{input:02x?} by {size}");
         if error.is_none() {
@@ -104,8 +104,8 @@ pub(super) fn check_in_pieces(
 }
 
 /// All frames in `input`, given in pieces of `size` bytes.
-pub(super) fn pieces(framing: &Framing, max_frame: usize, input: &[u8], size: usize) -> Found {
-    let mut found = Found { bodies: Vec::new(), error: None, decoder: Decoder::new(framing) };
+pub(super) fn pieces(framing: &Framing, max_frame: usize, input: &[u8], size: usize) -> DecodedPieces {
+    let mut found = DecodedPieces { bodies: Vec::new(), error: None, decoder: Decoder::new(framing) };
     for mut piece in input.chunks(size) {
         loop {
             match found.decoder.decode(framing, max_frame, piece) {

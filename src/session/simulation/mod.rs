@@ -236,7 +236,7 @@ struct World {
     problem: RefCell<Option<String>>,
 }
 
-type Found = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 impl World {
     #[expect(clippy::too_many_lines, reason = "one choice after the other, in an order that seeds rely on")]
@@ -523,7 +523,7 @@ impl World {
     }
 
     /// Runs everything that can happen without the clock. The client takes everything.
-    fn settle(&self) -> Found {
+    fn settle(&self) -> CheckResult {
         for _ in 0..10_000 {
             if self.pipe.ends().window < 1 << 20 {
                 self.open_window(1 << 30);
@@ -548,7 +548,7 @@ impl World {
     }
 
     /// From now on the client and the scripts behave well. Then the client leaves.
-    async fn end_well(&self) -> Found {
+    async fn end_well(&self) -> CheckResult {
         *self.chance.borrow_mut() = Chance::of(7);
         self.say(|| "from now on all is well".into());
         if self.can_send() {
@@ -588,7 +588,7 @@ impl World {
     }
 
     /// Checks that nothing waits when the client takes everything and the scripts continue.
-    fn check_rest(&self) -> Found {
+    fn check_rest(&self) -> CheckResult {
         let running = self.running();
         if !running.is_empty() {
             return Err(format!("jobs {running:?} wait for room for ever, {} bytes wait", self.outbox.queued_bytes()));
@@ -609,7 +609,7 @@ impl World {
         }
     }
 
-    fn check_end(&self) -> Found {
+    fn check_end(&self) -> CheckResult {
         let is_owed = match self.close.borrow().as_ref().map(|close| close.reason) {
             None => return Err("it is over for no reason".into()),
             // PHP may have refused the session.
@@ -637,7 +637,7 @@ impl World {
 }
 
 /// Makes one run. The error describes the failure.
-async fn run(node: &Rc<Node>, seed: u64, steps: &[u64], trace: bool) -> Found {
+async fn run(node: &Rc<Node>, seed: u64, steps: &[u64], trace: bool) -> CheckResult {
     let world = World::new(node.clone(), seed, trace);
     world.say(|| {
         let app = if world.connects { "with connect" } else { "without connect" };
