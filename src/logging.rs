@@ -112,9 +112,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -126,7 +126,7 @@ mod tests {
 
     /// Output of a node with this configuration for one closed session (info) and one connected backend (debug).
     fn logged(format: LogFormat, level: &str) -> String {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let log = Log { format, level: level.to_owned() };
         tracing::subscriber::with_default(subscriber(&log, move || writer.clone(), false), || {

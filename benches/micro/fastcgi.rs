@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput};
 use longwire::proto::fastcgi::params::{EncodedParams, Params};
 use longwire::proto::fastcgi::request::RequestEncoder;
 use longwire::proto::fastcgi::responder::{push_end, push_stdout};
-use longwire::proto::fastcgi::response::{End, Event, ProtocolStatus, ResponseDecoder};
+use longwire::proto::fastcgi::response::{EndRequest, Event, ProtocolStatus, ResponseDecoder};
 
 use super::{bench, text};
 
@@ -79,6 +79,6 @@ fn params(pairs: usize, value: usize) -> EncodedParams {
 fn answer(bytes: usize) -> Vec<u8> {
     let mut wire = Vec::new();
     text(bytes).chunks(RECORD).for_each(|piece| push_stdout(&mut wire, ID, piece));
-    push_end(&mut wire, ID, End { app_status: 0, status: ProtocolStatus::Complete });
+    push_end(&mut wire, ID, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
     wire
 }

@@ -38,15 +38,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The reason to give up a link.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum LinkEnd {
     Lost(EngineError),
     /// Another node has our number: its name.
     Refused(String),
 }
 
-impl From<EngineError> for End {
+impl From<EngineError> for LinkEnd {
     fn from(error: EngineError) -> Self {
-        End::Lost(error)
+        LinkEnd::Lost(error)
     }
 }
 
@@ -78,8 +78,8 @@ impl Net {
             self.metrics.engine_up.set(0);
             self.metrics.engine_failures.inc();
             let state = match end {
-                End::Lost(error) => JoinState::Away(error.to_string()),
-                End::Refused(who) => JoinState::Refused(format!(
+                LinkEnd::Lost(error) => JoinState::Away(error.to_string()),
+                LinkEnd::Refused(who) => JoinState::Refused(format!(
                     "node number {} is taken by node {who:?}: set another [node] number",
                     self.me.node
                 )),
@@ -110,7 +110,7 @@ impl Net {
         engine: &E,
         orders: &mut OrdersReader,
         pause: &mut Duration,
-    ) -> Result<std::convert::Infallible, End> {
+    ) -> Result<std::convert::Infallible, LinkEnd> {
         let (sender, mut incoming) = inbox(self.settings.queue_bytes);
         let mut link = engine.connect(sender).await?;
         self.claim(&mut link, &mut incoming).await?;
@@ -131,7 +131,7 @@ impl Net {
     }
 
     /// Claims this node's number: a node that has it objects. The number is ours if no objection comes in time.
-    async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), End> {
+    async fn claim(&self, link: &mut impl Link, incoming: &mut InboxReader) -> Result<(), LinkEnd> {
         let own = Subject::Node(self.me.node);
         link.subscribe(&[own]).await?;
         let claim = Envelope { from: self.me, number: 0, body: Body::Claim };
@@ -144,12 +144,12 @@ impl Net {
                         | Err(Unread::Version { says: Some(Timeless::Taken { run, name }), .. })
                             if run == self.me.run =>
                         {
-                            return End::Refused(name);
+                            return LinkEnd::Refused(name);
                         }
                         _ => {}
                     },
-                    Some(Incoming::Lost(error)) => return End::Lost(error),
-                    None => return End::Lost(EngineError::closed()),
+                    Some(Incoming::Lost(error)) => return LinkEnd::Lost(error),
+                    None => return LinkEnd::Lost(EngineError::closed()),
                 }
             }
         };
@@ -165,7 +165,7 @@ impl Net {
         mut listening: Listening<L>,
         orders: &mut OrdersReader,
         interest: Interest,
-    ) -> Result<std::convert::Infallible, End> {
+    ) -> Result<std::convert::Infallible, LinkEnd> {
         let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch: Vec<Order> = Vec::new();
@@ -215,7 +215,7 @@ impl Net {
         }
     }
 
-    async fn publish(&self, link: &mut impl Link, batch: &[Order]) -> Result<(), End> {
+    async fn publish(&self, link: &mut impl Link, batch: &[Order]) -> Result<(), LinkEnd> {
         let outgoing: Vec<Outgoing> =
             batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
         let reaches = link.publish(&outgoing).await?;
@@ -266,7 +266,7 @@ struct Listening<L> {
 
 impl<L: Link> Listening<L> {
     /// Also listens to `wanted`, in addition to the partitions that it listens to already.
-    async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), End> {
+    async fn subscribe(&mut self, net: &Net, wanted: &Interest) -> Result<(), LinkEnd> {
         let fresh = wanted.partitions().filter(|partition| !self.leaving.has(*partition));
         let subjects: Vec<Subject> = fresh.map(Subject::Partition).collect();
         if !subjects.is_empty() {
@@ -304,7 +304,7 @@ impl<L: Link> Listening<L> {
     }
 
     /// Stops listening to the partitions that were left out of the last beat.
-    async fn leave(&mut self, net: &Net) -> Result<(), End> {
+    async fn leave(&mut self, net: &Net) -> Result<(), LinkEnd> {
         // Not a partition that has a member again: it is about to be subscribed to.
         let left: Vec<Partition> =
             self.leaving.partitions().filter(|partition| !net.router.interest().has(*partition)).collect();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tracing::{error, info, warn};
 
-use super::joining::End;
+use super::joining::LinkEnd;
 use super::members::Heard;
 use super::merge::found_by;
 use super::net::{Foreign, Net, not_understood};
@@ -20,7 +20,10 @@ use crate::proto::verb;
 
 impl Net {
     /// Reads from the link until it ends.
-    pub(super) async fn receive(self: &Arc<Self>, mut incoming: InboxReader) -> Result<std::convert::Infallible, End> {
+    pub(super) async fn receive(
+        self: &Arc<Self>,
+        mut incoming: InboxReader,
+    ) -> Result<std::convert::Infallible, LinkEnd> {
         let mut windows = Windows::default();
         let mut dropped = 0;
         // Workers end with the link: jobs that they have not done get no answer.
@@ -30,8 +33,8 @@ impl Net {
             loop {
                 let (subject, payload) = match incoming.next().await {
                     Some(Incoming::Message { subject, payload }) => (subject, payload),
-                    Some(Incoming::Lost(error)) => return End::Lost(error),
-                    None => return End::Lost(EngineError::closed()),
+                    Some(Incoming::Lost(error)) => return LinkEnd::Lost(error),
+                    None => return LinkEnd::Lost(EngineError::closed()),
                 };
                 self.metrics.count_dropped("inbox_full", incoming.dropped() - dropped);
                 dropped = incoming.dropped();
@@ -99,7 +102,7 @@ impl Net {
 
     /// Handles a payload that is not an envelope of this version. From an envelope of another version only claims, beats and
     /// objections are understood.
-    fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), End> {
+    fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), LinkEnd> {
         let Unread::Version { version, from, says } = unread else {
             self.metrics.count_dropped("malformed", 1);
             warn!(%subject, "payload ignored: {unread}");
@@ -111,7 +114,7 @@ impl Net {
             Some(Timeless::Beat { name, started_ms }) if from.node == self.me.node => {
                 return self.compare(from, started_ms, name);
             }
-            Some(Timeless::Taken { run, name }) if run == self.me.run => return Err(End::Refused(name)),
+            Some(Timeless::Taken { run, name }) if run == self.me.run => return Err(LinkEnd::Refused(name)),
             Some(Timeless::Claim | Timeless::Taken { .. }) => {}
             Some(Timeless::Beat { .. }) | None => self.note_foreign(from, version),
         }
@@ -135,15 +138,15 @@ impl Net {
 
     /// Another node has our number, or a late message of an earlier run of this node has come. The run that started later steps
     /// back.
-    fn compare(&self, from: Sender, started_ms: u64, name: String) -> Result<(), End> {
+    fn compare(&self, from: Sender, started_ms: u64, name: String) -> Result<(), LinkEnd> {
         if (started_ms, from.run) < (self.identity.started_ms, self.me.run) {
-            return Err(End::Refused(name));
+            return Err(LinkEnd::Refused(name));
         }
         self.object(from);
         Ok(())
     }
 
-    fn take(&self, subject: Subject, envelope: Envelope, workers: &JobQueue) -> Result<(), End> {
+    fn take(&self, subject: Subject, envelope: Envelope, workers: &JobQueue) -> Result<(), LinkEnd> {
         let from = envelope.from;
         match envelope.body {
             Body::Beat(beat) if from.node == self.me.node => return self.compare(from, beat.started_ms, beat.name),
@@ -177,7 +180,7 @@ impl Net {
             }
             Body::Taken { run, name } => {
                 if run == self.me.run {
-                    return Err(End::Refused(name));
+                    return Err(LinkEnd::Refused(name));
                 }
             }
             Body::Commands { request, commands } => {

@@ -103,7 +103,7 @@ pub(super) enum Captured {
     Bytes(usize, usize),
 }
 
-type End = Result<Option<usize>, Stop>;
+type MatchEnd = Result<Option<usize>, Stop>;
 
 impl<'m> Matcher<'m> {
     /// `knows_anchor` is false for `gmatch`, in which `^` is not an anchor.
@@ -187,7 +187,7 @@ impl<'m> Matcher<'m> {
         Ok(count)
     }
 
-    fn match_at(&mut self, at: usize) -> End {
+    fn match_at(&mut self, at: usize) -> MatchEnd {
         (self.level, self.depth) = (0, 0);
         self.run(at, 0)
     }
@@ -198,7 +198,7 @@ impl<'m> Matcher<'m> {
     }
 
     /// `match` of `lstrlib.c`: matches from `s` in the subject and `p` in the pattern, and returns where the match ends.
-    fn run(&mut self, mut s: usize, mut p: usize) -> End {
+    fn run(&mut self, mut s: usize, mut p: usize) -> MatchEnd {
         if self.depth == MAX_DEPTH {
             return Err(Stop::Malformed);
         }
@@ -273,7 +273,7 @@ impl<'m> Matcher<'m> {
         })
     }
 
-    fn max_expand(&mut self, s: usize, p: usize, end: usize) -> End {
+    fn max_expand(&mut self, s: usize, p: usize, end: usize) -> MatchEnd {
         let mut count = 0;
         while self.single(s + count, p, end)? {
             count += 1;
@@ -289,7 +289,7 @@ impl<'m> Matcher<'m> {
         }
     }
 
-    fn min_expand(&mut self, mut s: usize, p: usize, end: usize) -> End {
+    fn min_expand(&mut self, mut s: usize, p: usize, end: usize) -> MatchEnd {
         loop {
             if let Some(end) = self.run(s, end + 1)? {
                 return Ok(Some(end));
@@ -301,7 +301,7 @@ impl<'m> Matcher<'m> {
         }
     }
 
-    fn balance(&mut self, s: usize, p: usize) -> End {
+    fn balance(&mut self, s: usize, p: usize) -> MatchEnd {
         if p + 1 >= self.pattern.len() {
             return Err(Stop::Malformed);
         }
@@ -326,7 +326,7 @@ impl<'m> Matcher<'m> {
         Ok(None)
     }
 
-    fn start_capture(&mut self, s: usize, p: usize, len: Length) -> End {
+    fn start_capture(&mut self, s: usize, p: usize, len: Length) -> MatchEnd {
         if self.level == MAX_CAPTURES {
             return Err(Stop::Malformed);
         }
@@ -339,7 +339,7 @@ impl<'m> Matcher<'m> {
         Ok(end)
     }
 
-    fn end_capture(&mut self, s: usize, p: usize) -> End {
+    fn end_capture(&mut self, s: usize, p: usize) -> MatchEnd {
         let open = self.captures[..self.level].iter().rposition(|capture| capture.len == Length::Unfinished);
         let open = open.ok_or(Stop::Malformed)?;
         self.captures[open].len = Length::Bytes(s - self.captures[open].begin);
@@ -350,7 +350,7 @@ impl<'m> Matcher<'m> {
         Ok(end)
     }
 
-    fn back_reference(&mut self, s: usize, digit: u8) -> End {
+    fn back_reference(&mut self, s: usize, digit: u8) -> MatchEnd {
         let capture = usize::from(digit).checked_sub(usize::from(b'1')).ok_or(Stop::Malformed)?;
         let Some(Capture { begin, len }) = self.captures[..self.level].get(capture).copied() else {
             return Err(Stop::Malformed);

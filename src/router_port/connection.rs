@@ -118,7 +118,7 @@ impl Sends {
 }
 
 /// The reason why a connection ends before its client ends it.
-enum End {
+enum ConnectionEnd {
     /// An error that is sent to the client and logged.
     Wrong(Wrong),
     /// An error in the short protocol, which has no answers. It is logged only.
@@ -129,15 +129,15 @@ enum End {
     Idle,
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
-        End::Io(error)
+        ConnectionEnd::Io(error)
     }
 }
 
-impl From<Wrong> for End {
+impl From<Wrong> for ConnectionEnd {
     fn from(wrong: Wrong) -> Self {
-        End::Wrong(wrong)
+        ConnectionEnd::Wrong(wrong)
     }
 }
 
@@ -161,7 +161,7 @@ impl<'p> RouterConnection<'p> {
         let Err(end) = self.run().await else { return };
         self.turn = None;
         let (door, cause, text) = match end {
-            End::Wrong(wrong) => {
+            ConnectionEnd::Wrong(wrong) => {
                 RouterAnswer::error(&wrong).encode(&mut self.output);
                 // A client that does not take the error is gone anyway.
                 let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
@@ -169,16 +169,16 @@ impl<'p> RouterConnection<'p> {
                 self.discard().await;
                 (Door::Long, wrong.word.label(), wrong.text)
             }
-            End::Refused(cause, text) => (Door::Short, cause, text),
-            End::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
-            End::Idle => return debug!(peer = %self.peer, "router connection closed by idle timeout"),
+            ConnectionEnd::Refused(cause, text) => (Door::Short, cause, text),
+            ConnectionEnd::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
+            ConnectionEnd::Idle => return debug!(peer = %self.peer, "router connection closed by idle timeout"),
         };
         self.port.metrics().count_refused(door, cause);
         warn!(peer = %self.peer, protocol = door.label(), cause, "router connection refused: {text}");
     }
 
     /// Serves the client until it ends its side. An error ends the connection.
-    async fn run(&mut self) -> Result<(), End> {
+    async fn run(&mut self) -> Result<(), ConnectionEnd> {
         loop {
             let taken = self.take_all().await;
             // Commands that came before a wrong one are still run.
@@ -195,7 +195,7 @@ impl<'p> RouterConnection<'p> {
     }
 
     /// Handles every complete frame that has arrived.
-    async fn take_all(&mut self) -> Result<(), End> {
+    async fn take_all(&mut self) -> Result<(), ConnectionEnd> {
         while let Some(frame) = self.next_frame()? {
             self.take(frame).await?;
             self.set_aside = None;
@@ -248,13 +248,13 @@ impl<'p> RouterConnection<'p> {
     }
 
     /// The client has ended its side. If it ended in the middle of a command, that command is not run, so this is an error.
-    fn ended(&self) -> Result<(), End> {
+    fn ended(&self) -> Result<(), ConnectionEnd> {
         if self.input.is_empty() {
             return Ok(());
         }
         let text = format!("the client closed its side in the middle of a frame, after {} bytes", self.input.len());
         Err(match self.stage {
-            ProtocolStage::Fresh | ProtocolStage::Short => End::Refused("truncated", text),
+            ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("truncated", text),
             ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
         })
     }
@@ -268,7 +268,7 @@ impl<'p> RouterConnection<'p> {
         }
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, End> {
+    fn next_frame(&mut self) -> Result<Option<Frame>, ConnectionEnd> {
         // No frame of a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
         if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
@@ -276,13 +276,13 @@ impl<'p> RouterConnection<'p> {
         }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
             (ProtocolStage::Short, _) | (ProtocolStage::Fresh, Some(Protocol::Short)) => {
-                End::Refused("bad_frame", error.to_string())
+                ConnectionEnd::Refused("bad_frame", error.to_string())
             }
-            _ => End::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
+            _ => ConnectionEnd::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
         })
     }
 
-    async fn read(&mut self) -> Result<usize, End> {
+    async fn read(&mut self) -> Result<usize, ConnectionEnd> {
         if self.input.is_empty() {
             // Between commands a connection holds no memory, because many connections are kept open for long.
             self.input = BytesMut::new();
@@ -308,7 +308,7 @@ impl<'p> RouterConnection<'p> {
             let room = self.port.memory.set_aside(bytes);
             self.set_aside = match deadline {
                 None => room.await,
-                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| End::Idle)?,
+                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| ConnectionEnd::Idle)?,
             };
             if self.set_aside.is_some() {
                 // Reserve once, and no more than was set aside.
@@ -345,7 +345,7 @@ impl<'p> RouterConnection<'p> {
                     return Err(match (is_stranger, is_late) {
                         (true, _) => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
                         (_, true) => self.late(),
-                        _ => End::Idle,
+                        _ => ConnectionEnd::Idle,
                     });
                 }
             },
@@ -354,21 +354,21 @@ impl<'p> RouterConnection<'p> {
     }
 
     /// The error for a message that holds memory and does not arrive in time, while others wait for that memory.
-    fn late(&self) -> End {
+    fn late(&self) -> ConnectionEnd {
         let text = format!("a message did not arrive completely in time: {} bytes of it came", self.input.len());
         match self.stage {
-            ProtocolStage::Fresh | ProtocolStage::Short => End::Refused("timeout", text),
+            ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("timeout", text),
             ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
         }
     }
 
-    async fn flush(&mut self) -> Result<(), End> {
+    async fn flush(&mut self) -> Result<(), ConnectionEnd> {
         if !self.output.is_empty() {
             let mut transport = &*self.transport;
             let written = transport.write_all(&self.output);
             match self.port.config.idle_timeout {
                 idle if idle.is_zero() => written.await?,
-                idle => timeout(idle, written).await.map_err(|_| End::Idle)??,
+                idle => timeout(idle, written).await.map_err(|_| ConnectionEnd::Idle)??,
             }
             self.output.clear();
             if self.output.capacity() > BATCH_BYTES {
@@ -387,11 +387,14 @@ impl<'p> RouterConnection<'p> {
         let _ = timeout(Duration::from_secs(1), until_end).await;
     }
 
-    async fn take(&mut self, frame: Frame) -> Result<(), End> {
+    async fn take(&mut self, frame: Frame) -> Result<(), ConnectionEnd> {
         match (&self.stage, Protocol::of(frame.kind)) {
             (ProtocolStage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
-                    return Err(End::Refused("short_protocol", "[router] short_protocol is turned off".to_owned()));
+                    return Err(ConnectionEnd::Refused(
+                        "short_protocol",
+                        "[router] short_protocol is turned off".to_owned(),
+                    ));
                 }
                 self.stage = ProtocolStage::Short;
                 if let Some(turn) = &mut self.turn {
@@ -413,7 +416,7 @@ impl<'p> RouterConnection<'p> {
         }
     }
 
-    async fn take_order(&mut self, frame: &Frame) -> Result<(), End> {
+    async fn take_order(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
         match short::decode(frame) {
             Ok(Order::Command(command)) => self.command(None, command).await,
             Ok(Order::Info) => {
@@ -428,14 +431,14 @@ impl<'p> RouterConnection<'p> {
                     |node: &NodeAnswer| Gateway { node: node.number, sessions: node.sessions, channels: node.channels };
                 short::info(&nodes.iter().map(gateway).collect::<Vec<_>>(), &mut self.output);
             }
-            Err(refused) => return Err(End::Refused(refused.label(), refused.to_string())),
+            Err(refused) => return Err(ConnectionEnd::Refused(refused.label(), refused.to_string())),
         }
         Ok(())
     }
 
-    fn greet(&mut self, hello: &Hello) -> Result<(), End> {
+    fn greet(&mut self, hello: &Hello) -> Result<(), ConnectionEnd> {
         let mut server_nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut server_nonce).map_err(|error| End::Io(io::Error::other(error.to_string())))?;
+        getrandom::fill(&mut server_nonce).map_err(|error| ConnectionEnd::Io(io::Error::other(error.to_string())))?;
         let wants_proof = self.port.config.secret.is_some();
         long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
         debug!(peer = %self.peer, client = hello.peer, "router client connected");
@@ -454,7 +457,7 @@ impl<'p> RouterConnection<'p> {
         frame: &Frame,
         client_nonce: [u8; NONCE_BYTES],
         server_nonce: [u8; NONCE_BYTES],
-    ) -> Result<(), End> {
+    ) -> Result<(), ConnectionEnd> {
         let proof = long::decode_proof(frame)?;
         let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
         let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
@@ -470,7 +473,7 @@ impl<'p> RouterConnection<'p> {
         Ok(())
     }
 
-    async fn take_request(&mut self, frame: &Frame) -> Result<(), End> {
+    async fn take_request(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
         let answer = match Request::decode(frame) {
             Ok(Request { number, operation: Operation::Command(command) }) => {
                 self.command(Some(number), command).await;

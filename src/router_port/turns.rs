@@ -41,10 +41,10 @@ const MAX_AWAITED: usize = 64;
 
 /// The lines of all addresses.
 #[derive(Default)]
-pub(super) struct Turns(Mutex<Lines>);
+pub(super) struct Turns(Mutex<LinesByAddress>);
 
 #[derive(Default)]
-struct Lines {
+struct LinesByAddress {
     places: HashMap<Option<IpAddr>, BTreeMap<u64, Arc<PlaceInLine>>>,
     accepted: u64,
 }

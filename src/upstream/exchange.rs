@@ -23,7 +23,7 @@ use super::stream::Stream;
 use crate::metrics::upstream::UpstreamHandles;
 use crate::proto::fastcgi::record::{self, Header, Kind};
 use crate::proto::fastcgi::request::RequestEncoder;
-use crate::proto::fastcgi::response::{End, Event, ResponseDecoder, ResponseError};
+use crate::proto::fastcgi::response::{EndRequest, Event, ResponseDecoder, ResponseError};
 use crate::proto::fastcgi::values;
 use crate::proto::id::SessionId;
 
@@ -55,7 +55,7 @@ pub(super) struct Limits<'a> {
 #[derive(Debug)]
 pub(super) enum Ended {
     /// END_REQUEST came. `clean`: the connection can take another request. `given`: the responder was given something.
-    Complete { end: End, clean: bool, given: bool, first_byte: Instant, at: Instant },
+    Complete { end: EndRequest, clean: bool, given: bool, first_byte: Instant, at: Instant },
     /// No byte of the request was sent: it may be sent elsewhere.
     NotSent(io::Error),
     /// The connection ended before END_REQUEST.

@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use longwire::proto::fastcgi::responder::{push_end, push_stdout};
-use longwire::proto::fastcgi::response::{End, ProtocolStatus};
+use longwire::proto::fastcgi::response::{EndRequest, ProtocolStatus};
 use mio::{Events, Poll, Token};
 
 use super::{HEADER, INPUT_BYTES, read_all, watch};
@@ -70,7 +70,7 @@ fn echo(pending: &[u8], answer: &mut Vec<u8>) -> Option<usize> {
 /// Appends the answer to a body, as records.
 pub(super) fn push_answer(answer: &mut Vec<u8>, id: u16, body: &[u8]) {
     push_stdout(answer, id, &answer_to(body));
-    push_end(answer, id, End { app_status: 0, status: ProtocolStatus::Complete });
+    push_end(answer, id, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
 }
 
 /// The answer to a body.

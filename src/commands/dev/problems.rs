@@ -23,10 +23,10 @@ const KEPT: usize = 1000;
 
 /// The lines, shared by the log and the page.
 #[derive(Clone, Default)]
-pub(super) struct Problems(Arc<Mutex<Lines>>);
+pub(super) struct Problems(Arc<Mutex<ProblemLines>>);
 
 #[derive(Default)]
-struct Lines {
+struct ProblemLines {
     /// The number of the first line in `kept`.
     first: u64,
     kept: VecDeque<String>,
@@ -56,7 +56,7 @@ impl Problems {
         stream.into()
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lines(&self) -> MutexGuard<'_, ProblemLines> {
         lock(&self.0)
     }
 }

@@ -5,7 +5,7 @@
 
 use super::params::Pairs;
 use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT};
-use super::response::End;
+use super::response::EndRequest;
 use std::fmt;
 
 /// A request that arrived whole.
@@ -205,7 +205,7 @@ pub fn push_stderr(into: &mut Vec<u8>, id: u16, data: &[u8]) {
 }
 
 /// Adds END_REQUEST to `into`.
-pub fn push_end(into: &mut Vec<u8>, id: u16, end: End) {
+pub fn push_end(into: &mut Vec<u8>, id: u16, end: EndRequest) {
     into.extend_from_slice(&Header::encode(Kind::End, id, 8));
     into.extend_from_slice(&end.app_status.to_be_bytes());
     into.extend_from_slice(&[end.status.number(), 0, 0, 0]);
@@ -248,7 +248,7 @@ mod tests {
                 let name = request.param(b"NAME").expect("it was sent").to_ascii_uppercase();
                 push_stderr(&mut answer, request.id, &name);
                 push_stdout(&mut answer, request.id, &request.body);
-                push_end(&mut answer, request.id, End { app_status: 0, status: ProtocolStatus::Complete });
+                push_end(&mut answer, request.id, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
                 stream.write_all(&answer).await.expect("a pipe");
             }
         }

@@ -18,7 +18,7 @@ pub enum Event<'a> {
     /// A piece of the error output of the script and the responder; never empty.
     Stderr(&'a [u8]),
     /// The request is over. Until the next one, only the late events and [`Event::Heard`] may follow.
-    End(End),
+    End(EndRequest),
     /// A piece of output after the end of its request; never empty, and part of no answer. php-fpm ends a request early for
     /// `fastcgi_finish_request()`, and sends later output of the script under the old id.
     LateStdout(&'a [u8]),
@@ -30,7 +30,7 @@ pub enum Event<'a> {
 
 /// The body of END_REQUEST (section 5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct EndRequest {
     /// The exit status of the script; php-fpm always says 0.
     pub app_status: u32,
     /// The result of the request.
@@ -122,7 +122,7 @@ enum RecordPart {
     /// `have` bytes of the body of END_REQUEST have arrived.
     EndBody { bytes: [u8; END_BODY_LEN], have: usize, padding: u8 },
     /// In the padding after END_REQUEST, whose body was `end`.
-    EndPadding { end: End, padding: u8 },
+    EndPadding { end: EndRequest, padding: u8 },
     /// In padding.
     Padding(u8),
 }
@@ -201,7 +201,7 @@ impl ResponseDecoder {
                 RecordPart::EndBody { bytes, have, padding } => {
                     *have += fill(&mut bytes[*have..], input);
                     if *have == END_BODY_LEN {
-                        self.state = RecordPart::EndPadding { end: End::decode(*bytes), padding: *padding };
+                        self.state = RecordPart::EndPadding { end: EndRequest::decode(*bytes), padding: *padding };
                     }
                 }
                 RecordPart::EndPadding { padding, .. } => {
@@ -245,7 +245,7 @@ impl ResponseDecoder {
     }
 }
 
-impl End {
+impl EndRequest {
     /// Reads the body of END_REQUEST. Its reserved bytes are ignored, because they are stale memory of php-fpm.
     const fn decode(bytes: [u8; END_BODY_LEN]) -> Self {
         let [a3, a2, a1, a0, status, ..] = bytes;
@@ -301,7 +301,7 @@ mod tests {
     struct JoinedAnswer {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
-        end: Option<End>,
+        end: Option<EndRequest>,
         /// Output of either stream after the end.
         late: Vec<u8>,
     }
@@ -352,7 +352,8 @@ mod tests {
             Just(ProtocolStatus::Overloaded),
             Just(ProtocolStatus::Unknown(9))
         ];
-        let end = prop::option::of((any::<u32>(), status).prop_map(|(app_status, status)| End { app_status, status }));
+        let end =
+            prop::option::of((any::<u32>(), status).prop_map(|(app_status, status)| EndRequest { app_status, status }));
         (any::<Vec<u8>>(), any::<Vec<u8>>(), end, any::<Vec<u8>>()).prop_map(|(stdout, stderr, end, late)| {
             let late = if end.is_some() { late } else { Vec::new() };
             JoinedAnswer { stdout, stderr, end, late }
@@ -420,7 +421,7 @@ mod tests {
             assert_eq!(decode(1, [bytes]), Err(error));
         }
         let mut end = Vec::new();
-        push_end(&mut end, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        push_end(&mut end, 1, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
         for after in [&[1, 6, 0, 2, 0, 1, 0, 0], &[1, 3, 0, 1, 0, 8, 0, 0], &[1, 10, 0, 0, 0, 0, 0, 0]] {
             assert_eq!(decode(1, [&end[..], after]), Err(ResponseError::AfterEnd), "{after:?}");
         }
@@ -430,7 +431,7 @@ mod tests {
     fn what_a_script_prints_after_its_end_is_never_part_of_the_next_answer() {
         let mut decoder = ResponseDecoder::new(1);
         let mut bytes = Vec::new();
-        push_end(&mut bytes, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        push_end(&mut bytes, 1, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
         push_stderr(&mut bytes, 1, b"late");
         // The next request cannot begin in the middle of a record.
         bytes.extend_from_slice(&[1, 6]);
@@ -461,7 +462,7 @@ mod tests {
     fn an_answer_that_was_asked_for_is_heard_once() {
         let mut decoder = ResponseDecoder::new(1);
         let mut bytes = Vec::new();
-        push_end(&mut bytes, 1, End { app_status: 0, status: ProtocolStatus::Complete });
+        push_end(&mut bytes, 1, EndRequest { app_status: 0, status: ProtocolStatus::Complete });
         let mut input = &bytes[..];
         assert!(matches!(decoder.decode(&mut input), Ok(Some(Event::End(_)))));
         for values in [&[1, 10, 0, 0, 0, 2, 1, 0, b'a', b'b', 0][..], &[1, 10, 0, 0, 0, 0, 0, 0]] {

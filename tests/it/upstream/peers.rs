@@ -9,7 +9,7 @@ use std::time::Duration;
 use longwire::config::model::Bind;
 use longwire::metrics::upstream::RetryReason;
 use longwire::proto::fastcgi::responder::{Incoming, RequestDecoder, push_end, push_stdout};
-use longwire::proto::fastcgi::response::{End, ProtocolStatus, ResponseError};
+use longwire::proto::fastcgi::response::{EndRequest, ProtocolStatus, ResponseError};
 use longwire::upstream::{Failure, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -115,7 +115,7 @@ impl Peer {
 /// FCGI_GET_VALUES. Over TCP each backend is asked once, on a separate connection, whether it supports this record.
 const GET_VALUES: u8 = 9;
 
-const COMPLETE: End = End { app_status: 0, status: ProtocolStatus::Complete };
+const COMPLETE: EndRequest = EndRequest { app_status: 0, status: ProtocolStatus::Complete };
 
 fn answer(id: u16, text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -187,7 +187,7 @@ async fn an_answer_may_come_byte_by_byte_and_a_refusal_is_told() {
     let peer = || {
         Peer::new(|count, request| {
             let mut refusal = Vec::new();
-            push_end(&mut refusal, request.id, End { status: ProtocolStatus::UnknownRole, ..COMPLETE });
+            push_end(&mut refusal, request.id, EndRequest { status: ProtocolStatus::UnknownRole, ..COMPLETE });
             if count == 0 { Act::Trickle(answer(request.id, "slowly")) } else { Act::Answer(refusal) }
         })
     };
@@ -207,7 +207,7 @@ async fn a_backend_that_is_overloaded_has_not_run_the_request_and_is_asked_again
         let refused = AtomicUsize::new(0);
         Peer::new(move |_, request| {
             let mut refusal = Vec::new();
-            push_end(&mut refusal, request.id, End { status: ProtocolStatus::Overloaded, ..COMPLETE });
+            push_end(&mut refusal, request.id, EndRequest { status: ProtocolStatus::Overloaded, ..COMPLETE });
             match refused.fetch_add(1, Ordering::SeqCst) {
                 0..5 => Act::Answer(refusal),
                 _ => Act::Answer(answer(request.id, "at last")),

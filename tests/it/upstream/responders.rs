@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use longwire::config::model::{self, Bind, Config};
 use longwire::proto::fastcgi::responder::{RequestDecoder, push_end, push_stdout};
-use longwire::proto::fastcgi::response::{End, ProtocolStatus};
+use longwire::proto::fastcgi::response::{EndRequest, ProtocolStatus};
 use longwire::proto::fastcgi::values::{self, Values};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::{Value, json};
@@ -546,7 +546,7 @@ impl Peer {
                     bytes.clear();
                 }
                 let status = if is_refused { ProtocolStatus::UnknownRole } else { ProtocolStatus::Complete };
-                push_end(&mut bytes, request.id, End { app_status: 0, status });
+                push_end(&mut bytes, request.id, EndRequest { app_status: 0, status });
                 stream.write_all(&bytes).await.expect("we read");
             }
         }
