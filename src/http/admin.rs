@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::{Body, is_read, plain};
+use super::{FullBody, is_read, plain};
 use crate::metrics::Metrics;
 use crate::transport::listening::{Accepted, Listening};
 
@@ -53,7 +53,7 @@ pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness:
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Body> {
+fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<FullBody> {
     if !is_read(request.method()) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "this port takes only GET and HEAD");
     }

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::connection::Caller;
 use super::handler_response::{append, pass_on};
-use super::{Body, Site, plain};
+use super::{FullBody, Site, plain};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::id::SessionId;
@@ -38,7 +38,7 @@ pub(super) fn admit(
     uri: &Uri,
     headers: &HeaderMap,
     caller: &Caller<'_>,
-) -> Result<(EncodedParams, Permit), Box<Response<Body>>> {
+) -> Result<(EncodedParams, Permit), Box<Response<FullBody>>> {
     let peer = caller.peer;
     let refused = |reason, response| {
         site.hub.refuse(&site.listener, peer, reason);
@@ -73,7 +73,7 @@ pub(super) fn verdict(
     site: &Site,
     peer: Peer,
     verdict: Result<Verdict, RecvError>,
-) -> Result<(SessionId, Box<Head>), Box<Response<Body>>> {
+) -> Result<(SessionId, Box<Head>), Box<Response<FullBody>>> {
     let (reason, response) = match verdict {
         Ok(Verdict::Accepted(id, head)) => return Ok((id, head)),
         Ok(Verdict::Refused(head, body)) => {
@@ -94,7 +94,7 @@ pub(super) fn verdict(
 }
 
 /// Refuses a page whose origin is not allowed.
-pub(super) fn refuse_origin(site: &Site, headers: &HeaderMap, peer: Peer) -> Response<Body> {
+pub(super) fn refuse_origin(site: &Site, headers: &HeaderMap, peer: Peer) -> Response<FullBody> {
     // An absent field means an absent header.
     let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
     warn!(%peer, listener = %site.listener, origin = origin.as_deref(), "origin refused");

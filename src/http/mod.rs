@@ -56,7 +56,7 @@ pub use connection::serve_connection;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A body that is complete in memory.
-type Body = Full<Bytes>;
+type FullBody = Full<Bytes>;
 
 /// Everything that an HTTP listener serves.
 pub struct Site {
@@ -243,7 +243,7 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-fn page_response(page: &Page, headers: &HeaderMap) -> Response<Body> {
+fn page_response(page: &Page, headers: &HeaderMap) -> Response<FullBody> {
     let body = match &page.body {
         PageBody::Fixed(body) => body.clone(),
         PageBody::Fresh(make) => make(headers.get("last-event-id").and_then(|id| id.to_str().ok())),
@@ -257,7 +257,7 @@ fn page_response(page: &Page, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// A short answer in plain text.
-fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+fn plain(status: StatusCode, text: impl Into<String>) -> Response<FullBody> {
     let mut response = Response::new(Full::new(Bytes::from(text.into() + "\n")));
     *response.status_mut() = status;
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -28,7 +28,7 @@ use tower_http::services::fs::{self as tower_fs, Backend, ServeFileSystemRespons
 use tracing::{debug, error};
 
 use super::body::{AnyBody, whole};
-use super::{Body, is_read, plain};
+use super::{FullBody, is_read, plain};
 
 /// Bytes read, and then sent, at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -75,7 +75,7 @@ impl StaticFiles {
         let mut files = ServeDir::with_backend("", self.folder.clone())
             .with_buf_chunk_size(CHUNK_BYTES)
             .ignore_multi_range_requests(true);
-        files.try_call(Request::from_parts(parts, Body::default())).await
+        files.try_call(Request::from_parts(parts, FullBody::default())).await
     }
 }
 

@@ -15,7 +15,7 @@ use super::Route;
 use super::connection::Caller;
 use super::handler_response::{append, pass_on};
 use super::handshake::{self, NOT_PASSED_ON, admit, refuse_origin};
-use super::{Body, Site, origin, plain};
+use super::{FullBody, Site, origin, plain};
 use crate::proto::close::CloseReason;
 use crate::proto::framing::{Framing, deflate};
 use crate::session::{Endpoint, Head, Opening, Way, shake_hands};
@@ -33,7 +33,7 @@ pub(super) async fn upgrade(
     Route { endpoint, settings, .. }: &Route,
     mut request: Request<Incoming>,
     caller: &Caller<'_>,
-) -> Response<Body> {
+) -> Response<FullBody> {
     let accept = match check_handshake(&request) {
         Ok(accept) => accept,
         Err(response) => {
@@ -83,7 +83,7 @@ pub(super) async fn upgrade(
 }
 
 /// Returns the value of `Sec-WebSocket-Accept`, or the response that says what is wrong with the request.
-fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<Body>>> {
+fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<FullBody>>> {
     let headers = request.headers();
     if !is_wanted(headers) {
         let mut response = plain(StatusCode::UPGRADE_REQUIRED, "this path requires a WebSocket handshake");
@@ -125,8 +125,8 @@ fn check_handshake(request: &Request<Incoming>) -> Result<String, Box<Response<B
     Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
 }
 
-fn switching(accept: &str) -> Response<Body> {
-    let mut response = Response::new(Body::default());
+fn switching(accept: &str) -> Response<FullBody> {
+    let mut response = Response::new(FullBody::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

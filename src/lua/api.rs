@@ -18,7 +18,7 @@ const MAX_PRINT_BYTES: usize = 8 * 1024;
 
 /// The data that these functions share with their VM.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(super) struct ScriptContext {
     /// The current call.
     pub(super) call: Arc<Mutex<Call>>,
     /// The folder of the script.
@@ -28,7 +28,7 @@ pub(super) struct Shared {
 }
 
 /// Installs the modules in a fresh VM, and changes its standard library.
-pub(super) fn install(lua: &Lua, shared: &Shared) -> Result<()> {
+pub(super) fn install(lua: &Lua, shared: &ScriptContext) -> Result<()> {
     let package: Table = lua.globals().get("package")?;
     let preload: Table = package.get("preload")?;
     let modules = [("buffer", buffer_module(lua, shared)?), ("connection", connection_module(lua, shared)?)];
@@ -82,7 +82,7 @@ function os.exit() error("os.exit: a script cannot end the process", 2) end
 debug = { traceback = traceback }
 "#;
 
-fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
+fn buffer_module(lua: &Lua, shared: &ScriptContext) -> Result<Table> {
     let module = lua.create_table()?;
     let call = shared.call.clone();
     module.set(
@@ -143,7 +143,7 @@ fn buffer_module(lua: &Lua, shared: &Shared) -> Result<Table> {
     Ok(module)
 }
 
-fn connection_module(lua: &Lua, shared: &Shared) -> Result<Table> {
+fn connection_module(lua: &Lua, shared: &ScriptContext) -> Result<Table> {
     let module = lua.create_table()?;
     let call = shared.call.clone();
     module.set(
@@ -193,7 +193,7 @@ fn connection_module(lua: &Lua, shared: &Shared) -> Result<Table> {
     Ok(module)
 }
 
-fn print(lua: &Lua, shared: &Shared) -> Result<Function> {
+fn print(lua: &Lua, shared: &ScriptContext) -> Result<Function> {
     let shared = shared.clone();
     lua.create_function(move |_, values: MultiValue| {
         let words = values.iter().map(Value::to_string).collect::<Result<Vec<_>>>()?;

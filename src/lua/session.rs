@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::call::{Buffer, Call};
 use super::pool::Pool;
-use super::vm::{Failure, Function, Memory, Ran, Verdict, Vm};
+use super::vm::{Failure, Function, HookResult, Memory, Ran, Vm};
 use crate::locks::lock;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::custom::{Decoded, Outgoing, SessionCodec};
@@ -82,7 +82,7 @@ impl Session {
 
     /// Calls the script. Its `input` is `body`, a body to send, or without one the bytes received. If the call fails, the bytes that it
     /// sent are dropped.
-    fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Result<(Verdict, Call), Failure> {
+    fn run(&self, inner: &mut Inner, function: Function, body: Option<&[u8]>) -> Result<(HookResult, Call), Failure> {
         let received = std::mem::take(&mut inner.received);
         let (input, received) = match body {
             Some(body) => (Buffer::from(body.to_vec()), Some(received)),
@@ -106,7 +106,7 @@ impl Session {
             inner.stage = CodecStage::Closing;
             inner.end = Some((CloseReason::CodecClosed, String::new()));
         }
-        result.map(|verdict| (verdict, call))
+        result.map(|hook_result| (hook_result, call))
     }
 
     /// Handles a failure. An error of the script ends the session, except with `compat = "fooking"`. Exceeding a limit always ends it.
@@ -128,7 +128,7 @@ impl Session {
     /// Calls `onRead` to find the next frame in `received`.
     fn read(&self, inner: &mut Inner, max_frame: usize) -> Result<ReadOutcome, FrameError> {
         let before = inner.received.len();
-        let (verdict, call) = match self.run(inner, Function::Read, None) {
+        let (hook_result, call) = match self.run(inner, Function::Read, None) {
             Ok(ran) => ran,
             Err(failure) => {
                 self.forgive(inner, failure);
@@ -141,16 +141,16 @@ impl Session {
             self.fail(inner, Failure::new(CloseReason::CodecOutOfMemory, text));
             return Ok(ReadOutcome::Nothing);
         }
-        let frame = match verdict {
-            Verdict::NotYet => return Ok(ReadOutcome::Nothing),
-            Verdict::Native => match native_frame(&mut inner.received, max_frame)? {
+        let frame = match hook_result {
+            HookResult::NotYet => return Ok(ReadOutcome::Nothing),
+            HookResult::Native => match native_frame(&mut inner.received, max_frame)? {
                 Some(frame) => Some(frame),
                 None => return Ok(ReadOutcome::Nothing),
             },
-            Verdict::Handled if call.output.len() > max_frame => {
+            HookResult::Handled if call.output.len() > max_frame => {
                 return Err(FrameError::TooLarge { size: call.output.len() as u64, max: max_frame as u64 });
             }
-            Verdict::Handled => (!call.output.is_empty()).then(|| frame(call.output.into())),
+            HookResult::Handled => (!call.output.is_empty()).then(|| frame(call.output.into())),
         };
         inner.requests += 1;
         if inner.received.len() == before && inner.stage == CodecStage::Live {
@@ -163,13 +163,13 @@ impl Session {
 
     /// The bytes to send for a body, after the bytes that the script sent with `fc.send`. `None` if the script sends nothing.
     fn write(&self, inner: &mut Inner, body: &[u8]) -> Result<Option<Bytes>, Failure> {
-        let (verdict, call) = self.run(inner, Function::Write, Some(body))?;
+        let (hook_result, call) = self.run(inner, Function::Write, Some(body))?;
         let mut frame = call.sent;
-        match verdict {
-            Verdict::Handled => frame.extend_from_slice(&call.output),
-            Verdict::NotYet if frame.is_empty() => return Ok(None),
-            Verdict::NotYet => {}
-            Verdict::Native => {
+        match hook_result {
+            HookResult::Handled => frame.extend_from_slice(&call.output),
+            HookResult::NotYet if frame.is_empty() => return Ok(None),
+            HookResult::NotYet => {}
+            HookResult::Native => {
                 let native = Framing::Length(LengthFraming::NATIVE)
                     .encode(FrameKind::Binary, call.input.as_slice())
                     .map_err(|error| Failure::new(CloseReason::CodecFailed, error.to_string()))?;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use mlua::{ChunkMode, Error, HookTriggers, Lua, MultiValue, Table, Value, VmState};
 
 use super::ScriptError;
-use super::api::{self, Shared, userdata};
+use super::api::{self, ScriptContext, userdata};
 use super::budget;
 use super::call::{Call, Handle};
 use super::source::Source;
@@ -45,7 +45,7 @@ impl Function {
 
 /// The result of `onRead` or `onWrite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum HookResult {
     /// The function returned a number above 0.
     Handled,
     /// It returned 0 or nothing, or does not exist.
@@ -71,7 +71,7 @@ impl Failure {
 /// The outcome of a call.
 pub(super) struct Ran {
     pub(super) call: Call,
-    pub(super) result: Result<Verdict, Failure>,
+    pub(super) result: Result<HookResult, Failure>,
     pub(super) memory: Memory,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Vm {
 struct Script {
     lua: Lua,
     globals: Table,
-    shared: Shared,
+    shared: ScriptContext,
     /// The limit for one call.
     max_instructions: u64,
     /// The most bytes that the allocator gives it.
@@ -135,7 +135,7 @@ impl Vm {
         let too_long = budget::problem();
         let result = match (result, too_long) {
             (Ok(_), Some(problem)) => Err(Failure::new(CloseReason::CodecTooLong, problem)),
-            (Ok(verdict), None) => Ok(verdict),
+            (Ok(result), None) => Ok(result),
             (Err(error), _) => Err(self.failure(function, &error, too_long.is_some())),
         };
         let memory = if result.is_ok() { Memory::Enough } else { self.look_after_memory(script) };
@@ -197,7 +197,7 @@ impl Vm {
 impl Script {
     fn load(source: &Source) -> mlua::Result<Self> {
         let lua = Lua::new();
-        let shared = Shared { call: Arc::default(), folder: source.folder.clone(), script: source.name.clone() };
+        let shared = ScriptContext { call: Arc::default(), folder: source.folder.clone(), script: source.name.clone() };
         budget::renew(source.max_instructions);
         api::install(&lua, &shared)?;
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(HOOK_EVERY), move |_, debug| {
@@ -236,18 +236,18 @@ impl Script {
         }
     }
 
-    fn run(&self, function: Function, requestid: u64, call: Call) -> (mlua::Result<Verdict>, Call) {
+    fn run(&self, function: Function, requestid: u64, call: Call) -> (mlua::Result<HookResult>, Call) {
         let connection = userdata(call.address(Handle::Connection));
         let (input, output) = (userdata(call.address(Handle::Input)), userdata(call.address(Handle::Output)));
         *self.call() = call;
         let result = self.globals.raw_get(function.name()).and_then(|script: Value| match (script, function) {
-            (Value::Nil, _) => Ok(Verdict::Native),
+            (Value::Nil, _) => Ok(HookResult::Native),
             (Value::Function(script), Function::Connect | Function::Close) => {
-                script.call::<()>(connection).map(|()| Verdict::Native)
+                script.call::<()>(connection).map(|()| HookResult::Native)
             }
             (Value::Function(script), Function::Read | Function::Write) => {
                 let values: MultiValue = script.call((connection, requestid, input, output))?;
-                self.verdict(function, values.front())
+                self.hook_result(function, values.front())
             }
             (other, _) => {
                 let (name, kind) = (function.name(), other.type_name());
@@ -257,15 +257,15 @@ impl Script {
         (result, std::mem::take(&mut *self.call()))
     }
 
-    fn verdict(&self, function: Function, value: Option<&Value>) -> mlua::Result<Verdict> {
+    fn hook_result(&self, function: Function, value: Option<&Value>) -> mlua::Result<HookResult> {
         let number = match value {
             None | Some(Value::Nil) => Some(0.0),
             Some(value) => self.lua.coerce_number(value.clone())?,
         };
         match number {
-            Some(number) if number > 0.0 => Ok(Verdict::Handled),
-            Some(number) if number < 0.0 => Ok(Verdict::NotYet),
-            Some(_) => Ok(Verdict::Native),
+            Some(number) if number > 0.0 => Ok(HookResult::Handled),
+            Some(number) if number < 0.0 => Ok(HookResult::NotYet),
+            Some(_) => Ok(HookResult::Native),
             None => {
                 let (name, kind) = (function.name(), value.map_or("nil", Value::type_name));
                 Err(Error::RuntimeError(format!("{name} returned a {kind}, not a number")))

@@ -176,7 +176,7 @@ impl Feed {
     }
 
     /// Begins the turn of the next poll. A poll that still waits is superseded. The feed must be a polled one.
-    pub fn take_turn(self: &Arc<Self>) -> Turn {
+    pub fn take_turn(self: &Arc<Self>) -> PollTurn {
         let mut state = self.lock();
         let Readers::Polls { turn, is_here } = &mut state.readers else {
             unreachable!("a stream has one reader, made with it")
@@ -186,7 +186,7 @@ impl Feed {
         let turn = *turn;
         wake(&mut state.reader);
         wake(&mut state.writer);
-        Turn { feed: self.clone(), turn }
+        PollTurn { feed: self.clone(), turn }
     }
 
     fn lock(&self) -> MutexGuard<'_, FeedState> {
@@ -271,12 +271,12 @@ impl Drop for FeedReader {
 
 /// The turn of one poll to read. Dropping it ends the turn, and the next poll gets the bytes that were not taken.
 #[derive(Debug)]
-pub struct Turn {
+pub struct PollTurn {
     feed: Arc<Feed>,
     turn: u64,
 }
 
-impl Turn {
+impl PollTurn {
     /// Takes all bytes as soon as there are any.
     pub fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<Batch> {
         let mut state = self.feed.lock();
@@ -313,7 +313,7 @@ impl FeedState {
     }
 }
 
-impl Drop for Turn {
+impl Drop for PollTurn {
     fn drop(&mut self) {
         let mut state = self.feed.lock();
         if self.is_mine(&state) {

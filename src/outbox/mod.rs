@@ -63,7 +63,7 @@ use crate::transport::Transport;
 use self::backlog::Kind;
 pub use self::backlog::Topic;
 pub use self::close::Close;
-pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, Turn};
+pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, PollTurn};
 use self::inner::{Inner, copy_tail};
 pub use self::link::ClientLink;
 pub use self::push::{Fate, Push, Pushed};

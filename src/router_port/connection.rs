@@ -22,7 +22,7 @@ use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{
     self, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, Request, RouterAnswer, Wrong,
 };
-use crate::proto::control::short::{self, Gateway, Order};
+use crate::proto::control::short::{self, Gateway, ShortRequest};
 use crate::proto::control::{Frame, Protocol};
 use crate::router::{NodeAnswer, QueryAnswer};
 use crate::session::Hub;
@@ -400,9 +400,9 @@ impl<'p> RouterConnection<'p> {
                 if let Some(turn) = &mut self.turn {
                     turn.comes().await;
                 }
-                self.take_order(&frame).await
+                self.take_short_request(&frame).await
             }
-            (ProtocolStage::Short, _) => self.take_order(&frame).await,
+            (ProtocolStage::Short, _) => self.take_short_request(&frame).await,
             (ProtocolStage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
             (ProtocolStage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
                 self.take_proof(&frame, *client_nonce, *server_nonce)
@@ -416,10 +416,10 @@ impl<'p> RouterConnection<'p> {
         }
     }
 
-    async fn take_order(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
+    async fn take_short_request(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
         match short::decode(frame) {
-            Ok(Order::Command(command)) => self.command(None, command).await,
-            Ok(Order::Info) => {
+            Ok(ShortRequest::Command(command)) => self.command(None, command).await,
+            Ok(ShortRequest::Info) => {
                 self.send().await;
                 self.port.metrics().count_query(Door::Short);
                 let asked = self.port.hub.cluster.ask(&Query::Nodes).await;

@@ -75,7 +75,7 @@ enum Health {
 
 /// The effect of a failure on a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FailureEffect {
     /// The backend stays up, or stays ejected.
     Unchanged,
     /// The backend gets no requests from now on.
@@ -208,10 +208,10 @@ impl<H> Backends<H> {
     }
 
     /// The trial of a backend has shown that it is still away.
-    pub(super) fn trial_failed(&mut self, at: usize, now: Instant) -> Verdict {
+    pub(super) fn trial_failed(&mut self, at: usize, now: Instant) -> FailureEffect {
         self.trial_given_up(at, now);
         self.list[at].trials = self.list[at].trials.saturating_add(1);
-        Verdict::Unchanged
+        FailureEffect::Unchanged
     }
 
     /// Trials of this backend since its last complete answer.
@@ -241,23 +241,23 @@ impl<H> Backends<H> {
 
     /// The backend could not be connected to, or broke a connection. Failures of connections from before an ejection change
     /// nothing.
-    pub(super) fn failed(&mut self, at: usize, now: Instant) -> Verdict {
+    pub(super) fn failed(&mut self, at: usize, now: Instant) -> FailureEffect {
         let health = &mut self.list[at].health;
         match *health {
             Health::Up { failures } if failures.saturating_add(1) < self.rules.eject_after => {
                 *health = Health::Up { failures: failures + 1 };
-                Verdict::Unchanged
+                FailureEffect::Unchanged
             }
             Health::Up { .. } => {
                 *health = Health::Ejected { since: now };
-                Verdict::Ejected
+                FailureEffect::Ejected
             }
-            Health::Trial | Health::Ejected { .. } => Verdict::Unchanged,
+            Health::Trial | Health::Ejected { .. } => FailureEffect::Unchanged,
         }
     }
 
     /// The first probe did not find the backend. Nothing suggests that it works, so one failure is enough.
-    pub(super) fn absent(&mut self, at: usize, now: Instant) -> Verdict {
+    pub(super) fn absent(&mut self, at: usize, now: Instant) -> FailureEffect {
         if let Health::Up { failures } = &mut self.list[at].health {
             *failures = self.rules.eject_after;
         }
@@ -346,8 +346,8 @@ mod tests {
     }
 
     fn eject(backends: &mut Backends<u32>, at: usize, now: Instant) {
-        let verdicts: Vec<_> = (0..3).map(|_| backends.failed(at, now)).collect();
-        assert_eq!(verdicts, [Verdict::Unchanged, Verdict::Unchanged, Verdict::Ejected]);
+        let effects: Vec<_> = (0..3).map(|_| backends.failed(at, now)).collect();
+        assert_eq!(effects, [FailureEffect::Unchanged, FailureEffect::Unchanged, FailureEffect::Ejected]);
     }
 
     #[test]
@@ -421,11 +421,11 @@ mod tests {
         let later = start + RULES.eject_time;
         assert_eq!(backends.place(later), Some((0, Placement::Trial)));
         assert_eq!(backends.place(later), None, "one trial at a time");
-        assert_eq!(backends.failed(0, later), Verdict::Unchanged);
+        assert_eq!(backends.failed(0, later), FailureEffect::Unchanged);
         assert_eq!(backends.place(later), None, "whatever ends meanwhile");
         assert!(backends.is_there(0));
         assert_eq!(backends.place(later), Some((0, Placement::Open)));
-        assert_eq!(backends.failed(0, later), Verdict::Ejected, "on probation one failure is enough");
+        assert_eq!(backends.failed(0, later), FailureEffect::Ejected, "on probation one failure is enough");
     }
 
     #[test]
@@ -459,9 +459,9 @@ mod tests {
             assert!(backends.is_there(0));
             if round == 3 {
                 backends.succeeded(0);
-                assert_eq!([(); 2].map(|()| backends.failed(0, now)), [Verdict::Unchanged; 2]);
+                assert_eq!([(); 2].map(|()| backends.failed(0, now)), [FailureEffect::Unchanged; 2]);
             }
-            assert_eq!(backends.failed(0, now), Verdict::Ejected, "on probation one failure is enough");
+            assert_eq!(backends.failed(0, now), FailureEffect::Ejected, "on probation one failure is enough");
             backends.closed(0);
         }
         assert_eq!(pauses, [20, 40, 80, 160, 20, 40]);
@@ -478,10 +478,10 @@ mod tests {
         backends.closed(0);
         assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 1 });
 
-        assert_eq!(backends.absent(1, now), Verdict::Ejected, "one failure is enough at the first look");
+        assert_eq!(backends.absent(1, now), FailureEffect::Ejected, "one failure is enough at the first look");
         assert_eq!(backends.standing(1, now), Standing::Known, "while another is up it is left alone");
         assert_eq!(backends.standing(1, now + RULES.eject_time), Standing::Quiet { failures: u32::MAX });
-        assert_eq!(backends.absent(0, now), Verdict::Ejected);
+        assert_eq!(backends.absent(0, now), FailureEffect::Ejected);
         assert_eq!(backends.standing(1, now + FIRST_PAUSE), Standing::Quiet { failures: u32::MAX });
         assert!(backends.is_there(1));
         assert_eq!(backends.standing(1, now), Standing::Quiet { failures: 2 });
@@ -492,8 +492,8 @@ mod tests {
         let mut backends = backends(&[1]);
         let now = Instant::now();
         for _ in 0..5 {
-            assert_eq!(backends.failed(0, now), Verdict::Unchanged);
-            assert_eq!(backends.failed(0, now), Verdict::Unchanged);
+            assert_eq!(backends.failed(0, now), FailureEffect::Unchanged);
+            assert_eq!(backends.failed(0, now), FailureEffect::Unchanged);
             backends.succeeded(0);
         }
     }

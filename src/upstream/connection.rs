@@ -67,9 +67,9 @@ pub(super) async fn run<R: Responder>(mut lease: Lease<R>, work: Work<R>) {
     let began = Instant::now();
     let mut connection =
         BackendConnection { exchange: Exchange::new(stream, alarm), is_reused: false, answers: 0, ended: began };
-    let mut turn = Turn { lease, work, began };
-    while let Some(next) = connection.serve(turn).await {
-        turn = next;
+    let mut leased = LeasedWork { lease, work, began };
+    while let Some(next) = connection.serve(leased).await {
+        leased = next;
         connection.is_reused = true;
     }
 }
@@ -86,7 +86,7 @@ fn next_wanted<R: Responder>(lease: &mut Lease<R>, mut work: Work<R>) -> Option<
 }
 
 /// A request that is to run now on a connection.
-struct Turn<R: Responder> {
+struct LeasedWork<R: Responder> {
     lease: Lease<R>,
     work: Work<R>,
     /// When the connection became free for it.
@@ -106,8 +106,8 @@ pub(super) struct BackendConnection {
 impl BackendConnection {
     /// Serves one request and waits for the next. `None` if the connection is over; the lease is then given up.
     #[expect(clippy::too_many_lines, reason = "one arm for each way in which an exchange ends")]
-    async fn serve<R: Responder>(&mut self, turn: Turn<R>) -> Option<Turn<R>> {
-        let Turn { mut lease, mut work, began: mut started } = turn;
+    async fn serve<R: Responder>(&mut self, leased: LeasedWork<R>) -> Option<LeasedWork<R>> {
+        let LeasedWork { mut lease, mut work, began: mut started } = leased;
         let scheduler = lease.scheduler.clone();
         let config = &scheduler.config;
         if self.is_reused {
@@ -219,7 +219,7 @@ impl BackendConnection {
         outcome: Outcome,
         clean: bool,
         at: Instant,
-    ) -> Option<Turn<R>> {
+    ) -> Option<LeasedWork<R>> {
         if !clean {
             let (upstream, backend) = (&lease.scheduler.config.name, lease.address());
             let session = work.item.request.responder.label().map(tracing::field::display);
@@ -272,11 +272,11 @@ impl BackendConnection {
     }
 
     /// Waits for the next request to serve here. `None` if the connection is over; the lease is then given up.
-    async fn go_on<R: Responder>(&mut self, mut lease: Lease<R>, mut next: Next<R>) -> Option<Turn<R>> {
+    async fn go_on<R: Responder>(&mut self, mut lease: Lease<R>, mut next: Next<R>) -> Option<LeasedWork<R>> {
         loop {
             match next {
                 // The next request begins when the last one ended, so the clock is not read again.
-                Next::Run(work) => return Some(Turn { lease, work, began: self.ended }),
+                Next::Run(work) => return Some(LeasedWork { lease, work, began: self.ended }),
                 Next::Close => return None,
                 Next::Wait => {
                     match self.until_back(&lease).await {
@@ -293,17 +293,17 @@ impl BackendConnection {
                 Next::Idle(handoff) => match self.idle(&handoff, &lease).await {
                     Ok(Some(work)) => {
                         lease.resumed(&work);
-                        return Some(Turn { lease, work, began: Instant::now() });
+                        return Some(LeasedWork { lease, work, began: Instant::now() });
                     }
                     Ok(None) if self.exchange.is_back() || lease.scheduler.stopping.is_cancelled() => {
                         if self.ended.elapsed() > KEEP_PATIENCE {
                             lease.habits().stayed_open();
                         }
-                        return lease.leave_idle().map(|work| Turn { lease, work, began: Instant::now() });
+                        return lease.leave_idle().map(|work| LeasedWork { lease, work, began: Instant::now() });
                     }
                     Ok(None) => {
                         if let Some(work) = lease.wait_instead() {
-                            return Some(Turn { lease, work, began: Instant::now() });
+                            return Some(LeasedWork { lease, work, began: Instant::now() });
                         }
                         next = Next::Wait;
                     }

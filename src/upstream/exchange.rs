@@ -108,7 +108,7 @@ enum Worker {
 }
 
 /// How far the running request is.
-struct Progress<'a> {
+struct RequestProgress<'a> {
     started: Instant,
     /// Time of the last byte in either direction, or of the moment when the responder had room again.
     active: Instant,
@@ -230,7 +230,7 @@ impl Exchange {
         self.decoder.start(self.last_id);
         self.owners = [request.responder.label(), self.owners[0]];
         self.late_room = MAX_LATE_STDERR_BYTES;
-        let mut progress = Progress {
+        let mut progress = RequestProgress {
             started,
             active: started,
             first_byte: None,
@@ -253,7 +253,7 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Request<R>,
-        progress: &mut Progress<'a>,
+        progress: &mut RequestProgress<'a>,
         limits: Limits<'a>,
         metrics: &UpstreamHandles,
     ) -> Poll<Ended> {
@@ -296,7 +296,7 @@ impl Exchange {
         self.poll_time(cx, progress, limits)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut Progress<'_>) -> io::Result<()> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, progress: &mut RequestProgress<'_>) -> io::Result<()> {
         // The first attempt is made when the exchange begins, and that time is known.
         let mut is_first = !std::mem::replace(&mut progress.has_tried, true);
         while !self.encoder.is_done() {
@@ -324,7 +324,7 @@ impl Exchange {
     fn read<R: Responder>(
         &mut self,
         responder: &mut R,
-        progress: &mut Progress<'_>,
+        progress: &mut RequestProgress<'_>,
         metrics: &UpstreamHandles,
     ) -> Option<Ended> {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -378,7 +378,7 @@ impl Exchange {
         })
     }
 
-    fn closed(&self, progress: &mut Progress<'_>, error: io::Error) -> Ended {
+    fn closed(&self, progress: &mut RequestProgress<'_>, error: io::Error) -> Ended {
         // A failed write tells more than the end-of-file or reset that follows it.
         let error = progress.write_error.take().unwrap_or(error);
         let eof = error.kind() == io::ErrorKind::UnexpectedEof;
@@ -404,7 +404,12 @@ impl Exchange {
         self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
     }
 
-    fn poll_time(&mut self, cx: &mut Context<'_>, progress: &mut Progress<'_>, limits: Limits<'_>) -> Poll<Ended> {
+    fn poll_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &mut RequestProgress<'_>,
+        limits: Limits<'_>,
+    ) -> Poll<Ended> {
         let request_deadline = progress.started + limits.request;
         let response_deadline = progress.active + limits.response;
         let answered = progress.first_byte.is_some();

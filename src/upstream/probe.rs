@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::backend::{Standing, Verdict};
+use super::backend::{FailureEffect, Standing};
 use super::limits;
 use super::request::Responder;
 use super::scheduler::Scheduler;
@@ -220,7 +220,7 @@ impl<R: Responder> Scheduler<R> {
     pub(super) fn missed(&self, at: usize, error: &dyn std::fmt::Display, witness: Witness) {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        let verdict = match witness {
+        let effect = match witness {
             Witness::First => state.backends.absent(at, now),
             Witness::Trial => state.backends.trial_failed(at, now),
             Witness::Request => state.backends.failed(at, now),
@@ -228,7 +228,7 @@ impl<R: Responder> Scheduler<R> {
         let up = state.backends.up();
         drop(state);
         let (upstream, backend) = (&self.config.name, &self.config.backends[at].address);
-        if verdict == Verdict::Ejected {
+        if effect == FailureEffect::Ejected {
             self.metrics.ejections.inc();
             self.metrics.backends_up.set(up as i64);
             warn!(%upstream, %backend, %error, "backend is away: it gets no requests until it answers");

@@ -20,7 +20,7 @@ const SECOND: Nanos = 1_000_000_000;
 pub(super) struct BenchRun<'a> {
     pub(super) swarm: Swarm,
     pub(super) args: &'a BenchArgs,
-    progress: Progress,
+    progress: ProgressLine,
 }
 
 impl<'a> BenchRun<'a> {
@@ -40,7 +40,7 @@ impl<'a> BenchRun<'a> {
             }
         }
         let swarm = Swarm::new(args.timeout, interrupted).map_err(BenchError::System)?;
-        Ok(Self { swarm, args, progress: Progress::new(args) })
+        Ok(Self { swarm, args, progress: ProgressLine::new(args) })
     }
 
     /// Runs until a given time, until the load is done, or until Ctrl-C.
@@ -109,14 +109,14 @@ impl<'a> BenchRun<'a> {
 }
 
 /// Prints a progress line every second. On a terminal each line overwrites the one before.
-struct Progress {
+struct ProgressLine {
     next: Nanos,
     is_terminal: bool,
     is_quiet: bool,
     is_shown: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     fn new(args: &BenchArgs) -> Self {
         Self {
             next: SECOND,

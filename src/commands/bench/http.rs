@@ -14,14 +14,14 @@ struct Head {
     /// The length of the head itself, in bytes.
     len: usize,
     status: u16,
-    body: Body,
+    body: BodyLength,
     closes: bool,
     accept: Option<String>,
     has_extension: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Body {
+enum BodyLength {
     Length(usize),
     Chunked,
     UntilEnd,
@@ -43,22 +43,22 @@ fn head(input: &[u8]) -> Result<Option<Head>, Trouble> {
     let mut head = Head {
         len,
         status,
-        body: if is_bodiless { Body::Length(0) } else { Body::UntilEnd },
+        body: if is_bodiless { BodyLength::Length(0) } else { BodyLength::UntilEnd },
         closes: response.version == Some(0),
         accept: None,
         has_extension: false,
     };
     for header in response.headers.iter() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if is("content-length") && head.body != Body::Chunked && !is_bodiless {
+        if is("content-length") && head.body != BodyLength::Chunked && !is_bodiless {
             let text = str::from_utf8(header.value).unwrap_or_default();
             let len = text
                 .trim()
                 .parse()
                 .map_err(|_| Trouble::Broken(format!("Content-Length is not a number: {text:?}")))?;
-            head.body = Body::Length(len);
+            head.body = BodyLength::Length(len);
         } else if is("transfer-encoding") && header.value.eq_ignore_ascii_case(b"chunked") && !is_bodiless {
-            head.body = Body::Chunked;
+            head.body = BodyLength::Chunked;
         } else if is("connection") {
             head.closes = header.value.eq_ignore_ascii_case(b"close")
                 || head.closes && !header.value.eq_ignore_ascii_case(b"keep-alive");
@@ -104,15 +104,15 @@ pub(super) fn reply(input: &[u8], max_body: usize, ended: bool) -> Result<Option
     let too_long = || Trouble::Broken(format!("a reply is longer than {max_body} bytes"));
     let made = |body| PostReply { status: head.status, body, closes: head.closes };
     match head.body {
-        Body::Length(len) if len > max_body => Err(too_long()),
-        Body::Length(len) if rest.len() < len => Ok(None),
-        Body::Length(len) => Ok(Some((head.len + len, made(Bytes::copy_from_slice(&rest[..len]))))),
-        Body::UntilEnd if rest.len() > max_body => Err(too_long()),
-        Body::UntilEnd if ended => {
+        BodyLength::Length(len) if len > max_body => Err(too_long()),
+        BodyLength::Length(len) if rest.len() < len => Ok(None),
+        BodyLength::Length(len) => Ok(Some((head.len + len, made(Bytes::copy_from_slice(&rest[..len]))))),
+        BodyLength::UntilEnd if rest.len() > max_body => Err(too_long()),
+        BodyLength::UntilEnd if ended => {
             Ok(Some((input.len(), PostReply { status: head.status, body: Bytes::copy_from_slice(rest), closes: true })))
         }
-        Body::UntilEnd => Ok(None),
-        Body::Chunked => Ok(chunks(rest, max_body)?.map(|(taken, body)| (head.len + taken, made(body.into())))),
+        BodyLength::UntilEnd => Ok(None),
+        BodyLength::Chunked => Ok(chunks(rest, max_body)?.map(|(taken, body)| (head.len + taken, made(body.into())))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `longwire connect`: talks to a server, frame by frame.
 //!
 //! Owns the three ways to talk (typed lines, `--send`, a script) and their exit status. `client` reads the URL, `dial`
-//! makes the connection and the WebSocket handshake, `wire` moves frames, `script` reads the orders, `show` prints.
+//! makes the connection and the WebSocket handshake, `wire` moves frames, `script` reads the steps, `show` prints.
 //! Frames go to standard output, everything about the connection to standard error.
 
 mod dial;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::script::{Order, Script};
+use self::script::{Script, ScriptStep};
 use self::show::Show;
 use self::wire::{Arrival, Wire};
 use crate::commands::cli::{ConnectArgs, parse_hex, unescape};
@@ -214,14 +214,14 @@ impl Talk {
 
     /// Runs the script; the first failed expectation ends it.
     async fn follow(&mut self, script: &Script) -> Result<(), ConnectError> {
-        for (line, order) in &script.orders {
+        for (line, step) in &script.steps {
             let unexpected = |got: String| ConnectError::Unexpected(format!("{}:{line}: {got}", script.name));
-            match order {
-                Order::Send(body) => self.send(FrameKind::Text, body, true)?,
-                Order::SendHex(body) => self.send(FrameKind::Binary, body, true)?,
-                Order::Wait(time) => self.wait(*time).await?,
-                Order::Close => self.close().await?,
-                Order::Expect(wanted) => match self.expect_arrival().await {
+            match step {
+                ScriptStep::Send(body) => self.send(FrameKind::Text, body, true)?,
+                ScriptStep::SendHex(body) => self.send(FrameKind::Binary, body, true)?,
+                ScriptStep::Wait(time) => self.wait(*time).await?,
+                ScriptStep::Close => self.close().await?,
+                ScriptStep::Expect(wanted) => match self.expect_arrival().await {
                     Ok(Arrival::Frame(frame)) if frame.body == wanted[..] => {}
                     Ok(Arrival::Frame(frame)) => {
                         return Err(unexpected(format!(
@@ -233,7 +233,7 @@ impl Talk {
                     Ok(closed) => return Err(unexpected(format!("expected {}, but {closed}", show::quoted(wanted)))),
                     Err(error) => return Err(unexpected(format!("expected {}: {error}", show::quoted(wanted)))),
                 },
-                Order::ExpectClose(wanted) => match self.expect_arrival().await {
+                ScriptStep::ExpectClose(wanted) => match self.expect_arrival().await {
                     Ok(Arrival::Closed { code, .. }) if wanted.is_none() || *wanted == code => {}
                     Ok(Arrival::Frame(frame)) => {
                         return Err(unexpected(format!("expected a close, got {}", show::quoted(&frame.body))));

@@ -1,4 +1,4 @@
-//! Scripts for `--exec`: one order per line. The whole file is read before anything is sent.
+//! Scripts for `--exec`: one step per line. The whole file is read before anything is sent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum ScriptStep {
     Send(Vec<u8>),
     SendHex(Vec<u8>),
     Expect(Vec<u8>),
@@ -22,12 +22,12 @@ pub(super) enum Order {
     Close,
 }
 
-/// Orders with their line numbers, from 1.
+/// Steps with their line numbers, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Script {
     /// The file's name, for error messages.
     pub name: String,
-    pub orders: Vec<(usize, Order)>,
+    pub steps: Vec<(usize, ScriptStep)>,
 }
 
 impl Script {
@@ -45,36 +45,36 @@ impl Script {
     }
 
     fn parse(name: String, text: &str) -> Result<Self, String> {
-        let mut orders = Vec::new();
+        let mut steps = Vec::new();
         for (index, line) in text.lines().enumerate() {
             // Spaces at the end may be part of the frame to send.
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let order = parse_order(line).map_err(|rule| format!("{name}:{}: {rule}", index + 1))?;
-            orders.push((index + 1, order));
+            let step = parse_step(line).map_err(|rule| format!("{name}:{}: {rule}", index + 1))?;
+            steps.push((index + 1, step));
         }
-        Ok(Self { name, orders })
+        Ok(Self { name, steps })
     }
 }
 
-fn parse_order(line: &str) -> Result<Order, String> {
+fn parse_step(line: &str) -> Result<ScriptStep, String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match (word.trim_end(), rest) {
-        ("send", text) => unescape(text).map(Order::Send),
-        ("hex", hex) => parse_hex(hex).map(Order::SendHex),
-        ("expect", text) => unescape(text).map(Order::Expect),
-        ("expect-hex", hex) => parse_hex(hex).map(Order::Expect),
+        ("send", text) => unescape(text).map(ScriptStep::Send),
+        ("hex", hex) => parse_hex(hex).map(ScriptStep::SendHex),
+        ("expect", text) => unescape(text).map(ScriptStep::Expect),
+        ("expect-hex", hex) => parse_hex(hex).map(ScriptStep::Expect),
         ("expect-close", code) => match code.trim() {
-            "" => Ok(Order::ExpectClose(None)),
+            "" => Ok(ScriptStep::ExpectClose(None)),
             code => code
                 .parse()
-                .map(|code| Order::ExpectClose(Some(code)))
+                .map(|code| ScriptStep::ExpectClose(Some(code)))
                 .map_err(|_| format!("{code:?} is not a close code")),
         },
-        ("wait", time) => parse_time(time.trim()).map(Order::Wait),
-        ("close", rest) if rest.trim().is_empty() => Ok(Order::Close),
+        ("wait", time) => parse_time(time.trim()).map(ScriptStep::Wait),
+        ("close", rest) if rest.trim().is_empty() => Ok(ScriptStep::Close),
         _ => Err(format!("{line:?} is not send, hex, expect, expect-hex, expect-close, wait or close")),
     }
 }
@@ -84,24 +84,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_order_is_read_with_its_line() {
+    fn each_step_is_read_with_its_line() {
         let text = "# a talk\nsend hello \\x00\n\nhex 00 fF\nexpect\nexpect-hex 01\nexpect-close 4001\nexpect-close\nwait 5ms\n  close\n";
         let script = Script::parse("talk".into(), text).unwrap();
         let expected = [
-            (2, Order::Send(b"hello \0".to_vec())),
-            (4, Order::SendHex(vec![0, 255])),
-            (5, Order::Expect(Vec::new())),
-            (6, Order::Expect(vec![1])),
-            (7, Order::ExpectClose(Some(4001))),
-            (8, Order::ExpectClose(None)),
-            (9, Order::Wait(Duration::from_millis(5))),
-            (10, Order::Close),
+            (2, ScriptStep::Send(b"hello \0".to_vec())),
+            (4, ScriptStep::SendHex(vec![0, 255])),
+            (5, ScriptStep::Expect(Vec::new())),
+            (6, ScriptStep::Expect(vec![1])),
+            (7, ScriptStep::ExpectClose(Some(4001))),
+            (8, ScriptStep::ExpectClose(None)),
+            (9, ScriptStep::Wait(Duration::from_millis(5))),
+            (10, ScriptStep::Close),
         ];
-        assert_eq!(script.orders, expected);
+        assert_eq!(script.steps, expected);
     }
 
     #[test]
-    fn a_bad_order_is_named_with_its_line() {
+    fn a_bad_step_is_named_with_its_line() {
         for (text, part) in [
             ("send a\nsned b", "talk:2: \"sned b\" is not send"),
             ("hex 0", "talk:1: \"0\" is not made of pairs"),

@@ -13,7 +13,7 @@ const INFO: u16 = 12;
 
 /// One request of the short protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ShortRequest {
     /// A command, which has no answer.
     Command(Command),
     /// Asks for the number of clients and channels on each node: [`info`] encodes the answer.
@@ -61,7 +61,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Reads the command or query in a frame.
-pub fn decode(frame: &Frame) -> Result<Order, Refused> {
+pub fn decode(frame: &Frame) -> Result<ShortRequest, Refused> {
     let name = |bytes: &[u8]| Name::new(bytes).map_err(Refused::BadName);
     let message = || Action::Send(Message::new(frame.body.clone()));
     let command = match frame.kind {
@@ -74,11 +74,11 @@ pub fn decode(frame: &Frame) -> Result<Order, Refused> {
         7 => Command::new(sessions(&frame.head)?, Action::Join(name(&frame.body)?)),
         8 => Command::new(sessions(&frame.head)?, Action::Leave(name(&frame.body)?)),
         9 => Command::new(Target::Channel(name(&frame.head)?), message()),
-        INFO => return Ok(Order::Info),
+        INFO => return Ok(ShortRequest::Info),
         1..=3 | 10 | 11 => return Err(Refused::ForGateways(frame.kind)),
         other => return Err(Refused::UnknownType(other)),
     };
-    Ok(Order::Command(command))
+    Ok(ShortRequest::Command(command))
 }
 
 /// Invalid ids are skipped: no session can have them.

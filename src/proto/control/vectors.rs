@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Frame;
 use super::long::{self, Challenge, ErrorWord, Hello, Operation, Proofs, Request, RouterAnswer};
-use super::short::{self, Gateway, Order};
+use super::short::{self, Gateway, ShortRequest};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::framing::FrameKind;
 use crate::proto::id::SessionId;
@@ -148,8 +148,8 @@ fn proofs() {
 fn orders_of_the_short_protocol() {
     each("short", |example| {
         let expected = match example["do"].as_str() {
-            Some("info") => Order::Info,
-            _ => Order::Command(command(example)),
+            Some("info") => ShortRequest::Info,
+            _ => ShortRequest::Command(command(example)),
         };
         assert_eq!(short::decode(&frame(example)), Ok(expected));
     });

@@ -72,11 +72,11 @@ pub struct HttpAnswer {
 
 enum ResponseStage {
     Head(HeadReader),
-    Body(Box<Body>),
+    Body(Box<ResponseBody>),
     Failed(Fault),
 }
 
-struct Body {
+struct ResponseBody {
     head: Head,
     slice: Slice,
     /// The body is held to the end: the offset is negative, or it goes to sessions other than the client's.
@@ -146,7 +146,8 @@ impl HttpAnswer {
         let is_held = to_others || head.content_offset < 0;
         // A held body is sliced when it is complete.
         let slice = if is_held || self.is_bodyless { Slice::of(&Head::default()) } else { Slice::of(&head) };
-        self.stage = ResponseStage::Body(Box::new(Body { head, slice, is_held, pending: Vec::new(), feed: None }));
+        self.stage =
+            ResponseStage::Body(Box::new(ResponseBody { head, slice, is_held, pending: Vec::new(), feed: None }));
     }
 
     fn body(&mut self, data: &[u8]) {
@@ -263,7 +264,7 @@ impl HttpAnswer {
         }
     }
 
-    fn finish_body(&mut self, mut body: Body) -> Result<(), Fault> {
+    fn finish_body(&mut self, mut body: ResponseBody) -> Result<(), Fault> {
         if let Some(feed) = body.feed.clone() {
             body.flush(&mut self.bytes_out);
             return match body.slice.check_whole() {
@@ -319,7 +320,7 @@ impl HttpAnswer {
     }
 }
 
-impl Body {
+impl ResponseBody {
     fn flush(&mut self, bytes_out: &mut u64) {
         if let Some(feed) = &self.feed
             && !self.pending.is_empty()

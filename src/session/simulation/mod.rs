@@ -49,7 +49,7 @@ use crate::config::model::Config;
 use crate::config::model::{App, Protocol, SlowReader};
 use crate::metrics::{Metrics, ReasonLabels};
 use crate::outbox::faults::{Fault, Pipe, set_others};
-use crate::outbox::{ClientLink, Close, Fate, Feed, Outbox, Push, Terms, Topic, Turn};
+use crate::outbox::{ClientLink, Close, Fate, Feed, Outbox, PollTurn, Push, Terms, Topic};
 use crate::proto::close::CloseReason;
 use crate::proto::fastcgi::params::EncodedParams;
 use crate::proto::framing::{Decoder, DelimiterFraming, FrameKind, Framing};
@@ -212,7 +212,7 @@ struct World {
     pipe: Arc<Pipe>,
     feed: Option<Arc<Feed>>,
     posts: Option<Arc<Posts>>,
-    turn: RefCell<Option<Turn>>,
+    turn: RefCell<Option<PollTurn>>,
     desk: Desk,
     jobs: RefCell<Vec<Option<Job>>>,
     client: RefCell<Client>,
