@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput};
 use longwire::proto::command::{Action, Command, Message, Name, Receipt, Target};
-use longwire::proto::control::long::{Operation, Request, RouterAnswer};
+use longwire::proto::control::long::{Operation, RouterAnswer, RouterRequest};
 use longwire::proto::control::{Frame, short};
 use longwire::proto::id::SessionIds;
 
@@ -20,7 +20,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
     let channel = Target::Channel(Name::new(b"room:1").expect("it is a name"));
     for (name, to) in [("channel", channel), ("1 session", to(1)), ("1000 sessions", to(1000))] {
         let operation = Operation::Command(Command::new(to, Action::Send(Message::new(text(64)))));
-        let request = Request { number: 1, operation };
+        let request = RouterRequest { number: 1, operation };
         let mut out = BytesMut::new();
         bench(&mut group, format!("encode send to {name}"), Throughput::Elements(1), || {
             out.clear();
@@ -31,7 +31,7 @@ pub(super) fn benches(criterion: &mut Criterion) {
         bench(&mut group, format!("decode send to {name}"), Throughput::Elements(1), || {
             input.extend_from_slice(black_box(&wire));
             let frame = Frame::decode(&mut input, MAX_LEN).expect("it is short").expect("it is whole");
-            Request::decode(&frame).expect("we encoded it")
+            RouterRequest::decode(&frame).expect("we encoded it")
         });
     }
     let mut wire = BytesMut::new();

@@ -28,7 +28,7 @@ use rustls::version::{TLS12, TLS13};
 pub use self::client::{ClientSettings, roots_of_system};
 pub use self::files::{Fault, LoadError, Role};
 pub use self::names::asked_name;
-pub use self::params::{Facts, params};
+pub use self::params::{TlsFacts, params};
 
 use self::names::Resolver;
 
@@ -88,11 +88,11 @@ pub struct Acceptor {
 struct LoadedCertificates {
     config: Arc<ServerConfig>,
     /// The state of the files when they were last checked, valid or not.
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
 }
 
 /// Modification time, size and inode: enough to see that a file has changed.
-type Stamp = Option<(SystemTime, u64, u64)>;
+type FileStamp = Option<(SystemTime, u64, u64)>;
 
 impl Acceptor {
     /// Loads every file.
@@ -197,12 +197,12 @@ fn configure(
     Ok((Arc::new(config), remarks))
 }
 
-fn stamps(settings: &Settings) -> Vec<Stamp> {
+fn stamps(settings: &Settings) -> Vec<FileStamp> {
     let files = settings.pairs.iter().flat_map(|pair| [&pair.cert, &pair.key]).chain(&settings.client_ca);
     files.map(|path| stamp(path)).collect()
 }
 
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> FileStamp {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))

@@ -10,7 +10,7 @@ use crate::proto::fastcgi::params::{EncodedParams, Params};
 
 /// The results of a handshake.
 #[derive(Clone, Copy, Default)]
-pub struct Facts<'a> {
+pub struct TlsFacts<'a> {
     /// `SSL_PROTOCOL`
     pub version: Option<ProtocolVersion>,
     /// `SSL_CIPHER`
@@ -22,7 +22,7 @@ pub struct Facts<'a> {
 }
 
 /// `HTTPS` and `SSL_*`. Cipher suites have their IANA names.
-pub fn params(facts: &Facts<'_>) -> EncodedParams {
+pub fn params(facts: &TlsFacts<'_>) -> EncodedParams {
     let mut params = Params::new();
     // Values too long for FastCGI are left out. A client that wants its subject seen has to use a shorter one.
     let mut put = |name: &str, value: &str| {
@@ -133,7 +133,7 @@ mod tests {
         wanted.not_after = rcgen::date_time_ymd(2036, 1, 31);
         let key = KeyPair::generate().unwrap();
         let chain = [CertificateDer::from(wanted.self_signed(&key).unwrap().der().to_vec())];
-        let facts = Facts { sni: Some("shop.example"), peer_certificates: Some(&chain), ..Facts::default() };
+        let facts = TlsFacts { sni: Some("shop.example"), peer_certificates: Some(&chain), ..TlsFacts::default() };
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         params(&facts).pairs().map(|(name, value)| (text(name), text(value))).collect()
     }
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn without_a_certificate_nothing_is_told_of_one() {
-        let params = params(&Facts { version: Some(ProtocolVersion::TLSv1_3), ..Facts::default() });
+        let params = params(&TlsFacts { version: Some(ProtocolVersion::TLSv1_3), ..TlsFacts::default() });
         let names: Vec<_> = params.pairs().map(|(name, _)| String::from_utf8(name.to_vec()).unwrap()).collect();
         assert_eq!(names, ["HTTPS", "SSL_PROTOCOL", "SSL_CLIENT_VERIFY"]);
     }

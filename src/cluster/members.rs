@@ -61,7 +61,7 @@ pub struct Member {
 
 /// The effect of a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum BeatEffect {
     /// Nothing of interest to others.
     Known,
     /// The node is new here.
@@ -123,23 +123,23 @@ impl Members {
     }
 
     /// A heartbeat came.
-    pub fn heard(&mut self, now: Instant, sender: Sender, beat: Beat) -> Heard {
+    pub fn heard(&mut self, now: Instant, sender: Sender, beat: Beat) -> BeatEffect {
         let until = now + Duration::from_millis(u64::from(beat.lease_ms));
         let old = self.by_number.get_mut(&sender.node);
         let heard = match old {
-            None => Heard::New,
-            Some(old) if old.sender == sender && old.silent_since.is_some() => Heard::Again,
-            Some(old) if old.sender == sender => Heard::Known,
+            None => BeatEffect::New,
+            Some(old) if old.sender == sender && old.silent_since.is_some() => BeatEffect::Again,
+            Some(old) if old.sender == sender => BeatEffect::Known,
             Some(old) if old.silent_since.is_none() && old.began_after(sender, &beat) => {
                 old.rival = Some((beat.epoch, until));
-                return Heard::Outdated;
+                return BeatEffect::Outdated;
             }
-            Some(_) => Heard::Restarted,
+            Some(_) => BeatEffect::Restarted,
         };
         let old = self.by_number.get(&sender.node);
         let Beat { name, epoch, started_ms, sessions, keeps_account, interest, .. } = beat;
         let mut joined = match heard {
-            Heard::New | Heard::Restarted => Vec::new(),
+            BeatEffect::New | BeatEffect::Restarted => Vec::new(),
             _ => old.map(|old| old.joined.clone()).unwrap_or_default(),
         };
         joined.retain(|(partition, until)| !interest.has(*partition) && now < *until);
@@ -154,7 +154,7 @@ impl Members {
             started_ms,
             until,
             silent_since: None,
-            rival: old.filter(|_| heard == Heard::Known).and_then(|old| old.rival),
+            rival: old.filter(|_| heard == BeatEffect::Known).and_then(|old| old.rival),
         };
         self.by_number.insert(sender.node, member);
         heard
@@ -331,17 +331,17 @@ mod tests {
         }
         // It is killed, and started again after the clock was set back.
         let again = || Beat { started_ms: 500, epoch: 2, ..beat(None) };
-        assert_eq!(members.heard(at(4), new, again()), Heard::Outdated);
+        assert_eq!(members.heard(at(4), new, again()), BeatEffect::Outdated);
         assert_eq!(members.locate(session_of(1)), SessionLocation::At(7));
         assert_eq!(members.locate(session_of(2)), SessionLocation::Silent(7), "it may still be there");
         assert_eq!(members.locate(session_of(3)), SessionLocation::Gone);
         assert_eq!(members.expire(at(6)), ["n7"]);
-        assert_eq!(members.heard(at(6), new, again()), Heard::Restarted);
+        assert_eq!(members.heard(at(6), new, again()), BeatEffect::Restarted);
         assert_eq!(members.locate(session_of(2)), SessionLocation::At(7));
         assert_eq!(members.locate(session_of(1)), SessionLocation::Gone);
         // A late beat of the old run does not count while the new one is here.
         let late = Beat { started_ms: 400, ..beat(None) };
-        assert_eq!(members.heard(at(7), old, late), Heard::Outdated);
+        assert_eq!(members.heard(at(7), old, late), BeatEffect::Outdated);
         assert_eq!(members.locate(session_of(2)), SessionLocation::At(7));
         assert_eq!(members.locate(session_of(1)), SessionLocation::Silent(7));
         for second in [8, 10, 13] {

@@ -77,7 +77,7 @@ pub struct Cluster {
 }
 
 /// Facts about this node, which the cluster needs.
-pub struct Facts {
+pub struct ClusterFacts {
     /// Its name.
     pub name: String,
     /// Its number.
@@ -137,7 +137,7 @@ impl Cluster {
     /// The engine's addresses are invalid, or the operating system gave no random bytes.
     pub fn new(
         settings: &model::Cluster,
-        facts: Facts,
+        facts: ClusterFacts,
         router: Arc<Router>,
         presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,
@@ -168,7 +168,7 @@ impl Cluster {
     fn among_others(
         engine: impl Engine,
         settings: &model::Cluster,
-        facts: Facts,
+        facts: ClusterFacts,
         router: Arc<Router>,
         presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,

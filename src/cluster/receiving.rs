@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::joining::LinkEnd;
-use super::members::Heard;
+use super::members::BeatEffect;
 use super::merge::found_by;
 use super::net::{Foreign, Net, not_understood};
 use super::windows::{Arrival, Windows};
@@ -154,12 +154,12 @@ impl Net {
                 let name = beat.name.clone();
                 let heard = self.members().heard(Instant::now(), from, beat);
                 match heard {
-                    Heard::Known | Heard::Outdated => {}
-                    Heard::New => info!(node = name, number = from.node, "node has joined"),
-                    Heard::Again => info!(node = name, number = from.node, "node was silent and is back"),
-                    Heard::Restarted => info!(node = name, number = from.node, "node was restarted"),
+                    BeatEffect::Known | BeatEffect::Outdated => {}
+                    BeatEffect::New => info!(node = name, number = from.node, "node has joined"),
+                    BeatEffect::Again => info!(node = name, number = from.node, "node was silent and is back"),
+                    BeatEffect::Restarted => info!(node = name, number = from.node, "node was restarted"),
                 }
-                if matches!(heard, Heard::New | Heard::Restarted) {
+                if matches!(heard, BeatEffect::New | BeatEffect::Restarted) {
                     // Send a beat now, so that it need not wait for our next one to know us.
                     self.look_around();
                     self.beat();

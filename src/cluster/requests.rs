@@ -16,12 +16,12 @@ pub(super) type AllAnswered = oneshot::Receiver<()>;
 #[derive(Debug)]
 pub(super) struct Requests {
     ids: RequestIds,
-    waiting: HashMap<RequestId, Request>,
+    waiting: HashMap<RequestId, PendingRequest>,
 }
 
 /// One request to several nodes.
 #[derive(Debug)]
-struct Request {
+struct PendingRequest {
     /// Nodes that have not answered.
     missing: Vec<u16>,
     /// Nodes that have answered.
@@ -56,7 +56,7 @@ impl Requests {
     ) -> (RequestId, AllAnswered) {
         let id = self.ids.next_id();
         let (done, all_answered) = oneshot::channel();
-        let request = Request { missing: nodes, answered: Vec::new(), answers, joins, done: Some(done) };
+        let request = PendingRequest { missing: nodes, answered: Vec::new(), answers, joins, done: Some(done) };
         self.waiting.insert(id, request);
         (id, all_answered)
     }
@@ -111,7 +111,7 @@ impl Requests {
 
     /// The link is lost, so no answers will come any more.
     pub(super) fn give_up_all(&mut self) {
-        self.waiting.values_mut().for_each(Request::finish);
+        self.waiting.values_mut().for_each(PendingRequest::finish);
     }
 
     /// The caller no longer waits.
@@ -126,7 +126,7 @@ impl Requests {
     }
 }
 
-impl Request {
+impl PendingRequest {
     fn finish(&mut self) {
         if let Some(done) = self.done.take() {
             // The waiting side may have given up.

@@ -73,7 +73,7 @@ struct Late {
 }
 
 /// A message whose receipt is waited for.
-struct Waiting {
+struct AwaitedReceipt {
     request: RequestId,
     message: u64,
     deadline: u64,
@@ -106,7 +106,7 @@ struct Node {
     windows: Windows,
     members: Members,
     requests: Requests,
-    waiting: Vec<Waiting>,
+    waiting: Vec<AwaitedReceipt>,
     books: Books,
     telling: Vec<(u64, Partition)>,
     sessions: BTreeMap<SessionId, BTreeSet<usize>>,
@@ -286,7 +286,7 @@ impl World {
             Body::Beat(_) if from.node == node.me.node => {}
             Body::Beat(beat) => {
                 let heard = node.members.heard(time, from, beat);
-                if matches!(heard, super::members::Heard::New | super::members::Heard::Restarted) {
+                if matches!(heard, super::members::BeatEffect::New | super::members::BeatEffect::Restarted) {
                     self.beat(at);
                 }
             }
@@ -342,7 +342,7 @@ impl World {
                 None
             } else {
                 let (request, answered) = node.requests.begin(here, Answers::Receipts(vec![Receipt::default()]), None);
-                node.waiting.push(Waiting { request, message, deadline: self.now + RECEIPT_TIMEOUT, answered });
+                node.waiting.push(AwaitedReceipt { request, message, deadline: self.now + RECEIPT_TIMEOUT, answered });
                 Some(request)
             };
             let commands = vec![command.clone()];

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::schema::{Default, Key, Kind, Table};
+use super::schema::{Default, Key, KeyKind, Table};
 use super::written::Written;
 
 /// Longest line of a comment.
@@ -89,15 +89,15 @@ pub fn defaults() -> String {
         page.text.push('\n');
         page.prose(&key.meaning());
         match (key.kind)() {
-            Kind::Table(keys) => page.table(key.name, keys, Some(&ON_TCP)),
-            Kind::Named(keys) => {
+            KeyKind::Table(keys) => page.table(key.name, keys, Some(&ON_TCP)),
+            KeyKind::Named(keys) => {
                 for example in EXAMPLES.iter().filter(|example| example.table == key.name) {
                     page.text.push('\n');
                     page.prose(example.about);
                     page.table(&format!("{}.{}", key.name, example.name), keys, Some(example));
                 }
             }
-            Kind::Value(_) | Kind::OptionalTable(_) => unreachable!("the root has tables only"),
+            KeyKind::Value(_) | KeyKind::OptionalTable(_) => unreachable!("the root has tables only"),
         }
     }
     page.text
@@ -132,7 +132,7 @@ impl Page {
         let (values, tables): (Vec<&Key>, Vec<&Key>) = keys
             .iter()
             .filter(|key| applies(key, keys, example))
-            .partition(|key| matches!((key.kind)(), Kind::Value(_)));
+            .partition(|key| matches!((key.kind)(), KeyKind::Value(_)));
         for key in values {
             let set = example.and_then(|example| set(example, key.name));
             let news = self.shown.insert((keys.as_ptr(), key.name));
@@ -150,7 +150,7 @@ impl Page {
             }
         }
         for key in tables {
-            let (Kind::Table(keys) | Kind::OptionalTable(keys)) = (key.kind)() else { continue };
+            let (KeyKind::Table(keys) | KeyKind::OptionalTable(keys)) = (key.kind)() else { continue };
             let left = keys
                 .iter()
                 .any(|inner| applies(inner, keys, example) && !self.shown.contains(&(keys.as_ptr(), inner.name)));
@@ -185,9 +185,9 @@ pub fn markdown() -> String {
     let mut text = String::new();
     for key in Written::KEYS {
         match (key.kind)() {
-            Kind::Table(keys) => markdown_table(&mut text, key.name, key, keys),
-            Kind::Named(keys) => markdown_table(&mut text, &format!("{}.NAME", key.name), key, keys),
-            Kind::Value(_) | Kind::OptionalTable(_) => unreachable!("the root has tables only"),
+            KeyKind::Table(keys) => markdown_table(&mut text, key.name, key, keys),
+            KeyKind::Named(keys) => markdown_table(&mut text, &format!("{}.NAME", key.name), key, keys),
+            KeyKind::Value(_) | KeyKind::OptionalTable(_) => unreachable!("the root has tables only"),
         }
     }
     text.truncate(text.trim_end().len());
@@ -199,7 +199,7 @@ fn markdown_table(text: &mut String, path: &str, about: &Key, keys: &'static [Ke
     let _infallible = write!(text, "#### `[{path}]`\n\n{}{}\n\n", about.meaning(), condition(about));
     text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
     for key in keys {
-        let Kind::Value(kind) = (key.kind)() else { continue };
+        let KeyKind::Value(kind) = (key.kind)() else { continue };
         let default = match key.default {
             Default::Is(text) => format!("`{text}`"),
             Default::Required(_) => "required".into(),
@@ -211,7 +211,7 @@ fn markdown_table(text: &mut String, path: &str, about: &Key, keys: &'static [Ke
     }
     text.push('\n');
     for key in keys {
-        if let Kind::Table(inner) | Kind::OptionalTable(inner) = (key.kind)() {
+        if let KeyKind::Table(inner) | KeyKind::OptionalTable(inner) = (key.kind)() {
             markdown_table(text, &format!("{path}.{}", key.name), key, inner);
         }
     }
@@ -257,8 +257,8 @@ mod tests {
         for key in keys {
             visit(key);
             match (key.kind)() {
-                Kind::Table(keys) | Kind::OptionalTable(keys) | Kind::Named(keys) => walk(keys, visit),
-                Kind::Value(_) => {}
+                KeyKind::Table(keys) | KeyKind::OptionalTable(keys) | KeyKind::Named(keys) => walk(keys, visit),
+                KeyKind::Value(_) => {}
             }
         }
     }
@@ -300,7 +300,7 @@ mod tests {
         let (defaults, markdown) = (uncommented(), markdown());
         walk(Written::KEYS, &mut |key| {
             assert!(key.meaning().ends_with('.'), "{}: {}", key.name, key.meaning());
-            if matches!((key.kind)(), Kind::Value(_)) {
+            if matches!((key.kind)(), KeyKind::Value(_)) {
                 assert!(defaults.contains(&format!("{} = ", key.name)), "{}", key.name);
                 assert!(markdown.contains(&format!("| `{}` |", key.name)), "{}", key.name);
                 assert!(markdown.contains(&key.meaning().replace('|', "\\|")), "{}", key.name);

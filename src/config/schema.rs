@@ -23,7 +23,7 @@ pub(super) struct Key {
     /// The doc comment, from which `longwire defaults` and README.md are made.
     pub doc: &'static str,
     pub only_when: Option<OnlyWhen>,
-    pub kind: fn() -> Kind,
+    pub kind: fn() -> KeyKind,
     /// The value may be a secret: messages do not show it.
     pub is_secret: bool,
 }
@@ -91,7 +91,7 @@ impl OnlyWhen {
 }
 
 /// The kind of value that a key holds.
-pub(super) enum Kind {
+pub(super) enum KeyKind {
     /// A value; the text completes "must be".
     Value(String),
     /// A table with these keys; it may be left out.
@@ -240,7 +240,7 @@ impl<'a> Section<'a> {
         let Some(when) = key.only_when else { return false };
         let Some(DeValue::String(text)) = self.get(when.key).map(|item| item.value) else { return false };
         let deciding = keys.iter().find(|key| key.name == when.key).map(|key| (key.kind)());
-        matches!(deciding, Some(Kind::Value(words)) if !words.contains(&format!("{text:?}")))
+        matches!(deciding, Some(KeyKind::Value(words)) if !words.contains(&format!("{text:?}")))
     }
 
     /// Whether `key` makes sense beside the other written keys.
@@ -263,9 +263,9 @@ fn homes_of(name: &str, path: &str, keys: &'static [Key]) -> Vec<String> {
     let is_here = keys.iter().any(|key| key.name == name) && !path.is_empty();
     let here = is_here.then(|| format!("[{path}]"));
     let below = keys.iter().flat_map(|key| match (key.kind)() {
-        Kind::Value(_) => Vec::new(),
-        Kind::Table(inner) | Kind::OptionalTable(inner) => homes_of(name, &join(path, key.name), inner),
-        Kind::Named(inner) => homes_of(name, &format!("{}.NAME", join(path, key.name)), inner),
+        KeyKind::Value(_) => Vec::new(),
+        KeyKind::Table(inner) | KeyKind::OptionalTable(inner) => homes_of(name, &join(path, key.name), inner),
+        KeyKind::Named(inner) => homes_of(name, &format!("{}.NAME", join(path, key.name)), inner),
     });
     here.into_iter().chain(below).collect()
 }
@@ -282,15 +282,15 @@ pub(super) trait Table: Sized {
 pub(super) trait Field: Sized {
     const IS_SECRET: bool = false;
 
-    fn kind() -> Kind;
+    fn kind() -> KeyKind;
     fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self;
 }
 
 impl<T: Value> Field for Entry<T> {
     const IS_SECRET: bool = T::IS_SECRET;
 
-    fn kind() -> Kind {
-        Kind::Value(T::kind())
+    fn kind() -> KeyKind {
+        KeyKind::Value(T::kind())
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
@@ -307,8 +307,8 @@ impl<T: Value> Field for Entry<T> {
 impl<T: Value> Field for Option<Entry<T>> {
     const IS_SECRET: bool = T::IS_SECRET;
 
-    fn kind() -> Kind {
-        Kind::Value(T::kind())
+    fn kind() -> KeyKind {
+        KeyKind::Value(T::kind())
     }
 
     fn read(section: &Section<'_>, key: &Key, keys: &'static [Key], report: &mut Report<'_>) -> Self {
@@ -337,8 +337,8 @@ impl<T: Value> Field for Option<Entry<T>> {
 }
 
 impl<T: Table> Field for T {
-    fn kind() -> Kind {
-        Kind::Table(T::KEYS)
+    fn kind() -> KeyKind {
+        KeyKind::Table(T::KEYS)
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
@@ -352,8 +352,8 @@ impl<T: Table> Field for T {
 pub(super) struct IfWritten<T>(pub Option<T>);
 
 impl<T: Table> Field for IfWritten<T> {
-    fn kind() -> Kind {
-        Kind::OptionalTable(T::KEYS)
+    fn kind() -> KeyKind {
+        KeyKind::OptionalTable(T::KEYS)
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {
@@ -367,8 +367,8 @@ impl<T: Table> Field for IfWritten<T> {
 pub(super) struct Named<T>(pub Vec<(String, T)>);
 
 impl<T: Table> Field for Named<T> {
-    fn kind() -> Kind {
-        Kind::Named(T::KEYS)
+    fn kind() -> KeyKind {
+        KeyKind::Named(T::KEYS)
     }
 
     fn read(section: &Section<'_>, key: &Key, _: &'static [Key], report: &mut Report<'_>) -> Self {

@@ -42,13 +42,13 @@ fn epoch_at(since_1970: Duration) -> u32 {
 }
 
 /// The members of channels, and the notices about them; `None` if no app wants those events.
-pub(super) type Told = Option<(Arc<Presence>, Notices)>;
+pub(super) type PresenceAndNotices = Option<(Arc<Presence>, Notices)>;
 
 pub(super) fn hub(
     config: &Config,
     max_sessions: usize,
     router_address: String,
-) -> Result<(Hub, Option<cluster::Life>, Told), StartError> {
+) -> Result<(Hub, Option<cluster::Life>, PresenceAndNotices), StartError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(StartError::Random)?;
     let epoch = epoch_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
@@ -71,7 +71,7 @@ pub(super) fn hub(
         router = router.telling(presence);
     }
     let router = Arc::new(router);
-    let facts = cluster::Facts { name: config.node.name.clone(), number: config.node.number, epoch };
+    let facts = cluster::ClusterFacts { name: config.node.name.clone(), number: config.node.number, epoch };
     let (cluster, life) = Cluster::new(&config.cluster, facts, router.clone(), presence, metrics.cluster.clone())
         .map_err(StartError::Cluster)?;
     let passed_limits = Arc::new(PassedLimits::new(&limits.dry_run, metrics.clone()));

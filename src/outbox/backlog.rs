@@ -33,7 +33,7 @@ pub struct Topic {
 
 /// The kind of a waiting piece, which decides whether it may be dropped.
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(super) enum PieceKind {
     /// A reply, a piece of one, or a control frame.
     Reply,
     /// A push that is never dropped.
@@ -45,7 +45,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 struct Piece {
     bytes: Bytes,
-    kind: Kind,
+    kind: PieceKind,
 }
 
 /// See the module. It takes one word while nothing waits, which is nearly always.
@@ -94,14 +94,14 @@ impl Backlog {
     }
 
     /// Appends bytes after those that are ready.
-    pub(super) fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
+    pub(super) fn enqueue(&mut self, bytes: Bytes, kind: PieceKind) {
         if !bytes.is_empty() {
             self.0.get_or_insert_default().enqueue(bytes, kind);
         }
     }
 
     /// Queues the rest of a frame whose beginning the socket took. Nothing else may be ready.
-    pub(super) fn enqueue_rest(&mut self, bytes: Bytes, kind: Kind) {
+    pub(super) fn enqueue_rest(&mut self, bytes: Bytes, kind: PieceKind) {
         debug_assert!(self.has_nothing_ready(), "the socket takes nothing while something waits for it");
         let pieces = self.0.get_or_insert_default();
         pieces.is_begun = true;
@@ -109,7 +109,7 @@ impl Backlog {
     }
 
     /// Holds a frame until the reply that streams has ended.
-    pub(super) fn hold(&mut self, frame: Bytes, kind: Kind) {
+    pub(super) fn hold(&mut self, frame: Bytes, kind: PieceKind) {
         if !frame.is_empty() {
             self.0.get_or_insert_default().hold(frame, kind);
         }
@@ -167,12 +167,12 @@ impl Pieces {
         self.bytes() + (self.ready.len() + self.held.len()) * PIECE_COST
     }
 
-    fn enqueue(&mut self, bytes: Bytes, kind: Kind) {
+    fn enqueue(&mut self, bytes: Bytes, kind: PieceKind) {
         self.ready_bytes += bytes.len();
         self.ready.push_back(Piece { bytes, kind });
     }
 
-    fn hold(&mut self, frame: Bytes, kind: Kind) {
+    fn hold(&mut self, frame: Bytes, kind: PieceKind) {
         self.held_bytes += frame.len();
         self.held.push_back(Piece { bytes: frame, kind });
     }
@@ -214,19 +214,19 @@ impl Pieces {
 
     fn pushes(&self) -> u32 {
         let pieces = self.ready.iter().chain(&self.held);
-        pieces.filter(|piece| !matches!(piece.kind, Kind::Reply)).count() as u32
+        pieces.filter(|piece| !matches!(piece.kind, PieceKind::Reply)).count() as u32
     }
 
     fn clear_held(&mut self) -> u32 {
         self.held_bytes = 0;
         let held = std::mem::take(&mut self.held);
-        held.iter().filter(|piece| !matches!(piece.kind, Kind::Reply)).count() as u32
+        held.iter().filter(|piece| !matches!(piece.kind, PieceKind::Reply)).count() as u32
     }
 
     fn drop_topic(&mut self, topic: &Topic) -> u32 {
         let before = self.ready.len() + self.held.len();
         let mut keep_first = self.is_begun;
-        let is_kept = |piece: &Piece| !matches!(&piece.kind, Kind::Droppable(other) if **other == *topic);
+        let is_kept = |piece: &Piece| !matches!(&piece.kind, PieceKind::Droppable(other) if **other == *topic);
         self.ready.retain(|piece| std::mem::take(&mut keep_first) || is_kept(piece));
         self.held.retain(is_kept);
         let dropped = before - self.ready.len() - self.held.len();
@@ -241,7 +241,7 @@ impl Pieces {
         let mut dropped = 0;
         let mut next = usize::from(self.is_begun);
         while self.cost() > room && next < self.ready.len() {
-            if matches!(self.ready[next].kind, Kind::Droppable(_)) {
+            if matches!(self.ready[next].kind, PieceKind::Droppable(_)) {
                 let piece = self.ready.remove(next).expect("just looked at");
                 self.ready_bytes -= piece.bytes.len();
                 dropped += 1;
@@ -251,7 +251,7 @@ impl Pieces {
         }
         next = 0;
         while self.cost() > room && next < self.held.len() {
-            if matches!(self.held[next].kind, Kind::Droppable(_)) {
+            if matches!(self.held[next].kind, PieceKind::Droppable(_)) {
                 let piece = self.held.remove(next).expect("just looked at");
                 self.held_bytes -= piece.bytes.len();
                 dropped += 1;
@@ -280,12 +280,12 @@ mod tests {
 
     fn filled() -> Backlog {
         let mut backlog = Backlog::default();
-        backlog.enqueue_rest(Bytes::from_static(b"rest-a"), Kind::Droppable(topic(0)));
-        backlog.enqueue(Bytes::from_static(b"reply"), Kind::Reply);
-        backlog.enqueue(Bytes::from_static(b"a1"), Kind::Droppable(topic(0)));
-        backlog.enqueue(Bytes::from_static(b"b1"), Kind::Droppable(topic(1)));
-        backlog.enqueue(Bytes::from_static(b"stays"), Kind::Push);
-        backlog.hold(Bytes::from_static(b"a2"), Kind::Droppable(topic(0)));
+        backlog.enqueue_rest(Bytes::from_static(b"rest-a"), PieceKind::Droppable(topic(0)));
+        backlog.enqueue(Bytes::from_static(b"reply"), PieceKind::Reply);
+        backlog.enqueue(Bytes::from_static(b"a1"), PieceKind::Droppable(topic(0)));
+        backlog.enqueue(Bytes::from_static(b"b1"), PieceKind::Droppable(topic(1)));
+        backlog.enqueue(Bytes::from_static(b"stays"), PieceKind::Push);
+        backlog.hold(Bytes::from_static(b"a2"), PieceKind::Droppable(topic(0)));
         backlog
     }
 
@@ -321,9 +321,9 @@ mod tests {
             for (step, number) in steps {
                 let bytes = Bytes::from(vec![b'x'; number]);
                 match step {
-                    0 => backlog.enqueue(bytes, Kind::Reply),
-                    1 => backlog.enqueue(bytes, Kind::Droppable(topic(number as u8 % 3))),
-                    2 => backlog.hold(bytes, Kind::Droppable(topic(number as u8 % 3))),
+                    0 => backlog.enqueue(bytes, PieceKind::Reply),
+                    1 => backlog.enqueue(bytes, PieceKind::Droppable(topic(number as u8 % 3))),
+                    2 => backlog.hold(bytes, PieceKind::Droppable(topic(number as u8 % 3))),
                     3 => { backlog.release(); }
                     4 => backlog.advance(number.min(backlog.ready_bytes())),
                     5 => { backlog.drop_topic(&topic(number as u8 % 3)); }

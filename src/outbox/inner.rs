@@ -6,7 +6,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::backlog::{Backlog, Kind};
+use super::backlog::{Backlog, PieceKind};
 use super::close::Close;
 use super::link::ClientLink;
 use super::stage::OutboxStage;
@@ -52,7 +52,7 @@ impl Inner {
         &mut self,
         link: &ClientLink,
         slices: &[IoSlice<'_>],
-        kind: Kind,
+        kind: PieceKind,
         rest: impl FnOnce(usize) -> Bytes,
     ) {
         let len: usize = slices.iter().map(|slice| slice.len()).sum();

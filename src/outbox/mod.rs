@@ -60,7 +60,7 @@ use crate::proto::framing::Framing;
 use crate::proto::id::SessionId;
 use crate::transport::Transport;
 
-use self::backlog::Kind;
+use self::backlog::PieceKind;
 pub use self::backlog::Topic;
 pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, PollTurn};
@@ -210,13 +210,13 @@ impl Outbox {
         match departure {
             Departure::Now => {}
             Departure::Later => {
-                inner.backlog.hold(copy_tail(slices, slices.iter().map(|slice| slice.len()).sum()), Kind::Reply);
+                inner.backlog.hold(copy_tail(slices, slices.iter().map(|slice| slice.len()).sum()), PieceKind::Reply);
                 return;
             }
             Departure::Never => return,
         }
         let queued_before = self.writable(&inner);
-        inner.write(&self.link, slices, Kind::Reply, |rest| copy_tail(slices, rest));
+        inner.write(&self.link, slices, PieceKind::Reply, |rest| copy_tail(slices, rest));
         self.wake_writer(inner, queued_before);
     }
 
@@ -236,8 +236,8 @@ impl Outbox {
     fn queue(&self, kind: OutputKind, frame: Bytes) {
         let mut inner = self.lock();
         match inner.stage.departure_of(kind) {
-            Departure::Now => inner.backlog.enqueue(frame, Kind::Reply),
-            Departure::Later => inner.backlog.hold(frame, Kind::Reply),
+            Departure::Now => inner.backlog.enqueue(frame, PieceKind::Reply),
+            Departure::Later => inner.backlog.hold(frame, PieceKind::Reply),
             Departure::Never => {}
         }
     }
@@ -407,7 +407,7 @@ impl Outbox {
     pub fn last_word(&self, frame: Option<Bytes>) {
         let mut inner = self.lock();
         if let Some(frame) = frame.filter(|_| inner.stage.departure_of(OutputKind::Goodbye) == Departure::Now) {
-            inner.backlog.enqueue(frame, Kind::Reply);
+            inner.backlog.enqueue(frame, PieceKind::Reply);
         }
         inner.stage.say();
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Outbox;
-use super::backlog::{Kind, Topic};
+use super::backlog::{PieceKind, Topic};
 use super::close::Close;
 use super::inner::Inner;
 use super::stage::{Departure, OutputKind};
@@ -117,10 +117,10 @@ impl Outbox {
         together
     }
 
-    fn kind_of(&self, push: &Push<'_>) -> Kind {
+    fn kind_of(&self, push: &Push<'_>) -> PieceKind {
         match push.rule.unwrap_or(self.terms.slow_reader) {
-            SlowReader::Oldest | SlowReader::Latest => Kind::Droppable(push.topic.clone()),
-            SlowReader::Close | SlowReader::Newest => Kind::Push,
+            SlowReader::Oldest | SlowReader::Latest => PieceKind::Droppable(push.topic.clone()),
+            SlowReader::Close | SlowReader::Newest => PieceKind::Push,
         }
     }
 

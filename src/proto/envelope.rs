@@ -19,7 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::command::{Command, Name, Query, Receipt};
-use super::control::long::{Operation, Request};
+use super::control::long::{Operation, RouterRequest};
 use super::partition::Partition;
 use super::presence::{Account, Gone, Report};
 pub use super::reader::Malformed;
@@ -367,7 +367,7 @@ impl Body {
             Body::Commands { request, commands } => {
                 out.put_u64(request.map_or(NO_REQUEST, RequestId::number));
                 for command in commands {
-                    Request { number: 0, operation: Operation::Command(command.clone()) }.encode(out);
+                    RouterRequest { number: 0, operation: Operation::Command(command.clone()) }.encode(out);
                 }
             }
             Body::Receipts { request, receipts } => {
@@ -376,7 +376,7 @@ impl Body {
             }
             Body::Query { request, query } => {
                 out.put_u64(request.number());
-                Request { number: 0, operation: Operation::Query(query.clone()) }.encode(out);
+                RouterRequest { number: 0, operation: Operation::Query(query.clone()) }.encode(out);
             }
             Body::PartialAnswer { request, found } => {
                 put_answered(*request, out);

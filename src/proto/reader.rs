@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::control::Frame;
-use super::control::long::{Operation, Request, Wrong};
+use super::control::long::{Operation, RouterError, RouterRequest};
 use super::name::BadName;
 use super::partition::Partition;
 use super::run::{RequestId, Run};
@@ -20,7 +20,7 @@ pub enum Malformed {
     /// It ends in the middle of a frame of the long protocol.
     CutFrame,
     /// A frame of the long protocol that is wrong.
-    Frame(Wrong),
+    Frame(RouterError),
     /// A request has the number 0, which means that its sender wants no answer.
     NoNumber,
     /// There is no partition of this number.
@@ -142,7 +142,7 @@ impl Reader {
         match Frame::decode(&mut input, usize::MAX) {
             Ok(Some(frame)) => {
                 self.0 = input.freeze();
-                Request::decode(&frame).map(|request| Some(request.operation)).map_err(Malformed::Frame)
+                RouterRequest::decode(&frame).map(|request| Some(request.operation)).map_err(Malformed::Frame)
             }
             _ => Err(Malformed::CutFrame),
         }

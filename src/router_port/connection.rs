@@ -20,7 +20,7 @@ use crate::config::model;
 use crate::metrics::router::{Door, RouterMetrics};
 use crate::proto::command::{Action, Command, Query};
 use crate::proto::control::long::{
-    self, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, Request, RouterAnswer, Wrong,
+    self, ErrorWord, Hello, NONCE_BYTES, Operation, Proofs, RouterAnswer, RouterError, RouterRequest,
 };
 use crate::proto::control::short::{self, Gateway, ShortRequest};
 use crate::proto::control::{Frame, Protocol};
@@ -120,7 +120,7 @@ impl Sends {
 /// The reason why a connection ends before its client ends it.
 enum ConnectionEnd {
     /// An error that is sent to the client and logged.
-    Wrong(Wrong),
+    Wrong(RouterError),
     /// An error in the short protocol, which has no answers. It is logged only.
     Refused(&'static str, String),
     /// The connection has failed.
@@ -135,8 +135,8 @@ impl From<io::Error> for ConnectionEnd {
     }
 }
 
-impl From<Wrong> for ConnectionEnd {
-    fn from(wrong: Wrong) -> Self {
+impl From<RouterError> for ConnectionEnd {
+    fn from(wrong: RouterError) -> Self {
         ConnectionEnd::Wrong(wrong)
     }
 }
@@ -255,7 +255,7 @@ impl<'p> RouterConnection<'p> {
         let text = format!("the client closed its side in the middle of a frame, after {} bytes", self.input.len());
         Err(match self.stage {
             ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("truncated", text),
-            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::BadFrame, text).into(),
+            ProtocolStage::Greeting { .. } | ProtocolStage::Long => RouterError::new(ErrorWord::BadFrame, text).into(),
         })
     }
 
@@ -272,13 +272,13 @@ impl<'p> RouterConnection<'p> {
         // No frame of a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
         if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
-            return Err(Wrong::new(ErrorWord::BadFrame, "the greeting is too long").into());
+            return Err(RouterError::new(ErrorWord::BadFrame, "the greeting is too long").into());
         }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
             (ProtocolStage::Short, _) | (ProtocolStage::Fresh, Some(Protocol::Short)) => {
                 ConnectionEnd::Refused("bad_frame", error.to_string())
             }
-            _ => ConnectionEnd::Wrong(Wrong::new(ErrorWord::BadFrame, error.to_string())),
+            _ => ConnectionEnd::Wrong(RouterError::new(ErrorWord::BadFrame, error.to_string())),
         })
     }
 
@@ -343,7 +343,9 @@ impl<'p> RouterConnection<'p> {
                 Ok(result) => result,
                 Err(_) => {
                     return Err(match (is_stranger, is_late) {
-                        (true, _) => Wrong::new(ErrorWord::Timeout, "the greeting was not finished in time").into(),
+                        (true, _) => {
+                            RouterError::new(ErrorWord::Timeout, "the greeting was not finished in time").into()
+                        }
                         (_, true) => self.late(),
                         _ => ConnectionEnd::Idle,
                     });
@@ -358,7 +360,7 @@ impl<'p> RouterConnection<'p> {
         let text = format!("a message did not arrive completely in time: {} bytes of it came", self.input.len());
         match self.stage {
             ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("timeout", text),
-            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Wrong::new(ErrorWord::Timeout, text).into(),
+            ProtocolStage::Greeting { .. } | ProtocolStage::Long => RouterError::new(ErrorWord::Timeout, text).into(),
         }
     }
 
@@ -408,7 +410,7 @@ impl<'p> RouterConnection<'p> {
                 self.take_proof(&frame, *client_nonce, *server_nonce)
             }
             (ProtocolStage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
-            _ => Err(Wrong::new(
+            _ => Err(RouterError::new(
                 ErrorWord::BadFrame,
                 format!("frame type 0x{:04X} does not belong to this protocol", frame.kind),
             )
@@ -462,7 +464,7 @@ impl<'p> RouterConnection<'p> {
         let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
         let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
         if !proofs.is_client(&proof) {
-            return Err(Wrong::new(
+            return Err(RouterError::new(
                 ErrorWord::BadProof,
                 "the proof is wrong: the secret differs, or the proof is another connection's",
             )
@@ -474,19 +476,19 @@ impl<'p> RouterConnection<'p> {
     }
 
     async fn take_request(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
-        let answer = match Request::decode(frame) {
-            Ok(Request { number, operation: Operation::Command(command) }) => {
+        let answer = match RouterRequest::decode(frame) {
+            Ok(RouterRequest { number, operation: Operation::Command(command) }) => {
                 self.command(Some(number), command).await;
                 return Ok(());
             }
-            Ok(Request { number, operation: Operation::Query(query) }) => {
+            Ok(RouterRequest { number, operation: Operation::Query(query) }) => {
                 self.send().await;
                 self.port.metrics().count_query(Door::Long);
                 let asked = self.port.hub.cluster.ask(&query).await;
                 match &asked.answer {
                     QueryAnswer::Absent if !asked.beyond.is_empty() => {
-                        let wrong = Wrong::new(ErrorWord::Unreachable, asked.beyond.to_string());
-                        RouterAnswer::error(&Wrong { request: Some(number), ..wrong })
+                        let wrong = RouterError::new(ErrorWord::Unreachable, asked.beyond.to_string());
+                        RouterAnswer::error(&RouterError { request: Some(number), ..wrong })
                     }
                     QueryAnswer::Absent => RouterAnswer::Absent { request: number },
                     QueryAnswer::Value(value) => RouterAnswer::Result { request: number, body: value.clone() },

@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use self::tls::{Read, Tls};
-use crate::certificates::{self, Facts};
+use crate::certificates::{self, TlsFacts};
 use crate::proto::fastcgi::params::EncodedParams;
 
 /// Slices in one vectored write; the kernel's own bound is 1024 (`IOV_MAX`).
@@ -194,7 +194,7 @@ impl Transport {
         let Some(tls) = &self.tls else { return EncodedParams::default() };
         let name = tls.take_server_name();
         tls.with(|connection| {
-            certificates::params(&Facts {
+            certificates::params(&TlsFacts {
                 version: connection.protocol_version(),
                 cipher: connection.negotiated_cipher_suite(),
                 sni: name.as_deref(),

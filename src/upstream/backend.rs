@@ -84,7 +84,7 @@ pub(super) enum FailureEffect {
 
 /// Whether a backend needs a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ProbeNeed {
     /// No probe: an open connection tells more than a probe could, or the backend is ejected and its retry time has not come.
     Known,
     /// No connection is open, so a probe can tell something. Failures in a row; `u32::MAX` if the backend is ejected.
@@ -265,15 +265,15 @@ impl<H> Backends<H> {
     }
 
     /// Whether a probe of this backend could tell something new.
-    pub(super) fn standing(&self, at: usize, now: Instant) -> Standing {
+    pub(super) fn probe_need(&self, at: usize, now: Instant) -> ProbeNeed {
         let backend = &self.list[at];
         match backend.health {
-            _ if backend.open > 0 => Standing::Known,
-            Health::Up { failures } => Standing::Quiet { failures },
+            _ if backend.open > 0 => ProbeNeed::Known,
+            Health::Up { failures } => ProbeNeed::Quiet { failures },
             Health::Ejected { since } if since + self.pause(self.up() == 0, backend.trials) <= now => {
-                Standing::Quiet { failures: u32::MAX }
+                ProbeNeed::Quiet { failures: u32::MAX }
             }
-            Health::Ejected { .. } | Health::Trial => Standing::Known,
+            Health::Ejected { .. } | Health::Trial => ProbeNeed::Known,
         }
     }
 
@@ -471,20 +471,20 @@ mod tests {
     fn a_probe_is_for_those_that_nobody_hears_of() {
         let mut backends = backends(&[1, 1]);
         let now = Instant::now();
-        assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 0 });
+        assert_eq!(backends.probe_need(0, now), ProbeNeed::Quiet { failures: 0 });
         assert_eq!(backends.place(now), Some((0, Placement::Open)));
-        assert_eq!(backends.standing(0, now), Standing::Known, "its connection tells");
+        assert_eq!(backends.probe_need(0, now), ProbeNeed::Known, "its connection tells");
         backends.failed(0, now);
         backends.closed(0);
-        assert_eq!(backends.standing(0, now), Standing::Quiet { failures: 1 });
+        assert_eq!(backends.probe_need(0, now), ProbeNeed::Quiet { failures: 1 });
 
         assert_eq!(backends.absent(1, now), FailureEffect::Ejected, "one failure is enough at the first look");
-        assert_eq!(backends.standing(1, now), Standing::Known, "while another is up it is left alone");
-        assert_eq!(backends.standing(1, now + RULES.eject_time), Standing::Quiet { failures: u32::MAX });
+        assert_eq!(backends.probe_need(1, now), ProbeNeed::Known, "while another is up it is left alone");
+        assert_eq!(backends.probe_need(1, now + RULES.eject_time), ProbeNeed::Quiet { failures: u32::MAX });
         assert_eq!(backends.absent(0, now), FailureEffect::Ejected);
-        assert_eq!(backends.standing(1, now + FIRST_PAUSE), Standing::Quiet { failures: u32::MAX });
+        assert_eq!(backends.probe_need(1, now + FIRST_PAUSE), ProbeNeed::Quiet { failures: u32::MAX });
         assert!(backends.is_there(1));
-        assert_eq!(backends.standing(1, now), Standing::Quiet { failures: 2 });
+        assert_eq!(backends.probe_need(1, now), ProbeNeed::Quiet { failures: 2 });
     }
 
     #[test]

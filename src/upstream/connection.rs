@@ -30,7 +30,7 @@ use tracing::{debug, info, warn};
 use super::alarm::Alarm;
 use super::exchange::{Ended, Exchange, Limits};
 use super::habits::KEEP_PATIENCE;
-use super::lease::{Lease, Next, Worker};
+use super::lease::{Lease, Next, WorkerAfterAnswer};
 use super::request::{Failure, Outcome, Request, Responder, Timing};
 use super::scheduler::{Job, Work};
 use super::stream::Stream;
@@ -243,7 +243,7 @@ impl BackendConnection {
             // The worker comes back while the answer is passed on.
             lease.scheduler.end(work.item, outcome);
             let mut worker = self.worker(&lease);
-            if worker == Worker::Expected {
+            if worker == WorkerAfterAnswer::Expected {
                 // Other tasks get a turn. That is nearly always enough time, and costs less than waiting for the socket.
                 tokio::task::yield_now().await;
                 worker = self.worker(&lease);
@@ -261,13 +261,13 @@ impl BackendConnection {
     }
 
     /// State of the worker behind the last answer, as far as it is known.
-    fn worker<R: Responder>(&mut self, lease: &Lease<R>) -> Worker {
+    fn worker<R: Responder>(&mut self, lease: &Lease<R>) -> WorkerAfterAnswer {
         if lease.habits().closes() {
-            Worker::Leaving
+            WorkerAfterAnswer::Leaving
         } else if self.exchange.is_back() && lease.habits().keeps() {
-            Worker::Back
+            WorkerAfterAnswer::Back
         } else {
-            Worker::Expected
+            WorkerAfterAnswer::Expected
         }
     }
 
@@ -288,7 +288,7 @@ impl BackendConnection {
                         None => return None,
                     }
                     self.ended = Instant::now();
-                    next = lease.next(false, Worker::Back);
+                    next = lease.next(false, WorkerAfterAnswer::Back);
                 }
                 Next::Idle(handoff) => match self.idle(&handoff, &lease).await {
                     Ok(Some(work)) => {

@@ -21,7 +21,7 @@ use super::request::{Request, Responder};
 use super::stalls::{Stall, Stalls};
 use super::stream::Stream;
 use crate::metrics::upstream::UpstreamHandles;
-use crate::proto::fastcgi::record::{self, Header, Kind};
+use crate::proto::fastcgi::record::{self, Header, RecordKind};
 use crate::proto::fastcgi::request::RequestEncoder;
 use crate::proto::fastcgi::response::{EndRequest, Event, ResponseDecoder, ResponseError};
 use crate::proto::fastcgi::values;
@@ -85,7 +85,7 @@ pub(super) struct Exchange {
     encoder: RequestEncoder,
     decoder: ResponseDecoder,
     last_id: u16,
-    worker: Worker,
+    worker: WorkerState,
     /// The worker was seen to come back after an answer on this connection, or did something else that only workers do which
     /// keep connections.
     pub(super) has_returned: bool,
@@ -97,7 +97,7 @@ pub(super) struct Exchange {
 
 /// State of the worker between requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worker {
+enum WorkerState {
     /// It waits for the next request, as far as we can know.
     Back,
     /// It had not read the end of the last request when its answer came. php-fpm reads the empty STDIN record only when it
@@ -135,7 +135,7 @@ impl Exchange {
             encoder: RequestEncoder::new(),
             decoder: ResponseDecoder::new(0),
             last_id: 0,
-            worker: Worker::Back,
+            worker: WorkerState::Back,
             has_returned: false,
             owners: [None; 2],
             late_room: 0,
@@ -162,10 +162,10 @@ impl Exchange {
 
     /// After an answer: whether the worker waits for the next request, as far as we can know.
     pub(super) fn is_back(&mut self) -> bool {
-        if self.worker == Worker::Unread && self.stream.unread_by_peer() == 0 {
-            self.worker = Worker::Back;
+        if self.worker == WorkerState::Unread && self.stream.unread_by_peer() == 0 {
+            self.worker = WorkerState::Back;
         }
-        self.worker == Worker::Back
+        self.worker == WorkerState::Back
     }
 
     /// Asks the worker to say when it is back.
@@ -175,7 +175,7 @@ impl Exchange {
         if self.stream.try_write_vectored(&[IoSlice::new(&question)]).ok() == Some(question.len()) {
             self.stream.acknowledge_at_once();
             self.decoder.expect_values();
-            self.worker = Worker::Asked;
+            self.worker = WorkerState::Asked;
         }
     }
 
@@ -184,14 +184,14 @@ impl Exchange {
         while self.stream.poll_read_ready(cx)?.is_ready() {
             self.take_late(metrics)?;
         }
-        if self.worker == Worker::Unread && self.stream.poll_all_read(cx).is_ready() {
+        if self.worker == WorkerState::Unread && self.stream.poll_all_read(cx).is_ready() {
             // A peer that is gone counts as having read everything too.
             if self.stream.has_ended() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            (self.worker, self.has_returned) = (Worker::Back, true);
+            (self.worker, self.has_returned) = (WorkerState::Back, true);
         }
-        if self.worker == Worker::Back { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.worker == WorkerState::Back { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Takes bytes that come after the end of a request. After an error the connection cannot be used any more.
@@ -210,7 +210,7 @@ impl Exchange {
                 Ok(None) => return Ok(()),
                 Ok(Some(Event::LateStdout(_))) => {}
                 Ok(Some(Event::LateStderr(piece))) => log_late(self.owners[0], &mut self.late_room, piece, metrics),
-                Ok(Some(Event::Heard)) => (self.worker, self.has_returned) = (Worker::Back, true),
+                Ok(Some(Event::Heard)) => (self.worker, self.has_returned) = (WorkerState::Back, true),
                 Ok(Some(_)) | Err(_) => return Err(after_end()),
             }
         }
@@ -364,7 +364,8 @@ impl Exchange {
                         progress.given = true;
                     }
                     Ok(Some(Event::End(end))) => {
-                        self.worker = if self.stream.tells_what_is_read() { Worker::Unread } else { Worker::Back };
+                        self.worker =
+                            if self.stream.tells_what_is_read() { WorkerState::Unread } else { WorkerState::Back };
                         // If the answer ended before the whole request was taken, the rest of it is still on the wire.
                         let clean = self.encoder.is_done() && self.decode_late(input, metrics).is_ok();
                         let first_byte = progress.first_byte.unwrap_or(now);
@@ -401,7 +402,7 @@ impl Exchange {
     /// stdin), and a relay may turn it into anything. FCGI_GET_VALUES only makes that window smaller: the worker answers, and then
     /// makes the check again.
     pub(super) async fn is_not_taken(&self) -> bool {
-        self.stream.is_half_closed(&Header::encode(Kind::Stdin, self.last_id, 0)).await
+        self.stream.is_half_closed(&Header::encode(RecordKind::Stdin, self.last_id, 0)).await
     }
 
     fn poll_time(

@@ -64,7 +64,7 @@ pub(super) enum Next<R> {
 
 /// State of the worker behind an answer, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Worker {
+pub(super) enum WorkerAfterAnswer {
     /// It waits for the next request.
     Back,
     /// It should be back soon.
@@ -173,7 +173,7 @@ impl<R: Responder> Lease<R> {
 
     /// Decides what a usable connection does after a request has ended. While the worker is not back it runs nothing. An idle connection
     /// may be given a job before that: nearly always the worker is back in time, and the request is spared a new connection.
-    pub(super) fn next(&mut self, answered: bool, worker: Worker) -> Next<R> {
+    pub(super) fn next(&mut self, answered: bool, worker: WorkerAfterAnswer) -> Next<R> {
         let ticket = match self.hold {
             Hold::Running(ticket) => Some(ticket),
             Hold::Waiting => None,
@@ -186,14 +186,14 @@ impl<R: Responder> Lease<R> {
         let closes = !state.backends.is_up(self.backend)
             || state.backends.is_over(self.backend)
             || (state.queue.is_empty() && (state.stopping || self.scheduler.config.linger.is_zero()));
-        if closes && (worker == Worker::Back || state.stopping) {
+        if closes && (worker == WorkerAfterAnswer::Back || state.stopping) {
             return Next::Close;
         }
         let has_let_in = ticket.is_some_and(|ticket| state.queue.ended(ticket));
         let waits = match worker {
-            Worker::Back => false,
-            Worker::Expected => closes || !state.queue.has_nobody_in_line(),
-            Worker::Leaving => true,
+            WorkerAfterAnswer::Back => false,
+            WorkerAfterAnswer::Expected => closes || !state.queue.has_nobody_in_line(),
+            WorkerAfterAnswer::Leaving => true,
         };
         let next = if waits {
             self.hold = Hold::Waiting;
@@ -203,7 +203,7 @@ impl<R: Responder> Lease<R> {
             Next::Run(work)
         } else {
             let handoff = Arc::new(Handoff::new());
-            state.backends.idle(self.backend, handoff.clone(), worker == Worker::Back);
+            state.backends.idle(self.backend, handoff.clone(), worker == WorkerAfterAnswer::Back);
             self.hold = Hold::Idle(handoff.clone());
             Next::Idle(handoff)
         };

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::backend::{FailureEffect, Standing};
+use super::backend::{FailureEffect, ProbeNeed};
 use super::limits;
 use super::request::Responder;
 use super::scheduler::Scheduler;
@@ -88,9 +88,9 @@ pub(super) async fn keep_probing<R: Responder>(scheduler: Arc<Scheduler<R>>, at:
     // The number of failures in a row at the last good look; `None` before the first.
     let mut trusted: Option<u32> = None;
     loop {
-        let standing = lock(&scheduler.state).backends.standing(at, Instant::now());
+        let probe_need = lock(&scheduler.state).backends.probe_need(at, Instant::now());
         let mut pause = interval;
-        if let Standing::Quiet { failures } = standing {
+        if let ProbeNeed::Quiet { failures } = probe_need {
             let is_look = trusted.is_none() || failures > 0 && trusted != Some(failures);
             let seen =
                 if is_look || habits.answers() { scheduler.look_at(at).await } else { scheduler.connect_to(at).await };

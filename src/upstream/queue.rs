@@ -119,7 +119,7 @@ impl<T> Queue<T> {
     }
 
     /// Puts `item` at the end of its queue, or gives it back if the queue of its class is full.
-    pub(super) fn push(&mut self, ticket: Ticket, item: T, deadline: Option<Instant>) -> Result<Pushed, T> {
+    pub(super) fn push(&mut self, ticket: Ticket, item: T, deadline: Option<Instant>) -> Result<QueuedAs, T> {
         let Ticket { class, group } = ticket;
         let bound = match class {
             Class::Connect => self.bounds.connects,
@@ -137,12 +137,12 @@ impl<T> Queue<T> {
             if members.admitted >= group.limit {
                 members.held.push_back((class, turn));
                 self.held[class as usize].insert(turn, waiting);
-                return Ok(Pushed::Held);
+                return Ok(QueuedAs::Held);
             }
             members.admitted += 1;
         }
         self.classes[class as usize].push_back(waiting);
-        Ok(Pushed::InLine)
+        Ok(QueuedAs::InLine)
     }
 
     /// Takes the next request for a free connection. The connection counts as held until [`Queue::ended`].
@@ -287,7 +287,7 @@ impl<T> Queue<T> {
 
 /// Where [`Queue::push`] put a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pushed {
+pub(super) enum QueuedAs {
     /// In the line for a connection.
     InLine,
     /// Its group is at its limit: it is held back.
@@ -436,7 +436,7 @@ mod tests {
         let mut queue = Queue::new(bounds(10, 10, 1));
         let places: Vec<_> =
             (0..4).map(|item| queue.push(grouped(Class::Message), item, None).expect("room")).collect();
-        assert_eq!(places, [Pushed::InLine, Pushed::InLine, Pushed::Held, Pushed::Held]);
+        assert_eq!(places, [QueuedAs::InLine, QueuedAs::InLine, QueuedAs::Held, QueuedAs::Held]);
         let running: Vec<_> = (0..2).map(|_| queue.pop().expect("in line")).collect();
         assert!(queue.pop().is_none() && queue.has_nobody_in_line() && !queue.is_empty());
         queue.push(alone(Class::Message), 9, None).expect("room");

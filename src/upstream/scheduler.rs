@@ -21,7 +21,7 @@ use super::connection;
 use super::habits::{Habits, Test};
 use super::lease::{Handoff, Lease};
 use super::limits;
-use super::queue::{Bounds, Pushed, Queue, Ticket, Waiting};
+use super::queue::{Bounds, Queue, QueuedAs, Ticket, Waiting};
 use super::request::{Class, Failure, Outcome, Request, Responder};
 use super::stalls::Stalls;
 use crate::config::model;
@@ -258,8 +258,8 @@ impl<R: Responder> Scheduler<R> {
             Some((job, Failure::Stopping))
         } else {
             match state.queue.push(ticket, job, deadline) {
-                Ok(Pushed::InLine) => None,
-                Ok(Pushed::Held) => {
+                Ok(QueuedAs::InLine) => None,
+                Ok(QueuedAs::Held) => {
                     self.metrics.held.inc();
                     None
                 }

@@ -9,7 +9,7 @@ use longwire::commands::bench::process::Usage;
 use longwire::commands::bench::times::Times;
 use longwire::proto::command::{Action, Command, Message, Name, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{self, Hello, NONCE_BYTES, Operation, Request, RouterAnswer, VERSION};
+use longwire::proto::control::long::{self, Hello, NONCE_BYTES, Operation, RouterAnswer, RouterRequest, VERSION};
 use mio::{Events, Poll, Token};
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub(super) fn run(address: SocketAddr, batch: &Batch, server: u32, measured: Dur
     for number in 1..=batch.commands {
         let channel = Name::new(b"nobody").map_err(|_| surprise("a name of a channel"))?;
         let action = Action::Send(Message::new("x".repeat(batch.bytes)));
-        Request { number, operation: Operation::Command(Command::new(Target::Channel(channel), action)) }
+        RouterRequest { number, operation: Operation::Command(Command::new(Target::Channel(channel), action)) }
             .encode(&mut output);
     }
     let start = Instant::now();

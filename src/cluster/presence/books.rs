@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::keeper::{Inherited, Keeper};
 use super::pieces::{Pieces, envelopes};
 use super::reporter::Reporter;
-use super::{Told, View};
+use super::{PartitionNotices, View};
 use crate::proto::envelope::{Body, Sender};
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Account, Gone, Report, Standing};
@@ -32,7 +32,7 @@ pub(in crate::cluster) struct Steps {
     /// For other nodes, in this order.
     pub(in crate::cluster) bodies: Vec<(Sender, Body)>,
     /// For apps. The notices of one partition are told in order, followed by a call of [`Books::told`].
-    pub(in crate::cluster) notices: Vec<Told>,
+    pub(in crate::cluster) notices: Vec<PartitionNotices>,
 }
 
 impl Books {

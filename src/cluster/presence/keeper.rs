@@ -20,7 +20,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{ChannelChange, Notice, Roll, Told, View, keepers};
+use super::{ChannelChange, Notice, PartitionNotices, Roll, View, keepers};
 use crate::proto::command::Name;
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
@@ -189,7 +189,7 @@ impl Keeper {
 
     /// Returns what is to be told now: at most one change for each partition, until [`told`](Keeper::told) confirms it. Also
     /// returns the accounts for nodes whose changes need not be told.
-    pub(super) fn next(&mut self) -> (Vec<Told>, Vec<(Sender, Account)>) {
+    pub(super) fn next(&mut self) -> (Vec<PartitionNotices>, Vec<(Sender, Account)>) {
         let (mut notices, mut accounts) = (Vec::new(), Vec::new());
         for partition in std::mem::take(&mut self.ready) {
             let Some(part) = self.parts.get_mut(&partition).filter(|part| part.is_led_for(&self.here)) else {

@@ -211,16 +211,16 @@ pub struct Presence {
     apps: HashMap<String, Name>,
     changed: Notify,
     untold: watch::Sender<usize>,
-    notices_tx: mpsc::UnboundedSender<Told>,
+    notices_tx: mpsc::UnboundedSender<PartitionNotices>,
     metrics: Arc<ClusterMetrics>,
 }
 
 /// The notices for apps. All notices of one change are told one after the other, followed by a call of [`Presence::told`]. At most
 /// one change waits for each partition.
-pub type Notices = mpsc::UnboundedReceiver<Told>;
+pub type Notices = mpsc::UnboundedReceiver<PartitionNotices>;
 
 /// The notices of one change in a partition.
-pub type Told = (Partition, Vec<Notice>);
+pub type PartitionNotices = (Partition, Vec<Notice>);
 
 impl Presence {
     /// For these apps.

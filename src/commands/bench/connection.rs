@@ -45,7 +45,7 @@ enum ConnectionStage {
 }
 
 /// An event that a read has produced.
-pub(super) enum Heard {
+pub(super) enum ConnectionEvent {
     /// The connection is open: messages may be sent.
     Opened,
     /// A frame, or the body of a reply.
@@ -195,7 +195,7 @@ impl BenchConnection {
         &mut self,
         endpoint: &Endpoint,
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<(), Trouble> {
         if self.stage == ConnectionStage::Connecting {
             if let Some(error) = self.socket.take_error().map_err(Trouble::Connect)? {
@@ -213,7 +213,7 @@ impl BenchConnection {
                 Speech::Stream(_) | Speech::Http { .. } => ConnectionStage::Open,
             };
             if self.tls.is_none() && self.is_open() {
-                heard.push(Heard::Opened);
+                heard.push(ConnectionEvent::Opened);
             }
         }
         self.flush()
@@ -225,7 +225,7 @@ impl BenchConnection {
         &mut self,
         endpoint: &Endpoint,
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
         has_ended: bool,
     ) -> Result<(), Trouble> {
         let mut raw = std::mem::take(&mut scratch.raw);
@@ -239,7 +239,7 @@ impl BenchConnection {
         endpoint: &Endpoint,
         raw: &mut [u8],
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
         has_ended: bool,
     ) -> Result<(), Trouble> {
         loop {
@@ -268,7 +268,7 @@ impl BenchConnection {
         endpoint: &Endpoint,
         mut raw: &[u8],
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<(), Trouble> {
         let mut plain = std::mem::take(&mut scratch.plain);
         let mut result = Ok(());
@@ -286,7 +286,7 @@ impl BenchConnection {
         raw: &mut &[u8],
         plain: &mut [u8],
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<(), Trouble> {
         let tls = self.tls.as_mut().expect("the caller has seen it");
         let was_handshaking = tls.is_handshaking();
@@ -297,7 +297,7 @@ impl BenchConnection {
             return Err(Trouble::Tls(error.to_string()));
         }
         if was_handshaking && !tls.is_handshaking() && self.stage == ConnectionStage::Open {
-            heard.push(Heard::Opened);
+            heard.push(ConnectionEvent::Opened);
         }
         loop {
             let tls = self.tls.as_mut().expect("the caller has seen it");
@@ -315,7 +315,7 @@ impl BenchConnection {
         endpoint: &Endpoint,
         bytes: &[u8],
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<(), Trouble> {
         match &endpoint.speech {
             Speech::Stream(framing) => self.take_frames(endpoint, framing, bytes, scratch, heard),
@@ -326,7 +326,7 @@ impl BenchConnection {
                 self.pending.extend_from_slice(bytes);
                 let Some(len) = http::upgraded(&self.pending, key)? else { return Ok(()) };
                 self.stage = ConnectionStage::Open;
-                heard.push(Heard::Opened);
+                heard.push(ConnectionEvent::Opened);
                 let pending = std::mem::take(&mut self.pending);
                 self.take_frames(endpoint, framing, &pending[len..], scratch, heard)
             }
@@ -351,7 +351,7 @@ impl BenchConnection {
         endpoint: &Endpoint,
         bytes: &[u8],
         ended: bool,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<usize, Trouble> {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -359,11 +359,11 @@ impl BenchConnection {
             taken += len;
             self.closes |= reply.closes;
             heard.push(if (200..300).contains(&reply.status) {
-                Heard::Frame(reply.body)
+                ConnectionEvent::Frame(reply.body)
             } else {
                 let body: String =
                     String::from_utf8_lossy(&reply.body).chars().filter(|c| !c.is_control()).take(200).collect();
-                Heard::Failure(Trouble::Status { status: reply.status, body })
+                ConnectionEvent::Failure(Trouble::Status { status: reply.status, body })
             });
         }
         Ok(taken)
@@ -375,7 +375,7 @@ impl BenchConnection {
         framing: &Framing,
         mut bytes: &[u8],
         scratch: &mut Scratch,
-        heard: &mut Vec<Heard>,
+        heard: &mut Vec<ConnectionEvent>,
     ) -> Result<(), Trouble> {
         let decoder = self.decoder.as_mut().expect("a connection of frames has one");
         while !bytes.is_empty() || decoder.has_rest() {
@@ -385,10 +385,10 @@ impl BenchConnection {
             bytes = &bytes[taken..];
             match item {
                 None => break,
-                Some(Item::Frame(frame)) => heard.push(Heard::Frame(frame.body)),
+                Some(Item::Frame(frame)) => heard.push(ConnectionEvent::Frame(frame.body)),
                 Some(Item::Ping(payload)) => {
                     self.outgoing.extend_from_slice(&client::pong(&payload, scratch.mask()));
-                    heard.push(Heard::Ping);
+                    heard.push(ConnectionEvent::Ping);
                 }
                 Some(Item::Pong(_)) => {}
                 Some(Item::Close { code, reason }) => {
@@ -401,7 +401,7 @@ impl BenchConnection {
     }
 
     /// The server has closed its direction.
-    fn end(&mut self, endpoint: &Endpoint, heard: &mut Vec<Heard>) -> Trouble {
+    fn end(&mut self, endpoint: &Endpoint, heard: &mut Vec<ConnectionEvent>) -> Trouble {
         if let Speech::Http { .. } = endpoint.speech {
             // No further request is possible here, even if the last reply said keep-alive.
             self.closes = true;

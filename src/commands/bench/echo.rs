@@ -101,7 +101,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     Ok(())
 }
 
-struct Waiting {
+struct SentMessage {
     number: u64,
     /// The time that its latency counts from.
     from: Nanos,
@@ -115,7 +115,7 @@ struct Client {
     is_returning: bool,
     /// Messages sent; the number of the next one.
     next: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<SentMessage>,
     sequence: Sequence,
     /// Messages that are due but not sent, because `in_flight` messages have no reply yet.
     backlog: u64,
@@ -233,7 +233,7 @@ impl Echo {
             if client.waiting.is_empty() {
                 client.since = handle.now;
             }
-            client.waiting.push_back(Waiting { number, from, sent: handle.now });
+            client.waiting.push_back(SentMessage { number, from, sent: handle.now });
         }
     }
 
@@ -290,7 +290,7 @@ impl Echo {
     fn expire(&mut self, swarm: &mut Swarm, now: Nanos) {
         for who in 0..self.clients.len() {
             let mut expired = false;
-            while let Some(Waiting { sent, from, .. }) = self.clients[who].waiting.front()
+            while let Some(SentMessage { sent, from, .. }) = self.clients[who].waiting.front()
                 && sent + self.timeout <= now
             {
                 let from = *from;

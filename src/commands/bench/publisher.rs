@@ -12,7 +12,7 @@ use crate::config::Secret;
 use crate::proto::command::{Action, Command, Message, Name, Target};
 use crate::proto::control::Frame;
 use crate::proto::control::long::{
-    self, Challenge, Hello, NONCE_BYTES, Operation, Proofs, Request, RouterAnswer, VERSION,
+    self, Challenge, Hello, NONCE_BYTES, Operation, Proofs, RouterAnswer, RouterRequest, VERSION,
 };
 
 /// Longest answer of the router port to the publisher's commands.
@@ -118,7 +118,8 @@ impl Publisher {
                 router.number = router.number.wrapping_add(1);
                 let action = Action::Send(Message::new(Bytes::copy_from_slice(message)));
                 let command = Command::new(Target::Channel(router.channels[channel].clone()), action);
-                Request { number: router.number, operation: Operation::Command(command) }.encode(&mut router.output);
+                RouterRequest { number: router.number, operation: Operation::Command(command) }
+                    .encode(&mut router.output);
                 handle.say_raw(&router.output);
                 router.output.clear();
                 self.unanswered += 1;
@@ -195,7 +196,7 @@ impl Router {
         if let Ok(RouterAnswer::Error { word, text, .. }) = RouterAnswer::decode(frame) {
             return Err(format!("the router port: {word}: {text}"));
         }
-        let wrong = |wrong: long::Wrong| format!("the router port: {wrong}");
+        let wrong = |wrong: long::RouterError| format!("the router port: {wrong}");
         let Some(server_nonce) = self.server_nonce else {
             let challenge = Challenge::decode(frame).map_err(wrong)?;
             self.server_nonce = Some(challenge.nonce);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connection::{BenchConnection, Heard, Scratch};
+use super::connection::{BenchConnection, ConnectionEvent, Scratch};
 use super::endpoint::Endpoint;
 use super::timer::Timer;
 use super::trouble::Trouble;
@@ -147,7 +147,7 @@ pub(super) struct Swarm {
     opening: VecDeque<(Nanos, usize, u32)>,
     pending: usize,
     scratch: Scratch,
-    heard: Vec<Heard>,
+    heard: Vec<ConnectionEvent>,
     start: Instant,
     timeout: Duration,
     interrupted: Arc<AtomicBool>,
@@ -369,7 +369,7 @@ impl Swarm {
         who: usize,
         now: Nanos,
         load: &mut L,
-        step: impl FnOnce(&mut BenchConnection, &Endpoint, &mut Scratch, &mut Vec<Heard>) -> Result<(), Trouble>,
+        step: impl FnOnce(&mut BenchConnection, &Endpoint, &mut Scratch, &mut Vec<ConnectionEvent>) -> Result<(), Trouble>,
         act: Option<impl FnOnce(&mut L, &mut ConnectionHandle<'_>)>,
     ) {
         let slot = &mut self.slots[who];
@@ -393,10 +393,10 @@ impl Swarm {
         };
         for what in heard.drain(..) {
             match what {
-                Heard::Opened => load.opened(&mut handle),
-                Heard::Frame(body) => load.heard(&mut handle, &body),
-                Heard::Ping => load.pinged(),
-                Heard::Failure(trouble) => load.failed(&mut handle, trouble),
+                ConnectionEvent::Opened => load.opened(&mut handle),
+                ConnectionEvent::Frame(body) => load.heard(&mut handle, &body),
+                ConnectionEvent::Ping => load.pinged(),
+                ConnectionEvent::Failure(trouble) => load.failed(&mut handle, trouble),
             }
             if handle.leaves.is_some() {
                 break;

@@ -139,7 +139,7 @@ mod tests {
             while let Ok(Some(frame)) = Frame::decode(&mut input, 100) {
                 prop_assert!(frame.body.len() <= 100);
                 let _ = short::decode(&frame);
-                let _ = long::Request::decode(&frame);
+                let _ = long::RouterRequest::decode(&frame);
                 let _ = long::Hello::decode(&frame);
                 let _ = long::RouterAnswer::decode(&frame);
             }

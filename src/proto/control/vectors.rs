@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::Frame;
-use super::long::{self, Challenge, ErrorWord, Hello, Operation, Proofs, Request, RouterAnswer};
+use super::long::{self, Challenge, ErrorWord, Hello, Operation, Proofs, RouterAnswer, RouterRequest};
 use super::short::{self, Gateway, ShortRequest};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::framing::FrameKind;
@@ -223,8 +223,8 @@ fn requests_both_ways() {
             Some(_) => Operation::Command(command(example)),
             None => Operation::Query(query(example)),
         };
-        let request = Request { number: example["request"].as_u64().unwrap() as u32, operation };
-        assert_eq!(Request::decode(&frame(example)).as_ref(), Ok(&request));
+        let request = RouterRequest { number: example["request"].as_u64().unwrap() as u32, operation };
+        assert_eq!(RouterRequest::decode(&frame(example)).as_ref(), Ok(&request));
         let mut out = BytesMut::new();
         request.encode(&mut out);
         assert_eq!(out, hex(example));
@@ -240,7 +240,7 @@ fn what_the_long_protocol_refuses() {
             assert_eq!(example["error"], "bad_frame");
             return;
         }
-        let wrong = Request::decode(&frame).expect_err("it is refused");
+        let wrong = RouterRequest::decode(&frame).expect_err("it is refused");
         assert_eq!(wrong.word.label(), example["error"], "{}", wrong.text);
         assert_eq!(wrong.request.map(u64::from), example["request"].as_u64());
         assert_eq!(wrong.request.is_none(), wrong.word == ErrorWord::BadFrame);

@@ -14,7 +14,7 @@ const VERSION: u8 = 1;
 /// The type of a record (section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum RecordKind {
     /// FCGI_BEGIN_REQUEST
     Begin = 1,
     /// FCGI_ABORT_REQUEST
@@ -37,20 +37,20 @@ pub enum Kind {
     UnknownType = 11,
 }
 
-impl Kind {
+impl RecordKind {
     /// The kind with this number; `None` for kinds that Longwire neither sends nor expects.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
-            1 => Kind::Begin,
-            2 => Kind::Abort,
-            3 => Kind::End,
-            4 => Kind::Params,
-            5 => Kind::Stdin,
-            6 => Kind::Stdout,
-            7 => Kind::Stderr,
-            9 => Kind::GetValues,
-            10 => Kind::GetValuesResult,
-            11 => Kind::UnknownType,
+            1 => RecordKind::Begin,
+            2 => RecordKind::Abort,
+            3 => RecordKind::End,
+            4 => RecordKind::Params,
+            5 => RecordKind::Stdin,
+            6 => RecordKind::Stdout,
+            7 => RecordKind::Stderr,
+            9 => RecordKind::GetValues,
+            10 => RecordKind::GetValuesResult,
+            11 => RecordKind::UnknownType,
             _ => return None,
         })
     }
@@ -59,7 +59,7 @@ impl Kind {
 /// A decoded header. The kind stays a number, because the reader decides whether an unknown one is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// See [`Kind`].
+    /// See [`RecordKind`].
     pub kind: u8,
     /// The request that the record belongs to; 0 for management records.
     pub id: u16,
@@ -75,7 +75,7 @@ pub struct BadVersion(pub u8);
 
 impl Header {
     /// The header of a record without padding.
-    pub const fn encode(kind: Kind, id: u16, content: u16) -> [u8; HEADER_LEN] {
+    pub const fn encode(kind: RecordKind, id: u16, content: u16) -> [u8; HEADER_LEN] {
         let ([i1, i0], [c1, c0]) = (id.to_be_bytes(), content.to_be_bytes());
         [VERSION, kind as u8, i1, i0, c1, c0, 0, 0]
     }
@@ -92,7 +92,7 @@ impl Header {
 
 /// A whole FCGI_ABORT_REQUEST record.
 pub const fn abort(id: u16) -> [u8; HEADER_LEN] {
-    Header::encode(Kind::Abort, id, 0)
+    Header::encode(RecordKind::Abort, id, 0)
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
             id: u16,
             content: u16,
         ) {
-            let known = Kind::from_number(kind).expect("all but DATA, which responders do not get, are known");
+            let known = RecordKind::from_number(kind).expect("all but DATA, which responders do not get, are known");
             let decoded = Header::decode(Header::encode(known, id, content));
             prop_assert_eq!(decoded, Ok(Header { kind, id, content, padding: 0 }));
         }

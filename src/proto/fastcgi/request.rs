@@ -14,7 +14,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::params::EncodedParams;
-use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT, ROLE_RESPONDER};
+use super::record::{HEADER_LEN, Header, KEEP_CONN, MAX_CONTENT, ROLE_RESPONDER, RecordKind};
 
 /// Pieces up to this many bytes are copied. At about this size a memcpy costs as much as another entry in the iovec.
 const COPY_BYTES: usize = 1024;
@@ -61,20 +61,20 @@ impl RequestEncoder {
     /// Encodes a request that leaves the connection open. Small pieces are copied, large ones are shared with the caller.
     pub fn start(&mut self, id: u16, params: &ParamBlocks, body: &Bytes) {
         self.clear();
-        self.copy(&Header::encode(Kind::Begin, id, 8));
+        self.copy(&Header::encode(RecordKind::Begin, id, 8));
         self.copy(&[(ROLE_RESPONDER >> 8) as u8, ROLE_RESPONDER as u8, KEEP_CONN, 0, 0, 0, 0, 0]);
         self.push_params(id, params);
-        self.copy(&Header::encode(Kind::Params, id, 0));
+        self.copy(&Header::encode(RecordKind::Params, id, 0));
         for from in (0..body.len()).step_by(BODY_RECORD) {
             let to = body.len().min(from + BODY_RECORD);
-            self.copy(&Header::encode(Kind::Stdin, id, (to - from) as u16));
+            self.copy(&Header::encode(RecordKind::Stdin, id, (to - from) as u16));
             self.push(Source::Body, body, from..to);
         }
         if body.len() > COPY_BYTES {
             self.body = body.clone();
             self.shares = true;
         }
-        self.copy(&Header::encode(Kind::Stdin, id, 0));
+        self.copy(&Header::encode(RecordKind::Stdin, id, 0));
     }
 
     /// Fills `out` with the slices to write next, and returns how many there are; 0 when everything is written.
@@ -132,7 +132,7 @@ impl RequestEncoder {
             return;
         }
         if total <= MAX_CONTENT {
-            self.copy(&Header::encode(Kind::Params, id, total as u16));
+            self.copy(&Header::encode(RecordKind::Params, id, total as u16));
         }
         for (at, block) in params.iter().enumerate() {
             let mut from = 0;
@@ -140,7 +140,7 @@ impl RequestEncoder {
                 let len = if total <= MAX_CONTENT { block.len() } else { block.record_len(from) };
                 assert!(len > 0, "Params::push lets no pair in that does not fit a record");
                 if total > MAX_CONTENT {
-                    self.copy(&Header::encode(Kind::Params, id, len as u16));
+                    self.copy(&Header::encode(RecordKind::Params, id, len as u16));
                 }
                 self.push(Source::Params(at as u8), block, from..from + len);
                 from += len;

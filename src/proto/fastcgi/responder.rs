@@ -4,7 +4,7 @@
 //! limits before it buffers anything.
 
 use super::params::Pairs;
-use super::record::{HEADER_LEN, Header, KEEP_CONN, Kind, MAX_CONTENT};
+use super::record::{HEADER_LEN, Header, KEEP_CONN, MAX_CONTENT, RecordKind};
 use super::response::EndRequest;
 use std::fmt;
 
@@ -147,18 +147,18 @@ impl RequestDecoder {
             return Err(RequestError::RecordTooLong);
         }
         let (expected, held) = match self.stage {
-            RequestStage::Begin => (Kind::Begin, 0),
-            RequestStage::Params => (Kind::Params, self.request.params.len()),
-            RequestStage::Stdin => (Kind::Stdin, self.request.body.len()),
+            RequestStage::Begin => (RecordKind::Begin, 0),
+            RequestStage::Params => (RecordKind::Params, self.request.params.len()),
+            RequestStage::Stdin => (RecordKind::Stdin, self.request.body.len()),
         };
-        match Kind::from_number(record.kind) {
+        match RecordKind::from_number(record.kind) {
             Some(kind) if kind == expected => {}
             // fastcgi-client ends an empty stdin twice. php-fpm skips the second end, and so does this decoder.
-            Some(Kind::Stdin) if self.stage == RequestStage::Begin && record.content == 0 => return Ok(record),
-            Some(Kind::Abort) => return Err(RequestError::Aborted),
+            Some(RecordKind::Stdin) if self.stage == RequestStage::Begin && record.content == 0 => return Ok(record),
+            Some(RecordKind::Abort) => return Err(RequestError::Aborted),
             _ => return Err(RequestError::UnexpectedRecord(record.kind)),
         }
-        if expected == Kind::Begin {
+        if expected == RecordKind::Begin {
             return if record.content == 8 { Ok(record) } else { Err(RequestError::BeginLength(record.content)) };
         }
         if record.id != self.request.id {
@@ -196,22 +196,22 @@ impl RequestDecoder {
 
 /// Adds STDOUT records with `data` to `into`; nothing for empty data.
 pub fn push_stdout(into: &mut Vec<u8>, id: u16, data: &[u8]) {
-    push_stream(into, Kind::Stdout, id, data);
+    push_stream(into, RecordKind::Stdout, id, data);
 }
 
 /// Adds STDERR records with `data` to `into`; nothing for empty data.
 pub fn push_stderr(into: &mut Vec<u8>, id: u16, data: &[u8]) {
-    push_stream(into, Kind::Stderr, id, data);
+    push_stream(into, RecordKind::Stderr, id, data);
 }
 
 /// Adds END_REQUEST to `into`.
 pub fn push_end(into: &mut Vec<u8>, id: u16, end: EndRequest) {
-    into.extend_from_slice(&Header::encode(Kind::End, id, 8));
+    into.extend_from_slice(&Header::encode(RecordKind::End, id, 8));
     into.extend_from_slice(&end.app_status.to_be_bytes());
     into.extend_from_slice(&[end.status.number(), 0, 0, 0]);
 }
 
-fn push_stream(into: &mut Vec<u8>, kind: Kind, id: u16, data: &[u8]) {
+fn push_stream(into: &mut Vec<u8>, kind: RecordKind, id: u16, data: &[u8]) {
     for piece in data.chunks(MAX_CONTENT) {
         into.extend_from_slice(&Header::encode(kind, id, piece.len() as u16));
         into.extend_from_slice(piece);

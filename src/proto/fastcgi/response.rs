@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::record::{HEADER_LEN, Header, Kind};
+use super::record::{HEADER_LEN, Header, RecordKind};
 
 const END_BODY_LEN: usize = 8;
 
@@ -219,22 +219,22 @@ impl ResponseDecoder {
         let Header { kind, id, content, padding } =
             Header::decode(bytes).map_err(|version| ResponseError::Version(version.0))?;
         let is_late = if id == self.id { self.is_ended } else { self.last == Some(id) };
-        let of = match (Kind::from_number(kind), is_late) {
-            (Some(Kind::Stdout), true) => Content::LateStdout,
-            (Some(Kind::Stderr), true) => Content::LateStderr,
-            (Some(Kind::GetValuesResult), _) if self.asked && id == 0 => {
+        let of = match (RecordKind::from_number(kind), is_late) {
+            (Some(RecordKind::Stdout), true) => Content::LateStdout,
+            (Some(RecordKind::Stderr), true) => Content::LateStderr,
+            (Some(RecordKind::GetValuesResult), _) if self.asked && id == 0 => {
                 return Ok(RecordPart::Content { of: Content::Values, left: content, padding });
             }
             _ if self.is_ended => return Err(ResponseError::AfterEnd),
-            (Some(Kind::Stdout), _) => Content::Stdout,
-            (Some(Kind::Stderr), _) => Content::Stderr,
-            (Some(Kind::End), _) if id == self.id && usize::from(content) != END_BODY_LEN => {
+            (Some(RecordKind::Stdout), _) => Content::Stdout,
+            (Some(RecordKind::Stderr), _) => Content::Stderr,
+            (Some(RecordKind::End), _) if id == self.id && usize::from(content) != END_BODY_LEN => {
                 return Err(ResponseError::EndLength(content));
             }
-            (Some(Kind::End), _) if id == self.id => {
+            (Some(RecordKind::End), _) if id == self.id => {
                 return Ok(RecordPart::EndBody { bytes: [0; END_BODY_LEN], have: 0, padding });
             }
-            (Some(Kind::End), _) => return Err(ResponseError::RequestId { expected: self.id, got: id }),
+            (Some(RecordKind::End), _) => return Err(ResponseError::RequestId { expected: self.id, got: id }),
             _ => return Err(ResponseError::RecordType(kind)),
         };
         if id != self.id && !is_late {

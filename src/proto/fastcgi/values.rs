@@ -9,7 +9,7 @@
 use std::fmt;
 
 use super::params::{Pairs, Params};
-use super::record::{HEADER_LEN, Header, Kind};
+use super::record::{HEADER_LEN, Header, RecordKind};
 
 const MAX_CONNS: &[u8] = b"FCGI_MAX_CONNS";
 const MAX_REQS: &[u8] = b"FCGI_MAX_REQS";
@@ -67,7 +67,7 @@ pub fn question() -> Vec<u8> {
         names.push(name, b"").expect("names of 15 bytes fit a record");
     }
     let names = names.finish();
-    let mut bytes = Header::encode(Kind::GetValues, 0, names.len() as u16).to_vec();
+    let mut bytes = Header::encode(RecordKind::GetValues, 0, names.len() as u16).to_vec();
     bytes.extend_from_slice(&names);
     bytes
 }
@@ -75,7 +75,7 @@ pub fn question() -> Vec<u8> {
 /// An empty record of the same type. The specification does not need it, but libfcgi 2.4 treats the question as a stream and waits for
 /// its end.
 pub const fn question_end() -> [u8; HEADER_LEN] {
-    Header::encode(Kind::GetValues, 0, 0)
+    Header::encode(RecordKind::GetValues, 0, 0)
 }
 
 /// A whole answer, for responders in tests.
@@ -92,7 +92,7 @@ pub fn answer(values: &Values) -> Vec<u8> {
         }
     }
     let pairs = pairs.finish();
-    let mut bytes = Header::encode(Kind::GetValuesResult, 0, pairs.len() as u16).to_vec();
+    let mut bytes = Header::encode(RecordKind::GetValuesResult, 0, pairs.len() as u16).to_vec();
     bytes.extend_from_slice(&pairs);
     bytes
 }
@@ -112,9 +112,9 @@ impl ValuesDecoder {
         let Some(header) = self.bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let Header { kind, id, content, .. } =
             Header::decode(*header).map_err(|version| ValuesError::Version(version.0))?;
-        match Kind::from_number(kind) {
-            Some(Kind::UnknownType) if id == 0 => return Ok(Some(Values::default())),
-            Some(Kind::GetValuesResult) if id == 0 => {}
+        match RecordKind::from_number(kind) {
+            Some(RecordKind::UnknownType) if id == 0 => return Ok(Some(Values::default())),
+            Some(RecordKind::GetValuesResult) if id == 0 => {}
             _ => return Err(ValuesError::UnexpectedRecord { kind, id }),
         }
         if usize::from(content) > MAX_ANSWER {
@@ -189,7 +189,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic_and_are_not_kept_past_the_limit(bytes: Vec<u8>, content: u16) {
             let _ = decode([&bytes[..]]);
-            let likely = [&Header::encode(Kind::GetValuesResult, 0, content)[..], &bytes].concat();
+            let likely = [&Header::encode(RecordKind::GetValuesResult, 0, content)[..], &bytes].concat();
             let _ = decode([&likely[..]]);
         }
     }

@@ -158,7 +158,7 @@ pub(super) struct Decoder {
 }
 
 /// A byte that is not allowed at its place.
-struct Wrong {
+struct BadByte {
     at: usize,
     error: FrameError,
 }
@@ -279,13 +279,13 @@ impl Decoder {
         if let (None, Some(at)) = (&wrong, at) {
             let second = input[at];
             wrong = match self.lead {
-                Some(lead) => Some(Wrong { at, error: FrameError::BadEscape { lead, second } }),
-                None if second != delimiter => Some(Wrong { at, error: FrameError::StartInside }),
+                Some(lead) => Some(BadByte { at, error: FrameError::BadEscape { lead, second } }),
+                None if second != delimiter => Some(BadByte { at, error: FrameError::StartInside }),
                 None => None,
             };
         }
         match (wrong, at) {
-            (Some(Wrong { at, error }), _) => {
+            (Some(BadByte { at, error }), _) => {
                 if !framing.resync {
                     return Err(error);
                 }
@@ -307,13 +307,13 @@ impl Decoder {
         framing: &FlaggedFraming,
         max_frame: usize,
         chunk: &[u8],
-    ) -> Result<Result<(), Wrong>, FrameError> {
+    ) -> Result<Result<(), BadByte>, FrameError> {
         for (at, byte) in chunk.iter().copied().enumerate() {
             let byte = match self.lead {
                 Some(lead) => match framing.escapes.iter().find(|escape| escape.code == [lead, byte]) {
                     Some(escape) => escape.byte,
                     None => {
-                        return Ok(Err(Wrong { at, error: FrameError::BadEscape { lead, second: byte } }));
+                        return Ok(Err(BadByte { at, error: FrameError::BadEscape { lead, second: byte } }));
                     }
                 },
                 None if framing.begins_code(byte) => {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Kind, World};
+use super::{ClientKind, World};
 use crate::outbox::Batch;
 use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client as frames};
 use crate::session::{NotTaken, Post};
@@ -69,7 +69,7 @@ impl World {
 
     pub(super) fn can_send(&self) -> bool {
         let client = self.client.borrow();
-        !client.has_finished && !client.said_goodbye && self.kind != Kind::Polled
+        !client.has_finished && !client.said_goodbye && self.kind != ClientKind::Polled
     }
 
     /// Sends the rest of the last frame, then a new frame or a part of it.
@@ -102,7 +102,7 @@ impl World {
     }
 
     pub(super) fn finish(&self) {
-        if self.kind != Kind::Polled {
+        if self.kind != ClientKind::Polled {
             self.say(|| "the client ends its side".into());
             self.client.borrow_mut().has_finished = true;
             self.pipe.change(|ends| ends.has_finished = true);
@@ -110,7 +110,7 @@ impl World {
     }
 
     pub(super) fn say_goodbye(&self) {
-        if self.kind == Kind::WebSocket && self.can_send() {
+        if self.kind == ClientKind::WebSocket && self.can_send() {
             self.send_rest();
             self.say(|| "the client says goodbye".into());
             self.send_bytes(&frames::close(Some(1000), "", [1, 2, 3, 4]));
@@ -188,7 +188,7 @@ impl World {
     }
 
     pub(super) fn ping(&self) {
-        if self.kind == Kind::WebSocket && self.can_send() {
+        if self.kind == ClientKind::WebSocket && self.can_send() {
             self.send_rest();
             self.say(|| "the client pings".into());
             self.send_bytes(&frames::ping(b"?", [1, 2, 3, 4]));

@@ -44,7 +44,7 @@ use super::{
     Admission, Answer, Clients, ConnectGates, Endpoint, Hub, OverHttp, PassedLimits, PostBoxes, Posts, Session,
     SessionState,
 };
-use crate::cluster::{Cluster, Facts};
+use crate::cluster::{Cluster, ClusterFacts};
 use crate::config::model::Config;
 use crate::config::model::{App, Protocol, SlowReader};
 use crate::metrics::{Metrics, ReasonLabels};
@@ -149,7 +149,7 @@ impl Node {
         let draining = CancellationToken::new();
         let facts = NodeFacts { name: "sim".into(), number: 1, started: Instant::now(), draining: draining.clone() };
         let router = Arc::new(Router::new(Vec::new(), config.router.profile, metrics.router.clone(), facts));
-        let facts = Facts { name: "sim".into(), number: 1, epoch: 1 };
+        let facts = ClusterFacts { name: "sim".into(), number: 1, epoch: 1 };
         let (cluster, _) = Cluster::new(&config.cluster, facts, router.clone(), None, metrics.cluster.clone())
             .expect("there is no engine");
         let passed_limits = Arc::new(PassedLimits::new(&[], metrics.clone()));
@@ -185,7 +185,7 @@ impl Node {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ClientKind {
     WebSocket,
     Lines,
     Polled,
@@ -199,7 +199,7 @@ enum Life {
 
 struct World {
     node: Rc<Node>,
-    kind: Kind,
+    kind: ClientKind,
     connects: bool,
     max_bytes: usize,
     trace: bool,
@@ -242,26 +242,32 @@ impl World {
     #[expect(clippy::too_many_lines, reason = "one choice after the other, in an order that seeds rely on")]
     fn new(node: Rc<Node>, seed: u64, trace: bool) -> Rc<Self> {
         let chance = Chance::of(seed ^ 0x5e55_1005);
-        let kind = [Kind::WebSocket, Kind::WebSocket, Kind::WebSocket, Kind::Lines, Kind::Polled][chance.below(5)];
+        let kind = [
+            ClientKind::WebSocket,
+            ClientKind::WebSocket,
+            ClientKind::WebSocket,
+            ClientKind::Lines,
+            ClientKind::Polled,
+        ][chance.below(5)];
         let mut app = node.app.clone();
         app.concurrency = [1, 1, 2, 4][chance.below(4)];
         app.outbox_bytes = [1024, 3000, 1 << 20][chance.below(3)];
         app.max_queued_frames = [1, 2, 32][chance.below(3)];
         app.events.close = true;
-        app.events.connect = kind != Kind::Polled && chance.percent(30);
+        app.events.connect = kind != ClientKind::Polled && chance.percent(30);
         app.idle_timeout = Duration::from_millis([0, 1500][chance.below(2)]);
         app.slow_reader =
             [SlowReader::Close, SlowReader::Oldest, SlowReader::Newest, SlowReader::Latest][chance.below(4)];
         let framing = match kind {
-            Kind::WebSocket => Framing::WebSocket { deflate: None },
-            Kind::Lines => {
+            ClientKind::WebSocket => Framing::WebSocket { deflate: None },
+            ClientKind::Lines => {
                 Framing::Delimiter(Arc::new(DelimiterFraming { delimiter: b"\n".to_vec(), strip_cr: false }))
             }
-            Kind::Polled => Framing::EventStream,
+            ClientKind::Polled => Framing::EventStream,
         };
         let clients = match kind {
-            Kind::Lines => Clients::Streams { heartbeat: None },
-            Kind::WebSocket | Kind::Polled => Clients::Http(node.http.clone()),
+            ClientKind::Lines => Clients::Streams { heartbeat: None },
+            ClientKind::WebSocket | ClientKind::Polled => Clients::Http(node.http.clone()),
         };
         let (connects, max_bytes) = (app.events.connect, app.outbox_bytes);
         let desk = Desk::default();
@@ -270,7 +276,7 @@ impl World {
                 .expect("params are short");
         endpoint.desk = Some(desk.clone());
         let endpoint = Arc::new(endpoint);
-        let (pipe, feed) = (Arc::new(Pipe::default()), (kind == Kind::Polled).then(Feed::polled));
+        let (pipe, feed) = (Arc::new(Pipe::default()), (kind == ClientKind::Polled).then(Feed::polled));
         let link = match &feed {
             Some(feed) => ClientLink::Feed(feed.clone()),
             None => ClientLink::Pipe(pipe.clone()),
@@ -418,7 +424,7 @@ impl World {
         let now = self.node.hub.wheel.now();
         if close.reason == CloseReason::SlowReader
             && detail.starts_with("client took nothing")
-            && self.kind != Kind::Polled
+            && self.kind != ClientKind::Polled
         {
             let patience = ticks(self.node.app.send_timeout);
             if self.closed_window.get().is_none_or(|since| now - since + 1 < patience) {
@@ -470,7 +476,7 @@ impl World {
     fn step(&self, number: u64) {
         *self.chance.borrow_mut() = Chance::of(number);
         match self.below(40) {
-            0..=5 if self.kind == Kind::Polled => self.post(),
+            0..=5 if self.kind == ClientKind::Polled => self.post(),
             0..=4 => self.send_frame(true),
             5 => self.send_frame(false),
             6 => self.ping(),
@@ -593,7 +599,7 @@ impl World {
         if !running.is_empty() {
             return Err(format!("jobs {running:?} wait for room for ever, {} bytes wait", self.outbox.queued_bytes()));
         }
-        if self.close.borrow().is_some() || self.kind == Kind::Polled || self.pipe.ends().is_gone {
+        if self.close.borrow().is_some() || self.kind == ClientKind::Polled || self.pipe.ends().is_gone {
             return Ok(());
         }
         let waiting = self.outbox.queued_bytes();
@@ -623,7 +629,7 @@ impl World {
                 return Err("a post has no outcome".into());
             }
         }
-        if self.kind == Kind::Polled {
+        if self.kind == ClientKind::Polled {
             return Ok(());
         }
         let read = self.read.get();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use longwire::proto::command::{Action, AttributeKey, Command, Expect, Message, Receipt, Target};
-use longwire::proto::control::long::{Operation, Request};
+use longwire::proto::control::long::{Operation, RouterRequest};
 use longwire::proto::envelope::VERSION;
 use longwire::proto::id::SessionIds;
 use longwire::proto::partition::Partition;
@@ -222,7 +222,7 @@ async fn a_hundred_peers_cost_no_more_an_envelope_than_forty_eight() {
     let mut body = BytesMut::new();
     body.put_u64(0);
     let send = Command::new(Target::Channel(name("nobody is in here")), Action::Send(Message::new("hi")));
-    Request { number: 0, operation: Operation::Command(send) }.encode(&mut body);
+    RouterRequest { number: 0, operation: Operation::Command(send) }.encode(&mut body);
     let subjects: Vec<String> = (0..Partition::COUNT).map(|number| format!("longwire:part:{number}")).collect();
 
     let mut peers: Vec<Peer> = Vec::new();

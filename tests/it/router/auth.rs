@@ -5,7 +5,7 @@ use std::process::Command as Process;
 use bytes::BytesMut;
 use longwire::proto::command::{Action, Command, Message, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Operation, Proofs, Request, RouterAnswer};
+use longwire::proto::control::long::{Operation, Proofs, RouterAnswer, RouterRequest};
 
 use crate::support::longwire::Longwire;
 use crate::support::php_fpm::{PhpFpm, Pool, eventually};
@@ -132,7 +132,7 @@ async fn without_a_secret_commands_may_follow_the_hello_at_once() {
     let mut router = Router::bare(node.address("router")).await;
     let mut out = BytesMut::new();
     Frame::encode(0x4C01, &[&[1, 0, 1, 1, 2, 0, 32][..], &[9; 32]].concat(), b"", &mut out);
-    Request { number: 77, operation: Operation::Command(send_to_all()) }.encode(&mut out);
+    RouterRequest { number: 77, operation: Operation::Command(send_to_all()) }.encode(&mut out);
     router.bytes(&out).await;
     assert_eq!(router.frame().await.expect("a challenge").kind, 0x4C02);
     assert_eq!(router.frame().await.expect("a welcome").kind, 0x4C04);

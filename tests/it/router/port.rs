@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use longwire::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Page, Query, Target};
 use longwire::proto::control::Frame;
-use longwire::proto::control::long::{Operation, Request, RouterAnswer};
+use longwire::proto::control::long::{Operation, RouterAnswer, RouterRequest};
 use longwire::proto::framing::{FrameKind, Framing, LengthFraming};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -575,7 +575,7 @@ async fn what_comes_in_one_go_is_answered_in_one_go() {
         let mut batch = BytesMut::new();
         for number in 0..count {
             let news = Command::new(Target::Channel(name("news")), Action::Send(Message::new("x".repeat(bytes))));
-            Request { number, operation: Operation::Command(news) }.encode(&mut batch);
+            RouterRequest { number, operation: Operation::Command(news) }.encode(&mut batch);
         }
         let before = data_segments(&socket);
         socket.write_all(&batch).await.expect("it reads");

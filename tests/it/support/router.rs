@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use longwire::proto::command::{Action, Command, Except, Message, Name, Query, Receipt, Target};
 use longwire::proto::control::Frame;
 use longwire::proto::control::long::{
-    Challenge, Hello, Operation, Proofs, Request, RouterAnswer, VERSION, decode_welcome, encode_proof,
+    Challenge, Hello, Operation, Proofs, RouterAnswer, RouterRequest, VERSION, decode_welcome, encode_proof,
 };
 use longwire::proto::id::SessionId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -140,7 +140,7 @@ impl Router {
     pub async fn start(&mut self, operation: Operation) -> u32 {
         let mut out = BytesMut::new();
         self.next += 1;
-        Request { number: self.next, operation }.encode(&mut out);
+        RouterRequest { number: self.next, operation }.encode(&mut out);
         self.bytes(&out).await;
         self.next
     }
@@ -151,7 +151,7 @@ impl Router {
         let first = self.next + 1;
         for command in commands {
             self.next += 1;
-            Request { number: self.next, operation: Operation::Command(command) }.encode(&mut out);
+            RouterRequest { number: self.next, operation: Operation::Command(command) }.encode(&mut out);
         }
         self.bytes(&out).await;
         (first..=self.next).collect()

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::fields::{FieldWriter, Fields, number, tag};
-use super::{ErrorWord, Wrong, kind};
+use super::{ErrorWord, RouterError, kind};
 use crate::proto::command::Receipt;
 use crate::proto::control::Frame;
 
@@ -54,7 +54,7 @@ impl RouterAnswer {
     }
 
     /// The answer to a frame with an error.
-    pub fn error(wrong: &Wrong) -> Self {
+    pub fn error(wrong: &RouterError) -> Self {
         RouterAnswer::Error { request: wrong.request, word: wrong.word.label().to_owned(), text: wrong.text.clone() }
     }
 
@@ -95,7 +95,7 @@ impl RouterAnswer {
     }
 
     /// Reads an answer, as a client does: unknown fields are skipped.
-    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+    pub fn decode(frame: &Frame) -> Result<Self, RouterError> {
         let (mut request, mut counts, mut word) = (None, None, None);
         let (mut unreachable, mut engine_down) = (Vec::new(), false);
         let mut fields = Fields::of(frame);
@@ -114,10 +114,10 @@ impl RouterAnswer {
                 _ => {}
             }
         }
-        let numbered = request.ok_or_else(|| Wrong::field("request is missing"));
+        let numbered = request.ok_or_else(|| RouterError::field("request is missing"));
         match frame.kind {
             kind::RECEIPT => {
-                let counts = counts.ok_or_else(|| Wrong::field("counts are missing"))?;
+                let counts = counts.ok_or_else(|| RouterError::field("counts are missing"))?;
                 Ok(RouterAnswer::Receipt { request: numbered?, counts, unreachable, engine_down })
             }
             kind::RESULT => Ok(RouterAnswer::Result { request: numbered?, body: frame.body.clone() }),
@@ -126,7 +126,7 @@ impl RouterAnswer {
                 let text = String::from_utf8_lossy(&frame.body).into_owned();
                 Ok(RouterAnswer::Error { request, word: word.unwrap_or_default(), text })
             }
-            other => Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{other:04X} is not an answer"))),
+            other => Err(RouterError::new(ErrorWord::UnknownType, format!("type 0x{other:04X} is not an answer"))),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{ErrorWord, NONCE_BYTES, Wrong};
+use super::{ErrorWord, NONCE_BYTES, RouterError};
 use crate::proto::command::Name;
 use crate::proto::control::Frame;
 use crate::proto::id::SessionId;
@@ -51,7 +51,7 @@ impl Fields {
     }
 
     /// The next field; any tag is accepted.
-    pub(super) fn next(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
+    pub(super) fn next(&mut self) -> Result<Option<(u8, Bytes)>, RouterError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -61,19 +61,19 @@ impl Fields {
                 let field = self.rest.split_to(whole);
                 Ok(Some((field[0], field.slice(3..))))
             }
-            None => Err(Wrong::new(ErrorWord::BadFrame, "the fields do not fit into slen")),
+            None => Err(RouterError::new(ErrorWord::BadFrame, "the fields do not fit into slen")),
         }
     }
 
     /// The next field, as a server reads it: unknown fields are refused, and so are repeated ones, except those that may be repeated.
-    pub(super) fn next_once(&mut self) -> Result<Option<(u8, Bytes)>, Wrong> {
+    pub(super) fn next_once(&mut self) -> Result<Option<(u8, Bytes)>, RouterError> {
         let Some((tag, value)) = self.next()? else { return Ok(None) };
         if tag > tag::ID {
             return Err(unknown(tag));
         }
         let may_repeat = (tag::EXCEPT_SESSION..=tag::EXCEPT_CHANNEL).contains(&tag);
         if self.seen & 1 << tag != 0 && !may_repeat {
-            return Err(Wrong::field(format!("field 0x{tag:02X} appears twice")));
+            return Err(RouterError::field(format!("field 0x{tag:02X} appears twice")));
         }
         self.seen |= 1 << tag;
         Ok(Some((tag, value)))
@@ -91,33 +91,33 @@ impl FieldWriter {
     }
 }
 
-pub(super) fn unknown(tag: u8) -> Wrong {
-    Wrong::field(format!("field 0x{tag:02X} is not allowed in this frame"))
+pub(super) fn unknown(tag: u8) -> RouterError {
+    RouterError::field(format!("field 0x{tag:02X} is not allowed in this frame"))
 }
 
-pub(super) fn nonce(value: &[u8]) -> Result<[u8; NONCE_BYTES], Wrong> {
-    value.try_into().map_err(|_| Wrong::field(format!("nonce must have {NONCE_BYTES} bytes")))
+pub(super) fn nonce(value: &[u8]) -> Result<[u8; NONCE_BYTES], RouterError> {
+    value.try_into().map_err(|_| RouterError::field(format!("nonce must have {NONCE_BYTES} bytes")))
 }
 
-pub(super) fn number(value: &[u8]) -> Result<u32, Wrong> {
+pub(super) fn number(value: &[u8]) -> Result<u32, RouterError> {
     value
         .try_into()
         .map(u32::from_be_bytes)
-        .map_err(|_| Wrong::new(ErrorWord::BadFrame, "request must have four bytes"))
+        .map_err(|_| RouterError::new(ErrorWord::BadFrame, "request must have four bytes"))
 }
 
-pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, Wrong> {
-    Name::new(value).map_err(|error| Wrong::field(format!("{field}: {error}")))
+pub(super) fn name(field: &str, value: &[u8]) -> Result<Name, RouterError> {
+    Name::new(value).map_err(|error| RouterError::field(format!("{field}: {error}")))
 }
 
 /// Reads session ids that follow each other without separators.
-pub(super) fn ids(value: &[u8]) -> Result<Vec<SessionId>, Wrong> {
+pub(super) fn ids(value: &[u8]) -> Result<Vec<SessionId>, RouterError> {
     if !value.len().is_multiple_of(SessionId::LEN) {
-        return Err(Wrong::field(format!("session ids must have {} bytes each", SessionId::LEN)));
+        return Err(RouterError::field(format!("session ids must have {} bytes each", SessionId::LEN)));
     }
     let id = |bytes| {
         SessionId::from_bytes(bytes)
-            .ok_or_else(|| Wrong::field(format!("{:?} is not a session id", String::from_utf8_lossy(bytes))))
+            .ok_or_else(|| RouterError::field(format!("{:?} is not a session id", String::from_utf8_lossy(bytes))))
     };
     value.chunks_exact(SessionId::LEN).map(id).collect()
 }

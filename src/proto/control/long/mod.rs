@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::Frame;
 
 pub use self::answer::RouterAnswer;
-pub use self::request::{Operation, Request, command_fits, query_fits};
+pub use self::request::{Operation, RouterRequest, command_fits, query_fits};
 
 use self::fields::{FieldWriter, Fields, nonce, tag, unknown};
 
@@ -94,7 +94,7 @@ impl ErrorWord {
 
 /// An error in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct RouterError {
     /// The kind of error.
     pub word: ErrorWord,
     /// The description for people.
@@ -103,7 +103,7 @@ pub struct Wrong {
     pub request: Option<u32>,
 }
 
-impl Wrong {
+impl RouterError {
     /// An error that is not about one request.
     pub fn new(word: ErrorWord, text: impl Into<String>) -> Self {
         Self { word, text: text.into(), request: None }
@@ -114,13 +114,13 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for RouterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.word.label(), self.text)
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for RouterError {}
 
 /// The first frame of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,9 +135,12 @@ pub struct Hello {
 
 impl Hello {
     /// Reads a hello; anything else is an error.
-    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+    pub fn decode(frame: &Frame) -> Result<Self, RouterError> {
         if frame.kind != kind::HELLO {
-            return Err(Wrong::new(ErrorWord::Unauthenticated, "the first frame of a connection must be a hello"));
+            return Err(RouterError::new(
+                ErrorWord::Unauthenticated,
+                "the first frame of a connection must be a hello",
+            ));
         }
         let mut hello = Self { versions: Bytes::new(), nonce: [0; NONCE_BYTES], peer: String::new() };
         let mut has_nonce = false;
@@ -150,15 +153,15 @@ impl Hello {
                     has_nonce = true;
                 }
                 tag::PEER if value.len() <= 64 => hello.peer = String::from_utf8_lossy(&value).into_owned(),
-                tag::PEER => return Err(Wrong::field("peer has more than 64 bytes")),
+                tag::PEER => return Err(RouterError::field("peer has more than 64 bytes")),
                 _ => return Err(unknown(tag)),
             }
         }
         if !has_nonce {
-            return Err(Wrong::field("nonce is missing"));
+            return Err(RouterError::field("nonce is missing"));
         }
         if !hello.versions.contains(&VERSION) {
-            return Err(Wrong::new(ErrorWord::Version, format!("this server supports version {VERSION} only")));
+            return Err(RouterError::new(ErrorWord::Version, format!("this server supports version {VERSION} only")));
         }
         Ok(hello)
     }
@@ -186,9 +189,9 @@ pub fn challenge(nonce: &[u8; NONCE_BYTES], wants_proof: bool, node: &str, out: 
 }
 
 /// Reads a client's proof; anything else is an error.
-pub fn decode_proof(frame: &Frame) -> Result<Bytes, Wrong> {
+pub fn decode_proof(frame: &Frame) -> Result<Bytes, RouterError> {
     if frame.kind != kind::PROOF {
-        return Err(Wrong::new(ErrorWord::Unauthenticated, "a proof is required before any other frame"));
+        return Err(RouterError::new(ErrorWord::Unauthenticated, "a proof is required before any other frame"));
     }
     let mut proof = None;
     let mut fields = Fields::of(frame);
@@ -198,7 +201,7 @@ pub fn decode_proof(frame: &Frame) -> Result<Bytes, Wrong> {
             _ => return Err(unknown(tag)),
         }
     }
-    proof.ok_or_else(|| Wrong::field("proof is missing"))
+    proof.ok_or_else(|| RouterError::field("proof is missing"))
 }
 
 /// Appends a client's proof.
@@ -268,9 +271,12 @@ pub struct Challenge {
 
 impl Challenge {
     /// Reads a challenge; anything else is an error.
-    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+    pub fn decode(frame: &Frame) -> Result<Self, RouterError> {
         if frame.kind != kind::CHALLENGE {
-            return Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{:04X} is not a challenge", frame.kind)));
+            return Err(RouterError::new(
+                ErrorWord::UnknownType,
+                format!("type 0x{:04X} is not a challenge", frame.kind),
+            ));
         }
         let mut challenge = Self { nonce: [0; NONCE_BYTES], wants_proof: false };
         let mut fields = Fields::of(frame);
@@ -286,9 +292,9 @@ impl Challenge {
 }
 
 /// Reads a welcome: the server's proof, if it gave one.
-pub fn decode_welcome(frame: &Frame) -> Result<Option<Bytes>, Wrong> {
+pub fn decode_welcome(frame: &Frame) -> Result<Option<Bytes>, RouterError> {
     if frame.kind != kind::WELCOME {
-        return Err(Wrong::new(ErrorWord::UnknownType, format!("type 0x{:04X} is not a welcome", frame.kind)));
+        return Err(RouterError::new(ErrorWord::UnknownType, format!("type 0x{:04X} is not a welcome", frame.kind)));
     }
     let mut proof = None;
     let mut fields = Fields::of(frame);

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::fields::{FieldWriter, Fields, ids, name, number, tag, unknown};
-use super::{ErrorWord, Wrong, kind};
+use super::{ErrorWord, RouterError, kind};
 use crate::proto::command::{Action, AttributeKey, Command, Except, Expect, Message, Name, Page, Query, Target};
 use crate::proto::control::Frame;
 use crate::proto::framing::{FrameKind, is_valid_close_code};
@@ -11,7 +11,7 @@ use crate::proto::id::SessionId;
 
 /// A request of a client after the greeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct RouterRequest {
     /// The client's number for it.
     pub number: u32,
     /// The command or query.
@@ -27,16 +27,18 @@ pub enum Operation {
     Query(Query),
 }
 
-impl Request {
+impl RouterRequest {
     /// Reads a command or a query. An error names the request, except for [`ErrorWord::BadFrame`]: then a field is incomplete, or there is
     /// not exactly one request number, so the answer cannot name a request.
-    pub fn decode(frame: &Frame) -> Result<Self, Wrong> {
+    pub fn decode(frame: &Frame) -> Result<Self, RouterError> {
         let number = request_number(frame)?;
         let operation = match is_request(frame.kind) {
             true => Parts::of(frame).and_then(|parts| parts.into_operation(frame)),
-            false => Err(Wrong::new(ErrorWord::UnknownType, format!("unknown type 0x{:04X}", frame.kind))),
+            false => Err(RouterError::new(ErrorWord::UnknownType, format!("unknown type 0x{:04X}", frame.kind))),
         };
-        operation.map(|operation| Self { number, operation }).map_err(|wrong| Wrong { request: Some(number), ..wrong })
+        operation
+            .map(|operation| Self { number, operation })
+            .map_err(|wrong| RouterError { request: Some(number), ..wrong })
     }
 
     /// Appends it.
@@ -94,15 +96,15 @@ pub fn query_fits(query: &Query) -> bool {
 }
 
 /// Reads the request number. It goes through all fields, which also checks their lengths.
-fn request_number(frame: &Frame) -> Result<u32, Wrong> {
+fn request_number(frame: &Frame) -> Result<u32, RouterError> {
     let mut found = None;
     let mut fields = Fields::of(frame);
     while let Some((tag, value)) = fields.next()? {
         if tag == tag::REQUEST && found.replace(value).is_some() {
-            return Err(Wrong::new(ErrorWord::BadFrame, "request appears twice"));
+            return Err(RouterError::new(ErrorWord::BadFrame, "request appears twice"));
         }
     }
-    let value = found.ok_or_else(|| Wrong::new(ErrorWord::BadFrame, "request is missing"))?;
+    let value = found.ok_or_else(|| RouterError::new(ErrorWord::BadFrame, "request is missing"))?;
     number(&value)
 }
 
@@ -129,7 +131,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(frame: &Frame) -> Result<Self, Wrong> {
+    fn of(frame: &Frame) -> Result<Self, RouterError> {
         let mut parts = Self::default();
         let mut fields = Fields::of(frame);
         while let Some((tag, value)) = fields.next_once()? {
@@ -139,14 +141,14 @@ impl Parts {
         Ok(parts)
     }
 
-    fn take(&mut self, tag: u8, value: Bytes) -> Result<(), Wrong> {
+    fn take(&mut self, tag: u8, value: Bytes) -> Result<(), RouterError> {
         match tag {
             tag::REQUEST => {}
             tag::SESSION => self.set_target(Target::Sessions(ids(&value)?))?,
             tag::UID => self.set_target(Target::Uid(name("uid", &value)?))?,
             tag::CHANNEL => self.set_target(Target::Channel(name("channel", &value)?))?,
             tag::ALL if value.is_empty() => self.set_target(Target::All)?,
-            tag::ALL => return Err(Wrong::field("all must have no value")),
+            tag::ALL => return Err(RouterError::field("all must have no value")),
             tag::EXCEPT_SESSION => self.except.sessions.extend(ids(&value)?),
             tag::EXCEPT_UID => self.except.uids.push(name("except uid", &value)?),
             tag::EXCEPT_CHANNEL => self.except.channels.push(name("except channel", &value)?),
@@ -155,7 +157,7 @@ impl Parts {
                 self.kind = Some(match value[..] {
                     [1] => FrameKind::Text,
                     [2] => FrameKind::Binary,
-                    _ => return Err(Wrong::field("kind must be one byte, 1 or 2")),
+                    _ => return Err(RouterError::field("kind must be one byte, 1 or 2")),
                 });
             }
             tag::KEY => self.key = Some(name("key", &value)?),
@@ -164,45 +166,47 @@ impl Parts {
                 let code = value[..]
                     .try_into()
                     .map(u16::from_be_bytes)
-                    .map_err(|_| Wrong::field("code must have two bytes"))?;
+                    .map_err(|_| RouterError::field("code must have two bytes"))?;
                 if !is_valid_close_code(code) {
-                    return Err(Wrong::field(format!("{code} is not a close code that may be sent")));
+                    return Err(RouterError::field(format!("{code} is not a close code that may be sent")));
                 }
                 self.code = Some(code);
             }
             tag::REASON => {
-                let text = str::from_utf8(&value).map_err(|_| Wrong::field("reason is not UTF-8"))?;
+                let text = str::from_utf8(&value).map_err(|_| RouterError::field("reason is not UTF-8"))?;
                 self.reason = Some(text.into());
             }
             tag::EXPECT if self.expect.is_none() => {
-                let expect = Expect::value(value).map_err(|wrong| Wrong::field(format!("expect {wrong}")))?;
+                let expect = Expect::value(value).map_err(|wrong| RouterError::field(format!("expect {wrong}")))?;
                 self.expect = Some(expect);
             }
-            tag::EXPECT_ABSENT if !value.is_empty() => return Err(Wrong::field("expect absent must have no value")),
+            tag::EXPECT_ABSENT if !value.is_empty() => {
+                return Err(RouterError::field("expect absent must have no value"));
+            }
             tag::EXPECT_ABSENT if self.expect.is_none() => self.expect = Some(Expect::Absent),
             tag::EXPECT | tag::EXPECT_ABSENT => {
-                return Err(Wrong::field("expect and expect absent are both given: use one of them"));
+                return Err(RouterError::field("expect and expect absent are both given: use one of them"));
             }
             tag::AFTER => self.after = Some(value[..].into()),
             tag::LIMIT => {
                 let limit = value[..].try_into().map(u16::from_be_bytes);
                 let limit = limit.ok().filter(|limit| usize::from(*limit) <= Page::MAX_LIMIT);
-                self.limit = Some(limit.ok_or_else(|| Wrong::field("limit must be a u16 of at most 1000"))?);
+                self.limit = Some(limit.ok_or_else(|| RouterError::field("limit must be a u16 of at most 1000"))?);
             }
             _ => return Err(unknown(tag)),
         }
         Ok(())
     }
 
-    fn set_target(&mut self, target: Target) -> Result<(), Wrong> {
+    fn set_target(&mut self, target: Target) -> Result<(), RouterError> {
         match self.to.replace(target) {
             None => Ok(()),
-            Some(_) => Err(Wrong::field("there is more than one target")),
+            Some(_) => Err(RouterError::field("there is more than one target")),
         }
     }
 
     /// Combines the fields that the type needs, and refuses fields that it does not allow.
-    fn into_operation(mut self, frame: &Frame) -> Result<Operation, Wrong> {
+    fn into_operation(mut self, frame: &Frame) -> Result<Operation, RouterError> {
         let allowed: &[u8] = match frame.kind {
             kind::SEND => &[tag::KIND, tag::KEY, tag::ID],
             kind::JOIN | kind::LEAVE | kind::BIND | kind::DELETE => &[tag::NAME],
@@ -233,11 +237,11 @@ impl Parts {
         let useful = allowed.iter().chain(always).fold(0_u64, |bits, tag| bits | 1 << tag);
         if self.seen & !useful != 0 {
             let tag = (self.seen & !useful).trailing_zeros();
-            return Err(Wrong::field(format!("type 0x{:04X} does not allow field 0x{tag:02X}", frame.kind)));
+            return Err(RouterError::field(format!("type 0x{:04X} does not allow field 0x{tag:02X}", frame.kind)));
         }
         let has_body = matches!(frame.kind, kind::SEND | kind::CLOSE | kind::SET);
         if !has_body && !frame.body.is_empty() {
-            return Err(Wrong::field(format!("type 0x{:04X} must have no body", frame.kind)));
+            return Err(RouterError::field(format!("type 0x{:04X} must have no body", frame.kind)));
         }
         if is_command {
             self.command(frame).map(Operation::Command)
@@ -246,8 +250,8 @@ impl Parts {
         }
     }
 
-    fn command(&mut self, frame: &Frame) -> Result<Command, Wrong> {
-        let to = self.to.take().ok_or_else(|| Wrong::field("a target is missing"))?;
+    fn command(&mut self, frame: &Frame) -> Result<Command, RouterError> {
+        let to = self.to.take().ok_or_else(|| RouterError::field("a target is missing"))?;
         let action = match frame.kind {
             kind::SEND => Action::Send(self.message(frame)?),
             kind::JOIN => Action::Join(self.name()?),
@@ -269,17 +273,17 @@ impl Parts {
         Ok(Command { to, except: std::mem::take(&mut self.except), action })
     }
 
-    fn query(&mut self, frame_kind: u16) -> Result<Query, Wrong> {
+    fn query(&mut self, frame_kind: u16) -> Result<Query, RouterError> {
         Ok(match frame_kind {
             kind::ATTRIBUTE => Query::Attribute(self.one_session()?, self.attribute_key()?),
             kind::SESSION => Query::Session(self.one_session()?),
             kind::CHANNEL => match self.to.take() {
                 Some(Target::Channel(channel)) => Query::Channel(channel, self.page()),
-                _ => return Err(Wrong::field("channel is missing")),
+                _ => return Err(RouterError::field("channel is missing")),
             },
             kind::UID => match self.to.take() {
                 Some(Target::Uid(uid)) => Query::Uid(uid, self.page()),
-                _ => return Err(Wrong::field("uid is missing")),
+                _ => return Err(RouterError::field("uid is missing")),
             },
             kind::CHANNELS => Query::Channels(self.page()),
             kind::SESSIONS => Query::Sessions(self.page()),
@@ -288,27 +292,28 @@ impl Parts {
         })
     }
 
-    fn message(&mut self, frame: &Frame) -> Result<Message, Wrong> {
+    fn message(&mut self, frame: &Frame) -> Result<Message, RouterError> {
         if self.kind == Some(FrameKind::Text) && str::from_utf8(&frame.body).is_err() {
-            return Err(Wrong::new(ErrorWord::NotText, "the message is of kind text and not UTF-8"));
+            return Err(RouterError::new(ErrorWord::NotText, "the message is of kind text and not UTF-8"));
         }
         Ok(Message { body: frame.body.clone(), kind: self.kind, key: self.key.take(), id: self.id.take() })
     }
 
-    fn name(&mut self) -> Result<Name, Wrong> {
-        name("name", self.name.as_ref().ok_or_else(|| Wrong::field("name is missing"))?)
+    fn name(&mut self) -> Result<Name, RouterError> {
+        name("name", self.name.as_ref().ok_or_else(|| RouterError::field("name is missing"))?)
     }
 
-    fn attribute_key(&mut self) -> Result<AttributeKey, Wrong> {
-        let bytes = self.name.as_ref().ok_or_else(|| Wrong::field("name is missing"))?;
-        AttributeKey::new(bytes)
-            .ok_or_else(|| Wrong::field("name is not an attribute key: expected 1 to 64 characters of A-Z a-z 0-9 _"))
+    fn attribute_key(&mut self) -> Result<AttributeKey, RouterError> {
+        let bytes = self.name.as_ref().ok_or_else(|| RouterError::field("name is missing"))?;
+        AttributeKey::new(bytes).ok_or_else(|| {
+            RouterError::field("name is not an attribute key: expected 1 to 64 characters of A-Z a-z 0-9 _")
+        })
     }
 
-    fn one_session(&mut self) -> Result<SessionId, Wrong> {
+    fn one_session(&mut self) -> Result<SessionId, RouterError> {
         match self.to.take() {
             Some(Target::Sessions(ids)) if ids.len() == 1 => Ok(ids[0]),
-            _ => Err(Wrong::field("session must be exactly one id")),
+            _ => Err(RouterError::field("session must be exactly one id")),
         }
     }
 
@@ -475,7 +480,7 @@ mod tests {
         ] {
             assert_eq!(command_fits(&command), fits, "{:?}", command.action);
             if fits {
-                Request { number: 1, operation: Operation::Command(command) }.encode(&mut BytesMut::new());
+                RouterRequest { number: 1, operation: Operation::Command(command) }.encode(&mut BytesMut::new());
             }
         }
     }
