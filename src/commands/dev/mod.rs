@@ -10,7 +10,7 @@
 mod console;
 mod fields;
 mod problems;
-mod subject;
+mod served_app;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -21,8 +21,8 @@ use bytes::Bytes;
 use clap::ValueEnum;
 
 use self::problems::Problems;
-use self::subject::Subject;
-pub use self::subject::SubjectError;
+use self::served_app::ServedApp;
+pub use self::served_app::ServedAppError;
 use crate::commands::cli::{DevArgs, DevEvent};
 use crate::config;
 use crate::config::model::{Bind, Config, Protocol, StreamFraming};
@@ -41,7 +41,7 @@ const PROBLEMS_PATH: &str = "/_longwire/problems";
 #[derive(Debug)]
 pub enum DevError {
     /// The script or folder cannot be read.
-    Subject(SubjectError),
+    ServedApp(ServedAppError),
     /// An option of the command line is not valid.
     Arguments(String),
     /// The configuration made from the command line is not valid: an address that cannot be parsed, for example.
@@ -53,7 +53,7 @@ pub enum DevError {
 impl fmt::Display for DevError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DevError::Subject(error) => error.fmt(f),
+            DevError::ServedApp(error) => error.fmt(f),
             DevError::Arguments(what) => f.write_str(what),
             DevError::Config(errors) => errors.fmt(f),
             DevError::Start(error @ StartError::Bind(_)) => {
@@ -75,15 +75,15 @@ impl std::error::Error for DevError {}
 ///
 /// Says why it cannot serve.
 pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
-    let subject = Subject::find(&args.path).map_err(DevError::Subject)?;
+    let served_app = ServedApp::find(&args.path).map_err(DevError::ServedApp)?;
     if args.fastcgi.is_none() {
-        subject.check_readable().map_err(DevError::Subject)?;
+        served_app.check_readable().map_err(DevError::ServedApp)?;
     }
-    let config = configuration(args, &subject)?;
+    let config = configuration(args, &served_app)?;
     let problems = Problems::default();
     let console = console::init(problems.clone());
     let page = Page {
-        path: subject.built_in_page(),
+        path: served_app.built_in_page(),
         content_type: "text/html; charset=utf-8",
         body: PageBody::Fixed(Bytes::from_static(include_bytes!("page.html"))),
     };
@@ -93,16 +93,16 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
         body: PageBody::Fresh(Arc::new(move |last_seen| problems.since(last_seen))),
     };
     let extras = Extras { pages: vec![page, wrong] };
-    serve::run(&config, &extras, Hangup::End, |node| console.show(&greeting(node, &subject, args)))
+    serve::run(&config, &extras, Hangup::End, |node| console.show(&greeting(node, &served_app, args)))
         .map_err(DevError::Start)
 }
 
 /// The configuration that an operator would write for this command line.
-fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> {
+fn configuration(args: &DevArgs, served_app: &ServedApp) -> Result<Config, DevError> {
     let framing = args.framing.stream_framing().map_err(DevError::Arguments)?;
-    let events = names(&events(args, subject));
+    let events = names(&events(args, served_app));
     let static_line =
-        subject.folder.as_deref().map_or(String::new(), |folder| format!("static = {}", path_text(folder)));
+        served_app.folder.as_deref().map_or(String::new(), |folder| format!("static = {}", path_text(folder)));
     let upstream = match (&args.fastcgi, args.workers) {
         (Some(address), _) => format!("backends = [{}]", quoted(address)),
         (None, workers) => {
@@ -147,7 +147,7 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
         http = quoted(&args.http),
         // Everything below the path too, for scripts that route by REQUEST_URI.
         path = quoted(&format!("{WEBSOCKET_PATH}/*")),
-        script = path_text(&subject.script),
+        script = path_text(&served_app.script),
         events = serde_json::to_string(&events).expect("strings are JSON"),
     );
     let (mut config, _) = Config::parse(&text, Path::new("longwire dev")).map_err(DevError::Config)?;
@@ -161,8 +161,8 @@ fn configuration(args: &DevArgs, subject: &Subject) -> Result<Config, DevError> 
 
 /// The events of the command line. The default for a folder is connect, message and close, because its page relies on them. The
 /// default for a script is messages alone, because it may be as short as one `echo`.
-fn events(args: &DevArgs, subject: &Subject) -> Vec<DevEvent> {
-    match (&args.events, &subject.folder) {
+fn events(args: &DevArgs, served_app: &ServedApp) -> Vec<DevEvent> {
+    match (&args.events, &served_app.folder) {
         (Some(events), _) => events.clone(),
         (None, Some(_)) => vec![DevEvent::Connect, DevEvent::Message, DevEvent::Close],
         (None, None) => Vec::new(),
@@ -185,15 +185,15 @@ fn quoted(text: &str) -> String {
 }
 
 /// The text after the start: the addresses, and the command to connect.
-fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
-    let mut text = format!("\n  Longwire serves {}\n\n", subject.script.display());
+fn greeting(node: &Running, served_app: &ServedApp, args: &DevArgs) -> String {
+    let mut text = format!("\n  Longwire serves {}\n\n", served_app.script.display());
     let mut line = |what: &str, how: String| writeln!(text, "  {what:<12} {how}").expect("a String takes everything");
     let http = node.address("http").map(shown);
     let tcp = node.address("tcp").map(shown);
     if let Some(http) = &http {
         line("page", format!("http://{http}/"));
-        if subject.has_page() {
-            line("try it", format!("http://{http}{}", subject.built_in_page()));
+        if served_app.has_page() {
+            line("try it", format!("http://{http}{}", served_app.built_in_page()));
         }
         line("WebSocket", format!("ws://{http}{WEBSOCKET_PATH}"));
     }
@@ -207,7 +207,7 @@ fn greeting(node: &Running, subject: &Subject, args: &DevArgs) -> String {
     if let Some(api) = node.api_address() {
         line("API", if let Bind::Tcp(_) = api { format!("http://{}/", shown(api)) } else { shown(api) });
     }
-    let events = events(args, subject);
+    let events = events(args, served_app);
     if !events.contains(&DevEvent::Connect) || !events.contains(&DevEvent::Close) {
         let told: Vec<_> = names(&events).into_iter().filter(|event| event != "message").collect();
         let told = if told.is_empty() { "message only".to_owned() } else { format!("message, {}", told.join(", ")) };
