@@ -154,14 +154,14 @@ impl Net {
                 let count = commands.len();
                 if nodes.is_empty() {
                     // A node may have begun to listen whose beat has not arrived here yet.
-                    self.order(*subject, Body::Commands { request: None, commands }, None);
+                    self.enqueue(*subject, Body::Commands { request: None, commands }, None);
                     continue;
                 }
                 let answers = Answers::Receipts(vec![Receipt::default(); count]);
                 let joins = commands.first().and_then(|command| joined_by(&command.action));
                 let asking = self.ask(nodes.clone(), answers, joins);
                 let request = Some(asking.request);
-                if self.order(*subject, Body::Commands { request, commands }, request) {
+                if self.enqueue(*subject, Body::Commands { request, commands }, request) {
                     sent.asking.push((first, asking));
                 } else {
                     sent.refused.extend(nodes);
@@ -182,7 +182,7 @@ impl Net {
                 continue;
             }
             for commands in in_envelopes(commands) {
-                unsent |= !self.order(*subject, Body::Commands { request: None, commands }, None);
+                unsent |= !self.enqueue(*subject, Body::Commands { request: None, commands }, None);
             }
         }
         unsent
@@ -207,7 +207,7 @@ impl Net {
         let asking = self.ask(nodes, Answers::Partial(Vec::new()), None);
         let request = asking.request;
         let is_sent =
-            query_fits(query) && self.order(subject, Body::Query { request, query: query.clone() }, Some(request));
+            query_fits(query) && self.enqueue(subject, Body::Query { request, query: query.clone() }, Some(request));
         let now = Instant::now();
         match asking.answers(if is_sent { now + self.settings.receipt_timeout } else { now }).await {
             (Answers::Partial(found), missing) => (found, missing),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             connect, subscribe to our own number, claim it
-//!   away ────────────────────────────────────────────────────> joined: beats, orders, interest
+//!   away ────────────────────────────────────────────────────> joined: beats, envelopes, interest
 //!    ^ │ another node has our number: refused, we try again         │
 //!    │ └─ backoff with jitter                                      │ lost, or our own beats do not come back
 //!    └─────────────────────────────────────────────────────────────┘
@@ -19,8 +19,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use super::envelope_queue::{EnvelopeQueueReader, QueuedEnvelope};
 use super::net::{CLAIM_WAIT, Interests, JoinState, Net};
-use super::orders::{Order, OrdersReader};
 use super::requests::Answers;
 use crate::engine::{Engine, EngineError, InboxReader, Incoming, Link, Outgoing, Reach, Subject, inbox};
 use crate::proto::command::Query;
@@ -52,26 +52,26 @@ impl From<EngineError> for LinkEnd {
 
 impl Net {
     /// Joins the other nodes, and joins again each time the engine was lost. Never ends.
-    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, orders: OrdersReader) {
+    pub(super) async fn live<E: Engine>(self: Arc<Self>, engine: E, queue: EnvelopeQueueReader) {
         let presence = async {
             match &self.presence {
                 None => std::future::pending().await,
                 Some(presence) => {
                     // A report that is lost is sent again, so the result does not matter.
                     let send = |to: Sender, body| {
-                        self.order(Subject::Node(to.node), body, None);
+                        self.enqueue(Subject::Node(to.node), body, None);
                     };
                     presence.live(send).await;
                 }
             }
         };
-        tokio::join!(self.stay_joined(engine, orders), presence);
+        tokio::join!(self.stay_joined(engine, queue), presence);
     }
 
-    async fn stay_joined<E: Engine>(self: &Arc<Self>, engine: E, mut orders: OrdersReader) {
+    async fn stay_joined<E: Engine>(self: &Arc<Self>, engine: E, mut queue: EnvelopeQueueReader) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let end = match self.join(&engine, &mut orders, &mut pause).await {
+            let end = match self.join(&engine, &mut queue, &mut pause).await {
                 Err(end) => end,
                 Ok(never) => match never {},
             };
@@ -96,7 +96,7 @@ impl Net {
             }
             *self.interests() = Interests::default();
             self.presence.iter().for_each(|presence| presence.view(None));
-            self.metrics.count_dropped("engine_down", orders.close());
+            self.metrics.count_dropped("engine_down", queue.close());
             // A request that begins from now on finds the queue closed.
             self.requests().give_up_all();
             self.foreign().clear();
@@ -108,7 +108,7 @@ impl Net {
     async fn join<E: Engine>(
         self: &Arc<Self>,
         engine: &E,
-        orders: &mut OrdersReader,
+        queue: &mut EnvelopeQueueReader,
         pause: &mut Duration,
     ) -> Result<std::convert::Infallible, LinkEnd> {
         let (sender, mut incoming) = inbox(self.settings.queue_bytes);
@@ -121,11 +121,11 @@ impl Net {
         self.members().joined(Instant::now());
         self.metrics.engine_up.set(1);
         *pause = FIRST_PAUSE;
-        orders.open();
+        queue.open();
         self.state.send_replace(JoinState::Joined);
         info!(number = self.me.node, partitions = interest.len(), "joined the other nodes");
         tokio::select! {
-            end = self.send(listening, orders, interest) => end,
+            end = self.send(listening, queue, interest) => end,
             end = self.receive(incoming) => end,
         }
     }
@@ -163,12 +163,12 @@ impl Net {
     async fn send<L: Link>(
         &self,
         mut listening: Listening<L>,
-        orders: &mut OrdersReader,
+        queue: &mut EnvelopeQueueReader,
         interest: Interest,
     ) -> Result<std::convert::Infallible, LinkEnd> {
         let mut beats = interval(self.settings.lease / BEATS_PER_LEASE);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch: Vec<Order> = Vec::new();
+        let mut batch: Vec<QueuedEnvelope> = Vec::new();
         let mut beaten = 0;
         let mut telling = FuturesUnordered::new();
         telling.push(self.tell(interest));
@@ -206,7 +206,7 @@ impl Net {
                     drop(interests);
                     self.state.send_modify(|_| {});
                 }
-                count = orders.next_batch(&mut batch, BATCH) => {
+                count = queue.next_batch(&mut batch, BATCH) => {
                     self.publish(&mut listening.link, &batch).await?;
                     self.metrics.published.inc_by(count as u64);
                     batch.clear();
@@ -215,16 +215,18 @@ impl Net {
         }
     }
 
-    async fn publish(&self, link: &mut impl Link, batch: &[Order]) -> Result<(), LinkEnd> {
-        let outgoing: Vec<Outgoing> =
-            batch.iter().map(|order| Outgoing { subject: order.subject, payload: order.payload.clone() }).collect();
+    async fn publish(&self, link: &mut impl Link, batch: &[QueuedEnvelope]) -> Result<(), LinkEnd> {
+        let outgoing: Vec<Outgoing> = batch
+            .iter()
+            .map(|envelope| Outgoing { subject: envelope.subject, payload: envelope.payload.clone() })
+            .collect();
         let reaches = link.publish(&outgoing).await?;
-        for (order, reach) in batch.iter().zip(reaches) {
+        for (envelope, reach) in batch.iter().zip(reaches) {
             if reach == Reach::TooLarge {
                 self.metrics.count_dropped("too_large", 1);
-                warn!(subject = %order.subject, bytes = order.payload.len(), "message not sent to other nodes: larger than the engine's limit");
+                warn!(subject = %envelope.subject, bytes = envelope.payload.len(), "message not sent to other nodes: larger than the engine's limit");
             }
-            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (order.request, reach) {
+            if let (Some(request), Reach::Nobody | Reach::TooLarge) = (envelope.request, reach) {
                 self.requests().nobody_at(request);
             }
         }
@@ -240,7 +242,7 @@ impl Net {
         if !here.is_empty() {
             let asking = self.ask(here, Answers::Partial(Vec::new()), None);
             let query = Body::Query { request: asking.request, query: Query::Node };
-            if self.order(Subject::All, query, None) {
+            if self.enqueue(Subject::All, query, None) {
                 // Only half the time: a node that waits for our receipt, because a session of ours joins, must get it in time.
                 asking.answers(tokio::time::Instant::now() + self.settings.receipt_timeout / 2).await;
             }

@@ -6,7 +6,7 @@
 //!                  v                                               v
 //!               Cluster ── this node's part ──> Router <── workers ── Net
 //!                  │                                               ^ │
-//!                  └── the others' part: orders ───────────────────┘ │ envelopes
+//!                  └── the others' part: envelope_queue ───────────┘ │ envelopes
 //!                  <── receipts, query results ────────────────────┘
 //! ```
 //!
@@ -15,8 +15,8 @@
 //!   `windows`: drops repeated and late envelopes. `workers`: run the jobs in the envelopes.
 //! - [`members`]: the other nodes, as known from their heartbeats.
 //! - [`presence`]: which sessions are in which channel over all nodes, for apps that want to be told.
-//! - `requests`: requests that some node has not answered yet. `orders`: envelopes that wait to be published. `merge`: makes one
-//!   answer out of many.
+//! - `requests`: requests that some node has not answered yet. `envelope_queue`: envelopes that wait to be published. `merge`: makes
+//!   one answer out of many.
 //!
 //! A session's id tells its node, so a send to a session is one envelope to one node. A channel or a uid has a partition, and the
 //! nodes with members in it listen to its subject. A command for all sessions goes to all nodes.
@@ -26,11 +26,11 @@
 //! nodes reported, and names the nodes that did not report in time.
 
 mod asking;
+mod envelope_queue;
 mod joining;
 pub mod members;
 mod merge;
 mod net;
-mod orders;
 mod outcome;
 pub mod presence;
 mod receiving;
@@ -178,10 +178,10 @@ impl Cluster {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let me = Sender { node: facts.number, run: Run::of(u64::from_ne_bytes(run)) };
         let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };
-        let (orders, orders_reader) = orders::orders(me, settings.queue_bytes);
-        let net = Net::new(me, identity, settings.clone(), router.clone(), presence.clone(), metrics, orders);
+        let (envelope_queue, queue_reader) = envelope_queue::envelope_queue(me, settings.queue_bytes);
+        let net = Net::new(me, identity, settings.clone(), router.clone(), presence.clone(), metrics, envelope_queue);
         let net = Arc::new(net);
-        let life: Life = Box::pin(net.clone().live(engine, orders_reader));
+        let life: Life = Box::pin(net.clone().live(engine, queue_reader));
         Ok((Self { router, net: Some(net), presence }, Some(life)))
     }
 

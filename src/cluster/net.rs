@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use super::envelope_queue::{EnvelopeQueue, Unqueued};
 use super::members::Members;
-use super::orders::{Orders, Unqueued};
 use super::presence::Presence;
 use super::requests::Requests;
 use crate::config::model;
@@ -35,7 +35,7 @@ pub(super) struct Net {
     pub(super) metrics: Arc<ClusterMetrics>,
     members: Mutex<Members>,
     requests: Mutex<Requests>,
-    orders: Orders,
+    envelope_queue: EnvelopeQueue,
     interests: Mutex<Interests>,
     /// Nodes that speak another version of the envelope, by number.
     foreign: Mutex<BTreeMap<u16, Foreign>>,
@@ -87,7 +87,7 @@ impl Net {
         router: Arc<Router>,
         presence: Option<Arc<Presence>>,
         metrics: Arc<ClusterMetrics>,
-        orders: Orders,
+        envelope_queue: EnvelopeQueue,
     ) -> Self {
         Self {
             me,
@@ -97,7 +97,7 @@ impl Net {
             metrics,
             members: Mutex::new(Members::new(Instant::now(), settings.lease)),
             requests: Mutex::new(Requests::new(me.run)),
-            orders,
+            envelope_queue,
             interests: Mutex::default(),
             foreign: Mutex::default(),
             state: watch::Sender::new(JoinState::Starting),
@@ -145,8 +145,8 @@ impl Net {
     }
 
     /// Queues an envelope. False if there is no link, or the queue is full.
-    pub(super) fn order(&self, subject: Subject, body: Body, request: Option<RequestId>) -> bool {
-        let queued = self.orders.put(subject, body, request);
+    pub(super) fn enqueue(&self, subject: Subject, body: Body, request: Option<RequestId>) -> bool {
+        let queued = self.envelope_queue.put(subject, body, request);
         if queued == Err(Unqueued::Full) {
             self.metrics.count_dropped("queue_full", 1);
         }
@@ -192,7 +192,7 @@ impl Net {
             reads: VERSION,
             interest: self.interests().subscribed.clone(),
         };
-        self.order(Subject::All, Body::Beat(beat), None);
+        self.enqueue(Subject::All, Body::Beat(beat), None);
     }
 
     pub(super) fn look_around(&self) {
@@ -212,7 +212,7 @@ impl Net {
 
     /// Tells the others that this node stops.
     pub(super) async fn leave(&self) {
-        if self.order(Subject::All, Body::Bye, None) {
+        if self.enqueue(Subject::All, Body::Bye, None) {
             // Wait long enough for it to be sent; nothing confirms that.
             sleep(CLAIM_WAIT / 4).await;
         }

@@ -133,7 +133,7 @@ impl Net {
     /// Tells a node that this node has its number.
     fn object(&self, to: Sender) {
         let taken = Body::Taken { run: to.run, name: self.identity.name.clone() };
-        self.order(Subject::Node(to.node), taken, None);
+        self.enqueue(Subject::Node(to.node), taken, None);
     }
 
     /// Another node has our number, or a late message of an earlier run of this node has come. The run that started later steps
@@ -190,7 +190,7 @@ impl Net {
             // workers.
             Body::Query { request, query: query @ Query::Node } => {
                 let found = found_by(self.router.ask(&query));
-                self.order(Subject::Node(from.node), Body::PartialAnswer { request, found }, None);
+                self.enqueue(Subject::Node(from.node), Body::PartialAnswer { request, found }, None);
             }
             Body::Query { request, query } => {
                 workers.put(self, subject, Job { from, request: Some(request), content: JobContent::Query(query) });
@@ -227,12 +227,12 @@ impl Net {
         };
         let (to, request) = (Subject::Node(job.from.node), None);
         let Some(partition) = partition else {
-            self.order(to, body, request);
+            self.enqueue(to, body, request);
             return None;
         };
         Some(async move {
             self.settled(partition).await;
-            self.order(to, body, request);
+            self.enqueue(to, body, request);
         })
     }
 }
