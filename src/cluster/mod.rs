@@ -12,7 +12,7 @@
 //!
 //! - `asking`: which nodes a command concerns, and which have answered; `outcome`: the result.
 //! - `net`: this node's view of the cluster. `joining`: its link to the engine. `receiving`: handles what comes over the link.
-//!   `windows`: drops repeated and late envelopes. `workers`: run the jobs in the envelopes.
+//!   `last_numbers`: drops repeated and late envelopes. `workers`: run the jobs in the envelopes.
 //! - [`members`]: the other nodes, as known from their heartbeats.
 //! - [`presence`]: which sessions are in which channel over all nodes, for apps that want to be told.
 //! - `requests`: requests that some node has not answered yet. `envelope_queue`: envelopes that wait to be published. `merge`: makes
@@ -28,6 +28,7 @@
 mod asking;
 mod envelope_queue;
 mod joining;
+mod last_numbers;
 pub mod members;
 mod merge;
 mod net;
@@ -37,7 +38,6 @@ mod receiving;
 mod requests;
 #[cfg(test)]
 mod simulation;
-mod windows;
 mod workers;
 
 use std::slice;

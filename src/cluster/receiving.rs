@@ -7,10 +7,10 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 use super::joining::LinkEnd;
+use super::last_numbers::{Arrival, LastNumbers};
 use super::members::BeatEffect;
 use super::merge::found_by;
 use super::net::{Foreign, Net, not_understood};
-use super::windows::{Arrival, Windows};
 use super::workers::{Job, JobContent, JobQueue, Workers};
 use crate::engine::{EngineError, InboxReader, Incoming, Subject};
 use crate::metrics::router::Door;
@@ -24,7 +24,7 @@ impl Net {
         self: &Arc<Self>,
         mut incoming: InboxReader,
     ) -> Result<std::convert::Infallible, LinkEnd> {
-        let mut windows = Windows::default();
+        let mut last_numbers = LastNumbers::default();
         let mut dropped = 0;
         // Workers end with the link: jobs that they have not done get no answer.
         let mut workers = Workers::start(self);
@@ -57,14 +57,14 @@ impl Net {
                     let mut members = self.members();
                     members.heard_ourselves(Instant::now());
                     if matches!(envelope.body, Body::Beat(_)) {
-                        windows.look(|sender| members.knows(sender));
+                        last_numbers.look(|sender| members.knows(sender));
                     }
                     continue;
                 }
                 self.metrics.received.inc();
                 // A claim has no number, because it is sent before the queue numbers envelopes.
                 if envelope.number > 0 {
-                    match windows.take(from, subject, envelope.number) {
+                    match last_numbers.take(from, subject, envelope.number) {
                         Arrival::Taken { missed } => drop(self.metrics.missed.inc_by(missed)),
                         Arrival::Stale => {
                             self.metrics.count_dropped("stale", 1);

@@ -2,16 +2,16 @@
 //! random numbers, so a seed replays a run to the last envelope. `SEED=17 cargo test --lib simulation` runs one seed and prints
 //! what happens.
 //!
-//! The nodes use the real parts: [`Members`], [`Windows`], [`Requests`], [`Books`], partitions and interests. The code around them
+//! The nodes use the real parts: [`Members`], [`LastNumbers`], [`Requests`], [`Books`], partitions and interests. The code around them
 //! does in ticks what `net.rs` and `joining.rs` do with an engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::last_numbers::{Arrival, LastNumbers};
 use super::members::Members;
 use super::presence::{Books, ChannelChange, Notice, split_mix};
 use super::requests::{AllAnswered, Answers, Requests};
-use super::windows::{Arrival, Windows};
 use crate::engine::Subject;
 use crate::proto::command::{Action, Command, Message, Name, Receipt, Target};
 use crate::proto::envelope::{Beat, Body, Envelope, Interest, Sender, VERSION};
@@ -103,7 +103,7 @@ struct Node {
     subscribed: Interest,
     unwanted: BTreeMap<u16, u64>,
     numbers: HashMap<Subject, u64>,
-    windows: Windows,
+    last_numbers: LastNumbers,
     members: Members,
     requests: Requests,
     waiting: Vec<AwaitedReceipt>,
@@ -195,7 +195,7 @@ impl World {
             subscribed: Interest::default(),
             unwanted: BTreeMap::new(),
             numbers: HashMap::new(),
-            windows: Windows::default(),
+            last_numbers: LastNumbers::default(),
             members: Members::new(self.time(), TICK * LEASE as u32),
             requests: Requests::new(me.run),
             waiting: Vec::new(),
@@ -274,11 +274,11 @@ impl World {
             node.members.heard_ourselves(time);
             if matches!(envelope.body, Body::Beat(_)) {
                 let members = &node.members;
-                node.windows.look(|sender| members.knows(sender));
+                node.last_numbers.look(|sender| members.knows(sender));
             }
             return;
         }
-        if node.windows.take(from, subject, envelope.number) == Arrival::Stale {
+        if node.last_numbers.take(from, subject, envelope.number) == Arrival::Stale {
             return;
         }
         match envelope.body {
@@ -399,7 +399,7 @@ impl World {
                 node.members.joined(time);
                 node.subscribed = wanted(&node.sessions, &self.names);
                 node.unwanted.clear();
-                node.windows = Windows::default();
+                node.last_numbers = LastNumbers::default();
                 self.say(|| format!("n{} is among the others", at + 1));
             }
             return;

@@ -14,13 +14,13 @@ const LOOKS: u8 = 3;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Windows {
-    by_sender: HashMap<Sender, Heard>,
+pub(super) struct LastNumbers {
+    by_sender: HashMap<Sender, RunNumbers>,
 }
 
 /// Envelopes received from one run.
 #[derive(Debug, Default)]
-struct Heard {
+struct RunNumbers {
     /// The number of the last envelope on each subject.
     last: HashMap<Subject, u64>,
     /// Looks at which the run was unknown, since its last envelope.
@@ -39,7 +39,7 @@ pub(super) enum Arrival {
     Stale,
 }
 
-impl Windows {
+impl LastNumbers {
     /// Checks an envelope by its number. Envelopes published before the first one that comes do not count as missed.
     pub(super) fn take(&mut self, from: Sender, subject: Subject, number: u64) -> Arrival {
         let heard = self.by_sender.entry(from).or_default();
@@ -76,34 +76,38 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_twice_and_what_is_missing_is_counted() {
-        let mut windows = Windows::default();
+        let mut last_numbers = LastNumbers::default();
         let taken = |missed| Arrival::Taken { missed };
         for (number, expected) in
             [(41, taken(0)), (42, taken(0)), (42, Arrival::Stale), (45, taken(2)), (44, Arrival::Stale), (46, taken(0))]
         {
-            assert_eq!(windows.take(sender(1, 1), Subject::All, number), expected, "{number}");
+            assert_eq!(last_numbers.take(sender(1, 1), Subject::All, number), expected, "{number}");
         }
         // Other subjects and other runs have their own numbers.
-        assert_eq!(windows.take(sender(1, 1), Subject::Node(3), 1), taken(0));
-        assert_eq!(windows.take(sender(1, 2), Subject::All, 1), taken(0));
-        assert_eq!(windows.take(sender(1, 1), Subject::All, 46), Arrival::Stale);
+        assert_eq!(last_numbers.take(sender(1, 1), Subject::Node(3), 1), taken(0));
+        assert_eq!(last_numbers.take(sender(1, 2), Subject::All, 1), taken(0));
+        assert_eq!(last_numbers.take(sender(1, 1), Subject::All, 46), Arrival::Stale);
     }
 
     #[test]
     fn runs_that_nobody_knows_are_forgotten_when_nothing_of_them_can_be_under_way() {
-        let mut windows = Windows::default();
+        let mut last_numbers = LastNumbers::default();
         for run in 0..1000 {
-            windows.take(sender(1, run), Subject::All, 1);
+            last_numbers.take(sender(1, run), Subject::All, 1);
         }
         for look in 0..2 * LOOKS {
-            windows.look(|known| *known == sender(1, 0));
+            last_numbers.look(|known| *known == sender(1, 0));
             if look < LOOKS {
-                assert_eq!(windows.take(sender(1, 999), Subject::All, 1), Arrival::Stale, "it comes late, and again");
+                assert_eq!(
+                    last_numbers.take(sender(1, 999), Subject::All, 1),
+                    Arrival::Stale,
+                    "it comes late, and again"
+                );
             }
         }
-        assert_eq!(windows.by_sender.len(), 2, "it was heard of within a lease");
-        windows.look(|known| *known == sender(1, 0));
-        assert_eq!(windows.by_sender.len(), 1);
-        assert_eq!(windows.take(sender(1, 0), Subject::All, 1), Arrival::Stale);
+        assert_eq!(last_numbers.by_sender.len(), 2, "it was heard of within a lease");
+        last_numbers.look(|known| *known == sender(1, 0));
+        assert_eq!(last_numbers.by_sender.len(), 1);
+        assert_eq!(last_numbers.take(sender(1, 0), Subject::All, 1), Arrival::Stale);
     }
 }
