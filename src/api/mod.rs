@@ -165,8 +165,8 @@ impl Api {
         self.hub.metrics.router.count_query(Door::Api);
         let asked = self.hub.cluster.ask(query).await;
         match &asked.answer {
-            QueryAnswer::Absent if !asked.beyond.is_empty() => {
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", asked.beyond.to_string()))
+            QueryAnswer::Absent if !asked.unreached.is_empty() => {
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreachable", asked.unreached.to_string()))
             }
             QueryAnswer::Absent => Err(match query {
                 Query::Attribute(..) => Problem::absent("there is no such session, or it has no such attribute"),

@@ -5,7 +5,7 @@ use tracing::warn;
 
 use super::members::SessionLocation;
 use super::net::{Net, joined_by};
-use super::outcome::Beyond;
+use super::outcome::Unreached;
 use super::requests::{AllAnswered, Answers};
 use crate::engine::Subject;
 use crate::proto::command::{Command, Query, Receipt, Target};
@@ -78,14 +78,14 @@ impl Net {
         id.node() == self.me.node
     }
 
-    pub(super) fn beyond(&self, mut nodes: Vec<u16>, engine_down: bool) -> Beyond {
+    pub(super) fn unreached(&self, mut nodes: Vec<u16>, engine_down: bool) -> Unreached {
         nodes.sort_unstable();
         nodes.dedup();
         if !nodes.is_empty() {
             self.metrics.unanswered.inc();
         }
         let members = self.members();
-        Beyond { unreachable: nodes.into_iter().map(|node| members.name(node)).collect(), engine_down }
+        Unreached { unreachable: nodes.into_iter().map(|node| members.name(node)).collect(), engine_down }
     }
 
     pub(super) fn plan(&self, to: &Target) -> Plan {

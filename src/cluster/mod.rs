@@ -51,7 +51,7 @@ use tracing::warn;
 use self::asking::with_target;
 use self::members::SessionLocation;
 use self::net::{Identity, JoinState, Net, joined_by};
-pub use self::outcome::{Asked, Beyond, Outcome};
+pub use self::outcome::{Asked, Outcome, Unreached};
 use self::presence::{Presence, View};
 use self::requests::Answers;
 use crate::config::model::{self, ClusterEngine};
@@ -253,8 +253,8 @@ impl Cluster {
         engine_down |= !net.is_joined() && !unreachable.is_empty();
         receipts.iter_mut().for_each(|receipt| receipt.gone += plan.gone);
         net.settle(&first.action).await;
-        let beyond = net.beyond(unreachable, engine_down);
-        receipts.into_iter().map(|receipt| Outcome { receipt, beyond: beyond.clone() }).collect()
+        let unreached = net.unreached(unreachable, engine_down);
+        receipts.into_iter().map(|receipt| Outcome { receipt, unreached: unreached.clone() }).collect()
     }
 
     /// Runs a command on this node before it returns, and sends it to other nodes without waiting for them. Returns this node's
@@ -300,7 +300,7 @@ impl Cluster {
 
     /// Answers a query from all nodes that may know something about it.
     pub async fn ask(&self, query: &Query) -> Asked {
-        let alone = |answer| Asked { answer, beyond: Beyond::default() };
+        let alone = |answer| Asked { answer, unreached: Unreached::default() };
         let Some(net) = &self.net else { return alone(self.router.ask(query)) };
         let partition = match query {
             Query::Node => return alone(self.router.ask(query)),
@@ -321,27 +321,27 @@ impl Cluster {
             unreachable.extend(missing);
         }
         let answer = merge::merge(query, self.router.ask(query), found);
-        Asked { answer, beyond: net.beyond(unreachable, engine_down) }
+        Asked { answer, unreached: net.unreached(unreachable, engine_down) }
     }
 
     async fn ask_one(&self, net: &Arc<Net>, id: SessionId, query: &Query) -> Asked {
-        let alone = |answer| Asked { answer, beyond: Beyond::default() };
+        let alone = |answer| Asked { answer, unreached: Unreached::default() };
         if net.is_own(id) {
             return alone(self.router.ask(query));
         }
         if !net.is_joined() {
-            return Asked { answer: QueryAnswer::Absent, beyond: net.beyond(Vec::new(), true) };
+            return Asked { answer: QueryAnswer::Absent, unreached: net.unreached(Vec::new(), true) };
         }
         let place = net.members().locate(id);
         match place {
             SessionLocation::Gone => alone(QueryAnswer::Absent),
             SessionLocation::Silent(node) => {
-                Asked { answer: QueryAnswer::Absent, beyond: net.beyond(vec![node], false) }
+                Asked { answer: QueryAnswer::Absent, unreached: net.unreached(vec![node], false) }
             }
             SessionLocation::At(node) => {
                 let (mut answers, missing) = net.query(Subject::Node(node), vec![node], query).await;
                 let answer = merge::of_one(query, answers.pop()).unwrap_or(QueryAnswer::Absent);
-                Asked { answer, beyond: net.beyond(missing, !net.is_joined()) }
+                Asked { answer, unreached: net.unreached(missing, !net.is_joined()) }
             }
         }
     }

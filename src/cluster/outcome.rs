@@ -13,12 +13,12 @@ pub struct Outcome {
     pub receipt: Receipt,
     /// Nodes that may have sessions of the command and did not answer in time.
     #[serde(flatten)]
-    pub beyond: Beyond,
+    pub unreached: Unreached,
 }
 
 /// The nodes that could not be reached, or did not confirm it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Beyond {
+pub struct Unreached {
     /// The names of the nodes that did not answer in time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
@@ -31,14 +31,14 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-impl Beyond {
+impl Unreached {
     /// True if every node was reached.
     pub fn is_empty(&self) -> bool {
         self.unreachable.is_empty() && !self.engine_down
     }
 }
 
-impl std::fmt::Display for Beyond {
+impl std::fmt::Display for Unreached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.engine_down {
             true => f.write_str("the engine is unreachable, so no other node can be asked"),
@@ -49,7 +49,7 @@ impl std::fmt::Display for Beyond {
 
 impl From<Receipt> for Outcome {
     fn from(receipt: Receipt) -> Self {
-        Self { receipt, beyond: Beyond::default() }
+        Self { receipt, unreached: Unreached::default() }
     }
 }
 
@@ -61,7 +61,7 @@ pub struct Asked {
     pub answer: QueryAnswer,
     /// Which nodes have not answered.
     #[serde(flatten)]
-    pub beyond: Beyond,
+    pub unreached: Unreached,
 }
 
 impl Asked {
@@ -69,7 +69,7 @@ impl Asked {
     pub fn json(&self) -> Vec<u8> {
         match &self.answer {
             QueryAnswer::Absent | QueryAnswer::Value(_) | QueryAnswer::Json(_) => self.answer.json(),
-            _ if self.beyond.is_empty() => self.answer.json(),
+            _ if self.unreached.is_empty() => self.answer.json(),
             _ => serde_json::to_vec(self).expect("names are text and nothing else can fail"),
         }
     }

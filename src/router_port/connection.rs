@@ -50,7 +50,7 @@ thread_local! {
 
 /// The receipt of a command, for the wire.
 fn receipt(request: u32, outcome: Outcome) -> RouterAnswer {
-    RouterAnswer::receipt(request, &outcome.receipt, outcome.beyond.unreachable, outcome.beyond.engine_down)
+    RouterAnswer::receipt(request, &outcome.receipt, outcome.unreached.unreachable, outcome.unreached.engine_down)
 }
 
 /// The state shared by all connections.
@@ -486,8 +486,8 @@ impl<'p> RouterConnection<'p> {
                 self.port.metrics().count_query(Door::Long);
                 let asked = self.port.hub.cluster.ask(&query).await;
                 match &asked.answer {
-                    QueryAnswer::Absent if !asked.beyond.is_empty() => {
-                        let wrong = RouterError::new(ErrorWord::Unreachable, asked.beyond.to_string());
+                    QueryAnswer::Absent if !asked.unreached.is_empty() => {
+                        let wrong = RouterError::new(ErrorWord::Unreachable, asked.unreached.to_string());
                         RouterAnswer::error(&RouterError { request: Some(number), ..wrong })
                     }
                     QueryAnswer::Absent => RouterAnswer::Absent { request: number },
