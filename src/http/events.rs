@@ -58,7 +58,7 @@ const NOT_OF_A_STREAM: [&str; 9] = [
 ];
 
 /// The purpose of a request to an app's path, if it concerns sessions.
-pub(super) enum Wish {
+pub(super) enum SessionRequest {
     /// Open a session whose frames come as one long response.
     Stream,
     /// Open a session whose frames are polled.
@@ -67,16 +67,16 @@ pub(super) enum Wish {
     Session(String),
 }
 
-impl Wish {
+impl SessionRequest {
     /// `None` if the request has nothing to do with sessions. An app without `event_streams` writes its own streams.
     pub(super) fn of(request: &Request<Incoming>, event_streams: bool) -> Option<Self> {
         let parameter =
             request.uri().query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix(PARAMETER)));
         match parameter {
-            Some("poll") => Some(Wish::Polled),
-            Some(session) => Some(Wish::Session(session.to_owned())),
+            Some("poll") => Some(SessionRequest::Polled),
+            Some(session) => Some(SessionRequest::Session(session.to_owned())),
             None if event_streams && request.method() == Method::GET && accepts_events(request.headers()) => {
-                Some(Wish::Stream)
+                Some(SessionRequest::Stream)
             }
             None => None,
         }
@@ -123,7 +123,7 @@ impl Addresses {
 pub(super) async fn answer(
     site: &Arc<Site>,
     Route { endpoint, settings, .. }: &Route,
-    wish: Wish,
+    session_request: SessionRequest,
     request: Request<Incoming>,
     caller: &Caller<'_>,
 ) -> Response<AnyBody> {
@@ -131,16 +131,16 @@ pub(super) async fn answer(
         return handshake::refuse_origin(site, request.headers(), caller.peer).map(whole);
     }
     let headers = request.headers().clone();
-    let mut response = match wish {
+    let mut response = match session_request {
         _ if request.method() == Method::OPTIONS => preflight(),
-        Wish::Stream | Wish::Polled if request.method() != Method::GET => {
+        SessionRequest::Stream | SessionRequest::Polled if request.method() != Method::GET => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "a session is opened with GET").map(whole);
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             response
         }
-        Wish::Stream => open(site, endpoint, &request, caller, false).await,
-        Wish::Polled => open(site, endpoint, &request, caller, true).await,
-        Wish::Session(address) => match find(site, endpoint, &address) {
+        SessionRequest::Stream => open(site, endpoint, &request, caller, false).await,
+        SessionRequest::Polled => open(site, endpoint, &request, caller, true).await,
+        SessionRequest::Session(address) => match find(site, endpoint, &address) {
             Some(posts) => of_session(site, endpoint, &settings.sse, posts, request, caller).await,
             None => plain(StatusCode::GONE, "there is no such session").map(whole),
         },

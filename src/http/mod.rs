@@ -229,9 +229,9 @@ async fn of_app(site: &Arc<Site>, route: &Route, request: Request<Incoming>, cal
     let wants_websocket = websocket::is_wanted(request.headers());
     if !wants_websocket
         && route.settings.sse.enabled
-        && let Some(wish) = events::Wish::of(&request, endpoint.app.event_streams)
+        && let Some(session_request) = events::SessionRequest::of(&request, endpoint.app.event_streams)
     {
-        return events::answer(site, route, wish, request, caller).await;
+        return events::answer(site, route, session_request, request, caller).await;
     }
     if !wants_websocket && endpoint.app.plain_requests {
         return plain_request::answer(site, endpoint, request, caller).await;

@@ -30,7 +30,7 @@ const SOFTWARE: &str = concat!("longwire/", env!("CARGO_PKG_VERSION"));
 
 /// The kind of requests that an endpoint's params are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum ParamsPurpose {
     /// Events of sessions on streams.
     Streams,
     /// Events of sessions that came over HTTP.
@@ -45,7 +45,7 @@ pub(super) fn endpoint_params(
     hub: &Hub,
     listener: &str,
     app: &App,
-    purpose: For,
+    purpose: ParamsPurpose,
 ) -> Result<EncodedParams, PairTooLong> {
     let mut params = Params::new();
     let mut put = |name: &str, value: &[u8]| params.push(name.as_bytes(), value);
@@ -54,7 +54,7 @@ pub(super) fn endpoint_params(
     put("DOCUMENT_ROOT", app.document_root.as_os_str().as_bytes())?;
     put("SCRIPT_NAME", app.script_name.as_bytes())?;
     put("GATEWAY_INTERFACE", b"CGI/1.1")?;
-    if purpose != For::PlainRequests {
+    if purpose != ParamsPurpose::PlainRequests {
         put("REQUEST_METHOD", b"POST")?;
         put("SERVER_PROTOCOL", b"HTTP/1.1")?;
     }
@@ -68,7 +68,7 @@ pub(super) fn endpoint_params(
     if !hub.router_address.is_empty() {
         put("LONGWIRE_ROUTER", hub.router_address.as_bytes())?;
     }
-    if purpose == For::Streams {
+    if purpose == ParamsPurpose::Streams {
         put("REQUEST_URI", app.uri.as_bytes())?;
         put("QUERY_STRING", app.uri.split_once('?').map_or("", |(_, query)| query).as_bytes())?;
     }
@@ -101,7 +101,7 @@ const ONLY_FOR_ITS_RESPONSE: [&str; 9] = [
 /// `Proxy`, which libraries take for a setting (CVE-2016-5385), and names that would replace a param that `is_ours`.
 /// Repeated headers are joined as HTTP defines it.
 pub(super) fn own_params(
-    purpose: For,
+    purpose: ParamsPurpose,
     is_ours: impl Fn(&[u8]) -> bool,
     connection: &EncodedParams,
     uri: &Uri,
@@ -119,7 +119,7 @@ pub(super) fn own_params(
         if !is_plain(key) || key == "proxy" {
             continue;
         }
-        if purpose != For::PlainRequests && ONLY_FOR_ITS_RESPONSE.iter().any(|only| key == only) {
+        if purpose != ParamsPurpose::PlainRequests && ONLY_FOR_ITS_RESPONSE.iter().any(|only| key == only) {
             continue;
         }
         name.clear();
@@ -410,7 +410,7 @@ mod tests {
             let is_ours = |name: &[u8]| name == b"HTTP_TAKEN";
             pairs(&own_params(purpose, is_ours, &connection, &uri, &headers).unwrap())
         };
-        let found = found_for(For::Http);
+        let found = found_for(ParamsPurpose::Http);
         let expected = [
             ("HTTPS", "on"),
             ("REQUEST_URI", "/ws/room?id=7&x=%20"),
@@ -425,7 +425,7 @@ mod tests {
             assert!(found.contains(&(name.into(), value.into())), "{name}={value} is not in {found:?}");
         }
         assert_eq!(found.len(), expected.len(), "{found:?}");
-        let of_request = found_for(For::PlainRequests);
+        let of_request = found_for(ParamsPurpose::PlainRequests);
         for name in ["HTTP_ACCEPT_ENCODING", "HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"] {
             assert!(of_request.iter().any(|(found, _)| found == name), "{name} is not in {of_request:?}");
         }

@@ -140,12 +140,12 @@ impl Endpoint {
         clients: Clients,
     ) -> Result<Self, PairTooLong> {
         let (purpose, deflate_min_bytes) = match &clients {
-            Clients::Streams { .. } => (cgi::For::Streams, 0),
-            Clients::Http(http) => (cgi::For::Http, http.websocket.deflate_min_bytes),
+            Clients::Streams { .. } => (cgi::ParamsPurpose::Streams, 0),
+            Clients::Http(http) => (cgi::ParamsPurpose::Http, http.websocket.deflate_min_bytes),
         };
         let params = cgi::endpoint_params(&hub, listener, &app, purpose)?;
         let plain_params = match app.plain_requests {
-            true => cgi::endpoint_params(&hub, listener, &app, cgi::For::PlainRequests)?,
+            true => cgi::endpoint_params(&hub, listener, &app, cgi::ParamsPurpose::PlainRequests)?,
             false => EncodedParams::default(),
         };
         let terms = Terms {
@@ -198,7 +198,7 @@ impl Endpoint {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<EncodedParams, PairTooLong> {
-        cgi::own_params(cgi::For::Http, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
+        cgi::own_params(cgi::ParamsPurpose::Http, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
     }
 
     /// The same for a plain request, which keeps the headers that apply only to its own response.
@@ -208,7 +208,13 @@ impl Endpoint {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<EncodedParams, PairTooLong> {
-        cgi::own_params(cgi::For::PlainRequests, |name| cgi::is_ours(&self.app, name), connection, uri, headers)
+        cgi::own_params(
+            cgi::ParamsPurpose::PlainRequests,
+            |name| cgi::is_ours(&self.app, name),
+            connection,
+            uri,
+            headers,
+        )
     }
 
     /// Whether several events of one session may run at once.
