@@ -94,7 +94,7 @@ pub enum JoinError {
     /// Another node has this node's number. The text names that node.
     Taken(String),
     /// The operating system gave no random bytes.
-    Random(getrandom::Error),
+    NoRandomBytes(getrandom::Error),
 }
 
 impl std::fmt::Display for JoinError {
@@ -102,7 +102,7 @@ impl std::fmt::Display for JoinError {
         match self {
             JoinError::Engine(error) => error.fmt(f),
             JoinError::Taken(why) => f.write_str(why),
-            JoinError::Random(error) => write!(f, "the operating system gave no random bytes: {error}"),
+            JoinError::NoRandomBytes(error) => write!(f, "the operating system gave no random bytes: {error}"),
         }
     }
 }
@@ -174,7 +174,7 @@ impl Cluster {
         metrics: Arc<ClusterMetrics>,
     ) -> Result<(Self, Option<Life>), JoinError> {
         let mut run = [0; 8];
-        getrandom::fill(&mut run).map_err(JoinError::Random)?;
+        getrandom::fill(&mut run).map_err(JoinError::NoRandomBytes)?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let me = Sender { node: facts.number, run: Run::of(u64::from_ne_bytes(run)) };
         let identity = Identity { name: facts.name, epoch: facts.epoch, started_ms: since_1970.as_millis() as u64 };

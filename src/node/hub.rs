@@ -50,7 +50,7 @@ pub(super) fn hub(
     router_address: String,
 ) -> Result<(Hub, Option<cluster::Life>, PresenceAndNotices), StartError> {
     let mut key = [0; 16];
-    getrandom::fill(&mut key).map_err(StartError::Random)?;
+    getrandom::fill(&mut key).map_err(StartError::NoRandomBytes)?;
     let epoch = epoch_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     let limits = &config.limits;
     let metrics = Arc::new(Metrics::default());

@@ -331,7 +331,7 @@ impl Running {
                     .collect::<Result<_, StartError>>()?;
                 let site =
                     Site::new(self.hub.clone(), &listener.name, routes, extras.pages.clone(), http, &config.limits)
-                        .map_err(StartError::Random)?;
+                        .map_err(StartError::NoRandomBytes)?;
                 Ok(Service::Http(Arc::new(site)))
             }
         }

@@ -45,7 +45,7 @@ pub enum StartError {
     /// The node cannot join the cluster.
     Cluster(JoinError),
     /// The operating system gave no random bytes.
-    Random(getrandom::Error),
+    NoRandomBytes(getrandom::Error),
     /// The operating system gave no threads, or no signals.
     Runtime(std::io::Error),
 }
@@ -59,7 +59,7 @@ impl fmt::Display for StartError {
             StartError::Params { app, error } => write!(f, "app {app}: {error}"),
             StartError::Script { listener, error } => write!(f, "listener {listener}: {error}"),
             StartError::Cluster(error) => write!(f, "cluster: {error}"),
-            StartError::Random(error) => write!(f, "the system gave no random bytes: {error}"),
+            StartError::NoRandomBytes(error) => write!(f, "the system gave no random bytes: {error}"),
             StartError::Runtime(error) => write!(f, "cannot start threads or signal handlers: {error}"),
         }
     }

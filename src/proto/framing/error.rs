@@ -44,7 +44,8 @@ pub enum FrameError {
     /// The bytes do not begin with the start bytes of this framing.
     NoStart,
     /// More bytes than the limit were skipped without finding a frame.
-    NothingButGarbage {
+    #[serde(rename = "nothing_but_garbage")]
+    NoFrameFound {
         /// Bytes allowed.
         max: u64,
     },
@@ -115,7 +116,7 @@ impl FrameError {
             Self::LengthBelowHeader { .. }
             | Self::LengthTooSmall { .. }
             | Self::NoStart
-            | Self::NothingButGarbage { .. }
+            | Self::NoFrameFound { .. }
             | Self::NoEnd
             | Self::StartInside
             | Self::BadEscape { .. }
@@ -151,7 +152,7 @@ impl fmt::Display for FrameError {
                 write!(f, "the length field says {length}, but its minimum is {least}")
             }
             Self::NoStart => f.write_str("the bytes do not begin with the start of a frame"),
-            Self::NothingButGarbage { max } => write!(f, "more than {max} bytes were skipped without finding a frame"),
+            Self::NoFrameFound { max } => write!(f, "more than {max} bytes were skipped without finding a frame"),
             Self::NoEnd => f.write_str("the end of the frame is not where its length field says"),
             Self::StartInside => f.write_str("a frame began before the last one ended"),
             Self::BadEscape { lead, second } => write!(f, "the escape {lead:02x} {second:02x} has no meaning"),

@@ -425,7 +425,7 @@ mod tests {
         // A frame that is cut short by the next one.
         check(&resync(jtt809()), b"[ab[c]", Ok(&[b"c"]), 3);
         check(&resync(jtt809()), b"[a\x5a]b[c]", Ok(&[b"c"]), 5);
-        check(&resync(jtt808()), &[b'x'; MAX + 1], Err(FrameError::NothingButGarbage { max: MAX as u64 }), 0);
+        check(&resync(jtt808()), &[b'x'; MAX + 1], Err(FrameError::NoFrameFound { max: MAX as u64 }), 0);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Skipped {
         self.total += bytes as u64;
         self.untold += bytes as u64;
         match self.in_a_row > max_frame {
-            true => Err(FrameError::NothingButGarbage { max: max_frame as u64 }),
+            true => Err(FrameError::NoFrameFound { max: max_frame as u64 }),
             false => Ok(()),
         }
     }

@@ -326,7 +326,7 @@ mod tests {
         check(&resync, b"**T\xff**T\x01a!#", Ok(&[b"a!"]), 4);
         // Two whole frames inside one announced length: both are found without further input.
         check(&resync, b"**T\x0d**T\x01a!#**T\x01b!#x", Ok(&[b"a!", b"b!"]), 5);
-        check(&resync, &[b'x'; 21], Err(FrameError::NothingButGarbage { max: 20 }), 21);
+        check(&resync, &[b'x'; 21], Err(FrameError::NoFrameFound { max: 20 }), 21);
         check(&resync, &[b'x'; 20], Ok(&[]), 20);
     }
 
@@ -360,7 +360,7 @@ mod tests {
             match decoder.decode(&framing, max, b"*") {
                 Ok(found) => assert_eq!(found, (1, None)),
                 Err(error) => {
-                    assert_eq!(error, FrameError::NothingButGarbage { max: max as u64 });
+                    assert_eq!(error, FrameError::NoFrameFound { max: max as u64 });
                     break;
                 }
             }

@@ -59,10 +59,10 @@ const STOP_STAGES: [(i32, Duration); 3] = [
 pub enum SpawnError {
     /// No binary was found. The text names the missing binary or the package to install.
     NotFound(String),
-    /// The private directory or its files could not be made.
-    Directory(io::Error),
-    /// The binary could not be executed.
-    Execute {
+    /// The private directory or the thread that runs php-fpm could not be made.
+    NotPrepared(io::Error),
+    /// It could not be started, or not be waited for.
+    CannotStart {
         /// Which one.
         binary: PathBuf,
         /// Why.
@@ -87,8 +87,8 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpawnError::NotFound(what) => f.write_str(what),
-            SpawnError::Directory(error) => write!(f, "private directory for php-fpm: {error}"),
-            SpawnError::Execute { binary, error } => write!(f, "cannot start {}: {error}", binary.display()),
+            SpawnError::NotPrepared(error) => write!(f, "private directory for php-fpm: {error}"),
+            SpawnError::CannotStart { binary, error } => write!(f, "cannot start {}: {error}", binary.display()),
             SpawnError::Ini(key) => write!(
                 f,
                 "ini setting {key:?} cannot be written to a pool file: its value has a line break, or an apostrophe together with \", $ or \\"
@@ -166,7 +166,7 @@ impl Supervisor {
                 drop(pool);
                 let _ = ended_tx.send(true);
             })
-            .map_err(SpawnError::Directory)?;
+            .map_err(SpawnError::NotPrepared)?;
         let mut supervisor = Self { shared, ended };
         match started.await {
             Ok(Ok(())) => Ok((supervisor, Bind::Unix(socket))),
@@ -246,7 +246,7 @@ impl SharedMaster {
                         SpawnError::Exited { binary: pool.binary.clone(), status, said }
                     }
                     Ok(_) => SpawnError::Silent(pool.binary.clone()),
-                    Err(error) => SpawnError::Execute { binary: pool.binary.clone(), error },
+                    Err(error) => SpawnError::CannotStart { binary: pool.binary.clone(), error },
                 };
                 let _ = started.send(Err(failure));
                 return;
@@ -363,7 +363,7 @@ struct Prepared<'a> {
 fn prepare(spawn: &Spawn) -> Result<Prepared<'_>, SpawnError> {
     let binary = php_fpm::find(spawn.binary.as_deref()).map_err(SpawnError::NotFound)?;
     let ini = settings(spawn)?;
-    let home = Home::new(&std::env::temp_dir()).map_err(SpawnError::Directory)?;
+    let home = Home::new(&std::env::temp_dir()).map_err(SpawnError::NotPrepared)?;
     Ok(Prepared { binary, ini, home })
 }
 
