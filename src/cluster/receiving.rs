@@ -204,7 +204,7 @@ impl Net {
                 self.requests().receipts(from.node, request, &receipts);
             }
             Body::PartialAnswer { request, found } => self.requests().found(from.node, request, found),
-            body @ (Body::Reports(_) | Body::Accounts { .. } | Body::TakenForGone(_) | Body::KnowsGone(_)) => {
+            body @ (Body::Reports(_) | Body::ReportAcks { .. } | Body::TakenForGone(_) | Body::KnowsGone(_)) => {
                 if let Some(presence) = &self.presence {
                     presence.heard(from, body);
                 }

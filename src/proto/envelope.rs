@@ -21,7 +21,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::command::{Command, Name, Query, Receipt};
 use super::control::long::{Operation, RouterRequest};
 use super::partition::Partition;
-use super::presence::{Account, Gone, Report};
+use super::presence::{Gone, Report, ReportAck};
 pub use super::reader::Malformed;
 use super::reader::Reader;
 use super::run::{RequestId, Run};
@@ -100,11 +100,11 @@ pub enum Body {
     /// To a keeper: the sessions in channels.
     Reports(Vec<Report>),
     /// From a keeper: the reports that it has received.
-    Accounts {
+    ReportAcks {
         /// The run whose reports these are. A later run of that node cannot use them.
         run: Run,
         /// One for each partition.
-        accounts: Vec<Account>,
+        acks: Vec<ReportAck>,
     },
     /// From a keeper, to a node that was silent: apps were told that its sessions have left the channels of some partitions.
     TakenForGone(Gone),
@@ -211,9 +211,9 @@ mod kind {
     pub(super) const COMMANDS: u8 = 5;
     pub(super) const RECEIPTS: u8 = 6;
     pub(super) const QUERY: u8 = 7;
-    pub(super) const FOUND: u8 = 8;
+    pub(super) const PARTIAL_ANSWER: u8 = 8;
     pub(super) const REPORTS: u8 = 9;
-    pub(super) const ACCOUNTS: u8 = 10;
+    pub(super) const REPORT_ACKS: u8 = 10;
     pub(super) const TAKEN_FOR_GONE: u8 = 11;
     pub(super) const KNOWS_GONE: u8 = 12;
 }
@@ -333,9 +333,9 @@ impl Body {
             Body::Commands { .. } => kind::COMMANDS,
             Body::Receipts { .. } => kind::RECEIPTS,
             Body::Query { .. } => kind::QUERY,
-            Body::PartialAnswer { .. } => kind::FOUND,
+            Body::PartialAnswer { .. } => kind::PARTIAL_ANSWER,
             Body::Reports(_) => kind::REPORTS,
-            Body::Accounts { .. } => kind::ACCOUNTS,
+            Body::ReportAcks { .. } => kind::REPORT_ACKS,
             Body::TakenForGone(_) => kind::TAKEN_FOR_GONE,
             Body::KnowsGone(_) => kind::KNOWS_GONE,
         }
@@ -345,9 +345,9 @@ impl Body {
         match self {
             Body::Bye | Body::Claim => {}
             Body::Reports(reports) => reports.iter().for_each(|report| report.encode(out)),
-            Body::Accounts { run, accounts } => {
+            Body::ReportAcks { run, acks } => {
                 out.put_u64(run.bits());
-                accounts.iter().for_each(|account| account.encode(out));
+                acks.iter().for_each(|ack| ack.encode(out));
             }
             Body::TakenForGone(gone) | Body::KnowsGone(gone) => gone.encode(out),
             Body::Beat(beat) => {
@@ -448,9 +448,9 @@ impl Body {
                     _ => return Err(Malformed::NoQuery),
                 }
             }
-            kind::FOUND => Body::PartialAnswer { request: reader.answered()?, found: found(reader)? },
+            kind::PARTIAL_ANSWER => Body::PartialAnswer { request: reader.answered()?, found: found(reader)? },
             kind::REPORTS => Body::Reports(reader.all(Report::decode)?),
-            kind::ACCOUNTS => Body::Accounts { run: reader.run()?, accounts: reader.all(Account::decode)? },
+            kind::REPORT_ACKS => Body::ReportAcks { run: reader.run()?, acks: reader.all(ReportAck::decode)? },
             kind::TAKEN_FOR_GONE => Body::TakenForGone(Gone::decode(reader)?),
             kind::KNOWS_GONE => Body::KnowsGone(Gone::decode(reader)?),
             other => return Err(Malformed::Kind(other)),
@@ -585,11 +585,11 @@ mod tests {
                 report(Some(Vec::new()), vec![standing(false), standing(true)]),
                 report(Some(vec![standing(true)]), vec![standing(false)]),
             ]),
-            Body::Accounts {
+            Body::ReportAcks {
                 run: Run::of(12),
-                accounts: vec![
-                    Account { partition: Partition::new(0).unwrap(), received: Some(9), settled: 8 },
-                    Account { partition: Partition::new(1023).unwrap(), received: None, settled: 0 },
+                acks: vec![
+                    ReportAck { partition: Partition::new(0).unwrap(), received: Some(9), settled: 8 },
+                    ReportAck { partition: Partition::new(1023).unwrap(), received: None, settled: 0 },
                 ],
             },
             Body::TakenForGone(Gone {
@@ -622,7 +622,7 @@ mod tests {
                     | Body::Receipts { .. }
                     | Body::PartialAnswer { .. }
                     | Body::Reports(_)
-                    | Body::Accounts { .. }
+                    | Body::ReportAcks { .. }
                     | Body::TakenForGone(_)
                     | Body::KnowsGone(_)
             );

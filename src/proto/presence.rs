@@ -1,11 +1,11 @@
 //! The sessions in channels, as a node reports them to the keepers of a partition.
 //!
-//! A *report* goes from the node that holds sessions to a *keeper*, and an *account* goes back. For each partition, a run of a node numbers
+//! A *report* goes from the node that holds sessions to a *keeper*, and an *ack* goes back. For each partition, a run of a node numbers
 //! its changes from 1. Once apps have been told of a change (it is *settled*), the node need not report it again.
 //!
 //! ```text
 //! report   | partition u16 | flags u8 | piece u32 | settled u64 | from u64 | count u32, the whole | count u32, changes
-//! account  | partition u16 | received u64 | settled u64
+//! ack      | partition u16 | received u64 | settled u64
 //! gone     | run u64 | as of u64 | partition u16 ...
 //! standing | flags u8 | session 16 | app len8 bytes | channel len8 bytes | uid len8 bytes      big-endian
 //! ```
@@ -81,7 +81,7 @@ impl Piece {
 
 /// A keeper's answer to reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct ReportAck {
     /// The partition.
     pub partition: Partition,
     /// The keeper has all changes up to this number; `None` if it needs the whole.
@@ -154,7 +154,7 @@ impl Report {
     }
 }
 
-impl Account {
+impl ReportAck {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_u16(self.partition.number());
         out.put_u64(self.received.unwrap_or(NOTHING));

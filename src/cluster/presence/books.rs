@@ -8,7 +8,7 @@ use super::reporter::Reporter;
 use super::{PartitionNotices, View};
 use crate::proto::envelope::{Body, Sender};
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Gone, Report, Standing};
+use crate::proto::presence::{Gone, Report, ReportAck, Standing};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub(in crate::cluster) struct Books {
     max_bytes: usize,
     /// `None` while this node does not know which nodes are here.
     view: Option<View>,
-    /// Accounts to send with the next steps.
-    accounts: BTreeMap<(Sender, Partition), Account>,
+    /// Acknowledgements to send with the next steps.
+    acks: BTreeMap<(Sender, Partition), ReportAck>,
     looks: bool,
     /// Nodes that said that they took this node for gone, in which partitions. Each is to be answered.
     knows_gone: Vec<(Sender, Gone)>,
@@ -48,7 +48,7 @@ impl Books {
             pieces: Pieces::default(),
             max_bytes,
             view: None,
-            accounts: BTreeMap::new(),
+            acks: BTreeMap::new(),
             looks: false,
             knows_gone: Vec::new(),
         }
@@ -74,8 +74,8 @@ impl Books {
         if let Some(view) = view.as_ref().filter(|view| self.view.as_ref() != Some(view)) {
             if self.view.is_none() {
                 self.keeper.doubt(view.me);
-                // Accounts for other nodes are outdated: other keepers may have told apps differently since.
-                self.accounts.retain(|(sender, _), _| *sender == view.me);
+                // Acknowledgements for other nodes are outdated: other keepers may have told apps differently since.
+                self.acks.retain(|(sender, _), _| *sender == view.me);
             }
             self.reporter.view(view);
             self.pieces.keep(|sender| view.here.contains(sender));
@@ -101,12 +101,12 @@ impl Books {
             Body::Reports(reports) => {
                 for piece in reports {
                     let Some(report) = self.pieces.take(from, piece) else { continue };
-                    let account = self.keeper.report(from, report);
-                    self.note(from, account);
+                    let ack = self.keeper.report(from, report);
+                    self.note(from, ack);
                 }
             }
-            Body::Accounts { run, accounts } if run == me.run => {
-                accounts.iter().for_each(|account| self.reporter.account(from, account));
+            Body::ReportAcks { run, acks } if run == me.run => {
+                acks.iter().for_each(|ack| self.reporter.ack(from, ack));
             }
             Body::TakenForGone(gone) if gone.run == me.run => {
                 gone.partitions.iter().for_each(|partition| self.reporter.say_again(*partition));
@@ -126,8 +126,8 @@ impl Books {
 
     /// Apps have been told the notices of a partition.
     pub(in crate::cluster) fn told(&mut self, partition: Partition) {
-        if let Some((sender, account)) = self.keeper.told(partition) {
-            self.note(sender, Some(account));
+        if let Some((sender, ack)) = self.keeper.told(partition) {
+            self.note(sender, Some(ack));
         }
     }
 
@@ -149,44 +149,43 @@ impl Books {
             let is_quiet = said.is_empty();
             for (keeper, report) in said {
                 if keeper == me {
-                    let account = self.keeper.report(me, report);
-                    self.note(me, account);
+                    let ack = self.keeper.report(me, report);
+                    self.note(me, ack);
                 } else {
                     reports.entry(keeper).or_default().push(report);
                 }
             }
-            let (notices, accounts) = self.keeper.next();
+            let (notices, acks) = self.keeper.next();
             steps.notices.extend(notices);
-            accounts.into_iter().for_each(|(sender, account)| self.note(sender, Some(account)));
-            let (ours, others) =
-                std::mem::take(&mut self.accounts).into_iter().partition(|((sender, _), _)| *sender == me);
-            self.accounts = others;
-            let ours: BTreeMap<(Sender, Partition), Account> = ours;
-            ours.values().for_each(|account| self.reporter.account(me, account));
+            acks.into_iter().for_each(|(sender, ack)| self.note(sender, Some(ack)));
+            let (ours, others) = std::mem::take(&mut self.acks).into_iter().partition(|((sender, _), _)| *sender == me);
+            self.acks = others;
+            let ours: BTreeMap<(Sender, Partition), ReportAck> = ours;
+            ours.values().for_each(|ack| self.reporter.ack(me, ack));
             if is_quiet && ours.is_empty() {
                 break;
             }
         }
         let known = std::mem::take(&mut self.knows_gone).into_iter();
         steps.bodies.extend(known.map(|(sender, gone)| (sender, Body::KnowsGone(gone))));
-        let mut accounts: BTreeMap<Sender, Vec<Account>> = BTreeMap::new();
-        for ((sender, _), account) in std::mem::take(&mut self.accounts) {
-            accounts.entry(sender).or_default().push(account);
+        let mut acks: BTreeMap<Sender, Vec<ReportAck>> = BTreeMap::new();
+        for ((sender, _), ack) in std::mem::take(&mut self.acks) {
+            acks.entry(sender).or_default().push(ack);
         }
         for (keeper, reports) in reports {
             let envelopes = envelopes(reports, self.max_bytes).into_iter();
             steps.bodies.extend(envelopes.map(|reports| (keeper, Body::Reports(reports))));
         }
-        steps.bodies.extend(
-            accounts.into_iter().map(|(sender, accounts)| (sender, Body::Accounts { run: sender.run, accounts })),
-        );
+        steps
+            .bodies
+            .extend(acks.into_iter().map(|(sender, acks)| (sender, Body::ReportAcks { run: sender.run, acks })));
         steps
     }
 
-    /// The last account of a partition replaces earlier ones.
-    fn note(&mut self, sender: Sender, account: Option<Account>) {
-        if let Some(account) = account {
-            self.accounts.insert((sender, account.partition), account);
+    /// The last acknowledgement of a partition replaces earlier ones.
+    fn note(&mut self, sender: Sender, ack: Option<ReportAck>) {
+        if let Some(ack) = ack {
+            self.acks.insert((sender, ack.partition), ack);
         }
     }
 }

@@ -4,7 +4,7 @@
 //!   report ──> record of the node that sent it: pending ──apps were told, here or by another keeper──> roll
 //!                                                  │ turn by turn, where this keeper leads
 //!                                                  v
-//!                              occupied, join, leave, vacated; then an account to that node
+//!                              occupied, join, leave, vacated; then an ack to that node
 //!
 //!   a node is gone: one of the remaining keepers inherits its roll, and reports that every session in it has left
 //! ```
@@ -24,7 +24,7 @@ use super::{ChannelChange, Notice, PartitionNotices, Roll, View, keepers};
 use crate::proto::command::Name;
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Gone, Membership, Report, Standing};
+use crate::proto::presence::{Gone, Membership, Report, ReportAck, Standing};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -94,8 +94,8 @@ struct Record {
 }
 
 impl Keeper {
-    /// Takes a node's report. Returns the account to send back, or nothing for a node that is not here as far as this node knows.
-    pub(super) fn report(&mut self, from: Sender, report: Report) -> Option<Account> {
+    /// Takes a node's report. Returns the acknowledgement to send back, or nothing for a node that is not here as far as this node knows.
+    pub(super) fn report(&mut self, from: Sender, report: Report) -> Option<ReportAck> {
         if !self.here.contains(&from) {
             return None;
         }
@@ -133,11 +133,11 @@ impl Keeper {
             record.take_turns(from, &mut part.turns);
         }
         self.ready.insert(partition);
-        let account = record.account(partition);
+        let ack = record.ack(partition);
         if part.records.values().all(|record| record.pending.is_empty()) {
             part.corrected.clear();
         }
-        Some(account)
+        Some(ack)
     }
 
     /// This node was cut off. Other keepers may have told apps changes that it does not know, and repeated what it told. So all
@@ -188,9 +188,9 @@ impl Keeper {
     }
 
     /// Returns what is to be told now: at most one change for each partition, until [`told`](Keeper::told) confirms it. Also
-    /// returns the accounts for nodes whose changes need not be told.
-    pub(super) fn next(&mut self) -> (Vec<PartitionNotices>, Vec<(Sender, Account)>) {
-        let (mut notices, mut accounts) = (Vec::new(), Vec::new());
+    /// returns the acknowledgements for nodes whose changes need not be told.
+    pub(super) fn next(&mut self) -> (Vec<PartitionNotices>, Vec<(Sender, ReportAck)>) {
+        let (mut notices, mut acks) = (Vec::new(), Vec::new());
         for partition in std::mem::take(&mut self.ready) {
             let Some(part) = self.parts.get_mut(&partition).filter(|part| part.is_led_for(&self.here)) else {
                 continue;
@@ -203,11 +203,11 @@ impl Keeper {
                     part.telling = Some(sender);
                     notices.push((partition, told));
                 } else if let Some(record) = part.records.get(&sender).filter(|_| self.here.contains(&sender)) {
-                    accounts.push((sender, record.account(partition)));
+                    acks.push((sender, record.ack(partition)));
                 }
             }
         }
-        (notices, accounts)
+        (notices, acks)
     }
 
     /// Messages for nodes that are here again and were taken for gone, about the partitions that are `ready` for it.
@@ -226,12 +226,12 @@ impl Keeper {
     }
 
     /// Nodes whose missing report holds up something that is to be told. They have to report everything.
-    pub(super) fn questions(&self) -> Vec<(Sender, Account)> {
+    pub(super) fn questions(&self) -> Vec<(Sender, ReportAck)> {
         let waiting = self.parts.iter().filter(|(_, part)| !part.turns.is_empty());
         waiting
             .flat_map(|(partition, part)| {
                 let silent = self.here.iter().filter(|sender| !part.has_heard_from(**sender));
-                silent.map(|sender| (*sender, Account { partition: *partition, received: None, settled: 0 }))
+                silent.map(|sender| (*sender, ReportAck { partition: *partition, received: None, settled: 0 }))
             })
             .collect()
     }
@@ -247,8 +247,8 @@ impl Keeper {
         }
     }
 
-    /// Apps have been told the change of a partition. Returns the account for the node that it was about.
-    pub(super) fn told(&mut self, partition: Partition) -> Option<(Sender, Account)> {
+    /// Apps have been told the change of a partition. Returns the acknowledgement for the node that it was about.
+    pub(super) fn told(&mut self, partition: Partition) -> Option<(Sender, ReportAck)> {
         let part = self.parts.get_mut(&partition)?;
         let sender = part.telling.take()?;
         self.ready.insert(partition);
@@ -256,7 +256,7 @@ impl Keeper {
         if let Some(number) = record.telling.take() {
             record.settled = record.settled.max(number);
         }
-        self.here.contains(&sender).then(|| (sender, record.account(partition)))
+        self.here.contains(&sender).then(|| (sender, record.ack(partition)))
     }
 }
 
@@ -311,8 +311,8 @@ impl Part {
 }
 
 impl Record {
-    fn account(&self, partition: Partition) -> Account {
-        Account { partition, received: self.received, settled: self.settled }
+    fn ack(&self, partition: Partition) -> ReportAck {
+        ReportAck { partition, received: self.received, settled: self.settled }
     }
 
     fn take_turns(&mut self, sender: Sender, turns: &mut VecDeque<Sender>) {
@@ -402,8 +402,8 @@ mod tests {
         keeper.report(sender(2), leaves.clone());
         keeper.report(sender(1), report(partition, &[], 0, &[standing(1, true)]));
         assert_eq!(told(&mut keeper), [], "one change at a time");
-        let (of, account) = keeper.told(partition).unwrap();
-        assert_eq!((of, account.settled), (sender(2), 4));
+        let (of, ack) = keeper.told(partition).unwrap();
+        assert_eq!((of, ack.settled), (sender(2), 4));
         keeper.report(sender(2), leaves);
         assert_eq!(
             told(&mut keeper),

@@ -4,7 +4,7 @@
 //! ```text
 //!   router ──join, leave──> reporter ══reports══> keeper: lead ──notices──> the app's script
 //!                               ║                 keeper: second, in case the lead dies
-//!                               ^══accounts══════════╝ apps were told
+//!                               ^══acks══════════════╝ apps were told
 //! ```
 //!
 //! Every partition has two keepers among the nodes that are here, found by rendezvous hashing. The *lead* tells apps, one change

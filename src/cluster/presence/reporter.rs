@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Roll, View};
 use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
-use crate::proto::presence::{Account, Piece, Report, Standing};
+use crate::proto::presence::{Piece, Report, ReportAck, Standing};
 
 /// See the module.
 #[derive(Debug)]
@@ -195,23 +195,23 @@ impl Reporter {
         reports
     }
 
-    /// Takes a keeper's account of what it has.
-    pub(super) fn account(&mut self, from: Sender, account: &Account) {
-        let Some(part) = self.parts.get_mut(&account.partition) else { return };
-        // No keeper has more changes than exist. Such an account is about an earlier run of this node.
-        if account.settled.max(account.received.unwrap_or(0)) > part.last() {
+    /// Takes a keeper's acknowledgement of what it has.
+    pub(super) fn ack(&mut self, from: Sender, ack: &ReportAck) {
+        let Some(part) = self.parts.get_mut(&ack.partition) else { return };
+        // No keeper has more changes than exist. Such an acknowledgement is about an earlier run of this node.
+        if ack.settled.max(ack.received.unwrap_or(0)) > part.last() {
             return;
         }
-        while part.settled < account.settled {
+        while part.settled < ack.settled {
             part.settle_one();
             self.untold -= 1;
         }
         let Some(known) = part.keepers.iter_mut().flatten().find(|known| known.keeper == from) else { return };
-        known.is_new &= account.received.is_none() || known.sent.is_none();
-        (known.received, known.told) = (account.received, account.settled);
-        known.sent = account.received.and_then(|received| known.sent.map(|sent| sent.max(received)));
-        // The keeper may want the whole state, or this node may have waited for this account.
-        self.dirty.insert(account.partition);
+        known.is_new &= ack.received.is_none() || known.sent.is_none();
+        (known.received, known.told) = (ack.received, ack.settled);
+        known.sent = ack.received.and_then(|received| known.sent.map(|sent| sent.max(received)));
+        // The keeper may want the whole state, or this node may have waited for this acknowledgement.
+        self.dirty.insert(ack.partition);
     }
 }
 
