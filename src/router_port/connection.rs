@@ -74,7 +74,7 @@ async fn in_turn(turn: Option<&Turn>, read: impl Future<Output = io::Result<usiz
 }
 
 /// The stage of a connection.
-enum ProtocolStage {
+enum PortStage {
     /// No complete frame has come.
     Fresh,
     /// It speaks the short protocol.
@@ -97,7 +97,7 @@ pub(super) struct RouterConnection<'p> {
     set_aside: Option<SetAside>,
     output: BytesMut,
     sends: Sends,
-    stage: ProtocolStage,
+    stage: PortStage,
 }
 
 /// Commands that send to the same sessions and have not run yet.
@@ -118,7 +118,7 @@ impl Sends {
 }
 
 /// The reason why a connection ends before its client ends it.
-enum ConnectionEnd {
+enum EndReason {
     /// An error that is sent to the client and logged.
     Wrong(RouterError),
     /// An error in the short protocol, which has no answers. It is logged only.
@@ -129,15 +129,15 @@ enum ConnectionEnd {
     Idle,
 }
 
-impl From<io::Error> for ConnectionEnd {
+impl From<io::Error> for EndReason {
     fn from(error: io::Error) -> Self {
-        ConnectionEnd::Io(error)
+        EndReason::Io(error)
     }
 }
 
-impl From<RouterError> for ConnectionEnd {
+impl From<RouterError> for EndReason {
     fn from(wrong: RouterError) -> Self {
-        ConnectionEnd::Wrong(wrong)
+        EndReason::Wrong(wrong)
     }
 }
 
@@ -152,7 +152,7 @@ impl<'p> RouterConnection<'p> {
             set_aside: None,
             output: BytesMut::new(),
             sends: Sends::default(),
-            stage: ProtocolStage::Fresh,
+            stage: PortStage::Fresh,
             port,
         }
     }
@@ -161,7 +161,7 @@ impl<'p> RouterConnection<'p> {
         let Err(end) = self.run().await else { return };
         self.turn = None;
         let (door, cause, text) = match end {
-            ConnectionEnd::Wrong(wrong) => {
+            EndReason::Wrong(wrong) => {
                 RouterAnswer::error(&wrong).encode(&mut self.output);
                 // A client that does not take the error is gone anyway.
                 let _ = timeout(GREETING_TIMEOUT, self.flush()).await;
@@ -169,16 +169,16 @@ impl<'p> RouterConnection<'p> {
                 self.discard().await;
                 (Door::Long, wrong.word.label(), wrong.text)
             }
-            ConnectionEnd::Refused(cause, text) => (Door::Short, cause, text),
-            ConnectionEnd::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
-            ConnectionEnd::Idle => return debug!(peer = %self.peer, "router connection closed by idle timeout"),
+            EndReason::Refused(cause, text) => (Door::Short, cause, text),
+            EndReason::Io(error) => return debug!(peer = %self.peer, %error, "router connection ended"),
+            EndReason::Idle => return debug!(peer = %self.peer, "router connection closed by idle timeout"),
         };
         self.port.metrics().count_refused(door, cause);
         warn!(peer = %self.peer, protocol = door.label(), cause, "router connection refused: {text}");
     }
 
     /// Serves the client until it ends its side. An error ends the connection.
-    async fn run(&mut self) -> Result<(), ConnectionEnd> {
+    async fn run(&mut self) -> Result<(), EndReason> {
         loop {
             let taken = self.take_all().await;
             // Commands that came before a wrong one are still run.
@@ -195,7 +195,7 @@ impl<'p> RouterConnection<'p> {
     }
 
     /// Handles every complete frame that has arrived.
-    async fn take_all(&mut self) -> Result<(), ConnectionEnd> {
+    async fn take_all(&mut self) -> Result<(), EndReason> {
         while let Some(frame) = self.next_frame()? {
             self.take(frame).await?;
             self.set_aside = None;
@@ -242,58 +242,56 @@ impl<'p> RouterConnection<'p> {
 
     fn door(&self) -> Door {
         match self.stage {
-            ProtocolStage::Short | ProtocolStage::Fresh => Door::Short,
-            ProtocolStage::Greeting { .. } | ProtocolStage::Long => Door::Long,
+            PortStage::Short | PortStage::Fresh => Door::Short,
+            PortStage::Greeting { .. } | PortStage::Long => Door::Long,
         }
     }
 
     /// The client has ended its side. If it ended in the middle of a command, that command is not run, so this is an error.
-    fn ended(&self) -> Result<(), ConnectionEnd> {
+    fn ended(&self) -> Result<(), EndReason> {
         if self.input.is_empty() {
             return Ok(());
         }
         let text = format!("the client closed its side in the middle of a frame, after {} bytes", self.input.len());
         Err(match self.stage {
-            ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("truncated", text),
-            ProtocolStage::Greeting { .. } | ProtocolStage::Long => RouterError::new(ErrorWord::BadFrame, text).into(),
+            PortStage::Fresh | PortStage::Short => EndReason::Refused("truncated", text),
+            PortStage::Greeting { .. } | PortStage::Long => RouterError::new(ErrorWord::BadFrame, text).into(),
         })
     }
 
     /// Whether the client still has to prove that it knows the secret. Until then it gets little time and no memory.
     fn is_stranger(&self) -> bool {
         match self.stage {
-            ProtocolStage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
-            ProtocolStage::Greeting { .. } => true,
-            ProtocolStage::Short | ProtocolStage::Long => false,
+            PortStage::Fresh => self.port.config.secret.is_some() && !self.port.config.short_protocol,
+            PortStage::Greeting { .. } => true,
+            PortStage::Short | PortStage::Long => false,
         }
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, ConnectionEnd> {
+    fn next_frame(&mut self) -> Result<Option<Frame>, EndReason> {
         // No frame of a greeting has a body.
         let max_len = if self.is_stranger() { 0 } else { self.port.config.max_message_bytes };
         if self.is_stranger() && Frame::announced(&self.input).is_some_and(|bytes| bytes > LONGEST_GREETING) {
             return Err(RouterError::new(ErrorWord::BadFrame, "the greeting is too long").into());
         }
         Frame::decode(&mut self.input, max_len).map_err(|error| match (&self.stage, Protocol::of(error.kind)) {
-            (ProtocolStage::Short, _) | (ProtocolStage::Fresh, Some(Protocol::Short)) => {
-                ConnectionEnd::Refused("bad_frame", error.to_string())
+            (PortStage::Short, _) | (PortStage::Fresh, Some(Protocol::Short)) => {
+                EndReason::Refused("bad_frame", error.to_string())
             }
-            _ => ConnectionEnd::Wrong(RouterError::new(ErrorWord::BadFrame, error.to_string())),
+            _ => EndReason::Wrong(RouterError::new(ErrorWord::BadFrame, error.to_string())),
         })
     }
 
-    async fn read(&mut self) -> Result<usize, ConnectionEnd> {
+    async fn read(&mut self) -> Result<usize, EndReason> {
         if self.input.is_empty() {
             // Between commands a connection holds no memory, because many connections are kept open for long.
             self.input = BytesMut::new();
         }
         let idle = match self.stage {
             // A client that has sent nothing yet may speak the short protocol, which has no ping.
-            ProtocolStage::Short => self.port.config.short_idle_timeout,
-            ProtocolStage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
-            ProtocolStage::Fresh | ProtocolStage::Greeting { .. } | ProtocolStage::Long => {
-                self.port.config.idle_timeout
-            }
+            PortStage::Short => self.port.config.short_idle_timeout,
+            PortStage::Fresh if self.port.config.short_protocol => self.port.config.short_idle_timeout,
+            PortStage::Fresh | PortStage::Greeting { .. } | PortStage::Long => self.port.config.idle_timeout,
         };
         let is_stranger = self.is_stranger();
         let deadline = match is_stranger {
@@ -308,7 +306,7 @@ impl<'p> RouterConnection<'p> {
             let room = self.port.memory.set_aside(bytes);
             self.set_aside = match deadline {
                 None => room.await,
-                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| ConnectionEnd::Idle)?,
+                Some(deadline) => timeout_at(deadline, room).await.map_err(|_| EndReason::Idle)?,
             };
             if self.set_aside.is_some() {
                 // Reserve once, and no more than was set aside.
@@ -347,7 +345,7 @@ impl<'p> RouterConnection<'p> {
                             RouterError::new(ErrorWord::Timeout, "the greeting was not finished in time").into()
                         }
                         (_, true) => self.late(),
-                        _ => ConnectionEnd::Idle,
+                        _ => EndReason::Idle,
                     });
                 }
             },
@@ -356,21 +354,21 @@ impl<'p> RouterConnection<'p> {
     }
 
     /// The error for a message that holds memory and does not arrive in time, while others wait for that memory.
-    fn late(&self) -> ConnectionEnd {
+    fn late(&self) -> EndReason {
         let text = format!("a message did not arrive completely in time: {} bytes of it came", self.input.len());
         match self.stage {
-            ProtocolStage::Fresh | ProtocolStage::Short => ConnectionEnd::Refused("timeout", text),
-            ProtocolStage::Greeting { .. } | ProtocolStage::Long => RouterError::new(ErrorWord::Timeout, text).into(),
+            PortStage::Fresh | PortStage::Short => EndReason::Refused("timeout", text),
+            PortStage::Greeting { .. } | PortStage::Long => RouterError::new(ErrorWord::Timeout, text).into(),
         }
     }
 
-    async fn flush(&mut self) -> Result<(), ConnectionEnd> {
+    async fn flush(&mut self) -> Result<(), EndReason> {
         if !self.output.is_empty() {
             let mut transport = &*self.transport;
             let written = transport.write_all(&self.output);
             match self.port.config.idle_timeout {
                 idle if idle.is_zero() => written.await?,
-                idle => timeout(idle, written).await.map_err(|_| ConnectionEnd::Idle)??,
+                idle => timeout(idle, written).await.map_err(|_| EndReason::Idle)??,
             }
             self.output.clear();
             if self.output.capacity() > BATCH_BYTES {
@@ -389,27 +387,27 @@ impl<'p> RouterConnection<'p> {
         let _ = timeout(Duration::from_secs(1), until_end).await;
     }
 
-    async fn take(&mut self, frame: Frame) -> Result<(), ConnectionEnd> {
+    async fn take(&mut self, frame: Frame) -> Result<(), EndReason> {
         match (&self.stage, Protocol::of(frame.kind)) {
-            (ProtocolStage::Fresh, Some(Protocol::Short)) => {
+            (PortStage::Fresh, Some(Protocol::Short)) => {
                 if !self.port.config.short_protocol {
-                    return Err(ConnectionEnd::Refused(
+                    return Err(EndReason::Refused(
                         "short_protocol",
                         "[router] short_protocol is turned off".to_owned(),
                     ));
                 }
-                self.stage = ProtocolStage::Short;
+                self.stage = PortStage::Short;
                 if let Some(turn) = &mut self.turn {
                     turn.comes().await;
                 }
                 self.take_short_request(&frame).await
             }
-            (ProtocolStage::Short, _) => self.take_short_request(&frame).await,
-            (ProtocolStage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
-            (ProtocolStage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
+            (PortStage::Short, _) => self.take_short_request(&frame).await,
+            (PortStage::Fresh, Some(Protocol::Long)) => self.greet(&Hello::decode(&frame)?),
+            (PortStage::Greeting { client_nonce, server_nonce }, Some(Protocol::Long)) => {
                 self.take_proof(&frame, *client_nonce, *server_nonce)
             }
-            (ProtocolStage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
+            (PortStage::Long, Some(Protocol::Long)) => self.take_request(&frame).await,
             _ => Err(RouterError::new(
                 ErrorWord::BadFrame,
                 format!("frame type 0x{:04X} does not belong to this protocol", frame.kind),
@@ -418,7 +416,7 @@ impl<'p> RouterConnection<'p> {
         }
     }
 
-    async fn take_short_request(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
+    async fn take_short_request(&mut self, frame: &Frame) -> Result<(), EndReason> {
         match short::decode(frame) {
             Ok(ShortRequest::Command(command)) => self.command(None, command).await,
             Ok(ShortRequest::Info) => {
@@ -433,23 +431,23 @@ impl<'p> RouterConnection<'p> {
                     |node: &NodeAnswer| Gateway { node: node.number, sessions: node.sessions, channels: node.channels };
                 short::info(&nodes.iter().map(gateway).collect::<Vec<_>>(), &mut self.output);
             }
-            Err(refused) => return Err(ConnectionEnd::Refused(refused.label(), refused.to_string())),
+            Err(refused) => return Err(EndReason::Refused(refused.label(), refused.to_string())),
         }
         Ok(())
     }
 
-    fn greet(&mut self, hello: &Hello) -> Result<(), ConnectionEnd> {
+    fn greet(&mut self, hello: &Hello) -> Result<(), EndReason> {
         let mut server_nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut server_nonce).map_err(|error| ConnectionEnd::Io(io::Error::other(error.to_string())))?;
+        getrandom::fill(&mut server_nonce).map_err(|error| EndReason::Io(io::Error::other(error.to_string())))?;
         let wants_proof = self.port.config.secret.is_some();
         long::challenge(&server_nonce, wants_proof, &self.port.hub.node_name, &mut self.output);
         debug!(peer = %self.peer, client = hello.peer, "router client connected");
         self.turn = None;
         if wants_proof {
-            self.stage = ProtocolStage::Greeting { client_nonce: hello.nonce, server_nonce };
+            self.stage = PortStage::Greeting { client_nonce: hello.nonce, server_nonce };
         } else {
             long::welcome(None, &mut self.output);
-            self.stage = ProtocolStage::Long;
+            self.stage = PortStage::Long;
         }
         Ok(())
     }
@@ -459,7 +457,7 @@ impl<'p> RouterConnection<'p> {
         frame: &Frame,
         client_nonce: [u8; NONCE_BYTES],
         server_nonce: [u8; NONCE_BYTES],
-    ) -> Result<(), ConnectionEnd> {
+    ) -> Result<(), EndReason> {
         let proof = long::decode_proof(frame)?;
         let secret = self.port.config.secret.as_ref().expect("a proof is asked for because there is a secret");
         let proofs = Proofs { secret: secret.reveal().as_bytes(), client_nonce, server_nonce };
@@ -471,11 +469,11 @@ impl<'p> RouterConnection<'p> {
             .into());
         }
         long::welcome(Some(&proofs.of_server()), &mut self.output);
-        self.stage = ProtocolStage::Long;
+        self.stage = PortStage::Long;
         Ok(())
     }
 
-    async fn take_request(&mut self, frame: &Frame) -> Result<(), ConnectionEnd> {
+    async fn take_request(&mut self, frame: &Frame) -> Result<(), EndReason> {
         let answer = match RouterRequest::decode(frame) {
             Ok(RouterRequest { number, operation: Operation::Command(command) }) => {
                 self.command(Some(number), command).await;
