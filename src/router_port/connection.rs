@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::end_reason::EndReason;
 use super::memory::{Memory, SetAside};
 use super::turns::Turn;
 use crate::cluster::Outcome;
@@ -114,30 +115,6 @@ impl Sends {
         self.commands.first().is_none_or(|first| first.may_share_a_write(command))
             && self.commands.len() < TOGETHER
             && self.bytes < TOGETHER_BYTES
-    }
-}
-
-/// The reason why a connection ends before its client ends it.
-enum EndReason {
-    /// An error that is sent to the client and logged.
-    Wrong(RouterError),
-    /// An error in the short protocol, which has no answers. It is logged only.
-    Refused(&'static str, String),
-    /// The connection has failed.
-    Io(io::Error),
-    /// Nothing came for `idle_timeout`.
-    Idle,
-}
-
-impl From<io::Error> for EndReason {
-    fn from(error: io::Error) -> Self {
-        EndReason::Io(error)
-    }
-}
-
-impl From<RouterError> for EndReason {
-    fn from(wrong: RouterError) -> Self {
-        EndReason::Wrong(wrong)
     }
 }
 

@@ -21,6 +21,7 @@
 //! the connections were made.
 
 mod connection;
+mod end_reason;
 mod memory;
 mod turns;
 
