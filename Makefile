@@ -7,8 +7,8 @@
 
 CARGO ?= cargo
 DEMO ?= php-examples/chat
-# Tests wait for processes and leases about as much as they compute: with one for each core the cores are idle half of the time.
-export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 4)))
+# Tests wait for processes and leases as well as they compute: with one for each core two cores are half idle.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 2)))
 # Notes how long a step takes.
 TIMED := tests/timed.sh
 

@@ -252,7 +252,7 @@ async fn load(stage: &Stage, sessions: usize, stop: &Arc<AtomicBool>) -> JoinSet
                 asked += 1;
                 sender.send(FrameKind::Binary, question.as_bytes()).await;
                 // A failed event has no reply, so what comes may be the answer to a later question.
-                if let Ok(frame) = tokio::time::timeout(Duration::from_millis(500), receiver.frame()).await {
+                if let Ok(frame) = tokio::time::timeout(Duration::from_secs(3), receiver.frame()).await {
                     assert_eq!(String::from_utf8_lossy(&frame.body), format!("done {question}"));
                     answered += 1;
                 }
