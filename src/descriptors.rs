@@ -35,7 +35,6 @@ pub fn open() -> usize {
 /// The most connections of each kind. Descriptors for php-fpm and everything else are not counted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// Sessions.
     pub sessions: usize,
     /// Connections to the router port.
     pub router: usize,

@@ -99,28 +99,28 @@
 // Tests and simulations may block, panic on a lock, print and make sockets as they like.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros))]
 
-pub mod api;
-pub mod certificates;
-pub mod cluster;
+mod api;
+mod certificates;
+mod cluster;
 pub mod commands;
 pub mod config;
 pub mod descriptors;
-pub mod engine;
-pub mod holders;
+mod engine;
+mod holders;
 pub mod http;
 pub mod listener;
-pub mod locks;
+mod locks;
 pub mod logging;
 pub mod lua;
-pub mod memory;
+mod memory;
 pub mod metrics;
 pub mod node;
 pub mod outbox;
 pub mod proto;
 pub mod router;
-pub mod router_port;
+mod router_port;
 pub mod serve;
 pub mod session;
-pub mod sockets;
+mod sockets;
 pub mod transport;
 pub mod upstream;

@@ -12,7 +12,6 @@ use crate::proto::envelope::Sender;
 /// For how many looks an unknown run is remembered: some of its envelopes may still be on their way.
 const LOOKS: u8 = 3;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct LastNumbers {
     by_sender: HashMap<Sender, RunNumbers>,

@@ -26,7 +26,6 @@ use crate::proto::partition::Partition;
 /// How long a node that went silent is remembered.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// See the module.
 #[derive(Debug)]
 pub struct Members {
     by_number: BTreeMap<u16, Member>,
@@ -41,7 +40,6 @@ pub struct Members {
 pub struct Member {
     /// Which run of which node.
     pub sender: Sender,
-    /// Its name.
     pub name: String,
     /// The epoch in the ids of its sessions.
     pub epoch: u32,
@@ -59,7 +57,6 @@ pub struct Member {
     rival: Option<(u32, Instant)>,
 }
 
-/// The effect of a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeatEffect {
     /// Nothing of interest to others.

@@ -67,7 +67,6 @@ use crate::proto::partition::Partition;
 use crate::proto::run::Run;
 use crate::router::{Expected, QueryAnswer, Router};
 
-/// See the module.
 pub struct Cluster {
     router: Arc<Router>,
     /// `None` for a node alone.
@@ -78,9 +77,7 @@ pub struct Cluster {
 
 /// Facts about this node, which the cluster needs.
 pub struct ClusterFacts {
-    /// Its name.
     pub name: String,
-    /// Its number.
     pub number: u16,
     /// The epoch in the ids of its sessions.
     pub epoch: u32,

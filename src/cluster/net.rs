@@ -25,7 +25,6 @@ use crate::router::Router;
 
 /// How long a starting node waits for another node to say that its number is taken.
 pub(super) const CLAIM_WAIT: Duration = Duration::from_millis(400);
-/// See the module.
 pub(super) struct Net {
     pub(super) me: Sender,
     pub(super) identity: Identity,
@@ -69,9 +68,7 @@ pub(super) struct Identity {
 /// Whether this node is joined to the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum JoinState {
-    /// It is starting.
     Starting,
-    /// It is joined.
     Joined,
     /// The engine is unreachable; the text says why.
     Away(String),

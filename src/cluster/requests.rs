@@ -12,7 +12,6 @@ use crate::proto::run::{RequestId, RequestIds, Run};
 /// Ready when all nodes have answered, or will not answer any more.
 pub(super) type AllAnswered = oneshot::Receiver<()>;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Requests {
     ids: RequestIds,

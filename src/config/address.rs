@@ -124,7 +124,6 @@ impl Value for Address {
     }
 }
 
-/// An address, or `"off"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AddressOrOff(pub Option<Address>);
 

@@ -147,7 +147,6 @@ pub struct Router {
 /// The engine between nodes, and the timing of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
-    /// The engine.
     pub engine: ClusterEngine,
     /// TLS to the engine, if the table is written.
     pub tls: Option<ClientTls>,
@@ -175,7 +174,6 @@ pub enum ClusterEngine {
         /// The kind of servers.
         kind: RedisKind,
     },
-    /// NATS.
     Nats {
         /// Its servers.
         urls: Vec<Secret>,
@@ -219,14 +217,12 @@ pub enum SlowReader {
     Latest,
 }
 
-/// The rule of some channels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRule {
     /// A channel's name, or a prefix of it.
     pub pattern: Box<str>,
     /// `pattern` is a prefix.
     pub is_prefix: bool,
-    /// The rule for slow readers.
     pub rule: SlowReader,
 }
 
@@ -258,7 +254,6 @@ pub struct Api {
 pub enum Bind {
     /// `host:port`; names are resolved when the config is checked.
     Tcp(SocketAddr),
-    /// `unix:/path`.
     Unix(PathBuf),
 }
 
@@ -480,13 +475,11 @@ pub enum GroupBy {
 /// A named handler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
-    /// Its name.
     pub name: String,
     /// Name of the upstream.
     pub upstream: String,
     /// `SCRIPT_FILENAME`, absolute, as php-fpm sees the file.
     pub script: PathBuf,
-    /// `DOCUMENT_ROOT`.
     pub document_root: PathBuf,
     /// `SCRIPT_NAME`: the script below the document root.
     pub script_name: String,
@@ -567,7 +560,6 @@ impl Compat {
 pub enum RateRule {
     /// Its socket is not read for a while, so TCP holds the client back.
     Wait,
-    /// It is closed.
     Close,
 }
 
@@ -609,7 +601,6 @@ pub enum OnError {
 /// A set of FastCGI addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// Its name.
     pub name: String,
     /// Its addresses; empty if `spawn` provides one.
     pub backends: Vec<Backend>,

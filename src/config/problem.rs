@@ -17,7 +17,6 @@ const SHOWN_CHARS: usize = 60;
 pub struct Errors(Vec<Problem>);
 
 impl Errors {
-    /// The problems, one by one.
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }

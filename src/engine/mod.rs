@@ -137,7 +137,6 @@ impl Subject {
 pub struct Outgoing {
     /// The subject to publish on.
     pub subject: Subject,
-    /// The bytes.
     pub payload: Bytes,
 }
 
@@ -157,9 +156,7 @@ pub enum Reach {
 pub enum Incoming {
     /// A node or a program published this, perhaps this node itself.
     Message {
-        /// Its subject.
         subject: Subject,
-        /// The bytes.
         payload: Bytes,
     },
     /// The link is lost; nothing follows.

@@ -28,7 +28,6 @@ const SEPARATOR: char = '.';
 /// lost.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct Nats {
     servers: Vec<ServerAddr>,

@@ -91,9 +91,7 @@ pub struct Route {
 pub struct Page {
     /// The path, exactly.
     pub path: &'static str,
-    /// `Content-Type`.
     pub content_type: &'static str,
-    /// The body.
     pub body: PageBody,
 }
 

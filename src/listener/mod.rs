@@ -35,7 +35,6 @@ use crate::transport::{Arrival, Peer};
 pub enum Service {
     /// Frames on the stream.
     Stream(Arc<Endpoint>),
-    /// HTTP.
     Http(Arc<http::Site>),
 }
 

@@ -7,7 +7,6 @@ use super::session::Session;
 use crate::proto::framing::custom::{Codec, SessionCodec};
 use crate::proto::id::SessionId;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Codecs(pub(super) Arc<Pool>);
 

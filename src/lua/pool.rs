@@ -31,7 +31,6 @@ use crate::proto::id::SessionId;
 const LOG_LINES: u32 = 10;
 const LOG_WINDOW: Duration = Duration::from_secs(1);
 
-/// See the module.
 pub(super) struct Pool {
     listener: String,
     source: Source,

@@ -34,7 +34,6 @@ const HEADER_ROOM: usize = 16 * 1024;
 /// copy a large frame once for each read.
 const FIRST_LOOK: usize = 16 * 1024;
 
-/// See the module.
 pub(super) struct Session {
     pool: Arc<Pool>,
     vm: Arc<Vm>,

@@ -86,7 +86,6 @@ pub(super) enum Memory {
     FullAgain,
 }
 
-/// See the module.
 pub(super) struct Vm {
     /// `None` after the VM has ended.
     script: Mutex<Option<Script>>,

@@ -15,7 +15,6 @@ pub struct DropLabels {
     pub cause: &'static str,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct ClusterMetrics {
     /// 1 while the engine is connected.

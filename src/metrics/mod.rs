@@ -27,7 +27,6 @@ pub fn log_lines_lost() -> &'static Counter {
     &LOG_LINES_LOST
 }
 
-/// By listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ListenerLabels {
     /// Its name.
@@ -72,7 +71,6 @@ pub struct Metrics {
     pub sessions_closed: Family<ReasonLabels, Counter>,
     /// Connections that never became a session.
     pub connections_refused: Family<ReasonLabels, Counter>,
-    /// Sessions now.
     pub sessions: Gauge,
     /// Connections now that have not become sessions: HTTP, and those that begin with a PROXY header.
     pub handshakes: Gauge,

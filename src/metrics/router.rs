@@ -62,7 +62,6 @@ pub struct RefusalLabels {
     pub cause: String,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct RouterMetrics {
     /// Channels that have members.

@@ -27,7 +27,6 @@ macro_rules! closed_labels {
                 /// Every value, in declaration order.
                 pub const ALL: &'static [$name] = &[ $( $name::$variant, )+ ];
 
-                /// The label.
                 pub const fn label(self) -> &'static str {
                     match self { $( $name::$variant => $label, )+ }
                 }
@@ -61,7 +60,6 @@ closed_labels! {
     RequestOutcome {
         /// With a complete answer.
         Done = "done",
-        /// Its queue was full.
         QueueFull = "queue_full",
         /// It waited in the queue for too long.
         QueueTimeout = "queue_timeout",
@@ -292,7 +290,6 @@ impl UpstreamHandles {
         UpstreamMetrics::register(&mut Registry::default()).of("")
     }
 
-    /// A request ended.
     pub fn ended(&self, event: RequestClass, outcome: RequestOutcome) {
         self.requests[event as usize * RequestOutcome::ALL.len() + outcome as usize].inc();
     }

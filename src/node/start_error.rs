@@ -16,28 +16,24 @@ pub enum StartError {
     Bind(BindError),
     /// The embedded php-fpm does not run.
     Spawn {
-        /// Of which upstream.
         upstream: String,
         /// What is wrong.
         error: SpawnError,
     },
     /// A listener's certificates cannot be used.
     Tls {
-        /// Which listener.
         listener: String,
         /// What is wrong.
         error: Box<LoadError>,
     },
     /// An app's params are too long for FastCGI.
     Params {
-        /// Which app.
         app: String,
         /// What is wrong.
         error: PairTooLong,
     },
     /// The script of a framing cannot be used.
     Script {
-        /// Of which listener.
         listener: String,
         /// What is wrong.
         error: ScriptError,

@@ -73,7 +73,6 @@ impl Backlog {
         self.0.as_ref().map_or(0, |pieces| pieces.ready_bytes)
     }
 
-    /// Bytes that are held.
     pub(super) fn held_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |pieces| pieces.held_bytes)
     }

@@ -26,7 +26,6 @@ use crate::locks::lock;
 /// The number of bytes that may wait for the HTTP connection, like a socket's buffer.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// See the module.
 #[derive(Debug)]
 pub struct Feed(Mutex<FeedState>);
 

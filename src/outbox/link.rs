@@ -9,7 +9,6 @@ use super::faults::Pipe;
 use super::feed::Feed;
 use crate::transport::Transport;
 
-/// See the module.
 pub enum ClientLink {
     /// A socket of the session alone. It is not set yet while PHP runs the connect event.
     Socket(OnceLock<Transport>),

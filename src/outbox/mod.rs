@@ -88,7 +88,6 @@ pub struct Terms {
     pub sends_empty: bool,
 }
 
-/// See the module.
 pub struct Outbox {
     id: SessionId,
     framing: Framing,

@@ -13,7 +13,6 @@
 //! Plain data: it decides, and [`super::Outbox`] acts, both under one lock. Everything that leaves goes through
 //! [`OutboxStage::departure_of`].
 
-/// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OutboxStage {
     life: Life,

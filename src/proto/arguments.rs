@@ -180,7 +180,6 @@ impl Arguments {
         if self.has(name) { self.name(name).map(Some) } else { Ok(None) }
     }
 
-    /// The key of an attribute.
     pub fn attribute_key(&mut self) -> Result<AttributeKey, BadArgument> {
         let bytes = self.need("key")?.bytes("key")?;
         AttributeKey::new(&bytes).ok_or_else(|| BadArgument::new("key: expected 1 to 64 characters of A-Z a-z 0-9 _"))

@@ -71,13 +71,11 @@ impl Command {
 /// The action of a command on each session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send it a message.
     Send(Message),
     /// It joins a channel.
     Join(Name),
     /// It leaves a channel.
     Leave(Name),
-    /// Close it.
     Close {
         /// WebSocket close code (RFC 6455 section 7.4), one that may be sent.
         code: u16,
@@ -99,7 +97,6 @@ pub enum Action {
         /// The value that it must have now; otherwise nothing changes.
         expect: Expect,
     },
-    /// Delete an attribute.
     Delete(AttributeKey),
     /// Do nothing: the receipt says whether the session exists.
     Touch,
@@ -297,7 +294,6 @@ impl Receipt {
 pub enum Query {
     /// Everything about one session.
     Session(SessionId),
-    /// One attribute of a session.
     Attribute(SessionId, AttributeKey),
     /// The number of sessions in a channel, and a page of them.
     Channel(Name, Page),
@@ -307,7 +303,6 @@ pub enum Query {
     Channels(Page),
     /// The existing sessions.
     Sessions(Page),
-    /// This node.
     Node,
     /// Every node that answers.
     Nodes,

@@ -45,7 +45,6 @@ pub struct Sender {
 /// One payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// The sender.
     pub from: Sender,
     /// Counts the envelopes that this sender has published on this subject, from 1.
     pub number: u64,
@@ -83,7 +82,6 @@ pub enum Body {
         /// One for each command.
         receipts: Vec<Receipt>,
     },
-    /// A query.
     Query {
         /// The request id, which the answer repeats. It belongs to the sender's run.
         request: RequestId,
@@ -115,7 +113,6 @@ pub enum Body {
 /// A node's heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Its name.
     pub name: String,
     /// The epoch in the ids of its sessions.
     pub epoch: u32,
@@ -123,7 +120,6 @@ pub struct Beat {
     pub started_ms: u64,
     /// How long this beat is valid, in milliseconds.
     pub lease_ms: u32,
-    /// Sessions now.
     pub sessions: u64,
     /// It has apps that get join and leave events, so it can be a keeper.
     pub keeps_account: bool,
@@ -225,9 +221,7 @@ pub enum Unread {
     Other,
     /// It is an envelope of a version that this node does not read.
     Version {
-        /// Its version.
         version: u8,
-        /// The sender.
         from: Sender,
         /// The part that can be read in any version.
         says: Option<Timeless>,

@@ -21,7 +21,6 @@ pub enum Dialect {
 /// The client that a proxy names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address.
     pub address: IpAddr,
     /// Its port, if the proxy gives it.
     pub port: Option<u16>,

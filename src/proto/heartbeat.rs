@@ -39,7 +39,6 @@ pub struct Ask {
 pub struct Pattern {
     /// Where in the frame they begin.
     pub offset: usize,
-    /// The bytes.
     pub bytes: Vec<u8>,
 }
 

@@ -23,7 +23,6 @@ impl Name {
         }
     }
 
-    /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -57,7 +56,6 @@ impl Serialize for Name {
 /// Why bytes are not a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadName {
-    /// It is empty.
     Empty,
     /// It has this many bytes.
     TooLong(usize),

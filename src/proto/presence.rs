@@ -25,9 +25,7 @@ use super::run::Run;
 pub struct Membership {
     /// The name of the session's app.
     pub app: Name,
-    /// The channel.
     pub channel: Name,
-    /// The session.
     pub session: SessionId,
 }
 
@@ -47,7 +45,6 @@ pub struct Standing {
 /// The report of a node to a keeper, about one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The partition.
     pub partition: Partition,
     /// Which piece of the report this is.
     pub piece: Piece,
@@ -82,7 +79,6 @@ impl Piece {
 /// A keeper's answer to reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportAck {
-    /// The partition.
     pub partition: Partition,
     /// The keeper has all changes up to this number; `None` if it needs the whole.
     pub received: Option<u64>,

@@ -31,7 +31,6 @@ pub enum Malformed {
     Name(BadName),
     /// A session id that is not one.
     SessionId,
-    /// A query among commands.
     QueryAmongCommands,
     /// No command where one must be.
     NoCommand,

@@ -69,7 +69,6 @@ impl RequestIds {
         Self { run, last: 0 }
     }
 
-    /// The next one.
     pub fn next_id(&mut self) -> RequestId {
         self.last += 1;
         RequestId::new(self.run, self.last).expect("it counts from 1")

@@ -34,7 +34,6 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// One session.
     pub fn session(id: SessionId) -> Self {
         Target::Sessions(vec![id])
     }

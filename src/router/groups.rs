@@ -19,7 +19,6 @@ use crate::proto::partition::Partition;
 
 const SHARDS: usize = 16;
 
-/// See the module.
 pub(super) struct Groups {
     hasher: RandomState,
     shards: [Mutex<HashMap<Name, Group>>; SHARDS],
@@ -90,7 +89,6 @@ impl Groups {
         }
     }
 
-    /// The members now.
     pub(super) fn members(&self, name: &Name) -> Vec<Arc<Outbox>> {
         self.shard(name)
             .get(name)

@@ -56,7 +56,6 @@ use crate::proto::partition::Partition;
 /// stations.
 const BATCH: usize = 32;
 
-/// See the module.
 pub struct Router {
     sessions: Registry,
     channels: Groups,
@@ -78,9 +77,7 @@ pub trait Memberships: Send + Sync {
 
 /// The facts about the node that queries show.
 pub struct NodeFacts {
-    /// Its name.
     pub name: String,
-    /// Its number.
     pub number: u16,
     /// When it began.
     pub started: Instant,
@@ -220,7 +217,6 @@ impl Router {
         self.count(door, slice::from_ref(command), delivery).pop().expect("a command has a receipt")
     }
 
-    /// Answers a query.
     pub fn ask(&self, query: &Query) -> QueryAnswer {
         query_answer::answer(self, query)
     }

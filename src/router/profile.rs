@@ -59,7 +59,6 @@ impl Profile {
         self.person.is_some()
     }
 
-    /// Whether it is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.person.is_none()
     }

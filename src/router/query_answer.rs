@@ -9,7 +9,6 @@ use super::groups::Groups;
 use crate::proto::command::{AttributeKey, Name, Page, Query};
 use crate::proto::id::SessionId;
 
-/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum QueryAnswer {
@@ -25,7 +24,6 @@ pub enum QueryAnswer {
     Session(SessionAnswer),
     /// To [`Query::Channel`].
     Channel {
-        /// Its name.
         channel: Name,
         /// Its members now.
         count: usize,
@@ -37,7 +35,6 @@ pub enum QueryAnswer {
     },
     /// To [`Query::Uid`].
     Uid {
-        /// The uid.
         uid: Name,
         /// Sessions bound to it now.
         count: usize,
@@ -90,18 +87,14 @@ impl QueryAnswer {
 /// A session, as queries show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionAnswer {
-    /// Its id.
     pub session: SessionId,
-    /// Its uid.
     pub uid: Option<Name>,
     /// Its attributes. Values that are not UTF-8 are shown with replacement characters.
     #[serde(serialize_with = "as_map")]
     pub attributes: Vec<(AttributeKey, Bytes)>,
     /// The channels that it is in.
     pub channels: Vec<Name>,
-    /// Its app.
     pub app: String,
-    /// Its listener.
     pub listener: String,
     /// `length`, `delimiter`, `gap`, `raw`, `websocket`, `event-stream` or `lua`.
     pub framing: &'static str,
@@ -122,7 +115,6 @@ fn as_map<S: Serializer>(attributes: &[(AttributeKey, Bytes)], serializer: S) ->
 /// A channel and the number of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChannelCount {
-    /// Its name.
     pub channel: Name,
     /// Its members now.
     pub count: usize,
@@ -137,7 +129,6 @@ pub struct NodeAnswer {
     pub number: u16,
     /// The version of Longwire.
     pub version: String,
-    /// Sessions now.
     pub sessions: usize,
     /// Channels that have members.
     pub channels: usize,

@@ -12,7 +12,6 @@ use crate::locks::lock;
 use crate::outbox::Outbox;
 use crate::proto::id::SessionId;
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct Registry {
     shards: [Mutex<Shard>; Registry::SHARDS],
@@ -22,7 +21,6 @@ type Shard = HashMap<SessionId, Entry, BuildHasherDefault<IdHasher>>;
 
 /// One session.
 pub(super) struct Entry {
-    /// Its outbox.
     pub(super) outbox: Arc<Outbox>,
     /// Its profile. `None` until a command sets something.
     pub(super) profile: Option<Box<Profile>>,
@@ -63,7 +61,6 @@ impl Registry {
         lock(&self.shards[shard]).values().map(|entry| entry.outbox.clone()).collect()
     }
 
-    /// The ids of all sessions.
     pub(super) fn ids(&self) -> Vec<SessionId> {
         self.shards.iter().flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>()).collect()
     }

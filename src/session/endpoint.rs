@@ -88,7 +88,6 @@ pub enum Clients {
         /// `None` if silent clients are not probed, and probes not answered.
         heartbeat: Option<Heartbeat>,
     },
-    /// HTTP.
     Http(Arc<OverHttp>),
 }
 

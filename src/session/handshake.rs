@@ -51,7 +51,6 @@ pub struct Opening {
 pub enum Way {
     /// The connection's socket, once the 101 is sent.
     Socket(OnUpgrade),
-    /// Responses.
     Responses {
         /// The feed of the responses' bodies.
         feed: Arc<Feed>,

@@ -36,7 +36,6 @@ pub fn seconds(ticks: Tick) -> f64 {
     f64::from(ticks) / f64::from(1000 / TICK.as_millis() as u32)
 }
 
-/// See the module.
 pub struct Wheel {
     now: AtomicU32,
     slots: Box<[Mutex<Vec<SessionId>>]>,

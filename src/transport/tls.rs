@@ -39,7 +39,6 @@ thread_local! {
     static OUTGOING: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_PLAIN + OVERHEAD].into_boxed_slice());
 }
 
-/// See the module.
 pub(super) struct Tls {
     inner: Mutex<Inner>,
     /// Length of `Inner::unsent`, readable without the lock.

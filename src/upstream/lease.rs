@@ -58,7 +58,6 @@ pub(super) enum Next<R> {
     Idle(Arc<Handoff<R>>),
     /// Wait for the worker, and ask again.
     Wait,
-    /// Close.
     Close,
 }
 

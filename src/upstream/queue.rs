@@ -36,7 +36,6 @@ const WEIGHTS: [i32; CLASSES] = [2, 6, 2, 2];
 /// How many requests may wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Messages.
     pub(super) messages: usize,
     /// Connect events.
     pub(super) connects: usize,
@@ -47,7 +46,6 @@ pub(super) struct Bounds {
 /// An item that waits, or that waited and may have to come back.
 #[derive(Debug)]
 pub(super) struct Waiting<T> {
-    /// The item.
     pub(super) item: T,
     /// Its queue, and its group.
     pub(super) ticket: Ticket,
@@ -64,7 +62,6 @@ pub(super) struct Ticket {
     pub(super) group: Option<Group>,
 }
 
-/// The queues.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     bounds: Bounds,

@@ -3,12 +3,13 @@
 //!
 //! The folders have the names of folders of `src/`, except `examples`, `house` and `support`.
 
-// A test binary has no users outside, so `pub` here means "for the other files of the tests".
-#![allow(unreachable_pub)]
-// Tests may block, panic on a lock, print and make sockets as they like.
-// A test may tell one long story.
-#![allow(clippy::too_many_lines)]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+// Tests may block, panic on a lock, print, make sockets, and tell one long story.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    clippy::too_many_lines
+)]
 
 mod cluster;
 mod commands;

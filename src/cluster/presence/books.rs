@@ -10,7 +10,6 @@ use crate::proto::envelope::{Body, Sender};
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Gone, Report, ReportAck, Standing};
 
-/// See the module.
 #[derive(Debug)]
 pub(in crate::cluster) struct Books {
     reporter: Reporter,

@@ -26,7 +26,6 @@ use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Gone, Membership, Report, ReportAck, Standing};
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     parts: BTreeMap<Partition, Part>,

@@ -50,7 +50,6 @@ const MAX_REPORTS: usize = 64 << 10;
 /// Something to tell an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The change.
     pub change: ChannelChange,
     /// The session and the channel. For a channel that is occupied or vacated: the session that caused it.
     pub of: Membership,
@@ -204,7 +203,6 @@ impl Roll {
     }
 }
 
-/// See the module.
 pub struct Presence {
     books: Mutex<Books>,
     /// The apps that want to be told, with their names as on the wire.

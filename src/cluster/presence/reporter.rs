@@ -19,7 +19,6 @@ use crate::proto::envelope::Sender;
 use crate::proto::partition::Partition;
 use crate::proto::presence::{Piece, Report, ReportAck, Standing};
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Reporter {
     parts: BTreeMap<Partition, Part>,

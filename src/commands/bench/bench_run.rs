@@ -16,7 +16,6 @@ use crate::logging;
 const OTHER_DESCRIPTORS: usize = 16;
 const SECOND: Nanos = 1_000_000_000;
 
-/// A run.
 pub(super) struct BenchRun<'a> {
     pub(super) swarm: Swarm,
     pub(super) args: &'a BenchArgs,

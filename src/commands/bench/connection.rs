@@ -21,7 +21,6 @@ use super::trouble::Trouble;
 use crate::commands::client::handshake;
 use crate::proto::framing::{Decoder, FrameKind, Framing, Item, client};
 
-/// A connection.
 pub(super) struct BenchConnection {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::BenchError;
 use super::bench_run::BenchRun;
 use super::endpoint::{Endpoint, Speech};
+use super::process::Cpu;
 use super::report;
 use super::stamp::{Fit, MAX_CLIENTS, Message, Sequence};
 use super::swarm::{After, ConnectionHandle, Load, Measured, Nanos, Swarm};
@@ -61,35 +62,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     run.go(&mut echo, drained, |echo, _| echo.waiting() == 0)?;
     run.finish();
 
-    let window = (echo.end - echo.begin) as f64 / 1e9;
-    let report = report::Echo {
-        mode: "echo",
-        url: args.url.clone(),
-        connections: args.connections,
-        connected,
-        in_flight: args.in_flight,
-        message_bytes: args.bytes,
-        rate_per_s: args.rate,
-        interrupted,
-        window_s: window,
-        replies: echo.replies,
-        replies_per_s: echo.replies as f64 / window.max(1e-9),
-        latency_from: if args.rate.is_some() { "intended" } else { "response" },
-        latency: echo.times.summary(),
-        clients_silent_over_1s: echo.clients.iter().filter(|client| client.was_silent).count(),
-        sent: echo.clients.iter().map(|client| client.next).sum(),
-        lost: echo.lost(),
-        repeated: echo.repeated,
-        out_of_order: echo.out_of_order,
-        wrong: echo.wrong,
-        timeouts: echo.timeouts,
-        unsent: echo.unsent,
-        in_flight_at_end,
-        pings: echo.pings,
-        cpu: before.until(&after, echo.replies),
-        errors: echo.troubles.list(),
-        notes: echo.notes(),
-    };
+    let report = echo.report(args, connected, in_flight_at_end, interrupted, before.until(&after, echo.replies));
     report::print(&report, args.common.json);
     if echo.answered == 0 {
         let why = echo
@@ -182,6 +155,46 @@ impl Echo {
             pings: 0,
             times: Times::new(),
             troubles: Troubles::default(),
+        }
+    }
+
+    /// The report on the whole run.
+    fn report(
+        &self,
+        args: &EchoArgs,
+        connected: usize,
+        in_flight_at_end: usize,
+        interrupted: bool,
+        cpu: Cpu,
+    ) -> report::Echo {
+        let window = (self.end - self.begin) as f64 / 1e9;
+        report::Echo {
+            mode: "echo",
+            url: args.url.clone(),
+            connections: args.connections,
+            connected,
+            in_flight: args.in_flight,
+            message_bytes: args.bytes,
+            rate_per_s: args.rate,
+            interrupted,
+            window_s: window,
+            replies: self.replies,
+            replies_per_s: self.replies as f64 / window.max(1e-9),
+            latency_from: if args.rate.is_some() { "intended" } else { "response" },
+            latency: self.times.summary(),
+            clients_silent_over_1s: self.clients.iter().filter(|client| client.was_silent).count(),
+            sent: self.clients.iter().map(|client| client.next).sum(),
+            lost: self.lost(),
+            repeated: self.repeated,
+            out_of_order: self.out_of_order,
+            wrong: self.wrong,
+            timeouts: self.timeouts,
+            unsent: self.unsent,
+            in_flight_at_end,
+            pings: self.pings,
+            cpu,
+            errors: self.troubles.list(),
+            notes: self.notes(),
         }
     }
 

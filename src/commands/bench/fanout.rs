@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::BenchError;
 use super::bench_run::BenchRun;
 use super::endpoint::Endpoint;
+use super::process::Cpu;
 use super::publisher::{CHANNEL, Publisher};
 use super::report;
 use super::stamp::{Fit, Message};
@@ -74,38 +75,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), BenchError> {
     run.go(&mut fanout, drained, |fanout, _| fanout.underway.is_empty())?;
     run.finish();
 
-    let window = (fanout.end - fanout.begin) as f64 / 1e9;
-    let report = report::Fanout {
-        mode: "fanout",
-        url: args.url.clone(),
-        publish: args.publish.clone(),
-        connections: args.connections,
-        connected,
-        channels: args.channels,
-        window: args.rate.is_none().then_some(args.window),
-        message_bytes: args.bytes,
-        rate_per_s: args.rate,
-        interrupted,
-        window_s: window,
-        messages: fanout.messages,
-        messages_per_s: fanout.messages as f64 / window.max(1e-9),
-        deliveries: fanout.deliveries,
-        deliveries_per_s: fanout.deliveries as f64 / window.max(1e-9),
-        latency_from: if args.rate.is_some() { "intended" } else { "published" },
-        latency: fanout.times.summary(),
-        latency_of_last: fanout.last_times.summary(),
-        published: fanout.published.len() as u64,
-        delivered: fanout.delivered,
-        lost: fanout.lost(),
-        repeated: fanout.repeated,
-        out_of_order: fanout.out_of_order,
-        wrong: fanout.wrong,
-        unsent: fanout.unsent,
-        pings: fanout.pings,
-        cpu: before.until(&after, fanout.deliveries),
-        errors: fanout.troubles.list(),
-        notes: fanout.notes(),
-    };
+    let report = fanout.report(args, connected, interrupted, before.until(&after, fanout.deliveries));
     report::print(&report, args.common.json);
     if fanout.delivered == 0 {
         let nothing = format!("{} messages were published, but none was delivered", fanout.published.len());
@@ -190,6 +160,42 @@ impl Fanout {
             times: Times::new(),
             last_times: Times::new(),
             troubles: Troubles::default(),
+        }
+    }
+
+    /// The report on the whole run.
+    fn report(&self, args: &FanoutArgs, connected: usize, interrupted: bool, cpu: Cpu) -> report::Fanout {
+        let window = (self.end - self.begin) as f64 / 1e9;
+        report::Fanout {
+            mode: "fanout",
+            url: args.url.clone(),
+            publish: args.publish.clone(),
+            connections: args.connections,
+            connected,
+            channels: args.channels,
+            window: args.rate.is_none().then_some(args.window),
+            message_bytes: args.bytes,
+            rate_per_s: args.rate,
+            interrupted,
+            window_s: window,
+            messages: self.messages,
+            messages_per_s: self.messages as f64 / window.max(1e-9),
+            deliveries: self.deliveries,
+            deliveries_per_s: self.deliveries as f64 / window.max(1e-9),
+            latency_from: if args.rate.is_some() { "intended" } else { "published" },
+            latency: self.times.summary(),
+            latency_of_last: self.last_times.summary(),
+            published: self.published.len() as u64,
+            delivered: self.delivered,
+            lost: self.lost(),
+            repeated: self.repeated,
+            out_of_order: self.out_of_order,
+            wrong: self.wrong,
+            unsent: self.unsent,
+            pings: self.pings,
+            cpu,
+            errors: self.troubles.list(),
+            notes: self.notes(),
         }
     }
 

@@ -88,7 +88,6 @@ pub(super) fn upgraded(input: &[u8], key: &str) -> Result<Option<usize>, Trouble
     Ok(Some(head.len))
 }
 
-/// A reply to a POST.
 pub(super) struct PostReply {
     pub(super) status: u16,
     pub(super) body: Bytes,

@@ -67,23 +67,9 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
 
     let cpu = before.until(&after, 0);
     let processes = args.common.pid.iter().zip(base.iter().zip(&held)).zip(&cpu.pid_cpu_us);
-    let processes = processes.map(|((pid, (base, held)), cpu)| {
-        let each = |of: fn(&Memory) -> u64| {
-            let (base, held) = (base.as_ref().map(of)?, held.as_ref().map(of)?);
-            (still_open > 0).then(|| (held as f64 - base as f64) / still_open as f64)
-        };
-        report::Held {
-            pid: *pid,
-            base_rss_bytes: base.map(|memory| memory.rss),
-            base_pss_bytes: base.map(|memory| memory.pss),
-            rss_bytes: held.map(|memory| memory.rss),
-            pss_bytes: held.map(|memory| memory.pss),
-            rss_bytes_per_connection: each(|memory| memory.rss),
-            pss_bytes_per_connection: each(|memory| memory.pss),
-            cpu_us_per_connection_and_s: cpu
-                .filter(|_| still_open > 0)
-                .map(|micros| micros / still_open as f64 / window),
-        }
+    let processes = processes.map(|((pid, (base, held)), cpu_us)| {
+        let each = (still_open > 0).then_some(still_open as f64);
+        of_process(*pid, base.as_ref(), held.as_ref(), *cpu_us, each, window)
     });
     let report = report::Idle {
         mode: "idle",
@@ -106,6 +92,28 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     };
     report::print(&report, args.common.json);
     Ok(())
+}
+
+/// Memory of a process before (`base`) and while it held `connections`, and its CPU in the window of so many seconds.
+fn of_process(
+    pid: u32,
+    base: Option<&Memory>,
+    held: Option<&Memory>,
+    cpu_us: Option<f64>,
+    connections: Option<f64>,
+    window_s: f64,
+) -> report::Held {
+    let each = |of: fn(&Memory) -> u64| Some((held.map(of)? as f64 - base.map(of)? as f64) / connections?);
+    report::Held {
+        pid,
+        base_rss_bytes: base.map(|memory| memory.rss),
+        base_pss_bytes: base.map(|memory| memory.pss),
+        rss_bytes: held.map(|memory| memory.rss),
+        pss_bytes: held.map(|memory| memory.pss),
+        rss_bytes_per_connection: each(|memory| memory.rss),
+        pss_bytes_per_connection: each(|memory| memory.pss),
+        cpu_us_per_connection_and_s: cpu_us.zip(connections).map(|(micros, count)| micros / count / window_s),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

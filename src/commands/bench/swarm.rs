@@ -33,7 +33,6 @@ pub(super) type Nanos = u64;
 
 /// The work of a run.
 pub(super) trait Load {
-    /// A connection is open.
     fn opened(&mut self, handle: &mut ConnectionHandle<'_>);
     /// A frame came, or a reply.
     fn heard(&mut self, handle: &mut ConnectionHandle<'_>, body: &Bytes);

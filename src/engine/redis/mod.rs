@@ -34,7 +34,6 @@ const SEPARATOR: char = ':';
 /// Channels in one SUBSCRIBE. Its answers come one by one, and all of them must come within the timeout of one answer.
 const SUBSCRIBE_BATCH: usize = 256;
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct Redis {
     servers: Vec<ConnectionInfo>,

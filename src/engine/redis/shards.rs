@@ -23,7 +23,6 @@ const SLOTS: usize = 16_384;
 /// How often each master is probed: a master may see no publish for a long time.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
 pub(super) struct Shards {
     masters: Vec<RedisConnection>,
     /// For each slot, the index of its master in `masters`.

@@ -94,9 +94,7 @@ fn sessions(head: &[u8]) -> Result<Target, Refused> {
 pub struct Gateway {
     /// Its number.
     pub node: u16,
-    /// Its sessions.
     pub sessions: usize,
-    /// Its channels.
     pub channels: usize,
 }
 

@@ -123,7 +123,6 @@ enum RecordPart {
     EndBody { bytes: [u8; END_BODY_LEN], have: usize, padding: u8 },
     /// In the padding after END_REQUEST, whose body was `end`.
     EndPadding { end: EndRequest, padding: u8 },
-    /// In padding.
     Padding(u8),
 }
 

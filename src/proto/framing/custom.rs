@@ -70,12 +70,10 @@ pub enum Outgoing {
 pub enum Custom {
     /// Of a listener: it makes the framings of its sessions.
     Listener(Arc<dyn Codec>),
-    /// Of a session.
     Session(Arc<dyn SessionCodec>),
 }
 
 impl Custom {
-    /// For one session.
     pub(super) fn of_session(&self, id: SessionId) -> Self {
         match self {
             Custom::Listener(codec) => Custom::Session(codec.of_session(id)),

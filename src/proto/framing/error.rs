@@ -72,7 +72,6 @@ pub enum FrameError {
     },
     /// An opcode that is reserved (RFC 6455 section 5.2).
     ReservedOpcode {
-        /// The opcode.
         opcode: u8,
     },
     /// A client sent an unmasked frame: it must mask (RFC 6455 section 5.1).
@@ -96,7 +95,6 @@ pub enum FrameError {
     CloseTooShort,
     /// A close code that must not be sent (RFC 6455 section 7.4).
     CloseCode {
-        /// The code.
         code: u16,
     },
     /// Text, or the reason in a close frame, that is not UTF-8 (RFC 6455 section 8.1).

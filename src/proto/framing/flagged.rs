@@ -24,7 +24,6 @@ use super::{Frame, FrameKind, Item, OptionFault, grow};
 /// A byte that must not appear in a frame, and the two bytes that replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Escape {
-    /// The byte.
     pub byte: u8,
     /// The two bytes that are sent instead.
     pub code: [u8; 2],

@@ -93,9 +93,7 @@ pub struct OptionFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameKind {
-    /// `text`
     Text,
-    /// `binary`
     Binary,
 }
 
@@ -122,7 +120,6 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
-    /// A frame.
     Frame(Frame),
     /// Asks for a pong with the same payload, at most 125 bytes.
     Ping(Bytes),

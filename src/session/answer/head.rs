@@ -107,7 +107,6 @@ pub(super) enum HeadError {
     BadNumber {
         /// The name of the header.
         name: &'static str,
-        /// Its value.
         value: String,
     },
     /// A `Longwire-To` that is not a valid destination.

@@ -28,7 +28,6 @@ pub enum HttpReply {
     Answer {
         /// Status and headers.
         head: Box<Head>,
-        /// The body.
         body: ReplyBody,
     },
     /// There is no usable answer.
@@ -55,7 +54,6 @@ pub enum ReplyBody {
     },
 }
 
-/// See the module.
 pub struct HttpAnswer {
     pub(super) event: EventInfo,
     /// The outbox of the event's session. `None` for a plain request.

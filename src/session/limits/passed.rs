@@ -14,7 +14,6 @@ use crate::transport::Peer;
 /// The shortest time between two log lines about one limit. A flood of clients must not flood the log.
 const TELL_EVERY_MS: u64 = 10_000;
 
-/// See the module.
 pub struct PassedLimits {
     metrics: Arc<Metrics>,
     started: Instant,

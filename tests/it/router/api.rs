@@ -153,7 +153,12 @@ async fn raw_bodies_are_the_message_and_the_query_string_says_the_rest() {
         "bad_argument",
         "takes no raw body",
     );
-    assert_problem(&raw("/v1/send?to=all&message=x", "", b"y").await, 400, "bad_argument", "message: is the request body");
+    assert_problem(
+        &raw("/v1/send?to=all&message=x", "", b"y").await,
+        400,
+        "bad_argument",
+        "message: is the request body",
+    );
     assert_problem(
         &raw("/v1/send?to=all", "application/json", b"{}").await,
         400,

@@ -36,7 +36,6 @@ pub enum RouterAnswer {
         /// The client's number of the request.
         request: u32,
     },
-    /// An error.
     Error {
         /// The client's number of the request; `None` if the error concerns the connection.
         request: Option<u32>,
