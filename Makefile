@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 2)))
 # Notes how long a step takes.
 TIMED := tests/timed.sh
 
-.PHONY: demo cluster test packages lint bench bench-micro
+.PHONY: demo cluster test packages lint autobahn quick-benches bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
@@ -27,11 +27,17 @@ test:
 	@$(TIMED) >/dev/null
 	tests/install-deps.sh build
 	$(TIMED) "packages, and lint beside them" $(MAKE) --jobs=2 --no-print-directory packages lint
-	$(TIMED) "build of the tests" $(CARGO) test --locked --no-run
+	$(TIMED) "build of the tests" $(CARGO) test --locked --no-run --lib --bins --test it --bench system
 	$(TIMED) "tests" $(CARGO) test --locked -- --skip autobahn
-	$(TIMED) "Autobahn" $(CARGO) test --locked --test it -- autobahn
-	$(TIMED) "benches, a quick look" $(CARGO) test --locked --bench system -- --quick
+	$(TIMED) "Autobahn, and benches beside it" $(MAKE) --jobs=2 --no-print-directory autobahn quick-benches
 	@$(TIMED)
+
+# Neither measures time, so they may share the cores.
+autobahn:
+	$(TIMED) "Autobahn" $(CARGO) test --locked --test it -- autobahn
+
+quick-benches:
+	$(TIMED) "benches, a quick look" $(CARGO) test --locked --bench system -- --quick
 
 packages:
 	$(TIMED) "packages of Debian" tests/install-deps.sh test
@@ -42,7 +48,7 @@ lint:
 	$(TIMED) "fmt" $(CARGO) fmt --check
 	$(TIMED) "clippy" $(CARGO) clippy --locked --all-targets -- -D warnings
 	$(TIMED) "clippy without features" $(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(TIMED) "rustdoc" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" $(TIMED) "rustdoc" $(CARGO) doc --locked --no-deps --document-private-items
 
 bench:
 	tests/install-deps.sh bench

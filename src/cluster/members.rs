@@ -43,8 +43,6 @@ pub struct Member {
     pub name: String,
     /// The epoch in the ids of its sessions.
     pub epoch: u32,
-    /// Sessions at its last beat.
-    pub sessions: u64,
     keeps_account: bool,
     interest: Interest,
     /// Partitions that it listens to according to a receipt, but not yet according to a beat; and until when that is believed.
@@ -134,7 +132,7 @@ impl Members {
             Some(_) => BeatEffect::Restarted,
         };
         let old = self.by_number.get(&sender.node);
-        let Beat { name, epoch, started_ms, sessions, keeps_account, interest, .. } = beat;
+        let Beat { name, epoch, started_ms, keeps_account, interest, .. } = beat;
         let mut joined = match heard {
             BeatEffect::New | BeatEffect::Restarted => Vec::new(),
             _ => old.map(|old| old.joined.clone()).unwrap_or_default(),
@@ -144,7 +142,6 @@ impl Members {
             sender,
             name,
             epoch,
-            sessions,
             keeps_account,
             interest,
             joined,
