@@ -96,6 +96,8 @@
 //! queues, never an await, and no code of a session is called while one is held. (The codec of a session with a framing in Lua
 //! writes to its outbox while it is locked: bytes must leave in the order in which a script gave them.)
 
+// The table above names modules that only this crate sees.
+#![allow(rustdoc::private_intra_doc_links)]
 // Tests and simulations may block, panic on a lock, print and make sockets as they like.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros))]
 

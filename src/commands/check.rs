@@ -169,7 +169,7 @@ fn try_bind(bind: &Bind, file: &SocketFile) -> io::Result<()> {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
                 _ => Err(io::ErrorKind::AddrInUse.into()),
             },
-            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is there that is not a socket")),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is not a socket")),
             Err(_) => {
                 drop(UnixListener::bind(path)?);
                 let handed_over = listening::hand_over(path, file);

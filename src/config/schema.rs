@@ -1,6 +1,6 @@
 //! The one description of every key, and the reader that uses it.
 //!
-//! A table of the configuration is declared once, with [`config_table!`]: each key with its type, its default as TOML text
+//! A table of the configuration is declared once, with `config_table!`: each key with its type, its default as TOML text
 //! and, as its doc comment, its meaning. That declaration produces the struct for the written values, the
 //! reader that fills it, the refusal of unknown keys, `longwire defaults` and the tables in README.md, so these
 //! cannot contradict each other. A default is parsed by the same code as a written value.
@@ -270,7 +270,7 @@ fn homes_of(name: &str, path: &str, keys: &'static [Key]) -> Vec<String> {
     here.into_iter().chain(below).collect()
 }
 
-/// Implemented by [`config_table!`].
+/// Implemented by `config_table!`.
 pub(super) trait Table: Sized {
     const KEYS: &'static [Key];
 

@@ -155,10 +155,7 @@ pub enum Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A node or a program published this, perhaps this node itself.
-    Message {
-        subject: Subject,
-        payload: Bytes,
-    },
+    Message { subject: Subject, payload: Bytes },
     /// The link is lost; nothing follows.
     Lost(EngineError),
 }

@@ -4,12 +4,7 @@
 //! The folders have the names of folders of `src/`, except `examples`, `house` and `support`.
 
 // Tests may block, panic on a lock, print, make sockets, and tell one long story.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::disallowed_macros,
-    clippy::too_many_lines
-)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros, clippy::too_many_lines)]
 
 mod cluster;
 mod commands;

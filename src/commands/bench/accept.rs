@@ -47,11 +47,7 @@ pub(super) fn run(args: &AcceptArgs) -> Result<(), BenchError> {
     run.go(&mut accept, Nanos::MAX, |accept, _| accept.total > 0 || accept.troubles.total() >= args.parallel as u64)?;
     if accept.total == 0 {
         run.finish();
-        let why = accept.troubles.worst().unwrap_or("interrupted");
-        return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be opened: {why}",
-            args.parallel, args.url
-        )));
+        return Err(accept.troubles.nothing_opened(args.parallel, &args.url));
     }
     run.event("connected");
     let [before, after] = run.measure(&mut accept, &args.times)?;

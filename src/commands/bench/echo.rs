@@ -47,12 +47,7 @@ pub(super) fn run(args: &EchoArgs) -> Result<(), BenchError> {
     let connected = echo.clients.iter().filter(|client| client.is_open).count();
     if connected == 0 {
         run.finish();
-        return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be opened: {}",
-            args.connections,
-            args.url,
-            echo.troubles.worst().unwrap_or("interrupted")
-        )));
+        return Err(echo.troubles.nothing_opened(args.connections, &args.url));
     }
     run.event("connected");
     let [before, after] = run.measure(&mut echo, &args.times)?;

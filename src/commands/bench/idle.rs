@@ -44,11 +44,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     let connected = answered + idle.count(ConnectionPhase::Asked);
     if connected == 0 {
         run.finish();
-        let why = idle.troubles.worst().unwrap_or("interrupted");
-        return Err(BenchError::Nobody(format!(
-            "none of {} connections to {} could be opened: {why}",
-            args.connections, args.url
-        )));
+        return Err(idle.troubles.nothing_opened(args.connections, &args.url));
     }
     run.event("connected");
     idle.is_holding = true;
@@ -66,11 +62,9 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
     run.finish();
 
     let cpu = before.until(&after, 0);
+    let each = (still_open > 0).then_some(still_open as f64);
     let processes = args.common.pid.iter().zip(base.iter().zip(&held)).zip(&cpu.pid_cpu_us);
-    let processes = processes.map(|((pid, (base, held)), cpu_us)| {
-        let each = (still_open > 0).then_some(still_open as f64);
-        of_process(*pid, base.as_ref(), held.as_ref(), *cpu_us, each, window)
-    });
+    let processes = processes.map(|((pid, (base, held)), cpu_us)| of_process(*pid, base, held, *cpu_us, each, window));
     let report = report::Idle {
         mode: "idle",
         url: args.url.clone(),
@@ -97,19 +91,20 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), BenchError> {
 /// Memory of a process before (`base`) and while it held `connections`, and its CPU in the window of so many seconds.
 fn of_process(
     pid: u32,
-    base: Option<&Memory>,
-    held: Option<&Memory>,
+    base: &Option<Memory>,
+    held: &Option<Memory>,
     cpu_us: Option<f64>,
     connections: Option<f64>,
     window_s: f64,
 ) -> report::Held {
-    let each = |of: fn(&Memory) -> u64| Some((held.map(of)? as f64 - base.map(of)? as f64) / connections?);
+    let each =
+        |of: fn(&Memory) -> u64| Some((held.as_ref().map(of)? as f64 - base.as_ref().map(of)? as f64) / connections?);
     report::Held {
         pid,
-        base_rss_bytes: base.map(|memory| memory.rss),
-        base_pss_bytes: base.map(|memory| memory.pss),
-        rss_bytes: held.map(|memory| memory.rss),
-        pss_bytes: held.map(|memory| memory.pss),
+        base_rss_bytes: base.as_ref().map(|memory| memory.rss),
+        base_pss_bytes: base.as_ref().map(|memory| memory.pss),
+        rss_bytes: held.as_ref().map(|memory| memory.rss),
+        pss_bytes: held.as_ref().map(|memory| memory.pss),
         rss_bytes_per_connection: each(|memory| memory.rss),
         pss_bytes_per_connection: each(|memory| memory.pss),
         cpu_us_per_connection_and_s: cpu_us.zip(connections).map(|(micros, count)| micros / count / window_s),

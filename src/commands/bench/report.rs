@@ -1,6 +1,6 @@
 //! The results of a run, for people and for programs.
 //!
-//! Each kind of run has a report that serializes to a fixed shape (README.md, "Measuring"). [`print`] writes it as JSON or as
+//! Each kind of run has a report that serializes to a fixed shape (README.md, "Measuring"). [`print()`] writes it as JSON or as
 //! a table.
 
 use std::fmt;

@@ -6,6 +6,8 @@ use std::io;
 
 use serde::Serialize;
 
+use super::BenchError;
+
 /// Why a connection could not be opened, has ended, or had an error.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -86,6 +88,12 @@ impl Troubles {
     /// The text of the most frequent kind.
     pub(super) fn worst(&self) -> Option<&str> {
         self.0.values().max_by_key(|(count, _)| *count).map(|(_, example)| example.as_str())
+    }
+
+    /// The error of a run in which none of so many connections could be opened.
+    pub(super) fn nothing_opened(&self, connections: usize, url: &str) -> BenchError {
+        let why = self.worst().unwrap_or("interrupted");
+        BenchError::Nobody(format!("none of {connections} connections to {url} could be opened: {why}"))
     }
 
     pub(super) fn total(&self) -> u64 {

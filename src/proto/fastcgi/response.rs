@@ -116,13 +116,27 @@ enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordPart {
     /// `have` bytes of a header have arrived.
-    Header { bytes: [u8; HEADER_LEN], have: usize },
+    Header {
+        bytes: [u8; HEADER_LEN],
+        have: usize,
+    },
     /// In the content of a stream record, or of the answer to a question.
-    Content { of: Content, left: u16, padding: u8 },
+    Content {
+        of: Content,
+        left: u16,
+        padding: u8,
+    },
     /// `have` bytes of the body of END_REQUEST have arrived.
-    EndBody { bytes: [u8; END_BODY_LEN], have: usize, padding: u8 },
+    EndBody {
+        bytes: [u8; END_BODY_LEN],
+        have: usize,
+        padding: u8,
+    },
     /// In the padding after END_REQUEST, whose body was `end`.
-    EndPadding { end: EndRequest, padding: u8 },
+    EndPadding {
+        end: EndRequest,
+        padding: u8,
+    },
     Padding(u8),
 }
 

@@ -71,9 +71,7 @@ pub enum FrameError {
         first: u8,
     },
     /// An opcode that is reserved (RFC 6455 section 5.2).
-    ReservedOpcode {
-        opcode: u8,
-    },
+    ReservedOpcode { opcode: u8 },
     /// A client sent an unmasked frame: it must mask (RFC 6455 section 5.1).
     Unmasked,
     /// A server sent a masked frame: it must not mask (RFC 6455 section 5.1).
@@ -94,9 +92,7 @@ pub enum FrameError {
     /// A close frame with only one byte of payload; a close code has two (RFC 6455 section 5.5.1).
     CloseTooShort,
     /// A close code that must not be sent (RFC 6455 section 7.4).
-    CloseCode {
-        code: u16,
-    },
+    CloseCode { code: u16 },
     /// Text, or the reason in a close frame, that is not UTF-8 (RFC 6455 section 8.1).
     NotUtf8,
     /// A compressed message that is not DEFLATE (RFC 7692 section 7.2.2).

@@ -125,10 +125,12 @@ fn a_socket_that_cannot_be_given_away_prevents_the_start_and_check_says_so() {
     let file = folder.path().join("longwire.toml");
     fs::write(&file, text).expect("the directory is ours");
     for command in ["check", "serve"] {
-        // A copy, because the other user may have no access to the build folder.
+        // A copy, because the other user may have no access to the build folder. `cp` makes it, because a child that another test forks
+        // while this process writes the file would hold it open, and the kernel does not run a file that is open for writing (ETXTBSY).
         let binary = folder.path().join("longwire");
         if !binary.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_longwire"), &binary).expect("it was built for this test");
+            let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_longwire")).arg(&binary).status();
+            assert!(copied.expect("cp starts").success());
         }
         let mut run = Command::new("timeout");
         run.args(["60"]).arg(&binary).args([command, "--config"]).arg(&file).uid(STRANGER).gid(STRANGER);
