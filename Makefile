@@ -23,6 +23,7 @@ cluster:
 	$(CARGO) build --profile demo --locked
 	tests/cluster.sh "$${CARGO_TARGET_DIR:-target}/demo/longwire"
 
+test: export LONGWIRE_TIMES = yes
 test:
 	@$(TIMED) >/dev/null
 	tests/install-deps.sh build

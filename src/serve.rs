@@ -49,7 +49,8 @@ pub fn run(
         let (start, is_over) = tokio::select! {
             start = &mut starting => (start, false),
             () = signals.end(None) => {
-                // This ends the start at its next await. Once the node accepts there is none left: it is returned, and its clients are drained.
+                // This aborts the start at its next await. If the node already accepts, there is no await left: the start then returns
+                // the node, and its clients are drained.
                 starting.abort();
                 (starting.await, true)
             }

@@ -40,8 +40,8 @@ fn both_ways(criterion: &mut Criterion, name: &str, framing: &Framing, kind: Fra
         let body = text(bytes);
         bench(&mut group, size, Throughput::Bytes(bytes as u64), || framing.encode(kind, black_box(&body)));
     }
-    if framing.around(kind, 4096).expect("it fits").is_some_and(|head| !head.is_empty()) {
-        bench(&mut group, "head alone", Throughput::Elements(1), || framing.around(kind, black_box(4096)));
+    if framing.whole_head(kind, 4096).expect("it fits").is_some_and(|head| !head.is_empty()) {
+        bench(&mut group, "head alone", Throughput::Elements(1), || framing.whole_head(kind, black_box(4096)));
     }
     group.finish();
 }

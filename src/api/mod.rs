@@ -41,7 +41,7 @@ use crate::router::QueryAnswer;
 use crate::router_port::{Memory, SetAside};
 use crate::session::Hub;
 use crate::transport::Peer;
-use crate::transport::listening::{Accepted, Listening};
+use crate::transport::listening::{AcceptedTasks, Listening};
 
 /// The timeout for a request's head, and for the next request on a keep-alive connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ pub async fn serve_api(
 ) {
     let places = Arc::new(Semaphore::new(connections));
     let api = Arc::new(Api { config, memory, hub });
-    let accepted = Accepted::default();
+    let accepted = AcceptedTasks::default();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;

@@ -109,7 +109,7 @@ pub(super) fn load_pair(number: usize, pair: &Pair, provider: &CryptoProvider) -
     })?;
     let mode = fs::metadata(&pair.key).map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o004 != 0) {
-        let text = format!("{} can be read by everybody on this machine", pair.key.display());
+        let text = format!("{} can be read by every user of this machine", pair.key.display());
         remarks.push(Remark { role: key_role, text });
     }
     Ok(Loaded { key, names, remarks })

@@ -4,8 +4,8 @@
 //!             connect, subscribe to our own number, claim it
 //!   away ────────────────────────────────────────────────────> joined: beats, envelopes, interest
 //!    ^ │ another node has our number: refused, we try again         │
-//!    │ └─ backoff with jitter                                      │ lost, or our own beats do not come back
-//!    └─────────────────────────────────────────────────────────────┘
+//!    │ └─ backoff with jitter                                       │ lost, or our own beats do not come back
+//!    └──────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! A node receives its own heartbeats too, so they probe the link in both directions: a half-open link is noticed within a lease.

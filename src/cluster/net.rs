@@ -25,6 +25,8 @@ use crate::router::Router;
 
 /// How long a starting node waits for another node to say that its number is taken.
 pub(super) const CLAIM_WAIT: Duration = Duration::from_millis(400);
+
+/// This node among the others.
 pub(super) struct Net {
     pub(super) me: Sender,
     pub(super) identity: Identity,

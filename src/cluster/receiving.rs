@@ -105,7 +105,7 @@ impl Net {
     fn take_unread(&self, subject: Subject, unread: Unread) -> Result<(), LinkEnd> {
         let Unread::Version { version, from, says } = unread else {
             self.metrics.count_dropped("malformed", 1);
-            warn!(%subject, "payload ignored: {unread}");
+            warn!(%subject, "payload ignored: it {unread}");
             return Ok(());
         };
         self.metrics.count_dropped("version", 1);

@@ -1,6 +1,7 @@
 //! Workers for jobs from other nodes.
 //!
-//! One worker does the jobs of one subject, in the order in which they came. A receipt that must wait until other nodes have
+//! The jobs of one partition, of the common subject, and those that one node sends to this node alone are done by one worker, in the
+//! order in which they came. A receipt that must wait until other nodes have
 //! learned something waits on the side: a node that does not answer must not hold up other nodes' jobs. The queue is bounded by the
 //! bytes of jobs and receipts that are not done. When it is full, new jobs are dropped and counted.
 
@@ -41,9 +42,8 @@ impl Job {
     }
 }
 
-/// Workers for jobs from other nodes. Jobs of one subject are done in order by one worker. A receipt that has to wait is sent
-/// later, and holds up no other job. Each worker is a task, so jobs of different subjects may run at the same time. The tasks end
-/// when this is dropped.
+/// The workers. Each is a task, so several jobs may be done at the same time. A receipt that has to wait is sent later, and holds up no
+/// other job. The tasks end when this is dropped.
 pub(super) struct Workers {
     queue: JobQueue,
     tasks: JoinSet<()>,

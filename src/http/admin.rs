@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::{FullBody, is_read, plain};
 use crate::metrics::Metrics;
-use crate::transport::listening::{Accepted, Listening};
+use crate::transport::listening::{AcceptedTasks, Listening};
 
 /// Timeout for a whole request: scrapers send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// Serves until the future is dropped. `/live` answers as long as the process does. `/ready` lists what is missing.
 pub async fn serve_admin(listening: Listening, metrics: Arc<Metrics>, readiness: Readiness) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let accepted = Accepted::default();
+    let accepted = AcceptedTasks::default();
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (transport, peer) = listening.next().await;

@@ -1,6 +1,6 @@
 //! Finds the client of a request that a trusted proxy passes on.
 //!
-//! Promises: only a listed proxy can change the client of a connection, and the proxy is recognised by its address. A header that
+//! Promises: only a listed proxy, recognised by its address, can change the client and the scheme of a request. A header that
 //! names no client is counted and changes nothing. Either way PHP finds the headers as they came, under `HTTP_*`.
 
 use std::net::SocketAddr;

@@ -44,7 +44,7 @@ use self::strays::Strays;
 use crate::config::model::{self, Forwarding, Limits};
 use crate::proto::close::CloseReason;
 use crate::proto::path;
-use crate::session::{Endpoint, Hub, OverHttp};
+use crate::session::{Endpoint, HttpSettings, Hub};
 use crate::transport::Peer;
 
 pub use admin::{Readiness, serve_admin};
@@ -82,8 +82,8 @@ pub struct Route {
     pub path: String,
     /// The app's endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// The settings of that endpoint.
-    pub settings: Arc<OverHttp>,
+    /// The settings in that endpoint's `clients`.
+    pub settings: Arc<HttpSettings>,
 }
 
 /// A response that needs no app.

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::descriptors;
 
 /// How long a stop waits for tasks that were told to end. A framing script may hold the threads that they run on.
-const TASKS_GRACE: Duration = Duration::from_secs(1);
+pub(super) const TASKS_GRACE: Duration = Duration::from_secs(1);
 
 /// Tasks and descriptors of the process before the node started.
 pub(super) struct Before {

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use self::before::Before;
+use self::before::{Before, TASKS_GRACE};
 use self::certificates::{Acceptors, load_certificates, told, watch_certificates};
 use self::hub::{hub, router_address, share_descriptors};
 pub use self::start_error::StartError;
@@ -39,7 +39,7 @@ use crate::outbox::Close;
 use crate::proto::close::CloseReason;
 use crate::proto::framing::Framing;
 use crate::router_port::{Memory, serve_router};
-use crate::session::{Answer, Clients, Endpoint, Hub, OverHttp, tell_apps};
+use crate::session::{Answer, ClientProtocol, Endpoint, HttpSettings, Hub, tell_apps};
 use crate::transport::listening::{BindError, Listening};
 use crate::upstream::Upstream;
 use crate::upstream::supervisor::Supervisor;
@@ -133,18 +133,18 @@ impl Running {
             services.push((listener, listening, service));
         }
         if let Some(listening) = bound.admin {
-            running.admin = Some(announced("admin", &listening));
+            running.admin = Some(log_listening("admin", &listening));
             let serving = serve_admin(listening, hub.metrics.clone(), running.readiness());
             running.housekeeping.spawn_on(running.watched("the admin listener", serving), control);
         }
         let memory = running.memory.clone();
         if let Some(listening) = bound.router {
-            running.router = Some(announced("router", &listening));
+            running.router = Some(log_listening("router", &listening));
             let router = model::Router { max_connections: shares.router, ..config.router.clone() };
             running.keep("the router port", serve_router(listening, router, memory.clone(), hub.clone()));
         }
         if let Some(listening) = bound.api {
-            running.api = Some(announced("api", &listening));
+            running.api = Some(log_listening("api", &listening));
             let serving = serve_api(listening, config.api.clone(), shares.api, memory, hub.clone());
             running.keep("the HTTP API", serving);
         }
@@ -159,7 +159,7 @@ impl Running {
 
     /// Serves the clients of a listener.
     fn accept(&mut self, of: &model::Listener, listening: Listening, service: Service, limits: &model::Limits) {
-        self.listeners.push((of.name.clone(), announced(&of.name, &listening)));
+        self.listeners.push((of.name.clone(), log_listening(&of.name, &listening)));
         let entrance = Entrance {
             hub: self.hub.clone(),
             name: of.name.clone(),
@@ -273,8 +273,10 @@ impl Running {
         let upstreams: Vec<_> = self.upstreams.values().map(|upstream| upstream.snapshot()).collect();
         let queued: usize = upstreams.iter().map(|upstream| upstream.queued).sum();
         let leases: usize = upstreams.iter().flat_map(|upstream| &upstream.backends).map(|backend| backend.open).sum();
-        let Self { hub, upstreams, housekeeping, acceptors, faults, before, memory, .. } = self;
-        drop((hub, upstreams, housekeeping, acceptors, faults));
+        let Self { hub, upstreams, mut housekeeping, acceptors, faults, before, memory, .. } = self;
+        // Socket files of router port and API go with these tasks. A script of a framing may hold the threads that they run on.
+        let _ = tokio::time::timeout(TASKS_GRACE, housekeeping.shutdown()).await;
+        drop((hub, upstreams, acceptors, faults));
         let has_all_ended = given_up == 0 && connections == 0;
         let (tasks, descriptors) = if has_all_ended { before.left().await } else { before.added() };
         let bytes = memory.held_bytes();
@@ -288,7 +290,7 @@ impl Running {
         apps.map(|app| {
             let upstream = self.upstreams[&app.upstream].clone();
             // These events come through no listener.
-            let clients = Clients::Streams { heartbeat: None };
+            let clients = ClientProtocol::Streams { heartbeat: None };
             let endpoint = Endpoint::new(self.hub.clone(), "", app.clone(), upstream, Framing::Raw, clients);
             let endpoint = endpoint.map_err(|error| StartError::Params { app: app.name.clone(), error })?;
             Ok((app.name.clone(), Arc::new(endpoint)))
@@ -297,7 +299,7 @@ impl Running {
     }
 
     fn service(&self, config: &Config, listener: &model::Listener, extras: &Extras) -> Result<Service, StartError> {
-        let endpoint = |app: &Arc<model::App>, framing: Framing, clients: Clients| {
+        let endpoint = |app: &Arc<model::App>, framing: Framing, clients: ClientProtocol| {
             let upstream = self.upstreams[&app.upstream].clone();
             Endpoint::new(self.hub.clone(), &listener.name, app.clone(), upstream, framing, clients)
                 .map_err(|error| StartError::Params { app: app.name.clone(), error })
@@ -315,17 +317,17 @@ impl Running {
                     }
                     framing => framing.framing().expect("all other framings are made of options"),
                 };
-                let clients = Clients::Streams { heartbeat: heartbeat.clone() };
+                let clients = ClientProtocol::Streams { heartbeat: heartbeat.clone() };
                 Ok(Service::Stream(Arc::new(endpoint(app, framing, clients)?)))
             }
             Protocol::Http(http @ Http { routes, websocket, sse, .. }) => {
-                let settings = Arc::new(OverHttp { websocket: websocket.clone(), sse: sse.clone() });
+                let settings = Arc::new(HttpSettings { websocket: websocket.clone(), sse: sse.clone() });
                 let routes = routes
                     .iter()
                     .map(|route| {
                         // The negotiated deflate replaces this with each session's own framing.
                         let framing = Framing::WebSocket { deflate: None };
-                        let endpoint = Arc::new(endpoint(&route.app, framing, Clients::Http(settings.clone()))?);
+                        let endpoint = Arc::new(endpoint(&route.app, framing, ClientProtocol::Http(settings.clone()))?);
                         Ok(Route { path: route.path.clone(), endpoint, settings: settings.clone() })
                     })
                     .collect::<Result<_, StartError>>()?;
@@ -377,7 +379,7 @@ struct Bound {
 }
 
 /// Logs that a listener listens. Gives its address, with the port that the system chose if the configured one is 0.
-fn announced(listener: &str, listening: &Listening) -> Bind {
+fn log_listening(listener: &str, listening: &Listening) -> Bind {
     let bind = listening.local().clone();
     info!(listener, %bind, "listening");
     bind

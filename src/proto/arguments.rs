@@ -331,7 +331,10 @@ mod tests {
             (r#"{"to": 7}"#, "to: expected one string"),
             (r#"{"to": ["x"]}"#, "to: a list holds session ids only, and \"x\" is not one"),
             (r#"{"to": "all", "except": "uid:7"}"#, "except: expected a list of targets"),
-            (r#"{"to": "all", "except": ["all"]}"#, "except: all cannot be excluded"),
+            (
+                r#"{"to": "all", "except": ["all"]}"#,
+                "except: \"all\" cannot be excluded: name sessions, uids or channels",
+            ),
             (r#"{"to": "all", "tp": "x"}"#, "\"tp\": unknown argument"),
         ] {
             assert_eq!(touch(of(json)).unwrap_err(), expected, "{json}");

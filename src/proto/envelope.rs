@@ -120,6 +120,7 @@ pub struct Beat {
     pub started_ms: u64,
     /// How long this beat is valid, in milliseconds.
     pub lease_ms: u32,
+    /// Sessions of the node. This version sends it and does not read it.
     pub sessions: u64,
     /// It has apps that get join and leave events, so it can be a keeper.
     pub keeps_account: bool,

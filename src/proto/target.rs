@@ -88,6 +88,7 @@ impl Except {
         Ok(())
     }
 }
+
 /// The reason why a text selects no sessions. Shown as a clause for a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadTarget {
@@ -112,7 +113,7 @@ impl fmt::Display for BadTarget {
             BadTarget::Unknown(shown) => {
                 write!(f, "{shown} is not a target: use session:ID, uid:NAME, channel:NAME or all")
             }
-            BadTarget::AllExcluded => f.write_str("all cannot be excluded"),
+            BadTarget::AllExcluded => f.write_str("\"all\" cannot be excluded: name sessions, uids or channels"),
         }
     }
 }

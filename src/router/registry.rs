@@ -91,7 +91,7 @@ impl IdHasher {
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        // The last eleven of the 16 characters are random.
+        // The last eleven of the 16 characters are the secret random part.
         if let Some(last) = bytes.last_chunk::<8>() {
             self.0 ^= u64::from_le_bytes(*last);
         }

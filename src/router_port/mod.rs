@@ -37,7 +37,7 @@ use self::turns::Turns;
 use crate::config::model;
 use crate::metrics::router::Door;
 use crate::session::Hub;
-use crate::transport::listening::{Accepted, Listening};
+use crate::transport::listening::{AcceptedTasks, Listening};
 
 /// Timeouts that detect a vanished client on another machine. They are the defaults of listeners.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
@@ -48,7 +48,7 @@ pub async fn serve_router(listening: Listening, config: model::Router, memory: A
     let places = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let turns = config.short_protocol.then(|| Arc::new(Turns::default()));
     let port = Arc::new(Port { config, memory, hub });
-    let accepted = Accepted::default();
+    let accepted = AcceptedTasks::default();
     loop {
         let (transport, peer) = listening.next().await;
         let Ok(place) = places.clone().try_acquire_owned() else {

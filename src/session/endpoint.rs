@@ -82,17 +82,17 @@ impl Hub {
 }
 
 /// What the clients of an endpoint speak, with the settings that only they need.
-pub enum Clients {
+pub enum ClientProtocol {
     /// Byte streams. The heartbeat does what pings do on WebSocket.
     Streams {
         /// `None` if silent clients are not probed, and probes not answered.
         heartbeat: Option<Heartbeat>,
     },
-    Http(Arc<OverHttp>),
+    Http(Arc<HttpSettings>),
 }
 
 /// Settings for sessions over HTTP.
-pub struct OverHttp {
+pub struct HttpSettings {
     /// Pings, deflate, origins and the close handshake. The origins are those of event streams and polls too.
     pub websocket: WebSocket,
     /// Event streams and polls.
@@ -112,7 +112,7 @@ pub struct Endpoint {
     /// How bytes become frames.
     pub framing: Framing,
     /// What its clients speak.
-    pub clients: Clients,
+    pub clients: ClientProtocol,
     /// The constant params of events.
     pub params: EncodedParams,
     /// The constant params of plain requests, if the app takes them.
@@ -136,11 +136,11 @@ impl Endpoint {
         app: Arc<App>,
         upstream: Arc<Upstream<Answer>>,
         framing: Framing,
-        clients: Clients,
+        clients: ClientProtocol,
     ) -> Result<Self, PairTooLong> {
         let (purpose, deflate_min_bytes) = match &clients {
-            Clients::Streams { .. } => (cgi::ParamsPurpose::Streams, 0),
-            Clients::Http(http) => (cgi::ParamsPurpose::Http, http.websocket.deflate_min_bytes),
+            ClientProtocol::Streams { .. } => (cgi::ParamsPurpose::Streams, 0),
+            ClientProtocol::Http(http) => (cgi::ParamsPurpose::Http, http.websocket.deflate_min_bytes),
         };
         let params = cgi::endpoint_params(&hub, listener, &app, purpose)?;
         let plain_params = match app.plain_requests {
@@ -174,18 +174,18 @@ impl Endpoint {
     }
 
     /// Settings for sessions over HTTP, if its clients are such.
-    pub(super) fn over_http(&self) -> Option<&OverHttp> {
+    pub(super) fn http_settings(&self) -> Option<&HttpSettings> {
         match &self.clients {
-            Clients::Http(http) => Some(http),
-            Clients::Streams { .. } => None,
+            ClientProtocol::Http(http) => Some(http),
+            ClientProtocol::Streams { .. } => None,
         }
     }
 
     /// The heartbeat of byte streams.
     pub(super) fn heartbeat(&self) -> Option<&Heartbeat> {
         match &self.clients {
-            Clients::Streams { heartbeat } => heartbeat.as_ref(),
-            Clients::Http(_) => None,
+            ClientProtocol::Streams { heartbeat } => heartbeat.as_ref(),
+            ClientProtocol::Http(_) => None,
         }
     }
 

@@ -266,7 +266,7 @@ async fn never_live(endpoint: &Arc<Endpoint>, mut state: SessionState, profile: 
 /// Takes the socket out of hyper, with the bytes that the client has sent after its request.
 async fn take_over(endpoint: &Endpoint, on_upgrade: OnUpgrade) -> Option<(Transport, Bytes)> {
     // The 101 is only a few bytes. A client that does not take them within `close_timeout` is treated as gone.
-    let limit = endpoint.over_http().map(|http| http.websocket.close_timeout).unwrap_or_default();
+    let limit = endpoint.http_settings().map(|http| http.websocket.close_timeout).unwrap_or_default();
     let upgraded = match tokio::time::timeout(limit, on_upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => {

@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use super::Session;
-use super::endpoint::OverHttp;
+use super::endpoint::HttpSettings;
 use super::wheel::{Tick, ticks};
 use crate::metrics::ListenerLabels;
 use crate::outbox::Close;
@@ -174,7 +174,7 @@ impl Session {
             return Some(Patience { after: ask.after, every: ask.every, max_unanswered: ask.max_unanswered });
         }
         let websocket =
-            Some(&self.endpoint.over_http()?.websocket).filter(|websocket| !websocket.ping_interval.is_zero())?;
+            Some(&self.endpoint.http_settings()?.websocket).filter(|websocket| !websocket.ping_interval.is_zero())?;
         Some(Patience { after: websocket.ping_interval, every: websocket.pong_timeout, max_unanswered: 1 })
     }
 
@@ -218,7 +218,7 @@ impl Session {
     }
 
     fn http_client_due(&self) -> Option<Tick> {
-        let sse = &self.endpoint.over_http()?.sse;
+        let sse = &self.endpoint.http_settings()?.sse;
         match self.clock.probes.pending() {
             Some(since) => Some(since + ticks(sse.poll_gap)),
             None if self.is_stream() && !sse.heartbeat.is_zero() => Some(self.clock.last_bytes + ticks(sse.heartbeat)),
@@ -227,7 +227,7 @@ impl Session {
     }
 
     fn look_at_http_client(&mut self, now: Tick) {
-        let Some(OverHttp { sse, .. }) = self.endpoint.over_http() else { return };
+        let Some(HttpSettings { sse, .. }) = self.endpoint.http_settings() else { return };
         match self.clock.probes.pending() {
             Some(since) if now - since >= ticks(sse.poll_gap) => {
                 let detail = format!("client did not poll for {:?}", sse.poll_gap);

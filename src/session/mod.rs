@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use answer::{Answer, Head, HttpReply, ReplyBody};
-pub use endpoint::{Clients, Endpoint, Hub, OverHttp, PlainRequest};
+pub use endpoint::{ClientProtocol, Endpoint, HttpSettings, Hub, PlainRequest};
 pub use handshake::{Opening, Verdict, Way, shake_hands};
 pub use limits::{Admission, ConnectGates, PassedLimits, Permit};
 pub use notices::tell_apps;
@@ -377,7 +377,7 @@ impl Session {
         self.outbox.close_codec();
         let close_event = self.endpoint.close_event(&mut self.state, profile.params(), &close);
         if !close.is_abrupt() {
-            farewell::say(&self.outbox, &close, self.endpoint.over_http().map(|http| &http.websocket)).await;
+            farewell::say(&self.outbox, &close, self.endpoint.http_settings().map(|http| &http.websocket)).await;
             hub.metrics.router.count_lost(self.outbox.end());
         }
         // The session stays findable until here, because a poll may come for the close message.

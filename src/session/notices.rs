@@ -28,7 +28,7 @@ pub async fn tell_apps(presence: Arc<Presence>, mut notices: Notices, apps: Hash
                 match apps.get(&notice.of.app.to_string()) {
                     Some(endpoint) if wants(endpoint.app.events, notice.change) => endpoint.tell(notice).await,
                     Some(_) => {}
-                    None => error!(app = %notice.of.app, "channel event dropped: another node has channel events turned on for this app, this node has not; configure the app alike on all nodes"),
+                    None => error!(app = %notice.of.app, "channel event dropped: the app has no channel events on this node, but has them on another node: configure the same events on all nodes"),
                 }
             }
             presence.told(partition);

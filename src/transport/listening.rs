@@ -35,16 +35,16 @@ pub struct Listening {
 
 /// Owns the tasks of connections accepted from one socket. They end when this is dropped.
 #[derive(Default)]
-pub(crate) struct Accepted(CancellationToken);
+pub(crate) struct AcceptedTasks(CancellationToken);
 
-impl Accepted {
+impl AcceptedTasks {
     /// Serves a connection.
     pub(crate) fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.0.clone().run_until_cancelled_owned(serve));
     }
 }
 
-impl Drop for Accepted {
+impl Drop for AcceptedTasks {
     fn drop(&mut self) {
         self.0.cancel();
     }

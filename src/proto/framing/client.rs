@@ -32,7 +32,7 @@ pub fn append(
             header::apply_mask(&mut out[at..], mask, 0);
         }
         Framing::Flagged(framing) => framing.append(body, out),
-        _ => match framing.around(kind, body.len())? {
+        _ => match framing.whole_head(kind, body.len())? {
             Some(head) => {
                 out.extend_from_slice(&head);
                 out.extend_from_slice(body);

@@ -205,7 +205,7 @@ impl Framing {
 
     /// The bytes before a body of `len` bytes that is sent as a whole frame; [`Framing::tail`] follows the body. `None` if the body
     /// itself changes on its way into the frame: then [`Framing::encode`] makes the frame.
-    pub fn around(&self, kind: FrameKind, len: usize) -> Result<Option<Affix>, BodyDoesNotFit> {
+    pub fn whole_head(&self, kind: FrameKind, len: usize) -> Result<Option<Affix>, BodyDoesNotFit> {
         match self {
             Framing::Length(framing) => framing.head(len as u64).map(Some),
             Framing::Delimiter(_) | Framing::Raw | Framing::Gap(_) => Ok(Some(Affix::EMPTY)),
@@ -252,7 +252,7 @@ impl Framing {
         self.fragment(kind, first, last, false, len)
     }
 
-    /// Like [`Framing::around`], for a body that [`deflate::deflate_whole`] compressed to `len` bytes. Only for
+    /// Like [`Framing::whole_head`], for a body that [`deflate::deflate_whole`] compressed to `len` bytes. Only for
     /// framings with [`Framing::deflate`].
     pub fn whole_deflated(&self, kind: FrameKind, len: usize) -> Affix {
         self.fragment(kind, true, true, true, len)
@@ -279,7 +279,7 @@ impl Framing {
 
     /// The same with the id that its publisher gave it, if the framing can carry one. The id has no control characters.
     pub fn encode_with_id(&self, kind: FrameKind, id: Option<&[u8]>, body: &[u8]) -> Result<Bytes, BodyDoesNotFit> {
-        if let Some(head) = self.around(kind, body.len())? {
+        if let Some(head) = self.whole_head(kind, body.len())? {
             return Ok(join(&head, body, self.tail()));
         }
         match self {

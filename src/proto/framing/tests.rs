@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn a_streamed_frame_is_the_same_frame(body in vec(any::<u8>(), 0..MAX), cut in 0..MAX) {
-        for framing in framings().into_iter().filter(|framing| framing.around(FrameKind::Binary, 9).unwrap().is_some()) {
+        for framing in framings().into_iter().filter(|framing| framing.whole_head(FrameKind::Binary, 9).unwrap().is_some()) {
             let (kind, body) = fit(&framing, FrameKind::Binary, &body);
             let mut wire = framing.begin(Some(body.len() as u64)).unwrap().unwrap().to_vec();
             let (left, right) = body.split_at(cut.min(body.len()));
@@ -326,13 +326,13 @@ fn only_a_length_header_and_escapes_must_know_the_whole_before_it_begins() {
             Framing::Packet(options) => !options.length.keep_header,
             _ => false,
         };
-        let must_know = writes_header || framing.around(FrameKind::Binary, 9).unwrap().is_none();
+        let must_know = writes_header || framing.whole_head(FrameKind::Binary, 9).unwrap().is_none();
         assert_eq!(framing.begin(None).unwrap().is_none(), must_know, "{framing:?}");
         if let Some(begin) = framing.begin(Some(9)).unwrap() {
             let has_start = matches!(&framing, Framing::Flagged(options) if !options.start.is_empty());
             assert_eq!(begin.is_empty(), !writes_header && !has_start, "{framing:?}");
         }
-        assert_eq!(framing.begin(Some(256)).is_err(), framing.around(FrameKind::Binary, 256).is_err());
+        assert_eq!(framing.begin(Some(256)).is_err(), framing.whole_head(FrameKind::Binary, 256).is_err());
     }
 }
 

@@ -198,7 +198,7 @@ pub(super) fn send_whole(
         }
         _ => {
             let misfit = |error: BodyDoesNotFit| Fault::Framing(error.to_string());
-            match framing.around(kind, body.len()).map_err(misfit)? {
+            match framing.whole_head(kind, body.len()).map_err(misfit)? {
                 Some(head) => {
                     outbox.write_frame(&[IoSlice::new(&head), IoSlice::new(body), IoSlice::new(framing.tail())]);
                 }

@@ -200,7 +200,7 @@ impl EventInfo {
     /// The kind of a message to others. The handler's choice comes first. Otherwise a message on a WebSocket has the
     /// kind of its event. Without either, the bytes decide.
     fn kind_for_others(&self, said: Option<FrameKind>) -> Option<FrameKind> {
-        said.or_else(|| (self.endpoint.over_http().is_some() && self.class == Class::Message).then_some(self.kind))
+        said.or_else(|| (self.endpoint.http_settings().is_some() && self.class == Class::Message).then_some(self.kind))
     }
 
     /// Whether the body is a reply at all. It always is, except with `compat = "fooking"`. There it needs a

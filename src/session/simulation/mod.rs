@@ -41,8 +41,8 @@ pub(super) use self::php::Desk;
 use self::php::Job;
 use super::wheel::{TICK, Wheel, ticks};
 use super::{
-    Admission, Answer, Clients, ConnectGates, Endpoint, Hub, OverHttp, PassedLimits, PostBoxes, Posts, Session,
-    SessionState,
+    Admission, Answer, ClientProtocol, ConnectGates, Endpoint, HttpSettings, Hub, PassedLimits, PostBoxes, Posts,
+    Session, SessionState,
 };
 use crate::cluster::{Cluster, ClusterFacts};
 use crate::config::model::Config;
@@ -138,7 +138,7 @@ impl Woken {
 struct Node {
     hub: Arc<Hub>,
     app: App,
-    http: Arc<OverHttp>,
+    http: Arc<HttpSettings>,
     upstream: Arc<Upstream<Answer>>,
 }
 
@@ -173,7 +173,7 @@ impl Node {
             draining,
         };
         let app = (*config.apps[0]).clone();
-        let http = Arc::new(OverHttp { websocket: http.websocket.clone(), sse: http.sse.clone() });
+        let http = Arc::new(HttpSettings { websocket: http.websocket.clone(), sse: http.sse.clone() });
         Self { hub: Arc::new(hub), app, http, upstream }
     }
 
@@ -266,8 +266,8 @@ impl World {
             ClientKind::Polled => Framing::EventStream,
         };
         let clients = match kind {
-            ClientKind::Lines => Clients::Streams { heartbeat: None },
-            ClientKind::WebSocket | ClientKind::Polled => Clients::Http(node.http.clone()),
+            ClientKind::Lines => ClientProtocol::Streams { heartbeat: None },
+            ClientKind::WebSocket | ClientKind::Polled => ClientProtocol::Http(node.http.clone()),
         };
         let (connects, max_bytes) = (app.events.connect, app.outbox_bytes);
         let desk = Desk::default();

@@ -64,7 +64,7 @@ fn rules(text: &str) -> Rules {
 fn packages() -> Vec<Package> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--offline", "--format-version", "1"])
-        .args(["--filter-platform", "x86_64-unknown-linux-gnu", "--manifest-path"])
+        .args(["--filter-platform", &host(), "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .output()
         .expect("cargo starts");
@@ -79,6 +79,21 @@ fn packages() -> Vec<Package> {
             source: text(&package["source"]),
         })
         .collect()
+}
+
+/// The platform that cargo builds for here: cargo has fetched the packages of this one.
+fn host() -> String {
+    let output = Command::new("rustc").arg("-vV").output().expect("rustc starts");
+    let text = String::from_utf8(output.stdout).expect("rustc writes UTF-8");
+    text.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host").to_owned()
+}
+
+#[test]
+fn no_platform_has_a_banned_dependency() {
+    let (rules, lock) = (rules(include_str!("../../../deny.toml")), include_str!("../../../Cargo.lock"));
+    for ban in rules.bans.deny {
+        assert!(!lock.contains(&format!("name = \"{}\"\n", ban.name)), "{} is in Cargo.lock", ban.name);
+    }
 }
 
 fn complaints(rules: &Rules, package: &Package) -> Vec<String> {

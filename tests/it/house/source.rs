@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 /// Extensions of text files that are written by hand.
 const TEXT: &[&str] = &["rs", "toml", "md", "php", "html", "sh", "yaml", "yml", "py", "txt", "json", ""];
+
 /// A file: its path below the crate's folder, with `/`, and its text.
 pub struct File {
     pub path: String,
     pub text: String,
 }
+
 /// The text before the module of unit tests, which is at the end of a file.
 pub fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)

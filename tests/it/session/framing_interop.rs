@@ -85,7 +85,7 @@ async fn a_reference_client_gets_back_what_it_sent_whole_and_in_fragments() {
             while let Some(item) = ours.next().await {
                 match item.unwrap() {
                     Item::Frame(frame) if count % 2 == 0 => {
-                        let head = FRAMING.around(frame.kind, frame.body.len()).unwrap().unwrap();
+                        let head = FRAMING.whole_head(frame.kind, frame.body.len()).unwrap().unwrap();
                         ours.send(&head).await;
                         ours.send(&frame.body).await;
                         ours.send(FRAMING.tail()).await;

@@ -7,7 +7,7 @@ use longwire::node::{Extras, Running};
 use longwire::proto::framing::custom::{Codec, Custom, Decoded, Outgoing, SessionCodec};
 use longwire::proto::framing::{Frame, FrameError, FrameKind, Framing};
 use longwire::proto::id::SessionId;
-use longwire::session::{Answer, Clients, Endpoint, spawn_stream};
+use longwire::session::{Answer, ClientProtocol, Endpoint, spawn_stream};
 use longwire::transport::{Arrival, Peer, Transport};
 use longwire::upstream::Upstream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,7 +85,7 @@ async fn what_panics_ends_its_session_with_a_close_event_and_no_other() {
     let upstream: Arc<Upstream<Answer>> =
         Arc::new(Upstream::start(config.upstreams[0].clone(), hub.metrics.upstream.of("php")));
     let framing = Framing::Custom(Custom::Listener(Arc::new(Faulty)));
-    let clients = Clients::Streams { heartbeat: None };
+    let clients = ClientProtocol::Streams { heartbeat: None };
     let endpoint = Endpoint::new(hub.clone(), "own", config.apps[0].clone(), upstream, framing, clients);
     let endpoint = Arc::new(endpoint.expect("its params are short"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
