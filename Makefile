@@ -16,11 +16,11 @@ TIMED := tests/timed.sh
 
 demo:
 	tests/install-deps.sh demo
-	$(CARGO) run --profile demo --locked -- dev $(DEMO)
+	$(CARGO) run --profile demo --no-default-features --locked -- dev $(DEMO)
 
 cluster:
 	tests/install-deps.sh cluster
-	$(CARGO) build --profile demo --locked
+	$(CARGO) build --profile demo --no-default-features --locked
 	tests/cluster.sh "$${CARGO_TARGET_DIR:-target}/demo/longwire"
 
 test: export LONGWIRE_TIMES = yes
