@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn good_files_shake_hands_and_renewed_ones_are_read() {
         let (dir, settings) = folder();
-        assert!(settings.check().unwrap().iter().all(|remark| remark.text.contains("can be read by everybody")));
+        assert!(settings.check().unwrap().iter().all(|remark| remark.text.contains("can be read by every user")));
         assert!(settings.client_config().unwrap().client_auth_cert_resolver.has_certs());
         let roots_only = ClientSettings { own: None, ..settings };
         assert!(!roots_only.client_config().unwrap().client_auth_cert_resolver.has_certs());

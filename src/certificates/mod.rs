@@ -296,7 +296,7 @@ mod tests {
         check([2020, 2100], 0o640, &[]);
         check([2020, 2021], 0o600, &[(Role::Cert(0), "a.pem expired on Jan")]);
         check([2099, 2100], 0o600, &[(Role::Cert(0), "a.pem is not valid before Jan")]);
-        check([2020, 2100], 0o644, &[(Role::Key(0), "a.key can be read by everybody")]);
+        check([2020, 2100], 0o644, &[(Role::Key(0), "a.key can be read by every user")]);
     }
 
     #[test]
