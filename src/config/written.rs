@@ -1,7 +1,7 @@
-//! What an operator may write: every table and key, its type, its default beside the reason for it, its meaning.
+//! The configuration as operators write it: every table and key, its type, its default beside the reason for it, its meaning.
 //!
-//! The doc comments here are what `longwire defaults` and README.md print, so they speak to operators. Comments with
-//! two slashes are for us. Rules about one value are in its type, rules about several in `resolve`.
+//! `longwire defaults` and README.md print the doc comments here, so these are written for operators. Comments with two slashes are
+//! for developers. The type of a value has the rules about that value, and `resolve` has the rules about several values.
 
 use super::account::{Account, Mode};
 use super::address::{Address, AddressOrOff};
@@ -19,7 +19,7 @@ use super::schema::{Entry, Field, IfWritten, Key, Named, OnlyWhen, Section, Tabl
 use super::secret::SecretText;
 use super::value::{Choice, SecretTexts, Set, Size, Time, TimeOrOff, Whole};
 
-/// Sizes that become buffers: nothing that PHP should see in one piece is larger.
+/// Upper limit of all sizes that become buffers. Nothing larger should reach PHP in one piece.
 const LARGEST: u64 = 4 << 30;
 
 config_table! {
@@ -27,21 +27,21 @@ config_table! {
     Written {
         /// The process itself.
         node: Node = table();
-        /// Bounds of the whole node.
+        /// Limits of the whole node.
         limits: Limits = table();
         /// Logging, to standard error.
         log: Log = table();
         /// Metrics and health over HTTP: `/metrics`, `/live`, `/ready`.
         admin: Admin = table();
-        /// The router: who is in which channel, and the port where programs leave commands.
+        /// The router: which session is in which channel, and the port on which programs send commands.
         router: Router = table();
         /// The router's commands over HTTP, in JSON.
         api: Api = table();
-        /// Other nodes, and what joins this one to them (docs/cluster.md).
+        /// Other nodes, and the engine that joins this node to them (docs/cluster.md).
         cluster: Cluster = table();
         /// Where clients connect, one table each.
         listeners: Named<Listener> = table();
-        /// Who handles what clients send, one table each.
+        /// The PHP scripts that handle what clients send, one table each.
         apps: Named<App> = table();
         /// Where PHP runs, one table each.
         upstreams: Named<Upstream> = table();
@@ -53,50 +53,50 @@ config_table! {
     Node {
         /// Name of this node, in logs and in the param LONGWIRE_NODE.
         name: Option<Entry<String>> = absent("the host's name", "\"edge-1\"");
-        /// Number of this node; it is part of every session id, so no two nodes that know each other share one.
+        /// Number of this node, which is part of every session id. Nodes that know each other need different numbers.
         number: Entry<Whole<0, 4095>> = is("0");
-        /// Worker threads; 0 takes one for every two cores. PHP needs several times the CPU time of Longwire: where php-fpm runs on
-        /// another machine, or messages go to many more than they come from, ask for as many as there are cores.
+        /// Worker threads; 0 starts one for every two cores. PHP needs several times the CPU time of Longwire. Set it to the number of
+        /// cores if php-fpm runs on another machine, or if messages go to many more clients than they come from.
         threads: Entry<Whole<0, 1024>> = is("0");
     }
 }
 
 config_table! {
-    /// Bounds of the whole node.
+    /// Limits of the whole node.
     Limits {
-        /// Sessions at once. The limit of open files lowers it where that is smaller.
+        /// Sessions at once. A smaller limit of open files lowers it.
         // About 5 KB each with the kernel's part, measured: half a gigabyte.
         max_sessions: Entry<Whole<1, 100_000_000>> = is("100_000");
-        /// Sessions at once from one client address (of IPv6, one /64); 0 sets no bound.
-        // Offices and mobile networks put thousands of people behind one address, and so does a proxy in front of us.
+        /// Sessions at once from one client address (for IPv6, from one /64); 0 means no limit.
+        // Offices and mobile networks put thousands of people behind one address, and so does a proxy in front of Longwire.
         max_sessions_per_address: Entry<Whole<0, 100_000_000>> = is("0");
-        /// Connections a second, on all listeners together; 0 sets no bound.
-        // After a restart every client comes back at once, and should: what PHP can bear is connect_rate's to say.
+        /// New connections per second, on all listeners together; 0 means no limit.
+        // After a restart all clients come back at once, as they should. connect_rate is the limit that protects PHP.
         accept_rate: Entry<PerSecond> = is("0");
-        /// Connections that may come at once after a time of silence.
+        /// Connections that may arrive at once after a quiet period.
         accept_burst: Option<Entry<Burst>> = absent("accept_rate", "1000");
-        /// Connections a second from one client address (of IPv6, one /64); 0 sets no bound.
+        /// New connections per second from one client address (for IPv6, from one /64); 0 means no limit.
         // See max_sessions_per_address.
         accept_rate_per_address: Entry<PerSecond> = is("0");
-        /// Connections that may come from it at once after a time of silence.
+        /// Connections that may arrive at once from one client address after a quiet period.
         accept_burst_per_address: Option<Entry<Burst>> = absent("accept_rate_per_address", "50");
-        /// Connections at once that have not become a session yet, on each listener: HTTP, TLS, and those that begin with a PROXY header.
+        /// Connections at once, on each listener, that are not sessions yet: HTTP, TLS, and connections that begin with a PROXY header.
         // hyper holds 18 KB for each, measured: 75 MB in a reconnect storm.
         max_handshakes: Entry<Whole<1, 1_000_000>> = is("4096");
         /// How long a client may take from connecting to the end of its handshake.
         handshake_timeout: Entry<Time> = is("\"10s\"");
         /// Largest head of an HTTP request, cookies included.
-        // Web servers allow 8 to 32 KiB; people who log in behind several systems do reach 8.
+        // Web servers allow 8 to 32 KiB. The cookies of people with logins to several systems do reach 8 KiB.
         max_header_bytes: Entry<Size<1024, { 1 << 20 }>> = is("\"16 KiB\"");
-        /// How long a stopping node may take to answer what is in flight and deliver its close events.
-        // docker gives 10 s before it kills, Kubernetes 30 s; systemd 90 s.
+        /// How long a stopping node may take to answer running requests and to deliver its close events.
+        // Docker kills a process after 10 s, Kubernetes after 30 s, systemd after 90 s.
         drain_timeout: Entry<Time> = is("\"30s\"");
-        /// Limits, here and in apps, that are only counted and logged, not acted upon: to see whom they would meet.
+        /// Limits, here and in apps, that are counted and logged but not enforced. Use it to see which clients a limit would affect.
         dry_run: Entry<Set<Limit>> = is("[]");
     }
 }
 
-/// How many a second; 0 for no bound.
+/// How many per second; 0 for no limit.
 pub(super) type PerSecond = Whole<0, 10_000_000>;
 /// How many at once.
 pub(super) type Burst = Whole<1, 10_000_000>;
@@ -108,9 +108,10 @@ impl Choice for Limit {
 config_table! {
     /// Logging.
     Log {
-        /// How a line looks.
+        /// Format of the log lines.
         format: Entry<LogFormat> = is("\"text\"");
-        /// The least important level that is written: error, warn, info, debug, trace; also by module, as in info,longwire::upstream=debug.
+        /// The least severe level that is written: error, warn, info, debug or trace. It can be set for single modules, as in
+        /// info,longwire::upstream=debug.
         level: Entry<String> = is("\"info\"");
     }
 }
@@ -122,27 +123,31 @@ impl Choice for LogFormat {
 }
 
 config_table! {
-    /// Other nodes, and what joins this one to them (docs/cluster.md).
+    /// Other nodes, and the engine that joins this node to them (docs/cluster.md).
     Cluster {
-        /// "local" for a node alone; "redis" also for Valkey. Every node has the same, and a node.number of its own.
+        /// "local" is for a single node; "redis" is also for Valkey. All nodes have the same engine, and each has a node.number of its own.
         engine: Entry<EngineWord> = is("\"local\"");
-        /// Its servers, one or some of them: ["redis://10.0.0.5:6379"], ["nats://10.0.0.5:4222"]. With user and password where it asks for them; "env:NAME" and "file:PATH" stand for a whole URL.
+        /// One or more servers of the engine: ["redis://10.0.0.5:6379"], ["nats://10.0.0.5:4222"]. Add user and password if the engine
+        /// requires them. "env:NAME" and "file:PATH" stand for a whole URL.
         urls: Entry<SecretTexts> = is("[]");
-        /// For engine = "redis": what stands behind the servers, one of them "alone", "sentinel", or a "cluster" (Redis 7: sharded pub/sub).
+        /// For engine = "redis", how the servers are set up: a single server ("alone"), a master behind Sentinels ("sentinel"), or a Redis
+        /// Cluster ("cluster", Redis 7: sharded pub/sub).
         redis: Entry<RedisWord> = is("\"alone\"");
-        /// For redis = "sentinel": the name that Sentinel has for the master.
+        /// For redis = "sentinel": the name by which Sentinel knows the master.
         sentinel_master: Entry<String> = is("\"mymaster\"");
-        /// What the names of subjects begin with: two clusters on one engine have two.
+        /// Prefix of all subjects. Two clusters on one engine need different prefixes.
         prefix: Entry<String> = is("\"longwire\"");
-        /// How long a node may be silent before the others take it for unreachable. It speaks three times as often.
+        /// How long a node may be silent before the other nodes treat it as unreachable. Each node sends three heartbeats in that time.
         lease: Entry<Time> = is("\"6s\"");
         /// How long a receipt waits for the other nodes.
         receipt_timeout: Entry<Time> = is("\"1s\"");
-        /// How long a node goes on listening where its last member has left.
+        /// How long a node stays subscribed to a partition of channels and uids after the last of its sessions there has left.
         linger: Entry<Time> = is("\"10s\"");
-        /// What may wait on its way to the engine, and as much on its way from it; beyond, it is dropped and counted.
+        /// Bytes that may wait on their way to the engine, and as many on their way from it. When a queue is full, further messages are
+        /// dropped and counted.
         queue_bytes: Entry<Size<{ 64 << 10 }, LARGEST>> = is("\"16 MiB\"");
-        /// TLS to the engine: for Redis where a url is rediss://, for NATS on each connection. Files are read each time that the node connects.
+        /// TLS to the engine. For Redis it applies to URLs that begin with rediss://, for NATS to each connection. Files are read again
+        /// each time the node connects.
         tls: IfWritten<EngineTls> = table();
     }
 }
@@ -150,16 +155,17 @@ config_table! {
 config_table! {
     /// TLS to the engine.
     EngineTls {
-        /// Who may have signed its certificate, in a PEM file, instead of those that the system trusts. A relative path begins at the folder of this file.
-        ca: Option<Entry<String>> = absent("whom the system trusts", "\"/srv/chat/engine-ca.pem\"");
-        /// The certificate that this node shows where it is asked for one, and those that lead to a root, in a PEM file.
-        cert: Option<Entry<String>> = absent("none is shown", "\"/srv/chat/node.pem\"");
+        /// Authorities that may sign the engine's certificate, in a PEM file. They replace the authorities that the system trusts. A
+        /// relative path begins at the folder of this file.
+        ca: Option<Entry<String>> = absent("the system's authorities", "\"/srv/chat/engine-ca.pem\"");
+        /// The certificate that this node presents if the engine asks for one, with its intermediate certificates, in a PEM file.
+        cert: Option<Entry<String>> = absent("none is presented", "\"/srv/chat/node.pem\"");
         /// Its private key, in a PEM file.
-        key: Option<Entry<String>> = absent("none is shown", "\"/srv/chat/node.key\"");
+        key: Option<Entry<String>> = absent("none is presented", "\"/srv/chat/node.key\"");
     }
 }
 
-/// What joins nodes.
+/// The engine between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EngineWord {
     Local,
@@ -174,7 +180,7 @@ impl Choice for EngineWord {
         &[("local", &["none", "memory", "single", "standalone", "off"]), ("redis", &["valkey", "keydb"])];
 }
 
-/// What stands behind the servers of Redis.
+/// How the servers of Redis are set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RedisWord {
     Alone,
@@ -190,13 +196,13 @@ impl Choice for RedisWord {
 }
 
 config_table! {
-    /// The file of a Unix socket. Writing to it is what connecting takes.
+    /// The file of a Unix socket. A client needs write permission to connect.
     Socket {
         /// Its permissions, as for chmod.
-        mode: Option<Entry<Mode>> = absent("what the umask leaves of 0777", "\"0660\"");
-        /// Its owner, a name or a number. To give it to another user longwire has to start as root (CAP_CHOWN).
+        mode: Option<Entry<Mode>> = absent("0777 less the umask", "\"0660\"");
+        /// Its owner, a name or a number. To give the file to another user, longwire has to start as root (CAP_CHOWN).
         owner: Option<Entry<Account>> = absent("the user of longwire", "\"www-data\"");
-        /// Its group, a name or a number: one that longwire's user is in, or any for root.
+        /// Its group, a name or a number: a group of longwire's user, or any group for root.
         group: Option<Entry<Account>> = absent("the group of longwire", "\"www-data\"");
     }
 }
@@ -206,7 +212,7 @@ config_table! {
     Admin {
         /// Where metrics and health are served; "off" switches them off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9011\"");
-        /// The file of the socket, where bind is unix:/path.
+        /// The socket file, if bind is unix:/path.
         socket: Socket = table();
     }
 }
@@ -214,31 +220,35 @@ config_table! {
 config_table! {
     /// The router.
     Router {
-        /// Where commands are taken (docs/router-protocol.md); "off" switches it off.
+        /// Address for commands (docs/router-protocol.md); "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9010\"");
-        /// The file of the socket, where bind is unix:/path.
+        /// The socket file, if bind is unix:/path.
         socket: Socket = table();
-        /// What handlers find in LONGWIRE_ROUTER, if php-fpm must dial another address than bind.
+        /// Address that scripts find in LONGWIRE_ROUTER, if php-fpm must connect to another address than bind.
         advertise: Option<Entry<String>> = absent("bind", "\"longwire:9010\"");
-        /// What clients must prove to know: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        secret: Option<Entry<SecretText>> = absent("none is asked for", "\"a long random text\"");
-        /// Take the ancestor's commands too, which know no secret: on loopback and Unix sockets only. Beside a secret it lets everybody in who can connect there.
-        short_protocol: Option<Entry<bool>> = absent("true, and false where there is a secret", "true");
+        /// Secret that clients must prove to know: "env:NAME", "file:PATH" or the text itself. Required unless bind is a loopback address
+        /// or a Unix socket.
+        secret: Option<Entry<SecretText>> = absent("no secret is required", "\"a long random text\"");
+        /// Also accept fooking's commands (the short protocol), on loopback addresses and Unix sockets only. The short protocol has no
+        /// secret: every program that can connect there may send commands, even if secret is set.
+        short_protocol: Option<Entry<bool>> = absent("true, or false if secret is set", "true");
         /// Largest message or attribute value in a command.
         max_message_bytes: Entry<Size<1, LARGEST>> = is("\"16 MiB\"");
-        /// Memory for messages above 16 KiB that are on their way, of all connections and of the API together: whoever finds none waits.
-        max_buffered_bytes: Option<Entry<Size<1, LARGEST>>> = absent("64 MiB, or the largest message where that is more", "\"64 MiB\"");
-        /// Connections at once; one more is closed at once.
-        // Every php-fpm worker of a large shop with a kept connection each.
+        /// Memory for messages above 16 KiB that are being received, of all connections and of the API together. When it is full, further
+        /// large messages wait.
+        max_buffered_bytes: Option<Entry<Size<1, LARGEST>>> = absent("64 MiB, or the largest message if that is more", "\"64 MiB\"");
+        /// Connections at once; one more is closed immediately.
+        // Enough for a large shop in which every php-fpm worker keeps a connection.
         max_connections: Entry<Whole<1, 1_000_000>> = is("4096");
-        /// Silence after which a connection is closed, one of the short protocol too if this is written; 0 never closes any.
+        /// Silence after which a connection is closed; 0 means no timeout. If you set it, it also applies to the short protocol.
         // See `router`.
-        idle_timeout: Option<Entry<TimeOrOff>> = absent("10m in the long protocol, never in the short one", "\"10m\"");
-        /// For channels whose rule for slow readers is not their members' own: { "prices/*" = "latest" }; the first that matches counts.
+        idle_timeout: Option<Entry<TimeOrOff>> = absent("10m in the long protocol, no timeout in the short one", "\"10m\"");
+        /// Rules for slow readers by channel: { "prices/*" = "latest" }. The first match counts. Other channels follow slow_reader of each
+        /// member's app.
         slow_readers: Entry<ChannelRules> = is("{}");
         /// Channels that one session may be in at once.
         max_channels_per_session: Entry<Whole<1, 1_000_000>> = is("100");
-        /// Bytes of the attributes of one session, names and values: they go to PHP with each event.
+        /// Bytes of the attributes of one session, names and values. They go to PHP with each event.
         max_attribute_bytes: Entry<Size<0, { 48 << 10 }>> = is("\"4 KiB\"");
     }
 }
@@ -246,12 +256,13 @@ config_table! {
 config_table! {
     /// The HTTP API.
     Api {
-        /// Where it is served; "off" switches it off.
+        /// Address of the API; "off" switches it off.
         bind: Entry<AddressOrOff> = is("\"127.0.0.1:9012\"");
-        /// The file of the socket, where bind is unix:/path.
+        /// The socket file, if bind is unix:/path.
         socket: Socket = table();
-        /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Needed where bind is neither loopback nor a Unix socket.
-        token: Option<Entry<SecretText>> = absent("none is asked for", "\"a-long-random-text\"");
+        /// The bearer token that requests must carry: "env:NAME", "file:PATH" or the text itself. Required unless bind is a loopback
+        /// address or a Unix socket.
+        token: Option<Entry<SecretText>> = absent("no token is required", "\"a-long-random-text\"");
         /// Largest body of a request.
         max_body_bytes: Entry<Size<1024, LARGEST>> = is("\"16 MiB\"");
     }
@@ -273,48 +284,53 @@ config_table! {
     Listener {
         /// Address to listen on. Port 0 takes a free one.
         bind: Option<Entry<Address>> = required("\"127.0.0.1:9005\"");
-        /// The file of the socket, where bind is unix:/path.
+        /// The socket file, if bind is unix:/path.
         socket: Socket = table();
-        /// Frames straight on the stream (tcp), or HTTP: WebSocket, event streams, polls, plain requests (http).
+        /// "tcp" is for frames directly on the stream. "http" is for WebSocket, event streams, polls and plain requests.
         protocol: Entry<ProtocolWord> = is("\"tcp\"");
         /// The app that handles every session of this listener.
         app: Option<Entry<String>> = required("\"chat\""), only when protocol = "tcp";
-        /// The app for each path; "/live/*" takes /live and everything below it; the longest match wins. A slash at the end does not matter.
+        /// The app for each path; the longest match wins. "/live/*" matches /live and everything below it. A slash at the end does not
+        /// matter.
         routes: Option<Entry<Routes>> = required("{ \"/ws\" = \"chat\" }"), only when protocol = "http";
-        /// A folder whose files are served where no route matches; never PHP files, TOML files or dot files. A relative path begins at the folder of this file.
+        /// A folder whose files are served where no route matches, except PHP files, TOML files and dot files. A relative path begins at
+        /// the folder of this file.
         r#static: Option<Entry<String>> = absent("none", "\"/srv/chat/public\""), only when protocol = "http";
-        /// Proxies that begin each connection with a PROXY header (version 1 or 2), which then says who the client is; from anybody else none is looked for.
+        /// Proxies that begin each connection with a PROXY header (version 1 or 2), which gives the client's address. Connections from
+        /// other addresses are not checked for one.
         proxy_protocol: Entry<Networks> = is("[]");
-        /// Proxies whose forwarding header says who the client is; from anybody else it changes nothing.
+        /// Proxies whose forwarding header gives the client's address. In requests from other addresses that header is ignored.
         trusted_proxies: Entry<Networks> = is("[]"), only when protocol = "http";
-        /// Which header they write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other is never believed.
-        // A proxy writes one and passes on what a client put into the other.
+        /// The header that these proxies write: X-Forwarded-For (with X-Forwarded-Proto), or Forwarded (RFC 7239). The other one is
+        /// ignored.
+        // A proxy writes one of them, and passes the other one on as the client sent it.
         forwarded: Entry<Dialect> = is("\"x-forwarded-for\""), only when protocol = "http";
-        /// TLS in front of everything else.
+        /// TLS for all connections of this listener.
         tls: IfWritten<Tls> = table();
         /// How bytes become frames.
         framing: Framing = table(), only when protocol = "tcp";
-        /// Keeping a link alive in both directions without waking PHP.
+        /// Keeps a connection alive in both directions without running PHP.
         heartbeat: IfWritten<Heartbeat> = table(), only when protocol = "tcp";
         /// WebSocket.
         websocket: WebSocket = table(), only when protocol = "http";
-        /// Speak HTTP/2 too, with clients that begin with it (prior knowledge). WebSocket handshakes are HTTP/1.1, so HAProxy's line is proto h2 ws h1.
+        /// Accept HTTP/2 too, from clients that begin with it (prior knowledge). WebSocket handshakes are HTTP/1.1, so HAProxy needs proto
+        /// h2 ws h1.
         http2: Entry<bool> = is("true"), only when protocol = "http";
         /// Sessions without WebSocket: event streams and polls.
         sse: Sse = table(), only when protocol = "http";
-        /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
-        // The kernel's own cap since 5.4.
+        /// Connections that may wait to be accepted. The kernel caps the number at net.core.somaxconn.
+        // The default of net.core.somaxconn since Linux 5.4.
         backlog: Entry<Whole<1, 65_535>> = is("4096");
-        /// Silence after which TCP itself asks whether the client is still there; 0 switches it off.
+        /// Silence after which TCP probes whether the client is still there; 0 switches it off.
         // Below the 5 minutes after which NAT boxes commonly forget a connection.
         tcp_keepalive: Entry<TimeOrOff> = is("\"60s\"");
-        /// How long sent bytes may stay unacknowledged before the client counts as gone; 0 leaves it to the kernel.
-        // A phone in a tunnel comes back within half a minute or reconnects anyway; the kernel would wait for 15 minutes.
+        /// How long sent bytes may stay unacknowledged before the client counts as gone; 0 leaves the timeout to the kernel.
+        // A phone in a tunnel comes back within half a minute, or it reconnects anyway. The kernel would wait for 15 minutes.
         tcp_user_timeout: Entry<TimeOrOff> = is("\"30s\"");
     }
 }
 
-/// What is spoken on a listener.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProtocolWord {
     Tcp,
@@ -339,16 +355,17 @@ impl Choice for Dialect {
 config_table! {
     /// TLS 1.2 and 1.3. Renewed files are noticed within seconds, and at once after SIGHUP.
     Tls {
-        /// The certificate and those that lead to a root, in a PEM file. A relative path begins at the folder of this file.
+        /// The certificate with its intermediate certificates, in a PEM file. A relative path begins at the folder of this file.
         cert: Option<Entry<String>> = required("\"/srv/chat/fullchain.pem\"");
         /// Its private key, in a PEM file.
         key: Option<Entry<String>> = required("\"/srv/chat/privkey.pem\"");
-        /// Further certificates for other names; the one above is for names that none of them has.
+        /// Further certificates for other host names. The one above is used for names that none of them covers.
         more: Entry<CertificatePairs> = is("[]");
-        /// Whether clients are asked for a certificate of their own: not at all, one that is shown must be good, or nobody comes in without.
+        /// Whether clients are asked for a certificate: "off" does not ask, "optional" refuses clients with an invalid one, "required" also
+        /// refuses clients without one.
         client_certs: Entry<ClientCerts> = is("\"off\"");
-        /// Who may have signed them, in a PEM file.
-        client_ca: Option<Entry<String>> = absent("nobody", "\"/srv/chat/clients-ca.pem\"");
+        /// Authorities that may sign the certificates of clients, in a PEM file.
+        client_ca: Option<Entry<String>> = absent("none", "\"/srv/chat/clients-ca.pem\"");
     }
 }
 
@@ -365,51 +382,60 @@ impl Choice for ClientCerts {
 config_table! {
     /// How bytes become frames on a stream.
     Framing {
-        /// A header says how long the frame is (length), a byte string ends it (delimiter), silence ends it (gap), whatever arrives is one (raw), or a script of yours knows (lua).
+        /// How frames are recognised: a header holds the length (length), a byte string ends a frame (delimiter), a pause ends it (gap),
+        /// the bytes of one read are a frame (raw), or your own Lua script decides (lua).
         r#type: Entry<FramingWord> = is("\"length\"");
-        /// Width of the length field: 1, 2, 3, 4 or 8 bytes (Swoole: package_length_type C, n or v, N or V, J or P; it has none of 3).
+        /// Width of the length field: 1, 2, 3, 4 or 8 bytes (Swoole: package_length_type C, n or v, N or V, J or P; Swoole has no 3).
         length_bytes: Entry<LengthWidth> = is("4"), only when r#type = "length";
         /// Where the length field begins in the header (Swoole: package_length_offset).
         length_offset: Entry<Whole<0, 247>> = is("0"), only when r#type = "length";
         /// Byte order of the length field: big is network order.
         length_endian: Entry<Endian> = is("\"big\""), only when r#type = "length";
-        /// What the length says: the bytes after the header (body), or header and body together (frame).
+        /// The bytes that the length counts: those after the header (body), or header and body together (frame).
         length_counts: Entry<LengthCounts> = is("\"body\""), only when r#type = "length";
-        /// The bits of the length field that are the length, one run of them; 0 for all. They are read as a number of their own: 0xFFF0 is a length of 12 bits. The others are flags, and zero in replies.
+        /// The bits of the length field that hold the length; 0 means all. They must be contiguous, and are read as a number of their own:
+        /// 0xFFF0 is a length of 12 bits. The other bits are flags, and are zero in replies.
         length_mask: Entry<Whole<0, { i64::MAX as u64 }>> = is("0"), only when r#type = "length";
-        /// Added to the length to have the bytes after the header: -2 where it counts two bytes that stand before its end, 2 where it leaves out two.
+        /// Added to the length to get the number of bytes after the header: -2 if the length also counts two bytes of the header, 2 if it
+        /// leaves out two bytes after the header.
         length_adjust: Entry<Adjustment> = is("0"), only when r#type = "length";
         /// Where the body begins (Swoole: package_body_offset).
-        header_bytes: Option<Entry<Whole<1, 255>>> = absent("the length field ends the header", "4"), only when r#type = "length";
-        /// PHP sees the header too, start and end as well, and its replies bring their own.
+        header_bytes: Option<Entry<Whole<1, 255>>> = absent("the end of the length field", "4"), only when r#type = "length";
+        /// Give PHP the header too, with start and end. Replies must then contain their own.
         keep_header: Entry<bool> = is("false"), only when r#type = "length";
-        /// Bytes after the body that the length does not count, such as a checksum. PHP sees them behind the body, and its replies bring their own.
+        /// Bytes after the body that the length does not count, such as a checksum. PHP sees them after the body, and its replies must
+        /// contain their own.
         trailer_bytes: Entry<Whole<0, 64>> = is("0"), only when r#type = "length";
-        /// What every frame begins with, up to 16 bytes: a string or a list of bytes. In length framing it is the first part of the header; PHP does not see it unless keep_header says so, and it stands before replies.
+        /// Bytes that every frame begins with, up to 16: a string or a list of bytes. In length framing they are the first part of the
+        /// header. PHP does not see them and Longwire puts them before replies, unless keep_header is set.
         start: Entry<Marker> = is("\"\""), only when r#type = "length" | "delimiter";
-        /// What every frame ends with, after body and trailer; the length does not count it. PHP does not see it unless keep_header says so, and it stands behind replies.
+        /// Bytes that every frame ends with, after body and trailer; the length does not count them. PHP does not see them and Longwire
+        /// puts them after replies, unless keep_header is set.
         end: Entry<Marker> = is("\"\""), only when r#type = "length";
-        /// Skip bytes that cannot be a frame, up to the next start, and count them. With false they end the session (bad_frame).
+        /// Skip bytes that cannot be a frame, up to the next start, and count them. With false such bytes end the session (bad_frame).
         resync: Entry<bool> = is("false"), only when r#type = "length" | "delimiter";
-        /// What ends a frame, in both directions (Swoole: package_eof); a string, or a list of bytes such as [0xFF, 0x00].
+        /// Bytes that end a frame, in both directions (Swoole: package_eof): a string, or a list of bytes such as [0xFF, 0x00].
         delimiter: Entry<Delimiter> = is("\"\\n\""), only when r#type = "delimiter";
-        /// Take one carriage return off the end of a received frame.
+        /// Remove one carriage return from the end of a received frame.
         strip_cr: Entry<bool> = is("false"), only when r#type = "delimiter";
-        /// Bytes that are escaped inside a frame, and the two that are sent for each, as in [{ byte = 0x7E, code = [0x7D, 2] }, { byte = 0x7D, code = [0x7D, 1] }]. PHP sees and prints the bytes themselves.
+        /// Bytes that are escaped inside a frame, each with the two bytes that are sent instead: [{ byte = 0x7E, code = [0x7D, 2] }, { byte
+        /// = 0x7D, code = [0x7D, 1] }]. PHP sees and prints the bytes unescaped.
         escape: Entry<Escapes> = is("[]"), only when r#type = "delimiter";
-        /// Drop empty frames: PHP does not run for them. Always so where start and delimiter are the same.
+        /// Drop empty frames: PHP does not run for them. If start and delimiter are the same, empty frames are always dropped.
         skip_empty: Entry<bool> = is("false"), only when r#type = "delimiter";
-        /// Silence that ends a frame, at most 10s. A reply comes at least that much later.
-        // Modbus RTU needs 3.5 characters, 4 ms at 9600 baud; gateways and mobile networks add up to some milliseconds between two packets of one frame.
+        /// Pause that ends a frame, at most 10s. It delays each reply by at least that time.
+        // Modbus RTU needs 3.5 characters, 4 ms at 9600 baud. Gateways and mobile networks add some milliseconds between two packets of one
+        // frame.
         gap: Entry<Time> = is("\"20ms\""), only when r#type = "gap";
         /// The Lua file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/codec.lua\""), only when r#type = "lua";
-        /// Instructions of Lua that one call of the script may take; and 20 ns of processor time for each, library functions included.
-        // To unmask a WebSocket frame of 1 MiB byte by byte takes 16 million, and a call that never ends is cut off after less than
-        // a tenth of a second, measured.
+        /// Lua instructions that one call of the script may take. Its CPU time is limited too: 20 ns for each instruction allowed, library
+        /// functions included.
+        // Unmasking a WebSocket frame of 1 MiB byte by byte takes 16 million instructions. A call that never ends is stopped after less
+        // than a tenth of a second. Both are measured.
         max_instructions: Entry<Whole<1_000, 1_000_000_000_000>> = is("30_000_000"), only when r#type = "lua";
-        /// Memory of each VM of the script; there is one for each worker thread.
-        // To unmask a frame of 1 MiB byte by byte takes 20 MiB, measured; as much again for what is not collected yet.
+        /// Memory of each Lua VM of the script. Each worker thread has one VM.
+        // Unmasking a frame of 1 MiB byte by byte takes 20 MiB, measured, and as much again for garbage that is not collected yet.
         max_memory_bytes: Entry<Size<{ 1 << 20 }, LARGEST>> = is("\"64 MiB\""), only when r#type = "lua";
     }
 }
@@ -456,27 +482,28 @@ impl Choice for LengthCounts {
 }
 
 config_table! {
-    /// Keeping a link alive in both directions without waking PHP.
+    /// Keeps a connection alive in both directions without running PHP.
     Heartbeat {
-        /// The probe that is sent into silence: a whole frame as it stands on the wire, a string or a list of bytes.
-        send: Option<Entry<HeartbeatBytes>> = absent("none is sent", "[0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0]");
+        /// Probe that is sent to a silent client: a whole frame as on the wire, a string or a list of bytes.
+        send: Option<Entry<HeartbeatBytes>> = absent("no probe is sent", "[0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0]");
         /// Silence from the client after which the first probe is sent.
-        // As tcp_keepalive: below the 5 minutes after which NAT boxes commonly forget a connection.
+        // Like tcp_keepalive: below the 5 minutes after which NAT boxes commonly forget a connection.
         after: Entry<Time> = is("\"60s\"");
-        /// How long a probe may go unanswered before the next, or the close.
+        /// How long to wait for the answer to a probe before the next probe, or the close.
         every: Entry<Time> = is("\"60s\"");
         /// Unanswered probes after which the client counts as gone.
-        // One may come while the client pauses; three in a row are no pause.
+        // One unanswered probe may be a pause of the client. Three in a row are not.
         max_unanswered: Entry<Whole<1, 255>> = is("3");
-        /// Where in the probe a number stands, big-endian: each probe of a session has the one after the last, from the number in send.
-        sequence: Option<Entry<SequencePlace>> = absent("all probes are alike", "{ offset = 8, width = 4 }");
-        /// Which frames answer a probe, by the bytes at a place of the frame as PHP would see it. They are not given to PHP.
-        answer: Option<Entry<Pattern>> = absent("whatever is received answers", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
-        /// Which frames are probes of the client, in the same way. They are answered here and not given to PHP.
+        /// Place of a number in the probe, big-endian. It starts with the number in send, and each further probe of a session has the next
+        /// number.
+        sequence: Option<Entry<SequencePlace>> = absent("all probes are the same", "{ offset = 8, width = 4 }");
+        /// Frames that answer a probe, recognised by the bytes at one place of the frame as PHP would see it. They are not given to PHP.
+        answer: Option<Entry<Pattern>> = absent("any received byte counts as an answer", "{ offset = 0, bytes = [0x80, 0, 0, 8] }");
+        /// Frames that are probes of the client, recognised in the same way. Longwire answers them and does not give them to PHP.
         probe: Option<Entry<Pattern>> = absent("PHP answers them", "{ offset = 0, bytes = [0, 0, 0, 8] }");
-        /// The answer to them: a whole frame as it stands on the wire.
+        /// The answer to a probe of the client: a whole frame as on the wire.
         reply: Option<Entry<HeartbeatBytes>> = absent("none, see probe", "[0, 0, 0, 8, 0x80, 0, 0, 8, 0, 0, 0, 0]");
-        /// What the answer takes over from the probe: so many bytes, from one place to another.
+        /// Bytes that are copied from the client's probe into reply: from which place, to which place, and how many.
         copy: Option<Entry<CopiedBytes>> = absent("nothing", "{ from = 4, to = 8, bytes = 4 }");
     }
 }
@@ -484,14 +511,15 @@ config_table! {
 config_table! {
     /// WebSocket settings of an HTTP listener.
     WebSocket {
-        /// Whose pages may connect: those of the same host, a list (which the same host is part of), or anybody's. In a list "https://*.shop.example" is every host below that domain, "null" and "file://" are pages from files.
+        /// Pages that may connect: those of the same host, those of a list (and of the same host), or any. In a list
+        /// "https://*.shop.example" matches every host below that domain, and "null" and "file://" match pages from files.
         // Browsers send cookies with the handshake from any page: without this check every page could use the visitor's login.
         origins: Entry<Origins> = is("\"same-host\"");
         /// Negotiate permessage-deflate (RFC 7692).
-        // Small frames grow and processor time is spent; whoever sends large texts over slow lines knows.
+        // Compression makes small frames larger and costs CPU time. It pays off for large texts over slow lines.
         deflate: Entry<bool> = is("false");
         /// Frames below this size are sent uncompressed.
-        // Without a shared window a small frame hardly shrinks, and one below a packet saves nothing.
+        // Without a shared window a small frame hardly shrinks, and a frame that fits into one packet saves nothing.
         deflate_min_bytes: Entry<Size<0, LARGEST>> = is("\"1 KiB\"");
         /// Silence after which a ping is sent; 0 never sends one.
         // Below the 30 s and 60 s after which load balancers commonly drop silent connections.
@@ -506,9 +534,9 @@ config_table! {
 config_table! {
     /// Sessions of HTTP clients without WebSocket: event streams (EventSource) and polls.
     Sse {
-        /// Whether such sessions may be opened; an app's event_streams says it of event streams on its own paths.
+        /// Allow such sessions. An app can switch off event streams alone, on its own paths, with event_streams.
         enabled: Entry<bool> = is("true");
-        /// Silence after which a comment is sent on a stream; 0 never sends one.
+        /// Silence on a stream after which a comment is sent; 0 never sends one.
         // Below the 30 s and 60 s after which load balancers commonly drop silent connections.
         heartbeat: Entry<TimeOrOff> = is("\"15s\"");
         /// How long a poll waits for a frame before it is answered without one.
@@ -523,80 +551,89 @@ config_table! {
 config_table! {
     /// A named handler.
     App {
-        /// Name of the upstream that runs it.
+        /// Name of the upstream that runs the script.
         upstream: Option<Entry<String>> = required("\"php\"");
         /// The PHP file; a relative path begins at the folder of this file.
         script: Option<Entry<String>> = required("\"/srv/chat/handler.php\"");
-        /// Look at start whether the script is there. Switch it off where php-fpm sees other folders than longwire.
+        /// Check at start that the script exists. Switch it off if php-fpm sees other folders than longwire.
         check_script: Entry<bool> = is("true");
         /// The param DOCUMENT_ROOT.
         document_root: Option<Entry<String>> = absent("the script's folder", "\"/srv/chat\"");
-        /// The param REQUEST_URI for sessions that did not come over HTTP.
+        /// The param REQUEST_URI for sessions that do not come over HTTP.
         uri: Option<Entry<String>> = absent("the script's path below document_root", "\"/handler.php\"");
-        /// Which events beside messages PHP is told: "connect" and "close" of sessions; of its sessions in channels, over all nodes, "join" and "leave"; of these channels "occupied" and "vacated".
+        /// Events that PHP gets beside messages: "connect" and "close" of sessions; "join" and "leave" when a session of the app joins or
+        /// leaves a channel, on any node; "occupied" and "vacated" when a channel gets its first such session or loses its last.
         events: Entry<Set<EventWord>> = is("[]");
-        /// Events of one session that may run at once; above 1 their order is given up.
+        /// Events of one session that may run at once. Above 1 their order is not kept.
         concurrency: Entry<Whole<1, 1024>> = is("1");
-        /// Sessions that share a bound on how many of their events run at once: those with the same "uid", or with the same cookie, "cookie:NAME". For handlers that hold the lock of a PHP session.
-        concurrency_per: Option<Entry<GroupBy>> = absent("no such bound", "\"cookie:PHPSESSID\"");
-        /// That bound.
+        /// Limit how many events of several sessions run at once: sessions with the same uid ("uid"), or with the same cookie
+        /// ("cookie:NAME"). For scripts that hold the lock of a PHP session.
+        concurrency_per: Option<Entry<GroupBy>> = absent("no such limit", "\"cookie:PHPSESSID\"");
+        /// How many of these events may run at once.
         // PHP's session lock lets one of them run at a time anyway.
         concurrency_per_limit: Entry<Whole<1, 1024>> = is("1");
-        /// Text put before the names SESSIONID and EVENT ("HTTP_" for Go's net/http/fcgi).
+        /// Prefix of the param names SESSIONID and EVENT ("HTTP_" for Go's net/http/fcgi).
         param_prefix: Entry<String> = is("\"\"");
-        /// Further params; "env:NAME" and "file:PATH" read a secret, "plain:" stands before a text that begins so.
+        /// Further params. "env:NAME" and "file:PATH" read a secret. Put "plain:" before a text that begins like one of these.
         params: Entry<Params> = is("{}");
-        /// The handler may see a message twice, so one that may or may not have run is tried again.
+        /// The script may safely see a message twice, so a message that may or may not have run is retried.
         idempotent: Entry<bool> = is("false");
-        /// Give the handler requests to its HTTP paths that are neither WebSocket nor of a session, as a web server would: one port for page and socket.
+        /// Give the script requests to the app's HTTP paths that belong to neither a WebSocket nor a session, as a web server would. One
+        /// port then serves both page and socket.
         plain_requests: Entry<bool> = is("false");
-        /// WebSocket sub-protocols that the app speaks: a client that offers some is answered with the first of these among them, unless the answer to connect chooses.
+        /// WebSocket sub-protocols that the app speaks, in order of preference. Longwire takes the first one that the client offers, unless
+        /// the answer to connect chooses.
         subprotocols: Entry<Subprotocols> = is("[]");
-        /// A GET that accepts text/event-stream opens a session. false gives it to the handler as a plain request, so that it can write an event stream of its own; polls stay.
+        /// A GET that accepts text/event-stream opens a session. With false it goes to the script as a plain request, so that the script
+        /// can write its own event stream. Polls are not affected.
         event_streams: Entry<bool> = is("true");
-        /// "fooking" for a handler that was written for it (docs/fooking.md): what is printed without a Content-Length is no reply, no empty frame is sent or handed to PHP, and an answer to connect does not greet, and refuses on `http` listeners only.
-        // One word for all of it: a shop that comes from fooking needs every rule, and other shops need none.
+        /// "fooking" is for scripts that were written for fooking (docs/fooking.md). Output without a Content-Length is then no reply, and
+        /// empty frames are neither sent nor given to PHP. The answer to connect is not sent to the client, and can refuse it on `http`
+        /// listeners only.
+        // One word switches all of these rules on: a shop that comes from fooking needs every one, and other shops need none.
         compat: Entry<Compat> = is("\"none\"");
-        /// What a failed message does to its session: nothing, a text sent to the client, or the end.
+        /// Effect of a failed message on its session: nothing, a text sent to the client, or a close.
         on_error: Entry<OnError> = is("\"ignore\"");
-        /// Largest frame from a client (once inflated, for compressed ones).
+        /// Largest frame from a client, counted after decompression.
         // Chat, games and forms stay far below; php-fpm's own post_max_size is 8 MB.
         max_frame_bytes: Entry<Size<1, LARGEST>> = is("\"1 MiB\"");
-        /// Largest reply, or line of a reply sent by lines, where it has to be held back whole: without Content-Length on a length framing, or with a negative Content-Offset.
+        /// Largest reply, or largest line of a reply sent by lines, that must be held back whole: without Content-Length on a length
+        /// framing, or with a negative Content-Offset.
         max_reply_bytes: Entry<Size<1, LARGEST>> = is("\"16 MiB\"");
-        /// Frames that may wait in one session; then its socket is not read.
+        /// Frames that may wait in one session. At this limit its socket is not read.
         max_queued_frames: Entry<Whole<1, 1_000_000>> = is("32");
-        /// Bytes of them.
+        /// Bytes of the frames that wait in one session. At this limit its socket is not read.
         max_queued_bytes: Option<Entry<Size<1, LARGEST>>> = absent("1 MiB, or max_frame_bytes if that is more", "\"1 MiB\"");
-        /// Bytes that may wait for one client to read.
+        /// Bytes that may wait for one client to read them (its outbox).
         outbox_bytes: Entry<Size<1024, LARGEST>> = is("\"1 MiB\"");
-        /// What a push does that finds no room there: close ends the session, oldest and newest drop the oldest pushes or this one, latest keeps one push for each key.
+        /// Rule for a push when the outbox is full: close ends the session, oldest drops the oldest pushes, newest drops this push, latest
+        /// keeps only the latest push for each key.
         slow_reader: Entry<SlowReader> = is("\"close\"");
-        /// How long a client may take nothing while bytes wait for it.
+        /// How long a client may read nothing while bytes wait for it.
         send_timeout: Entry<Time> = is("\"30s\"");
-        /// Silence from the client that ends the session; 0 never does.
+        /// Silence from the client after which the session ends; 0 means no timeout.
         idle_timeout: Entry<TimeOrOff> = is("0");
-        /// Connect events a second, of all sessions together; beyond, clients are turned away before PHP hears of them. 0 sets no bound.
-        // What a pool bears is known only to who wrote the script; queue_timeout ends what waits for too long.
+        /// Connect events per second, of all sessions together. Further clients are refused before PHP is asked. 0 means no limit.
+        // Only the author of the script knows what a pool can bear. queue_timeout fails the events that wait for too long.
         connect_rate: Entry<PerSecond> = is("0");
-        /// Connect events that may come at once after a time of silence.
+        /// Connect events that may come at once after a quiet period.
         connect_burst: Option<Entry<Burst>> = absent("connect_rate", "100");
-        /// Frames a second from one session, pings included; 0 sets no bound.
+        /// Frames per second from one session, pings included; 0 means no limit.
         max_frames_per_second: Entry<PerSecond> = is("0");
-        /// Frames that may come at once after a time of silence.
+        /// Frames that may come at once after a quiet period.
         burst_frames: Option<Entry<Burst>> = absent("max_frames_per_second", "20");
-        /// Bytes a second from one session; 0 sets no bound.
+        /// Bytes per second from one session; 0 means no limit.
         max_bytes_per_second: Entry<Size<0, LARGEST>> = is("0");
-        /// Bytes that may come at once after a time of silence.
+        /// Bytes that may come at once after a quiet period.
         burst_bytes: Option<Entry<Size<1, LARGEST>>> = absent("max_bytes_per_second, or max_frame_bytes if that is more", "\"1 MiB\"");
-        /// What becomes of a session that sends faster: wait does not read it for a while, so that TCP holds the client back; close ends it.
-        // Nothing is lost by waiting, and a program that sends in bursts is no enemy.
+        /// Rule for a session that sends faster: wait stops reading it for a while, so that TCP slows the client down; close ends it.
+        // Waiting loses nothing, and a program that sends in bursts is no attacker.
         rate_rule: Entry<RateRule> = is("\"wait\"");
-        /// Silence in the middle of a frame that ends the session; 0 never does.
-        // A phone that changes networks is silent for half a minute; people who type into a telnet client think longer.
+        /// Silence in the middle of a frame after which the session ends; 0 means no timeout.
+        // A phone that changes networks is silent for half a minute; people at a telnet client pause for longer.
         frame_idle_timeout: Entry<TimeOrOff> = is("\"60s\"");
-        /// How long a frame may take from its first byte to its last, however steadily it comes; 0 sets no bound.
-        frame_timeout: Option<Entry<TimeOrOff>> = absent("2m, and 1s more for every 4 KiB of max_frame_bytes", "\"10m\"");
+        /// Longest time from the first byte of a frame to its last, even if bytes keep coming; 0 means no limit.
+        frame_timeout: Option<Entry<TimeOrOff>> = absent("2m, plus 1s for every 4 KiB of max_frame_bytes", "\"10m\"");
     }
 }
 
@@ -648,70 +685,76 @@ impl Choice for EventWord {
 config_table! {
     /// A set of FastCGI addresses.
     Upstream {
-        /// Addresses of php-fpm, each with a weight if they differ; instead of spawn.
-        backends: Option<Entry<Backends>> = absent("spawn makes one", "[\"unix:/run/php/php8.2-fpm.sock\"]");
-        /// A php-fpm of longwire's own; instead of backends.
+        /// Addresses of php-fpm, each with a weight if they differ. Use either backends or spawn.
+        backends: Option<Entry<Backends>> = absent("the php-fpm of spawn", "[\"unix:/run/php/php8.2-fpm.sock\"]");
+        /// A php-fpm that longwire starts. Use either backends or spawn.
         spawn: IfWritten<Spawn> = table();
-        /// Connections at once to each backend. Each pins a php-fpm worker: stay at or below pm.max_children, less what others need.
+        /// Connections at once to each backend. Each one occupies a php-fpm worker, so stay at or below pm.max_children, less the workers
+        /// that other clients need.
         // php-fpm's stock pool has 5 children; one connection too many gets no answer and no error.
-        max_connections: Option<Entry<Whole<1, 10_000>>> = absent("4, or with spawn as many as workers", "4");
-        /// Ask each backend how many connections it takes (FCGI_GET_VALUES), at start and when it comes back: fewer than max_connections lower that for it. One that does not say, such as php-fpm, or does not answer within a second, is left as it is.
-        // php-fpm never tells, and libfcgi tells of one process where there may be many: docs/responders.md.
+        max_connections: Option<Entry<Whole<1, 10_000>>> = absent("4; with spawn, the number of workers", "4");
+        /// Ask each backend how many connections it takes (FCGI_GET_VALUES), at start and when it comes back. A number below
+        /// max_connections is the limit for that backend. max_connections stays for a backend that does not say, such as php-fpm, or does
+        /// not answer within a second.
+        // php-fpm never says, and libfcgi counts one process although many may listen: docs/responders.md.
         ask_limits: Entry<bool> = is("false");
-        /// How long a connection is kept when no work waits for it.
+        /// How long a connection is kept open while no request waits for it.
         // Long enough to bridge the gaps of a busy node, short enough that a silent one pins no worker for a noticeable time.
         linger: Entry<TimeOrOff> = is("\"200ms\"");
         /// How long connecting may take.
-        // php-fpm is near; a full backlog over TCP shows only as a SYN that the kernel repeats after 1 s.
+        // php-fpm is near. A full backlog over TCP shows only as a SYN that the kernel repeats after 1 s.
         connect_timeout: Entry<Time> = is("\"2s\"");
-        /// How long a script may be silent, before its first byte and between bytes.
+        /// How long a script may send nothing, before its first byte and between bytes.
         response_timeout: Entry<Time> = is("\"30s\"");
         /// How long a request may take as a whole.
         request_timeout: Entry<Time> = is("\"60s\"");
-        /// Messages that may wait for a connection; one more fails at once. Without it queue_timeout alone decides.
-        // A session has at most concurrency events under way, so sessions bound this queue, and TCP holds back what they send. A bound below
-        // max_sessions loses messages of a burst that a fast pool would have answered in time.
-        queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "10_000");
+        /// Messages that may wait for a connection; one more fails at once. Without it only queue_timeout limits the queue.
+        // A session has at most `concurrency` events under way, so the number of sessions limits this queue, and TCP holds back the rest.
+        // A limit below max_sessions loses messages of a burst that a fast pool would have answered in time.
+        queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("limited only by the number of sessions", "10_000");
         /// How long a message or connect event may wait for a connection.
-        // Later than that nobody waits for the answer any more.
+        // After that time no client waits for the answer any more.
         queue_timeout: Entry<Time> = is("\"10s\"");
-        /// Connect events that may wait for a connection; one more is refused at once. Without it queue_timeout alone decides.
-        // The same: each belongs to a client that max_sessions has let in, and after a restart all of them come at once.
-        connect_queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("no bound but that of sessions", "1_000");
-        /// Connections out of a hundred that connect events may hold while messages wait; at least one.
+        /// Connect events that may wait for a connection; one more is refused at once. Without it only queue_timeout limits the queue.
+        // As for queue_length: each event belongs to a client that max_sessions has let in. After a restart all of them come at once.
+        connect_queue_length: Option<Entry<Whole<1, 10_000_000>>> = absent("limited only by the number of sessions", "1_000");
+        /// Percentage of the connections that connect events may hold while messages wait; at least one connection.
         connect_share_percent: Entry<Whole<1, 100>> = is("50");
-        /// How long in all an answer may hold a connection because its client does not take it, where more than half of the connections are held so and requests wait. Then the answer is broken off and its session closed; 0 never does that.
-        // A client that takes nothing is closed by send_timeout only after half a minute, and one that takes a little never. Half of the workers
-        // are left to everybody else.
+        /// How long in all an answer may hold a connection because its client does not read it. Then the answer is broken off and its
+        /// session closed, but only while more than half of the connections are held like this and other requests wait. 0 means no limit.
+        // send_timeout closes a client that reads nothing, but only after half a minute. It never closes a client that reads a little. Half
+        // of the workers are left to other clients.
         slow_reader_hold: Entry<TimeOrOff> = is("\"1s\"");
-        /// How long a script may take to notice that its session has gone before its connection is closed.
+        /// How long a script may take to notice that its session has ended. Then its connection is closed.
         abort_grace: Entry<TimeOrOff> = is("\"1s\"");
         /// Failures in a row after which a backend gets no more requests.
         eject_after: Entry<Whole<1, 1000>> = is("3");
-        /// How long it is then left alone.
+        /// How long such a backend gets no requests.
         eject_time: Entry<Time> = is("\"2s\"");
-        /// How often a backend with no connection open is asked a question of FastCGI's (FCGI_GET_VALUES), or connected to where it does not answer that, to see whether it is there; 0 does so at the start only.
-        // As often as HAProxy asks /ready. A probe costs php-fpm an accept, a read and a write, tens of microseconds; pm = ondemand forks a child for it.
+        /// How often a backend without an open connection is probed to see whether it is there; 0 probes at start only. The probe is a
+        /// FastCGI question (FCGI_GET_VALUES), or just a connection if the backend does not answer that.
+        // As often as HAProxy asks /ready. A probe costs php-fpm an accept, a read and a write, tens of microseconds. With pm = ondemand
+        // php-fpm forks a child for it.
         probe_interval: Entry<TimeOrOff> = is("\"2s\"");
     }
 }
 
 config_table! {
-    /// A php-fpm of longwire's own.
+    /// A php-fpm that longwire starts.
     Spawn {
         /// The php-fpm binary.
-        binary: Option<Entry<String>> = absent("the newest php-fpm of the first folder of PATH that has one", "\"/usr/sbin/php-fpm8.2\"");
-        /// How many PHP processes.
+        binary: Option<Entry<String>> = absent("the newest php-fpm in the first folder of PATH that has one", "\"/usr/sbin/php-fpm8.2\"");
+        /// Number of PHP processes.
         // PHP code waits for databases half of its time.
         workers: Option<Entry<Whole<1, 10_000>>> = absent("twice the cores, at least 4", "8");
-        /// How long a script may run until php-fpm kills its worker; 0 lets it run for ever. Whole seconds count, rounded up.
-        // A client has been answered or given up by request_timeout. A worker that sleeps beyond it serves nobody, and as many of them
-        // as there are workers are an outage.
-        request_terminate_timeout: Option<Entry<TimeOrOff>> = absent("request_timeout, and 5s more", "\"65s\"");
-        /// Look at each request whether files have changed.
-        // A stat per file and request is little beside old code running after a deployment.
+        /// How long a script may run until php-fpm kills its worker; 0 means no limit. It is rounded up to whole seconds.
+        // At request_timeout its client has an answer or an error. A worker that sleeps for longer serves no client, and if all workers do
+        // so, PHP is down.
+        request_terminate_timeout: Option<Entry<TimeOrOff>> = absent("request_timeout plus 5s", "\"65s\"");
+        /// Check at each request whether files have changed.
+        // A stat per file and request costs little, compared with old code that runs after a deployment.
         recheck_files: Entry<bool> = is("true");
-        /// Further php.ini settings for it.
+        /// Further php.ini settings for this php-fpm.
         ini: Entry<Ini> = is("{}");
     }
 }
