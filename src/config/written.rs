@@ -748,8 +748,8 @@ config_table! {
         // PHP code waits for databases half of its time.
         workers: Option<Entry<Whole<1, 10_000>>> = absent("twice the cores, at least 4", "8");
         /// How long a script may run until php-fpm kills its worker; 0 means no limit. It is rounded up to whole seconds.
-        // At request_timeout its client has an answer or an error. A worker that sleeps for longer serves no client, and if all workers do
-        // so, PHP is down.
+        // At request_timeout the event has been answered, or it has failed. A worker that sleeps for longer serves no client, and if all
+        // workers do so, PHP is down.
         request_terminate_timeout: Option<Entry<TimeOrOff>> = absent("request_timeout plus 5s", "\"65s\"");
         /// Check at each request whether files have changed.
         // A stat per file and request costs little, compared with old code that runs after a deployment.
