@@ -1,6 +1,6 @@
 //! What is linked into the program keeps the rules of `deny.toml`, as far as they can be checked without a network.
 //!
-//! `cargo deny check` reads the same file and the advisory database besides. Building it takes longer than all tests do.
+//! `cargo deny check` reads the same file and the advisory database besides, which has to be fetched.
 
 use std::path::Path;
 use std::process::Command;
