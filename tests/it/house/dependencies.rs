@@ -1,4 +1,4 @@
-//! What is linked into the program keeps the rules of `deny.toml`, as far as they can be checked without a network.
+//! Checks that the packages linked into the program keep the rules of `deny.toml` that can be checked without a network.
 //!
 //! `cargo deny check` reads the same file and the advisory database besides, which has to be fetched.
 
