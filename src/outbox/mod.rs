@@ -88,6 +88,15 @@ pub struct Terms {
     pub sends_empty: bool,
 }
 
+/// The queue into one session, shared by its task and by all who send to it. Its methods, by caller:
+///
+/// - *The reply* (`session/answer`): `write_frame`, `write_piece`, `begin_stream`, `end_stream`, `break_stream`; it waits in `poll_room` and
+///   `poll_unwanted`.
+/// - *Others* (router, API, other nodes): `push`, `push_all`, `ask_close`; the wheel `tick`; a handler's task `event_ended`, `leave_cookies`.
+/// - *A codec* that frames messages itself: everything in `codec.rs`.
+/// - *The session's task*: `queue_control`, `queue_frame`, `poll_flush`, `take_asked_close`, `take_signals`, and for the session's life `arrive`, `admit`,
+///   `last_word`, `end`.
+/// - *Anybody who wants to know*: `is_clear`, `is_full`, `queued_bytes`, `unwritten_bytes`, `bytes_out`, `progress`, `age`.
 pub struct Outbox {
     id: SessionId,
     framing: Framing,
