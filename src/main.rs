@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use longwire::commands::cli::{Cli, Command, ConfigArgs};
-use longwire::commands::{bench, check, connect, dev};
+use longwire::commands::{bench, check, connect, dev, health};
 use longwire::config::model::Config;
 use longwire::node::Extras;
 use longwire::{config, logging, serve};
@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => run_node(&args),
-        Command::Check(args) => Ok(check::run(&args.config)),
+        Command::Check(args) => Ok(check::run(&config::find::file(args.config.as_deref())?)),
+        Command::Health(args) => health::run(&args).context("cannot start the runtime"),
         Command::Dev(args) => Ok(dev::run(&args)?),
         Command::Connect(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,7 +63,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let (config, warnings) = match Config::load(&args.config) {
+    let file = config::find::file(args.config.as_deref())?;
+    let (config, warnings) = match Config::load(&file) {
         Ok(loaded) => loaded,
         Err(errors) => {
             logging::tell(format_args!("{errors}\n"));
@@ -70,6 +72,7 @@ fn run_node(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let log = logging::init(&config.log);
+    tracing::info!(file = %file.display(), "configuration read");
     for warning in warnings {
         tracing::warn!("{warning}");
     }

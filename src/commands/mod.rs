@@ -9,3 +9,4 @@ pub mod cli;
 mod client;
 pub mod connect;
 pub mod dev;
+pub mod health;

@@ -23,6 +23,7 @@ mod compound;
 mod config_table;
 pub mod document;
 pub mod engine_url;
+pub mod find;
 mod framing_value;
 mod item;
 pub mod model;

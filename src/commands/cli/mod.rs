@@ -3,6 +3,7 @@
 mod bench;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -17,12 +18,22 @@ use crate::proto::framing::OptionFault;
 
 /// Long TCP and WebSocket connections for plain PHP.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(version = VERSION.as_str(), max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The version, the commit if the build was told it (`LONGWIRE_COMMIT`, as packages are), and the features.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let features = [("jemalloc", cfg!(feature = "jemalloc")), ("lua", cfg!(feature = "lua"))];
+    let features: Vec<_> = features.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    let commit = option_env!("LONGWIRE_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map_or(String::new(), |commit| format!("commit {commit}; "));
+    format!("{} ({commit}features: {features})", env!("CARGO_PKG_VERSION"))
+});
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
@@ -33,6 +44,10 @@ pub enum Command {
     ///
     /// The exit status is 0 if the configuration would start, 1 if it would not, 2 if the command line is wrong.
     Check(ConfigArgs),
+    /// Ask the running node of a configuration whether it is ready, for the health check of a container.
+    ///
+    /// It asks the admin listener of the configuration. The exit status is 0 if the node is ready, 1 if it is not or does not answer.
+    Health(HealthArgs),
     /// For development: serve one PHP script, or a folder with a script and a page. Starts its own php-fpm.
     #[command(after_help = DEV_EXAMPLES)]
     Dev(DevArgs),
@@ -76,9 +91,20 @@ The exit status is 1 if an expectation fails. Orders:
 /// Where the configuration is.
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
-    /// The configuration file (TOML).
+    /// The configuration file (TOML) [default: /etc/longwire/longwire.toml if it exists, otherwise ./longwire.toml].
     #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `health`.
+#[derive(Clone, Debug, Args)]
+pub struct HealthArgs {
+    /// The configuration of the node.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    pub timeout: Duration,
 }
 
 /// Arguments of `dev`.

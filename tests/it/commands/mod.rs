@@ -4,3 +4,4 @@ mod bench;
 mod check;
 mod connect;
 mod dev_page;
+mod health;
