@@ -51,6 +51,7 @@
 //! | [`locks`] | one rule for a lock whose holder panicked |
 //! | [`metrics`] | counters and gauges |
 //! | [`descriptors`], [`memory`], [`holders`], [`sockets`] | the limit on open files; memory given back to the system; the process that listens on an address; TCP sockets that send at once |
+//! | [`service_manager`] | what systemd is told |
 //! | [`certificates`] | certificates that TLS listeners show, and those that they ask clients for |
 //! | [`config`] | the configuration as the operator wrote it, and as the server uses it |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS, and the sockets that accept connections |
@@ -122,6 +123,7 @@ pub mod proto;
 pub mod router;
 mod router_port;
 pub mod serve;
+mod service_manager;
 pub mod session;
 mod sockets;
 pub mod transport;

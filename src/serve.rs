@@ -14,6 +14,7 @@ use tracing::info;
 use crate::config::model::Config;
 use crate::memory;
 use crate::node::{Extras, Running, StartError};
+use crate::service_manager;
 
 /// The effect of SIGHUP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub fn run(
     let status = control.block_on(async {
         // Before anything starts: otherwise a signal during the start would leave a php-fpm behind.
         let mut signals = Signals::new(hangup).map_err(StartError::Runtime)?;
+        // It ends with this runtime, after the drain.
+        tokio::spawn(service_manager::keep_alive(workers.handle().clone()));
         let (config, extras, control) = (config.clone(), extras.clone(), Handle::current());
         let mut starting = workers.spawn(async move { Running::start(&config, &extras, &control).await });
         let (start, is_over) = tokio::select! {
@@ -67,8 +70,10 @@ pub fn run(
         if !is_over {
             started(&node);
             memory::unmap_used_code();
+            service_manager::ready();
             signals.end(Some(&node)).await;
         }
+        service_manager::stopping();
         let drained = node.drain(signals.end(None)).await;
         Ok(if drained.given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     });
@@ -120,13 +125,20 @@ impl Signals {
                 return;
             }
             match running.filter(|_| name == "SIGHUP") {
-                // Each listener has logged the result.
-                Some(node) if node.reload_certificates() => {
-                    info!(signal = name, "signal received, certificate reload finished");
-                }
-                Some(_) => info!(signal = name, "signal received, nothing to reload: no listener has TLS"),
+                Some(node) => reload(node, name),
                 None => info!(signal = name, "signal received, it has no effect"),
             }
         }
     }
+}
+
+fn reload(node: &Running, signal: &'static str) {
+    service_manager::reloading();
+    if node.reload_certificates() {
+        // Each listener has logged the result.
+        info!(signal, "signal received, certificate reload finished");
+    } else {
+        info!(signal, "signal received, nothing to reload: no listener has TLS");
+    }
+    service_manager::ready();
 }

@@ -39,6 +39,7 @@ use super::home::{self, Home};
 use crate::config::model::{Bind, Spawn};
 use crate::config::php_fpm;
 use crate::locks::lock;
+use crate::service_manager;
 
 /// How long php-fpm may take until its socket accepts; a cold disk and a large php.ini take less than a second.
 const START_TIME: Duration = Duration::from_secs(10);
@@ -325,6 +326,9 @@ impl Pool {
         command.arg("--nodaemonize").arg("--fpm-config").arg(self.home.path().join(home::CONFIG_FILE));
         if is_root() {
             command.arg("--allow-to-run-as-root");
+        }
+        for variable in service_manager::VARIABLES {
+            command.env_remove(variable);
         }
         // A process group of its own: Ctrl-C in a terminal then goes only to longwire, which stops php-fpm itself.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);

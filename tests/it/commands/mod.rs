@@ -5,3 +5,4 @@ mod check;
 mod connect;
 mod dev_page;
 mod health;
+mod service;

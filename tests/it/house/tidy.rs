@@ -11,7 +11,7 @@ const STEPS: &[&[&str]] = &[
     &["proto"],
     &["locks"],
     &["metrics"],
-    &["descriptors", "memory", "holders", "sockets"],
+    &["descriptors", "memory", "holders", "sockets", "service_manager"],
     &["certificates"],
     &["config"],
     &["transport"],
