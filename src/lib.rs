@@ -51,7 +51,7 @@
 //! | [`locks`] | one rule for a lock whose holder panicked |
 //! | [`metrics`] | counters and gauges |
 //! | [`descriptors`], [`memory`], [`holders`], [`sockets`] | the limit on open files; memory given back to the system; the process that listens on an address; TCP sockets that send at once |
-//! | [`service_manager`] | what systemd is told |
+//! | [`service_manager`], [`static_glibc`] | what systemd is told; how a static binary looks up names |
 //! | [`certificates`] | certificates that TLS listeners show, and those that they ask clients for |
 //! | [`config`] | the configuration as the operator wrote it, and as the server uses it |
 //! | [`transport`] | a socket, TCP or Unix, plain or with TLS, and the sockets that accept connections |
@@ -126,5 +126,6 @@ pub mod serve;
 mod service_manager;
 pub mod session;
 mod sockets;
+pub mod static_glibc;
 pub mod transport;
 pub mod upstream;

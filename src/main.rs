@@ -9,7 +9,7 @@ use longwire::commands::cli::{Cli, Command, ConfigArgs};
 use longwire::commands::{bench, check, connect, dev, health};
 use longwire::config::model::Config;
 use longwire::node::Extras;
-use longwire::{config, logging, serve};
+use longwire::{config, logging, serve, static_glibc};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -31,6 +31,7 @@ struct AllocatorOptions(*const std::ffi::c_char);
 unsafe impl Sync for AllocatorOptions {}
 
 fn main() -> ExitCode {
+    static_glibc::use_only_built_in_names();
     match run(Cli::parse().command) {
         Ok(status) => status,
         Err(error) => {

@@ -11,7 +11,7 @@ const STEPS: &[&[&str]] = &[
     &["proto"],
     &["locks"],
     &["metrics"],
-    &["descriptors", "memory", "holders", "sockets", "service_manager"],
+    &["descriptors", "memory", "holders", "sockets", "service_manager", "static_glibc"],
     &["certificates"],
     &["config"],
     &["transport"],
