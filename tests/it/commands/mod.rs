@@ -4,5 +4,6 @@ mod bench;
 mod check;
 mod connect;
 mod dev_page;
+mod generated;
 mod health;
 mod service;
