@@ -189,7 +189,10 @@ final class Router implements RouterInterface
         throw new ConnectFailed('no router: ' . implode('; ', $failures), 0, $error);
     }
 
-    /** The name of a persistent stream. It has secret and pid in it, so that no page gets a stream of another secret or from before a fork. */
+    /**
+     * The name of a persistent stream. It has secret and pid in it, so that no page gets a stream of another secret or from before a
+     * fork.
+     */
     private function keptAs(): ?string
     {
         if (!$this->persistent) {

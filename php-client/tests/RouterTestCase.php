@@ -219,11 +219,12 @@ abstract class RouterTestCase extends TestCase
         $this->router->bind(Target::session(...$ids), $this->room);
         $this->router->leave(Target::session($ids[0]), "$this->room, the hall");
         sort($ids, SORT_STRING);
-        foreach ([
+        $pages = [
             fn (?string $after): array => $this->router->channel($this->room, $after, 2),
             fn (?string $after): array => $this->router->uid($this->room, $after, 2),
             fn (?string $after): array => $this->router->sessions($after, 2),
-        ] as $page) {
+        ];
+        foreach ($pages as $page) {
             $all = [];
             $after = null;
             do {
@@ -317,11 +318,12 @@ abstract class RouterTestCase extends TestCase
         $a = $this->connect();
         $self = Target::session($a);
         $quiet = $this->router->quietly();
-        foreach ([
+        $receipts = [
             $quiet->join($self, $this->room), $quiet->bind($self, $this->room), $quiet->set($self, 'k', 'v'),
             $quiet->compareAndSet($self, 'k', 'v', 'w'), $quiet->publish($this->room, 'one'), $quiet->exists($self),
             $quiet->send($self, 'two'), $quiet->delete($self, 'x'),
-        ] as $receipt) {
+        ];
+        foreach ($receipts as $receipt) {
             $this->assertEquals(new Receipt(reached: 1), $receipt);
         }
         $this->assertSame('w', $quiet->attribute($a, 'k'));

@@ -40,11 +40,12 @@ final class ValuesTest extends TestCase
 
     public function testRouterWantsAnAddressAndALogThatIsOne(): void
     {
-        foreach ([
+        $cases = [
             static fn () => new Router([]),
             static fn () => new Router('nowhere:'),
             static fn () => new Router(log: new \stdClass()),
-        ] as $make) {
+        ];
+        foreach ($cases as $make) {
             try {
                 $make();
                 $this->fail('it was made');

@@ -228,8 +228,8 @@ final class Connection
         $none = null;
         $ready = @stream_select($read, $write, $none, (int) $left, (int) (fmod($left, 1) * 1e6));
         if ($ready === false) {
-            // A signal, or a descriptor above 1023, with which select() fails. The socket is non-blocking, so try it directly after a moment;
-            // the deadline still holds.
+            // A signal, or a descriptor above 1023, with which select() fails. The socket is non-blocking, so try it directly after a
+            // moment; the deadline still holds.
             usleep(self::LOOK_AGAIN_MICROSECONDS);
             [$read, $write] = [[$this->socket], $this->written < strlen($output) ? [$this->socket] : null];
         }

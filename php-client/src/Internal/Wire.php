@@ -78,7 +78,7 @@ final class Wire
         if ($request->to !== null) {
             $fields .= self::target($request->to);
         }
-        foreach ([
+        $values = [
             Tag::NAME => $request->name,
             Tag::KIND => $request->kind !== null ? chr($request->kind->value) : null,
             Tag::KEY => $request->key,
@@ -89,7 +89,8 @@ final class Wire
             Tag::AFTER => $request->after,
             Tag::ID => $request->id,
             Tag::LIMIT => $request->limit !== null ? pack('n', $request->limit) : null,
-        ] as $tag => $value) {
+        ];
+        foreach ($values as $tag => $value) {
             if ($value !== null) {
                 $fields .= self::field($tag, $value);
             }
