@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace Longwire\Client;
 
+use Longwire\Client\Internal\Log;
+
 /**
  * A router for pages that must not fail because of it: it returns null instead of throwing, and writes a line to the log.
  *
@@ -14,10 +16,8 @@ final class QuietRouter
 {
     /**
      * @internal $router->quietly() makes one
-     *
-     * @param \Closure(string): void $log
      */
-    public function __construct(private readonly RouterInterface $router, private readonly \Closure $log)
+    public function __construct(private readonly RouterInterface $router, private readonly Log $log)
     {
     }
 
@@ -35,7 +35,7 @@ final class QuietRouter
         try {
             return $use($this->router);
         } catch (Exception $error) {
-            ($this->log)('longwire/client: ' . $error->getMessage());
+            $this->log->warning($error->getMessage(), $error);
             return null;
         }
     }

@@ -9,8 +9,11 @@ use Longwire\Client\Internal\Connection;
 use Longwire\Client\Internal\Frame;
 use Longwire\Client\Internal\Greeter;
 use Longwire\Client\Internal\Log;
+use Longwire\Client\Internal\Report;
 use Longwire\Client\Internal\Verbs;
 use Longwire\Client\Internal\Wire;
+use Psr\EventDispatcher\EventDispatcherInterface;
+use Psr\Log\LoggerInterface;
 
 /**
  * A client of a running Longwire's router port (docs/router-protocol.md).
@@ -39,22 +42,25 @@ final class Router implements RouterInterface
 
     /** @var list<string> */
     private readonly array $urls;
-    private readonly \Closure $log;
+    private readonly Log $log;
+    private readonly Report $report;
     private ?Connection $connection = null;
     private int $number;
 
     /**
-     * @param string|list<string>  $addresses      tcp://host:port, host:port or unix:/path; of several, the first that
-     *                                             accepts is used. $_SERVER['LONGWIRE_ROUTER'] is such an address
-     * @param float                $connectTimeout seconds to connect to one address, with the handshake. Name lookups
-     *                                             are done by the system and may take longer
-     * @param float                $ioTimeout      seconds to send requests and read all answers
-     * @param string|null          $secret         the value of [router] secret; no command is sent to a server that does not
-     *                                             prove that it knows it
-     * @param bool                 $persistent     the connection outlives the page, in this PHP worker
-     * @param callable|object|null $log            for warnings: a callable that takes a string, or a PSR-3 logger;
-     *                                             error_log() when absent
-     * @param string               $name           this client's name in Longwire's log; at most 64 bytes
+     * @param string|list<string>           $addresses      tcp://host:port, host:port or unix:/path; of several, the first that
+     *                                                      accepts is used. $_SERVER['LONGWIRE_ROUTER'] is such an address
+     * @param float                         $connectTimeout seconds to connect to one address, with the handshake. Name lookups
+     *                                                      are done by the system and may take longer
+     * @param float                         $ioTimeout      seconds to send requests and read all answers
+     * @param string|null                   $secret         the value of [router] secret; no command is sent to a server that does
+     *                                                      not prove that it knows it
+     * @param bool                          $persistent     the connection outlives the page, in this PHP worker
+     * @param LoggerInterface|callable|null $log            for warnings: a PSR-3 logger, or a callable that takes a string;
+     *                                                      error_log() when absent
+     * @param string                        $name           this client's name in Longwire's log; at most 64 bytes
+     * @param EventDispatcherInterface|null $events         gets an event of Longwire\Client\Events for each receipt, refusal and
+     *                                                      failure. The caller gets what a listener throws
      *
      * @throws InvalidArgument
      */
@@ -64,14 +70,16 @@ final class Router implements RouterInterface
         private readonly float $ioTimeout = 2.0,
         #[\SensitiveParameter] private readonly ?string $secret = null,
         private readonly bool $persistent = false,
-        callable|object|null $log = null,
+        LoggerInterface|callable|null $log = null,
         private readonly string $name = 'longwire/client',
+        ?EventDispatcherInterface $events = null,
     ) {
         $this->urls = array_map(Address::url(...), array_values((array) $addresses));
         if ($this->urls === []) {
             throw new InvalidArgument('a router needs at least one address');
         }
-        $this->log = Log::of($log);
+        $this->log = Log::to($log);
+        $this->report = new Report($events);
         // On a persistent connection, answers to requests of an earlier page must not be taken for answers to this one.
         $this->number = random_int(0, self::MAX_NUMBER);
     }
@@ -113,9 +121,14 @@ final class Router implements RouterInterface
         return Wire::result($this->ask([$request])[0]);
     }
 
-    protected function log(): \Closure
+    protected function log(): Log
     {
         return $this->log;
+    }
+
+    protected function report(): Report
+    {
+        return $this->report;
     }
 
     /**
@@ -179,7 +192,7 @@ final class Router implements RouterInterface
                 $greeter = Greeter::with($this->secret);
                 $connection = Connection::open($url, $this->connectTimeout, $greeter, $this->name, $this->keptAs());
                 if ($failures !== []) {
-                    ($this->log)('longwire/client: ' . implode('; ', $failures) . "; $url is used instead");
+                    $this->log->warning(implode('; ', $failures) . "; $url is used instead");
                 }
                 return $this->connection = $connection;
             } catch (Exception $error) {

@@ -10,6 +10,8 @@ use Longwire\Client\Receipt;
 use Longwire\Client\Router;
 use Longwire\Client\Target;
 use PHPUnit\Framework\TestCase;
+use Psr\Log\AbstractLogger;
+use Psr\Log\LogLevel;
 
 /** Addresses, targets, receipts and logs. */
 final class ValuesTest extends TestCase
@@ -38,12 +40,11 @@ final class ValuesTest extends TestCase
         }
     }
 
-    public function testRouterWantsAnAddressAndALogThatIsOne(): void
+    public function testRouterWantsAnAddress(): void
     {
         $cases = [
             static fn () => new Router([]),
             static fn () => new Router('nowhere:'),
-            static fn () => new Router(log: new \stdClass()),
         ];
         foreach ($cases as $make) {
             try {
@@ -85,14 +86,20 @@ final class ValuesTest extends TestCase
     public function testWarningsGoToWhatIsGiven(): void
     {
         $lines = [];
-        $logger = new class ($lines) {
+        $logger = new class ($lines) extends AbstractLogger {
+            /** @var list<\Throwable|null> */
+            public array $exceptions = [];
+
             public function __construct(private array &$lines)
             {
             }
 
-            public function warning(string|\Stringable $message, array $context = []): void
+            /** Its form is that of every version of psr/log. */
+            public function log($level, $message, array $context = []): void
             {
-                $this->lines[] = $message;
+                TestCase::assertSame(LogLevel::WARNING, $level);
+                $this->lines[] = (string) $message;
+                $this->exceptions[] = $context['exception'] ?? null;
             }
         };
         $peer = Peer::router('good');
@@ -109,6 +116,10 @@ final class ValuesTest extends TestCase
             $this->assertStringContainsString("$peer->address is used instead", $lines[0]);
             $this->assertStringContainsString('a channel has 1 to 255 bytes', $lines[1]);
         }
+        $this->assertNull($logger->exceptions[0]);
+        $this->assertInstanceOf(InvalidArgument::class, $logger->exceptions[1]);
+        $this->expectException(\TypeError::class);
+        new Router(log: new \stdClass());
     }
 
     public function testUnixSocketWhoseBacklogIsFullIsTriedAgain(): void

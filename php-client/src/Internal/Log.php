@@ -4,29 +4,40 @@ declare(strict_types=1);
 
 namespace Longwire\Client\Internal;
 
-use Longwire\Client\InvalidArgument;
+use Psr\Log\LoggerInterface;
 
 /**
- * The destination of warnings: a callable, a PSR-3 logger, or PHP's error log.
+ * The destination of warnings: a PSR-3 logger, a callable, or PHP's error log.
  *
  * @internal
  */
 final class Log
 {
-    /** @return \Closure(string): void */
-    public static function of(callable|object|null $log): \Closure
+    /** @param \Closure(string, array{exception?: \Throwable}): void $write */
+    private function __construct(private readonly \Closure $write)
     {
-        return match (true) {
+    }
+
+    /** A logger that can be called too is used as a logger. */
+    public static function to(LoggerInterface|callable|null $log): self
+    {
+        return new self(match (true) {
             $log === null => static function (string $line): void {
                 error_log($line);
             },
-            is_callable($log) => static function (string $line) use ($log): void {
+            $log instanceof LoggerInterface => static function (string $line, array $context) use ($log): void {
+                $log->warning($line, $context);
+            },
+            // A function of PHP's own may take something else as its second argument.
+            default => static function (string $line) use ($log): void {
                 $log($line);
             },
-            is_callable([$log, 'warning']) => static function (string $line) use ($log): void {
-                $log->warning($line);
-            },
-            default => throw new InvalidArgument('a log must be a callable, or an object with a method warning()'),
-        };
+        });
+    }
+
+    /** @param \Throwable|null $cause goes into the context of a PSR-3 logger, as its exception */
+    public function warning(string $text, ?\Throwable $cause = null): void
+    {
+        ($this->write)("longwire/client: $text", $cause === null ? [] : ['exception' => $cause]);
     }
 }

@@ -37,22 +37,53 @@ trait Verbs
     /** The body of the answer; null if the object of the query does not exist. */
     abstract protected function query(Request $request): ?string;
 
-    /** @return \Closure(string): void the log of a QuietRouter of this router */
-    abstract protected function log(): \Closure;
+    /** The log of a QuietRouter of this router. */
+    abstract protected function log(): Log;
+
+    abstract protected function report(): Report;
+
+    /**
+     * Calls $ask, which sends the requests, and reports if it throws.
+     *
+     * @template T
+     *
+     * @param list<Request> $requests
+     * @param \Closure(): T $ask
+     *
+     * @return T
+     */
+    private function reported(array $requests, \Closure $ask): mixed
+    {
+        try {
+            return $ask();
+        } catch (InvalidArgument $wrong) {
+            // Nothing was sent, so nothing came back.
+            throw $wrong;
+        } catch (Exception $error) {
+            $this->report()->failure($requests, $error);
+            throw $error;
+        }
+    }
 
     private function command(Request $request): Receipt
     {
-        $answer = $this->commands([$request])[0];
+        $answer = $this->reported([$request], fn (): array => $this->commands([$request]))[0];
+        $this->report()->answer($request, $answer);
         return $answer instanceof Receipt ? $answer : throw $answer;
     }
 
     /** @return array<string, mixed>|null */
     private function read(Request $request): ?array
     {
-        $json = $this->query($request);
-        if ($json === null) {
-            return null;
-        }
+        return $this->reported([$request], function () use ($request): ?array {
+            $json = $this->query($request);
+            return $json === null ? null : self::decoded($json);
+        });
+    }
+
+    /** @return array<string, mixed> */
+    private static function decoded(string $json): array
+    {
         $value = json_decode($json, true);
         return is_array($value) ? $value : throw new ProtocolError('the router sent an answer that is not JSON');
     }
@@ -126,7 +157,8 @@ trait Verbs
 
     public function attribute(string $session, string $key): ?string
     {
-        return $this->query(new Request(Verb::Attribute, Target::session($session), name: $key));
+        $request = new Request(Verb::Attribute, Target::session($session), name: $key);
+        return $this->reported([$request], fn (): ?string => $this->query($request));
     }
 
     public function session(string $session): ?array
@@ -187,12 +219,14 @@ trait Verbs
                 $answers[$place] = new Refused('bad_field', $wrong->getMessage());
             }
         }
-        $sent = array_diff_key($requests, $answers);
-        if ($sent !== []) {
-            $answers += array_combine(array_keys($sent), $this->commands(array_values($sent)));
+        $places = array_keys(array_diff_key($requests, $answers));
+        if ($places !== []) {
+            $sent = array_map(static fn (int $place): Request => $requests[$place], $places);
+            $answers += array_combine($places, $this->reported($sent, fn (): array => $this->commands($sent)));
         }
         ksort($answers);
-        return $answers;
+        array_map($this->report()->answer(...), $requests, $answers);
+        return array_values($answers);
     }
 
     public function quietly(): QuietRouter

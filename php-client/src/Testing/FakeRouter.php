@@ -6,6 +6,7 @@ namespace Longwire\Client\Testing;
 
 use Longwire\Client\Exception;
 use Longwire\Client\Internal\Log;
+use Longwire\Client\Internal\Report;
 use Longwire\Client\Internal\Verbs;
 use Longwire\Client\Internal\Wire;
 use Longwire\Client\Kind;
@@ -15,6 +16,8 @@ use Longwire\Client\Request;
 use Longwire\Client\RouterInterface;
 use Longwire\Client\Target;
 use Longwire\Client\Verb;
+use Psr\EventDispatcher\EventDispatcherInterface;
+use Psr\Log\LoggerInterface;
 
 /**
  * A router in memory, for tests of code that uses one.
@@ -43,12 +46,17 @@ final class FakeRouter implements RouterInterface
     private array $requests = [];
     private ?Exception $failure = null;
     private int $made = 0;
-    private readonly \Closure $log;
+    private readonly Log $log;
+    private readonly Report $report;
 
-    /** @param callable|object|null $log for quietly(), as that of a Router */
-    public function __construct(callable|object|null $log = null)
+    /**
+     * @param LoggerInterface|callable|null $log    for quietly(), as that of a Router
+     * @param EventDispatcherInterface|null $events gets the events that a Router's dispatcher gets
+     */
+    public function __construct(LoggerInterface|callable|null $log = null, ?EventDispatcherInterface $events = null)
     {
-        $this->log = Log::of($log);
+        $this->log = Log::to($log);
+        $this->report = new Report($events);
     }
 
     /** Connects a client. */
@@ -91,9 +99,14 @@ final class FakeRouter implements RouterInterface
         return is_array($answer) ? json_encode($answer, $flags) : $answer;
     }
 
-    protected function log(): \Closure
+    protected function log(): Log
     {
         return $this->log;
+    }
+
+    protected function report(): Report
+    {
+        return $this->report;
     }
 
     /** @param list<Request> $requests */
