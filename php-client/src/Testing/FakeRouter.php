@@ -27,12 +27,14 @@ use Psr\Log\LoggerInterface;
  *     $fake->join(Target::session($ada->id), 'news');
  *     (new Newsroom($fake))->announce('hello');       // what is tested
  *     $ada->bodies();                                 // ['hello']
+ *     $fake->assertPublished('news', 'hello');
  *
  * It has no slow readers: every existing session is reached. It refuses everything that a Router, or a Longwire with default limits,
  * refuses.
  */
 final class FakeRouter implements RouterInterface
 {
+    use Assertions;
     use Verbs;
 
     /** The default limits of a router. */
@@ -136,6 +138,7 @@ final class FakeRouter implements RouterInterface
             $isDone = $this->doWith($session, $request);
             $receipt = $receipt->plus($isDone ? new Receipt(reached: 1) : new Receipt(refused: 1));
         }
+        $this->done[] = $request;
         return $receipt;
     }
 
