@@ -4,10 +4,10 @@
 #   tests/install-deps.sh build    what cargo needs to build: a C compiler
 #   tests/install-deps.sh demo     what `make demo` needs beside that: php-fpm
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
-#   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, nginx, openssl, curl, a browser with its
-#                                  driver, ip (for networks of their own), python's venv and its YAML, and what answers FastCGI: a C
-#                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm;
-#                                  Laravel and Symfony
+#   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, Composer, PHP_CodeSniffer, the interfaces
+#                                  of PSR-3 and PSR-14, nginx, openssl, curl, a browser with its driver, ip (for networks of their
+#                                  own), python's venv and its YAML, and what answers FastCGI: a C compiler with libfcgi, fcgiwrap,
+#                                  Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm; Laravel and Symfony
 #   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
@@ -47,6 +47,12 @@ missing_for() {
     [[ $1 == test ]] || return 0
     has php || echo php-cli
     has phpunit || echo phpunit
+    has composer || echo composer
+    # Composer unpacks archives with it.
+    has unzip || echo unzip
+    has phpcs || echo php-codesniffer
+    [[ -e /usr/share/php/Psr/Log/autoload.php ]] || echo php-psr-log
+    [[ -e /usr/share/php/Psr/EventDispatcher/autoload.php ]] || echo php-psr-event-dispatcher
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
     has openssl || echo openssl
     has curl || echo curl
