@@ -56,44 +56,44 @@ final class Event
     /**
      * The same from other params and another body, such as those of a framework's request or of a test.
      *
-     * @param array<string, mixed> $params
+     * @param array<mixed> $params
      *
      * @throws NoEvent
      */
     public static function fromParams(array $params, string $body, string $prefix = ''): self
     {
-        $word = $params['LONGWIRE_EVENT'] ?? null;
-        if (!is_string($word)) {
+        $word = self::text($params, 'LONGWIRE_EVENT');
+        if ($word === null) {
             throw new NoEvent('LONGWIRE_EVENT is missing: Longwire did not call this script');
         }
         $kind = EventKind::tryFrom($word)
             ?? throw new NoEvent("LONGWIRE_EVENT is '$word', an event that this version of the package does not know");
-        $session = $params[$prefix . 'SESSIONID'] ?? null;
-        if (!is_string($session) && ($kind->isOfSession() || $kind === EventKind::Join || $kind === EventKind::Leave)) {
+        $session = self::text($params, $prefix . 'SESSIONID');
+        if ($session === null && ($kind->isOfSession() || $kind === EventKind::Join || $kind === EventKind::Leave)) {
             throw new NoEvent("{$prefix}SESSIONID is missing: is the app's param_prefix another one?");
         }
         $attributes = [];
-        foreach ($params as $name => $value) {
-            if (str_starts_with((string) $name, 'LONGWIRE_ATTR_')) {
-                $attributes[strtolower(substr((string) $name, strlen('LONGWIRE_ATTR_')))] = (string) $value;
+        foreach (array_keys($params) as $name) {
+            if (is_string($name) && str_starts_with($name, 'LONGWIRE_ATTR_')) {
+                $attributes[strtolower(substr($name, strlen('LONGWIRE_ATTR_')))] = (string) self::text($params, $name);
             }
         }
-        $frameKind = ($params['LONGWIRE_FRAME_TYPE'] ?? '') === Kind::Binary->word() ? Kind::Binary : Kind::Text;
+        $frameKind = self::text($params, 'LONGWIRE_FRAME_TYPE') === Kind::Binary->word() ? Kind::Binary : Kind::Text;
         return new self(
             $kind,
             $session,
-            (int) ($params['LONGWIRE_SEQ'] ?? 0),
+            self::number($params, 'LONGWIRE_SEQ') ?? 0,
             $kind === EventKind::Message ? new Frame($body, $frameKind) : null,
-            $params['LONGWIRE_UID'] ?? null,
+            self::text($params, 'LONGWIRE_UID'),
             $attributes,
-            $params['LONGWIRE_LISTENER'] ?? null,
-            $params['LONGWIRE_NODE'] ?? null,
-            $params['LONGWIRE_ROUTER'] ?? null,
-            $params['REMOTE_ADDR'] ?? null,
-            isset($params['REMOTE_PORT']) ? (int) $params['REMOTE_PORT'] : null,
-            isset($params['LONGWIRE_CLOSE_CODE']) ? (int) $params['LONGWIRE_CLOSE_CODE'] : null,
-            $params['LONGWIRE_CLOSE_REASON'] ?? null,
-            $params['LONGWIRE_CHANNEL'] ?? null,
+            self::text($params, 'LONGWIRE_LISTENER'),
+            self::text($params, 'LONGWIRE_NODE'),
+            self::text($params, 'LONGWIRE_ROUTER'),
+            self::text($params, 'REMOTE_ADDR'),
+            self::number($params, 'REMOTE_PORT'),
+            self::number($params, 'LONGWIRE_CLOSE_CODE'),
+            self::text($params, 'LONGWIRE_CLOSE_REASON'),
+            self::text($params, 'LONGWIRE_CHANNEL'),
         );
     }
 
@@ -104,5 +104,19 @@ final class Event
     public function id(): ?string
     {
         return $this->kind->isOfSession() ? "$this->session-$this->seq" : null;
+    }
+
+    /** @param array<mixed> $params */
+    private static function text(array $params, string $name): ?string
+    {
+        $value = $params[$name] ?? null;
+        return is_scalar($value) ? (string) $value : null;
+    }
+
+    /** @param array<mixed> $params */
+    private static function number(array $params, string $name): ?int
+    {
+        $text = self::text($params, $name);
+        return $text === null ? null : (int) $text;
     }
 }

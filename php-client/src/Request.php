@@ -96,7 +96,21 @@ final class Request
     /** The same for other sessions. */
     public function for(Target $to): self
     {
-        return new self($this->verb, $to, ...array_slice(get_object_vars($this), 2));
+        return new self(
+            $this->verb,
+            $to,
+            $this->body,
+            $this->name,
+            $this->kind,
+            $this->key,
+            $this->code,
+            $this->reason,
+            $this->expect,
+            $this->expectAbsent,
+            $this->after,
+            $this->limit,
+            $this->id,
+        );
     }
 
     /** @throws InvalidArgument if the router would refuse it for its form */
@@ -105,12 +119,21 @@ final class Request
         if ($this->to !== null) {
             Check::target($this->to);
         }
-        match ($this->verb) {
-            Verb::Join, Verb::Leave => Check::name('a channel', (string) $this->name),
-            Verb::Bind => Check::name('a uid', (string) $this->name),
-            Verb::Set, Verb::Delete, Verb::Attribute => Check::attributeKey((string) $this->name),
-            default => null,
-        };
+        switch ($this->verb) {
+            case Verb::Join:
+            case Verb::Leave:
+                Check::name('a channel', (string) $this->name);
+                break;
+            case Verb::Bind:
+                Check::name('a uid', (string) $this->name);
+                break;
+            case Verb::Set:
+            case Verb::Delete:
+            case Verb::Attribute:
+                Check::attributeKey((string) $this->name);
+                break;
+            default:
+        }
         if ($this->key !== null) {
             Check::name('the key of a message', $this->key);
         }

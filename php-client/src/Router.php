@@ -91,12 +91,21 @@ final class Router implements RouterInterface
         $this->connection = null;
     }
 
-    /** Without the secret, for logs and error pages. */
+    /**
+     * Without the secret, for logs and error pages.
+     *
+     * @return array<string, mixed>
+     */
     public function __debugInfo(): array
     {
         return ['addresses' => $this->urls, 'isConnected' => $this->connection !== null];
     }
 
+    /**
+     * @param non-empty-list<Request> $requests
+     *
+     * @return list<Receipt|Refused>
+     */
     protected function commands(array $requests): array
     {
         $parts = array_map(Wire::parts(...), $requests);
@@ -132,20 +141,21 @@ final class Router implements RouterInterface
     }
 
     /**
-     * @param non-empty-list<Request> $requests
+     * @param list<Request> $requests at least one
      *
      * @return list<Frame>
      */
     private function ask(array $requests): array
     {
         $frames = [];
+        $firstBytes = 0;
         $changesNothing = true;
         foreach ($requests as $request) {
             $this->number = $this->number % self::MAX_NUMBER + 1;
             $frames[$this->number] = Wire::request($request, $this->number);
+            $firstBytes = $firstBytes === 0 ? strlen($frames[$this->number]) : $firstBytes;
             $changesNothing = $changesNothing && $request->verb->changesNothing();
         }
-        $firstBytes = strlen(reset($frames));
         $output = implode('', $frames);
         $connection = $this->connected();
         $wasKept = $connection->isKept();

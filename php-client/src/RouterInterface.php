@@ -8,6 +8,16 @@ namespace Longwire\Client;
  * The commands and queries of a router. Router sends them to a running one; Testing\FakeRouter runs them in memory.
  *
  * On failure every method throws an Exception of this package, and nothing else.
+ *
+ * @phpstan-type SessionData array{session: string, uid: ?string, attributes: array<string, string>, channels: list<string>,
+ *     app: string, listener: string, framing: string, queued_bytes: int, seconds: int}
+ * @phpstan-type ChannelPage array{channel: string, count: int, sessions: list<string>, next?: string}
+ * @phpstan-type UidPage array{uid: string, count: int, sessions: list<string>, next?: string}
+ * @phpstan-type ChannelsPage array{count: int, channels: list<array{channel: string, count: int}>, next?: string}
+ * @phpstan-type SessionsPage array{count: int, sessions: list<string>, next?: string}
+ * @phpstan-type NodeData array{node: string, number: int, version: string, sessions: int, channels: int, uids: int,
+ *     draining: bool, seconds: int}
+ * @phpstan-type NodesData array{nodes: list<NodeData>, unreachable?: list<string>, engine_down?: true}
  */
 interface RouterInterface
 {
@@ -71,8 +81,7 @@ interface RouterInterface
     /**
      * All data of a session; null if it is gone.
      *
-     * @return array{session: string, uid: ?string, attributes: array<string, string>, channels: list<string>,
-     *     app: string, listener: string, framing: string, queued_bytes: int, seconds: int}|null
+     * @return SessionData|null
      */
     public function session(string $session): ?array;
 
@@ -81,34 +90,30 @@ interface RouterInterface
      *
      * @param int $limit at most 1000; 0 gives only the count
      *
-     * @return array{channel: string, count: int, sessions: list<string>, next?: string}
+     * @return ChannelPage
      */
     public function channel(string $channel, ?string $after = null, int $limit = 100): array;
 
     /**
      * The sessions of a user.
      *
-     * @return array{uid: string, count: int, sessions: list<string>, next?: string}
+     * @return UidPage
      */
     public function uid(string $uid, ?string $after = null, int $limit = 100): array;
 
-    /** @return array{count: int, channels: list<array{channel: string, count: int}>, next?: string} */
+    /** @return ChannelsPage */
     public function channels(?string $after = null, int $limit = 100): array;
 
-    /** @return array{count: int, sessions: list<string>, next?: string} */
+    /** @return SessionsPage */
     public function sessions(?string $after = null, int $limit = 100): array;
 
-    /**
-     * @return array{node: string, number: int, version: string, sessions: int, channels: int, uids: int,
-     *     draining: bool, seconds: int}
-     */
+    /** @return NodeData */
     public function node(): array;
 
     /**
      * All nodes that answer, ordered by number; `unreachable` and `engine_down` are there if some did not answer.
      *
-     * @return array{nodes: list<array{node: string, number: int, version: string, sessions: int, channels: int,
-     *     uids: int, draining: bool, seconds: int}>, unreachable?: list<string>, engine_down?: true}
+     * @return NodesData
      */
     public function nodes(): array;
 

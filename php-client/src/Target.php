@@ -12,9 +12,9 @@ namespace Longwire\Client;
 final class Target
 {
     /**
-     * @param string       $kind   session, uid, channel or all
-     * @param list<string> $names  the ids, or the one name
-     * @param list<Target> $except
+     * @param 'session'|'uid'|'channel'|'all' $kind
+     * @param list<string>                    $names  the ids, or the one name
+     * @param list<Target>                    $except
      */
     private function __construct(
         public readonly string $kind,

@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace Longwire\Client\Tests;
 
+use Longwire\Client\Internal\Log;
+use Longwire\Client\Internal\Report;
 use Longwire\Client\Internal\Verbs;
 use Longwire\Client\InvalidArgument;
 use Longwire\Client\Receipt;
@@ -33,10 +35,15 @@ final class ApiRouter implements RouterInterface
         $request->verb->value < Verb::Attribute->value ? $this->sent($request) : $this->query($request);
     }
 
-    protected function log(): \Closure
+    protected function log(): Log
     {
-        return static function (): void {
-        };
+        return Log::to(static function (): void {
+        });
+    }
+
+    protected function report(): Report
+    {
+        return new Report(null);
     }
 
     protected function commands(array $requests): array

@@ -21,7 +21,9 @@ final class Assertion
     public static function that(bool $holds, \Closure $failure): void
     {
         if (!class_exists(Assert::class)) {
-            $holds || throw new \AssertionError($failure());
+            if (!$holds) {
+                throw new \AssertionError($failure());
+            }
         } elseif ($holds) {
             Assert::assertThat($holds, Assert::isTrue());
         } else {

@@ -31,7 +31,11 @@ final class Check
     private static function targetAlone(Target $target): void
     {
         foreach ($target->names as $name) {
-            $target->kind === 'session' ? self::sessionId($name) : self::name("a $target->kind", $name);
+            if ($target->kind === 'session') {
+                self::sessionId($name);
+            } else {
+                self::name("a $target->kind", $name);
+            }
         }
     }
 

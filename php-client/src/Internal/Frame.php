@@ -32,6 +32,6 @@ final class Frame
     public function number(): ?int
     {
         $value = $this->fields[Tag::REQUEST] ?? '';
-        return strlen($value) === 4 ? unpack('N', $value)[1] : null;
+        return strlen($value) === 4 ? Bytes::u32($value, 0) : null;
     }
 }

@@ -42,7 +42,9 @@ final class FrameReader
         if ($there < 8) {
             return null;
         }
-        ['type' => $type, 'slen' => $slen, 'len' => $len] = unpack('ntype/nslen/Nlen', $this->input, $this->at);
+        $type = Bytes::u16($this->input, $this->at);
+        $slen = Bytes::u16($this->input, $this->at + 2);
+        $len = Bytes::u32($this->input, $this->at + 4);
         if ($type >> 8 !== 0x4C || $len > self::MAX_BODY_BYTES) {
             throw new ProtocolError('the server is not a Longwire router', true);
         }
@@ -64,12 +66,12 @@ final class FrameReader
     {
         $fields = [];
         for ($at = 0; $at < strlen($bytes); $at += 3 + $length) {
-            $head = strlen($bytes) - $at >= 3 ? unpack('Ctag/nlength', $bytes, $at) : null;
-            $length = $head['length'] ?? 0;
-            if ($head === null || $at + 3 + $length > strlen($bytes)) {
+            $isHeadWhole = strlen($bytes) - $at >= 3;
+            $length = $isHeadWhole ? Bytes::u16($bytes, $at + 1) : 0;
+            if (!$isHeadWhole || $at + 3 + $length > strlen($bytes)) {
                 throw new ProtocolError('the fields of an answer are longer than the answer', true);
             }
-            $fields[$head['tag']] = substr($bytes, $at + 3, $length);
+            $fields[Bytes::u8($bytes, $at)] = substr($bytes, $at + 3, $length);
         }
         return $fields;
     }

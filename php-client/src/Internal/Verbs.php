@@ -13,6 +13,7 @@ use Longwire\Client\QuietRouter;
 use Longwire\Client\Receipt;
 use Longwire\Client\Refused;
 use Longwire\Client\Request;
+use Longwire\Client\RouterInterface;
 use Longwire\Client\Target;
 use Longwire\Client\Verb;
 
@@ -20,6 +21,14 @@ use Longwire\Client\Verb;
  * Implements the verbs of a RouterInterface as requests. A class that uses it must run these requests.
  *
  * @internal
+ *
+ * @phpstan-import-type SessionData from RouterInterface
+ * @phpstan-import-type ChannelPage from RouterInterface
+ * @phpstan-import-type UidPage from RouterInterface
+ * @phpstan-import-type ChannelsPage from RouterInterface
+ * @phpstan-import-type SessionsPage from RouterInterface
+ * @phpstan-import-type NodeData from RouterInterface
+ * @phpstan-import-type NodesData from RouterInterface
  */
 trait Verbs
 {
@@ -85,7 +94,11 @@ trait Verbs
     private static function decoded(string $json): array
     {
         $value = json_decode($json, true);
-        return is_array($value) ? $value : throw new ProtocolError('the router sent an answer that is not JSON');
+        if (!is_array($value)) {
+            throw new ProtocolError('the router sent an answer that is not JSON');
+        }
+        /** @var array<string, mixed> $value */
+        return $value;
     }
 
     /** @return array<string, mixed> */
@@ -163,37 +176,51 @@ trait Verbs
 
     public function session(string $session): ?array
     {
-        return $this->read(new Request(Verb::Session, Target::session($session)));
+        /** @var SessionData|null $answer */
+        $answer = $this->read(new Request(Verb::Session, Target::session($session)));
+        return $answer;
     }
 
     public function channel(string $channel, ?string $after = null, int $limit = 100): array
     {
-        return $this->list(Verb::Channel, Target::channel($channel), $after, $limit);
+        /** @var ChannelPage $answer */
+        $answer = $this->list(Verb::Channel, Target::channel($channel), $after, $limit);
+        return $answer;
     }
 
     public function uid(string $uid, ?string $after = null, int $limit = 100): array
     {
-        return $this->list(Verb::Uid, Target::uid($uid), $after, $limit);
+        /** @var UidPage $answer */
+        $answer = $this->list(Verb::Uid, Target::uid($uid), $after, $limit);
+        return $answer;
     }
 
     public function channels(?string $after = null, int $limit = 100): array
     {
-        return $this->list(Verb::Channels, null, $after, $limit);
+        /** @var ChannelsPage $answer */
+        $answer = $this->list(Verb::Channels, null, $after, $limit);
+        return $answer;
     }
 
     public function sessions(?string $after = null, int $limit = 100): array
     {
-        return $this->list(Verb::Sessions, null, $after, $limit);
+        /** @var SessionsPage $answer */
+        $answer = $this->list(Verb::Sessions, null, $after, $limit);
+        return $answer;
     }
 
     public function node(): array
     {
-        return $this->list(Verb::Node, null, null, null);
+        /** @var NodeData $answer */
+        $answer = $this->list(Verb::Node, null, null, null);
+        return $answer;
     }
 
     public function nodes(): array
     {
-        return $this->list(Verb::Nodes, null, null, null);
+        /** @var NodesData $answer */
+        $answer = $this->list(Verb::Nodes, null, null, null);
+        return $answer;
     }
 
     public function batch(): Batch
@@ -225,7 +252,9 @@ trait Verbs
             $answers += array_combine($places, $this->reported($sent, fn (): array => $this->commands($sent)));
         }
         ksort($answers);
-        array_map($this->report()->answer(...), $requests, $answers);
+        foreach ($requests as $place => $request) {
+            $this->report()->answer($request, $answers[$place]);
+        }
         return array_values($answers);
     }
 

@@ -44,16 +44,18 @@ final class Wire
         return pack('nnN', $type, strlen($fields), strlen($body)) . $fields . $body;
     }
 
-    /** @return non-empty-list<Request> the request, as several if it names too many sessions for one */
+    /** @return list<Request> the request, as several if it names too many sessions for one */
     public static function parts(Request $request): array
     {
-        if ($request->to === null || count($request->to->names) <= self::IDS_PER_COMMAND) {
+        $to = $request->to;
+        if ($to === null || count($to->names) <= self::IDS_PER_COMMAND) {
             return [$request];
         }
-        $part = static fn (array $ids): Request => $request->for(
-            Target::session(...$ids)->except(...$request->to->except),
-        );
-        return array_map($part, array_chunk($request->to->names, self::IDS_PER_COMMAND));
+        $parts = [];
+        foreach (array_chunk($to->names, self::IDS_PER_COMMAND) as $ids) {
+            $parts[] = $request->for(Target::session(...$ids)->except(...$to->except));
+        }
+        return $parts;
     }
 
     /** @throws InvalidArgument if it cannot be sent; then no part of it is sent */
@@ -126,12 +128,19 @@ final class Wire
             throw new ProtocolError('the router sent another answer than a receipt', true);
         }
         // A later server may add counts after these.
-        $numbers = array_values(unpack('N' . self::COUNTS, $counts));
+        $count = static fn (int $place): int => Bytes::u32($counts, 4 * $place);
         $unreachable = $answer->fields[Tag::UNREACHABLE] ?? '';
         return new Receipt(
-            ...$numbers,
-            unreachable: $unreachable === '' ? [] : explode("\n", $unreachable),
-            engineDown: isset($answer->fields[Tag::ENGINE_DOWN]),
+            $count(0),
+            $count(1),
+            $count(2),
+            $count(3),
+            $count(4),
+            $count(5),
+            $count(6),
+            $count(7),
+            $unreachable === '' ? [] : explode("\n", $unreachable),
+            isset($answer->fields[Tag::ENGINE_DOWN]),
         );
     }
 

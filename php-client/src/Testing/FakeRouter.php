@@ -87,6 +87,11 @@ final class FakeRouter implements RouterInterface
         return $this->requests;
     }
 
+    /**
+     * @param non-empty-list<Request> $requests
+     *
+     * @return list<Receipt|Refused>
+     */
     protected function commands(array $requests): array
     {
         $this->take($requests);
@@ -132,9 +137,11 @@ final class FakeRouter implements RouterInterface
         if ($request->kind === Kind::Text && !self::isText($request->body)) {
             return new Refused('not_text', 'the message is of kind text and not UTF-8');
         }
-        $left = $request->to->kind === 'session' ? array_diff($request->to->names, array_keys($this->here)) : [];
+        // Only queries have no target.
+        $to = $request->to ?? Target::session();
+        $left = $to->kind === 'session' ? array_diff($to->names, array_keys($this->here)) : [];
         $receipt = new Receipt(gone: count($left));
-        foreach ($this->selected($request->to) as $session) {
+        foreach ($this->selected($to) as $session) {
             $isDone = $this->doWith($session, $request);
             $receipt = $receipt->plus($isDone ? new Receipt(reached: 1) : new Receipt(refused: 1));
         }
@@ -193,14 +200,15 @@ final class FakeRouter implements RouterInterface
     /** @return array<string, mixed>|string|null */
     private function answer(Request $request): array|string|null
     {
-        $names = $request->to?->names ?? [];
-        $session = $this->here[$names[0] ?? ''] ?? null;
+        $to = $request->to ?? Target::all();
+        $name = $to->names[0] ?? '';
+        $session = $this->here[$name] ?? null;
         return match ($request->verb) {
             Verb::Attribute => $session?->attributes[strtolower((string) $request->name)] ?? null,
             Verb::Session => $session === null ? null : self::shown($session),
-            Verb::Channel => ['channel' => $names[0]] + self::page($request, 'sessions', $this->ids($request->to)),
-            Verb::Uid => ['uid' => $names[0]] + self::page($request, 'sessions', $this->ids($request->to)),
-            Verb::Sessions => self::page($request, 'sessions', array_keys($this->here)),
+            Verb::Channel => ['channel' => $name] + $this->sessionsPage($request, $to),
+            Verb::Uid => ['uid' => $name] + $this->sessionsPage($request, $to),
+            Verb::Sessions => $this->sessionsPage($request, $to),
             Verb::Channels => $this->channelsPage($request),
             Verb::Node => $this->nodeShown(),
             Verb::Nodes => ['nodes' => [$this->nodeShown()]],
@@ -246,10 +254,12 @@ final class FakeRouter implements RouterInterface
         };
     }
 
-    /** @return list<string> */
-    private function ids(Target $target): array
+    /** @return array<string, mixed> */
+    private function sessionsPage(Request $request, Target $target): array
     {
-        return array_map(static fn (FakeSession $session): string => $session->id, $this->selected($target));
+        $ids = array_map(static fn (FakeSession $session): string => $session->id, $this->selected($target));
+        [$page, $next] = self::page($request, $ids);
+        return ['count' => count($ids), 'sessions' => $page] + $next;
     }
 
     /** @return array<string, int> members by channel */
@@ -262,25 +272,25 @@ final class FakeRouter implements RouterInterface
     private function channelsPage(Request $request): array
     {
         $counts = $this->counts();
-        $page = self::page($request, 'channels', array_map('strval', array_keys($counts)));
+        [$page, $next] = self::page($request, array_map('strval', array_keys($counts)));
         $shown = static fn (string $name): array => ['channel' => $name, 'count' => $counts[$name]];
-        $page['channels'] = array_map($shown, $page['channels']);
-        return $page;
+        return ['count' => count($counts), 'channels' => array_map($shown, $page)] + $next;
     }
 
     /**
      * @param list<string> $all
      *
-     * @return array<string, mixed>
+     * @return array{list<string>, array{next?: string}}
      */
-    private static function page(Request $request, string $key, array $all): array
+    private static function page(Request $request, array $all): array
     {
         sort($all, SORT_STRING);
         $limit = $request->limit ?? 100;
-        $rest = array_filter($all, static fn (string $name): bool => strcmp($name, $request->after ?? '') > 0);
+        $isAfter = static fn (string $name): bool => strcmp($name, $request->after ?? '') > 0;
+        $rest = array_values(array_filter($all, $isAfter));
         $page = array_slice($rest, 0, $limit);
         $next = $page !== [] && count($rest) > $limit ? ['next' => end($page)] : [];
-        return ['count' => count($all), $key => $page] + $next;
+        return [$page, $next];
     }
 
     /** @return array<string, mixed> */
