@@ -62,6 +62,11 @@ final class ReadmeTest extends TestCase
         $this->assertSame('nobody was told', end($lines));
     }
 
+    public function testEventsOfWhatComesBack(): void
+    {
+        $this->assertSame(['forget AAAAAAAAAAAAAAAA'], self::printed($this->example('Events of what comes back')));
+    }
+
     public function testInAHandler(): void
     {
         $client = new Client();
