@@ -197,6 +197,7 @@ final class Router implements RouterInterface
         }
         $this->disconnect();
         $failures = [];
+        $last = null;
         foreach ($this->urls as $url) {
             try {
                 $greeter = Greeter::with($this->secret);
@@ -207,9 +208,10 @@ final class Router implements RouterInterface
                 return $this->connection = $connection;
             } catch (Exception $error) {
                 $failures[] = "$url: {$error->getMessage()}";
+                $last = $error;
             }
         }
-        throw new ConnectFailed('no router: ' . implode('; ', $failures), 0, $error);
+        throw new ConnectFailed('no router: ' . implode('; ', $failures), 0, $last);
     }
 
     /**
