@@ -6,8 +6,9 @@
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
 #   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, Composer, PHP_CodeSniffer, the interfaces
 #                                  of PSR-3 and PSR-14, nginx, openssl, curl, a browser with its driver, ip (for networks of their
-#                                  own), python's venv and its YAML, and what answers FastCGI: a C compiler with libfcgi, fcgiwrap,
-#                                  Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm; Laravel and Symfony
+#                                  own), buildah and crun (for images), python's venv and its YAML, and what answers FastCGI: a C
+#                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm; Laravel
+#                                  and Symfony
 #   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
@@ -56,6 +57,8 @@ missing_for() {
     [[ -x /usr/sbin/nginx ]] || echo nginx-light
     has openssl || echo openssl
     has curl || echo curl
+    has buildah || echo buildah
+    has crun || echo crun
     has chromium || echo chromium
     has chromedriver || echo chromium-driver
     [[ -x /usr/sbin/ip || -x /sbin/ip ]] || echo iproute2

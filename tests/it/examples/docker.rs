@@ -1,15 +1,11 @@
-//! Checks `docker/` without Docker: the files named in the compose files exist, and the mounted configurations are checked by the programs
-//! that would read them.
+//! Checks `docker/` without Docker: the files named in the compose files exist, the mounted configurations are checked by the programs
+//! that would read them, and `tests/containers/` builds the image and runs it as the compose files say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-
-use crate::support::client::Client;
-use crate::support::longwire::Longwire;
-use crate::support::php_fpm::Pool;
 
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
@@ -36,8 +32,40 @@ fn succeeded<'o>(what: &str, output: &'o Output) -> &'o Output {
     output
 }
 
+/// The texts of a list, or the names of a table.
 fn texts(value: &Value) -> Vec<&str> {
-    value.as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    match value {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        Value::Object(table) => table.keys().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Runs a program of `tests/containers/` with the binary of this test run.
+#[track_caller]
+fn replay(program: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new("timeout");
+    command.args(["120", "/usr/bin/python3"]).arg(root.join("tests/containers").join(program));
+    command.arg(env!("CARGO_BIN_EXE_longwire")).stdin(Stdio::null());
+    let output = command.output().expect("timeout belongs to coreutils");
+    String::from_utf8_lossy(&succeeded(program, &output).stdout).into_owned()
+}
+
+#[test]
+fn the_image_is_built_and_the_steps_of_its_readme_work() {
+    let said = replay("compose.py");
+    for step in [
+        "user 10001:10001",
+        "health: 1 without PHP",
+        "health: 0 with PHP",
+        "echo: ws://127.0.0.1:8080/echo",
+        "push: from form.php",
+        "push: from a script in the php container",
+        "stop: 0",
+    ] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
 }
 
 #[test]
@@ -78,9 +106,11 @@ fn whatever_the_compose_files_name_is_there() {
 fn the_nodes_their_balancer_and_their_engines_know_each_other() {
     let compose = compose("compose.cluster.yaml");
     let services = compose["services"].as_object().expect("there are services");
-    for (at, node) in NODES.iter().enumerate() {
-        assert_eq!(services[*node]["environment"]["NODE_NUMBER"], at + 1, "{node}");
-        assert!(services[*node]["environment"]["ROUTER_SECRET"].is_string(), "{node}");
+    for node in NODES {
+        let (file, serves) = (format!("/etc/longwire/{node}.toml"), texts(&services[node]["command"]));
+        assert_eq!(serves, ["serve", "--config", &file], "{node}");
+        assert_eq!(texts(&services[node]["healthcheck"]["test"]).last(), Some(&file.as_str()), "{node}");
+        assert!(services[node]["environment"]["ROUTER_SECRET"].is_string(), "{node}");
     }
     let balancer = text("haproxy.cfg");
     let mut servers: Vec<&str> = balancer
@@ -113,6 +143,7 @@ fn check(what: &str, config: &str, secret: &str) {
         .iter()
         .fold(here, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"));
     let dir = tempfile::tempdir().expect("a temporary directory");
+    let here = here.replace("/run/longwire", dir.path().to_str().expect("the path is text"));
     fs::write(dir.path().join("longwire.toml"), here).expect("the directory is ours");
     let mut command = Command::new(env!("CARGO_BIN_EXE_longwire"));
     command.args(["check", "--config", "longwire.toml"]).current_dir(dir.path()).env("ROUTER_SECRET", secret);
@@ -126,64 +157,25 @@ fn secret(service: &Value) -> String {
     secret.expect("it has a default").to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_readme_pushes_from_the_php_container_reaches_a_client() {
-    let compose = compose("compose.yaml");
-    let (longwire, php) = (&compose["services"]["longwire"], &compose["services"]["php"]);
-    assert_eq!(longwire["environment"], php["environment"], "both services must have the same secret");
-    let config = text("longwire.toml");
-    // The other container connects to the service of this name, on a port that is open to the whole network.
-    assert!(config.contains("bind = \"0.0.0.0:9010\"\nadvertise = \"longwire:9010\""), "{config}");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mounts = texts(&php["volumes"]);
-    assert!(mounts.contains(&"../php-client:/srv/php-client:ro"), "{mounts:?}");
-
-    let fpm = Pool::of(2).start();
-    let here = [8080, 9005, 9010, 9011]
-        .iter()
-        .fold(config, |text, port| text.replace(&format!("0.0.0.0:{port}"), "127.0.0.1:0"))
-        .replace("/srv/php", root.join("php-examples").to_str().expect("the path is text"))
-        .replace("unix:/run/longwire/php-fpm.sock", &fpm.address().to_string());
-    let node = Longwire::serve_prepared(&here, |command| {
-        command.env("ROUTER_SECRET", secret(longwire));
-    });
-    let mut client = Client::upgrade(node.address("web"), "/ws", "").await;
-    assert_eq!(client.ask("hello").await, "hello");
-
-    let readme = text("README.md");
-    let code =
-        readme.split("exec php php -r '").nth(1).and_then(|rest| rest.split("\n  '\n").next()).expect("it pushes");
-    let code = code
-        .replace("/srv/php-client", root.join("php-client").to_str().expect("the path is text"))
-        .replace("\"longwire\", 9010", &format!("\"127.0.0.1\", {}", node.address("router").port()));
-    let mut php_command = Command::new("timeout");
-    php_command.args(["60", "php", "-r", &code]).env("ROUTER_SECRET", secret(php));
-    let output = php_command.output().expect("php is installed");
-    let said = String::from_utf8_lossy(&succeeded("php", &output).stdout).into_owned();
-    assert!(said.contains("[reached] => 1"), "{said}");
-    assert_eq!(client.frame().await.body, "from elsewhere");
-}
-
 #[test]
 fn longwire_takes_the_configurations_of_all_containers() {
-    check("longwire.toml", &text("longwire.toml"), &secret(&compose("compose.yaml")["services"]["longwire"]));
+    for name in ["longwire.toml", "page.toml"] {
+        check(name, &text(name), "");
+    }
     let compose = compose("compose.cluster.yaml");
-    let template = text("cluster.toml");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let here = dir.path().to_str().expect("the path is text");
+    fs::write(dir.path().join("cluster.toml"), text("cluster.toml")).expect("the directory is ours");
+    // The command of the container that writes the configurations. In a compose file a dollar is written twice.
+    let configure = texts(&compose["services"]["configure"]["command"]);
+    let [shell, options, code] = configure[..] else { panic!("{configure:?}") };
+    let code = code
+        .replace("$$", "$")
+        .replace("/cluster.toml", &format!("{here}/cluster.toml"))
+        .replace("/etc/longwire", here);
+    succeeded("configure", &Command::new(shell).args([options, &code]).output().expect("there is a shell"));
     for node in NODES {
-        // The command of the container, up to the start of its node. In a compose file a dollar is written twice.
-        let command = texts(&compose["services"][node]["command"])[0].replace("$$", "$");
-        let (makes, _) = command.split_once(" && exec longwire serve ").expect("it makes the configuration first");
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let (from, to) = (dir.path().join("cluster.toml"), dir.path().join("longwire.toml"));
-        fs::write(&from, &template).expect("the directory is ours");
-        let here = makes
-            .replace("/etc/longwire/cluster.toml", from.to_str().expect("the path is text"))
-            .replace("/tmp/longwire.toml", to.to_str().expect("the path is text"));
-        let number = compose["services"][node]["environment"]["NODE_NUMBER"].to_string();
-        let output =
-            Command::new("bash").args(["-c", &here]).env("NODE_NUMBER", number).output().expect("there is bash");
-        succeeded(node, &output);
-        let config = fs::read_to_string(to).expect("it was written");
+        let config = fs::read_to_string(dir.path().join(node).with_extension("toml")).expect("it was written");
         assert!(config.contains(&format!("name = \"{node}\"")) && !config.contains("NODE_NUMBER"), "{node}:\n{config}");
         let secret = &secret(&compose["services"][node]);
         check(node, &config, secret);
