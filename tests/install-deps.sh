@@ -15,7 +15,7 @@
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,13p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,14p' "$0" >&2
     exit 2
 }
 

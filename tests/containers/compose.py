@@ -11,12 +11,11 @@ import shutil
 import sys
 import urllib.parse
 
-import yaml
-
+import composed
 import runtime
-from runtime import Container, Image, Talk, check, run, wait_until
+from composed import DOCKER
+from runtime import Container, Image, Talk, check, wait_until
 
-DOCKER = runtime.REPOSITORY / "docker"
 # STOPSIGNAL of PHP's image.
 PHP_STOP_SIGNAL = "QUIT"
 
@@ -31,8 +30,7 @@ def main():
     no_shell = [path for path in image.root.rglob("*") if path.name in ["sh", "bash", "busybox", "apt-get"]]
     check(not no_shell, f"the image has {no_shell}")
 
-    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-    volumes = {name: volume(name, what or {}, folder) for name, what in compose["volumes"].items()}
+    compose, volumes = composed.load("compose.yaml", folder)
     longwire = longwire_container(compose["services"]["longwire"], image, volumes, folder).start()
     wait_until("the image has started", lambda: "started" in longwire.log() or not longwire.is_running())
     check(longwire.is_running(), longwire.log())
@@ -40,7 +38,7 @@ def main():
     check(status == 1 and "not ready" in said, f"without PHP the health check says {status}: {said}")
     print(f"health: {status} without PHP ({said.strip()})")
 
-    php = php_container(compose["services"]["php"], volumes, folder).start()
+    php = composed.php_container(compose["services"]["php"], volumes, folder).start()
     wait_until("the health check says 0", lambda: longwire.exec(image.health)[0] == 0 or not php.is_running())
     check(php.is_running(), php.log())
     print("health: 0 with PHP")
@@ -55,41 +53,12 @@ def main():
     print("stop: 0")
 
 
-def volume(name, what, folder):
-    """What Docker's driver `local` does with a volume."""
-    place = folder / f"volume-{name}"
-    place.mkdir()
-    options = what.get("driver_opts")
-    if options:
-        run("mount", "-t", options["type"], "-o", options["o"], options["device"], place)
-    return place
-
-
-def mounts(service, volumes):
-    for written in service["volumes"]:
-        source, to, *options = written.split(":")
-        yield (DOCKER / source).resolve() if source.startswith(".") else volumes[source], to, options
-
-
 def longwire_container(service, image, volumes, folder):
     check(service["read_only"] and service["cap_drop"] == ["ALL"], "the container has no more rights than it needs")
     check(service["security_opt"] == ["no-new-privileges:true"], "the container gets no new rights")
     return Container("longwire", image.root, image.config["Entrypoint"] + image.config["Cmd"], folder, user=image.user,
-                     mounts=mounts(service, volumes), read_only=True, no_new_privileges=True,
+                     mounts=composed.mounts(service, volumes), read_only=True, no_new_privileges=True,
                      files=service["ulimits"]["nofile"])
-
-
-def php_container(service, volumes, folder):
-    root, files = runtime.php_root(folder)
-    asked = list(mounts(service, volumes))
-    for source, to, _ in asked:
-        inside = folder / "php-etc" / to.removeprefix("/usr/local/etc/") if to.startswith("/usr/local/etc/") else root / to[1:]
-        if source.is_dir():
-            inside.mkdir(parents=True, exist_ok=True)
-        else:
-            inside.touch()
-    command = [*runtime.PHP_FPM, "--fpm-config", "/usr/local/etc/php-fpm.conf"]
-    return Container("php", root, command, folder, mounts=files + asked, capabilities=runtime.DOCKER_CAPABILITIES)
 
 
 def echo(longwire):

@@ -9,6 +9,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DOCKER_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
                        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
 PATIENCE_S = 20
+# The status if nothing could be tried.
+NOT_ALLOWED = 77
 # The newest php-fpm of this machine. The image has no php.ini, so its sessions are in /tmp.
 PHP_FPM = [*map(str, sorted(pathlib.Path("/usr/sbin").glob("php-fpm[78]*"))[-1:]), "-d", "session.save_path=/tmp"]
 
@@ -29,9 +32,13 @@ def enter():
         for program in ["buildah", "crun", "unshare", "ip", PHP_FPM[0]]:
             if shutil.which(program) is None:
                 sys.exit(f"{program} is not installed (tests/install-deps.sh test)")
-        if os.geteuid() != 0:
-            sys.exit("only root can run containers of several users")
         unshare = ["unshare", "--mount", "--net", "--pid", "--ipc", "--fork", "--mount-proc", "--kill-child"]
+        try_it = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/sys/fs/cgroup"], capture_output=True, text=True)
+        if try_it.returncode != 0:
+            print(f"this machine does not allow containers, or not for this user: {try_it.stderr.strip()}", file=sys.stderr)
+            sys.exit(NOT_ALLOWED)
+        # So that the folder is removed then too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
         with tempfile.TemporaryDirectory(prefix="longwire-containers.") as folder:
             environment = os.environ | {"IN_NAMESPACES": "yes", "TMPDIR": folder}
             sys.exit(subprocess.run([*unshare, sys.executable, *sys.argv], env=environment).returncode)
@@ -72,9 +79,15 @@ class Image:
         run("strip", "-o", binary, built)
         run("sh", REPOSITORY / "docker/image-root.sh", laid_out, binary, "/etc/ssl/certs/ca-certificates.crt",
             REPOSITORY / "docker/longwire.toml")
-        self.is_static = "not a dynamic executable" in subprocess.run(["ldd", binary], capture_output=True, text=True).stderr
-        if not self.is_static:
-            self._add_libraries(binary, laid_out / "files")
+        # ldd fails for some static binaries.
+        said = subprocess.run(["ldd", binary], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout.split()
+        libraries = [word for word in said if word.startswith("/") and pathlib.Path(word).is_file()]
+        self.is_static = not libraries
+        # A binary of the tests is linked dynamically, so it needs its libraries too. That of a release does not.
+        for library in libraries:
+            target = laid_out / "files" / library.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, target)
         self._buildah = ["buildah", "--root", folder / "store", "--runroot", folder / "runroot", "--storage-driver", "vfs"]
         # The stages that compile are skipped, because `root` is given.
         self._run("bud", "--isolation", "chroot", "--format", "docker", "--build-context", f"root={laid_out}", "--tag", "longwire",
@@ -91,26 +104,21 @@ class Image:
     def _run(self, *arguments):
         return run(*self._buildah, *arguments)
 
-    @staticmethod
-    def _add_libraries(binary, files):
-        """A binary of the tests is linked dynamically, so it needs its libraries too. That of a release is not."""
-        for word in run("ldd", binary).split():
-            if word.startswith("/"):
-                target = files / word.lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(word, target)
-
 
 class Container:
     """One container. `mounts` are (source, destination, options), `user` is (uid, gid), as in the image or the compose file."""
 
     def __init__(self, name, root, args, folder, *, user=(0, 0), groups=(), env=None, mounts=(), read_only=False,
-                 capabilities=(), no_new_privileges=False, files=1024):
+                 capabilities=(), no_new_privileges=False, files=65536, network=None):
         self.name, self.folder = name, folder / f"container-{name}"
         # A daemon of Docker may have more files than this machine gives to root here.
         files = min(files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         self._runtime = ["crun", "--root", folder / "crun", "--cgroup-manager=disabled"]
         self.folder.mkdir(exist_ok=True)
+        mounts = list(mounts)
+        make_mount_points(root, mounts)
+        # Without a network of its own it shares that of the test.
+        networks = [{"type": "network", "path": network}] if network else []
         (self.folder / "config.json").write_text(json.dumps({
             "ociVersion": "1.0.0",
             "hostname": name,
@@ -133,7 +141,7 @@ class Container:
                 *({"destination": str(to), "type": "bind", "source": str(source), "options": ["rbind", *options]}
                   for source, to, options in mounts),
             ],
-            "linux": {"namespaces": [{"type": kind} for kind in ["pid", "mount", "ipc", "uts"]]},
+            "linux": {"namespaces": [*({"type": kind} for kind in ["pid", "mount", "ipc", "uts"]), *networks]},
         }))
         self._monitor = None
 
@@ -143,6 +151,14 @@ class Container:
         self._monitor = subprocess.Popen([*self._runtime, "run", "--bundle", self.folder, self.name], stdin=subprocess.DEVNULL,
                                          stdout=log, stderr=log)
         return self
+
+    def run_to_its_end(self):
+        """Returns the status and the output."""
+        self.start()
+        try:
+            return self._monitor.wait(PATIENCE_S), self.log()
+        finally:
+            (self.folder / "log").unlink()
 
     def is_running(self):
         return self._monitor.poll() is None
@@ -158,9 +174,9 @@ class Container:
         check(status == 0, f"{self.name}: {' '.join(args)}: status {status}\n{said}\n{self.log()}")
         return said
 
-    def stop(self, grace_s, signal="TERM"):
+    def stop(self, grace_s, signal_name="TERM"):
         """As `docker stop`. Returns the status; the test fails if the container has to be killed."""
-        run(*self._runtime, "kill", self.name, signal)
+        run(*self._runtime, "kill", self.name, signal_name)
         try:
             return self._monitor.wait(grace_s)
         except subprocess.TimeoutExpired:
@@ -170,12 +186,28 @@ class Container:
         return (self.folder / "log").read_text()
 
 
+def make_mount_points(root, mounts):
+    """Makes them before the container starts: two that start at once would both make those of a root that they share."""
+    targets = [pathlib.PurePath(to) for _, to, _ in mounts]
+    for source, to, _ in [("/proc", "/proc", []), ("/proc", "/dev", []), *mounts]:
+        if any(target in pathlib.PurePath(to).parents for target in targets):
+            continue  # it is in another mount
+        place = pathlib.Path(root) / str(to).lstrip("/")
+        if pathlib.Path(source).is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+
+
 def php_root(folder):
     """A root folder with this machine's PHP, laid out as the official image of php-fpm. Returns the folder and its mounts."""
     root = folder / "php-root"
     if not root.exists():
-        for name in ["dev", "proc", "run", "srv", "tmp", "usr", "etc", "var/log"]:
+        for name in ["dev", "proc", "run", "srv", "tmp", "usr", "etc/php", "etc/alternatives", "etc/ssl", "var/log"]:
             (root / name).mkdir(parents=True)
+        for name in ["group", "ld.so.cache", "nsswitch.conf", "passwd"]:
+            shutil.copy(f"/etc/{name}", root / "etc")
         (root / "tmp").chmod(0o1777)
         for name in ["bin", "lib", "lib64", "sbin"]:
             (root / name).symlink_to(f"usr/{name}")
@@ -183,7 +215,8 @@ def php_root(folder):
         # What php-fpm.conf and docker.conf of that image say.
         (folder / "php-etc/php-fpm.conf").write_text("[global]\nerror_log = /proc/self/fd/2\ndaemonize = no\n"
                                                      "include=/usr/local/etc/php-fpm.d/*.conf\n")
-    return root, [("/usr", "/usr", ["ro"]), ("/etc", "/etc", ["ro"]), (folder / "php-etc", "/usr/local/etc", [])]
+    here = [(name, name, ["ro"]) for name in ["/usr", "/etc/php", "/etc/alternatives", "/etc/ssl"]]
+    return root, [*here, (folder / "php-etc", "/usr/local/etc", [])]
 
 
 class Talk:
