@@ -42,7 +42,7 @@ quick-benches:
 
 packages:
 	$(TIMED) "packages of Debian" tests/install-deps.sh test
-	$(TIMED) "packages of PyPI" tests/venv.sh autobahn chat responders schemathesis
+	$(TIMED) "packages of PyPI" tests/venv.sh autobahn charts chat responders schemathesis
 	$(TIMED) "packages of npm" tests/npm.sh responders
 
 lint:

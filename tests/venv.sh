@@ -4,7 +4,9 @@
 #
 #   tests/venv.sh NAME...
 #
-# Does nothing if they are installed. Installs again if requirements.txt has changed or an earlier run was interrupted.
+# Packages in tests/NAME/no-deps.txt are installed without what they depend on.
+#
+# Does nothing if they are installed. Installs again if a list has changed or an earlier run was interrupted.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,12 +19,16 @@ if ! "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 
 fi
 for name in "$@"; do
     venv=$target/$name-venv
+    list=$here/$name/requirements.txt
+    no_deps=$here/$name/no-deps.txt
+    [ -e "$no_deps" ] || no_deps=/dev/null
     # This file is written last, so it marks a complete installation.
-    if cmp -s "$here/$name/requirements.txt" "$venv/installed.txt" && "$venv/bin/python" -c '' 2>/dev/null; then
+    if cat "$list" "$no_deps" | cmp -s - "$venv/installed.txt" && "$venv/bin/python" -c '' 2>/dev/null; then
         continue
     fi
     "$python" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-        -r "$here/$name/requirements.txt"
-    cp "$here/$name/requirements.txt" "$venv/installed.txt"
+    pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "$@"; }
+    pip -r "$list"
+    [ "$no_deps" = /dev/null ] || pip --no-deps -r "$no_deps"
+    cat "$list" "$no_deps" >"$venv/installed.txt"
 done

@@ -1,5 +1,6 @@
-//! Checks `docker/` without Docker: the files named in the compose files exist, the mounted configurations are checked by the programs
-//! that would read them, and `tests/containers/` builds the image and runs it as the compose files say.
+//! Checks `docker/` without Docker, and the Helm chart without Kubernetes: the files named in the compose files exist, the mounted
+//! configurations are checked by the programs that would read them, and `tests/containers/` builds the image and runs it as the compose
+//! file and the chart say.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::end_with_the_run;
+use crate::support::{end_with_the_run, target_dir};
 
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
@@ -87,6 +88,21 @@ fn the_image_is_built_and_the_steps_of_its_readme_work() {
 fn the_cluster_of_containers_survives_a_killed_node() {
     let steps = ["health: 0 of three nodes", "chat: from node-", "was killed, and node-", "stop: 0"];
     replay(Path::new("/usr/bin/python3"), "cluster.py", &steps);
+}
+
+#[test]
+fn the_helm_chart_is_valid_and_its_pod_runs() {
+    let python = target_dir().join("charts-venv/bin/python");
+    assert!(python.exists(), "Helm is not installed: run tests/venv.sh charts (`make test` does)");
+    let steps = [
+        "everything: 12 objects are valid",
+        "refused: 15 mistakes",
+        "values: all are used",
+        "pod: its probes succeed",
+        "pod: an echo, and a push from PHP",
+        "pod: stopped with 0, and PHP after it",
+    ];
+    replay(&python, "chart.py", &steps);
 }
 
 #[test]
