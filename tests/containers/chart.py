@@ -121,6 +121,7 @@ def main():
         check(reason in said, f"{values} is refused for another reason than {reason!r}: {said}")
     print(f"refused: {len(REFUSED)} mistakes")
     check_unused_values(helm)
+    check_renewals(helm)
     pod.replay(helm, image, folder, binary)
 
 
@@ -278,6 +279,21 @@ def check_unused_values(helm):
             used = f"alues.{name}" in templates or f"alues.{key} " in templates
             check(used, f"no template uses {name}")
     print("values: all are used")
+
+
+def check_renewals(helm):
+    """Pods are renewed, which closes sessions, only if something has changed for them."""
+    def template(values):
+        [stateful] = kind(helm.render(CASES["cluster"] | values), "StatefulSet")
+        return stateful["spec"]["template"]
+
+    before = template({})
+    for values in [{"replicas": 4}, {"php": {"files": {"handler.php": "<?php"}}}, {"podDisruptionBudget": {"enabled": False}}]:
+        check(template(values) == before, f"{values} renews the pods")
+    for values in [{"drainSeconds": 31}, {"lines": {"limits": "max_sessions = 5"}}, {"php": {"workers": 9}},
+                   {"php": {"pool": "request_terminate_timeout = 70s"}}]:
+        check(template(values) != before, f"{values} renews no pod")
+    print("renewals: only of pods that something has changed for")
 
 
 main()

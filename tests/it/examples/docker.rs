@@ -98,6 +98,7 @@ fn the_helm_chart_is_valid_and_its_pod_runs() {
         "everything: 12 objects are valid",
         "refused: 15 mistakes",
         "values: all are used",
+        "renewals: only of pods that something has changed for",
         "pod: its probes succeed",
         "pod: an echo, and a push from PHP",
         "pod: stopped with 0, and PHP after it",

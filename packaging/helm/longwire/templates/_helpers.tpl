@@ -141,3 +141,25 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
+
+{{- /* The configuration of php-fpm. */ -}}
+{{- define "longwire.pool" -}}
+[global]
+daemonize = no
+error_log = /proc/self/fd/2
+
+[longwire]
+; The folder belongs to a group that both containers are in.
+listen = /run/longwire/php-fpm.sock
+listen.mode = 0660
+; Longwire bounds its connections itself (max_connections); workers that come and go only add waiting.
+pm = static
+pm.max_children = {{ .Values.php.workers }}
+clear_env = no
+; error_log() and warnings go to Longwire's log, with the session that they belong to.
+php_admin_flag[log_errors] = on
+php_admin_flag[display_errors] = off
+{{- with .Values.php.pool }}
+{{ . | trim }}
+{{- end }}
+{{- end -}}
