@@ -107,6 +107,14 @@ fn the_helm_chart_is_valid_and_its_pod_runs() {
 }
 
 #[test]
+fn the_image_is_compiled_with_the_rust_that_is_tested() {
+    let manifest = include_str!("../../../Cargo.toml");
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'));
+    let image = format!(" rust:{}-bookworm ", version.expect("Cargo.toml has a rust-version"));
+    assert!(text("Dockerfile").contains(&image), "the Dockerfile begins FROM{image}");
+}
+
+#[test]
 fn whatever_the_compose_files_name_is_there() {
     for name in ["compose.yaml", "compose.cluster.yaml"] {
         let compose = compose(name);
