@@ -38,6 +38,7 @@ mod codec;
 #[cfg(test)]
 pub(crate) mod faults;
 mod feed;
+mod guard;
 mod inner;
 mod link;
 mod push;
@@ -45,9 +46,8 @@ mod signals;
 mod stage;
 
 use std::io::IoSlice;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,7 @@ use self::backlog::PieceKind;
 pub use self::backlog::Topic;
 pub use self::close::Close;
 pub use self::feed::{Batch, BrokenOff, Feed, FeedReader, MAX_BYTES as MAX_FEED_BYTES, PollTurn};
+use self::guard::Guard;
 use self::inner::{Inner, copy_tail};
 pub use self::link::ClientLink;
 pub use self::push::{Fate, Push, Pushed};
@@ -464,34 +465,6 @@ impl Outbox {
         #[cfg(test)]
         faults::let_others_run();
         Guard { inner: lock(&self.inner), outbox: self }
-    }
-}
-
-/// The locked part. Dropping it updates `is_quiet`.
-struct Guard<'a> {
-    inner: MutexGuard<'a, Inner>,
-    outbox: &'a Outbox,
-}
-
-impl Deref for Guard<'_> {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.inner
-    }
-}
-
-impl DerefMut for Guard<'_> {
-    fn deref_mut(&mut self) -> &mut Inner {
-        &mut self.inner
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        // The bytes that TLS has not sent yet change without this lock.
-        let is_quiet = self.inner.is_quiet() && !self.outbox.link.keeps_bytes();
-        self.outbox.is_quiet.store(is_quiet, Ordering::Release);
     }
 }
 
