@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# Builds what people install: a .deb, an .rpm, a download, its debug file, the bill of materials and SHA256SUMS.
+#
+#   packaging/build.sh [--arch ARCH] [--profile PROFILE] [--binary FILE] [--version VERSION] [--out FOLDER]
+#
+#   --arch ARCH        x86_64 (the default) or aarch64, which is cross-built: it needs gcc-aarch64-linux-gnu and
+#                      `rustup target add aarch64-unknown-linux-gnu`
+#   --profile PROFILE  of cargo: release (the default)
+#   --binary FILE      packs this binary instead of building one
+#   --version VERSION  of the packages; left out: that of Cargo.toml. For tests of upgrades
+#   --out FOLDER       left out: packages, in cargo's target folder
+#
+# The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
+# library needs a download by rustup.
+#
+# The same commit, toolchain and folder give the same bytes: times come from SOURCE_DATE_EPOCH, or else from the last commit.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+arch=x86_64 profile=release binary='' version='' out=''
+work=''
+
+main() {
+    arguments "$@"
+    cd "$root"
+    target_dir=${CARGO_TARGET_DIR:-$root/target}
+    out=$(realpath -m "${out:-$target_dir/packages}")
+    version=${version:-$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)}
+    export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+    export LC_ALL=C TZ=UTC
+    umask 022
+    look_for_tools
+    tests/venv.sh packages
+    nfpm=$target_dir/packages-venv/bin/nfpm
+
+    [[ -n $binary ]] || build
+    rm -rf "$out"
+    mkdir -p "$out"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    split_debug_file
+    python3 packaging/third_party.py "$triple" "$work/THIRD-PARTY.txt" "$out/longwire-$version-$arch.cdx.json"
+    make_download
+    make_packages
+    (cd "$out" && sha256sum -- * >SHA256SUMS)
+    (cd "$out" && ls -l)
+}
+
+arguments() {
+    while (($# > 0)); do
+        case $1 in
+            --arch) arch=${2:?--arch needs a value} ;;
+            --profile) profile=${2:?--profile needs a value} ;;
+            --binary) binary=$(realpath -e "${2:?--binary needs a file}") ;;
+            --version) version=${2:?--version needs a value} ;;
+            --out) out=$(realpath -m "${2:?--out needs a folder}") ;;
+            *) fail "unknown argument $1; the head of packaging/build.sh lists them" ;;
+        esac
+        shift 2
+    done
+    case $arch in
+        x86_64) triple=x86_64-unknown-linux-gnu debian_arch=amd64 tools='' ;;
+        aarch64) triple=aarch64-unknown-linux-gnu debian_arch=arm64 tools=aarch64-linux-gnu- ;;
+        *) fail "--arch must be x86_64 or aarch64, not $arch" ;;
+    esac
+    # A machine of the other kind builds for itself with its own tools.
+    [[ $arch != "$(uname -m)" ]] || tools=''
+}
+
+look_for_tools() {
+    local name missing=()
+    for name in cargo python3 tar xz gzip sha256sum "${tools}objcopy" "${tools}readelf" "${tools}gcc"; do
+        command -v "$name" >/dev/null || missing+=("$name")
+    done
+    ((${#missing[@]} == 0)) || fail "these programs are missing: ${missing[*]} (Debian: apt install xz-utils binutils gcc, for aarch64 gcc-aarch64-linux-gnu)"
+    if [[ -z $binary && ! -d $(rustc --print sysroot)/lib/rustlib/$triple ]]; then
+        fail "this Rust toolchain has no standard library for $triple: rustup target add $triple"
+    fi
+}
+
+build() {
+    local flags="-C target-feature=+crt-static -C link-arg=-Wl,--build-id=sha1"
+    # No package shall name the folders of the machine that built it.
+    flags+=" --remap-path-prefix=$root=longwire --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+    local command=(build)
+    # It writes the list of dependencies into the binary, where `cargo audit bin` and scanners of images find it.
+    ! cargo auditable --version >/dev/null 2>&1 || command=(auditable build)
+    if [[ $arch == aarch64 ]]; then
+        # jemalloc is built for one size of pages. There are kernels with 64 KiB.
+        export JEMALLOC_SYS_WITH_LG_PAGE=16
+        if [[ -n $tools ]]; then
+            export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${tools}gcc
+            export CC_aarch64_unknown_linux_gnu=${tools}gcc AR_aarch64_unknown_linux_gnu=${tools}ar
+        fi
+    fi
+    # With --target these flags are not for build scripts.
+    RUSTFLAGS=$flags CARGO_INCREMENTAL=0 \
+        cargo "${command[@]}" --locked --profile "$profile" --target "$triple" --bin longwire
+    local folder=$profile
+    [[ $profile != dev ]] || folder=debug
+    binary=$target_dir/$triple/$folder/longwire
+}
+
+# The program without its line tables, and these in a file of their own, which a debugger finds by the program's build id.
+split_debug_file() {
+    local id folder
+    "${tools}objcopy" --strip-all "$binary" "$work/longwire"
+    id=$("${tools}readelf" --notes "$binary" | sed -n 's/^ *Build ID: //p' | head -n 1)
+    if [[ -z $id ]]; then
+        echo "build.sh: $binary has no build id, so there is no debug file" >&2
+        return
+    fi
+    folder=usr/lib/debug/.build-id/${id:0:2}
+    mkdir -p "$work/debug/$folder"
+    "${tools}objcopy" --only-keep-debug --compress-debug-sections=zlib "$binary" "$work/debug/$folder/${id:2}.debug"
+    archive "$work/debug" usr "longwire-$version-$arch-linux-debug.tar.xz"
+}
+
+# Reproducible: sorted names, no owners, one time.
+archive() {
+    tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+        --directory "$1" "$2" | xz -6 --threads=1 >"$out/$3"
+}
+
+# What packages and download have in common, as it lies below /usr.
+tree() {
+    local usr=$1 doc=$1/share/doc/longwire share=$1/share/longwire
+    install -D -m 755 "$work/longwire" "$usr/bin/longwire"
+    install -D -m 644 -t "$doc" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$work/THIRD-PARTY.txt"
+    install -D -m 644 -t "$doc/docs" docs/*.md
+    install -D -m 644 -t "$doc/examples" packaging/examples/*
+    copy php-examples "$share/examples"
+    # Examples name ../../php-client/api.php.
+    copy php-client "$share/php-client"
+    rm -r "$share/php-client/tests" "$share/php-client/phpunit.xml"
+    ln -s php-client/api.php "$share/api.php"
+    mkdir -p "$usr/share/php/Longwire"
+    ln -s ../../longwire/php-client/src "$usr/share/php/Longwire/Client"
+    optional packaging/man '*.1' "$usr/share/man/man1"
+    optional packaging/completions longwire.bash "$usr/share/bash-completion/completions"
+    [[ ! -d $usr/share/bash-completion ]] || mv "$usr/share/bash-completion/completions/longwire"{.bash,}
+    optional packaging/completions longwire.fish "$usr/share/fish/vendor_completions.d"
+}
+
+# Copies the files that git knows, or all where there is no git (an archive of the source).
+copy() {
+    local file
+    while IFS= read -r file; do
+        install -D -m 644 "$1/$file" "$2/$file"
+    done < <(cd "$1" && { git ls-files 2>/dev/null || find . -type f | sort; })
+}
+
+optional() {
+    local files
+    mapfile -t files < <(find "$1" -name "$2" 2>/dev/null | sort)
+    if ((${#files[@]} == 0)); then
+        echo "build.sh: there is no $1/$2, so the packages do without" >&2
+        return
+    fi
+    install -D -m 644 -t "$3" "${files[@]}"
+}
+
+make_download() {
+    local name=longwire-$version-$arch-linux
+    tree "$work/download/$name"
+    install -D -m 644 -t "$work/download/$name/share/longwire" packaging/longwire.toml packaging/longwire.service
+    install -m 755 packaging/install.sh "$work/download/$name/install.sh"
+    optional packaging/completions _longwire "$work/download/$name/share/zsh/site-functions"
+    archive "$work/download" "$name" "$name.tar.xz"
+}
+
+make_packages() {
+    local stage=$work/stage
+    mkdir -p "$stage/zsh"
+    tree "$stage/usr"
+    [[ ! -d $stage/usr/share/man ]] || find "$stage/usr/share/man" -name '*.1' -exec gzip -9 --no-name {} +
+    install -D -m 644 -t "$stage/usr/lib/systemd/system" packaging/longwire.service
+    cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright "$stage/"
+    chmod 755 "$stage"/deb/* "$stage"/rpm/*
+    config_of_fedora <packaging/longwire.toml >"$stage/longwire-rpm.toml"
+    changelog_of_debian | gzip -9 --no-name >"$stage/changelog.gz"
+    optional packaging/completions _longwire "$stage/zsh"
+    [[ -e $stage/zsh/_longwire ]] || sed -i '/src: zsh/,/packager:/d' "$stage/nfpm.yaml"
+    find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+    export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
+    export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
+    (cd "$stage" && "$nfpm" package --config nfpm.yaml --packager deb --target "$out/longwire_${version}_$debian_arch.deb")
+    (cd "$stage" && "$nfpm" package --config nfpm.yaml --packager rpm --target "$out/longwire-$version-1.$arch.rpm")
+}
+
+# Fedora and its relatives run php-fpm as apache, with its socket and its pools elsewhere.
+config_of_fedora() {
+    local text
+    text=$(sed -e 's/www-data/apache/g' \
+        -e 's|^# Debian.s php-fpm, .*|# The pool "www" of php-fpm. Its file, /etc/php-fpm.d/www.conf, lists who may connect. Add the service'"'"'s user there:\n#\n#   listen.acl_users = apache,nginx,longwire|' \
+        -e 's|unix:/run/php/php-fpm.sock|unix:/run/php-fpm/www.sock|' \
+        -e 's|^# That pool has five workers (pm.max_children), and web|# Web|' \
+        -e 's|/etc/php/8.2/fpm/pool.d/longwire.conf|/etc/php-fpm.d/longwire.conf|' \
+        -e 's|systemctl restart php8.2-fpm|systemctl restart php-fpm|' \
+        -e 's|unix:/run/php/longwire.sock|unix:/run/php-fpm/longwire.sock|' \
+        -e 's|^# with your version of PHP, and then|# with its user, group and listen changed to those of www.conf, and then|')
+    ! grep -n 'Debian\|run/php/\|8\.2' <<<"$text" >&2 || fail "packaging/longwire.toml has lines that are for Debian only (see config_of_fedora)"
+    printf '%s\n' "$text"
+}
+
+changelog_of_debian() {
+    printf 'longwire (%s) stable; urgency=medium\n\n  * See /usr/share/doc/longwire/CHANGELOG.md.\n\n -- %s  %s\n' \
+        "$version" "${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}" \
+        "$(date --utc --date="@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')"
+}
+
+fail() {
+    echo "build.sh: $1" >&2
+    exit 1
+}
+
+main "$@"
