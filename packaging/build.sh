@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds what people install: a .deb, an .rpm, a download, its debug file, the bill of materials and SHA256SUMS.
 #
-#   packaging/build.sh [--arch ARCH] [--profile PROFILE] [--binary FILE] [--version VERSION] [--out FOLDER]
+#   packaging/build.sh [--arch ARCH] [--profile PROFILE] [--binary FILE] [--only KINDS] [--out FOLDER]
 #
 #   --arch ARCH        x86_64 (the default) or aarch64, which is cross-built: it needs gcc-aarch64-linux-gnu and
 #                      `rustup target add aarch64-unknown-linux-gnu`
 #   --profile PROFILE  of cargo: release (the default)
 #   --binary FILE      packs this binary instead of building one
-#   --version VERSION  of the packages; left out: that of Cargo.toml. For tests of upgrades
+#   --only KINDS       of deb, rpm, download and debug these, separated by commas; left out: all of them
 #   --out FOLDER       left out: packages, in cargo's target folder
 #
 # The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
@@ -17,7 +17,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-arch=x86_64 profile=release binary='' version='' out=''
+arch=x86_64 profile=release binary='' only=deb,rpm,download,debug out=''
 work=''
 
 main() {
@@ -25,7 +25,7 @@ main() {
     cd "$root"
     target_dir=${CARGO_TARGET_DIR:-$root/target}
     out=$(realpath -m "${out:-$target_dir/packages}")
-    version=${version:-$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)}
+    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
     export LC_ALL=C TZ=UTC
     umask 022
@@ -40,7 +40,7 @@ main() {
     trap 'rm -rf "$work"' EXIT
     split_debug_file
     python3 packaging/third_party.py "$triple" "$work/THIRD-PARTY.txt" "$out/longwire-$version-$arch.cdx.json"
-    make_download
+    ! wants download || make_download
     make_packages
     (cd "$out" && sha256sum -- * >SHA256SUMS)
     (cd "$out" && ls -l)
@@ -52,7 +52,7 @@ arguments() {
             --arch) arch=${2:?--arch needs a value} ;;
             --profile) profile=${2:?--profile needs a value} ;;
             --binary) binary=$(realpath -e "${2:?--binary needs a file}") ;;
-            --version) version=${2:?--version needs a value} ;;
+            --only) only=${2:?--only needs a value} ;;
             --out) out=$(realpath -m "${2:?--out needs a folder}") ;;
             *) fail "unknown argument $1; the head of packaging/build.sh lists them" ;;
         esac
@@ -65,6 +65,10 @@ arguments() {
     esac
     # A machine of the other kind builds for itself with its own tools.
     [[ $arch != "$(uname -m)" ]] || tools=''
+}
+
+wants() {
+    [[ ,$only, == *,"$1",* ]]
 }
 
 look_for_tools() {
@@ -105,6 +109,7 @@ build() {
 split_debug_file() {
     local id folder
     "${tools}objcopy" --strip-all "$binary" "$work/longwire"
+    wants debug || return 0
     id=$("${tools}readelf" --notes "$binary" | sed -n 's/^ *Build ID: //p' | head -n 1)
     if [[ -z $id ]]; then
         echo "build.sh: $binary has no build id, so there is no debug file" >&2
@@ -184,8 +189,12 @@ make_packages() {
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
     export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
-    (cd "$stage" && "$nfpm" package --config nfpm.yaml --packager deb --target "$out/longwire_${version}_$debian_arch.deb")
-    (cd "$stage" && "$nfpm" package --config nfpm.yaml --packager rpm --target "$out/longwire-$version-1.$arch.rpm")
+    ! wants deb || package deb "longwire_${version}_$debian_arch.deb"
+    ! wants rpm || package rpm "longwire-$version-1.$arch.rpm"
+}
+
+package() {
+    (cd "$work/stage" && "$nfpm" package --config nfpm.yaml --packager "$1" --target "$out/$2")
 }
 
 # Fedora and its relatives run php-fpm as apache, with its socket and its pools elsewhere.

@@ -4,18 +4,19 @@
 #   tests/install-deps.sh build    what cargo needs to build: a C compiler
 #   tests/install-deps.sh demo     what `make demo` needs beside that: php-fpm
 #   tests/install-deps.sh cluster  what `make cluster` needs beside that: haproxy, redis-server, nats-server
+#   tests/install-deps.sh packages what packaging/build.sh needs: xz, python's venv
 #   tests/install-deps.sh test     what the tests need beside that: the php command, phpunit, Composer, PHP_CodeSniffer, the interfaces
 #                                  of PSR-3 and PSR-14, nginx, openssl, curl, a browser with its driver, ip (for networks of their
 #                                  own), buildah and crun (for images), python's venv and its YAML, and what answers FastCGI: a C
 #                                  compiler with libfcgi, fcgiwrap, Perl with FCGI and Mojolicious, uWSGI, php-cgi, Go, npm; Laravel
-#                                  and Symfony
+#                                  and Symfony; mmdebstrap, for a fresh Debian to install the .deb in
 #   tests/install-deps.sh bench    what is measured beside Longwire: php-fpm, nginx, nchan
 #
 # Does nothing, quickly, when everything is there. Elsewhere than on Debian or Ubuntu it names what is missing.
 set -euo pipefail
 
 usage() {
-    sed -n 's/^# \{0,1\}//; 2,14p' "$0" >&2
+    sed -n 's/^# \{0,1\}//; 2,15p' "$0" >&2
     exit 2
 }
 
@@ -36,6 +37,11 @@ has_php_fpm() {
 missing_for() {
     has cc || printf '%s\n' gcc libc6-dev
     [[ $1 != build ]] || return 0
+    if [[ $1 == packages || $1 == test ]]; then
+        has xz || echo xz-utils
+        python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
+    fi
+    [[ $1 != packages ]] || return 0
     has_php_fpm || echo php-fpm
     if [[ $1 == bench ]]; then
         # Its package brings an nginx that it was built for.
@@ -76,11 +82,12 @@ missing_for() {
     [[ -e /usr/share/php/Illuminate/autoload.php ]] || echo php-laravel-framework
     [[ -e /usr/share/php/Symfony/Bundle/FrameworkBundle/autoload.php ]] || echo php-symfony-framework-bundle
     [[ -e /usr/share/php/Symfony/Bundle/SecurityBundle/autoload.php ]] || echo php-symfony-security-bundle
-    python3 -c 'import ensurepip' >/dev/null 2>&1 || echo python3-venv
+    has mmdebstrap || echo mmdebstrap
+    [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || echo debian-archive-keyring
 }
 
 case ${1:-} in
-    build | demo | cluster | test | bench) group=$1 ;;
+    build | demo | cluster | packages | test | bench) group=$1 ;;
     *) usage ;;
 esac
 
