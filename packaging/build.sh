@@ -73,7 +73,7 @@ wants() {
 
 look_for_tools() {
     local name missing=()
-    for name in cargo python3 tar xz gzip sha256sum "${tools}objcopy" "${tools}readelf" "${tools}gcc"; do
+    for name in cargo python3 ar tar xz gzip sha256sum "${tools}objcopy" "${tools}readelf" "${tools}gcc"; do
         command -v "$name" >/dev/null || missing+=("$name")
     done
     ((${#missing[@]} == 0)) || fail "these programs are missing: ${missing[*]} (Debian: apt install xz-utils binutils gcc, for aarch64 gcc-aarch64-linux-gnu)"
@@ -189,12 +189,22 @@ make_packages() {
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
     export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
-    ! wants deb || package deb "longwire_${version}_$debian_arch.deb"
+    if wants deb; then
+        package deb "longwire_${version}_$debian_arch.deb"
+        compress_deb "$out/longwire_${version}_$debian_arch.deb"
+    fi
     ! wants rpm || package rpm "longwire-$version-1.$arch.rpm"
 }
 
 package() {
     (cd "$work/stage" && "$nfpm" package --config nfpm.yaml --packager "$1" --target "$out/$2")
+}
+
+# nfpm's own xz is slow and makes a third more of it. A .deb is an archive of three members, which ar can write too.
+compress_deb() {
+    mkdir "$work/deb"
+    (cd "$work/deb" && ar x "$1" && xz -6 --threads=1 data.tar && rm "$1" &&
+        ar rcD "$1" debian-binary control.tar.gz data.tar.xz)
 }
 
 # Fedora and its relatives run php-fpm as apache, with its socket and its pools elsewhere.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a minimal Debian as debian-SUITE-KIND.tar in cargo's target folder, and prints its path. Does nothing if it is there.
+# Makes a minimal Debian as debian-SUITE-KIND in cargo's target folder, and prints its path. Does nothing if it is there.
 #
-#   tests/packages/base.sh SUITE KIND   KIND is `bare`, or `systemd`: with systemd, and php-fpm's packages ready to be installed offline
+#   tests/packages/base.sh SUITE KIND   KIND is `bare`, or `systemd`: with systemd as its init, and php-fpm's packages ready to be installed offline
 #
 # Run it as root, in a mount namespace that ends with it: mmdebstrap mounts things in the folder that it fills.
 set -euo pipefail
@@ -11,8 +11,8 @@ target=${CARGO_TARGET_DIR:-$(dirname "$0")/../../target}
 mkdir -p "$target"
 target=$(realpath "$target")
 folder=$target/debian-$suite-$kind
-echo "$folder.tar"
-[[ ! -e $folder.tar ]] || exit 0
+echo "$folder"
+[[ ! -e $folder ]] || exit 0
 command -v mmdebstrap >/dev/null || {
     echo "base.sh: mmdebstrap is not installed: run tests/install-deps.sh test" >&2
     exit 1
@@ -22,11 +22,10 @@ options=(--quiet --mode=root --variant=minbase --format=directory --dpkgopt=forc
 if [[ $kind == systemd ]]; then
     # The lists of packages stay, or apt would not find php-fpm later.
     # shellcheck disable=SC2016 # mmdebstrap gives the folder as $1.
-    options+=(--include=systemd --skip=cleanup/apt,cleanup/reproducible
+    options+=(--include=systemd-sysv --skip=cleanup/apt,cleanup/reproducible
         --customize-hook='chroot "$1" apt-get install --yes --quiet --quiet --download-only php-fpm >&2')
 fi
-rm -rf --one-file-system "$folder"
-timeout --kill-after=5 300 mmdebstrap "${options[@]}" "$suite" "$folder" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" </dev/null >&2
-tar --create --directory "$folder" --file "$folder.tar.new" .
-rm -rf --one-file-system "$folder"
-mv "$folder.tar.new" "$folder.tar"
+# An earlier run may have been interrupted.
+rm -rf --one-file-system "$folder.new"
+timeout --kill-after=5 300 mmdebstrap "${options[@]}" "$suite" "$folder.new" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" </dev/null >&2
+mv "$folder.new" "$folder"

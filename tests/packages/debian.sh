@@ -3,7 +3,7 @@
 #
 #   tests/packages/debian.sh DEB [SUITE]    SUITE is bookworm (the default) or another release of Debian
 #
-# The Debian is a folder that base.sh has filled. Its own systemd runs in it, as process 1 of namespaces of its own, and the network
+# The Debian is a folder that base.sh has filled; nothing is written to it. Its own systemd runs in it, as process 1 of namespaces of its own, and the network
 # there is a loopback device and nothing else. It needs root and leave to make namespaces: without, it says that nothing was tested.
 set -euo pipefail
 
@@ -25,16 +25,21 @@ main() {
     base=$("$here/base.sh" "$suite" systemd)
     work=$(mktemp -d "${TMPDIR:-/tmp}/longwire-debian.XXXXXX")
     trap clean_up EXIT
-    mkdir "$work/cgroups" "$work/debian"
+    # What is written stays in memory, and goes with this namespace.
+    mount -t tmpfs -o mode=755 tmpfs "$work"
+    mkdir "$work/cgroups" "$work/debian" "$work/written" "$work/overlay"
     mount -t cgroup2 cgroup2 "$work/cgroups"
-    tar --extract --directory "$work/debian" --file "$base"
+    mount -t overlay -o "lowerdir=$base,upperdir=$work/written,workdir=$work/overlay" overlay "$work/debian"
     mkdir "$work/debian/test"
     cp "$deb" "$work/debian/test/longwire.deb"
     later_version "$deb" "$work/debian/test/longwire-later.deb"
     cp "$here/scenario.sh" "$work/debian/test/"
+    # Nothing else shall hold the lock of apt.
+    ln -s /dev/null "$work/debian/etc/systemd/system/apt-daily.timer"
+    ln -s /dev/null "$work/debian/etc/systemd/system/apt-daily-upgrade.timer"
     boot
     if ! inside bash /test/scenario.sh; then
-        inside journalctl --no-pager --boot --lines 60 >&2 || true
+        inside journalctl --no-pager --boot --unit longwire --unit 'php*' --lines 60 >&2 || true
         echo "debian.sh: the scenario failed in $suite, see above" >&2
         exit 1
     fi
@@ -80,7 +85,7 @@ boot() {
 # In the namespaces, still with this machine's files. The control group becomes the root of its own namespace.
 enter() {
     echo 0 >"$CGROUP/cgroup.procs"
-    unshare --cgroup bash -euc "$(declare -f become_init); become_init"
+    exec unshare --cgroup bash -euc "$(declare -f become_init); become_init"
 }
 
 become_init() {
@@ -114,8 +119,8 @@ become_init() {
 }
 
 inside() {
-    nsenter --target "$init" --mount --uts --ipc --net --pid --cgroup --root --wd=/ \
-        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C.UTF-8 "$@" </dev/null
+    nsenter --target "$init" --mount --uts --ipc --net --pid --cgroup --root \
+        env --chdir=/ -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C.UTF-8 "$@" </dev/null
 }
 
 clean_up() {
@@ -130,8 +135,8 @@ clean_up() {
         find "$work/cgroups/longwire-test-$$" -depth -type d -exec rmdir {} + 2>/dev/null && break
         sleep 0.1
     done
-    umount "$work/cgroups" || true
-    rm -rf --one-file-system "$work"
+    umount --lazy "$work" || true
+    rmdir "$work" || true
     exit "$status"
 }
 

@@ -25,7 +25,8 @@ main() {
     fi
     ! ldd "$longwire" >/dev/null 2>&1 || [[ $(ldd "$longwire") == *'statically linked'* ]] || fail "$longwire is not static"
     work=$(mktemp -d "${TMPDIR:-/tmp}/longwire-static.XXXXXX")
-    trap 'rm -rf --one-file-system "$work"' EXIT
+    trap 'cd /; umount --lazy "$work"; rmdir "$work"' EXIT
+    mount -t tmpfs -o mode=755 tmpfs "$work"
     ip link set lo up
     responder
 
@@ -33,7 +34,8 @@ main() {
     serves_an_echo "$work/empty" 127.0.0.1 0 "an empty folder"
     mkdir "$work/names/etc"
     serves_an_echo "$work/names" responder.test people "an empty folder with /etc/hosts and /etc/group"
-    tar --extract --directory "$work/old" --file "$BASE"
+    mkdir "$work/written" "$work/overlay"
+    mount -t overlay -o "lowerdir=$BASE,upperdir=$work/written,workdir=$work/overlay" overlay "$work/old"
     serves_an_echo "$work/old" responder.test people "$suite, $(chroot "$work/old" ldd --version | head -n 1)"
 }
 
