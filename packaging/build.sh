@@ -84,6 +84,8 @@ look_for_tools() {
 
 build() {
     local flags="-C target-feature=+crt-static -C link-arg=-Wl,--build-id=sha1"
+    # In a static program the crate getrandom does not find the C library's function, and would need /dev/urandom.
+    flags+=' --cfg getrandom_backend="linux_getrandom"'
     # No package shall name the folders of the machine that built it.
     flags+=" --remap-path-prefix=$root=longwire --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
     local command=(build)

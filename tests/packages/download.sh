@@ -15,6 +15,7 @@ main() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/longwire-download.XXXXXX")
     trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
     mkdir "$work/good" "$work/none"
+    : >"$work/port"
     cp "$from"/longwire-*-linux.tar.xz "$from/SHA256SUMS" "$work/good/"
     serve
     installs_and_goes
