@@ -215,7 +215,7 @@ config_of_fedora() {
     text=$(sed -e 's/www-data/apache/g' \
         -e 's|^# Debian.s php-fpm, .*|# The pool "www" of php-fpm. Its file, /etc/php-fpm.d/www.conf, lists who may connect. Add the service'"'"'s user there:\n#\n#   listen.acl_users = apache,nginx,longwire|' \
         -e 's|unix:/run/php/php-fpm.sock|unix:/run/php-fpm/www.sock|' \
-        -e 's|^# That pool has five workers (pm.max_children), and web|# Web|' \
+        -e 's| (Debian: pm.max_children = 5)||' \
         -e 's|/etc/php/8.2/fpm/pool.d/longwire.conf|/etc/php-fpm.d/longwire.conf|' \
         -e 's|systemctl restart php8.2-fpm|systemctl restart php-fpm|' \
         -e 's|unix:/run/php/longwire.sock|unix:/run/php-fpm/longwire.sock|' \

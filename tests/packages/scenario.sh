@@ -130,7 +130,9 @@ require '/usr/share/longwire/api.php';
 $receipt = (new RouterClient($_SERVER['LONGWIRE_ROUTER']))->sendAllMsg('from a page');
 echo posix_getpwuid(posix_geteuid())['name'], ' reached ', $receipt['reached'];
 PHP
-    systemctl restart longwire
+    systemctl stop longwire
+    longwire check --config $config >/tmp/check.log 2>&1 || fail "check finds something while the service is stopped: $(cat /tmp/check.log)"
+    systemctl start longwire
 }
 
 page() { php -r 'echo file_get_contents("http://127.0.0.1:8080/page");'; }
@@ -183,6 +185,7 @@ $found = preg_match('/^h(.)l{2}o$/', file_get_contents('php://input'));
 echo $found === 1 && preg_last_error() === PREG_NO_ERROR ? 'hello' : 'no: ' . preg_last_error_msg();
 PHP
     systemctl daemon-reload
+    [[ $(systemctl show --property MemoryDenyWriteExecute --value longwire) == no ]] || fail "the drop-in has no effect"
     systemctl restart longwire
     frame_is_answered 10
     ! journalctl --no-pager --unit longwire | grep -i 'JIT' || fail "PHP has no memory for its JIT"
