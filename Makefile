@@ -1,8 +1,8 @@
 # make demo    a chat in the browser, from nothing: installs php-fpm if it is missing, builds, prints the URL
 # make cluster three nodes, Redis (ENGINE=nats: NATS) and HAProxy on this machine with the chat on them, to kill something and see
 # make test    what CI runs: installs what the tests need, lint, every test
-# make packages   what people install, in target/packages: .deb, .rpm, download, checksums (docs/install.md); ten minutes
-# make try-packages   installs these in two releases of Debian and in an empty folder, and looks at what happens; five minutes
+# make packages   what people install, in target/packages: .deb, .rpm, download, checksums (docs/install.md)
+# make try-packages   installs these in two releases of Debian and in an empty folder, and looks at what happens
 # make lint    formatting, clippy and documentation, warnings are errors
 # make bench   Longwire beside nginx, nchan and the least that the same reads and writes cost: docs/performance.md, two hours
 # make bench-micro   time of each codec and of the router by themselves, four minutes after the build; FILTER="websocket" runs some
@@ -45,7 +45,7 @@ quick-benches:
 
 # The .deb and the download with the program of the tests in them. That one is not static, so it needs the glibc of bookworm or later.
 quick-packages:
-	$(TIMED) "a .deb and a download" packaging/build.sh --binary "$(TARGET)/debug/longwire" --only deb,download --out "$(TARGET)/quick-packages"
+	$(TIMED) "a .deb and a download" packaging/build.sh --binary "$(TARGET)/debug/longwire" --only deb,download --level 0 --out "$(TARGET)/quick-packages"
 	$(TIMED) "the download" tests/packages/download.sh "$(TARGET)/quick-packages"
 	$(TIMED) "the .deb in a fresh Debian" tests/packages/debian.sh "$(TARGET)"/quick-packages/*.deb bookworm
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Builds what people install: a .deb, an .rpm, a download, its debug file, the bill of materials and SHA256SUMS.
 #
-#   packaging/build.sh [--arch ARCH] [--profile PROFILE] [--binary FILE] [--only KINDS] [--out FOLDER]
+#   packaging/build.sh [--arch ARCH] [--profile PROFILE] [--binary FILE] [--only KINDS] [--level LEVEL] [--out FOLDER]
 #
 #   --arch ARCH        x86_64 (the default) or aarch64, which is cross-built: it needs gcc-aarch64-linux-gnu and
 #                      `rustup target add aarch64-unknown-linux-gnu`
 #   --profile PROFILE  of cargo: release (the default)
 #   --binary FILE      packs this binary instead of building one
 #   --only KINDS       of deb, rpm, download and debug these, separated by commas; left out: all of them
+#   --level LEVEL      of the compression by xz, 0 to 9: 6 (the default) is small, 0 is fast
 #   --out FOLDER       left out: packages, in cargo's target folder
 #
 # The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
@@ -17,7 +18,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-arch=x86_64 profile=release binary='' only=deb,rpm,download,debug out=''
+arch=x86_64 profile=release binary='' only=deb,rpm,download,debug level=6 out=''
 work=''
 
 main() {
@@ -53,6 +54,7 @@ arguments() {
             --profile) profile=${2:?--profile needs a value} ;;
             --binary) binary=$(realpath -e "${2:?--binary needs a file}") ;;
             --only) only=${2:?--only needs a value} ;;
+            --level) level=${2:?--level needs a value} ;;
             --out) out=$(realpath -m "${2:?--out needs a folder}") ;;
             *) fail "unknown argument $1; the head of packaging/build.sh lists them" ;;
         esac
@@ -63,6 +65,7 @@ arguments() {
         aarch64) triple=aarch64-unknown-linux-gnu debian_arch=arm64 tools=aarch64-linux-gnu- ;;
         *) fail "--arch must be x86_64 or aarch64, not $arch" ;;
     esac
+    [[ $level == [0-9] ]] || fail "--level must be 0 to 9, not $level"
     # A machine of the other kind builds for itself with its own tools.
     [[ $arch != "$(uname -m)" ]] || tools=''
 }
@@ -126,7 +129,7 @@ split_debug_file() {
 # Reproducible: sorted names, no owners, one time.
 archive() {
     tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
-        --directory "$1" "$2" | xz -6 --threads=1 >"$out/$3"
+        --directory "$1" "$2" | xz -$level --threads=1 >"$out/$3"
 }
 
 # What packages and download have in common, as it lies below /usr.
@@ -205,7 +208,7 @@ package() {
 # nfpm's own xz is slow and makes a third more of it. A .deb is an archive of three members, which ar can write too.
 compress_deb() {
     mkdir "$work/deb"
-    (cd "$work/deb" && ar x "$1" && xz -6 --threads=1 data.tar && rm "$1" &&
+    (cd "$work/deb" && ar x "$1" && xz -$level --threads=1 data.tar && rm "$1" &&
         ar rcD "$1" debian-binary control.tar.gz data.tar.xz)
 }
 
