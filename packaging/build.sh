@@ -188,7 +188,7 @@ make_packages() {
     cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright "$stage/"
     chmod 755 "$stage"/deb/* "$stage"/rpm/*
     config_of_fedora <packaging/longwire.toml >"$stage/longwire-rpm.toml"
-    changelog_of_debian | gzip -9 --no-name >"$stage/changelog.gz"
+    changelog_of_debian | gzip -9 --no-name >"$stage/changelog.Debian.gz"
     optional packaging/completions _longwire "$stage/zsh"
     [[ -e $stage/zsh/_longwire ]] || sed -i '/src: zsh/,/packager:/d' "$stage/nfpm.yaml"
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

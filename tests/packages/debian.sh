@@ -69,7 +69,7 @@ boot() {
         init=$(cat "/proc/$leader/task/$leader/children" 2>/dev/null || true)
         init=${init%% *}
         # It answers as soon as it is an init with a folder of its own.
-        if [[ -n $init && -e /proc/$init/root/run/systemd/private ]]; then
+        if [[ -n $init && -e "/proc/$init/root"/run/systemd/private ]]; then
             # "degraded" if a unit failed that has no device here.
             inside systemctl is-system-running --wait >/dev/null || true
             return
