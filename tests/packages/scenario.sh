@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs in the fresh Debian of debian.sh, as root: installation, first frame, push, hardening, reload, upgrade, PHP of the service's own,
-# purge. Each step says what it saw and fails with what it missed.
+# Runs in the fresh Debian of debian.sh, as root: installation, first frame, push, hardening, reload, watchdog, upgrade, PHP of the
+# service's own, purge. Each step says what it saw and fails with what it missed.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -14,6 +14,7 @@ main() {
     edit
     push_from_a_page
     reload
+    watchdog
     upgrade
     php_of_its_own
     purge
@@ -154,6 +155,27 @@ reload() {
     frame_is_answered 5
     [[ $(main_pid) == "$before" && $(systemctl is-active longwire) == active ]] || fail "a reload restarts the service"
     say "reload" "the same process"
+}
+
+# With a shorter time than that of the unit: a node that runs stays, a node that hangs is started again.
+watchdog() {
+    local before
+    [[ $(systemctl show --property WatchdogUSec --value longwire) == 30s ]] || fail "WatchdogSec is not in force"
+    mkdir -p /run/systemd/system/longwire.service.d
+    printf '[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n' >/run/systemd/system/longwire.service.d/watchdog.conf
+    systemctl daemon-reload
+    systemctl restart longwire
+    before=$(main_pid)
+    sleep 4
+    [[ $(main_pid) == "$before" ]] || fail "the watchdog ends a node that runs"
+    kill -STOP "$before"
+    frame_is_answered 20
+    [[ $(systemctl show --property NRestarts --value longwire) == 1 ]] || fail "a node that hangs is not started again"
+    rm -r /run/systemd/system/longwire.service.d
+    systemctl daemon-reload
+    systemctl restart longwire
+    frame_is_answered 10
+    say "watchdog" "a node that hung was started again"
 }
 
 upgrade() {
