@@ -79,7 +79,8 @@ look_for_tools() {
     for name in cargo python3 ar tar xz gzip sha256sum "${tools}objcopy" "${tools}readelf" "${tools}gcc"; do
         command -v "$name" >/dev/null || missing+=("$name")
     done
-    ((${#missing[@]} == 0)) || fail "these programs are missing: ${missing[*]} (Debian: apt install xz-utils binutils gcc, for aarch64 gcc-aarch64-linux-gnu)"
+    ((${#missing[@]} == 0)) || fail "these programs are missing: ${missing[*]}
+  (Debian: apt install xz-utils binutils gcc, for aarch64 gcc-aarch64-linux-gnu)"
     if [[ -z $binary && ! -d $(rustc --print sysroot)/lib/rustlib/$triple ]]; then
         fail "this Rust toolchain has no standard library for $triple: rustup target add $triple"
     fi
@@ -214,9 +215,12 @@ compress_deb() {
 
 # Fedora and its relatives run php-fpm as apache, with its socket and its pools elsewhere.
 config_of_fedora() {
-    local text
+    local text access
+    access='# The pool "www" of php-fpm. Its file, /etc/php-fpm.d/www.conf, lists who may connect. Add the service'"'s"' user there:\
+#\
+#   listen.acl_users = apache,nginx,longwire'
     text=$(sed -e 's/www-data/apache/g' \
-        -e 's|^# Debian.s php-fpm, .*|# The pool "www" of php-fpm. Its file, /etc/php-fpm.d/www.conf, lists who may connect. Add the service'"'"'s user there:\n#\n#   listen.acl_users = apache,nginx,longwire|' \
+        -e "s|^# Debian.s php-fpm, .*|$access|" \
         -e 's|unix:/run/php/php-fpm.sock|unix:/run/php-fpm/www.sock|' \
         -e 's| (Debian: pm.max_children = 5)||' \
         -e 's|/etc/php/8.2/fpm/pool.d/longwire.conf|/etc/php-fpm.d/longwire.conf|' \

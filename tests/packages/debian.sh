@@ -3,8 +3,9 @@
 #
 #   tests/packages/debian.sh DEB [SUITE]    SUITE is bookworm (the default) or another release of Debian
 #
-# The Debian is a folder that base.sh has filled; nothing is written to it. Its own systemd runs in it, as process 1 of namespaces of its own, and the network
-# there is a loopback device and nothing else. It needs root and leave to make namespaces: without, it says that nothing was tested.
+# The Debian is a folder that base.sh has filled; nothing is written to it. Its own systemd runs in it, as process 1 of namespaces of
+# its own, and the network there is a loopback device and nothing else. It needs root and leave to make namespaces: without, it says
+# that nothing was tested.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,7 +39,7 @@ main() {
     ln -s /dev/null "$work/debian/etc/systemd/system/apt-daily.timer"
     ln -s /dev/null "$work/debian/etc/systemd/system/apt-daily-upgrade.timer"
     boot
-    if ! inside bash /test/scenario.sh; then
+    if ! inside timeout 300 bash /test/scenario.sh; then
         inside journalctl --no-pager --boot --unit longwire --unit 'php*' --lines 60 >&2 || true
         echo "debian.sh: the scenario failed in $suite, see above" >&2
         exit 1
