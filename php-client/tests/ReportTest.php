@@ -26,7 +26,7 @@ final class ReportTest extends TestCase
 {
     private const GONE = 'AAAAAAAAAAAAAAAA';
 
-    /** @return array<string, array{\Closure(Dispatcher): array{Router|FakeRouter, string}}> a router and the id of a session */
+    /** @return array<string, array{\Closure(Dispatcher, self): array{Router|FakeRouter, string}}> a router and the id of a session */
     public function routers(): array
     {
         return [
@@ -34,10 +34,11 @@ final class ReportTest extends TestCase
                 $fake = new FakeRouter('strlen', $events);
                 return [$fake, $fake->connect()->id];
             }],
-            'running' => [function (Dispatcher $events): array {
-                $this->client = new Client();
+            // The test that runs is another object than the one that PHPUnit asks for its routers.
+            'running' => [static function (Dispatcher $events, self $test): array {
+                $test->client = new Client();
                 $router = new Router(Environment::get('LONGWIRE_ROUTER'), ioTimeout: 20.0, log: 'strlen', events: $events);
-                return [$router, $this->client->id];
+                return [$router, $test->client->id];
             }],
         ];
     }
@@ -52,12 +53,12 @@ final class ReportTest extends TestCase
     /**
      * @dataProvider routers
      *
-     * @param \Closure(Dispatcher): array{Router|FakeRouter, string} $make
+     * @param \Closure(Dispatcher, self): array{Router|FakeRouter, string} $make
      */
     public function testEachAnswerIsToldInItsOrder(\Closure $make): void
     {
         $events = new Dispatcher();
-        [$router, $session] = $make($events);
+        [$router, $session] = $make($events, $this);
         $router->exists(Target::session($session));
         $exists = Request::exists(Target::session($session));
         $this->assertEquals([new RequestDone($exists, new Receipt(reached: 1))], $events->events);
@@ -85,12 +86,12 @@ final class ReportTest extends TestCase
     /**
      * @dataProvider routers
      *
-     * @param \Closure(Dispatcher): array{Router|FakeRouter, string} $make
+     * @param \Closure(Dispatcher, self): array{Router|FakeRouter, string} $make
      */
     public function testQueriesAndWrongArgumentsAreNoEvents(\Closure $make): void
     {
         $events = new Dispatcher();
-        [$router, $session] = $make($events);
+        [$router, $session] = $make($events, $this);
         $router->node();
         $router->attribute($session, 'key');
         $router->session(self::GONE);
