@@ -104,6 +104,8 @@ build() {
         fi
     fi
     # With --target these flags are not for build scripts.
+    # Shown by `longwire --version`.
+    export LONGWIRE_COMMIT=${LONGWIRE_COMMIT-$(git rev-parse --short=10 HEAD 2>/dev/null || true)}
     RUSTFLAGS=$flags CARGO_INCREMENTAL=0 \
         cargo "${command[@]}" --locked --profile "$profile" --target "$triple" --bin longwire
     local folder=$profile
