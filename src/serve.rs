@@ -67,6 +67,7 @@ pub fn run(
                 return Ok(ExitCode::FAILURE);
             }
         };
+        node.log_start();
         if !is_over {
             started(&node);
             memory::unmap_used_code();

@@ -153,8 +153,13 @@ impl Running {
         }
         running.keep_probing();
         running.keep("the watch on certificates", watch_certificates(running.acceptors.clone(), hub.clone()));
-        info!(node = %hub.node_name, "started");
         Ok(running)
+    }
+
+    /// The line that says that everything listens. The caller logs it as soon as it handles signals for this node: a program that waits
+    /// for the line may send one at once.
+    pub fn log_start(&self) {
+        info!(node = %self.hub.node_name, "started");
     }
 
     /// Serves the clients of a listener.
