@@ -1,6 +1,7 @@
 //! The node and a service manager: systemd's messages (sd_notify(3)), read from a socket of this test.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use longwire::proto::framing::{Framing, LengthFraming};
@@ -68,4 +69,49 @@ async fn systemd_hears_of_start_reload_stop_and_life() {
     assert_eq!(manager.hears()[0], "STOPPING=1");
     drop(client);
     assert!(node.wait().success());
+}
+
+/// The queue of a manager that hangs is full. The node starts, answers and ends all the same, and says "ready" when the manager reads again.
+#[test]
+fn a_manager_that_reads_nothing_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify").display().to_string();
+    // A name in the file system, and one that is no file.
+    let hidden = format!("@{path}");
+    for (name, address) in
+        [(&path, SocketAddr::from_pathname(&path).unwrap()), (&hidden, SocketAddr::from_abstract_name(&path).unwrap())]
+    {
+        let manager = Manager(UnixDatagram::bind_addr(&address).unwrap());
+        manager.0.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let queued = fill(&address);
+        assert!(queued > 0);
+
+        let config = format!(
+            "{LISTENERS}[apps.app]\nupstream = \"php\"\nscript = \"/srv/handler.php\"\ncheck_script = false\n\
+             [upstreams.php]\nbackends = [\"unix:{path}.php\"]\n"
+        );
+        let mut node = Longwire::serve_prepared(&config, |command| {
+            command.env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "300000");
+        });
+        node.wait_for_log("the queue is full", |line| {
+            line["message"].as_str().is_some_and(|message| message.contains("queue is full"))
+        });
+        assert_eq!(node.admin("/live").0, 200);
+        for _ in 0..queued {
+            assert_eq!(manager.any(), ["STATUS=waits"]);
+        }
+        assert_eq!(manager.hears()[0], "READY=1");
+
+        fill(&address);
+        node.signal(libc::SIGHUP);
+        node.terminate();
+        assert!(node.wait().success());
+    }
+}
+
+/// Fills a queue, and returns how many messages it took.
+fn fill(address: &SocketAddr) -> usize {
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    (0..).take_while(|_| other.send_to_addr(b"STATUS=waits", address).is_ok()).count()
 }
