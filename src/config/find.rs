@@ -1,6 +1,7 @@
 //! Which configuration file a command reads when none is named.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where a configuration is looked for, in this order. The first place is what packages install.
@@ -36,8 +37,10 @@ pub fn file(named: Option<&Path>) -> Result<PathBuf, NoFile> {
 }
 
 fn first_of<'a>(places: impl IntoIterator<Item = &'a Path>) -> Result<PathBuf, NoFile> {
-    // A file that this user may not look at is there all the same. Reading it then says what is wrong.
-    let is_there = |place: &&Path| place.try_exists().unwrap_or(true);
+    // A file that this user may not look at is there all the same, and so is a link that leads nowhere: an administrator has made it.
+    // Reading it then says what is wrong.
+    let is_there =
+        |place: &&Path| !place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     places.into_iter().find(is_there).map(Path::to_owned).ok_or(NoFile)
 }
 
@@ -55,6 +58,15 @@ mod tests {
         assert_eq!(found().unwrap(), second);
         std::fs::write(&first, "").unwrap();
         assert_eq!(found().unwrap(), first);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first.toml", "second.toml"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink(folder.path().join("unmounted"), &first).unwrap();
+        std::fs::write(&second, "").unwrap();
+        assert_eq!(first_of([&*first, &*second]).unwrap(), first);
     }
 
     #[test]
