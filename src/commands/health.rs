@@ -111,7 +111,11 @@ async fn ask(admin: &Bind) -> Result<(), HealthError> {
         Bind::Unix(path) => ready(UnixStream::connect(path).await.map_err(failed)?).await,
     };
     match answer {
-        Ok((StatusCode::OK, _)) => Ok(()),
+        // Another server may have this port. The body is that of `http::admin`.
+        Ok((StatusCode::OK, said)) if said == "ready" => Ok(()),
+        Ok((StatusCode::OK, _)) => {
+            Err(HealthError::Answer { admin: admin.clone(), error: "another server has this address".into() })
+        }
         Ok((StatusCode::SERVICE_UNAVAILABLE, missing)) => Err(HealthError::NotReady(missing)),
         Ok((status, _)) => Err(HealthError::Answer { admin: admin.clone(), error: format!("status {status}").into() }),
         Err(error) => Err(HealthError::Answer { admin: admin.clone(), error }),
@@ -129,7 +133,7 @@ where
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).trim_end().replace('\n', "; ")))
+        Ok((status, String::from_utf8_lossy(&body).trim_end().replace('\n', "; ").replace(char::is_control, " ")))
     };
     // The connection moves the bytes. When it has ended, `asking` has all that will come, and knows of the error.
     let moving = async {

@@ -1,6 +1,7 @@
 //! `longwire health`, as a container's health check calls it, and the search for a configuration.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -63,6 +64,18 @@ fn what_keeps_it_from_asking_is_said() {
     write(folder.path(), &silent.local_addr().unwrap().to_string());
     let (status, printed) = run(folder.path(), &["health", "--timeout", "200ms"]);
     assert!(status == 1 && printed.contains("within 200ms"), "{status} {printed}");
+
+    // A server that is not Longwire answers with the status that is asked for.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    write(folder.path(), &other.local_addr().unwrap().to_string());
+    let answers = std::thread::spawn(move || {
+        let (mut client, _) = other.accept().unwrap();
+        let _request = client.read(&mut [0; 1024]).unwrap();
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nwelcome").unwrap();
+    });
+    let (status, printed) = run(folder.path(), &["health"]);
+    assert!(status == 1 && printed.contains("another server has this address"), "{status} {printed}");
+    answers.join().unwrap();
 
     fs::write(folder.path().join("longwire.toml"), "[admin]\nbnd = 1\n").unwrap();
     let (status, printed) = run(folder.path(), &["health"]);
