@@ -61,10 +61,17 @@ installs_and_goes() {
 }
 
 installs_from_an_unpacked_download() {
+    local said
     mkdir "$work/unpacked"
     tar --extract --xz --directory "$work/unpacked" --file "$work"/good/*.tar.xz
     PREFIX=$work/local "$work"/unpacked/*/install.sh >/dev/null || fail "it does not install what is unpacked"
     [[ -x $work/local/bin/longwire && -L $work/local/share/longwire/api.php && -r $work/local/share/longwire/api.php ]] || fail "files are missing"
+    # The next version does not fit on the disk: this one stays.
+    find "$work/local" ! -type d | sort >"$work/before"
+    ! said=$(ulimit -f 1024 && PREFIX=$work/local "$work"/unpacked/*/install.sh 2>&1) || fail "it installs what does not fit"
+    [[ $said == *'is as before'* ]] || fail "without room it says: $said"
+    find "$work/local" ! -type d | sort | diff "$work/before" - || fail "without room it leaves or takes files"
+    "$work/local/bin/longwire" --version >/dev/null || fail "without room the program is gone"
 }
 
 # Expects a refusal with these words, and that nothing was installed.
@@ -86,13 +93,14 @@ refuses() {
     refused 'does not list' BASE_URL="$url/unlisted" "$install"
     refused 'cannot download' BASE_URL="$url/nothing" "$install"
     refused 'set BASE_URL' "$install"
+    refused 'special character' BASE_URL="$url/good" PREFIX="$work/none/a b" "$install"
 
     # Programs that say something else, or are missing.
     mkdir "$work/riscv" "$work/few"
     printf '#!/bin/sh\ncase $1 in -m) echo riscv64 ;; *) echo Linux ;; esac\n' >"$work/riscv/uname"
     chmod +x "$work/riscv/uname"
     refused 'riscv64' BASE_URL="$url/good" PATH="$work/riscv:$PATH" "$install"
-    for name in sh dirname uname awk find mktemp sed sha256sum tar xargs; do
+    for name in sh dirname uname awk find grep mktemp sed sha256sum tar xargs; do
         ln -s "$(command -v "$name")" "$work/few/$name"
     done
     refused 'missing: xz curl-or-wget' BASE_URL="$url/good" PATH="$work/few" "$install"
