@@ -32,6 +32,14 @@ SECRET = {"name": "longwire", "key": "text"}
 PEERS = [{"podSelector": {"matchLabels": {"app": "shop"}}}]
 CASES = {
     "default": {},
+    # Words that are not text in YAML unless they are quoted.
+    "odd words": {
+        "ports": [{"name": "no", "port": 8080, "servicePort": 80}],
+        "php": {"image": "8", "code": "configMap", "configMap": "12"},
+        "serviceAccountName": "123",
+        "priorityClassName": "true",
+        "ingress": {"enabled": True, "className": "1", "hosts": [{"host": "a.example", "path": "/a: b #c"}], "port": "no"},
+    },
     "cluster": {
         "replicas": 3,
         "cluster": {"engine": "redis", "urls": ["redis://redis:6379"], "firstNumber": 7},
@@ -94,6 +102,22 @@ REFUSED = [
     ({"ports": [{"name": "admin", "port": 8080, "servicePort": 80}]}, "/ports/0/name"),
     ({"ports": [{"name": "web", "port": 9011, "servicePort": 80}]}, "/ports/0/port"),
     ({"drainSeconds": "30s"}, "/drainSeconds"),
+    # Text that would become other YAML, another configuration or an object that Kubernetes refuses.
+    ({"fullnameOverride": "true"}, "cannot name a Service"),
+    ({"fullnameOverride": "a\nb: c"}, "/fullnameOverride"),
+    ({"nameOverride": "12"}, "/nameOverride"),
+    ({"address": '0.0.0.0"\nx = "'}, "/address"),
+    ({"image": {"repository": "longwire: x"}}, "/image/repository"),
+    ({"php": {"image": "php: 8"}}, "/php/image"),
+    ({"php": {"code": "configMap", "configMap": "a}, b: {c"}}, "/php/configMap"),
+    ({"php": {"files": {"a/b.php": ""}}}, "php.files: a ConfigMap cannot have a file"),
+    ({"serviceMonitor": {"enabled": True, "interval": "15s}"}}, "/serviceMonitor/interval"),
+    ({"ports": [{"name": "80", "port": 8080, "servicePort": 80}]}, "/ports/0/name"),
+    ({"ports": [{"name": "web", "port": 8080, "servicePort": 80}, {"name": "web", "port": 8081, "servicePort": 81}]}, "ports: web has"),
+    ({"ingress": {"enabled": True, "hosts": [{"host": "a.example"}], "port": "wbe"}}, "ingress.port"),
+    ({"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "port": 81}}, "httpRoute.port"),
+    ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels: the chart itself sets"),
+    ({"replicas": 3, "cluster": {"engine": "redis", "urls": ["redis://redis"], "firstNumber": 4094}}, "cluster.firstNumber is too high"),
 ]
 
 

@@ -12,8 +12,8 @@
 {{- end -}}
 
 {{- define "longwire.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "longwire.labels" -}}
@@ -42,6 +42,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* Rules about several values, which the schema cannot express in words that help. */ -}}
 {{- define "longwire.validate" -}}
+{{- $fullname := include "longwire.fullname" . -}}
+{{- if or (not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $fullname)) (has $fullname (list "true" "false" "null" "yes" "no" "on" "off" "y" "n")) -}}
+{{- fail (printf "%q cannot name a Service: set fullnameOverride to a word of lower-case letters, digits and hyphens" $fullname) -}}
+{{- end -}}
 {{- if and (eq .Values.cluster.engine "local") (gt (int (include "longwire.nodes" .)) 1) -}}
 {{- fail "several nodes need cluster.engine: redis or nats" -}}
 {{- end -}}
@@ -62,6 +66,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (gt .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if gt (add .Values.cluster.firstNumber (include "longwire.nodes" .)) 4096 -}}
+{{- fail "cluster.firstNumber is too high: nodes have the numbers 0 to 4095" -}}
+{{- end -}}
+{{- range $name, $text := .Values.php.files -}}
+{{- if not (regexMatch "^[A-Za-z0-9._-]+$" $name) -}}
+{{- fail (printf "php.files: a ConfigMap cannot have a file %q, only letters, digits, dots, hyphens and underscores" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := list -}}
+{{- $servicePorts := list -}}
+{{- range .Values.ports -}}
+{{- if or (has .name $names) (has (int .servicePort) $servicePorts) -}}
+{{- fail (printf "ports: %s has the name or the servicePort of a port before it" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- $servicePorts = append $servicePorts (int .servicePort) -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not (has .Values.ingress.port $names)) -}}
+{{- fail (printf "ingress.port: no port in ports has the name %q" .Values.ingress.port) -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not (has (int .Values.httpRoute.port) $servicePorts)) -}}
+{{- fail (printf "httpRoute.port: no port in ports has the servicePort %d" (int .Values.httpRoute.port)) -}}
+{{- end -}}
+{{- range $label, $text := .Values.podLabels -}}
+{{- if hasKey (include "longwire.selector" $ | fromYaml) $label -}}
+{{- fail (printf "podLabels: the chart itself sets %s" $label) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled needs ingress.hosts" -}}
