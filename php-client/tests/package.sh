@@ -69,6 +69,14 @@ release 99.0.1
 split >/dev/null
 [[ $(git -C "$split" tag | xargs) == "v$version v99.0.1" ]] || fail "the tags are $(git -C "$split" tag | xargs)"
 [[ $(git -C "$split" rev-list --count main) == 3 ]] || fail "each change is one commit"
+newest=$(git -C "$split" rev-parse main)
+"$longwire/php-client/split.sh" "$split" https://example.org/longwire "v$version" >/dev/null
+[[ $(git -C "$split" rev-parse main) == "$newest" ]] || fail "an older version has replaced a newer one"
+if "$longwire/php-client/split.sh" "$split" https://example.org/longwire "v$version~1" 2>/dev/null; then fail "main went back"; fi
+by_hand=$(git -C "$split" commit-tree "main^{tree}" -p main -m "Mend a word")
+git -C "$split" update-ref refs/heads/main "$by_hand"
+if split 2>/dev/null; then fail "a commit by hand was undone"; fi
+git -C "$split" update-ref refs/heads/main "$newest"
 git -C "$split" show "v$version:README.md" | grep -q "](https://example.org/longwire/blob/v$version/README.md" \
     || fail "README.md has no links to Longwire's pages"
 if git -C "$split" grep -q '](\.\./' "v$version" -- '*.md'; then fail "a link leaves the repository"; fi
