@@ -9,7 +9,7 @@
 #   --binary FILE      packs this binary instead of building one
 #   --only KINDS       of deb, rpm, download and debug these, separated by commas; left out: all of them
 #   --level LEVEL      of the compression by xz, 0 to 9: 6 (the default) is small, 0 is fast
-#   --out FOLDER       left out: packages, in cargo's target folder
+#   --out FOLDER       left out: packages, in cargo's target folder. Only the files of an earlier build are removed from it
 #
 # The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
 # library needs a download by rustup.
@@ -35,15 +35,15 @@ main() {
     nfpm=$target_dir/packages-venv/bin/nfpm
 
     [[ -n $binary ]] || build
-    rm -rf "$out"
     mkdir -p "$out"
+    rm -f "$out"/longwire[-_]* "$out/SHA256SUMS"
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     split_debug_file
     python3 packaging/third_party.py "$triple" "$work/THIRD-PARTY.txt" "$out/longwire-$version-$arch.cdx.json"
     ! wants download || make_download
     make_packages
-    (cd "$out" && sha256sum -- * >SHA256SUMS)
+    (cd "$out" && sha256sum longwire[-_]* >SHA256SUMS)
     (cd "$out" && ls -l)
 }
 
