@@ -66,6 +66,7 @@ arguments() {
         *) fail "--arch must be x86_64 or aarch64, not $arch" ;;
     esac
     [[ $level == [0-9] ]] || fail "--level must be 0 to 9, not $level"
+    [[ $only =~ ^(deb|rpm|download|debug)(,(deb|rpm|download|debug))*$ ]] || fail "--only takes deb, rpm, download and debug, not $only"
     # A machine of the other kind builds for itself with its own tools.
     [[ $arch != "$(uname -m)" ]] || tools=''
 }
