@@ -24,7 +24,7 @@ work=''
 main() {
     arguments "$@"
     cd "$root"
-    target_dir=${CARGO_TARGET_DIR:-$root/target}
+    target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
     out=$(realpath -m "${out:-$target_dir/packages}")
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
