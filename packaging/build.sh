@@ -150,10 +150,9 @@ tree() {
     ln -s php-client/api.php "$share/api.php"
     mkdir -p "$usr/share/php/Longwire"
     ln -s ../../longwire/php-client/src "$usr/share/php/Longwire/Client"
-    optional packaging/man '*.1' "$usr/share/man/man1"
-    optional packaging/completions longwire.bash "$usr/share/bash-completion/completions"
-    [[ ! -d $usr/share/bash-completion ]] || mv "$usr/share/bash-completion/completions/longwire"{.bash,}
-    optional packaging/completions longwire.fish "$usr/share/fish/vendor_completions.d"
+    install -D -m 644 -t "$usr/share/man/man1" packaging/man/*.1
+    install -D -m 644 packaging/completions/longwire.bash "$usr/share/bash-completion/completions/longwire"
+    install -D -m 644 -t "$usr/share/fish/vendor_completions.d" packaging/completions/longwire.fish
 }
 
 # Copies the files that git knows, or all where there is no git (an archive of the source).
@@ -164,37 +163,24 @@ copy() {
     done < <(cd "$1" && { git ls-files 2>/dev/null || find . -type f | sort; })
 }
 
-optional() {
-    local files
-    mapfile -t files < <(find "$1" -name "$2" 2>/dev/null | sort)
-    if ((${#files[@]} == 0)); then
-        echo "build.sh: there is no $1/$2, so the packages do without" >&2
-        return
-    fi
-    install -D -m 644 -t "$3" "${files[@]}"
-}
-
 make_download() {
     local name=longwire-$version-$arch-linux
     tree "$work/download/$name"
     install -D -m 644 -t "$work/download/$name/share/longwire" packaging/longwire.toml packaging/longwire.service
     install -m 755 packaging/install.sh "$work/download/$name/install.sh"
-    optional packaging/completions _longwire "$work/download/$name/share/zsh/site-functions"
+    install -D -m 644 -t "$work/download/$name/share/zsh/site-functions" packaging/completions/_longwire
     archive "$work/download" "$name" "$name.tar.xz"
 }
 
 make_packages() {
     local stage=$work/stage
-    mkdir -p "$stage/zsh"
     tree "$stage/usr"
-    [[ ! -d $stage/usr/share/man ]] || find "$stage/usr/share/man" -name '*.1' -exec gzip -9 --no-name {} +
+    gzip -9 --no-name "$stage"/usr/share/man/man1/*.1
     install -D -m 644 -t "$stage/usr/lib/systemd/system" packaging/longwire.service
-    cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright "$stage/"
+    cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright packaging/completions "$stage/"
     chmod 755 "$stage"/deb/* "$stage"/rpm/*
     config_of_fedora <packaging/longwire.toml >"$stage/longwire-rpm.toml"
     changelog_of_debian | gzip -9 --no-name >"$stage/changelog.Debian.gz"
-    optional packaging/completions _longwire "$stage/zsh"
-    [[ -e $stage/zsh/_longwire ]] || sed -i '/src: zsh/,/packager:/d' "$stage/nfpm.yaml"
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
     export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
