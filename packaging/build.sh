@@ -179,7 +179,7 @@ make_packages() {
     install -D -m 644 -t "$stage/usr/lib/systemd/system" packaging/longwire.service
     cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright packaging/completions "$stage/"
     chmod 755 "$stage"/deb/* "$stage"/rpm/*
-    config_of_fedora <packaging/longwire.toml >"$stage/longwire-rpm.toml"
+    config_of_fedora >"$stage/longwire-rpm.toml"
     changelog_of_debian | gzip -9 --no-name >"$stage/changelog.Debian.gz"
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
@@ -202,21 +202,10 @@ compress_deb() {
         ar rcD "$1" debian-binary control.tar.gz data.tar.xz)
 }
 
-# Fedora and its relatives run php-fpm as apache, with its socket and its pools elsewhere.
 config_of_fedora() {
-    local text access
-    access='# The pool "www" of php-fpm. Its file, /etc/php-fpm.d/www.conf, lists who may connect. Add the service'"'s"' user there:\
-#\
-#   listen.acl_users = apache,nginx,longwire'
-    text=$(sed -e 's/www-data/apache/g' \
-        -e "s|^# Debian.s php-fpm, .*|$access|" \
-        -e 's|unix:/run/php/php-fpm.sock|unix:/run/php-fpm/www.sock|' \
-        -e 's| (Debian: pm.max_children = 5)||' \
-        -e 's|/etc/php/8.2/fpm/pool.d/longwire.conf|/etc/php-fpm.d/longwire.conf|' \
-        -e 's|systemctl restart php8.2-fpm|systemctl restart php-fpm|' \
-        -e 's|unix:/run/php/longwire.sock|unix:/run/php-fpm/longwire.sock|' \
-        -e 's|^# with your version of PHP, and then|# with its user, group and listen changed to those of www.conf, and then|')
-    ! grep -n 'Debian\|run/php/\|8\.2' <<<"$text" >&2 || fail "packaging/longwire.toml has lines that are for Debian only (see config_of_fedora)"
+    local text
+    text=$(sed --file packaging/fedora.sed packaging/longwire.toml)
+    ! grep -n 'Debian\|www-data\|run/php/\|8\.2' <<<"$text" >&2 || fail "these lines of the .rpm's configuration are for Debian: see packaging/fedora.sed"
     printf '%s\n' "$text"
 }
 
