@@ -146,7 +146,8 @@ tree() {
     copy php-examples "$share/examples"
     # Examples name ../../php-client/api.php.
     copy php-client "$share/php-client"
-    rm -r "$share/php-client/tests" "$share/php-client/phpunit.xml"
+    # What only its developers need; php-client/split.sh leaves the same out of Composer's archives.
+    (cd "$share/php-client" && rm -r phpcs.xml.dist phpstan.neon.dist phpunit.xml split.sh tests)
     ln -s php-client/api.php "$share/api.php"
     mkdir -p "$usr/share/php/Longwire"
     ln -s ../../longwire/php-client/src "$usr/share/php/Longwire/Client"

@@ -61,7 +61,8 @@ done
 for page in README.md CHANGELOG.md; do
     git show "$commit:php-client/$page" | sed "s#](\.\./#]($url/blob/${tag:-HEAD}/#g" | add "$page"
 done
-# What an archive does not need. These lines are not in this folder, because they would hold for archives of Longwire too.
+# What an archive does not need; packaging/build.sh leaves the same out of packages. These lines are not in this folder, because they would
+# hold for archives of Longwire too.
 add .gitattributes <<'LINES'
 /.gitattributes export-ignore
 /phpcs.xml.dist export-ignore
