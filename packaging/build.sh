@@ -104,9 +104,9 @@ build() {
             export CC_aarch64_unknown_linux_gnu=${tools}gcc AR_aarch64_unknown_linux_gnu=${tools}ar
         fi
     fi
-    # With --target these flags are not for build scripts.
     # Shown by `longwire --version`.
     export LONGWIRE_COMMIT=${LONGWIRE_COMMIT-$(git rev-parse --short=10 HEAD 2>/dev/null || true)}
+    # With --target these flags are not for build scripts.
     RUSTFLAGS=$flags CARGO_INCREMENTAL=0 \
         cargo "${command[@]}" --locked --profile "$profile" --target "$triple" --bin longwire
     local folder=$profile
