@@ -14,7 +14,11 @@
 # The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
 # library needs a download by rustup.
 #
-# The same commit, toolchain and folder give the same bytes: times come from SOURCE_DATE_EPOCH, or else from the last commit.
+# The same commit, toolchain and folder give the same bytes. These variables count too, if they are set:
+#
+#   SOURCE_DATE_EPOCH   the time of all files, in seconds since 1970; left out: that of the last commit
+#   LONGWIRE_COMMIT     the commit that `longwire --version` names; left out: the last one
+#   PACKAGE_MAINTAINER  "NAME <ADDRESS>", in the .deb and the .rpm
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -180,11 +184,11 @@ make_packages() {
     install -D -m 644 -t "$stage/usr/lib/systemd/system" packaging/longwire.service
     cp -r packaging/deb packaging/rpm packaging/nfpm.yaml packaging/longwire.toml packaging/copyright packaging/completions "$stage/"
     chmod 755 "$stage"/deb/* "$stage"/rpm/*
+    export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
+    export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
     config_of_fedora >"$stage/longwire-rpm.toml"
     changelog_of_debian | gzip -9 --no-name >"$stage/changelog.Debian.gz"
     find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-    export NFPM_VERSION=$version NFPM_ARCH=$debian_arch
-    export NFPM_MAINTAINER=${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}
     if wants deb; then
         package deb "longwire_${version}_$debian_arch.deb"
         compress_deb "$out/longwire_${version}_$debian_arch.deb"
@@ -212,8 +216,7 @@ config_of_fedora() {
 
 changelog_of_debian() {
     printf 'longwire (%s) stable; urgency=medium\n\n  * See /usr/share/doc/longwire/CHANGELOG.md.\n\n -- %s  %s\n' \
-        "$version" "${PACKAGE_MAINTAINER:-The Longwire authors <maintainers@longwire.invalid>}" \
-        "$(date --utc --date="@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')"
+        "$version" "$NFPM_MAINTAINER" "$(date --utc --date="@$SOURCE_DATE_EPOCH" '+%a, %d %b %Y %H:%M:%S +0000')"
 }
 
 fail() {
