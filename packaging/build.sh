@@ -91,6 +91,7 @@ look_for_tools() {
     fi
 }
 
+# The flags that make the program static, and the size of pages, are also in docker/Dockerfile: change both.
 build() {
     local flags="-C target-feature=+crt-static -C link-arg=-Wl,--build-id=sha1"
     # In a static program the crate getrandom does not find the C library's function, and would need /dev/urandom.
@@ -101,7 +102,7 @@ build() {
     # It writes the list of dependencies into the binary, where `cargo audit bin` and scanners of images find it.
     ! cargo auditable --version >/dev/null 2>&1 || command=(auditable build)
     if [[ $arch == aarch64 ]]; then
-        # jemalloc is built for one size of pages. There are kernels with 64 KiB.
+        # Kernels have pages of 4, 16 or 64 KiB. jemalloc is built for the largest, and then runs with the smaller ones too.
         export JEMALLOC_SYS_WITH_LG_PAGE=16
         if [[ -n $tools ]]; then
             export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${tools}gcc
