@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Runs in the fresh Debian of debian.sh, as root: installation, first frame, push, hardening, reload, watchdog, upgrade, PHP of the
-# service's own, purge. Each step says what it saw and fails with what it missed.
+# Runs in the fresh Debian of debian.sh, as root: installation, first frame, `longwire dev`, push, hardening, reload, watchdog, upgrade,
+# PHP of the service's own, purge. Each step says what it saw and fails with what it missed.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
 config=/etc/longwire/longwire.toml
-web=ws://127.0.0.1:8080/ws
+web=ws://127.0.0.1:8088/ws
 
 main() {
     install
+    develop
     push_from_a_shell
     harden
     edit
@@ -29,11 +30,11 @@ fail() {
 
 main_pid() { systemctl show --property MainPID --value longwire; }
 
-# Sends a frame until it is answered, as long as it takes.
+# Sends a frame until it is answered, by the service or at the URL that is given, for at most so many seconds.
 frame_is_answered() {
-    local deadline=$((SECONDS + $1))
-    until [[ $(longwire connect "$web" --quiet --send hello --timeout 5s 2>&1) == hello ]]; do
-        ((SECONDS < deadline)) || fail "no frame was answered within $1 s: $(longwire connect "$web" --send hello 2>&1)"
+    local deadline=$((SECONDS + $1)) url=${2:-$web}
+    until [[ $(longwire connect "$url" --quiet --send hello --timeout 5s 2>&1) == hello ]]; do
+        ((SECONDS < deadline)) || fail "no frame was answered within $1 s: $(longwire connect "$url" --send hello 2>&1)"
         sleep 0.2
     done
 }
@@ -56,7 +57,18 @@ install() {
         [[ $(stat --format '%U:%G %a' "/run/longwire/$socket.sock") == 'longwire:www-data 660' ]] || fail "$(stat "/run/longwire/$socket.sock")"
     done
     # Nothing else but what the configuration names listens, and only this machine can connect.
-    [[ $(listening) == $'127.0.0.1:8080\n127.0.0.1:9011' ]] || fail "it listens on: $(listening)"
+    [[ $(listening) == $'127.0.0.1:8088\n127.0.0.1:9011' ]] || fail "it listens on: $(listening)"
+}
+
+# The first two commands of README.md on one machine: the service runs, and so does `longwire dev`.
+develop() {
+    local dev
+    longwire dev /usr/share/longwire/examples/echo/handler.php >/tmp/dev.log 2>&1 &
+    dev=$!
+    frame_is_answered 20 ws://127.0.0.1:8080/ws
+    kill "$dev" || fail "longwire dev does not run beside the service: $(cat /tmp/dev.log)"
+    wait "$dev" || fail "longwire dev ended with $?: $(cat /tmp/dev.log)"
+    say "longwire dev" "runs beside the service"
 }
 
 # Addresses of listening TCP sockets, from the kernel's table: hexadecimal, the address backwards.
@@ -143,7 +155,7 @@ PHP
     systemctl start longwire
 }
 
-page() { php -r 'echo file_get_contents("http://127.0.0.1:8080/page");'; }
+page() { php -r 'echo file_get_contents("http://127.0.0.1:8088/page");'; }
 
 push_from_a_page() {
     local said
