@@ -153,12 +153,13 @@ told() {
 $said is in $prefix/bin.
 
 Try it:        longwire dev $prefix/share/longwire/examples/chat
-As a service:  docs/install.md, or in short, as root:
+As a service, as root:
   useradd --system --user-group --home-dir /var/lib/longwire --shell /usr/sbin/nologin --groups www-data longwire
   install -D -m 644 $prefix/share/longwire/longwire.toml /etc/longwire/longwire.toml
   install -m 644 $prefix/share/longwire/longwire.service /etc/systemd/system/
   systemctl daemon-reload && systemctl enable --now longwire
 Remove it:     $prefix/share/longwire/uninstall.sh
+More:          $prefix/share/doc/longwire/docs/install.md
 END
 }
 
