@@ -22,7 +22,7 @@ cp "$binary" "$files/usr/local/bin/longwire"
 # For TLS to an engine with a certificate of a public authority.
 cp -L "$certificates" "$files/etc/ssl/certs/ca-certificates.crt"
 cp "$config" "$files/etc/longwire/longwire.toml"
-# php-fpm.conf has the same number, as the owner of the socket.
+# Dockerfile, compose.yaml, php-fpm.conf and the Helm chart have the same number.
 echo 'longwire:x:10001:10001:longwire:/:/sbin/nologin' >"$files/etc/passwd"
 echo 'longwire:x:10001:' >"$files/etc/group"
 chmod -R u=rwX,go=rX "$folder"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a minimal Debian as debian-SUITE-KIND in cargo's target folder, and prints its path. Does nothing if it is there.
+# Makes a minimal Debian as debian-SUITE-KIND in cargo's target folder, and prints its path. Does nothing if the
+# folder is there: remove it to get today's packages.
 #
 #   tests/packages/base.sh SUITE KIND   KIND is `bare`, or `systemd`: with systemd as its init, and php-fpm's packages ready to be installed offline
 #
