@@ -11,8 +11,8 @@
 #   --level LEVEL      of the compression by xz, 0 to 9: 6 (the default) is small, 0 is fast
 #   --out FOLDER       left out: packages, in cargo's target folder. Only the files of an earlier build are removed from it
 #
-# The program is linked statically with glibc, so it runs on any Linux and in an empty folder. musl would do as well, but its standard
-# library needs a download by rustup.
+# The program is linked statically with glibc, so it runs on any Linux and in an empty folder. With musl it would too, but for musl rustup
+# has to download another standard library of Rust.
 #
 # The same commit, toolchain and folder give the same bytes. These variables count too, if they are set:
 #
@@ -141,7 +141,7 @@ archive() {
         --directory "$1" "$2" | xz -$level --threads=1 >"$out/$3"
 }
 
-# What packages and download have in common, as it lies below /usr.
+# The files that the packages and the download have in common, for a folder such as /usr.
 tree() {
     local usr=$1 doc=$1/share/doc/longwire share=$1/share/longwire
     install -D -m 755 "$work/longwire" "$usr/bin/longwire"
@@ -201,7 +201,7 @@ package() {
     (cd "$work/stage" && "$nfpm" package --config nfpm.yaml --packager "$1" --target "$out/$2")
 }
 
-# nfpm's own xz is slow and makes a third more of it. A .deb is an archive of three members, which ar can write too.
+# nfpm's own xz is slow, and its result is a third larger. A .deb is an archive of three members, which ar can write too.
 compress_deb() {
     mkdir "$work/deb"
     (cd "$work/deb" && ar x "$1" && xz -$level --threads=1 data.tar && rm "$1" &&

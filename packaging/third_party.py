@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 
-# A build dependency whose C code is linked all the same.
+# Build dependencies that bring C code, which is linked into the program.
 LINKED_AT_BUILD = {"lua-src"}
 LICENCE = re.compile(r"(licen[cs]e|copying|notice|unlicense)", re.IGNORECASE)
 GLIBC = """Linked statically as well: the GNU C Library (glibc), LGPL-2.1-or-later, and Rust's standard library, MIT OR Apache-2.0.
