@@ -15,7 +15,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 2)))
 # Notes how long a step takes.
 TIMED := tests/timed.sh
 
-.PHONY: demo cluster test test-packages packages try-packages quick-packages lint autobahn quick-benches bench bench-micro
+.PHONY: demo cluster test test-needs packages try-packages quick-packages lint autobahn quick-benches bench bench-micro
 
 demo:
 	tests/install-deps.sh demo
@@ -30,7 +30,7 @@ test: export LONGWIRE_TIMES = yes
 test:
 	@$(TIMED) >/dev/null
 	tests/install-deps.sh build
-	$(TIMED) "packages, and lint beside them" $(MAKE) --jobs=2 --no-print-directory test-packages lint
+	$(TIMED) "packages, and lint beside them" $(MAKE) --jobs=2 --no-print-directory test-needs lint
 	$(TIMED) "build of the tests" $(CARGO) test --locked --no-run --lib --bins --test it --bench system
 	$(TIMED) "tests" $(CARGO) test --locked -- --skip autobahn
 	$(TIMED) "Autobahn, and benches and the .deb beside it" $(MAKE) --jobs=2 --no-print-directory autobahn quick-benches quick-packages
@@ -61,7 +61,7 @@ try-packages: packages
 	tests/packages/debian.sh "$(TARGET)"/packages/*.deb trixie
 
 # What the tests need.
-test-packages:
+test-needs:
 	$(TIMED) "packages of Debian" tests/install-deps.sh test
 	$(TIMED) "packages of PyPI" tests/venv.sh autobahn charts chat packages responders schemathesis
 	$(TIMED) "packages of npm" tests/npm.sh responders
