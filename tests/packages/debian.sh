@@ -114,6 +114,8 @@ become_init() {
     ln -s /proc/self/fd dev/fd
     pivot_root . mnt
     umount -l /mnt
+    # As on a machine: otherwise services do not get their credentials, which systemd mounts for them.
+    mount --make-rshared /
     cd /
     exec env -i container=longwire-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         /lib/systemd/systemd --unit=multi-user.target --log-target=journal

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the fresh Debian of debian.sh, as root: installation, first frame, `longwire dev`, push, hardening, reload, watchdog, upgrade,
-# PHP of the service's own, purge. Each step says what it saw and fails with what it missed.
+# drop-ins, PHP of the service's own, purge. Each step says what it saw and fails with what it missed.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -17,6 +17,7 @@ main() {
     reload
     watchdog
     upgrade
+    drop_ins
     php_of_its_own
     purge
 }
@@ -210,6 +211,30 @@ upgrade() {
     [[ $(main_pid) != "$before" ]] || fail "the old program still runs"
     [[ $(page) == 'www-data reached 0' ]] || fail "the page of the edited configuration is gone"
     say "upgrade" "to $(dpkg-query --show --showformat '${Version}' longwire), with the edited configuration"
+}
+
+# What docs/install.md says of a secret that only root can read, and of a port below 1024.
+drop_ins() {
+    cp $config /tmp/before.toml
+    (umask 077 && echo 'a text of many characters' >/etc/longwire/router.secret)
+    mkdir -p /etc/systemd/system/longwire.service.d
+    cat >/etc/systemd/system/longwire.service.d/override.conf <<'UNIT'
+[Service]
+LoadCredential=router:/etc/longwire/router.secret
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+UNIT
+    sed -i -e 's|^bind = "127.0.0.1:8088"|bind = "127.0.0.1:80"|' -e '/^\[router.socket\]/,/^group/d' -e \
+        's|^bind = "unix:/run/longwire/router.sock"|bind = "127.0.0.1:9010"\nsecret = "file:/run/credentials/longwire.service/router"|' $config
+    systemctl daemon-reload
+    systemctl restart longwire || fail "the service does not start with a credential and a low port"
+    frame_is_answered 10 ws://127.0.0.1:80/ws
+    [[ $(listening) == $'127.0.0.1:80\n127.0.0.1:9010\n127.0.0.1:9011' ]] || fail "it listens on: $(listening)"
+    longwire check --config $config >/tmp/check.log 2>&1 || fail "check finds something: $(cat /tmp/check.log)"
+    say "drop-ins" "a credential, and port 80"
+    rm -r /etc/systemd/system/longwire.service.d /etc/longwire/router.secret
+    cp /tmp/before.toml $config
+    systemctl daemon-reload
 }
 
 # php-fpm started by Longwire, with the drop-in from the examples. It compiles regular expressions, for which it needs memory that it can
