@@ -211,7 +211,8 @@ compress_deb() {
 config_of_fedora() {
     local text
     text=$(sed --file packaging/fedora.sed packaging/longwire.toml)
-    ! grep -n 'Debian\|www-data\|run/php/\|8\.2' <<<"$text" >&2 || fail "these lines of the .rpm's configuration are for Debian: see packaging/fedora.sed"
+    ! grep -n 'Debian\|www-data\|run/php/\|8\.2' <<<"$text" >&2 ||
+        fail "these lines of the .rpm's configuration are for Debian: see packaging/fedora.sed"
     printf '%s\n' "$text"
 }
 

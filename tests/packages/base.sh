@@ -2,7 +2,8 @@
 # Makes a minimal Debian as debian-SUITE-KIND in cargo's target folder, and prints its path. Does nothing if the
 # folder is there: remove it to get today's packages.
 #
-#   tests/packages/base.sh SUITE KIND   KIND is `bare`, or `systemd`: with systemd as its init, and php-fpm's packages ready to be installed offline
+#   tests/packages/base.sh SUITE KIND   KIND is `bare`, or `systemd`: with systemd as its init, and with php-fpm's packages downloaded, so
+#                                       that apt can install them offline
 #
 # Run it as root, in a mount namespace that ends with it: mmdebstrap mounts things in the folder that it fills.
 set -euo pipefail
