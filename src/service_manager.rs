@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -61,7 +62,7 @@ pub fn stopping() {
 }
 
 /// Says that the node is alive, three times within the time that the manager allows between two such messages. Each is sent after a task
-/// has run among the sessions: when their threads are stuck, the messages end, and the manager restarts the node.
+/// has run among the sessions: when all their threads are stuck, the messages end, and the manager restarts the node.
 pub async fn keep_alive(sessions: Handle) {
     // Zero asks for nothing (sd_watchdog_enabled(3)).
     let Some(allowed) = sd_notify::watchdog_enabled().filter(|allowed| !allowed.is_zero()) else { return };
@@ -79,8 +80,12 @@ fn tell(states: &[NotifyState<'_>]) {
     log(send(states));
 }
 
+/// Logs the first failure. A socket that is away fails every message after it too.
 fn log(result: io::Result<()>) {
-    if let Err(error) = result {
+    static LOGGED: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = result
+        && !LOGGED.swap(true, Ordering::Relaxed)
+    {
         warn!(%error, "the service manager was not told: see NOTIFY_SOCKET");
     }
 }
