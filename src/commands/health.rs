@@ -85,8 +85,8 @@ pub fn run(args: &HealthArgs) -> io::Result<ExitCode> {
 
 async fn is_ready(args: &HealthArgs) -> Result<(), HealthError> {
     let file = find::file(args.config.config.as_deref()).map_err(HealthError::NoFile)?;
-    let (config, _warnings) = Config::load(&file).map_err(|errors| HealthError::Config(errors.to_string()))?;
-    let admin = reachable(config.admin.ok_or(HealthError::NoAdmin(file))?);
+    let admin = Config::admin_of(&file).map_err(|errors| HealthError::Config(errors.to_string()))?;
+    let admin = reachable(admin.ok_or(HealthError::NoAdmin(file))?);
     match timeout(args.timeout, ask(&admin)).await {
         Ok(answer) => answer,
         Err(_elapsed) => Err(HealthError::TimedOut { admin, after: args.timeout }),

@@ -43,7 +43,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use self::model::Config;
+use self::model::{Bind, Config};
 use self::problem::Report;
 pub use self::problem::{Errors, Problem, Warning};
 
@@ -71,20 +71,40 @@ impl Config {
     ///
     /// Everything that is wrong with the text.
     pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
-        let mut report = Report::new(path, text);
-        let (tree, syntax_errors) = DeTable::parse_recoverable(text);
-        if !syntax_errors.is_empty() {
-            // Errors in the recovered rest would only be consequences of these.
-            syntax_errors.iter().for_each(|error| report.syntax(error));
-            return Err(report.finish().expect_err("syntax errors were reported"));
-        }
-        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let base = file.parent().unwrap_or(&file);
-        let written = Written::read(&Section::root(tree.get_ref(), Written::KEYS), &mut report);
-        let config = resolve::resolve(&written, base, &mut report);
-        let warnings = report.finish()?;
-        Ok((config.expect("a part that is missing was reported"), warnings))
+        resolved(text, path, resolve::resolve)
     }
+
+    /// Reads a file, and returns only where its admin listener is, if it is on. No secret is read: a program that asks a running node
+    /// has neither its environment nor its rights.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with single values of the file.
+    pub fn admin_of(path: &Path) -> Result<Option<Bind>, Errors> {
+        let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
+        resolved(&text, path, resolve::resolve_admin).map(|(admin, _warnings)| admin)
+    }
+}
+
+/// What `resolve` makes of a text that was written at `path`.
+fn resolved<T>(
+    text: &str,
+    path: &Path,
+    resolve: impl FnOnce(&Written, &Path, &mut Report<'_>) -> Option<T>,
+) -> Result<(T, Vec<Warning>), Errors> {
+    let mut report = Report::new(path, text);
+    let (tree, syntax_errors) = DeTable::parse_recoverable(text);
+    if !syntax_errors.is_empty() {
+        // Errors in the recovered rest would only be consequences of these.
+        syntax_errors.iter().for_each(|error| report.syntax(error));
+        return Err(report.finish().expect_err("syntax errors were reported"));
+    }
+    let file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = file.parent().unwrap_or(&file);
+    let written = Written::read(&Section::root(tree.get_ref(), Written::KEYS), &mut report);
+    let result = resolve(&written, base, &mut report);
+    let warnings = report.finish()?;
+    Ok((result.expect("a part that is missing was reported"), warnings))
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -30,10 +30,7 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
     let upstreams = upstream::resolve_all(&written.upstreams, base, report);
     let apps = app::resolve_all(&written.apps, &upstreams, base, report);
     let listeners = listener::resolve_all(written, &apps, base, report);
-    let admin = match &written.admin.bind.value.0 {
-        Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
-        None => Some(None),
-    };
+    let admin = resolve_admin(written, base, report);
     let admin_socket = socket::resolve(&written.admin.socket, written.admin.bind.value.0.as_ref(), report);
     let router = router::resolve_router(&written.router, &written.api, base, report);
     let api = router::resolve_api(&written.api, base, report);
@@ -53,6 +50,14 @@ pub(super) fn resolve(written: &Written, base: &Path, report: &mut Report<'_>) -
         apps: apps.into_iter().map(|(_, app)| app).collect::<Option<_>>()?,
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
     })
+}
+
+/// The address of the admin listener, if it is on.
+pub(super) fn resolve_admin(written: &Written, base: &Path, report: &mut Report<'_>) -> Option<Option<model::Bind>> {
+    match &written.admin.bind.value.0 {
+        Some(address) => resolve_address(address, written.admin.bind.place.as_ref(), base, report).map(Some),
+        None => Some(None),
+    }
 }
 
 fn resolve_node(node: &written::Node, report: &mut Report<'_>) -> model::Node {

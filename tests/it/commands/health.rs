@@ -65,6 +65,15 @@ fn what_keeps_it_from_asking_is_said() {
     let (status, printed) = run(folder.path(), &["health", "--timeout", "200ms"]);
     assert!(status == 1 && printed.contains("within 200ms"), "{status} {printed}");
 
+    // The node's secrets are not in the environment of a health check.
+    let text = fs::read_to_string(folder.path().join("longwire.toml")).unwrap();
+    let secret = "[router]\nbind = \"127.0.0.1:0\"\nsecret = \"env:LONGWIRE_NO_SUCH_SECRET\"\n";
+    fs::write(folder.path().join("longwire.toml"), text.replace("[router]\nbind = \"off\"\n", secret)).unwrap();
+    let (status, printed) = run(folder.path(), &["check"]);
+    assert!(status == 1 && printed.contains("LONGWIRE_NO_SUCH_SECRET"), "{status} {printed}");
+    let (status, printed) = run(folder.path(), &["health", "--timeout", "200ms"]);
+    assert!(status == 1 && printed.contains("within 200ms"), "{status} {printed}");
+
     // A server that is not Longwire answers with the status that is asked for.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     write(folder.path(), &other.local_addr().unwrap().to_string());
