@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the fresh Debian of debian.sh, as root: installation, first frame, `longwire dev`, push, hardening, reload, watchdog, upgrade,
-# drop-ins, PHP of the service's own, purge. Each step says what it saw and fails with what it missed.
+# drop-ins, PHP of the service's own, purge, a user that was there before. Each step says what it saw and fails with what it missed.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -20,6 +20,7 @@ main() {
     drop_ins
     php_of_its_own
     purge
+    own_user
 }
 
 say() { printf '   %-28s %s\n' "$1" "$2"; }
@@ -275,6 +276,16 @@ purge() {
     [[ -z $left ]] || fail "files are left: $left"
     ! systemctl list-units --all --no-legend 'longwire*' | grep longwire || fail "the unit is left"
     say "purge" "nothing is left"
+}
+
+# An account of the same name that the package has not made.
+own_user() {
+    useradd --create-home --shell /bin/bash longwire
+    apt-get install --yes --quiet --quiet /test/longwire.deb >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
+    apt-get purge --yes --quiet --quiet longwire >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
+    getent passwd longwire | grep -q ':/home/longwire:' || fail "the purge has removed a user that was there before"
+    userdel --remove longwire 2>/tmp/userdel.log || fail "$(cat /tmp/userdel.log)"
+    say "a user that was there before" "stays at a purge"
 }
 
 pgrep_uid() { find /proc -maxdepth 1 -name '[0-9]*' -uid "$1" 2>/dev/null; }
