@@ -91,6 +91,7 @@ put() {
         echo share/longwire/uninstall.sh
     } >"$list.new"
     while IFS= read -r file; do
+        [ ! -d "$prefix/$file" ] || [ -L "$prefix/$file" ] || fail "$prefix/$file is a folder"
         mkdir -p "$prefix/$(dirname "$file")"
         rm -f "$prefix/$file.new"
         case $file in
