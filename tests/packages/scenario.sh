@@ -280,10 +280,10 @@ purge() {
 
 # An account of the same name that the package has not made.
 own_user() {
-    useradd --create-home --shell /bin/bash longwire
+    useradd --home-dir /srv/longwire --create-home --shell /bin/bash longwire
     apt-get install --yes --quiet --quiet /test/longwire.deb >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
     apt-get purge --yes --quiet --quiet longwire >/tmp/apt.log 2>&1 || fail "$(cat /tmp/apt.log)"
-    getent passwd longwire | grep -q ':/home/longwire:' || fail "the purge has removed a user that was there before"
+    getent passwd longwire | grep -q ':/srv/longwire:' || fail "the purge has removed a user that was there before"
     userdel --remove longwire 2>/tmp/userdel.log || fail "$(cat /tmp/userdel.log)"
     say "a user that was there before" "stays at a purge"
 }
