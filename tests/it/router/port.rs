@@ -470,18 +470,20 @@ async fn a_pipeline_is_answered_in_its_order_and_whoever_reads_no_answers_is_not
             greedy.start(Operation::Query(Query::Node)).await;
         }
     };
-    let stuck = || async {
-        let mut last = -1.0;
-        eventually("the port stops reading", || {
-            std::thread::sleep(Duration::from_millis(300));
+    let stuck = async {
+        let mut last = 0.0;
+        loop {
+            // The writer goes on meanwhile.
+            tokio::time::sleep(Duration::from_millis(300)).await;
             let now = node.metric("longwire_commands_total", "command=\"query\"");
-            std::mem::replace(&mut last, now) == now && now > 0.0
-        })
-        .await;
+            if std::mem::replace(&mut last, now) == now && now > 0.0 {
+                return;
+            }
+        }
     };
     tokio::select! {
         () = writer => unreachable!("it never ends"),
-        () = stuck() => {}
+        stopped = tokio::time::timeout(Duration::from_secs(60), stuck) => stopped.expect("the port stops reading"),
     }
     assert!(node.memory() < before + (16 << 20), "from {before} to {}", node.memory());
     assert_eq!(router.do_to(Target::session(session(&sid)), Action::Touch).await.reached, 1, "others go on");
