@@ -85,14 +85,14 @@ seconds() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.1f s", to - from }'; 
 
 php_version() { php -r 'echo "PHP ", PHP_VERSION;'; }
 
-# A client that stays connected and expects one push. Returns when it is connected.
+# A client that stays connected and expects one push. Returns when it has been answered: a push must not overtake that answer.
 client() {
     printf 'send first\nexpect first\nexpect %s\n' "$1" >/tmp/orders
     : >/tmp/client.log
     longwire connect "$web" --exec /tmp/orders --timeout 20s >/tmp/client.log 2>&1 &
     client=$!
     for _ in {1..100}; do
-        ! grep -q first /tmp/client.log || return 0
+        ! grep -q '^< first' /tmp/client.log || return 0
         sleep 0.1
     done
     fail "the client did not connect: $(cat /tmp/client.log)"
