@@ -18,7 +18,7 @@ pub fn use_only_built_in_names() {
 
         let lines: [(&CStr, &CStr); 3] = [(c"hosts", c"files dns"), (c"passwd", c"files"), (c"group", c"files")];
         for (database, services) in lines {
-            // SAFETY: both are strings that live for ever, and no other thread runs yet.
+            // SAFETY: both are static strings. main calls this first, so no other thread runs.
             unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
         }
     }

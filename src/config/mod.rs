@@ -79,7 +79,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// What is wrong with single values of the file.
+    /// The file cannot be read, is not TOML, or has a key or a value that is wrong by itself.
     pub fn admin_of(path: &Path) -> Result<Option<Bind>, Errors> {
         let text = read(path).map_err(|error| Errors::unreadable(path, &error))?;
         resolved(&text, path, resolve::resolve_admin).map(|(admin, _warnings)| admin)
