@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::config::find::{self, NoFile};
 use crate::config::model::{Bind, Config};
 use crate::logging;
 use crate::sockets;
+use crate::transport::listening::dial_address;
 
 /// Bytes of an answer that are read at most. The list of a node that lacks something is short.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -96,11 +96,8 @@ async fn is_ready(args: &HealthArgs) -> Result<(), HealthError> {
 /// The address that a client on this machine connects to: no client can connect to "every address".
 fn reachable(admin: Bind) -> Bind {
     match admin {
-        Bind::Tcp(address) if address.ip().is_unspecified() => {
-            let ip = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
-            Bind::Tcp(SocketAddr::new(ip, address.port()))
-        }
-        other => other,
+        Bind::Tcp(address) => Bind::Tcp(dial_address(address)),
+        Bind::Unix(path) => Bind::Unix(path),
     }
 }
 
